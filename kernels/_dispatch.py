@@ -1,0 +1,39 @@
+"""Which implementation of an op runs: the caller's choice or the first that can."""
+
+import functools
+import logging
+from collections.abc import Callable, Mapping
+
+log = logging.getLogger("eqxgen.kernels")
+
+
+def choose(op: str, requested: str | None, candidates: Mapping[str, Callable[[], str | None]]) -> str:
+    """The name of the implementation to run.
+
+    `candidates` maps each name, best first, to a function that returns `None` where the implementation can run and otherwise the reason
+    why not. With `requested=None` the first that can is taken, and logged once; the last candidate must always be able to. A requested
+    name runs or raises.
+
+    Raises:
+        ValueError: `requested` is not the name of a candidate.
+        NotImplementedError: the requested implementation cannot run here; the message has the reason.
+    """
+    if requested is not None:
+        if requested not in candidates:
+            raise ValueError(f"{op}: implementation must be None or one of {sorted(candidates)}: got {requested!r}")
+        if reason := candidates[requested]():
+            raise NotImplementedError(f"{op}: implementation {requested!r} cannot run: {reason}")
+        return requested
+    reasons = []
+    for name, supports in candidates.items():
+        reason = supports()
+        if reason is None:
+            _log_once(op, name, "; ".join(reasons))
+            return name
+        reasons.append(f"{name}: {reason}")
+    raise NotImplementedError(f"{op}: no implementation can run: {'; '.join(reasons)}")
+
+
+@functools.cache
+def _log_once(op: str, name: str, reasons: str) -> None:
+    log.info("%s runs as %s%s", op, name, f" ({reasons})" if reasons else "")
