@@ -1,0 +1,185 @@
+"""The norms as they are called: each checks its arguments, chooses a backend and runs it."""
+
+from typing import Literal, overload
+
+from jaxtyping import Array, Float
+
+from .._dispatch import choose
+from . import reference
+from .checks import check_groups, check_input, check_modulation, check_numbers, check_parameter, check_residual
+from .spec import Modulation, Spec
+
+Implementation = Literal["reference", "xla", "mosaic_tpu", "triton"]
+Row = Float[Array, "..."]
+
+
+@overload
+def layer_norm(
+    x: Float[Array, "*leading dim"],
+    scale: Float[Array, " dim"] | None = None,
+    bias: Float[Array, " dim"] | None = None,
+    *,
+    residual: None = None,
+    modulation: tuple[Row, Row] | None = None,
+    epsilon: float = 1e-5,
+    implementation: Implementation | None = None,
+) -> Float[Array, "*leading dim"]: ...
+@overload
+def layer_norm(
+    x: Float[Array, "*leading dim"],
+    scale: Float[Array, " dim"] | None = None,
+    bias: Float[Array, " dim"] | None = None,
+    *,
+    residual: Float[Array, "*leading dim"],
+    modulation: tuple[Row, Row] | None = None,
+    epsilon: float = 1e-5,
+    implementation: Implementation | None = None,
+) -> tuple[Float[Array, "*leading dim"], Float[Array, "*leading dim"]]: ...
+def layer_norm(x, scale=None, bias=None, *, residual=None, modulation=None, epsilon=1e-5, implementation=None):
+    """Layer normalisation over the last axis.
+
+        h = x + residual                                     (h = x without a residual)
+        y = (h - mean(h)) / sqrt(variance(h) + epsilon) * scale + bias
+        y = y * (1 + modulation_scale) + modulation_shift    (with a modulation)
+
+    Statistics, parameters and sums are taken in float32 (float64 for float64 input) whatever the dtypes, the variance around the mean in
+    a second pass; the result has x's dtype. A constant row gives `bias`, with finite gradients; so does a row whose variance overflows
+    float32 (values from about 1e19 on). Differentiable in every array argument, in reverse and forward mode and to any order; the
+    backward pass keeps x (or h), the mean and the reciprocal deviation, and no float32 copy of x.
+
+    Args:
+        x: `(*leading, dim)`, floating point. Hand over whole `(seq, dim)` arrays: they are normalised row by row in one kernel.
+        scale, bias: `(dim,)`, of any floating dtype; `None` leaves the factor or the term out.
+        residual: of x's shape and dtype, added to x before the norm, in the same pass over memory.
+        modulation: `(shift, scale)`, as in adaptive layer norm; each of shape `(dim,)`, or of x's rank with 1 on every axis along which
+            it is broadcast: `(batch, 1, dim)` modulates each example of a `(batch, seq, dim)` x.
+        epsilon: added to the variance; positive.
+        implementation: `None` takes the fastest that can run; "reference", "xla", "mosaic_tpu" or "triton" runs or raises.
+
+    Returns:
+        y, or `(y, h)` when a residual is given.
+
+    Raises:
+        ValueError: an argument breaks its law; the message names the argument, the law and the values.
+        NotImplementedError: the named implementation cannot run here; the message has the reason.
+
+    Source: Ba, Kiros and Hinton 2016 (arXiv:1607.06450), equation 4; the modulation is adaLN of Peebles and Xie 2023 (arXiv:2212.09748).
+    """
+    check_input("layer_norm", x)
+    check_numbers("layer_norm", epsilon)
+    return _rows("layer_norm", x, scale, bias, residual, modulation, Spec(epsilon), implementation)
+
+
+@overload
+def rms_norm(
+    x: Float[Array, "*leading dim"],
+    scale: Float[Array, " dim"] | None = None,
+    *,
+    residual: None = None,
+    modulation: tuple[Row, Row] | None = None,
+    epsilon: float = 1e-6,
+    scale_offset: float = 0.0,
+    implementation: Implementation | None = None,
+) -> Float[Array, "*leading dim"]: ...
+@overload
+def rms_norm(
+    x: Float[Array, "*leading dim"],
+    scale: Float[Array, " dim"] | None = None,
+    *,
+    residual: Float[Array, "*leading dim"],
+    modulation: tuple[Row, Row] | None = None,
+    epsilon: float = 1e-6,
+    scale_offset: float = 0.0,
+    implementation: Implementation | None = None,
+) -> tuple[Float[Array, "*leading dim"], Float[Array, "*leading dim"]]: ...
+def rms_norm(x, scale=None, *, residual=None, modulation=None, epsilon=1e-6, scale_offset=0.0, implementation=None):
+    """Root-mean-square normalisation over the last axis.
+
+        h = x + residual                                     (h = x without a residual)
+        y = h / sqrt(mean(h^2) + epsilon) * (scale_offset + scale)
+        y = y * (1 + modulation_scale) + modulation_shift    (with a modulation)
+
+    Dtypes, derivatives and what is kept for the backward pass are those of `layer_norm`.
+
+    Args:
+        x: `(*leading, dim)`, floating point.
+        scale: `(dim,)`, of any floating dtype; `None` leaves the factor out, `scale_offset` with it.
+        residual: of x's shape and dtype, added to x before the norm, in the same pass over memory.
+        modulation: `(shift, scale)` as in `layer_norm`.
+        epsilon: added to the mean square; positive.
+        scale_offset: added to the scale in float32; 1.0 for models that store their scale around zero (Gemma).
+        implementation: as in `layer_norm`.
+
+    Returns:
+        y, or `(y, h)` when a residual is given.
+
+    Raises:
+        ValueError: an argument breaks its law; the message names the argument, the law and the values.
+        NotImplementedError: the named implementation cannot run here; the message has the reason.
+
+    Source: Zhang and Sennrich 2019 (arXiv:1910.07467), equation 4, with epsilon under the root.
+    """
+    check_input("rms_norm", x)
+    check_numbers("rms_norm", epsilon, scale_offset)
+    spec = Spec(epsilon, center=False, scale_offset=scale_offset)
+    return _rows("rms_norm", x, scale, None, residual, modulation, spec, implementation)
+
+
+def group_norm(
+    x: Float[Array, "*batch_spatial channels"],
+    scale: Float[Array, " channels"] | None = None,
+    bias: Float[Array, " channels"] | None = None,
+    *,
+    groups: int,
+    activation: Literal["silu"] | None = None,
+    modulation: tuple[Row, Row] | None = None,
+    epsilon: float = 1e-5,
+    batch_dims: int = 1,
+    implementation: Implementation | None = None,
+) -> Float[Array, "*batch_spatial channels"]:
+    """Group normalisation of channels-last images, sequences or volumes.
+
+        y = (x - mean(x)) / sqrt(variance(x) + epsilon) * scale + bias,   mean and variance over one example's spatial axes and one group
+        y = y * (1 + modulation_scale) + modulation_shift    (with a modulation)
+        y = y * sigmoid(y)                                   (with activation="silu")
+
+    The same numbers as `torch.nn.functional.group_norm`, which has its channels second. Dtypes, derivatives and what is kept for the
+    backward pass are those of `layer_norm`.
+
+    Args:
+        x: `(*batch, *spatial, channels)`, floating point.
+        scale, bias: `(channels,)`, of any floating dtype; `None` leaves the factor or the term out.
+        groups: how many groups of neighbouring channels; divides the channels.
+        activation: `None` or "silu", applied last.
+        modulation: `(shift, scale)`; each of shape `(channels,)`, or of x's rank with 1 on every axis along which it is broadcast, e.g.
+            `(batch, 1, 1, channels)` for images.
+        epsilon: added to the variance; positive.
+        batch_dims: how many leading axes of x are batch axes; 1 as in PyTorch, 0 for a single example.
+        implementation: as in `layer_norm`.
+
+    Raises:
+        ValueError: an argument breaks its law; the message names the argument, the law and the values.
+        NotImplementedError: the named implementation cannot run here; the message has the reason.
+
+    Source: Wu and He 2018 (arXiv:1803.08494), equations 1, 6 and 7.
+    """
+    check_groups("group_norm", x, groups, batch_dims, activation)
+    check_numbers("group_norm", epsilon)
+    spec = Spec(epsilon, groups=groups, batch_dims=batch_dims, activation=activation)
+    return _run("group_norm", x, scale, bias, modulation, spec, implementation)
+
+
+def _rows(op, x, scale, bias, residual, modulation: Modulation, spec: Spec, implementation):
+    check_residual(op, residual, x)
+    if residual is None:
+        return _run(op, x, scale, bias, modulation, spec, implementation)
+    total = x + residual
+    return _run(op, total, scale, bias, modulation, spec, implementation), total
+
+
+def _run(op, x, scale, bias, modulation: Modulation, spec: Spec, implementation):
+    check_parameter(op, "scale", scale, x)
+    check_parameter(op, "bias", bias, x)
+    check_modulation(op, modulation, x)
+    choose(op, implementation, {"reference": lambda: None})
+    return reference.norm(x, scale, bias, modulation, spec)
