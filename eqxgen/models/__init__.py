@@ -1,0 +1,1 @@
+"""Models, one file each: what it is, its paper, where we differ."""

@@ -1,0 +1,137 @@
+"""VQGAN: images as a grid of codes (Esser et al. 2021, arXiv:2012.09841), in the form of the MaskGIT paper (arXiv:2202.04200).
+
+No attention and no biased convolution, group norm with epsilon 1e-6 and swish, average pooling down, nearest neighbour and a convolution up.
+
+Where we differ: the codebook may start on data by k-means and dead codes restart on encoder outputs, which the paper does not need at its
+batch size.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from eqxgen.configs import VQGANConfig
+from eqxgen.nn import Convolution, GroupNorm, ResidualBlock, VectorQuantizer, _check, average_pool, upsample
+from eqxgen.nn.quantize import Quantized
+from eqxgen.rng import RNG
+
+
+class Encoder(eqx.Module):
+    """Image to a grid of latent vectors, `factor` times smaller along each side."""
+
+    stem: Convolution
+    levels: tuple[tuple[ResidualBlock, ...], ...]
+    middle: tuple[ResidualBlock, ...]
+    norm: GroupNorm
+    head: Convolution
+
+    def __init__(self, channels: int, config: VQGANConfig, *, key: PRNGKeyArray):
+        keys = RNG(key)
+        widths = [config.width * m for m in config.multipliers]
+        self.stem = Convolution(channels, config.width, bias=False, key=next(keys))
+        self.levels = tuple(_blocks(old, new, config.blocks, keys) for old, new in zip([config.width, *widths], widths))
+        self.middle = _blocks(widths[-1], widths[-1], config.blocks, keys)
+        self.norm = GroupNorm(widths[-1], min(32, widths[-1]), epsilon=1e-6)
+        self.head = Convolution(widths[-1], config.latent_dim, kernel=1, bias=False, key=next(keys))
+
+    def __call__(self, image: Float[Array, "height width channels"]) -> Float[Array, "rows columns latent_dim"]:
+        x = self.stem(image)
+        for i, level in enumerate(self.levels):
+            x = average_pool(x) if i else x
+            x = _run(level, x)
+        return self.head(self.norm(_run(self.middle, x), activation="silu"))
+
+
+class Decoder(eqx.Module):
+    """Grid of codes to an image; the mirror of `Encoder`."""
+
+    stem: Convolution
+    middle: tuple[ResidualBlock, ...]
+    levels: tuple[tuple[ResidualBlock, ...], ...]
+    ups: tuple[Convolution, ...]
+    norm: GroupNorm
+    head: Convolution
+
+    def __init__(self, channels: int, config: VQGANConfig, *, key: PRNGKeyArray):
+        keys = RNG(key)
+        widths = [config.width * m for m in reversed(config.multipliers)]
+        self.stem = Convolution(config.latent_dim, widths[0], bias=False, key=next(keys))
+        self.middle = _blocks(widths[0], widths[0], config.blocks, keys)
+        self.levels = tuple(_blocks(old, new, config.blocks, keys) for old, new in zip([widths[0], *widths], widths))
+        self.ups = tuple(Convolution(width, width, bias=False, key=next(keys)) for width in widths[:-1])
+        self.norm = GroupNorm(widths[-1], min(32, widths[-1]), epsilon=1e-6)
+        self.head = Convolution(widths[-1], channels, bias=False, key=next(keys))
+
+    def __call__(self, latents: Float[Array, "rows columns latent_dim"]) -> Float[Array, "height width channels"]:
+        x = _run(self.middle, self.stem(latents))
+        for i, level in enumerate(self.levels):
+            x = self.ups[i - 1](upsample(x)) if i else x
+            x = _run(level, x)
+        return self.head(self.norm(x, activation="silu"))
+
+
+class VQGAN(eqx.Module):
+    """The tokenizer: encoder, codebook, decoder.
+
+    Args:
+        height, width, channels: of the images; both sides must be multiples of `config.factor`.
+        config: the sizes.
+    """
+
+    encoder: Encoder
+    quantizer: VectorQuantizer
+    decoder: Decoder
+    height: int = eqx.field(static=True)
+    width: int = eqx.field(static=True)
+    channels: int = eqx.field(static=True)
+    factor: int = eqx.field(static=True)
+
+    def __init__(self, height: int, width: int, channels: int, config: VQGANConfig, *, key: PRNGKeyArray):
+        _check.positive(height=height, width=width, channels=channels)
+        _check.divides(factor=config.factor, height=height)
+        _check.divides(factor=config.factor, width=width)
+        keys = RNG(key)
+        self.encoder = Encoder(channels, config, key=next(keys))
+        self.quantizer = VectorQuantizer(
+            config.codes, config.latent_dim, commitment=config.commitment, temperature=config.temperature, key=next(keys)
+        )
+        self.decoder = Decoder(channels, config, key=next(keys))
+        self.height, self.width, self.channels, self.factor = height, width, channels, config.factor
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.channels
+
+    @property
+    def codes(self) -> int:
+        return len(self.quantizer.codebook)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one image."""
+        return (self.height // self.factor) * (self.width // self.factor)
+
+    def __call__(self, image: Float[Array, "height width channels"]) -> tuple[Float[Array, "height width channels"], Quantized]:
+        """The reconstruction of an image in [-1, 1], and what the quantiser says of its latents."""
+        quantized = self.quantizer(self.encoder(image))
+        return self.decoder(quantized.vectors), quantized
+
+    def encode(self, image: Float[Array, "height width channels"]) -> Int[Array, " tokens"]:
+        """Ids of an image in [-1, 1], row by row."""
+        return rearrange(self.quantizer.nearest(self.encoder(image)), "h w -> (h w)")
+
+    def decode(self, ids: Int[Array, " tokens"]) -> Float[Array, "height width channels"]:
+        """The image of some ids, cut to [-1, 1]."""
+        latents = rearrange(self.quantizer.lookup(ids), "(h w) c -> h w c", h=self.height // self.factor)
+        return jnp.clip(self.decoder(latents), -1, 1)
+
+
+def _blocks(in_channels: int, out_channels: int, count: int, keys: RNG) -> tuple[ResidualBlock, ...]:
+    return tuple(ResidualBlock(in_channels if i == 0 else out_channels, out_channels, key=next(keys)) for i in range(count))
+
+
+def _run(blocks: tuple[ResidualBlock, ...], x: Array) -> Array:
+    for block in blocks:
+        x = block(x)
+    return x

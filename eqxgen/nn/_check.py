@@ -1,0 +1,36 @@
+"""The checks that constructors share. Each error names the argument, the law and what came."""
+
+import math
+
+
+def positive(**numbers: int) -> None:
+    """Each number must be an integer of at least 1."""
+    for name, value in numbers.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} must be an integer of at least 1: got {value!r}")
+
+
+def rate(**numbers: float) -> None:
+    """Each number must be in [0, 1)."""
+    for name, value in numbers.items():
+        if not (isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value < 1):
+            raise ValueError(f"{name} must be in [0, 1): got {value!r}")
+
+
+def divides(**pair: int) -> None:
+    """The second number must be a multiple of the first: `divides(heads=3, dim=100)`."""
+    (small_name, small), (large_name, large) = pair.items()
+    if large % small:
+        raise ValueError(f"{small_name} must divide {large_name}: got {large_name}={large}, {small_name}={small}")
+
+
+def epsilon(value: float) -> None:
+    """A norm's epsilon must be positive and finite."""
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"epsilon must be positive and finite: got {value!r}")
+
+
+def one_of(name: str, value: str, known) -> None:
+    """The value must be one of the known names."""
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(sorted(known))}: got {value!r}")

@@ -1,0 +1,115 @@
+"""Affine maps and tables."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from eqxgen.nn import _check
+
+Initializer = jax.nn.initializers.Initializer
+
+torch_uniform: Initializer = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=-1, out_axis=-2)
+"""Uniform in ±1/sqrt(fan_in) for weights of shape (out, in): the default of torch and Equinox."""
+
+
+class Projection(eqx.Module):
+    """`x @ weight.T + bias` over the last axis.
+
+    Args:
+        in_dim: size of the last axis of the input.
+        out_dim: size of the last axis of the output.
+        bias: whether a bias, zero at first, is added.
+        init: a `jax.nn.initializers` function for the weight, of shape `(out_dim, in_dim)`. By default uniform in ±1/sqrt(in_dim).
+    """
+
+    weight: Float[Array, "out_dim in_dim"]
+    bias: Float[Array, " out_dim"] | None
+    in_dim: int = eqx.field(static=True)
+    out_dim: int = eqx.field(static=True)
+
+    def __init__(self, in_dim: int, out_dim: int, *, bias: bool = True, init: Initializer = torch_uniform, key: PRNGKeyArray):
+        _check.positive(in_dim=in_dim, out_dim=out_dim)
+        self.weight = init(key, (out_dim, in_dim), jnp.float32)
+        self.bias = jnp.zeros(out_dim) if bias else None
+        self.in_dim, self.out_dim = in_dim, out_dim
+
+    def __call__(self, x: Float[Array, "*leading in_dim"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*leading out_dim"]:
+        if x.shape[-1] != self.in_dim:
+            raise ValueError(f"the last axis of x must have in_dim={self.in_dim} entries: got shape {x.shape}")
+        y = x @ self.weight.T.astype(x.dtype)
+        return y if self.bias is None else y + _expand(self.bias.astype(x.dtype), y)
+
+
+class Embedding(eqx.Module):
+    """A table of vectors, looked up by gathering.
+
+    Ids outside [0, vocab) are an error where they are known. Inside a compiled program they are not: there they give NaN, so that the loss
+    shows them at once, where JAX's own indexing would clamp them in silence.
+
+    Args:
+        vocab: number of rows.
+        dim: size of each row.
+        init: a `jax.nn.initializers` function for the table. By default normal with deviation 1, as torch.
+    """
+
+    weight: Float[Array, "vocab dim"]
+    vocab: int = eqx.field(static=True)
+    dim: int = eqx.field(static=True)
+
+    def __init__(self, vocab: int, dim: int, *, init: Initializer = jax.nn.initializers.normal(1.0), key: PRNGKeyArray):  # noqa: B008
+        _check.positive(vocab=vocab, dim=dim)
+        self.weight = init(key, (vocab, dim), jnp.float32)
+        self.vocab, self.dim = vocab, dim
+
+    def __call__(self, ids: Int[Array, "*leading"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*leading dim"]:
+        check_ids(ids, self.vocab, "ids", "vocab")
+        return self.weight.at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+
+    def attend(self, x: Float[Array, "*leading dim"]) -> Float[Array, "*leading vocab"]:
+        """The tied output head: logits as products with every row."""
+        return x @ self.weight.T.astype(x.dtype)
+
+
+class Dropout(eqx.Module):
+    """Zeroes each entry with probability `rate` and scales the rest by 1 / (1 - rate).
+
+    Raises:
+        ValueError: `rate` is outside [0, 1); or the layer is called in training without a key.
+    """
+
+    rate: float = eqx.field(static=True)
+    inference: bool
+
+    def __init__(self, rate: float = 0.5, *, inference: bool = False):
+        _check.rate(rate=rate)
+        self.rate, self.inference = rate, inference
+
+    def __call__(self, x: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> Array:
+        if self.active(key, inference):
+            keep = jr.bernoulli(key, 1 - self.rate, x.shape)
+            x = jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
+        return x
+
+    def active(self, key: PRNGKeyArray | None, inference: bool | None) -> bool:
+        """Whether entries are to be dropped; the error that a key is missing is raised here."""
+        if (self.inference if inference is None else inference) or self.rate == 0:
+            return False
+        if key is None:
+            raise ValueError("dropout needs key=... in training: pass one, or inference=True")
+        return True
+
+
+def check_ids(ids: Array, size: int, name: str, law: str) -> None:
+    """An error for integer ids outside [0, size), where their values are known."""
+    if isinstance(ids, jax.core.Tracer) or ids.size == 0:
+        return
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= size:
+        raise ValueError(f"{name} must be in [0, {law}={size}): got values from {low} to {high}")
+
+
+def _expand(vector: Array, like: Array) -> Array:
+    # Spelled out, because implicit rank promotion is an error under our tests.
+    return jnp.expand_dims(vector, tuple(range(like.ndim - 1)))

@@ -1,0 +1,67 @@
+"""Norms, on the fused kernels."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from eqxgen import ops
+from eqxgen.nn import _check
+
+
+class LayerNorm(eqx.Module):
+    """Zero mean and unit variance over the last axis, then an affine map; statistics in float32 (Ba et al. 2016, arXiv:1607.06450).
+
+    Hand it the whole `(seq, dim)` array: mapped over tokens, each kernel program would see a single row.
+
+    Args:
+        dim: size of the last axis.
+        epsilon: added to the variance.
+        affine: whether there are a scale, one at first, and a bias, zero at first.
+    """
+
+    scale: Float[Array, " dim"] | None
+    bias: Float[Array, " dim"] | None
+    dim: int = eqx.field(static=True)
+    epsilon: float = eqx.field(static=True)
+
+    def __init__(self, dim: int, *, epsilon: float = 1e-5, affine: bool = True, key: PRNGKeyArray | None = None):
+        _check.positive(dim=dim)
+        _check.epsilon(epsilon)
+        self.scale = jnp.ones(dim) if affine else None
+        self.bias = jnp.zeros(dim) if affine else None
+        self.dim, self.epsilon = dim, epsilon
+
+    def __call__(self, x: Float[Array, "*leading dim"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*leading dim"]:
+        return ops.layer_norm(x, self.scale, self.bias, epsilon=self.epsilon)
+
+
+class GroupNorm(eqx.Module):
+    """Zero mean and unit variance over each group of channels and all positions (Wu and He 2018, arXiv:1803.08494).
+
+    Equal to torch's on channels-last `(*spatial, channels)`: group g holds `channels / groups` neighbouring channels.
+
+    Args:
+        channels: size of the last axis.
+        groups: number of groups; it divides `channels`.
+        epsilon: added to the variance.
+    """
+
+    scale: Float[Array, " channels"]
+    bias: Float[Array, " channels"]
+    channels: int = eqx.field(static=True)
+    groups: int = eqx.field(static=True)
+    epsilon: float = eqx.field(static=True)
+
+    def __init__(self, channels: int, groups: int = 32, *, epsilon: float = 1e-5, key: PRNGKeyArray | None = None):
+        _check.positive(channels=channels, groups=groups)
+        _check.divides(groups=groups, channels=channels)
+        _check.epsilon(epsilon)
+        self.scale, self.bias = jnp.ones(channels), jnp.zeros(channels)
+        self.channels, self.groups, self.epsilon = channels, groups, epsilon
+
+    def __call__(
+        self, x: Float[Array, "*spatial channels"], *, activation: str | None = None, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*spatial channels"]:
+        """`activation="silu"` is fused into the same pass."""
+        # The op takes a batch in front, one example of it here.
+        return ops.group_norm(x[None], self.scale, self.bias, groups=self.groups, activation=activation, epsilon=self.epsilon)[0]
