@@ -1,0 +1,59 @@
+"""What the command line says about data; imports nothing heavy, so that `--help` is instant."""
+
+import dataclasses
+import difflib
+import os
+from pathlib import Path
+
+NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "eurosat64")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which images to train on, and where they are.
+
+    Raises:
+        ValueError: `name` is neither a known set nor a path, a text is empty, or `image_size` is not positive.
+    """
+
+    name: str = "digits"
+    """digits, mnist, fashion_mnist, cifar10, eurosat64; or a path: a folder with one subfolder per class (./flowers), or an .npz file
+    with arrays images and labels."""
+
+    root: str | None = None
+    """Folder that holds mnist/, cifar10/ and so on. Default: $EQXGEN_DATA, else ~/.cache/eqxgen/data, into which mnist, fashion_mnist and
+    cifar10 are downloaded."""
+
+    image_size: int | None = None
+    """Side of the square images. A folder's images are resized (shorter side, then centre crop); those of any other set must have it."""
+
+    def __post_init__(self):
+        if not self.name.strip() or "\0" in self.name:
+            raise ValueError(f"data.name must be one of {', '.join(NAMES)}, or a path: got {self.name!r}")
+        if self.name not in NAMES and not self.is_path:
+            near = difflib.get_close_matches(self.name, NAMES, n=1)
+            hint = f"did you mean {near[0]}? A" if near else "a"
+            raise ValueError(
+                f"data.name must be one of {', '.join(NAMES)}, or a path: got {self.name!r}; {hint} folder is written ./{self.name}"
+            )
+        if self.root is not None and (not self.root.strip() or "\0" in self.root):
+            raise ValueError(f"data.root must be a folder: got {self.root!r}; leave it out to use the cache folder")
+        if self.image_size is not None and not 1 <= self.image_size <= 8192:
+            raise ValueError(f"data.image_size must be between 1 and 8192: got {self.image_size}")
+
+    @property
+    def is_path(self) -> bool:
+        """Whether `name` is a path rather than the name of a known set."""
+        marks = ("/", "\\", ".", "~")
+        return self.name not in NAMES and (any(mark in self.name for mark in marks[:2]) or self.name.startswith(marks[2:]) or self.is_npz)
+
+    @property
+    def is_npz(self) -> bool:
+        """Whether `name` is the path of an .npz file."""
+        return self.name.lower().endswith(".npz")
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/eqxgen/data`, or `~/.cache/eqxgen/data`."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "eqxgen" / "data"

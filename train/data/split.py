@@ -1,0 +1,27 @@
+"""A held-out part for sets that come without one."""
+
+import numpy as np
+from jaxtyping import Int32
+
+from .errors import DataError
+
+
+def held_out(labels: Int32[np.ndarray, " n"], fraction: float, source: str) -> np.ndarray:
+    """Bool `(n,)`: which examples are held out, the same on every machine.
+
+    Of each class with at least two examples, `fraction` of them rounded down, but at least one, are drawn by the order of raw Philox
+    words (NumPy promises that those never change, unlike `Generator.permutation`) and never seen in training.
+
+    Raises:
+        DataError: no class has two examples.
+    """
+    draws = np.random.Philox(key=0).random_raw(len(labels))
+    mask = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) > 1:
+            count = max(1, int(len(members) * fraction))
+            mask[members[np.argsort(draws[members], kind="stable")[:count]]] = True
+    if not mask.any():
+        raise DataError(source, "two or more images of some class, one to hold out", f"{len(labels)} in as many classes", "add images")
+    return mask
