@@ -1,0 +1,164 @@
+"""Configuration: dataclasses to a command line, and to config.json and back. Imports no jax, so that `--help` is instant."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from train.data import DataConfig, DataError
+from train.errors import UsageError, UserError
+
+
+def require(holds: bool, message: str) -> None:
+    """Raises `ValueError` with the message, for use in `__post_init__`."""
+    if not holds:
+        raise ValueError(message)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with warm-up, decay and clipping."""
+
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    warmup: int = 100
+    """Steps over which the learning rate rises from 0."""
+    decay: Literal["cosine", "constant"] = "cosine"
+    """What follows the warm-up: a cosine to 0 at the last step, or no change."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.96
+    """Decay of the second moment."""
+    weight_decay: float = 0.045
+    """Decoupled weight decay, of matrices and kernels alone."""
+    clip: float = 1.0
+    """Largest global norm of the gradients; what exceeds it is scaled down."""
+
+    def __post_init__(self):
+        require(0 < self.learning_rate < float("inf"), f"optim.learning_rate must be positive and finite: got {self.learning_rate}")
+        require(self.warmup >= 0, f"optim.warmup must be at least 0: got {self.warmup}")
+        for name in ("beta1", "beta2"):
+            require(0 <= getattr(self, name) < 1, f"optim.{name} must be in [0, 1): got {getattr(self, name)}")
+        require(0 <= self.weight_decay < float("inf"), f"optim.weight_decay must be at least 0 and finite: got {self.weight_decay}")
+        require(self.clip > 0, f"optim.clip must be positive: got {self.clip}; inf switches clipping off")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What every recipe has. A recipe's own `Config` adds its fields."""
+
+    preset: str = "digits"
+    """The values that every flag starts from."""
+    run_dir: str | None = None
+    """Folder of the run; runs/<recipe>-<preset> by default. The same command again resumes it."""
+    seed: int = 0
+    """Seed of the initial weights, the order of the data and every draw."""
+    steps: int = 1000
+    """Number of updates."""
+    batch_size: int = 128
+    """Examples per update, over all devices."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of activations and gradients' products; parameters stay float32. auto: bfloat16 on TPU and GPU, float32 on CPU."""
+    ema: float = 0.999
+    """Decay per step of the averaged weights, which samples and evaluation use; it ramps up as (1 + step) / (10 + step)."""
+    log_every: int = 50
+    """Steps between lines of metrics."""
+    sample_every: int = 500
+    """Steps between sample grids; 0: only at the end."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+    keep: int = 2
+    """Checkpoints kept."""
+    dry_run: bool = False
+    """Print the sizes, compile one step, and stop before any data is read or written."""
+    compile_for: str | None = None
+    """With --dry-run: compile for a TPU topology such as v5e:2x4 (needs libtpu, no TPU), or lower for cuda, and print FLOPs and memory."""
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    """The images."""
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    """The optimiser."""
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1: got {getattr(self, name)}")
+        require(self.sample_every >= 0, f"sample_every must be at least 0: got {self.sample_every}")
+        require(0 <= self.seed < 2**32, f"seed must be in [0, 2**32): got {self.seed}")
+        require(0 <= self.ema < 1, f"ema must be in [0, 1): got {self.ema}")
+        require(self.compile_for is None or self.dry_run, "compile_for goes with --dry-run, which was not given")
+
+    # Fields that may change between a run and its resumption: none alters the numbers that come out.
+    FREE = ("run_dir", "log_every", "sample_every", "checkpoint_every", "keep", "dry_run", "compile_for", "data.root")
+
+
+Config = TypeVar("Config", bound=TrainConfig)
+
+
+def parse(config: type[Config], presets: Mapping[str, Config], doc: str, argv: Sequence[str] | None = None) -> Config:
+    """The command line as a config; exits with status 2 and a message where it is wrong, and with 0 after `--help`."""
+    import tyro
+
+    argv = list(sys.argv[1:] if argv is None else argv)
+    name = _preset(argv) or next(iter(presets))
+    if name not in presets:
+        raise UsageError(f"--preset must be one of {', '.join(presets)}: got {name!r}")
+    default = dataclasses.replace(presets[name], preset=name)
+    return tyro.cli(config, default=default, args=argv, description=doc)
+
+
+def _preset(argv: Sequence[str]) -> str | None:
+    for i, word in enumerate(argv):
+        if word == "--preset" and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith("--preset="):
+            return word.removeprefix("--preset=")
+    return None
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """The config as what JSON gives back: tuples as lists."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(config: type[Config], values: Mapping[str, Any], where: str | Path) -> Config:
+    """The inverse of `to_dict`, by way of flags, so that a file gets the checks that a command line gets."""
+    import tyro
+
+    try:
+        return tyro.cli(config, args=_flags(values), console_outputs=False)
+    except SystemExit:
+        raise UserError(f"{where}: this is not a config of {config.__module__}: it has other fields or values; was it edited?") from None
+
+
+def _flags(values: Mapping[str, Any], prefix: str = "--") -> list[str]:
+    flags: list[str] = []
+    for name, value in values.items():
+        flag = prefix + name.replace("_", "-")
+        if isinstance(value, dict):
+            flags += _flags(value, flag + ".")
+        elif isinstance(value, bool):
+            flags.append(flag if value else f"{flag.rpartition('.')[0]}{'.' if '.' in flag else '--'}no-{name.replace('_', '-')}")
+        else:
+            flags += [flag, *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return flags
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one with dotted names."""
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            result |= flat(value, f"{prefix}{name}.")
+        else:
+            result[prefix + name] = value
+    return result
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Runs a command: a user's mistake is one line on the error stream and an exit status, never a traceback."""
+    try:
+        sys.exit(main())
+    except (UserError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(getattr(error, "status", 1))

@@ -1,0 +1,13 @@
+"""A user's mistakes: one line on the error stream, and an exit status."""
+
+
+class UserError(Exception):
+    """Something about the run cannot be: the message names it, the law, what came and the cure. Exit status 1."""
+
+    status = 1
+
+
+class UsageError(UserError):
+    """A flag's value cannot be. Exit status 2."""
+
+    status = 2

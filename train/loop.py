@@ -1,0 +1,209 @@
+"""The training loop that every recipe runs in."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import PRNGKeyArray, PyTree
+
+from train.checkpoint import Checkpoints
+from train.config import TrainConfig
+from train.data import batch_indices
+from train.errors import UserError
+from train.log import Log
+from train.optim import optimiser, schedule
+from train.parallel import Loss, State, check_batch, init_state, make_mesh, make_step, replicated, split
+from train.release import save_model
+from train.rundir import open_run, read_json, write_json
+from train.signals import StopRequest
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a recipe gives the loop.
+
+    Attributes:
+        recipe: its name.
+        facts: what a sampler needs to know beside the config, as JSON.
+        init: makes the model from a key.
+        loss: of the device's part of a batch; see `train.parallel.Loss`.
+        examples: number of training examples.
+        batch: the arrays of some examples, by their indices and the step; the first axis is the batch.
+        grid: draws a picture with the averaged model, for a path to write it to.
+        evaluate: numbers of the averaged model for summary.json.
+        released: which part of the model model.safetensors holds; all of it by default.
+        maintain: a change of the model between updates, from a batch and a key (such as dead codes restarted), and at which steps.
+    """
+
+    recipe: str
+    facts: dict[str, Any]
+    init: Callable[[PRNGKeyArray], PyTree]
+    loss: Loss
+    examples: int
+    batch: Callable[[np.ndarray, int], dict[str, np.ndarray]]
+    grid: Callable[[PyTree, Path], None]
+    evaluate: Callable[[PyTree], dict[str, float]]
+    released: Callable[[PyTree], PyTree] = lambda model: model
+    maintain: Callable[[PyTree, dict[str, jax.Array], PRNGKeyArray], PyTree] | None = None
+    maintain_at: Callable[[int], bool] = lambda step: False
+
+
+def compute_dtype(precision: str) -> jnp.dtype:
+    """The type of activations: bfloat16 on an accelerator and float32 on a CPU, unless the precision says."""
+    if precision == "auto":
+        precision = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(precision)
+
+
+def fit(config: TrainConfig, task: Task) -> int:
+    """Trains to the last step, resuming what the run folder holds; gives the exit status.
+
+    A run that is complete says so and is left alone. SIGINT and SIGTERM save the current step, say where, and give 130 and 143.
+    """
+    begin = time.perf_counter()
+    mesh = make_mesh()
+    check_batch(config.batch_size, mesh)
+    folder = open_run(config, task.recipe, task.facts)
+    if (folder / "summary.json").exists():
+        print(f"{folder} is complete: {config.steps} steps, see {folder / 'summary.json'}. Give another --run-dir to train again.")
+        return 0
+    tx = optimiser(config.optim, config.steps)
+    key = jr.key(config.seed)
+    state = eqx.filter_shard(init_state(task.init(jr.fold_in(key, 0)), tx), replicated(mesh))
+    checkpoints = Checkpoints(folder / "checkpoints", config.keep)
+    start = 0
+    if restored := checkpoints.restore(state):
+        state, start = restored
+        print(f"resuming {folder} from step {start}", flush=True)
+    log = Log(folder, config.steps, start)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
+    log.say(f"{task.recipe}: {parameters:,} parameters, {task.examples:,} examples, {mesh.size} x {jax.devices()[0].device_kind}, to {folder}")
+    run = _Run(config, task, folder, mesh, log, checkpoints, begin)
+    try:
+        with StopRequest() as stop:
+            state = run.train(state, start, tx, key, stop)
+            if stop.received:
+                step = int(state.step)
+                log.say(f"{stop.received.name}: saved step {step} in {folder / 'checkpoints'}; the same command resumes it")
+                return stop.status
+            return run.finish(state, parameters, stop)
+    finally:
+        log.close()
+        checkpoints.close()
+
+
+@dataclasses.dataclass
+class _Run:
+    config: TrainConfig
+    task: Task
+    folder: Path
+    mesh: jax.sharding.Mesh
+    log: Log
+    checkpoints: Checkpoints
+    begin: float
+
+    def train(self, state: State, start: int, tx: Any, key: PRNGKeyArray, stop: StopRequest) -> State:
+        config, task = self.config, self.task
+        step_fn = make_step(task.loss, tx, self.mesh, compute_dtype(config.precision), config.ema)
+        rate = schedule(config.optim, config.steps)
+        data_key, maintain_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
+        last_time, last_step = time.perf_counter(), start
+        for step in range(start, config.steps):
+            batch = self.batch(step)
+            if task.maintain and task.maintain_at(step):
+                state = _maintain(task.maintain, state, batch, jr.fold_in(maintain_key, step))
+            state, metrics = step_fn((batch, data_key), state)
+            done = step + 1
+            if done % 8 == 0:
+                jax.block_until_ready(state.step)  # no more than 8 steps in flight: virtual CPU devices hang from about 32
+            if done % config.log_every == 0 or done == config.steps:
+                values = {name: float(value) for name, value in metrics.items()}
+                if not np.isfinite(values["loss"]):
+                    raise UserError(f"the loss is {values['loss']} at step {done}: lower --optim.learning-rate; {self._last_good()}")
+                now = time.perf_counter()
+                values = {
+                    "examples": done * config.batch_size,
+                    **values,
+                    "learning_rate": float(rate(step)),
+                    "examples_per_s": (done - last_step) * config.batch_size / (now - last_time),
+                    "seconds": self.seconds(),
+                }
+                self.log.metrics(done, values)
+                self.checkpoints.poll()
+                last_time, last_step = time.perf_counter(), done
+            if stop.received or done % config.checkpoint_every == 0 or done == config.steps:
+                self.checkpoints.save(done, state)
+            if config.sample_every and done % config.sample_every == 0 and done < config.steps:
+                before = time.perf_counter()
+                task.grid(state.ema, self.folder / "samples" / f"step-{done:07d}.png")
+                last_time += time.perf_counter() - before  # the rate is of training alone
+            if stop.received:
+                break
+        return state
+
+    def batch(self, step: int) -> dict[str, jax.Array]:
+        config = self.config
+        indices = batch_indices(config.seed, step, config.batch_size, self.task.examples)
+        arrays = self.task.batch(indices, step) | {"index": np.arange(config.batch_size, dtype=np.int32)}
+        return jax.device_put(arrays, split(self.mesh))
+
+    def seconds(self) -> float:
+        """Wall-clock time of the run so far, with the time before it was resumed."""
+        return self.log.seconds_before + time.perf_counter() - self.begin
+
+    def finish(self, state: State, parameters: int, stop: StopRequest) -> int:
+        """The last samples, the released model and the summary."""
+        examples_per_s = _rate(self.folder)
+        model = eqx.filter_shard(state.ema, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+        self.task.grid(model, self.folder / "samples" / f"step-{self.config.steps:07d}.png")
+        record = read_json(self.folder / "config.json")
+        save_model(self.folder / "model.safetensors", self.task.released(model), record)
+        self.log.say("evaluating ...")
+        numbers = self.task.evaluate(model)
+        if stop.received:
+            self.log.say(f"{stop.received.name}: training is complete and saved; the same command evaluates it again")
+            return stop.status
+        summary = {
+            "recipe": self.task.recipe,
+            "preset": self.config.preset,
+            "steps": self.config.steps,
+            "seconds": round(self.seconds(), 2),
+            "parameters": parameters,
+            **numbers,
+            "examples_per_s": examples_per_s,
+            "jax_version": jax.__version__,
+            "device": f"{self.mesh.size} x {jax.devices()[0].device_kind}",
+        }
+        write_json(self.folder / "summary.json", summary)
+        for name, value in numbers.items():
+            self.log.say(f"{name:24} {value:.4g}")
+        self.log.say(f"done in {summary['seconds']:.0f} s: {self.folder / 'summary.json'}")
+        return 0
+
+    def _last_good(self) -> str:
+        steps = sorted(int(p.name) for p in (self.folder / "checkpoints").glob("[0-9]*"))
+        return f"the last checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
+
+
+@eqx.filter_jit
+def _maintain(change: Callable, state: State, batch: dict[str, jax.Array], key: PRNGKeyArray) -> State:
+    model = change(state.model, batch, key)
+    # An average that lingers at a code's old place would undo its move.
+    follow = lambda old, new, ema: jnp.where(new != old, new, ema) if eqx.is_inexact_array(new) else ema
+    ema = jax.tree.map(follow, state.model, model, state.ema)
+    return State(model, ema, state.opt_state, state.step)
+
+
+def _rate(folder: Path) -> float:
+    """Median of the logged rates, the first left out, which has the compilation in it."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    rates = [json.loads(line)["examples_per_s"] for line in lines]
+    return round(float(np.median(rates[1:] or rates)), 2)

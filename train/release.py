@@ -1,0 +1,84 @@
+"""A trained model as one safetensors file with its description inside."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from train.errors import UserError
+
+
+def named_arrays(tree: PyTree) -> dict[str, Any]:
+    """The arrays of a tree by their paths: `stack.blocks.mlp.up.weight`."""
+    leaves = jax.tree_util.tree_flatten_with_path(eqx.filter(tree, lambda x: eqx.is_array(x) or isinstance(x, jax.ShapeDtypeStruct)))[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def with_arrays(tree: PyTree, arrays: dict[str, Any]) -> PyTree:
+    """The tree with its arrays replaced by those of the same path."""
+    wanted, rest = eqx.partition(tree, lambda x: eqx.is_array(x) or isinstance(x, jax.ShapeDtypeStruct))
+    names = list(named_arrays(wanted))
+    return eqx.combine(jax.tree.unflatten(jax.tree.structure(wanted), [arrays[name] for name in names]), rest)
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Calls `write` on a temporary name beside `path`, then renames: a reader finds the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def save_model(path: Path, model: PyTree, description: dict[str, Any]) -> None:
+    """Writes the model's arrays, and the description as JSON in the file's metadata."""
+    from safetensors.numpy import save_file
+
+    arrays = {name: np.asarray(leaf) for name, leaf in named_arrays(model).items()}
+    write_atomically(path, lambda part: save_file(arrays, part, metadata={"eqxgen": json.dumps(description)}))
+
+
+def load_model(path: Path, build: Callable[[dict[str, Any]], PyTree]) -> tuple[PyTree, dict[str, Any]]:
+    """The model of a file that `save_model` wrote, and its description, from which `build` makes a model of the same shapes.
+
+    Raises:
+        UserError: there is no such file; it is damaged or not ours; its arrays are not the model's.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file: expected a model that a finished run wrote")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            description = json.loads((file.metadata() or {}).get("eqxgen", "null"))
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: this file is damaged: {error}; train again, or restore it from a copy") from None
+    if not isinstance(description, dict):
+        raise UserError(f"{path}: expected a model that eqxgen saved, with its description in the metadata, but there is none")
+    shapes = eqx.filter_eval_shape(build, description)
+    check_arrays(path, {name: (leaf.shape, leaf.dtype) for name, leaf in named_arrays(shapes).items()}, arrays)
+    return with_arrays(shapes, {name: jnp.asarray(array) for name, array in arrays.items()}), description
+
+
+def check_arrays(where: Path, expected: dict[str, tuple], arrays: dict[str, Any]) -> None:
+    """Raises `UserError` that names the first array that is missing, unexpected, or of another shape or type."""
+    for name, (shape, dtype) in expected.items():
+        if name not in arrays:
+            raise UserError(f"{where}: array {name} is missing: the file is of another model")
+        if (arrays[name].shape, arrays[name].dtype) != (shape, dtype):
+            got = f"{arrays[name].dtype}{list(arrays[name].shape)}"
+            raise UserError(f"{where}: array {name} must be {dtype}{list(shape)}: got {got}; the file is of another model")
+    if extra := sorted(arrays.keys() - expected.keys()):
+        raise UserError(f"{where}: array {extra[0]} is not of this model; the file is of another model")
