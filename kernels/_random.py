@@ -1,0 +1,32 @@
+"""Random bits as a function of a position, so that any tiling of a kernel draws the same ones."""
+
+import jax
+import jax.numpy as jnp
+
+
+def _mix(x):
+    """A bijection of 32-bit integers in which every input bit moves every output bit with probability near one half.
+
+    The multiply and xor-shift form with the constants of Wellons' search for low bias ("hash-prospector").
+    """
+    x = x ^ jax.lax.shift_right_logical(x, jnp.int32(16))
+    x = x * jnp.int32(0x21F0AAAD)
+    x = x ^ jax.lax.shift_right_logical(x, jnp.int32(15))
+    x = x * jnp.int32(0x735A2D97)
+    return x ^ jax.lax.shift_right_logical(x, jnp.int32(15))
+
+
+def seeds(key, batch: int):
+    """Two int32 numbers for each of `batch` examples, `(batch, 2)`, from a key of `jax.random`."""
+    return jax.lax.bitcast_convert_type(jax.random.bits(key, (batch, 2), jnp.uint32), jnp.int32)
+
+
+def keep(seed0, seed1, head, i, j, rate: float):
+    """True with probability `1 - rate`, a function of the seeds, the head, the query `i` and the key `j`, all int32 arrays.
+
+    The rate is rounded to a multiple of 2^-24.
+    """
+    row = i * jnp.int32(-1640531527) + head
+    low, high = _mix(row ^ seed0), _mix(row + seed1)
+    bits = _mix(_mix(j + low) ^ high)
+    return jax.lax.shift_right_logical(bits, jnp.int32(8)) >= jnp.int32(round(rate * 2**24))

@@ -1,0 +1,170 @@
+"""The attention op: its contract, and the choice of who computes it."""
+
+import functools
+import math
+from typing import Any, Literal, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Shaped
+
+from .. import _dispatch, _random, masks
+from . import checks, reference
+from .bias import ALiBi
+from .problem import Extras, Setting, accumulator
+
+Implementation = Literal["reference", "xla", "mosaic_tpu", "mosaic_gpu", "triton", "cudnn"]
+# The shapes are checked here and not by the annotations, so that the message names the law that was broken.
+Input = Shaped[Array | np.ndarray, "..."]
+
+
+@overload
+def dot_product_attention(
+    query: Input,
+    key: Input,
+    value: Input,
+    bias: Input | ALiBi | None = ...,
+    mask: Input | masks.Mask | None = ...,
+    *,
+    scale: Any = ...,
+    is_causal: bool = ...,
+    query_seq_lengths: Any = ...,
+    key_value_seq_lengths: Any = ...,
+    local_window_size: Any = ...,
+    return_residual: Literal[False] = ...,
+    implementation: str | None = ...,
+    logits_soft_cap: Any = ...,
+    dropout_rate: Any = ...,
+    dropout_key: Any = ...,
+) -> Array: ...
+
+
+@overload
+def dot_product_attention(
+    query: Input,
+    key: Input,
+    value: Input,
+    bias: Input | ALiBi | None = ...,
+    mask: Input | masks.Mask | None = ...,
+    *,
+    scale: Any = ...,
+    is_causal: bool = ...,
+    query_seq_lengths: Any = ...,
+    key_value_seq_lengths: Any = ...,
+    local_window_size: Any = ...,
+    return_residual: Literal[True],
+    implementation: str | None = ...,
+    logits_soft_cap: Any = ...,
+    dropout_rate: Any = ...,
+    dropout_key: Any = ...,
+) -> tuple[Array, Array]: ...
+
+
+def dot_product_attention(
+    query: Input,
+    key: Input,
+    value: Input,
+    bias: Input | ALiBi | None = None,
+    mask: Input | masks.Mask | None = None,
+    *,
+    scale: Any = None,
+    is_causal: bool = False,
+    query_seq_lengths: Any = None,
+    key_value_seq_lengths: Any = None,
+    local_window_size: Any = None,
+    return_residual: bool = False,
+    implementation: str | None = None,
+    logits_soft_cap: Any = None,
+    dropout_rate: Any = 0.0,
+    dropout_key: Any = None,
+) -> (
+    Float[Array, "*batch q_seq heads v_head_dim"] | tuple[Float[Array, "*batch q_seq heads v_head_dim"], Float[Array, "*batch q_seq heads"]]
+):
+    """Dot-product attention: `softmax(cap(scale * q k^T) + bias) v` over the keys that the mask allows.
+
+    Names, defaults and layout are those of `jax.nn.dot_product_attention`, so that a user changes one import. Memory is linear in the
+    sequence lengths on every backend but `reference`. Softmax statistics and sums are float32; the result has the query's dtype.
+
+    Args:
+        query: (*batch, q_seq, heads, head_dim), float32, bfloat16, float16 or float64, with any number of leading axes or none.
+        key: (*batch, kv_seq, kv_heads, head_dim). `kv_heads` divides `heads`; query head n reads key head n // (heads // kv_heads).
+        value: (*batch, kv_seq, kv_heads, v_head_dim). `v_head_dim` may differ from `head_dim`.
+        bias: added to the logits after the soft cap: an array that broadcasts to (*batch, heads, q_seq, kv_seq), or an `ALiBi`.
+        mask: True where a query may see a key: a boolean array that broadcasts to (*batch, heads, q_seq, kv_seq), or masks of
+            `kernels.masks` joined with `&` and `|`, which cost no memory and skip blocks.
+        scale: multiplies the logits; `1 / sqrt(head_dim)` by default.
+        is_causal: the same as `masks.Causal()`: query i sees keys 0 to i, also where the lengths differ.
+        query_seq_lengths: (*batch,) integers. Rows at or beyond the length are 0.
+        key_value_seq_lengths: (*batch,) integers. Keys at or beyond the length are not seen.
+        local_window_size: `(left, right)`, or one int for both: query i sees keys i - left to i + right.
+        return_residual: also return the logsumexp of each row's logits, (*batch, q_seq, heads) in float32. It has a true derivative.
+        implementation: None takes the best that can run and logs it once. A name runs or raises.
+        logits_soft_cap: the cap c of `c * tanh(logits / c)`.
+        dropout_rate: the share of attention weights set to 0; the others are scaled by 1 / (1 - rate).
+        dropout_key: a key of `jax.random`. The same key drops the same weights, whatever the implementation.
+
+    Returns:
+        (*batch, q_seq, heads, v_head_dim), and the logsumexp with `return_residual=True`. A row that sees no key is exactly 0, has zero
+        gradient and a logsumexp of -inf (`jax.nn` returns the mean of the values there). A masked key that is NaN or infinite reaches
+        neither the output nor a gradient; a query or key with a number that is not finite makes NaN of the rows that see it.
+
+    Raises:
+        ValueError: shapes, lengths, rates or windows that break a law; the message has both values. An unknown implementation.
+        TypeError: integer or mixed dtypes, a mask that is not boolean.
+        NotImplementedError: the named implementation cannot run this call; the message has the reason.
+
+    Source: Vaswani et al. 2017; Dao 2023 (FlashAttention-2) for the backward pass; Gemma 2 for the soft cap.
+    """
+    q, k, v = checks.arrays(query, key, value)
+    *batch, q_seq, heads, _ = q.shape
+    batch = tuple(batch)
+    kv_seq = k.shape[-3]
+    q, setting = _setting(q, scale, logits_soft_cap, checks.dropout(dropout_rate, dropout_key))
+    bias = checks.bound_bias(bias, batch, heads, q_seq, kv_seq)
+    lengths = (
+        checks.lengths("query_seq_lengths", query_seq_lengths, batch, q_seq),
+        checks.lengths("key_value_seq_lengths", key_value_seq_lengths, batch, kv_seq),
+    )
+    parts = [
+        masks.as_mask(mask) if mask is not None else None,
+        masks.Causal() if is_causal else None,
+        checks.window(local_window_size),
+        masks.Lengths(*lengths) if lengths != (None, None) else None,
+    ]
+    parts = [part for part in parts if part is not None]
+    joined = checks.bound_mask(functools.reduce(lambda a, b: a & b, parts), batch, heads, q_seq, kv_seq) if parts else None
+
+    extras = Extras(bias, joined, _random.seeds(dropout_key, math.prod(batch)) if setting.dropout_rate > 0.0 else None)
+    run = _choose(implementation, q, k, v, extras, setting)
+    if 0 in (*batch, q_seq, kv_seq):
+        out = jnp.zeros((*batch, q_seq, heads, v.shape[-1]), q.dtype)
+        lse = jnp.full((*batch, q_seq, heads), -jnp.inf, accumulator(q.dtype))
+    else:
+        fold = lambda x: jnp.swapaxes(x.reshape(-1, *x.shape[-3:]), 1, 2)
+        out, lse = run(fold(q), fold(k), fold(v), extras, setting)
+        out = jnp.swapaxes(out, 1, 2).reshape(*batch, q_seq, heads, -1)
+        lse = jnp.swapaxes(lse, 1, 2).reshape(*batch, q_seq, heads)
+    return (out, lse) if return_residual else out
+
+
+def _setting(q, scale, soft_cap, dropout_rate) -> tuple[jax.Array, Setting]:
+    """The numbers of the program. A scale that is only known at run time goes into the query."""
+    if scale is None:
+        scale = q.shape[-1] ** -0.5
+    checks.number("scale", scale, 0.0, float("inf"), "finite and positive")
+    if isinstance(scale, Tracer):
+        q, scale = (q * scale.astype(accumulator(q.dtype))).astype(q.dtype), 1.0
+    if soft_cap is not None:
+        if isinstance(soft_cap, Tracer):
+            raise TypeError(f"{checks.OP}: logits_soft_cap must be a Python number: got {soft_cap!r}")
+        checks.number("logits_soft_cap", soft_cap, 0.0, float("inf"), "finite and positive")
+        soft_cap = float(soft_cap)
+    return q, Setting(float(scale), soft_cap, dropout_rate)
+
+
+def _choose(implementation, q, k, v, extras, setting):
+    candidates = {"reference": lambda: None}
+    runs = {"reference": reference.attend}
+    return runs[_dispatch.choose(checks.OP, implementation, candidates)]

@@ -1,0 +1,73 @@
+"""The definition of attention, in plain JAX: every argument, every derivative, memory that grows with q_seq * kv_seq."""
+
+import jax
+import jax.numpy as jnp
+
+from .. import _random
+from .bias import ALiBi
+from .problem import Extras, Setting, accumulator, unsqueeze
+
+
+def attend(q, k, v, extras: Extras, setting: Setting, *, first_query=0):
+    """`softmax(cap(scale * q k^T) + bias) v` over the allowed keys, and the logsumexp of those logits.
+
+    Args:
+        q, k, v: (batch, heads, q_seq, head_dim), (batch, kv_heads, kv_seq, head_dim), (batch, kv_heads, kv_seq, v_head_dim).
+        first_query: the position of the first row of `q`, whose extras are already cut to the rows at hand.
+
+    Returns:
+        (batch, heads, q_seq, v_head_dim) in q's dtype and (batch, heads, q_seq) in float32. A row that sees no key is 0 and -inf.
+    """
+    heads, groups = q.shape[1], k.shape[1]
+    dtype = accumulator(q.dtype)
+    i = first_query + jnp.arange(q.shape[2], dtype=jnp.int32)[:, None]
+    j = jnp.arange(k.shape[2], dtype=jnp.int32)[None, :]
+
+    q, k, v, q_nan, k_nan = _quarantine(q, k, v)
+    split = (q.shape[0], groups, heads // groups, q.shape[2], q.shape[3])
+    logits = jnp.einsum("bgnqd,bgkd->bgnqk", q.reshape(split), k, preferred_element_type=dtype, precision="highest")
+    logits = logits.reshape(q.shape[0], heads, *logits.shape[3:]) * setting.scale
+    if setting.soft_cap is not None:
+        logits = setting.soft_cap * jnp.tanh(logits / setting.soft_cap)
+    if isinstance(extras.bias, ALiBi):
+        distance = jnp.abs(i + extras.bias.offset - j)
+        logits = logits - extras.bias.slopes.astype(dtype).reshape(1, -1, 1, 1) * distance.astype(dtype).reshape(1, 1, *distance.shape)
+    elif extras.bias is not None:
+        logits = logits + extras.bias.astype(dtype)
+    repeat = heads // groups
+    logits = logits + q_nan[:, :, :, None] + jnp.repeat(k_nan, repeat, axis=1)[:, :, None, :]
+
+    allowed = jnp.ones((1, 1, 1, 1), bool)
+    if extras.mask is not None:
+        views = [unsqueeze(x, axes) for axes, x in zip(extras.mask.axes, extras.mask.arrays())]
+        allowed = extras.mask.allowed(i.reshape(1, 1, -1, 1), j.reshape(1, 1, 1, -1), *views)
+    # A row whose logits are all -inf (a bias used as a mask) counts as one that sees nothing.
+    low = jnp.finfo(dtype).min / 2
+    logits = jnp.where(allowed, logits, low)
+    top = jnp.maximum(jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True, initial=low)), low)
+    weights = jnp.where(allowed, jnp.exp(logits - top), 0.0)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    empty = total == 0.0
+    total = jnp.where(empty, 1.0, total)
+    logsumexp = jnp.where(empty, -jnp.inf, top + jnp.log(total))[..., 0]
+    weights = weights / total
+    if extras.seeds is not None:
+        seeds = extras.seeds.reshape(-1, 2, 1, 1, 1)
+        head = jnp.arange(heads, dtype=jnp.int32).reshape(1, -1, 1, 1)
+        kept = _random.keep(seeds[:, 0], seeds[:, 1], head, i.reshape(1, 1, -1, 1), j.reshape(1, 1, 1, -1), setting.dropout_rate)
+        weights = jnp.where(kept, weights / (1.0 - setting.dropout_rate), 0.0)
+    weights = weights.reshape(*split[:4], -1).astype(v.dtype)
+    out = jnp.einsum("bgnqk,bgkd->bgnqd", weights, v, preferred_element_type=dtype, precision="highest")
+    return out.reshape(q.shape[0], heads, q.shape[2], -1).astype(q.dtype), logsumexp
+
+
+def _quarantine(q, k, v):
+    """Finite q, k and v, and NaN for the logits of each query and each key that was not, so that only those who see it are spoilt.
+
+    A product with weight 0 would spread NaN and inf to every row.
+    """
+    finite_q, finite_k, finite_v = jnp.isfinite(q), jnp.isfinite(k), jnp.isfinite(v)
+    dtype = accumulator(q.dtype)
+    q_nan = jnp.where(finite_q.all(-1), 0.0, jnp.nan).astype(dtype)
+    k_nan = jnp.where(finite_k.all(-1) & finite_v.all(-1), 0.0, jnp.nan).astype(dtype)
+    return jnp.where(finite_q, q, 0), jnp.where(finite_k, k, 0), jnp.where(finite_v, v, 0), q_nan, k_nan
