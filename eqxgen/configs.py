@@ -12,6 +12,28 @@ def _require(holds: bool, message: str) -> None:
         raise ValueError(message)
 
 
+SCHEDULES = ("cosine", "linear", "power", "log", "exp", "sqrt", "arccos")
+"""Names of the mask schedules; see `eqxgen.generate.mask_schedule`."""
+
+
+def parse_schedule(name: str) -> tuple[str, float]:
+    """The kind of a mask schedule and its exponent, which only `power` has: "power2.5" is ("power", 2.5), "power" alone ("power", 2).
+
+    Raises:
+        ValueError: the name is unknown, or the exponent is not positive.
+    """
+    kind = "power" if name.startswith("power") else name
+    _require(kind in SCHEDULES, f"schedule must be one of {', '.join(SCHEDULES)}: got {name!r}")
+    try:
+        exponent = float(name.removeprefix(kind) or 2)
+    except ValueError:
+        exponent = math.nan
+    _require(
+        math.isfinite(exponent) and exponent > 0, f"the exponent of schedule power must be a positive number, as in power2.5: got {name!r}"
+    )
+    return kind, exponent
+
+
 @dataclasses.dataclass(frozen=True)
 class MaskGITConfig:
     """Sizes of `eqxgen.models.maskgit.MaskGIT`."""

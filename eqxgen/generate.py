@@ -8,47 +8,37 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-Schedule = Callable[[Float[Array, ""], int], Float[Array, ""]]
+from eqxgen.configs import parse_schedule
 
-# Each takes the progress r in [0, 1] and the number of tokens, and gives the share that is still masked: 1 at r = 0, 0 at r = 1.
-_SCHEDULES: dict[str, Schedule] = {
-    "cosine": lambda r, n: jnp.cos(jnp.pi / 2 * r),
-    "linear": lambda r, n: 1 - r,
-    "sqrt": lambda r, n: 1 - jnp.sqrt(r),
-    "log": lambda r, n: -jnp.log2(jnp.maximum(r, 1 / n)) / math.log2(max(n, 2)),
-    "exp": lambda r, n: 1 - jnp.exp2(-math.log2(max(n, 2)) * (1 - r)),
-    "arccos": lambda r, n: jnp.arccos(jnp.clip(r, 0, 1)) / (jnp.pi / 2),
-}
-SCHEDULES = ("cosine", "linear", "power", "log", "exp", "sqrt", "arccos")
+Schedule = Callable[[Float[Array, ""]], Float[Array, ""]]
 
 
-def mask_schedule(name: str) -> Schedule:
-    """The mask schedule of some name: a function of the progress r in [0, 1] and the number of tokens that gives the masked share.
+def mask_schedule(name: str, tokens: int) -> Schedule:
+    """The mask schedule of some name: from the progress r in [0, 1] to the share of tokens that is still masked.
 
-    The names are those of the original, `SCHEDULES`, with `sqrt` from the paper's comparison (its table 3) and `arccos` from
-    Besnier and Chen 2023 (arXiv:2310.14400). `power` is 1 - r², and a number behind it is the exponent: `power3`, `power2.5`. Every one is
-    1 at r = 0 and 0 at r = 1; the original's clip to at least 1e-6 is left out, because `masked_decode` counts whole tokens.
+    cosine cos(πr/2) · linear 1 - r · power 1 - r² (`power3`: 1 - r³) · sqrt 1 - √r · log -log2(r) / log2(tokens) ·
+    exp 1 - 2^(-log2(tokens) (1 - r)), the original's and those of its comparison (table 3) · arccos 2 arccos(r) / π (Besnier and Chen 2023,
+    arXiv:2310.14400). Every one is 1 at r = 0 and 0 at r = 1; the original's clip to at least 1e-6 is left out, because `masked_decode`
+    counts whole tokens.
 
     Raises:
         ValueError: the name is unknown, or the exponent is not positive.
     """
-    if name in _SCHEDULES:
-        base = _SCHEDULES[name]
-    elif name.startswith("power"):
-        try:
-            exponent = float(name.removeprefix("power") or 2)
-        except ValueError:
-            exponent = math.nan
-        if not (math.isfinite(exponent) and exponent > 0):
-            raise ValueError(f"the exponent of schedule 'power' must be a positive number, as in 'power2.5': got {name!r}")
-        base = lambda r, n: 1 - r**exponent
-    else:
-        raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}: got {name!r}")
+    kind, exponent = parse_schedule(name)
+    bits = math.log2(max(tokens, 2))
+    share: Schedule = {
+        "cosine": lambda r: jnp.cos(jnp.pi / 2 * r),
+        "linear": lambda r: 1 - r,
+        "power": lambda r: 1 - r**exponent,
+        "sqrt": lambda r: 1 - jnp.sqrt(r),
+        "log": lambda r: -jnp.log2(jnp.maximum(r, 2.0**-bits)) / bits,
+        "exp": lambda r: 1 - jnp.exp2(-bits * (1 - r)),
+        "arccos": lambda r: jnp.arccos(r) / (jnp.pi / 2),
+    }[kind]
 
-    def schedule(r: Float[Array, ""], n: int) -> Float[Array, ""]:
-        r = jnp.asarray(r, jnp.float32)
+    def schedule(r: Float[Array, ""]) -> Float[Array, ""]:
         # The ends are exact by definition; some formulas only come near them, as cos(π/2) in float32 and 1 - 2^(-log2 n) do.
-        return jnp.where(r >= 1, 0.0, jnp.where(r <= 0, 1.0, jnp.clip(base(r, n), 0.0, 1.0)))
+        return jnp.where(r >= 1, 0.0, jnp.where(r <= 0, 1.0, jnp.clip(share(jnp.clip(r, 0, 1)), 0.0, 1.0)))
 
     return schedule
 
@@ -96,7 +86,7 @@ def masked_decode(
     for name, value in {"choice_temperature": choice_temperature, "temperature": temperature}.items():
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} must be at least 0: got {value}")
-    gamma = mask_schedule(schedule)
+    share = mask_schedule(schedule, seq)
     start = jnp.sum(unknown)
 
     def step(tokens: Array, t: Array):
@@ -105,10 +95,10 @@ def masked_decode(
         logits = predict(tokens).astype(jnp.float32)
         drawn = jnp.argmax(logits, axis=-1) if temperature == 0 else jr.categorical(draw_key, logits / temperature)
         log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), drawn[:, None], axis=-1)[:, 0]
-        progress = (t + 1) / steps
+        progress = (t + 1).astype(jnp.float32) / steps
         confidence = log_prob + choice_temperature * (1 - progress) * jr.gumbel(order_key, (seq,))
         still = jnp.sum(masked)
-        target = jnp.floor(start * gamma(progress, seq)).astype(still.dtype)
+        target = jnp.floor(start * share(progress)).astype(still.dtype)
         # The original masks at least one token until its last step; to accept at least one at each serves few tokens and many steps alike.
         keep_masked = jnp.where(progress >= 1, 0, jnp.clip(target, 0, jnp.maximum(still - 1, 0)))
         rank = jnp.argsort(jnp.argsort(jnp.where(masked, confidence, jnp.inf)))  # 0 for the least sure of the masked ones

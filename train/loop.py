@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -26,6 +26,20 @@ from train.rundir import open_run, read_json, write_json
 from train.signals import StopRequest
 
 
+class Program(NamedTuple):
+    """A model and its loss: what can be compiled before any data is read.
+
+    Attributes:
+        init: makes the model from a key.
+        loss: of the device's part of a batch; see `train.parallel.Loss`.
+        shapes: shape of one example and type of each array in a batch.
+    """
+
+    init: Callable[[PRNGKeyArray], PyTree]
+    loss: Loss
+    shapes: dict[str, tuple[tuple[int, ...], str]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """What a recipe gives the loop.
@@ -33,33 +47,32 @@ class Task:
     Attributes:
         recipe: its name.
         facts: what a sampler needs to know beside the config, as JSON.
-        init: makes the model from a key.
-        loss: of the device's part of a batch; see `train.parallel.Loss`.
+        program: the model and its loss.
         examples: number of training examples.
         batch: the arrays of some examples, by their indices and the step; the first axis is the batch.
         grid: draws a picture with the averaged model, for a path to write it to.
         evaluate: numbers of the averaged model for summary.json.
+        prepare: called with the run's folder before the first step.
         released: which part of the model model.safetensors holds; all of it by default.
-        maintain: a change of the model between updates, from a batch and a key (such as dead codes restarted), and at which steps.
+        maintain: gives for a step the change of the model before its update, of (model, batch, key), such as dead codes restarted; or None.
     """
 
     recipe: str
     facts: dict[str, Any]
-    init: Callable[[PRNGKeyArray], PyTree]
-    loss: Loss
+    program: Program
     examples: int
     batch: Callable[[np.ndarray, int], dict[str, np.ndarray]]
     grid: Callable[[PyTree, Path], None]
     evaluate: Callable[[PyTree], dict[str, float]]
+    prepare: Callable[[Path], None] = lambda folder: None
     released: Callable[[PyTree], PyTree] = lambda model: model
-    maintain: Callable[[PyTree, dict[str, jax.Array], PRNGKeyArray], PyTree] | None = None
-    maintain_at: Callable[[int], bool] = lambda step: False
+    maintain: Callable[[int], Callable[[PyTree, dict[str, jax.Array], PRNGKeyArray], PyTree] | None] = lambda step: None
 
 
-def compute_dtype(precision: str) -> jnp.dtype:
+def compute_dtype(precision: str, *, on_cpu: bool) -> jnp.dtype:
     """The type of activations: bfloat16 on an accelerator and float32 on a CPU, unless the precision says."""
     if precision == "auto":
-        precision = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        precision = "float32" if on_cpu else "bfloat16"
     return jnp.dtype(precision)
 
 
@@ -75,9 +88,10 @@ def fit(config: TrainConfig, task: Task) -> int:
     if (folder / "summary.json").exists():
         print(f"{folder} is complete: {config.steps} steps, see {folder / 'summary.json'}. Give another --run-dir to train again.")
         return 0
+    task.prepare(folder)
     tx = optimiser(config.optim, config.steps)
     key = jr.key(config.seed)
-    state = eqx.filter_shard(init_state(task.init(jr.fold_in(key, 0)), tx), replicated(mesh))
+    state = eqx.filter_shard(init_state(task.program.init(jr.fold_in(key, 0)), tx), replicated(mesh))
     checkpoints = Checkpoints(folder / "checkpoints", config.keep)
     start = 0
     if restored := checkpoints.restore(state):
@@ -110,16 +124,19 @@ class _Run:
     checkpoints: Checkpoints
     begin: float
 
+    def __post_init__(self):
+        self.record = read_json(self.folder / "config.json")
+
     def train(self, state: State, start: int, tx: Any, key: PRNGKeyArray, stop: StopRequest) -> State:
         config, task = self.config, self.task
-        step_fn = make_step(task.loss, tx, self.mesh, compute_dtype(config.precision), config.ema)
+        step_fn = make_step(task.program.loss, tx, self.mesh, compute_dtype(config.precision, on_cpu=jax.default_backend() == "cpu"), config.ema)
         rate = schedule(config.optim, config.steps)
         data_key, maintain_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
         last_time, last_step = time.perf_counter(), start
         for step in range(start, config.steps):
             batch = self.batch(step)
-            if task.maintain and task.maintain_at(step):
-                state = _maintain(task.maintain, state, batch, jr.fold_in(maintain_key, step))
+            if change := task.maintain(step):
+                state = _maintain(change, state, batch, jr.fold_in(maintain_key, step))
             state, metrics = step_fn((batch, data_key), state)
             done = step + 1
             if done % 8 == 0:
@@ -141,6 +158,7 @@ class _Run:
                 last_time, last_step = time.perf_counter(), done
             if stop.received or done % config.checkpoint_every == 0 or done == config.steps:
                 self.checkpoints.save(done, state)
+                save_model(self.folder / "model.safetensors", task.released(state.ema), self.record)
             if config.sample_every and done % config.sample_every == 0 and done < config.steps:
                 before = time.perf_counter()
                 task.grid(state.ema, self.folder / "samples" / f"step-{done:07d}.png")
@@ -160,12 +178,10 @@ class _Run:
         return self.log.seconds_before + time.perf_counter() - self.begin
 
     def finish(self, state: State, parameters: int, stop: StopRequest) -> int:
-        """The last samples, the released model and the summary."""
+        """The last samples and the summary."""
         examples_per_s = _rate(self.folder)
         model = eqx.filter_shard(state.ema, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
         self.task.grid(model, self.folder / "samples" / f"step-{self.config.steps:07d}.png")
-        record = read_json(self.folder / "config.json")
-        save_model(self.folder / "model.safetensors", self.task.released(model), record)
         self.log.say("evaluating ...")
         numbers = self.task.evaluate(model)
         if stop.received:

@@ -32,8 +32,8 @@ class Sums(NamedTuple):
     metrics: Mapping[str, Float[Array, ""]]
 
 
-Loss = Callable[[Any, dict[str, Array], PRNGKeyArray, str], Sums]
-"""(model, the device's part of a batch, one key per example, name of the mesh axis) -> Sums.
+Loss = Callable[[Any, dict[str, Array], PRNGKeyArray, str | None], Sums]
+"""(model, the device's part of a batch, one key per example, name of the mesh axis or None) -> Sums.
 
 Whatever is not a sum over examples, such as an average inside a logarithm, is first averaged over the mesh axis by `jax.lax.pmean`."""
 

@@ -203,11 +203,11 @@ def masked_loss(
         key: of the mask, the label dropout and the model's dropout.
     """
     keys = RNG(key)
-    count = jnp.maximum(1, jnp.round(mask_schedule(schedule)(jax.random.uniform(next(keys)), model.tokens) * model.tokens))
+    count = jnp.maximum(1, jnp.round(mask_schedule(schedule, model.tokens)(jax.random.uniform(next(keys))) * model.tokens))
     rank = jnp.argsort(jnp.argsort(jax.random.uniform(next(keys), ids.shape)))
     masked = rank < count
     label = jnp.where(jax.random.uniform(next(keys)) < label_dropout, model.null_label, label)
-    logits = model(jnp.where(masked, model.mask_id, ids), label, key=next(keys), inference=False)
+    logits = model(jnp.where(masked, model.mask_id, ids), label, key=next(keys))
     log_prob = jax.nn.log_softmax(logits)
     hit = jnp.take_along_axis(log_prob, ids[:, None], axis=-1)[:, 0]
     cross_entropy = -(1 - label_smoothing) * hit - label_smoothing * jnp.mean(log_prob, axis=-1)

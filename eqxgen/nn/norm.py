@@ -1,5 +1,7 @@
 """Norms, on the fused kernels."""
 
+from typing import Literal
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -60,8 +62,9 @@ class GroupNorm(eqx.Module):
         self.channels, self.groups, self.epsilon = channels, groups, epsilon
 
     def __call__(
-        self, x: Float[Array, "*spatial channels"], *, activation: str | None = None, key: PRNGKeyArray | None = None
+        self, x: Float[Array, "*spatial channels"], *, activation: Literal["silu"] | None = None, key: PRNGKeyArray | None = None
     ) -> Float[Array, "*spatial channels"]:
         """`activation="silu"` is fused into the same pass."""
-        # The op takes a batch in front, one example of it here.
-        return ops.group_norm(x[None], self.scale, self.bias, groups=self.groups, activation=activation, epsilon=self.epsilon)[0]
+        return ops.group_norm(
+            x, self.scale, self.bias, groups=self.groups, activation=activation, epsilon=self.epsilon, batch_dims=0
+        )

@@ -1,0 +1,96 @@
+"""`--dry-run`: the sizes of a run and its compiled step, before any data is read or file written."""
+
+import os
+import time
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax.sharding import Mesh
+
+from train.config import TrainConfig
+from train.errors import UserError
+from train.loop import Program, compute_dtype
+from train.optim import optimiser
+from train.parallel import check_batch, init_state, make_mesh, make_step, replicated, split
+
+
+def dry_run(config: TrainConfig, program: Program) -> int:
+    """Prints parameters, FLOPs, bytes and memory of one compiled update; gives the exit status."""
+    target = config.compile_for
+    mesh = make_mesh() if target in (None, "cuda") else make_mesh(_topology(target))
+    check_batch(config.batch_size, mesh)
+    step, inputs, state = abstract_step(config, program, mesh)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, _is_shape)))
+    for name, (shape, dtype) in program.shapes.items():
+        print(f"batch.{name:18} {dtype}{[config.batch_size, *shape]}")
+    print(f"parameters               {parameters:,} ({4 * parameters / 2**20:,.0f} MiB in float32)")
+    print(f"steps                    {config.steps:,}, {config.steps * config.batch_size:,} examples")
+    begin = time.perf_counter()
+    lowered = step.lower(inputs, state) if target != "cuda" else _lower_for_cuda(step, inputs, state)
+    print(f"lowered                  {time.perf_counter() - begin:.1f} s")
+    if target == "cuda":
+        print(f"lowered for cuda         {len(lowered.as_text()):,} characters of StableHLO; a GPU machine compiles the rest")
+        return 0
+    begin = time.perf_counter()
+    compiled = lowered.compile()
+    print(f"compiled                 {time.perf_counter() - begin:.1f} s for {mesh.size} x {mesh.devices.flat[0].device_kind}")
+    for name, value in costs(compiled).items():
+        print(f"{name:24} {value:,.3f}")
+    return 0
+
+
+def abstract_step(config: TrainConfig, program: Program, mesh: Mesh) -> tuple[Any, Any, Any]:
+    """The update and the shapes of its arguments, placed on the mesh: no array is made."""
+    dtype = compute_dtype(config.precision, on_cpu=config.compile_for is None and jax.default_backend() == "cpu")
+    tx = optimiser(config.optim, config.steps)
+    state = eqx.filter_eval_shape(lambda key: init_state(program.init(key), tx), jr.key(0))
+    state = jax.tree.map(lambda x: _place(x, replicated(mesh)) if _is_shape(x) else x, state)
+    arrays = {name: jax.ShapeDtypeStruct((config.batch_size, *shape), kind) for name, (shape, kind) in program.shapes.items()}
+    arrays["index"] = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+    batch = {name: _place(array, split(mesh)) for name, array in arrays.items()}
+    key = _place(jax.eval_shape(lambda: jr.key(0)), replicated(mesh))
+    return make_step(program.loss, tx, mesh, dtype, config.ema), (batch, key), state
+
+
+def costs(compiled: Any) -> dict[str, float]:
+    """What the compiler says of a program, for each device."""
+    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    cost = cost[0] if isinstance(cost, list) else cost
+    result = {"GFLOP per device": cost.get("flops", np.nan) / 1e9, "GB accessed": cost.get("bytes accessed", np.nan) / 1e9}
+    if memory is not None:
+        kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+        result |= {
+            "GiB of state and batch": kept / 2**30,
+            "GiB of temporaries": memory.temp_size_in_bytes / 2**30,
+            "GiB per device": (kept + memory.temp_size_in_bytes) / 2**30,
+        }
+    return result
+
+
+def _topology(target: str) -> Any:
+    """The devices of a TPU topology such as v5e:2x4, from libtpu, without a TPU."""
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server to ask
+    from jax.experimental import topologies
+
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=target).devices
+    except (RuntimeError, ValueError, ImportError) as error:
+        raise UserError(f"--compile-for {target}: {error}") from None
+
+
+def _lower_for_cuda(step: Any, inputs: Any, state: Any) -> Any:
+    arrays, rest = eqx.partition((inputs, state), _is_shape)
+    function = jax.jit(lambda arrays: eqx.filter(step.__wrapped__(*eqx.combine(arrays, rest)), eqx.is_array))
+    return function.trace(arrays).lower(lowering_platforms=("cuda",))
+
+
+def _is_shape(x: Any) -> bool:
+    return isinstance(x, jax.ShapeDtypeStruct)
+
+
+def _place(x: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)

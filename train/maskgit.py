@@ -1,0 +1,205 @@
+"""Train a class-conditional MaskGIT (arXiv:2202.04200) on image tokens.
+
+  python -m train.maskgit                                    digits, 8x8 pixels as tokens
+  python -m train.vqgan --preset mnist --data.root DATA      a tokenizer, for
+  python -m train.maskgit --preset mnist --data.root DATA
+  python -m train.maskgit --preset imagenet256 --dry-run     the paper's: 24 layers, 768 wide, batch 256, 2 M steps
+
+Writes runs/maskgit-PRESET: config.json, metrics.jsonl, samples/, checkpoints/, TensorBoard events, model.safetensors, and summary.json with
+the accuracy of a classifier on samples. The same command again resumes.
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eqxgen.configs import MaskGITConfig, VQGANConfig, parse_schedule
+from train.config import OptimConfig, TrainConfig, parse, require, run
+from train.data import DataConfig, image_grid, load, save_png
+from train.facts import facts_of
+
+if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
+    from train.loop import Program, Task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecodeConfig:
+    """How samples are drawn."""
+
+    steps: int = 8
+    """Parallel guesses per image, at most as many as tokens."""
+    guidance: float = 1.0
+    """Classifier-free guidance; 1 is none."""
+    choice_temperature: float = 4.5
+    """Randomness of the order in which tokens are accepted."""
+    temperature: float = 1.0
+    """Temperature of each token's draw."""
+    schedule: str = "cosine"
+    """Mask schedule: cosine, linear, power (power3: another exponent), log, exp, sqrt, arccos. Training masks by it too."""
+
+    def __post_init__(self):
+        require(self.steps >= 1, f"decode.steps must be at least 1: got {self.steps}")
+        for name in ("guidance", "choice_temperature", "temperature"):
+            require(0 <= getattr(self, name) < float("inf"), f"decode.{name} must be at least 0 and finite: got {getattr(self, name)}")
+        parse_schedule(self.schedule)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(TrainConfig):
+    """Every flag starts from the preset's value."""
+
+    tokenizer: str = "pixels"
+    """pixels, or the folder of a finished train.vqgan run."""
+    label_smoothing: float = 0.1
+    """Weight of the uniform distribution in the targets."""
+    label_dropout: float = 0.1
+    """How often training hides the label, for guidance."""
+    flip: bool = False
+    """Mirror half of the training images."""
+    model: MaskGITConfig = dataclasses.field(default_factory=MaskGITConfig)
+    """The transformer."""
+    decode: DecodeConfig = dataclasses.field(default_factory=DecodeConfig)
+    """Sampling."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("label_smoothing", "label_dropout"):
+            require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1): got {getattr(self, name)}")
+
+
+def _preset(name: str, dim: int, depth: int, decode: DecodeConfig, **changes: Any) -> Config:
+    values: dict[str, Any] = {
+        "tokenizer": f"runs/vqgan-{name}",
+        "batch_size": 64,
+        "data": DataConfig(name=name),
+        "optim": OptimConfig(learning_rate=2e-3, warmup=100),
+        "model": MaskGITConfig(dim=dim, depth=depth, heads=dim // 32, hidden_dim=4 * dim, dropout=0.1, placement="pre"),
+    }
+    return Config(preset=name, decode=decode, **values | changes)
+
+
+PRESETS = {
+    "digits": _preset("digits", 128, 4, DecodeConfig(steps=16), steps=800, tokenizer="pixels"),
+    "mnist": _preset("mnist", 192, 6, DecodeConfig(steps=8), steps=3000),
+    "fashion_mnist": _preset("fashion_mnist", 192, 6, DecodeConfig(steps=8), steps=4000),
+    "cifar10": _preset("cifar10", 384, 8, DecodeConfig(steps=12, guidance=2.0), steps=50_000, flip=True),
+    "eurosat64": _preset("eurosat64", 384, 8, DecodeConfig(steps=12, guidance=2.0), steps=20_000, flip=True),
+    # The paper's model and the original code's optimisation: AdamW 1e-4 (0.9, 0.96), decay 0.045, warm-up 5,000, average 0.999.
+    "imagenet256": Config(
+        preset="imagenet256",
+        steps=2_000_000,
+        batch_size=256,
+        precision="bfloat16",
+        log_every=100,
+        sample_every=10_000,
+        checkpoint_every=5000,
+        tokenizer="runs/vqgan-imagenet256",
+        flip=True,
+        data=DataConfig(name="./imagenet/train", image_size=256),
+        optim=OptimConfig(learning_rate=1e-4, warmup=5000, decay="constant"),
+        model=MaskGITConfig.base(),
+        decode=DecodeConfig(steps=12),
+    ),
+}
+
+
+def build(record: dict[str, Any]) -> Any:
+    """The model of a run's config.json, with weights of no meaning yet."""
+    import jax.random as jr
+
+    from eqxgen.models.maskgit import MaskGIT
+
+    facts = record["facts"]
+    return MaskGIT(facts["tokens"], facts["codes"], facts["classes"], MaskGITConfig(**record["config"]["model"]), key=jr.key(0))
+
+
+def program(config: Config, tokens: int, codes: int, classes: int) -> "Program":
+    """The model and its loss."""
+    import jax
+    import jax.numpy as jnp
+
+    from eqxgen.models.maskgit import MaskGIT, masked_loss
+    from train.loop import Program
+    from train.parallel import Sums
+
+    def loss(model: MaskGIT, batch: dict[str, jax.Array], keys: jax.Array, axis: str | None) -> Sums:
+        def one(ids, label, key):
+            smoothing, dropout = config.label_smoothing, config.label_dropout
+            return masked_loss(
+                model, ids, label, schedule=config.decode.schedule, label_smoothing=smoothing, label_dropout=dropout, key=key
+            )
+
+        total, correct, masked = jax.vmap(one)(batch["ids"], batch["label"], keys)
+        return Sums(jnp.sum(total), jnp.sum(masked), {"accuracy": jnp.sum(correct)})
+
+    shapes = {"ids": ((tokens,), "int32"), "label": ((), "int32")}
+    return Program(lambda key: MaskGIT(tokens, codes, classes, config.model, key=key), loss, shapes)
+
+
+def task(config: Config) -> "Task":
+    """The program with its data, samples and evaluation."""
+    import jax.random as jr
+    import numpy as np
+
+    from train.decode import draw_maskgit, eval_loss
+    from train.judge import judge_of
+    from train.loop import Task
+    from train.rundir import path_of
+    from train.tokenizers import keep_tokenizer, open_tokenizer, tokenize
+
+    dataset = load(config.data)
+    tokenizer = open_tokenizer(config.tokenizer, dataset, path_of(config, "maskgit"))
+    check_steps(config.decode.steps, tokenizer.tokens, "--decode.steps")
+    core = program(config, tokenizer.tokens, tokenizer.codes, dataset.num_classes)
+    images = [dataset.train_images, dataset.train_images[:, :, ::-1]] if config.flip else [dataset.train_images]
+    ids = np.stack([tokenize(tokenizer, part, dataset) for part in images])
+    held_out = tokenize(tokenizer, dataset.test_images, dataset)
+
+    def batch(indices: np.ndarray, step: int) -> dict[str, np.ndarray]:
+        side = np.random.default_rng([config.seed, step]).integers(len(ids), size=len(indices))
+        return {"ids": ids[side, indices], "label": dataset.train_labels[indices]}
+
+    def grid(model: Any, path: Path) -> None:
+        labels = np.repeat(np.arange(dataset.num_classes, dtype=np.int32)[:10], 8)
+        samples = draw_maskgit(model, tokenizer, labels, config.decode, jr.key(config.seed))
+        save_png(path, image_grid(dataset.denormalise(samples), 8))
+
+    def evaluate(model: Any) -> dict[str, float]:
+        labels = np.arange(1000, dtype=np.int32) % dataset.num_classes
+        samples = draw_maskgit(model, tokenizer, labels, config.decode, jr.key(config.seed + 1))
+        loss = eval_loss(core.loss, model, {"ids": held_out, "label": dataset.test_labels})
+        return {"eval_loss": loss, **judge_of(dataset).scores(samples, labels, dataset)}
+
+    facts = {"image_shape": dataset.image_shape, "tokens": tokenizer.tokens, "codes": tokenizer.codes, "classes": dataset.num_classes}
+    prepare = functools.partial(keep_tokenizer, config.tokenizer)
+    return Task("maskgit", facts, core, len(dataset.train_images), batch, grid, evaluate, prepare)
+
+
+def check_steps(steps: int, tokens: int, flag: str) -> None:
+    """Raises `UsageError` unless there are at most as many guesses as tokens."""
+    from train.errors import UsageError
+
+    if not 1 <= steps <= tokens:
+        raise UsageError(f"{flag} must be from 1 to the number of tokens, {tokens}: got {steps}")
+
+
+def main(config: Config) -> int:
+    if not config.dry_run:
+        from train.loop import fit
+
+        return fit(config, task(config))
+    from train.dryrun import dry_run
+    from train.vqgan import PRESETS as TOKENIZERS
+
+    facts = facts_of(config.data)
+    (height, width, channels), sizes = facts.image_shape, TOKENIZERS[config.preset].model if config.preset in TOKENIZERS else VQGANConfig()
+    if config.tokenizer == "pixels":
+        tokens, codes = height * width * channels, facts.levels
+    else:
+        tokens, codes = (height // sizes.factor) * (width // sizes.factor), sizes.codes
+    return dry_run(config, program(config, tokens, codes, facts.classes))
+
+
+if __name__ == "__main__":
+    run(lambda: main(parse(Config, PRESETS, __doc__ or "")))

@@ -1,0 +1,220 @@
+"""Train a VQGAN tokenizer (arXiv:2012.09841, in the form of MaskGIT, arXiv:2202.04200) on images.
+
+  python -m train.vqgan --preset mnist --data.root DATA
+  python -m train.vqgan --preset imagenet256 --dry-run       the MaskGIT paper's: 256 pixels to 16x16 tokens of 1,024 codes
+
+Loss: squared error + quantisation + entropy, and with --adversarial above 0 the non-saturating loss of a discriminator with an R1 penalty,
+both players in one update. Writes runs/vqgan-PRESET; `train.maskgit --tokenizer runs/vqgan-PRESET` takes it from there. In summary.json,
+sample_accuracy and sample_frechet are of reconstructions.
+
+Where we differ: no perceptual loss (the paper weighs an ImageNet classifier's features with 0.1).
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eqxgen.configs import VQGANConfig
+from train.config import OptimConfig, TrainConfig, parse, require, run
+from train.data import DataConfig, image_grid, load, save_png
+from train.facts import facts_of
+
+if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
+    from train.loop import Program, Task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(TrainConfig):
+    """Every flag starts from the preset's value."""
+
+    flip: bool = False
+    """Mirror half of the training images."""
+    quantisation: float = 1.0
+    """Weight of the codebook and commitment terms."""
+    entropy: float = 0.1
+    """Weight of the entropy loss: each latent sure of its code, all codes alike."""
+    adversarial: float = 0.0
+    """Weight of the discriminator's judgement; 0 trains without one."""
+    r1: float = 10.0
+    """Weight γ of the penalty γ/2 |gradient|² of the discriminator on real images."""
+    restart_every: int = 100
+    """Steps between restarts of codes that no latent of a batch chooses; 0: none. They end with four fifths of the run."""
+    model: VQGANConfig = dataclasses.field(default_factory=VQGANConfig)
+    """The tokenizer."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("quantisation", "entropy", "adversarial", "r1", "restart_every"):
+            require(0 <= getattr(self, name) < float("inf"), f"{name} must be at least 0 and finite: got {getattr(self, name)}")
+
+
+def _preset(name: str, steps: int, model: VQGANConfig, **changes: Any) -> Config:
+    values: dict[str, Any] = {
+        "batch_size": 64,
+        "entropy": 0.01,
+        "data": DataConfig(name=name),
+        "optim": OptimConfig(learning_rate=2e-3, warmup=100, beta2=0.99, weight_decay=0.0),
+    }
+    return Config(preset=name, steps=steps, model=model, **values | changes)
+
+
+PRESETS = {
+    "digits": _preset("digits", 500, VQGANConfig(width=32, multipliers=(1, 2), blocks=1, latent_dim=8, codes=64)),
+    "mnist": _preset("mnist", 1500, VQGANConfig(width=16, multipliers=(1, 2, 4), blocks=1, latent_dim=16, codes=128)),
+    "fashion_mnist": _preset("fashion_mnist", 2000, VQGANConfig(width=16, multipliers=(1, 2, 4), blocks=1, latent_dim=16, codes=256)),
+    "cifar10": _preset("cifar10", 30_000, VQGANConfig(width=64, multipliers=(1, 2, 2), latent_dim=64, codes=1024), flip=True),
+    "eurosat64": _preset("eurosat64", 20_000, VQGANConfig(width=64, multipliers=(1, 2, 2), latent_dim=64, codes=1024), flip=True),
+    # Adam 1e-4 (0, 0.99), R1 10, batch 256, 1 M steps, average 0.999: the original code's.
+    "imagenet256": Config(
+        preset="imagenet256",
+        steps=1_000_000,
+        batch_size=256,
+        precision="bfloat16",
+        log_every=100,
+        sample_every=10_000,
+        checkpoint_every=5000,
+        flip=True,
+        adversarial=0.1,
+        data=DataConfig(name="./imagenet/train", image_size=256),
+        optim=OptimConfig(learning_rate=1e-4, warmup=0, decay="constant", beta1=0.0, beta2=0.99, weight_decay=0.0, clip=float("inf")),
+        model=VQGANConfig.maskgit(),
+    ),
+}
+
+
+def program(config: Config, image_shape: tuple[int, int, int]) -> "Program":
+    """The tokenizer with its discriminator, and their loss."""
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+    import jax.random as jr
+
+    from eqxgen.models.discriminator import Discriminator
+    from eqxgen.models.vqgan import VQGAN
+    from eqxgen.nn.quantize import count_codes, entropy_of, perplexity, usage
+    from train.loop import Program
+    from train.parallel import Sums
+
+    height, width, channels = image_shape
+
+    def init(key: jax.Array) -> dict[str, Any]:
+        tokenizer_key, discriminator_key = jr.split(key)
+        model: dict[str, Any] = {"tokenizer": VQGAN(height, width, channels, config.model, key=tokenizer_key)}
+        if config.adversarial:
+            model["discriminator"] = Discriminator(height, channels, key=discriminator_key)
+        return model
+
+    def loss(model: dict[str, Any], batch: dict[str, jax.Array], keys: jax.Array, axis: str | None) -> Sums:
+        images = batch["image"]
+        mean = (lambda x: jax.lax.pmean(x, axis)) if axis else (lambda x: x)
+        fakes, quantized = jax.vmap(model["tokenizer"])(images)
+        errors = jnp.mean((fakes.astype(jnp.float32) - images) ** 2, axis=(1, 2, 3))
+        spread = entropy_of(mean(jnp.mean(quantized.assignment, axis=0)))
+        entropy = jnp.mean(quantized.entropy) - spread
+        distance = jnp.mean(quantized.distance)
+        total = jnp.mean(errors) + config.quantisation * distance + config.entropy * entropy
+        counts = mean(count_codes(quantized.ids, config.model.codes))
+        metrics = {"mse": jnp.mean(errors), "distance": distance, "usage": usage(counts), "perplexity": perplexity(counts)}
+        if config.adversarial:
+            generator, critic, gap = adversarial(model["discriminator"], images, fakes)
+            total = total + config.adversarial * generator + critic
+            metrics |= {"generator": generator, "discriminator": critic, "realness_gap": gap}
+        count = jnp.float32(len(images))
+        return Sums(total * count, count, {name: value * count for name, value in metrics.items()})
+
+    def still(tree: Any) -> Any:
+        return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, tree)
+
+    def adversarial(discriminator: Discriminator, reals: jax.Array, fakes: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        # Each player's loss holds the other still, so that one gradient of their sum is the update of both.
+        generator = jnp.mean(jax.nn.softplus(-jax.vmap(still(discriminator))(fakes)))
+        on_real, slopes = jax.vmap(jax.value_and_grad(discriminator))(reals)
+        on_fake = jax.vmap(discriminator)(still(fakes))
+        penalty = config.r1 / 2 * jnp.mean(jnp.sum(slopes.astype(jnp.float32) ** 2, axis=(1, 2, 3)))
+        critic = jnp.mean(jax.nn.softplus(-on_real) + jax.nn.softplus(on_fake)) + penalty
+        return generator, critic, jnp.mean(on_real - on_fake)
+
+    return Program(init, loss, {"image": (image_shape, "float32")})
+
+
+def maintenance(config: Config) -> Any:
+    """The codebook placed on data before the first step, and its dead codes restarted every so often."""
+    import equinox as eqx
+    import jax
+
+    from eqxgen.nn.quantize import data_start, restart_dead_codes
+
+    def changed(place: Any) -> Any:
+        def change(model: dict[str, Any], batch: dict[str, jax.Array], key: jax.Array) -> dict[str, Any]:
+            latents = jax.vmap(model["tokenizer"].encoder)(batch["image"])
+            quantizer = place(model["tokenizer"].quantizer, latents.reshape(-1, latents.shape[-1]), key=key)
+            return eqx.tree_at(lambda m: m["tokenizer"].quantizer, model, quantizer)
+
+        return change
+
+    start, restart = changed(data_start), changed(restart_dead_codes)
+
+    def at(step: int) -> Any:
+        if step == 0:
+            return start
+        return restart if config.restart_every and step % config.restart_every == 0 and step < 0.8 * config.steps else None
+
+    return at
+
+
+def task(config: Config) -> "Task":
+    """The program with its data, reconstructions and evaluation."""
+    import numpy as np
+
+    from eqxgen.metrics import psnr
+    from eqxgen.nn.quantize import count_codes, perplexity, usage
+    from train.judge import judge_of
+    from train.loop import Task
+    from train.tokenizers import check_factor, reconstruct
+
+    dataset = load(config.data)
+    check_factor(config.model.factor, dataset.image_shape)
+
+    def batch(indices: np.ndarray, step: int) -> dict[str, np.ndarray]:
+        images = dataset.normalise(dataset.train_images[indices])
+        if config.flip:
+            mirrored = np.random.default_rng([config.seed, step]).integers(2, size=len(images)).astype(bool)
+            images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+        return {"image": images}
+
+    def grid(model: Any, path: Path) -> None:
+        originals = dataset.test_images[:40]
+        fakes, _ = reconstruct(model["tokenizer"], originals, dataset)
+        pairs = zip(np.split(dataset.normalise(originals), 4), np.split(fakes, 4))  # each row of originals above its reconstructions
+        save_png(path, image_grid(dataset.denormalise(np.concatenate([row for pair in pairs for row in pair])), 10))
+
+    def evaluate(model: Any) -> dict[str, float]:
+        fakes, ids = reconstruct(model["tokenizer"], dataset.test_images, dataset)
+        errors = np.mean((fakes - dataset.normalise(dataset.test_images)) ** 2, axis=(1, 2, 3), dtype=np.float64)
+        counts = count_codes(ids, config.model.codes)
+        return {
+            "eval_loss": float(np.mean(errors)),
+            "psnr": float(np.mean(psnr(errors.astype(np.float32)))),
+            "codebook_usage": float(usage(counts)),
+            "codebook_perplexity": float(perplexity(counts)),
+            **judge_of(dataset).scores(fakes[:1000], dataset.test_labels[:1000], dataset),
+        }
+
+    facts = {"image_shape": dataset.image_shape, "classes": dataset.num_classes}
+    released = lambda model: model["tokenizer"]
+    core = program(config, dataset.image_shape)
+    return Task("vqgan", facts, core, len(dataset.train_images), batch, grid, evaluate, released=released, maintain=maintenance(config))
+
+
+def main(config: Config) -> int:
+    if not config.dry_run:
+        from train.loop import fit
+
+        return fit(config, task(config))
+    from train.dryrun import dry_run
+
+    return dry_run(config, program(config, facts_of(config.data).image_shape))
+
+
+if __name__ == "__main__":
+    run(lambda: main(parse(Config, PRESETS, __doc__ or "")))
