@@ -1,12 +1,12 @@
 """Arrays from an untrusted .npz, no pickle, and never more memory than the file accounts for."""
 
+import io
 import lzma
 import math
 import os
 import tokenize
 import zipfile
 import zlib
-from typing import IO
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class Npz:
         DataError: it is not a zip file, or it holds one name twice.
     """
 
-    def __init__(self, path: str | os.PathLike, file: IO[bytes], limit: int = MAX_BYTES):
+    def __init__(self, path: str | os.PathLike, file: io.BufferedIOBase, limit: int = MAX_BYTES):
         self.path, self.limit = path, limit
         try:
             self._zip = zipfile.ZipFile(file)
@@ -89,8 +89,21 @@ class Npz:
             raise DataError(where, "a whole array", reason, "the file is truncated or altered; fetch or write it again") from error
         return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
+    def read_names(self, name: str) -> tuple[str, ...]:
+        """The array `name` of text, rank 1.
 
-def _header(entry: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+        Raises:
+            DataError: as `read`, or the text is not Unicode.
+        """
+        try:
+            return tuple(self.read(name, (1,), "U").tolist())
+        except DataError:
+            raise
+        except ValueError as error:
+            raise DataError(self.path, f"text in array {name!r}", str(error), "write it again with numpy.savez") from error
+
+
+def _header(entry: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether in Fortran order, dtype."""
     version = np.lib.format.read_magic(entry)
     if version == (1, 0):
