@@ -95,15 +95,15 @@ class Npz:
         Raises:
             DataError: as `read`, or the text is not Unicode.
         """
-        try:
-            return tuple(self.read(name, (1,), "U").tolist())
-        except DataError:
-            raise
-        except ValueError as error:
-            raise DataError(self.path, f"text in array {name!r}", str(error), "write it again with numpy.savez") from error
+        names = self.read(name, (1,), "U")
+        # NumPy raises a SystemError on a code point that does not exist.
+        codes = np.frombuffer(names.tobytes(), np.dtype(np.uint32).newbyteorder(names.dtype.byteorder))
+        if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes <= 0xDFFF))).any():
+            raise DataError(f"{os.fspath(self.path)}, array {name!r}", "Unicode text", "other bytes", "write it again with numpy.savez")
+        return tuple(names.tolist())
 
 
-def _header(entry: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(entry) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether in Fortran order, dtype."""
     version = np.lib.format.read_magic(entry)
     if version == (1, 0):
