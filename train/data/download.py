@@ -44,9 +44,11 @@ def download(known: KnownFile, target: Path, opener: OpenerDirector | None = Non
             with atomic(target) as file:
                 _copy(opener, url, known, file.write, grace)
             return
+        except urllib.error.HTTPError as error:
+            error.close()
+            reasons.append(f"{urlsplit(url).netloc}: {error}")
         except urllib.error.URLError as error:
-            reason = error if isinstance(error, urllib.error.HTTPError) else error.reason
-            reasons.append(f"{urlsplit(url).netloc}: {reason}")
+            reasons.append(f"{urlsplit(url).netloc}: {error.reason}")
         except (DownloadError, OSError, ValueError, http.client.HTTPException) as error:
             reasons.append(f"{urlsplit(url).netloc}: {error}")
     raise DownloadError("; ".join(reasons))
@@ -75,6 +77,7 @@ class _Redirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         if not self.allowed(newurl):
+            fp.close()
             raise DownloadError(f"redirected to {newurl}, which is refused")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
