@@ -5,6 +5,7 @@ import lzma
 import math
 import os
 import tokenize
+import warnings
 import zipfile
 import zlib
 
@@ -106,8 +107,10 @@ class Npz:
 def _header(entry) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether in Fortran order, dtype."""
     version = np.lib.format.read_magic(entry)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(entry, max_header_size=_HEADER_LIMIT)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(entry, max_header_size=_HEADER_LIMIT)
-    raise ValueError(f"version {version} of the .npy format, not 1.0 or 2.0")
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"version {version} of the .npy format, not 1.0 or 2.0")
+    with warnings.catch_warnings():
+        # A damaged header may hold odd literals and old type names; what comes of it is checked by the caller.
+        warnings.simplefilter("ignore")
+        return readers[version](entry, max_header_size=_HEADER_LIMIT)
