@@ -6,8 +6,9 @@ import jax
 from jaxtyping import Array, Float
 
 from .._dispatch import choose
-from . import reference
+from . import mosaic_tpu, reference
 from .checks import check_groups, check_input, check_modulation, check_numbers, check_parameter, check_residual
+from .mosaic_tpu import MosaicTpu
 from .rules import Params, apply
 from .spec import Modulation, Spec
 from .xla import Xla
@@ -183,11 +184,17 @@ def _run(op, x, residual, params: Params, spec: Spec, implementation):
     check_parameter(op, "bias", params.bias, x)
     check_modulation(op, params.modulation, x)
     x, residual, params = _vary_alike((x, residual, params))
-    chosen = choose(op, implementation, {"xla": lambda: None, "reference": lambda: None})
+    candidates = {
+        "auto": lambda: None,
+        "xla": lambda: None,
+        "mosaic_tpu": lambda: mosaic_tpu.supports(x, params, spec),
+        "reference": lambda: None,
+    }
+    chosen = choose(op, implementation, candidates)
     if chosen == "reference":
         h = x if residual is None else x + residual
         return reference.norm(h, params.scale, params.bias, params.modulation, spec), h
-    return apply(Xla(spec), x, residual, params)
+    return apply(MosaicTpu(spec) if chosen == "mosaic_tpu" else Xla(spec), x, residual, params)
 
 
 def _vary_alike(arrays):
