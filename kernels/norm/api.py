@@ -2,12 +2,16 @@
 
 from typing import Literal, overload
 
+import jax
 from jaxtyping import Array, Float
 
 from .._dispatch import choose
-from . import reference
+from . import mosaic_tpu, reference
 from .checks import check_groups, check_input, check_modulation, check_numbers, check_parameter, check_residual
+from .mosaic_tpu import MosaicTpu
+from .rules import Params, apply
 from .spec import Modulation, Spec
+from .xla import Xla
 
 Implementation = Literal["reference", "xla", "mosaic_tpu", "triton"]
 Row = Float[Array, "..."]
@@ -166,20 +170,39 @@ def group_norm(
     check_groups("group_norm", x, groups, batch_dims, activation)
     check_numbers("group_norm", epsilon)
     spec = Spec(epsilon, groups=groups, batch_dims=batch_dims, activation=activation)
-    return _run("group_norm", x, scale, bias, modulation, spec, implementation)
+    return _run("group_norm", x, None, Params(scale, bias, modulation), spec, implementation)[0]
 
 
 def _rows(op, x, scale, bias, residual, modulation: Modulation, spec: Spec, implementation):
     check_residual(op, residual, x)
-    if residual is None:
-        return _run(op, x, scale, bias, modulation, spec, implementation)
-    total = x + residual
-    return _run(op, total, scale, bias, modulation, spec, implementation), total
+    y, h = _run(op, x, residual, Params(scale, bias, modulation), spec, implementation)
+    return y if residual is None else (y, h)
 
 
-def _run(op, x, scale, bias, modulation: Modulation, spec: Spec, implementation):
-    check_parameter(op, "scale", scale, x)
-    check_parameter(op, "bias", bias, x)
-    check_modulation(op, modulation, x)
-    choose(op, implementation, {"reference": lambda: None})
-    return reference.norm(x, scale, bias, modulation, spec)
+def _run(op, x, residual, params: Params, spec: Spec, implementation):
+    check_parameter(op, "scale", params.scale, x)
+    check_parameter(op, "bias", params.bias, x)
+    check_modulation(op, params.modulation, x)
+    x, residual, params = _vary_alike((x, residual, params))
+    candidates = {
+        "auto": lambda: None,
+        "xla": lambda: None,
+        "mosaic_tpu": lambda: mosaic_tpu.supports(x, params, spec),
+        "reference": lambda: None,
+    }
+    chosen = choose(op, implementation, candidates)
+    if chosen == "reference":
+        h = x if residual is None else x + residual
+        return reference.norm(h, params.scale, params.bias, params.modulation, spec), h
+    return apply(MosaicTpu(spec) if chosen == "mosaic_tpu" else Xla(spec), x, residual, params)
+
+
+def _vary_alike(arrays):
+    """Every array varying over the mesh axes over which any does, so that inside `shard_map` a shared parameter's gradient is summed."""
+    axes = frozenset().union(*(jax.typeof(a).manual_axis_type.varying for a in jax.tree.leaves(arrays)))
+
+    def widen(a):
+        missing = tuple(sorted(axes - jax.typeof(a).manual_axis_type.varying))
+        return jax.lax.pcast(a, missing, to="varying") if missing else a
+
+    return jax.tree.map(widen, arrays)

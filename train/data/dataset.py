@@ -8,8 +8,9 @@ from jaxtyping import Float32, Int32, Integer, Num, UInt8
 
 from .errors import DataError
 
-Images = UInt8[np.ndarray, "n height width channels"]
-Labels = Int32[np.ndarray, " n"]
+# The underscores leave the comparison of sizes to `__post_init__`, which names the data set and the cure.
+Images = UInt8[np.ndarray, "_n _height _width _channels"]
+Labels = Int32[np.ndarray, " _n"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,8 +26,8 @@ class Dataset:
     name: str
     train_images: Images
     train_labels: Labels
-    test_images: UInt8[np.ndarray, "m height width channels"]
-    test_labels: Int32[np.ndarray, " m"]
+    test_images: Images
+    test_labels: Labels
     class_names: tuple[str, ...]
     levels: int = 256
 

@@ -1,8 +1,11 @@
 """Reading a file once, and writing one whole or not at all."""
 
+import contextlib
 import hashlib
+import io
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import DataError
@@ -42,20 +45,27 @@ def read_verified(path: Path, sha256: str, limit: int) -> bytes:
     return data
 
 
-def write_atomic(path: Path, data: bytes | memoryview) -> None:
-    """Writes beside the target, then renames: a reader sees the old file or the new one, never a part.
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[io.BufferedWriter]:
+    """A file beside the target to write to, renamed to it at the end: a reader sees the old file or the new one, never a part.
 
     Raises:
-        OSError: the folder cannot be made or the file cannot be written; nothing is left behind.
+        OSError: the folder cannot be made or the file cannot be written. On any error nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.part")
     try:
         with part.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def write_atomic(path: Path, data: bytes | memoryview) -> None:
+    """Writes all of `data`, or raises as `atomic` does."""
+    with atomic(path) as file:
+        file.write(data)

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from .files import write_atomic
 
 _GAP, _GAP_VALUE = 1, 128
-_SMALLEST_SIDE = 512
+_SIDE = 512
 
 
 def image_grid(images: UInt8[np.ndarray, "n height width channels"], columns: int) -> UInt8[np.ndarray, "grid_height grid_width channels"]:
@@ -36,7 +36,7 @@ def image_grid(images: UInt8[np.ndarray, "n height width channels"], columns: in
 def save_png(path: str | os.PathLike, array: UInt8[np.ndarray, "height width channels"], *, scale: int | None = None) -> None:
     """Writes grey (1 channel) or RGB (3) pixels as a PNG, whole or not at all.
 
-    Each pixel becomes a square of `scale` pixels; by default as large as brings the longer side to about 512, so that a person can see
+    Each pixel becomes a square of `scale` pixels; by default the smallest that brings the longer side to 512, so that a person can see
     8x8 images.
 
     Raises:
@@ -50,7 +50,7 @@ def save_png(path: str | os.PathLike, array: UInt8[np.ndarray, "height width cha
         raise ValueError(f"scale must be 1 or more: got {scale}")
     from PIL import Image
 
-    factor = scale or max(1, _SMALLEST_SIDE // max(height, width))
+    factor = scale or -(-_SIDE // max(height, width))
     pixels = array.repeat(factor, axis=0).repeat(factor, axis=1)
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(buffer, "PNG")

@@ -1,12 +1,13 @@
 """Arrays from an untrusted .npz, no pickle, and never more memory than the file accounts for."""
 
+import io
 import lzma
 import math
 import os
 import tokenize
+import warnings
 import zipfile
 import zlib
-from typing import IO
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Npz:
         DataError: it is not a zip file, or it holds one name twice.
     """
 
-    def __init__(self, path: str | os.PathLike, file: IO[bytes], limit: int = MAX_BYTES):
+    def __init__(self, path: str | os.PathLike, file: io.BufferedIOBase, limit: int = MAX_BYTES):
         self.path, self.limit = path, limit
         try:
             self._zip = zipfile.ZipFile(file)
@@ -89,12 +90,27 @@ class Npz:
             raise DataError(where, "a whole array", reason, "the file is truncated or altered; fetch or write it again") from error
         return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
+    def read_names(self, name: str) -> tuple[str, ...]:
+        """The array `name` of text, rank 1.
 
-def _header(entry: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+        Raises:
+            DataError: as `read`, or the text is not Unicode.
+        """
+        names = self.read(name, (1,), "U")
+        # NumPy raises a SystemError on a code point that does not exist.
+        codes = np.frombuffer(names.tobytes(), np.dtype(np.uint32).newbyteorder(names.dtype.byteorder))
+        if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes <= 0xDFFF))).any():
+            raise DataError(f"{os.fspath(self.path)}, array {name!r}", "Unicode text", "other bytes", "write it again with numpy.savez")
+        return tuple(names.tolist())
+
+
+def _header(entry) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether in Fortran order, dtype."""
     version = np.lib.format.read_magic(entry)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(entry, max_header_size=_HEADER_LIMIT)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(entry, max_header_size=_HEADER_LIMIT)
-    raise ValueError(f"version {version} of the .npy format, not 1.0 or 2.0")
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"version {version} of the .npy format, not 1.0 or 2.0")
+    with warnings.catch_warnings():
+        # A damaged header may hold odd literals and old type names; what comes of it is checked by the caller.
+        warnings.simplefilter("ignore")
+        return readers[version](entry, max_header_size=_HEADER_LIMIT)

@@ -10,6 +10,7 @@ from .config import DataConfig
 from .dataset import Dataset, check_examples
 from .decoded import cached
 from .errors import DataError
+from .folder import read_folder
 from .idx import read_idx
 from .npz import Npz
 from .split import held_out
@@ -35,7 +36,7 @@ def load(config: DataConfig, store: Store | None = None) -> Dataset:
     """
     if config.is_path:
         path = Path(config.name).expanduser()
-        dataset = _npz(path)
+        dataset = _npz(path) if config.is_npz else read_folder(path, config.image_size, _HELD_OUT)
     elif config.name == "digits":
         dataset = _digits()
     else:
@@ -87,9 +88,9 @@ def _eurosat64(store: Store) -> Dataset:
     path, data = store.read(name)
     npz = Npz(path, io.BytesIO(data))
     images = cached(store.decoded_folder, store.files[name].sha256, lambda: npz.read("images", (4,), "u"))
-    labels, class_names = npz.read("labels", (1,), "iu"), npz.read("class_names", (1,), "U")
+    labels, class_names = npz.read("labels", (1,), "iu"), npz.read_names("class_names")
     check_examples(path, images, labels, len(class_names))
-    return _split("eurosat64", images, labels.astype(np.int32), tuple(map(str, class_names)))
+    return _split("eurosat64", images, labels.astype(np.int32), class_names)
 
 
 def _npz(path: Path) -> Dataset:
@@ -101,7 +102,7 @@ def _npz(path: Path) -> Dataset:
     with file:
         npz = Npz(path, file)
         images, labels = _npz_part(npz, "")
-        names = tuple(map(str, npz.read("class_names", (1,), "U"))) if "class_names" in npz else ()
+        names = npz.read_names("class_names") if "class_names" in npz else ()
         test = _npz_part(npz, "test_") if "test_images" in npz or "test_labels" in npz else None
     if not names:
         # Not more classes than images: one label of 2**31 must not make as many names.

@@ -17,13 +17,12 @@ class Store:
 
     Args:
         folders: where files may lie, as `<folder>/mnist/train-images-idx3-ubyte.gz` and so on.
-        download: called with (name, known file, target path) for a file that lies nowhere; writes the target or raises `DataError`.
-            `None` never downloads.
+        download: writes the given file to the given path or raises `DownloadError`; `None` never downloads.
         files: the known files by their name below a folder.
     """
 
     folders: tuple[Path, ...]
-    download: Callable[[str, KnownFile, Path], None] | None = None
+    download: Callable[[KnownFile, Path], None] | None = None
     files: Mapping[str, KnownFile] = dataclasses.field(default_factory=lambda: FILES)
 
     @classmethod
@@ -33,15 +32,17 @@ class Store:
         Raises:
             DataError: that root is missing or not a folder.
         """
+        from .download import download
+
         given = config.root or os.environ.get("EQXGEN_DATA")
         if not given:
-            return cls((cache_folder(),))
+            return cls((cache_folder(),), download)
         root = Path(given).expanduser()
         source = "--data.root" if config.root else "EQXGEN_DATA"
         if not root.is_dir():
             got = "a file" if root.exists() else "nothing there"
             raise DataError(root, f"a folder (from {source})", got, "correct the path, or leave it out to use the cache folder")
-        return cls((root, cache_folder()))
+        return cls((root, cache_folder()), download)
 
     @property
     def decoded_folder(self) -> Path:
@@ -63,18 +64,24 @@ class Store:
         path = self.find(name)
         if path is None:
             path = self.folders[-1] / name
-            if self.download is None or not known.urls:
-                raise self.missing(name)
-            self.download(name, known, path)
+            self._download(name, known, path)
         return path, read_verified(path, known.sha256, known.size)
 
-    def missing(self, name: str) -> DataError:
-        """The error for a file that lies nowhere."""
+    def missing(self, name: str, reason: str = "") -> DataError:
+        """The error for a file that lies nowhere, with why it could not be downloaded."""
         known = self.files[name]
-        return DataError(self.folders[0] / name, "a file", "nothing there", put_it_there(known))
+        source = f" from {' or '.join(known.urls)}" if known.urls else ""
+        cure = (
+            f"put the file{source} there ({known.size:,} bytes, SHA-256 {known.sha256}), or name its folder with --data.root or EQXGEN_DATA"
+        )
+        return DataError(self.folders[0] / name, "a file", f"nothing there{reason}", cure)
 
+    def _download(self, name: str, known: KnownFile, target: Path) -> None:
+        from .download import DownloadError
 
-def put_it_there(known: KnownFile) -> str:
-    """The cure where a file cannot be had: which file to put there."""
-    source = f" from {' or '.join(known.urls)}" if known.urls else ""
-    return f"put the file{source} there ({known.size:,} bytes, SHA-256 {known.sha256}), or name its folder with --data.root or EQXGEN_DATA"
+        if self.download is None or not known.urls:
+            raise self.missing(name)
+        try:
+            self.download(known, target)
+        except DownloadError as error:
+            raise self.missing(name, f", and no download ({error})") from error
