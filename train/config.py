@@ -95,7 +95,7 @@ class TrainConfig:
 Config = TypeVar("Config", bound=TrainConfig)
 
 
-def parse(config: type[Config], presets: Mapping[str, Config], doc: str, argv: Sequence[str] | None = None) -> Config:
+def parse(recipe: str, config: type[Config], presets: Mapping[str, Config], doc: str, argv: Sequence[str] | None = None) -> Config:
     """The command line as a config; exits with status 2 and a message where it is wrong, and with 0 after `--help`."""
     import tyro
 
@@ -104,7 +104,7 @@ def parse(config: type[Config], presets: Mapping[str, Config], doc: str, argv: S
     if name not in presets:
         raise UsageError(f"--preset must be one of {', '.join(presets)}: got {name!r}")
     default = dataclasses.replace(presets[name], preset=name)
-    return tyro.cli(config, default=default, args=argv, description=doc)
+    return tyro.cli(config, prog=f"python -m train.{recipe}", default=default, args=argv, description=doc)
 
 
 def _preset(argv: Sequence[str]) -> str | None:

@@ -1,7 +1,7 @@
 """Samples and losses of a trained MaskGIT over many examples."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -11,8 +11,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen.models.maskgit import MaskGIT, generate
 from train.batched import batched
+from train.errors import UsageError
 
 
+@runtime_checkable
 class Decode(Protocol):
     """How to sample: `train.maskgit.DecodeConfig`, or what `train.sample` was asked for."""
 
@@ -26,6 +28,12 @@ class Decode(Protocol):
     def temperature(self) -> float: ...
     @property
     def schedule(self) -> str: ...
+
+
+def check_steps(steps: int, tokens: int, flag: str) -> None:
+    """Raises `UsageError` unless there are at most as many guesses as tokens."""
+    if not 1 <= steps <= tokens:
+        raise UsageError(f"{flag} must be from 1 to the number of tokens, {tokens}: got {steps}")
 
 
 class _Draw(eqx.Module):

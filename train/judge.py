@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import json
 import os
-from pathlib import Path
 
 import equinox as eqx
 import jax

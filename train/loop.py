@@ -99,7 +99,9 @@ def fit(config: TrainConfig, task: Task) -> int:
         print(f"resuming {folder} from step {start}", flush=True)
     log = Log(folder, config.steps, start)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
-    log.say(f"{task.recipe}: {parameters:,} parameters, {task.examples:,} examples, {mesh.size} x {jax.devices()[0].device_kind}, to {folder}")
+    log.say(
+        f"{task.recipe}: {parameters:,} parameters, {task.examples:,} examples, {mesh.size} x {jax.devices()[0].device_kind}, to {folder}"
+    )
     run = _Run(config, task, folder, mesh, log, checkpoints, begin)
     try:
         with StopRequest() as stop:
@@ -129,7 +131,9 @@ class _Run:
 
     def train(self, state: State, start: int, tx: Any, key: PRNGKeyArray, stop: StopRequest) -> State:
         config, task = self.config, self.task
-        step_fn = make_step(task.program.loss, tx, self.mesh, compute_dtype(config.precision, on_cpu=jax.default_backend() == "cpu"), config.ema)
+        step_fn = make_step(
+            task.program.loss, tx, self.mesh, compute_dtype(config.precision, on_cpu=jax.default_backend() == "cpu"), config.ema
+        )
         rate = schedule(config.optim, config.steps)
         data_key, maintain_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
         last_time, last_step = time.perf_counter(), start

@@ -74,7 +74,7 @@ def _preset(name: str, dim: int, depth: int, decode: DecodeConfig, **changes: An
         "batch_size": 64,
         "data": DataConfig(name=name),
         "optim": OptimConfig(learning_rate=2e-3, warmup=100),
-        "model": MaskGITConfig(dim=dim, depth=depth, heads=dim // 32, hidden_dim=4 * dim, dropout=0.1, placement="pre"),
+        "model": MaskGITConfig(dim=dim, depth=depth, heads=dim // 32, hidden_dim=4 * dim, dropout=0.0, placement="pre"),
     }
     return Config(preset=name, decode=decode, **values | changes)
 
@@ -142,7 +142,7 @@ def task(config: Config) -> "Task":
     import jax.random as jr
     import numpy as np
 
-    from train.decode import draw_maskgit, eval_loss
+    from train.decode import check_steps, draw_maskgit, eval_loss
     from train.judge import judge_of
     from train.loop import Task
     from train.rundir import path_of
@@ -176,12 +176,24 @@ def task(config: Config) -> "Task":
     return Task("maskgit", facts, core, len(dataset.train_images), batch, grid, evaluate, prepare)
 
 
-def check_steps(steps: int, tokens: int, flag: str) -> None:
-    """Raises `UsageError` unless there are at most as many guesses as tokens."""
-    from train.errors import UsageError
+def sample(folder: Path, record: dict[str, Any], options: Any) -> Any:
+    """Images `(n, height, width, channels)` in [-1, 1] of a run, for `train.sample`."""
+    import jax.random as jr
+    import numpy as np
 
-    if not 1 <= steps <= tokens:
-        raise UsageError(f"{flag} must be from 1 to the number of tokens, {tokens}: got {steps}")
+    from train.decode import check_steps, draw_maskgit
+    from train.release import load_model
+    from train.sample import check_label
+    from train.tokenizers import tokenizer_of_run
+
+    facts = record["facts"]
+    check_label(options.label, facts["classes"])
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(DecodeConfig)}
+    decode = DecodeConfig(**record["config"]["decode"] | {name: value for name, value in given.items() if value is not None})
+    check_steps(decode.steps, facts["tokens"], "--steps")
+    model, _ = load_model(folder / "model.safetensors", build)
+    labels = np.arange(options.n) % facts["classes"] if options.label is None else np.full(options.n, options.label)
+    return draw_maskgit(model, tokenizer_of_run(folder, record), labels.astype(np.int32), decode, jr.key(options.seed))
 
 
 def main(config: Config) -> int:
@@ -202,4 +214,4 @@ def main(config: Config) -> int:
 
 
 if __name__ == "__main__":
-    run(lambda: main(parse(Config, PRESETS, __doc__ or "")))
+    run(lambda: main(parse("maskgit", Config, PRESETS, __doc__ or "")))

@@ -185,8 +185,7 @@ def task(config: Config) -> "Task":
     def grid(model: Any, path: Path) -> None:
         originals = dataset.test_images[:40]
         fakes, _ = reconstruct(model["tokenizer"], originals, dataset)
-        pairs = zip(np.split(dataset.normalise(originals), 4), np.split(fakes, 4))  # each row of originals above its reconstructions
-        save_png(path, image_grid(dataset.denormalise(np.concatenate([row for pair in pairs for row in pair])), 10))
+        save_png(path, image_grid(dataset.denormalise(rows_in_turn(dataset.normalise(originals), fakes, 10)), 10))
 
     def evaluate(model: Any) -> dict[str, float]:
         fakes, ids = reconstruct(model["tokenizer"], dataset.test_images, dataset)
@@ -206,6 +205,35 @@ def task(config: Config) -> "Task":
     return Task("vqgan", facts, core, len(dataset.train_images), batch, grid, evaluate, released=released, maintain=maintenance(config))
 
 
+def sample(folder: Path, record: dict[str, Any], options: Any) -> Any:
+    """Held-out images and their reconstructions in [-1, 1], a row of each in turn, for `train.sample`."""
+
+    from train.errors import UsageError
+    from train.sample import check_label
+    from train.tokenizers import load_vqgan, reconstruct
+
+    unused = [name for name in ("steps", "guidance", "choice_temperature", "temperature", "schedule") if getattr(options, name) is not None]
+    if unused:
+        raise UsageError(f"--{unused[0].replace('_', '-')} is for a run of train.maskgit: a tokenizer only reconstructs")
+    check_label(options.label, record["facts"]["classes"])
+    tokenizer, _ = load_vqgan(folder)
+    dataset = load(DataConfig(**record["config"]["data"]))
+    of_label = slice(None) if options.label is None else dataset.test_labels == options.label
+    count = max(options.columns, options.n // 2 // options.columns * options.columns)
+    originals = dataset.test_images[of_label][:count]
+    fakes, _ = reconstruct(tokenizer, originals, dataset)
+    return rows_in_turn(dataset.normalise(originals), fakes, options.columns)
+
+
+def rows_in_turn(originals: Any, fakes: Any, columns: int) -> Any:
+    """A row of the first, the same of the second below it, and so on; what does not fill a row is left out."""
+    import numpy as np
+
+    whole = len(originals) // columns * columns
+    pairs = np.stack([x[:whole].reshape(-1, columns, *x.shape[1:]) for x in (originals, fakes)], axis=1)
+    return pairs.reshape(-1, *originals.shape[1:])
+
+
 def main(config: Config) -> int:
     if not config.dry_run:
         from train.loop import fit
@@ -217,4 +245,4 @@ def main(config: Config) -> int:
 
 
 if __name__ == "__main__":
-    run(lambda: main(parse(Config, PRESETS, __doc__ or "")))
+    run(lambda: main(parse("vqgan", Config, PRESETS, __doc__ or "")))

@@ -65,6 +65,4 @@ class GroupNorm(eqx.Module):
         self, x: Float[Array, "*spatial channels"], *, activation: Literal["silu"] | None = None, key: PRNGKeyArray | None = None
     ) -> Float[Array, "*spatial channels"]:
         """`activation="silu"` is fused into the same pass."""
-        return ops.group_norm(
-            x, self.scale, self.bias, groups=self.groups, activation=activation, epsilon=self.epsilon, batch_dims=0
-        )
+        return ops.group_norm(x, self.scale, self.bias, groups=self.groups, activation=activation, epsilon=self.epsilon, batch_dims=0)

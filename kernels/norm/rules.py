@@ -11,7 +11,7 @@ Between the passes live h, the parameters, and the mean and rstd, or no statisti
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ class Stats(NamedTuple):
     rstd: Array
 
 
+@runtime_checkable
 class Backend(Protocol):
     """A hashable pair of passes. `h` is `x + residual`; `dy` and `dh` are the cotangents of the two results, `None` where they are zero."""
 
