@@ -30,6 +30,7 @@ _BROKEN = (
     NotImplementedError,
     RuntimeError,
     OverflowError,
+    SystemError,  # Python 3.13's tokenizer, which NumPy reads headers with, raises it on some damaged ones
 )
 
 
