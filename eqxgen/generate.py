@@ -98,7 +98,7 @@ def masked_decode(
         progress = (t + 1).astype(jnp.float32) / steps
         confidence = log_prob + choice_temperature * (1 - progress) * jr.gumbel(order_key, (seq,))
         still = jnp.sum(masked)
-        target = jnp.floor(start * share(progress)).astype(still.dtype)
+        target = jnp.floor(start * share(progress) + 1e-4).astype(still.dtype)  # n - 1 of n in float32 may fall short of itself
         # The original masks at least one token until its last step; to accept at least one at each serves few tokens and many steps alike.
         keep_masked = jnp.where(progress >= 1, 0, jnp.clip(target, 0, jnp.maximum(still - 1, 0)))
         rank = jnp.argsort(jnp.argsort(jnp.where(masked, confidence, jnp.inf)))  # 0 for the least sure of the masked ones

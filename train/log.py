@@ -28,7 +28,7 @@ class Log:
         self._bar = _bar(steps, start) if sys.stdout.isatty() else None
         self._steps = steps
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
+    def metrics(self, step: int, values: dict[str, float | int]) -> None:
         """One line of metrics.jsonl, one point of each curve, one look for the eyes."""
         self._file.write(json.dumps({"step": step, **{name: _number(value) for name, value in values.items()}}) + "\n")
         self._file.flush()

@@ -117,7 +117,7 @@ def make_step(loss: Loss, optimiser: optax.GradientTransformation, mesh: Mesh, d
         params = eqx.filter(state.model, eqx.is_inexact_array)
         updates, opt_state = optimiser.update(grads, state.opt_state, params)
         model = eqx.apply_updates(state.model, updates)
-        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["grad_norm"] = optax.tree.norm(grads)
         return State(model, average(state.ema, model, state.step, ema), opt_state, state.step + 1), metrics
 
     return step

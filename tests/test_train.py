@@ -1,0 +1,166 @@
+"""The training loop: what a run writes, how it resumes, how it stops."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from runs import metrics, same, tiny, weights
+
+from train import maskgit, sample
+from train.config import to_dict
+from train.errors import UserError
+from train.log import Log
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert maskgit.main(tiny(folder)) == 0
+    return folder
+
+
+def test_a_run_folder_holds_what_is_promised(finished):
+    names = {path.name for path in finished.iterdir()}
+    assert {"config.json", "metrics.jsonl", "samples", "checkpoints", "tensorboard", "summary.json", "model.safetensors"} <= names
+    assert list((finished / "samples").glob("*.png"))
+    assert list((finished / "tensorboard").glob("events*"))
+    assert json.loads((finished / "config.json").read_text())["config"] == to_dict(tiny(finished))
+
+
+def test_every_line_of_metrics_has_every_number(finished):
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert [line["examples"] for line in lines] == [16, 32, 48]
+    for line in lines:
+        assert {"loss", "accuracy", "learning_rate", "grad_norm", "examples_per_s"} <= line.keys()
+
+
+def test_the_summary_has_every_number(finished):
+    summary = json.loads((finished / "summary.json").read_text())
+    wanted = "steps seconds parameters eval_loss sample_accuracy sample_frechet examples_per_s jax_version device classifier_accuracy"
+    assert set(wanted.split()) <= summary.keys()
+    assert summary["steps"] == 6
+    assert 0 <= summary["sample_accuracy"] <= 1
+    assert summary["sample_frechet"] > 0
+    assert summary["classifier_accuracy"] > 0.95
+
+
+def test_the_same_command_on_a_complete_run_says_so_and_changes_nothing(finished, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    assert maskgit.main(tiny(finished)) == 0
+    assert "is complete: 6 steps" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("at", [3, 4])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(finished, tmp_path, monkeypatch, at):
+    folder = tmp_path / "resumed"
+    config = tiny(folder)
+    spoken = Log.metrics
+
+    def die(self, step, values):  # a crash in the middle of step `at`, after the checkpoint of step 3
+        spoken(self, step, values)
+        if step >= at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "metrics", die)
+        with pytest.raises(KeyboardInterrupt):
+            maskgit.main(config)
+    assert not (folder / "summary.json").exists()
+    assert maskgit.main(config) == 0
+    assert same(weights(folder), weights(finished))
+    assert metrics(folder) == metrics(finished)
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (folder, finished)]
+    assert len({s["eval_loss"] for s in summaries}) == 1
+    assert len({s["sample_accuracy"] for s in summaries}) == 1
+
+
+def test_the_same_seed_gives_the_same_run_and_another_another(finished, tmp_path):
+    assert maskgit.main(tiny(tmp_path / "again")) == 0
+    assert same(weights(tmp_path / "again"), weights(finished))
+    assert maskgit.main(tiny(tmp_path / "other", seed=1)) == 0
+    assert not same(weights(tmp_path / "other"), weights(finished))
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_saves_the_step_says_where_and_the_run_resumes(tmp_path, name, status):
+    command = [sys.executable, "-m", "train.maskgit", "--run-dir", str(tmp_path / "run"), "--steps", "100000", "--log-every", "1"]
+    command += ["--batch-size", "8", "--model.dim", "16", "--model.heads", "2", "--model.depth", "1", "--model.hidden-dim", "32"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("step 3/"):
+                break
+        process.send_signal(getattr(signal, name))
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == status, output
+    assert f"{name}: saved step" in output
+    assert "checkpoints; the same command resumes it" in output
+    saved = int(output.split("saved step ")[1].split()[0])
+    assert (tmp_path / "run" / "checkpoints" / str(saved)).is_dir()
+    lines = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines == list(range(1, saved + 1))
+
+
+def test_a_run_killed_outright_resumes_from_its_last_checkpoint(tmp_path):
+    command = [sys.executable, "-m", "train.maskgit", "--run-dir", str(tmp_path / "run"), "--steps", "30", "--log-every", "1"]
+    command += ["--batch-size", "8", "--model.dim", "16", "--model.heads", "2", "--model.depth", "1", "--model.hidden-dim", "32"]
+    command += ["--checkpoint-every", "2", "--decode.steps", "2"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step 9/"):
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(0.1)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=os.environ | {"CI": "1"})
+    assert done.returncode == 0, done.stderr
+    assert "resuming" in done.stdout
+    lines = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines == list(range(1, 31))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_the_step_and_the_checkpoint(tmp_path, monkeypatch):
+    import jax.numpy as jnp
+
+    import train.parallel as parallel
+    from train import loop
+
+    def poisoned(*args):
+        step = parallel.make_step(*args)
+
+        def run(inputs, state):
+            count = int(state.step)
+            state, found = step(inputs, state)
+            return state, found | ({"loss": jnp.nan} if count >= 4 else {})
+
+        return run
+
+    monkeypatch.setattr(loop, "make_step", poisoned)
+    with pytest.raises(UserError, match=r"the loss is nan at step 6: .*the last checkpoint is of step 3"):
+        maskgit.main(tiny(tmp_path / "run"))
+
+
+def test_samples_of_a_run_depend_on_the_seed_alone(finished, tmp_path):
+    def draw(name, **options):
+        path = tmp_path / name
+        assert sample.main(sample.Config(run=str(finished), out=str(path), **options)) == 0
+        return path.read_bytes()
+
+    assert draw("a.png", n=4, steps=2) == draw("b.png", n=4, steps=2)
+    assert draw("c.png", n=4, steps=2, seed=1) != draw("a.png", n=4, steps=2)
+    assert draw("d.png", n=4, steps=2, label=3) != draw("a.png", n=4, steps=2)
+    assert draw("e.png", n=4, steps=2, guidance=3.0) != draw("a.png", n=4, steps=2)
