@@ -10,8 +10,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Shaped
 
-from .. import _dispatch, _random, masks
-from . import checks, reference
+from .. import _random, masks
+from . import backends, checks, primitives
 from .bias import ALiBi
 from .problem import Extras, Setting, accumulator
 
@@ -137,13 +137,13 @@ def dot_product_attention(
     joined = checks.bound_mask(functools.reduce(lambda a, b: a & b, parts), batch, heads, q_seq, kv_seq) if parts else None
 
     extras = Extras(bias, joined, _random.seeds(dropout_key, math.prod(batch)) if setting.dropout_rate > 0.0 else None)
-    run = _choose(implementation, q, k, v, extras, setting)
+    backends.check(implementation, q, k, v, extras, setting)
     if 0 in (*batch, q_seq, kv_seq):
         out = jnp.zeros((*batch, q_seq, heads, v.shape[-1]), q.dtype)
         lse = jnp.full((*batch, q_seq, heads), -jnp.inf, accumulator(q.dtype))
     else:
         fold = lambda x: jnp.swapaxes(x.reshape(-1, *x.shape[-3:]), 1, 2)
-        out, lse = run(fold(q), fold(k), fold(v), extras, setting)
+        out, lse = primitives.attend(fold(q), fold(k), fold(v), extras, setting, implementation=implementation)
         out = jnp.swapaxes(out, 1, 2).reshape(*batch, q_seq, heads, -1)
         lse = jnp.swapaxes(lse, 1, 2).reshape(*batch, q_seq, heads)
     return (out, lse) if return_residual else out
@@ -162,9 +162,3 @@ def _setting(q, scale, soft_cap, dropout_rate) -> tuple[jax.Array, Setting]:
         checks.number("logits_soft_cap", soft_cap, 0.0, float("inf"), "finite and positive")
         soft_cap = float(soft_cap)
     return q, Setting(float(scale), soft_cap, dropout_rate)
-
-
-def _choose(implementation, q, k, v, extras, setting):
-    candidates = {"reference": lambda: None}
-    runs = {"reference": reference.attend}
-    return runs[_dispatch.choose(checks.OP, implementation, candidates)]

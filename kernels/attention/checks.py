@@ -108,7 +108,7 @@ def bound_mask(mask: masks.Mask, batch: tuple[int, ...], heads: int, q_seq: int,
 
 
 def bound_bias(bias: Any, batch: tuple[int, ...], heads: int, q_seq: int, kv_seq: int):
-    """A bias array with axes (b, h, q, k), each full or 1, or an `ALiBi` with slopes `(heads,)`."""
+    """A bias array with axes (b, h, q, k), each full or 1, or an `ALiBi` with slopes (1, heads) and offset (1,)."""
     if bias is None:
         return None
     if isinstance(bias, ALiBi):
@@ -120,7 +120,7 @@ def bound_bias(bias: Any, batch: tuple[int, ...], heads: int, q_seq: int, kv_seq
         offset = jnp.asarray(bias.offset)
         if offset.shape != () or not jnp.issubdtype(offset.dtype, jnp.integer):
             raise TypeError(f"{OP}: ALiBi's offset must be one integer: got shape {offset.shape} of {offset.dtype}")
-        return ALiBi(slopes, offset.astype(jnp.int32))
+        return ALiBi(slopes.reshape(1, heads), offset.astype(jnp.int32).reshape(1))
     if not hasattr(bias, "dtype") or not hasattr(bias, "ndim"):
         raise TypeError(f"{OP}: bias must be an array or an ALiBi: got {type(bias).__name__}")
     if not jnp.issubdtype(bias.dtype, jnp.floating):

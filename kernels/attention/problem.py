@@ -22,7 +22,7 @@ class Setting:
 class Extras:
     """What enters the logits beside query and key, and the seeds of dropout.
 
-    `bias`: (b, h, q, k), each axis full or 1, or an `ALiBi`, or None. `mask`: bound, so that its arrays have the axes its class names, or
+    `bias`: (b, h, q, k), each axis full or 1, or an `ALiBi` with slopes (b, h) and offset (b,), or None. `mask`: bound, so that its arrays have the axes its class names, or
     None. `seeds`: (batch, 2) int32, or None without dropout.
     """
 

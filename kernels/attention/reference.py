@@ -30,8 +30,8 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, first_query=0):
     if setting.soft_cap is not None:
         logits = setting.soft_cap * jnp.tanh(logits / setting.soft_cap)
     if isinstance(extras.bias, ALiBi):
-        distance = jnp.abs(i + extras.bias.offset - j)
-        logits = logits - extras.bias.slopes.astype(dtype).reshape(1, -1, 1, 1) * distance.astype(dtype).reshape(1, 1, *distance.shape)
+        offset, slopes = unsqueeze(extras.bias.offset, "b"), unsqueeze(extras.bias.slopes, "bh")
+        logits = logits - slopes.astype(dtype) * jnp.abs(i.reshape(1, 1, -1, 1) + offset - j.reshape(1, 1, 1, -1)).astype(dtype)
     elif extras.bias is not None:
         logits = logits + extras.bias.astype(dtype)
     repeat = heads // groups

@@ -8,10 +8,10 @@ from jaxtyping import Array, Float
 from .._dispatch import choose
 from . import mosaic_tpu, reference
 from .checks import check_groups, check_input, check_modulation, check_numbers, check_parameter, check_residual
-from .mosaic_tpu import MosaicTpu
-from .rules import Params, apply
+from .fold import fold
+from .passes import Route
+from .rules import norm
 from .spec import Modulation, Spec
-from .xla import Xla
 
 Implementation = Literal["reference", "xla", "mosaic_tpu", "triton"]
 Row = Float[Array, "..."]
@@ -170,31 +170,30 @@ def group_norm(
     check_groups("group_norm", x, groups, batch_dims, activation)
     check_numbers("group_norm", epsilon)
     spec = Spec(epsilon, groups=groups, batch_dims=batch_dims, activation=activation)
-    return _run("group_norm", x, None, Params(scale, bias, modulation), spec, implementation)[0]
+    return _run("group_norm", x, None, scale, bias, modulation, spec, implementation)[0]
 
 
 def _rows(op, x, scale, bias, residual, modulation: Modulation, spec: Spec, implementation):
     check_residual(op, residual, x)
-    y, h = _run(op, x, residual, Params(scale, bias, modulation), spec, implementation)
+    y, h = _run(op, x, residual, scale, bias, modulation, spec, implementation)
     return y if residual is None else (y, h)
 
 
-def _run(op, x, residual, params: Params, spec: Spec, implementation):
-    check_parameter(op, "scale", params.scale, x)
-    check_parameter(op, "bias", params.bias, x)
-    check_modulation(op, params.modulation, x)
-    x, residual, params = _vary_alike((x, residual, params))
+def _run(op, x, residual, scale, bias, modulation: Modulation, spec: Spec, implementation):
+    check_parameter(op, "scale", scale, x)
+    check_parameter(op, "bias", bias, x)
+    check_modulation(op, modulation, x)
+    x, residual, scale, bias, modulation = _vary_alike((x, residual, scale, bias, modulation))
+    factor, term = fold(x, scale, bias, modulation, spec)
     candidates = {
-        "auto": lambda: None,
         "xla": lambda: None,
-        "mosaic_tpu": lambda: mosaic_tpu.supports(x, params, spec),
+        "mosaic_tpu": lambda: mosaic_tpu.supports(x, factor.shape, spec),
         "reference": lambda: None,
     }
-    chosen = choose(op, implementation, candidates)
-    if chosen == "reference":
+    if implementation is not None and choose(op, implementation, candidates) == "reference":
         h = x if residual is None else x + residual
-        return reference.norm(h, params.scale, params.bias, params.modulation, spec), h
-    return apply(MosaicTpu(spec) if chosen == "mosaic_tpu" else Xla(spec), x, residual, params)
+        return reference.norm(h, scale, bias, modulation, spec), h
+    return norm(Route(op, spec, implementation), x, residual, factor, term)
 
 
 def _vary_alike(arrays):

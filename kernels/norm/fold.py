@@ -1,29 +1,39 @@
 """The parameters of a norm as one factor and one term.
 
-Scale, bias and modulation are affine in x_hat, so a kernel needs to know only `y = x_hat * factor + term`, and for the gradients of them all
-only the sums of `dy * x_hat` and of `dy` over the rows that share a factor and a term.
+Scale, bias and modulation are affine in x_hat, so a kernel needs to know only `z = x_hat * factor + term`, and for the gradients of them
+all only the sums of `dz * x_hat` and of `dz` over what shares a factor and a term. JAX differentiates the few operations here.
 """
+
+import math
 
 import jax.numpy as jnp
 from jax import Array
 
 from .reference import accumulator
-from .rules import Params
-from .spec import Spec
+from .spec import Modulation, Spec
 
 
-def fold(params: Params, x: Array, spec: Spec) -> tuple[Array, Array]:
+def fold(x: Array, scale: Array | None, bias: Array | None, modulation: Modulation, spec: Spec) -> tuple[Array, Array]:
     """`(factor, term)` in the accumulator's dtype, of x's rank, with 1 on every axis along which they are shared."""
     dtype = accumulator(x.dtype)
 
     def row(a: Array) -> Array:
         return a.astype(dtype).reshape((1,) * (x.ndim - a.ndim) + a.shape)
 
-    factor = jnp.ones((1,) * (x.ndim - 1) + x.shape[-1:], dtype) if params.scale is None else row(params.scale) + spec.scale_offset
-    term = jnp.zeros_like(factor) if params.bias is None else row(params.bias)
-    if params.modulation is not None:
-        shift, scale = params.modulation
-        shape = jnp.broadcast_shapes(row(shift).shape, row(scale).shape)
-        gain = 1 + jnp.broadcast_to(row(scale), shape)
-        factor, term = factor * gain, term * gain + jnp.broadcast_to(row(shift), shape)
+    factor = jnp.ones((1,) * (x.ndim - 1) + x.shape[-1:], dtype) if scale is None else row(scale) + spec.scale_offset
+    term = jnp.zeros_like(factor) if bias is None else row(bias)
+    if modulation is not None:
+        shift, gain = row(modulation[0]), 1 + row(modulation[1])
+        shape = jnp.broadcast_shapes(shift.shape, gain.shape)
+        factor = jnp.broadcast_to(factor * gain, shape)
+        term = jnp.broadcast_to(term * gain + shift, shape)
     return factor, term
+
+
+def examples(x_shape: tuple[int, ...], row_shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """`(examples, rows of each)` when parameters of `row_shape` have the leading axes of x and then 1 on all others, otherwise `None`."""
+    leading = len(x_shape) - 1
+    split = next((i for i in range(leading) if row_shape[i] != x_shape[i]), leading)
+    if any(size != 1 for size in row_shape[split:leading]):
+        return None
+    return math.prod(x_shape[:split]), math.prod(x_shape[split:leading])

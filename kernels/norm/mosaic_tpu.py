@@ -6,10 +6,10 @@ A program holds a block of whole rows in VMEM. With c = h - mean and x_hat = c *
     backward    g = dy * factor,   dx = rstd * (g - mean(g) - x_hat * mean(g * x_hat)) + dh
                 per example: sums of dy * x_hat and of dy over the rows, accumulated in VMEM from block to block
 
-The backward kernel finds the statistics again in the rows it holds anyway: an array of one number for each row would be padded to 128 lanes.
+The backward kernel finds the statistics again in the rows it holds anyway: an array of one number for each row would be padded to 128
+lanes.
 """
 
-import dataclasses
 import functools
 
 import jax
@@ -18,65 +18,42 @@ from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from .fold import fold
-from .rows import Arrays, examples, row_op
-from .rules import Params, Stats
+from .fold import examples
 from .spec import Spec
+
+Arrays = tuple[Array, ...]
 
 BLOCK_BYTES = 1 << 19  # of one float32 block: the backward pass has about ten live, and VMEM's default share is 16 MiB
 MAX_DIM = 16384  # 16 rows of which are still a block that fits
 
 
-@dataclasses.dataclass(frozen=True)
-class MosaicTpu:
-    """The backend of `rules.Backend` that is compiled for TPU; `interpret` runs it anywhere, slowly."""
-
-    spec: Spec
-    interpret: bool = False
-
-    def forward(self, x: Array, residual: Array | None, params: Params) -> tuple[Array, Array | None, None]:
-        rows = (x,) if residual is None else (x, residual)
-        kernel = functools.partial(_forward, spec=self.spec, interpret=self.interpret)
-        (y, *h), _ = row_op(kernel, rows, fold(params, x, self.spec))
-        return y, h[0] if h else None, None
-
-    def backward(self, h: Array, stats: Stats | None, params: Params, dy: Array | None, dh: Array | None) -> tuple[Array, Params]:
-        assert dy is not None
-        (factor, _), unfold = jax.vjp(lambda p: fold(p, h, self.spec), params)
-        kernel = functools.partial(_backward, spec=self.spec, interpret=self.interpret)
-        (dx,), sums = row_op(kernel, (h, dy) if dh is None else (h, dy, dh), (factor,))
-        return dx, unfold(sums)[0]
-
-
-def supports(x: Array, params: Params, spec: Spec) -> str | None:
-    """Why the kernels cannot run on these arguments, or `None`."""
+def supports(x, row_shape: tuple[int, ...], spec: Spec) -> str | None:
+    """Why the kernels cannot run on an x of this shape and dtype with parameters of `row_shape`, or `None`."""
     if spec.batch_dims is not None:
         return "it has no group norm"
     if x.dtype not in (jnp.float32, jnp.bfloat16):
         return f"x must be float32 or bfloat16, got {x.dtype}"
     if x.shape[-1] > MAX_DIM:
         return f"a row may have at most {MAX_DIM} elements, got {x.shape[-1]}"
-    if x.size == 0:
+    if 0 in x.shape:
         return f"x is empty: {x.shape}"
-    factor = jax.eval_shape(lambda p: fold(p, x, spec), params)[0]
-    if examples(x.shape, factor.shape) is None:
-        return f"the modulation, of shape {factor.shape}, must have the leading axes of x and then 1 on all others, got x.shape={x.shape}"
+    if examples(x.shape, row_shape) is None:
+        return f"the modulation, of shape {row_shape}, must have the leading axes of x and then 1 on all others, got x.shape={x.shape}"
     return None
 
 
-def _forward(rows: Arrays, params: Arrays, *, spec: Spec, interpret: bool) -> tuple[Arrays, Arrays]:
-    x = rows[0]
-    kernel = functools.partial(_forward_kernel, spec=spec, dim=x.shape[-1])
-    out = _call(kernel, rows, params, n_rows=len(rows), n_sums=0, interpret=interpret)
-    return tuple(out), ()
+def forward(rows: Arrays, params: Arrays, spec: Spec, interpret: bool = False) -> list[Array]:
+    """`(x, [residual])` and `(factor, term)` to `(y, [h])`."""
+    kernel = functools.partial(_forward_kernel, spec=spec, dim=rows[0].shape[-1])
+    return _call(kernel, rows, params, n_rows=len(rows), n_sums=0, interpret=interpret)
 
 
-def _backward(rows: Arrays, params: Arrays, *, spec: Spec, interpret: bool) -> tuple[Arrays, Arrays]:
-    count = examples(rows[0].shape, params[0].shape)
+def backward(rows: Arrays, factor: Array, spec: Spec, interpret: bool = False) -> list[Array]:
+    """`(h, dy, [dh])` and the factor to `(dh, dfactor, dterm)`."""
+    count = examples(rows[0].shape, factor.shape)
     assert count is not None
     kernel = functools.partial(_backward_kernel, spec=spec, dim=rows[0].shape[-1], total=count[1])
-    dx, *sums = _call(kernel, rows, params, n_rows=1, n_sums=2, interpret=interpret)
-    return (dx,), tuple(sums)
+    return _call(kernel, rows, (factor,), n_rows=1, n_sums=2, interpret=interpret)
 
 
 def _call(kernel, rows: Arrays, params: Arrays, *, n_rows: int, n_sums: int, interpret: bool):

@@ -1,0 +1,80 @@
+"""Which kernel computes attention on which platform.
+
+The platform is that of the program being lowered and not of the process, so a program compiled ahead of time for a TPU on a host without
+one takes the TPU's kernel.
+"""
+
+import functools
+import os
+
+import jax
+
+from .. import _dispatch
+from . import cudnn, mosaic_tpu, plain, reference, xla
+from .problem import Extras, Setting
+
+OP = "dot_product_attention"
+
+
+def _candidates(platform: str | None, q, k, v, extras: Extras, setting: Setting):
+    """Every implementation with the reason why it cannot run, best first. A platform of None is not known yet."""
+
+    def mosaic_tpu_reason():
+        if platform not in (None, "tpu") and not _interpret():
+            return f"it compiles for TPU only, and this program is compiled for {platform}"
+        return mosaic_tpu.supports(q, k, v, extras, setting)
+
+    def cudnn_reason():
+        if platform not in (None, "cuda"):
+            return f"it runs on NVIDIA GPUs only, and this program is compiled for {platform}"
+        return cudnn.supports(q, k, v, extras, setting)
+
+    best = {"mosaic_tpu": mosaic_tpu_reason} if platform == "tpu" else {}
+    return best | {
+        "xla": lambda: None,
+        "mosaic_tpu": mosaic_tpu_reason,
+        "cudnn": cudnn_reason,
+        "mosaic_gpu": lambda: "this version has no Hopper kernel for attention",
+        "triton": lambda: "this version has no Triton kernel for attention",
+        "reference": lambda: None,
+    }
+
+
+def _interpret() -> bool:
+    """The test suite runs the TPU kernels on the CPU by setting this variable."""
+    return bool(os.environ.get("EQXGEN_INTERPRET"))
+
+
+def check(implementation: str | None, q, k, v, extras: Extras, setting: Setting) -> None:
+    """Raise now, while tracing, where the named implementation is unknown or cannot run this call on any platform."""
+    if implementation is not None:
+        _dispatch.choose(OP, implementation, _candidates(None, q, k, v, extras, setting))
+
+
+def forward(platform: str, *operands, tree, setting: Setting, implementation: str | None):
+    """(out, lse) by the implementation asked for, or by the platform's best."""
+    q, k, v, *leaves = operands
+    extras = jax.tree.unflatten(tree, leaves)
+    name = _dispatch.choose(OP, implementation, _candidates(platform, q, k, v, extras, setting))
+    if name == "mosaic_tpu":
+        return mosaic_tpu.forward(q, k, v, extras, setting, interpret=platform != "tpu")
+    return {"xla": xla, "cudnn": cudnn, "reference": reference}[name].attend(q, k, v, extras, setting)
+
+
+def backward(platform: str, *operands, tree, setting: Setting, implementation: str | None, with_bias: bool):
+    """Cotangents of q, k, v and perhaps of the bias."""
+    cut = 3 + tree.num_leaves
+    (q, k, v), leaves, (out, lse, dout, dlse) = operands[:3], operands[3:cut], operands[cut:]
+    extras = jax.tree.unflatten(tree, leaves)
+    name = _dispatch.choose(OP, implementation, _candidates(platform, q, k, v, extras, setting))
+    if name == "mosaic_tpu":
+        interpret = platform != "tpu"
+        return mosaic_tpu.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias, interpret=interpret)
+    if name == "xla":
+        return xla.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
+    attend = {"cudnn": cudnn.attend, "reference": reference.attend}[name]
+
+    def function(q, k, v, *bias):
+        return attend(q, k, v, jax.tree.unflatten(tree, [*bias, *leaves[len(bias) :]]), setting)
+
+    return jax.vjp(function, q, k, v, *leaves[: int(with_bias)])[1]((dout, dlse))

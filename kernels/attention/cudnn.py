@@ -1,0 +1,35 @@
+"""cuDNN's flash attention through `jax.nn`, for the calls that it computes exactly as this op defines them."""
+
+import jax
+import jax.numpy as jnp
+
+from .. import masks
+from .problem import Extras, Setting
+
+
+def supports(q, k, v, extras: Extras, setting: Setting) -> str | None:
+    """Why `jax.nn`'s cuDNN path would refuse this call or give another answer, or None."""
+    if q.dtype not in (jnp.bfloat16, jnp.float16):
+        return f"it computes bfloat16 and float16: got {q.dtype}"
+    if setting.soft_cap is not None:
+        return "it has no soft cap"
+    if setting.dropout_rate > 0.0:
+        return "it draws other dropout bits than this op's"
+    if extras.bias is not None:
+        return "it has no gradient for a bias that broadcasts"
+    if not (extras.mask is None or isinstance(extras.mask, masks.Causal) and extras.mask.offset == 0):
+        return "its masked rows, and what is not finite under a mask, differ from this op's, except with no mask or `is_causal=True`"
+    if q.shape[-1] != v.shape[-1]:
+        return f"its values must have the head_dim of its keys: got {v.shape[-1]} and {q.shape[-1]}"
+    if q.shape[-1] > 256 or q.shape[-1] % 8:
+        return f"its head_dim is a multiple of 8 up to 256: got {q.shape[-1]}"
+    return None
+
+
+def attend(q, k, v, extras: Extras, setting: Setting):
+    """`reference.attend` by cuDNN."""
+    turn = lambda x: jnp.swapaxes(x, 1, 2)
+    out, lse = jax.nn.dot_product_attention(
+        turn(q), turn(k), turn(v), scale=setting.scale, is_causal=extras.mask is not None, return_residual=True, implementation="cudnn"
+    )
+    return turn(out), turn(lse).astype(jnp.float32)

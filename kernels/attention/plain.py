@@ -1,0 +1,57 @@
+"""Attention as ordinary JAX, one block of queries at a time: the source of forward-mode and higher derivatives.
+
+Memory is linear in the sequence lengths in every derivative, because each block is recomputed (`jax.checkpoint`) where it is needed.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from . import reference
+from .bias import ALiBi
+from .problem import Extras, Setting
+
+BLOCK = 128
+
+
+def attend(q, k, v, extras: Extras, setting: Setting):
+    """The same function as `reference.attend`."""
+    seq = q.shape[2]
+    if seq <= BLOCK:
+        return reference.attend(q, k, v, extras, setting)
+    blocks = -(-seq // BLOCK)
+    rows, rebuild = _rows(extras, seq)
+
+    def cut(x, axis):
+        pad = [(0, 0)] * x.ndim
+        pad[axis] = (0, blocks * BLOCK - seq)
+        x = jnp.pad(x, pad).reshape(*x.shape[:axis], blocks, BLOCK, *x.shape[axis + 1 :])
+        return jnp.moveaxis(x, axis, 0)
+
+    @jax.checkpoint
+    def one(q, rows, index):
+        return reference.attend(q, k, v, rebuild(rows), setting, first_query=index * BLOCK)
+
+    parts = cut(q, 2), [cut(x, axis) for x, axis in rows], jnp.arange(blocks, dtype=jnp.int32)
+    out, lse = jax.lax.map(lambda part: one(*part), parts)
+    join = lambda x: jnp.moveaxis(x, 0, 2).reshape(*x.shape[1:3], blocks * BLOCK, *x.shape[4:])[:, :, :seq]
+    return join(out), join(lse)
+
+
+def _rows(extras: Extras, seq: int):
+    """The arrays of `extras` that have one row per query, each with its axis, and the way back to the extras of a block."""
+    arrays = extras.mask.arrays() if extras.mask is not None else ()
+    axes = extras.mask.axes if extras.mask is not None else ()
+    has_rows = [not isinstance(x, int) and "q" in names and x.shape[names.index("q")] == seq for x, names in zip(arrays, axes)]
+    rows = [(x, names.index("q")) for x, names, has in zip(arrays, axes, has_rows) if has]
+    bias_rows = extras.bias is not None and not isinstance(extras.bias, ALiBi) and extras.bias.shape[2] == seq
+    if bias_rows:
+        rows.append((extras.bias, 2))
+
+    def rebuild(blocks):
+        blocks = list(blocks)
+        bias = blocks.pop() if bias_rows else extras.bias
+        blocks = iter(blocks)
+        mask = extras.mask and extras.mask.replace(tuple(next(blocks) if has else x for x, has in zip(arrays, has_rows)))
+        return Extras(bias, mask, extras.seeds)
+
+    return rows, rebuild
