@@ -35,7 +35,7 @@ class Checkpoints:
         self._ocp = ocp
         self.folder = folder
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, todelete_subdir="deleted")
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=ocp.StandardCheckpointHandler())
 
     def save(self, step: int, state: PyTree) -> None:
         """Starts to write the state; returns as soon as its arrays are copied."""

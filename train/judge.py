@@ -75,7 +75,7 @@ def judge_of(dataset: Dataset, say=print) -> Judge:
         "classes": dataset.num_classes,
         "width": 32 if size <= 16 else 16,
         "levels": max(1, min(4, (size // 7).bit_length())) if size > 8 else 1,
-        "steps": max(400, min(1500, 4 * len(dataset.train_images) // _BATCH)),
+        "steps": max(300, min(1500, len(dataset.train_images) // 100)),
     }
     name = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_folder().parent / "judges" / f"{dataset.name.replace(os.sep, '_')}-{name}.safetensors"

@@ -74,7 +74,7 @@ def _bar(steps: int, start: int):
     return bar
 
 
-def _number(value: float) -> float | str:
+def _number(value: float | int) -> float | int | str:
     # JSON has no NaN or infinity; a line that a strict reader refuses would lose the very step that matters.
     return value if isinstance(value, int) or math.isfinite(value) else str(value)
 

@@ -73,16 +73,16 @@ def _preset(name: str, dim: int, depth: int, decode: DecodeConfig, **changes: An
         "tokenizer": f"runs/vqgan-{name}",
         "batch_size": 64,
         "data": DataConfig(name=name),
-        "optim": OptimConfig(learning_rate=2e-3, warmup=100),
+        "optim": OptimConfig(learning_rate=3e-3, warmup=50),
         "model": MaskGITConfig(dim=dim, depth=depth, heads=dim // 32, hidden_dim=4 * dim, dropout=0.0, placement="pre"),
     }
     return Config(preset=name, decode=decode, **values | changes)
 
 
 PRESETS = {
-    "digits": _preset("digits", 128, 4, DecodeConfig(steps=16), steps=800, tokenizer="pixels"),
-    "mnist": _preset("mnist", 192, 6, DecodeConfig(steps=8), steps=3000),
-    "fashion_mnist": _preset("fashion_mnist", 192, 6, DecodeConfig(steps=8), steps=4000),
+    "digits": _preset("digits", 96, 4, DecodeConfig(guidance=2.0, choice_temperature=2.0), steps=400, tokenizer="pixels"),
+    "mnist": _preset("mnist", 128, 4, DecodeConfig(guidance=2.0, choice_temperature=2.0), steps=1200),
+    "fashion_mnist": _preset("fashion_mnist", 128, 4, DecodeConfig(guidance=2.0, choice_temperature=2.0), steps=2000),
     "cifar10": _preset("cifar10", 384, 8, DecodeConfig(steps=12, guidance=2.0), steps=50_000, flip=True),
     "eurosat64": _preset("eurosat64", 384, 8, DecodeConfig(steps=12, guidance=2.0), steps=20_000, flip=True),
     # The paper's model and the original code's optimisation: AdamW 1e-4 (0.9, 0.96), decay 0.045, warm-up 5,000, average 0.999.

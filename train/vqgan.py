@@ -37,7 +37,7 @@ class Config(TrainConfig):
     """Weight of the discriminator's judgement; 0 trains without one."""
     r1: float = 10.0
     """Weight γ of the penalty γ/2 |gradient|² of the discriminator on real images."""
-    restart_every: int = 100
+    restart_every: int = 50
     """Steps between restarts of codes that no latent of a batch chooses; 0: none. They end with four fifths of the run."""
     model: VQGANConfig = dataclasses.field(default_factory=VQGANConfig)
     """The tokenizer."""
@@ -53,15 +53,15 @@ def _preset(name: str, steps: int, model: VQGANConfig, **changes: Any) -> Config
         "batch_size": 64,
         "entropy": 0.01,
         "data": DataConfig(name=name),
-        "optim": OptimConfig(learning_rate=2e-3, warmup=100, beta2=0.99, weight_decay=0.0),
+        "optim": OptimConfig(learning_rate=3e-3, warmup=50, beta2=0.99, weight_decay=0.0),
     }
     return Config(preset=name, steps=steps, model=model, **values | changes)
 
 
 PRESETS = {
     "digits": _preset("digits", 500, VQGANConfig(width=32, multipliers=(1, 2), blocks=1, latent_dim=8, codes=64)),
-    "mnist": _preset("mnist", 1500, VQGANConfig(width=16, multipliers=(1, 2, 4), blocks=1, latent_dim=16, codes=128)),
-    "fashion_mnist": _preset("fashion_mnist", 2000, VQGANConfig(width=16, multipliers=(1, 2, 4), blocks=1, latent_dim=16, codes=256)),
+    "mnist": _preset("mnist", 400, VQGANConfig(width=16, multipliers=(1, 2, 4), blocks=1, latent_dim=16, codes=128)),
+    "fashion_mnist": _preset("fashion_mnist", 800, VQGANConfig(width=16, multipliers=(1, 2, 4), blocks=1, latent_dim=16, codes=256)),
     "cifar10": _preset("cifar10", 30_000, VQGANConfig(width=64, multipliers=(1, 2, 2), latent_dim=64, codes=1024), flip=True),
     "eurosat64": _preset("eurosat64", 20_000, VQGANConfig(width=64, multipliers=(1, 2, 2), latent_dim=64, codes=1024), flip=True),
     # Adam 1e-4 (0, 0.99), R1 10, batch 256, 1 M steps, average 0.999: the original code's.

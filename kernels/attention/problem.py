@@ -5,8 +5,6 @@ from typing import Any
 
 import jax
 
-from ..masks import Mask
-from .bias import ALiBi
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +24,10 @@ class Extras:
     None. `seeds`: (batch, 2) int32, or None without dropout.
     """
 
-    bias: jax.Array | ALiBi | None = None
-    mask: Mask | None = None
-    seeds: jax.Array | None = None
+    # Not annotated with their types: jax puts placeholders into a pytree's fields, which a checker of types refuses.
+    bias: Any = None
+    mask: Any = None
+    seeds: Any = None
 
 
 jax.tree_util.register_dataclass(Extras, data_fields=("bias", "mask", "seeds"), meta_fields=())

@@ -1,0 +1,89 @@
+"""The project's chores: `nox -s tests`, `nox -l` for the others."""
+
+import os
+
+import nox
+
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.error_on_missing_interpreters = False
+
+# Oldest and newest: Python 3.11 stops at jax 0.10.2.
+LOWEST, NEWEST = "3.11", "3.13"
+
+
+def install(session: nox.Session, *groups: str, extras: str = "train") -> None:
+    """The checkout in place, with an extra and some dependency groups of pyproject.toml."""
+    packages = [package for group in groups for package in nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), group)]
+    session.install("-e", f".[{extras}]", *packages)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The test suite on this Python and the newest jax it can have."""
+    install(session, "test")
+    session.run("pytest", "-n", "2", *session.posargs, env={"JAX_PLATFORMS": "cpu"})
+
+
+@nox.session(python=[LOWEST, NEWEST])
+def ends(session: nox.Session) -> None:
+    """The test suite on the lowest and on the newest Python and jax."""
+    install(session, "test")
+    if session.python == LOWEST:
+        session.install("jax==0.10.2")
+    session.run("pytest", "-n", "2", *session.posargs, env={"JAX_PLATFORMS": "cpu"})
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and formatting."""
+    install(session, "lint")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Static types."""
+    install(session, "lint", "test")
+    session.run("pyright", "--pythonpath", f"{session.bin}/python")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks, or those named: `nox -s bench -- attention norm`. Results go to bench/results/."""
+    install(session, "bench")
+    if os.environ.get("EQXGEN_BENCH_TORCH"):  # a rival in the same process; left out elsewhere, as its default build is several GB
+        session.install("torch==2.13.0")
+    names = session.posargs or ["attention", "norm", "compile"]
+    for name in names:
+        session.run("python", "-m", f"bench.bench_{name}", env={"JAX_PLATFORMS": "cpu"})
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Builds the wheel, and uses it beside Hugging Face's package `kernels`, which it must not touch."""
+    out = session.create_tmp()
+    session.install("build")
+    session.run("python", "-m", "build", "--wheel", "--outdir", out, silent=True)
+    (name,) = [name for name in os.listdir(out) if name.endswith(".whl")]
+    session.install(os.path.join(out, name), "kernels")
+    with session.chdir(out):
+        code = (
+            "import jax.numpy as jnp, kernels; from eqxgen.ops import dot_product_attention as a; x = jnp.ones((3, 2, 4));"
+            "assert 'eqxgen' not in (kernels.__version__ if hasattr(kernels, '__version__') else '');"
+            "assert a(x, x, x).shape == (3, 2, 4); print('the wheel works beside kernels', kernels.__file__)"
+        )
+        session.run("python", "-c", code, env={"JAX_PLATFORMS": "cpu"})
+    os.remove(os.path.join(out, name))
+
+
+@nox.session
+def tpu(session: nox.Session) -> None:
+    """Compiles the imagenet256 train step and the kernels for TPU topologies, without a TPU."""
+    install(session, extras="train,tpu")
+    env = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+    step = ("python", "-m", "train.maskgit", "--preset", "imagenet256", "--dry-run", "--compile-for", "v5e:2x4")
+    session.run(*step, env=env)
+    for name in ("attention", "norm"):
+        session.run("python", "-m", f"bench.tpu_{name}", *session.posargs, env=env)
