@@ -4,13 +4,14 @@ The platform is that of the program being lowered and not of the process, so a p
 one takes the TPU's kernel.
 """
 
-import functools
+import dataclasses
 import os
 
 import jax
 
 from .. import _dispatch
-from . import cudnn, mosaic_tpu, plain, reference, xla
+from . import cudnn, mosaic_tpu, partition, reference, xla
+from .bias import ALiBi
 from .problem import Extras, Setting
 
 OP = "dot_product_attention"
@@ -51,30 +52,67 @@ def check(implementation: str | None, q, k, v, extras: Extras, setting: Setting)
         _dispatch.choose(OP, implementation, _candidates(None, q, k, v, extras, setting))
 
 
+def _roles(tree) -> list[str]:
+    """The axes of q, k, v and of each leaf of the extras."""
+    extras = jax.tree.unflatten(tree, list(range(tree.num_leaves)))
+    roles = {}
+    if isinstance(extras.bias, ALiBi):
+        roles |= {extras.bias.slopes: "bh", extras.bias.offset: "b"}
+    elif extras.bias is not None:
+        roles[extras.bias] = "bhqk"
+    if extras.mask is not None:
+        # A Python integer in a mask is part of the program; a leaf's number comes wrapped so that the two stay apart.
+        wrapped = jax.tree.unflatten(tree, [_Number(i) for i in range(tree.num_leaves)])
+        roles |= {x.number: axes for x, axes in zip(wrapped.mask.arrays(), wrapped.mask.axes) if isinstance(x, _Number)}
+    if extras.seeds is not None:
+        roles[extras.seeds] = "bhx"
+    return ["bhqx", "bgkx", "bgkx", *(roles[i] for i in range(tree.num_leaves))]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Number:
+    number: int
+
+
 def forward(platform: str, *operands, tree, setting: Setting, implementation: str | None):
     """(out, lse) by the implementation asked for, or by the platform's best."""
-    q, k, v, *leaves = operands
-    extras = jax.tree.unflatten(tree, leaves)
-    name = _dispatch.choose(OP, implementation, _candidates(platform, q, k, v, extras, setting))
-    if name == "mosaic_tpu":
-        return mosaic_tpu.forward(q, k, v, extras, setting, interpret=platform != "tpu")
-    return {"xla": xla, "cudnn": cudnn, "reference": reference}[name].attend(q, k, v, extras, setting)
+    heads, kv_heads = operands[0].shape[1], operands[1].shape[1]
+
+    def local(*operands):
+        q, k, v, *leaves = operands
+        extras = jax.tree.unflatten(tree, leaves)
+        name = _dispatch.choose(OP, implementation, _candidates(platform, q, k, v, extras, setting))
+        if name == "mosaic_tpu":
+            return mosaic_tpu.forward(q, k, v, extras, setting, interpret=platform != "tpu")
+        return {"xla": xla, "cudnn": cudnn, "reference": reference}[name].attend(q, k, v, extras, setting)
+
+    return partition.split(local, operands, _roles(tree), ["bhqx", "bhq"], heads=heads, kv_heads=kv_heads)
 
 
 def backward(platform: str, *operands, tree, setting: Setting, implementation: str | None, with_bias: bool):
     """Cotangents of q, k, v and perhaps of the bias."""
     cut = 3 + tree.num_leaves
-    (q, k, v), leaves, (out, lse, dout, dlse) = operands[:3], operands[3:cut], operands[cut:]
-    extras = jax.tree.unflatten(tree, leaves)
-    name = _dispatch.choose(OP, implementation, _candidates(platform, q, k, v, extras, setting))
-    if name == "mosaic_tpu":
-        interpret = platform != "tpu"
-        return mosaic_tpu.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias, interpret=interpret)
-    if name == "xla":
-        return xla.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
-    attend = {"cudnn": cudnn.attend, "reference": reference.attend}[name]
+    heads, kv_heads = operands[0].shape[1], operands[1].shape[1]
 
-    def function(q, k, v, *bias):
-        return attend(q, k, v, jax.tree.unflatten(tree, [*bias, *leaves[len(bias) :]]), setting)
+    def local(*operands):
+        (q, k, v), leaves, (out, lse, dout, dlse) = operands[:3], operands[3:cut], operands[cut:]
+        extras = jax.tree.unflatten(tree, leaves)
+        name = _dispatch.choose(OP, implementation, _candidates(platform, q, k, v, extras, setting))
+        if name == "mosaic_tpu":
+            interpret = platform != "tpu"
+            return mosaic_tpu.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias, interpret=interpret)
+        if name == "xla":
+            return xla.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
+        attend = {"cudnn": cudnn.attend, "reference": reference.attend}[name]
 
-    return jax.vjp(function, q, k, v, *leaves[: int(with_bias)])[1]((dout, dlse))
+        def function(q, k, v, *bias):
+            return attend(q, k, v, jax.tree.unflatten(tree, [*bias, *leaves[len(bias) :]]), setting)
+
+        return jax.vjp(function, q, k, v, *leaves[: int(with_bias)])[1]((dout, dlse))
+
+    roles = _roles(tree)
+    if with_bias and 1 in operands[3].shape[:2]:
+        # A shared bias sums its gradient over what would be split.
+        return local(*operands)
+    out_roles = roles[:4] if with_bias else roles[:3]
+    return partition.split(local, operands, [*roles, "bhqx", "bhq", "bhqx", "bhq"], out_roles, heads=heads, kv_heads=kv_heads)

@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from .. import _compat
 from . import backends, plain
 from .problem import Extras, Setting, accumulator
 
@@ -52,6 +53,7 @@ def _primitive(name: str, compute) -> Primitive:
             return compiled(tuple(params.items()))(*operands)
 
     primitive.def_impl(run)
+    _compat.needs_devices(primitive)
     for platform in ("cpu", "tpu", "cuda", "rocm"):
         rule = mlir.lower_fun(functools.partial(compute, platform), multiple_results=True)
         mlir.register_lowering(primitive, rule, platform=platform)
@@ -80,7 +82,7 @@ def _attend_avals(q, k, v, *leaves, **params):
 
 
 def _attend_jvp(primals, tangents, *, tree, setting, implementation):
-    params = dict(tree=tree, setting=setting, implementation=implementation)
+    params = {"tree": tree, "setting": setting, "implementation": implementation}
     out, lse = attend_p.bind(*primals, **params)
     out, lse = checkpoint_name(out, OUTPUT_NAME), checkpoint_name(lse, LOGSUMEXP_NAME)
     count = 4 if _has_bias(tree) and type(tangents[3]) is not ad.Zero else 3

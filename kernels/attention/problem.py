@@ -5,9 +5,6 @@ from typing import Any
 
 import jax
 
-from ..masks import Mask
-from .bias import ALiBi
-
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
@@ -22,13 +19,14 @@ class Setting:
 class Extras:
     """What enters the logits beside query and key, and the seeds of dropout.
 
-    `bias`: (b, h, q, k), each axis full or 1, or an `ALiBi` with slopes (b, h) and offset (b,), or None. `mask`: bound, so that its arrays have the axes its class names, or
-    None. `seeds`: (batch, 2) int32, or None without dropout.
+    `bias`: (b, h, q, k), each axis full or 1, or an `ALiBi` with slopes (b, h) and offset (b,), or None. `mask`: a `Mask` bound to the
+    problem, so that its arrays have the axes its class names, or None. `seeds`: (b, heads, 2) int32, or None without dropout. `b` is the batch
+    or 1.
     """
 
-    bias: jax.Array | ALiBi | None = None
-    mask: Mask | None = None
-    seeds: jax.Array | None = None
+    bias: Any = None
+    mask: Any = None
+    seeds: Any = None
 
 
 jax.tree_util.register_dataclass(Extras, data_fields=("bias", "mask", "seeds"), meta_fields=())
@@ -39,7 +37,7 @@ def accumulator(dtype) -> Any:
     return jax.numpy.promote_types(dtype, jax.numpy.float32)
 
 
-def unsqueeze(x, axes: str, order: str = "bhqk"):
+def unsqueeze(x, axes: str, order: str = "bhqk") -> Any:
     """An array with `axes` (some of `order`) as one that broadcasts against all of `order`. A plain integer stays as it is."""
     if isinstance(x, int):
         return x
