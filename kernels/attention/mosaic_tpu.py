@@ -192,7 +192,7 @@ class _Reader:
         i, j = self.positions(tile)
         scalars, tiles = iter(self.scalars), iter(self.tiles)
         kinds = list(self.extra.kinds)
-        bias_kind = kinds.pop() if self.extras.bias is not None else None
+        bias_kind = kinds.pop() if len(kinds) > (0 if self.extra.mask is None else len(self.extra.mask.axes)) else None
         views = []
         arrays = self.extra.mask.arrays() if self.extra.mask is not None else ()
         for kind, x in zip(kinds, arrays):
@@ -206,9 +206,10 @@ class _Reader:
         if self.setting.soft_cap is not None:
             s = self.setting.soft_cap * jnp.tanh(s / self.setting.soft_cap)
         capped = s
+        bias: Any = self.extras.bias
         if bias_kind == "alibi":
-            slope = self.slopes[0][_first(self.extras.bias.slopes, tile.b), tile.h]
-            offset = next(scalars)[_first(self.extras.bias.offset, tile.b)]
+            slope = self.slopes[0][_first(bias.slopes, tile.b), tile.h]
+            offset = next(scalars)[_first(bias.offset, tile.b)]
             s = s - slope * jnp.abs(i + offset - j).astype(jnp.float32)
         elif bias_kind is not None:
             s = s + self._load(next(tiles), bias_kind)

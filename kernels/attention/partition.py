@@ -1,8 +1,9 @@
 """How a program on several devices splits attention: over examples and key heads, without moving a key.
 
-XLA cannot see through a loop or a kernel that one example's heads are independent, and would gather. Inside `jax.shard_map` the arrays
-are one device's already and nothing is done.
+XLA cannot see through a loop or a kernel that one example's heads are independent, and would gather.
 """
+
+from typing import Any
 
 import jax
 from jax.experimental.custom_partitioning import custom_partitioning
@@ -11,8 +12,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 def split(function, operands, roles: list[str], out_roles: list[str], *, kv_heads: int, heads: int):
     """`function(*operands)`, partitioned along the axes `b`, `h` (heads) and `g` (key heads) that the roles name, one letter per axis."""
-    if jax.typeof(operands[0]).manual_axis_type.varying:
-        return function(*operands)
 
     def specs(mesh, arg_shapes, roles, shapes):
         first = arg_shapes[0].sharding
@@ -41,7 +40,7 @@ def split(function, operands, roles: list[str], out_roles: list[str], *, kv_head
         return tuple(specs(mesh, arg_shapes, out_roles, result_shapes))
 
     rule, alone = _rule(operands, roles, out_roles, function, heads // kv_heads, kv_heads)
-    sizes = {"r": heads // kv_heads} if heads != kv_heads and kv_heads > 1 else {}
+    sizes: Any = {"r": heads // kv_heads} if heads != kv_heads and kv_heads > 1 else {}
     # The cast to a nested program keeps constants out of the outer one, where `custom_partitioning` takes none.
     wrapped = custom_partitioning(jax.jit(function))
     wrapped.def_partition(

@@ -19,9 +19,9 @@ class Setting:
 class Extras:
     """What enters the logits beside query and key, and the seeds of dropout.
 
-    `bias`: (b, h, q, k), each axis full or 1, or an `ALiBi` with slopes (b, h) and offset (b,), or None. `mask`: a `Mask` bound to the
-    problem, so that its arrays have the axes its class names, or None. `seeds`: (b, heads, 2) int32, or None without dropout. `b` is the batch
-    or 1.
+    `b` below is the batch or 1. `bias`: (b, h, q, k), each axis full or 1, or an `ALiBi` with slopes (b, h) and offset (b,), or None.
+    `mask`: a `Mask` bound to the problem, so that its arrays have the axes its class names, or None. `seeds`: (b, heads, 2) int32, or None
+    without dropout.
     """
 
     bias: Any = None
