@@ -16,17 +16,17 @@ def _mix(x):
     return x ^ jax.lax.shift_right_logical(x, jnp.int32(15))
 
 
-def seeds(key, batch: int):
-    """Two int32 numbers for each of `batch` examples, `(batch, 2)`, from a key of `jax.random`."""
-    return jax.lax.bitcast_convert_type(jax.random.bits(key, (batch, 2), jnp.uint32), jnp.int32)
+def seeds(key, batch: int, heads: int):
+    """Two int32 numbers for each example and head, `(batch, heads, 2)`, from a key of `jax.random`."""
+    return jax.lax.bitcast_convert_type(jax.random.bits(key, (batch, heads, 2), jnp.uint32), jnp.int32)
 
 
-def keep(seed0, seed1, head, i, j, rate: float):
-    """True with probability `1 - rate`, a function of the seeds, the head, the query `i` and the key `j`, all int32 arrays.
+def keep(seed0, seed1, i, j, rate: float):
+    """True with probability `1 - rate`, a function of an example's and head's seeds, the query `i` and the key `j`, all int32 arrays.
 
     The rate is rounded to a multiple of 2^-24.
     """
-    row = i * jnp.int32(-1640531527) + head
+    row = i * jnp.int32(-1640531527)
     low, high = _mix(row ^ seed0), _mix(row + seed1)
     bits = _mix(_mix(j + low) ^ high)
     return jax.lax.shift_right_logical(bits, jnp.int32(8)) >= jnp.int32(round(rate * 2**24))

@@ -4,24 +4,36 @@ The platform is that of the program being lowered and not of the process, so a p
 one takes the TPU's kernel.
 """
 
-import functools
+import dataclasses
 import os
 
 import jax
 
 from .. import _dispatch
-from . import cudnn, mosaic_tpu, plain, reference, xla
+from . import cudnn, mosaic_tpu, partition, reference, xla
+from .bias import ALiBi
 from .problem import Extras, Setting
 
 OP = "dot_product_attention"
 
 
-def _candidates(platform: str | None, q, k, v, extras: Extras, setting: Setting):
-    """Every implementation with the reason why it cannot run, best first. A platform of None is not known yet."""
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What a program is lowered for: a platform, and whether XLA will `split` it over devices by itself."""
+
+    platform: str
+    split: bool
+
+
+def _candidates(target: Target | None, q, k, v, extras: Extras, setting: Setting):
+    """Every implementation with the reason why it cannot run, best first. A target of None is not known yet."""
+    platform = target and target.platform
 
     def mosaic_tpu_reason():
         if platform not in (None, "tpu") and not _interpret():
             return f"it compiles for TPU only, and this program is compiled for {platform}"
+        if target and target.split:
+            return "XLA cannot split a Mosaic kernel over devices: call it inside jax.shard_map"
         return mosaic_tpu.supports(q, k, v, extras, setting)
 
     def cudnn_reason():
@@ -51,30 +63,74 @@ def check(implementation: str | None, q, k, v, extras: Extras, setting: Setting)
         _dispatch.choose(OP, implementation, _candidates(None, q, k, v, extras, setting))
 
 
-def forward(platform: str, *operands, tree, setting: Setting, implementation: str | None):
+def _roles(tree) -> list[str]:
+    """The axes of q, k, v and of each leaf of the extras."""
+    extras = jax.tree.unflatten(tree, list(range(tree.num_leaves)))
+    roles = {}
+    if isinstance(extras.bias, ALiBi):
+        roles |= {extras.bias.slopes: "bh", extras.bias.offset: "b"}
+    elif extras.bias is not None:
+        roles[extras.bias] = "bhqk"
+    if extras.mask is not None:
+        # A Python integer in a mask is part of the program; a leaf's number comes wrapped so that the two stay apart.
+        wrapped = jax.tree.unflatten(tree, [_Number(i) for i in range(tree.num_leaves)])
+        roles |= {x.number: axes for x, axes in zip(wrapped.mask.arrays(), wrapped.mask.axes) if isinstance(x, _Number)}
+    if extras.seeds is not None:
+        roles[extras.seeds] = "bhx"
+    return ["bhqx", "bgkx", "bgkx", *(roles[i] for i in range(tree.num_leaves))]
+
+
+def _can_split(target: Target) -> bool:
+    # libtpu does not call back into Python to partition.
+    return target.split and target.platform != "tpu"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Number:
+    number: int
+
+
+def forward(target: Target, *operands, tree, setting: Setting, implementation: str | None):
     """(out, lse) by the implementation asked for, or by the platform's best."""
-    q, k, v, *leaves = operands
-    extras = jax.tree.unflatten(tree, leaves)
-    name = _dispatch.choose(OP, implementation, _candidates(platform, q, k, v, extras, setting))
-    if name == "mosaic_tpu":
-        return mosaic_tpu.forward(q, k, v, extras, setting, interpret=platform != "tpu")
-    return {"xla": xla, "cudnn": cudnn, "reference": reference}[name].attend(q, k, v, extras, setting)
+    heads, kv_heads = operands[0].shape[1], operands[1].shape[1]
+
+    def local(*operands):
+        q, k, v, *leaves = operands
+        extras = jax.tree.unflatten(tree, leaves)
+        name = _dispatch.choose(OP, implementation, _candidates(target, q, k, v, extras, setting))
+        if name == "mosaic_tpu":
+            return mosaic_tpu.forward(q, k, v, extras, setting, interpret=target.platform != "tpu")
+        return {"xla": xla, "cudnn": cudnn, "reference": reference}[name].attend(q, k, v, extras, setting)
+
+    if not _can_split(target):
+        return local(*operands)
+    return partition.split(local, operands, _roles(tree), ["bhqx", "bhq"], heads=heads, kv_heads=kv_heads)
 
 
-def backward(platform: str, *operands, tree, setting: Setting, implementation: str | None, with_bias: bool):
+def backward(target: Target, *operands, tree, setting: Setting, implementation: str | None, with_bias: bool):
     """Cotangents of q, k, v and perhaps of the bias."""
     cut = 3 + tree.num_leaves
-    (q, k, v), leaves, (out, lse, dout, dlse) = operands[:3], operands[3:cut], operands[cut:]
-    extras = jax.tree.unflatten(tree, leaves)
-    name = _dispatch.choose(OP, implementation, _candidates(platform, q, k, v, extras, setting))
-    if name == "mosaic_tpu":
-        interpret = platform != "tpu"
-        return mosaic_tpu.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias, interpret=interpret)
-    if name == "xla":
-        return xla.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
-    attend = {"cudnn": cudnn.attend, "reference": reference.attend}[name]
+    heads, kv_heads = operands[0].shape[1], operands[1].shape[1]
 
-    def function(q, k, v, *bias):
-        return attend(q, k, v, jax.tree.unflatten(tree, [*bias, *leaves[len(bias) :]]), setting)
+    def local(*operands):
+        (q, k, v), leaves, (out, lse, dout, dlse) = operands[:3], operands[3:cut], operands[cut:]
+        extras = jax.tree.unflatten(tree, leaves)
+        name = _dispatch.choose(OP, implementation, _candidates(target, q, k, v, extras, setting))
+        if name == "mosaic_tpu":
+            interpret = target.platform != "tpu"
+            return mosaic_tpu.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias, interpret=interpret)
+        if name == "xla":
+            return xla.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
+        attend = {"cudnn": cudnn.attend, "reference": reference.attend}[name]
 
-    return jax.vjp(function, q, k, v, *leaves[: int(with_bias)])[1]((dout, dlse))
+        def function(q, k, v, *bias):
+            return attend(q, k, v, jax.tree.unflatten(tree, [*bias, *leaves[len(bias) :]]), setting)
+
+        return jax.vjp(function, q, k, v, *leaves[: int(with_bias)])[1]((dout, dlse))
+
+    roles = _roles(tree)
+    # A shared bias sums its gradient over what would be split.
+    if not _can_split(target) or (with_bias and 1 in operands[3].shape[:2]):
+        return local(*operands)
+    out_roles = roles[:4] if with_bias else roles[:3]
+    return partition.split(local, operands, [*roles, "bhqx", "bhq", "bhqx", "bhq"], out_roles, heads=heads, kv_heads=kv_heads)

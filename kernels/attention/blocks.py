@@ -1,12 +1,14 @@
 """Which blocks of keys a block of queries has to visit."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
 from ..masks import Mask
 
 
-def spread(mask: Mask | None, q_seq: int, kv_seq: int, q_block: int, kv_block: int):
+def spread(mask: Mask | None, q_seq: int, kv_seq: int, q_block: int, kv_block: int) -> tuple[Any, Any]:
     """`(some, every)`, boolean (b, h, q_blocks, kv_blocks): is a pair of the block allowed, are all?
 
     Both are NumPy arrays where the mask holds no arrays, so that a backend can size its loops. `every` is False where a block reaches
@@ -22,7 +24,7 @@ def spread(mask: Mask | None, q_seq: int, kv_seq: int, q_block: int, kv_block: i
         return np.ones(shape, bool), np.broadcast_to(inside, shape)
     spans = [_span(x, axes, {"q": (q_seq, q_block), "k": (kv_seq, kv_block)}) for axes, x in zip(mask.axes, mask.arrays())]
     some, every = mask.touch(i0, i1, j0, j1, *spans)
-    lib = np if isinstance(some, np.ndarray) else jnp
+    lib: Any = np if isinstance(some, np.ndarray) else jnp
     full = np.broadcast_shapes(shape, np.shape(some), np.shape(every))
     return lib.broadcast_to(some, full), lib.broadcast_to(every & inside, full)
 
@@ -51,7 +53,7 @@ def visits(some, every):
     `entries` is int32 (b, h, rows, steps), twice the column plus 1 where a block needs the mask; past a row's count the last one repeats,
     so that a pipeline fetches nothing new. `steps` is the largest count where that is known while tracing.
     """
-    lib = np if isinstance(some, np.ndarray) else jnp
+    lib: Any = np if isinstance(some, np.ndarray) else jnp
     columns = some.shape[-1]
     counts = some.sum(-1).astype(np.int32)
     order = lib.argsort(~some, axis=-1, stable=True).astype(np.int32)

@@ -17,7 +17,7 @@ def supports(q, k, v, extras: Extras, setting: Setting) -> str | None:
         return "it draws other dropout bits than this op's"
     if extras.bias is not None:
         return "it has no gradient for a bias that broadcasts"
-    if not (extras.mask is None or isinstance(extras.mask, masks.Causal) and extras.mask.offset == 0):
+    if not (extras.mask is None or (isinstance(extras.mask, masks.Causal) and extras.mask.offset == 0)):
         return "its masked rows, and what is not finite under a mask, differ from this op's, except with no mask or `is_causal=True`"
     if q.shape[-1] != v.shape[-1]:
         return f"its values must have the head_dim of its keys: got {v.shape[-1]} and {q.shape[-1]}"

@@ -80,7 +80,7 @@ def _shape(q, k, v, most: int) -> _Shape:
 
     def block(seq: int) -> int:
         count = -(-seq // most)
-        return -(-(-(-seq // count)) // LANES) * LANES
+        return -(-seq // (count * LANES)) * LANES
 
     return _Shape(q.shape[0], q.shape[1], k.shape[1], q.shape[2], k.shape[2], block(q.shape[2]), block(k.shape[2]))
 
@@ -175,7 +175,8 @@ class _Reader:
     """Reads a kernel's extra operands for one tile and applies them to its logits."""
 
     def __init__(self, extra: _Extra, extras: Extras, setting: Setting, shape: _Shape, flip: bool, scalars, tiles, slopes):
-        self.extra, self.extras, self.setting, self.shape, self.flip = extra, extras, setting, shape, flip
+        self.extra, self.setting, self.shape, self.flip = extra, setting, shape, flip
+        self.extras: Any = extras
         self.scalars, self.tiles, self.slopes = list(scalars), list(tiles), list(slopes)
 
     def positions(self, tile: _Tile):
@@ -191,7 +192,7 @@ class _Reader:
         i, j = self.positions(tile)
         scalars, tiles = iter(self.scalars), iter(self.tiles)
         kinds = list(self.extra.kinds)
-        bias_kind = kinds.pop() if self.extras.bias is not None else None
+        bias_kind = kinds.pop() if len(kinds) > (0 if self.extra.mask is None else len(self.extra.mask.axes)) else None
         views = []
         arrays = self.extra.mask.arrays() if self.extra.mask is not None else ()
         for kind, x in zip(kinds, arrays):
@@ -205,9 +206,10 @@ class _Reader:
         if self.setting.soft_cap is not None:
             s = self.setting.soft_cap * jnp.tanh(s / self.setting.soft_cap)
         capped = s
+        bias: Any = self.extras.bias
         if bias_kind == "alibi":
-            slope = self.slopes[0][_first(self.extras.bias.slopes, tile.b), tile.h]
-            offset = next(scalars)[_first(self.extras.bias.offset, tile.b)]
+            slope = self.slopes[0][_first(bias.slopes, tile.b), tile.h]
+            offset = next(scalars)[_first(bias.offset, tile.b)]
             s = s - slope * jnp.abs(i + offset - j).astype(jnp.float32)
         elif bias_kind is not None:
             s = s + self._load(next(tiles), bias_kind)
@@ -231,8 +233,8 @@ class _Reader:
             return None
         i, j = self.positions(tile)
         seeds = self.scalars[-1]
-        at = 2 * _first(self.extras.seeds, tile.b)
-        return _random.keep(seeds[at], seeds[at + 1], tile.h, i, j, self.setting.dropout_rate)
+        at = 2 * (_first(self.extras.seeds, tile.b) * self.shape.heads + tile.h)
+        return _random.keep(seeds[at], seeds[at + 1], i, j, self.setting.dropout_rate)
 
 
 def _precision(x):
@@ -294,7 +296,7 @@ def _table(some, every, shape: _Shape):
     if math.prod(entries.shape) > MOST_ENTRIES and entries.shape[0] * entries.shape[1] > 1:
         entries, counts = blocks.visits(some.any((0, 1), keepdims=True), every.all((0, 1), keepdims=True))
     b, h, rows, steps = entries.shape
-    lib = np if isinstance(entries, np.ndarray) else jnp
+    lib: Any = np if isinstance(entries, np.ndarray) else jnp
     table = jnp.asarray(lib.concatenate([counts[..., None], entries], -1))
 
     def row(batch, head, index):
@@ -344,7 +346,7 @@ def forward(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False
             before = top[:, :1]
             now = jnp.maximum(before, jnp.max(s, axis=1, keepdims=True))
             p = jnp.exp(s - now)
-            if masked:
+            if allowed is not None:
                 p = jnp.where(allowed, p, 0.0)
             shrink = jnp.exp(before - now)
             total[...] = jnp.broadcast_to(shrink * total[:, :1] + jnp.sum(p, axis=1, keepdims=True), total.shape)
@@ -358,10 +360,10 @@ def forward(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False
 
         @pl.when(n == steps - 1)
         def _():
-            l = total[:, :1]
-            empty = l == 0.0
-            out_ref[0, 0] = (acc[...] / jnp.where(empty, 1.0, l)).astype(out_ref.dtype)
-            lse = jnp.where(total[...] == 0.0, -jnp.inf, top[...] + jnp.log(jnp.where(total[...] == 0.0, 1.0, total[...])))
+            empty = total[...] == 0.0
+            safe = jnp.where(empty, 1.0, total[...])
+            out_ref[0, 0] = (acc[...] / safe[:, :1]).astype(out_ref.dtype)
+            lse = jnp.where(empty, -jnp.inf, top[...] + jnp.log(safe))
             lse_ref[0, 0] = lse.T[:1]
 
     q, k, v = _pad(q, 2, shape.q_block), _pad(k, 2, shape.kv_block), _pad(v, 2, shape.kv_block)
@@ -407,7 +409,7 @@ def _weights(reader: _Reader, tile: _Tile, masked: bool, q, k, v, dout, lse, del
     setting = reader.setting
     s, capped, allowed = reader.logits(_dot(k, q, (1, 1)) * setting.scale, tile, masked)
     p = jnp.exp(s - lse)
-    if masked:
+    if allowed is not None:
         p = jnp.where(allowed, p, 0.0)
     dp = _dot(v, dout, (1, 1))
     dropped = p
@@ -416,12 +418,12 @@ def _weights(reader: _Reader, tile: _Tile, masked: bool, q, k, v, dout, lse, del
         inverse = 1.0 / (1.0 - setting.dropout_rate)
         dropped, dp = jnp.where(kept, p * inverse, 0.0), jnp.where(kept, dp * inverse, 0.0)
     ds = p * (dp - delta)
-    if masked:
+    if allowed is not None:
         ds = jnp.where(allowed, ds, 0.0)
     inner = ds
     if setting.soft_cap is not None:
         inner = ds * (1.0 - jnp.square(capped / setting.soft_cap))
-        inner = jnp.where(allowed, inner, 0.0) if masked else inner
+        inner = jnp.where(allowed, inner, 0.0) if allowed is not None else inner
     return dropped, inner, ds
 
 
@@ -543,7 +545,7 @@ def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *,
     def bias_gradient():
         alibi = isinstance(extras.bias, ALiBi)
         b, h, t, s = (*extras.bias.slopes.shape, 1, 1) if alibi else extras.bias.shape
-        lib = np if isinstance(some, np.ndarray) else jnp
+        lib: Any = np if isinstance(some, np.ndarray) else jnp
         flags = lib.where(some, lib.where(every, 2, 1), 0).astype(np.int32)
         if math.prod(flags.shape) > MOST_ENTRIES:
             flags = flags.max((0, 1), keepdims=True) - (flags.max((0, 1), keepdims=True) != flags.min((0, 1), keepdims=True)) * (

@@ -3,6 +3,8 @@
 Memory is linear in the sequence lengths in every derivative, because each block is recomputed (`jax.checkpoint`) where it is needed.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -42,7 +44,7 @@ def _rows(extras: Extras, seq: int):
     arrays = extras.mask.arrays() if extras.mask is not None else ()
     axes = extras.mask.axes if extras.mask is not None else ()
     has_rows = [not isinstance(x, int) and "q" in names and x.shape[names.index("q")] == seq for x, names in zip(arrays, axes)]
-    rows = [(x, names.index("q")) for x, names, has in zip(arrays, axes, has_rows) if has]
+    rows: list[Any] = [(x, names.index("q")) for x, names, has in zip(arrays, axes, has_rows) if has]
     bias_rows = extras.bias is not None and not isinstance(extras.bias, ALiBi) and extras.bias.shape[2] == seq
     if bias_rows:
         rows.append((extras.bias, 2))

@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from .. import _compat
 from . import backends, plain
 from .problem import Extras, Setting, accumulator
 
@@ -39,7 +40,7 @@ def _has_bias(tree) -> bool:
 
 
 def _primitive(name: str, compute) -> Primitive:
-    """A primitive that `compute(platform, *operands, **params)` lowers; see `backends`."""
+    """A primitive that `compute(target, *operands, **params)` lowers; see `backends`."""
     primitive = Primitive(name)
     primitive.multiple_results = True
 
@@ -52,10 +53,17 @@ def _primitive(name: str, compute) -> Primitive:
             return compiled(tuple(params.items()))(*operands)
 
     primitive.def_impl(run)
+    _compat.needs_devices(primitive)
     for platform in ("cpu", "tpu", "cuda", "rocm"):
-        rule = mlir.lower_fun(functools.partial(compute, platform), multiple_results=True)
-        mlir.register_lowering(primitive, rule, platform=platform)
+        mlir.register_lowering(primitive, functools.partial(_lower, compute, platform), platform=platform)
     return primitive
+
+
+def _lower(compute, platform: str, context, *operands, **params):
+    # Only a program that XLA partitions by itself says so many devices here; inside `shard_map` the context is another.
+    split = getattr(context.module_context.axis_context, "num_devices", 1) > 1
+    function = functools.partial(compute, backends.Target(platform, split))
+    return mlir.lower_fun(function, multiple_results=True)(context, *operands, **params)
 
 
 def _pair_avals(q, v):
@@ -80,7 +88,7 @@ def _attend_avals(q, k, v, *leaves, **params):
 
 
 def _attend_jvp(primals, tangents, *, tree, setting, implementation):
-    params = dict(tree=tree, setting=setting, implementation=implementation)
+    params = {"tree": tree, "setting": setting, "implementation": implementation}
     out, lse = attend_p.bind(*primals, **params)
     out, lse = checkpoint_name(out, OUTPUT_NAME), checkpoint_name(lse, LOGSUMEXP_NAME)
     count = 4 if _has_bias(tree) and type(tangents[3]) is not ad.Zero else 3
@@ -103,7 +111,7 @@ def _function(leaves, tree, setting, count: int):
     return function
 
 
-def _tangent(platform: str, *operands, tree, setting, implementation):
+def _tangent(target, *operands, tree, setting, implementation):
     primals, leaves, _, moving = _split(operands, tree)
     return jax.jvp(_function(leaves, tree, setting, len(moving)), primals[: len(moving)], moving)[1]
 
@@ -124,7 +132,7 @@ def _tangent_avals(q, k, v, *rest, **params):
 
 def _tangent_jvp(primals, tangents, **params):
     def whole(*operands):
-        return _tangent("any", *operands, **params)
+        return _tangent(None, *operands, **params)
 
     return _through(tangent_p, whole, primals, tangents, params)
 

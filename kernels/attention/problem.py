@@ -6,7 +6,6 @@ from typing import Any
 import jax
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """The numbers that are part of the program."""
@@ -20,11 +19,11 @@ class Setting:
 class Extras:
     """What enters the logits beside query and key, and the seeds of dropout.
 
-    `bias`: (b, h, q, k), each axis full or 1, or an `ALiBi` with slopes (b, h) and offset (b,), or None. `mask`: bound, so that its arrays have the axes its class names, or
-    None. `seeds`: (batch, 2) int32, or None without dropout.
+    `b` below is the batch or 1. `bias`: (b, h, q, k), each axis full or 1, or an `ALiBi` with slopes (b, h) and offset (b,), or None.
+    `mask`: a `Mask` bound to the problem, so that its arrays have the axes its class names, or None. `seeds`: (b, heads, 2) int32, or None
+    without dropout.
     """
 
-    # Not annotated with their types: jax puts placeholders into a pytree's fields, which a checker of types refuses.
     bias: Any = None
     mask: Any = None
     seeds: Any = None
@@ -38,7 +37,7 @@ def accumulator(dtype) -> Any:
     return jax.numpy.promote_types(dtype, jax.numpy.float32)
 
 
-def unsqueeze(x, axes: str, order: str = "bhqk"):
+def unsqueeze(x, axes: str, order: str = "bhqk") -> Any:
     """An array with `axes` (some of `order`) as one that broadcasts against all of `order`. A plain integer stays as it is."""
     if isinstance(x, int):
         return x

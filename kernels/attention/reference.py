@@ -52,9 +52,8 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, first_query=0):
     logsumexp = jnp.where(empty, -jnp.inf, top + jnp.log(total))[..., 0]
     weights = weights / total
     if extras.seeds is not None:
-        seeds = extras.seeds.reshape(-1, 2, 1, 1, 1)
-        head = jnp.arange(heads, dtype=jnp.int32).reshape(1, -1, 1, 1)
-        kept = _random.keep(seeds[:, 0], seeds[:, 1], head, i.reshape(1, 1, -1, 1), j.reshape(1, 1, 1, -1), setting.dropout_rate)
+        seeds = extras.seeds[:, :, None, None, :]
+        kept = _random.keep(seeds[..., 0], seeds[..., 1], i.reshape(1, 1, -1, 1), j.reshape(1, 1, 1, -1), setting.dropout_rate)
         weights = jnp.where(kept, weights / (1.0 - setting.dropout_rate), 0.0)
     weights = weights.reshape(*split[:4], -1).astype(v.dtype)
     out = jnp.einsum("bgnqk,bgkd->bgnqd", weights, v, preferred_element_type=dtype, precision="highest")

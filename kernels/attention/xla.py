@@ -11,7 +11,6 @@ Source: Rabe and Staats 2021 for chunks in plain JAX; Dao 2023 (FlashAttention-2
 """
 
 import dataclasses
-import functools
 import math
 from typing import Any
 
@@ -93,11 +92,11 @@ class _Tiles:
 
         mask, bias = extras.mask, extras.bias
         self.masks = [prepare(x, axes) for axes, x in zip(mask.axes, mask.arrays())] if mask is not None else []
-        self.bias = prepare(bias, "bhqk") if bias is not None and not isinstance(bias, ALiBi) else None
+        self.bias: Any = prepare(bias, "bhqk") if bias is not None and not isinstance(bias, ALiBi) else None
         if isinstance(bias, ALiBi):
             self.slopes, self.offset = unsqueeze(bias.slopes, "bh"), unsqueeze(bias.offset, "b")
 
-    def cut(self, x, at):
+    def cut(self, x, at) -> Any:
         """(heads or 1, queries or 1, keys or 1) of a prepared array for the tile `at` = (example, group, first query, first key)."""
         if isinstance(x, int):
             return x
@@ -145,18 +144,20 @@ class _Tiles:
         if seeds is None:
             return None
         i, j = self.positions(at)
-        head = (at[1] * self.plan.repeat + jnp.arange(self.plan.repeat, dtype=jnp.int32)).reshape(-1, 1, 1)
-        seed = seeds[at[0]] if seeds.shape[0] > 1 else seeds[0]
-        return turn(_random.keep(seed[0], seed[1], head, i, j, self.setting.dropout_rate))
+        start = (at[0] if seeds.shape[0] > 1 else 0, at[1] * self.plan.repeat, 0)
+        seed = jax.lax.dynamic_slice(seeds, start, (1, self.plan.repeat, 2))[0][:, None, None]
+        return turn(_random.keep(seed[..., 0], seed[..., 1], i, j, self.setting.dropout_rate))
 
 
 def _visits(extras: Extras, plan: _Plan, turned: bool):
-    """The columns that each row of blocks visits, filled blocks first: (columns (b, g, rows, steps), filled (b, g, rows), all (b, g, rows)).
+    """The columns that each row of blocks visits, filled blocks first: (columns (b, g, rows, steps), how many filled, how many in all).
 
     A row is a block of queries, or of keys with `turned`.
     """
+    some: Any
+    every: Any
     some, every = blocks.spread(extras.mask, plan.q_seq, plan.kv_seq, plan.q_block, plan.kv_block)
-    lib = np if isinstance(some, np.ndarray) else jnp
+    lib: Any = np if isinstance(some, np.ndarray) else jnp
     if some.shape[1] > 1:
         split = (some.shape[0], plan.kv_heads, plan.repeat, *some.shape[2:])
         some, every = some.reshape(split).any(2), every.reshape(split).all(2)
@@ -238,7 +239,7 @@ def attend(q, k, v, extras: Extras, setting: Setting):
                 s, _, allowed = tiles.logits(s.reshape(shape), at, masked, lambda x: x)
                 now = jnp.maximum(top, s.max(-1))
                 p = jnp.exp(s - now[..., None])
-                if masked:
+                if allowed is not None:
                     p = jnp.where(allowed, p, 0)
                 shrink = jnp.exp(top - now)
                 total = total * shrink + p.sum(-1)
@@ -304,19 +305,19 @@ def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *,
                 s = s if left == 1.0 else s * left
                 s, capped, allowed = tiles.logits(s.reshape(shape), at, masked, turn)
                 p = jnp.exp(s - cut(lse)[None])
-                if masked:
+                if allowed is not None:
                     p = jnp.where(allowed, p, 0)
                 dp = _dot(v_tile, dout_tile, (1, 1)).reshape(shape)
                 dropped, kept = p, tiles.kept(at, turn)
                 if kept is not None:
                     dropped, dp = jnp.where(kept, p * inverse, 0), jnp.where(kept, dp * inverse, 0)
                 ds = p * (dp - cut(delta)[None])
-                ds = jnp.where(allowed, ds, 0) if masked else ds
+                ds = jnp.where(allowed, ds, 0) if allowed is not None else ds
                 if with_bias:
                     dbias = _add_bias(dbias, ds, at, extras, tiles)
                 if setting.soft_cap is not None:
                     ds = ds * (1 - jnp.square(capped / setting.soft_cap))
-                    ds = jnp.where(allowed, ds, 0) if masked else ds
+                    ds = jnp.where(allowed, ds, 0) if allowed is not None else ds
                 flat = lambda x: x.astype(q.dtype).reshape(plan.kv_block, rows)
                 dv = dv + _dot(flat(dropped), dout_tile, (1, 0))
                 dk = dk + _dot(flat(ds), clean(q_tile), (1, 0))
