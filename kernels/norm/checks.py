@@ -63,7 +63,8 @@ def check_modulation(op: str, modulation: Modulation, x: Array) -> None:
     if modulation is None:
         return
     if not isinstance(modulation, tuple) or len(modulation) != 2:
-        raise ValueError(f"{op}: modulation must be a tuple (shift, scale): got {type(modulation).__name__}")
+        describe = f"{type(modulation).__name__}{f' of {len(modulation)}' if isinstance(modulation, tuple) else ''}"
+        raise ValueError(f"{op}: modulation must be a tuple (shift, scale): got {describe}")
     for name, value in zip(("modulation shift", "modulation scale"), modulation):
         _floating(op, name, value)
         if value.shape == x.shape[-1:]:
