@@ -11,7 +11,7 @@ from .checks import check_groups, check_input, check_modulation, check_numbers, 
 from .fold import fold
 from .passes import Route
 from .rules import norm
-from .spec import Modulation, Spec
+from .spec import Spec
 
 Implementation = Literal["reference", "xla", "mosaic_tpu", "triton"]
 Row = Float[Array, "..."]
@@ -173,13 +173,13 @@ def group_norm(
     return _run("group_norm", x, None, scale, bias, modulation, spec, implementation)[0]
 
 
-def _rows(op, x, scale, bias, residual, modulation: Modulation, spec: Spec, implementation):
+def _rows(op, x, scale, bias, residual, modulation, spec: Spec, implementation):
     check_residual(op, residual, x)
     y, h = _run(op, x, residual, scale, bias, modulation, spec, implementation)
     return y if residual is None else (y, h)
 
 
-def _run(op, x, residual, scale, bias, modulation: Modulation, spec: Spec, implementation):
+def _run(op, x, residual, scale, bias, modulation, spec: Spec, implementation):
     check_parameter(op, "scale", scale, x)
     check_parameter(op, "bias", bias, x)
     check_modulation(op, modulation, x)

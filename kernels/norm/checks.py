@@ -1,11 +1,10 @@
 """The laws of the norms' arguments, and the errors that name them."""
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
-
-from .spec import Modulation
 
 
 def check_input(op: str, x: Array, least_rank: int = 1) -> None:
@@ -18,7 +17,7 @@ def check_input(op: str, x: Array, least_rank: int = 1) -> None:
         raise ValueError(f"{op}: the last axis of x must have size 1 or more to have a mean: got x.shape={x.shape}")
 
 
-def check_numbers(op: str, epsilon: float, scale_offset: float = 0.0) -> None:
+def check_numbers(op: str, epsilon: Any, scale_offset: Any = 0.0) -> None:
     """epsilon must be positive and finite, scale_offset finite; both are numbers known when the function is traced."""
     for name, value in (("epsilon", epsilon), ("scale_offset", scale_offset)):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -58,12 +57,13 @@ def check_residual(op: str, residual: Array | None, x: Array) -> None:
         )
 
 
-def check_modulation(op: str, modulation: Modulation, x: Array) -> None:
+def check_modulation(op: str, modulation: Any, x: Array) -> None:
     """shift and scale must be floating point, of shape `(dim,)` or of x's rank with 1 where they are broadcast."""
     if modulation is None:
         return
     if not isinstance(modulation, tuple) or len(modulation) != 2:
-        raise ValueError(f"{op}: modulation must be a tuple (shift, scale): got {type(modulation).__name__}")
+        describe = f"{type(modulation).__name__}{f' of {len(modulation)}' if isinstance(modulation, tuple) else ''}"
+        raise ValueError(f"{op}: modulation must be a tuple (shift, scale): got {describe}")
     for name, value in zip(("modulation shift", "modulation scale"), modulation):
         _floating(op, name, value)
         if value.shape == x.shape[-1:]:

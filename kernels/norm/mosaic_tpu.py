@@ -94,12 +94,12 @@ def _block(rows: int, dim: int) -> int:
 
 def _forward_kernel(*refs, spec, dim):
     half = len(refs) // 2 - 1
-    h = refs[0][...]
+    h = refs[0][...].astype(jnp.float32)
     if half == 2:
-        h = (h.astype(jnp.float32) + refs[1][...].astype(jnp.float32)).astype(h.dtype)
-        refs[-1][...] = h
+        h = h + refs[1][...].astype(jnp.float32)
+        refs[-1][...] = h.astype(refs[-1].dtype)
     factor, term, y = refs[half], refs[half + 1], refs[half + 2]
-    x_hat, _ = _normalise(h.astype(jnp.float32), spec, dim)
+    x_hat, _ = _normalise(h, spec, dim)
     y[...] = (x_hat * factor[...] + term[...]).astype(y.dtype)
 
 

@@ -72,7 +72,7 @@ def average(x: Array, spec: Spec) -> Array:
         share *= size
     # Divided before it is summed, so that a row of numbers near the largest does not overflow.
     channels = jnp.sum(x * (1 / max(share // spec.groups, 1)), tuple(range(batch, x.ndim - 1)))
-    return jnp.sum(channels.reshape(*channels.shape[:-1], spec.groups, -1), -1)
+    return jnp.sum(channels.reshape(*channels.shape[:-1], spec.groups, x.shape[-1] // spec.groups), -1)
 
 
 def spread(stat: Array, like: Array, spec: Spec) -> Array:

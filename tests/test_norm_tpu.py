@@ -1,0 +1,82 @@
+"""The TPU kernels compiled ahead of time for v5e and v6e on a machine without a TPU."""
+
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from kernels import layer_norm, rms_norm
+
+if importlib.util.find_spec("libtpu") is None:
+    pytest.skip("libtpu, which compiles for a TPU without one, is not installed (extra `tpu`)", allow_module_level=True)
+
+
+@pytest.fixture(params=["v5e:2x2", "v6e:2x2"])
+def devices(request, monkeypatch):
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    return np.array(topologies.get_topology_desc(platform="tpu", topology_name=request.param).devices)
+
+
+def on(mesh, *shape, dtype=jnp.bfloat16, spec=None):
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec or P()))
+
+
+def both_passes(norm):
+    def run(arguments, cotangent):
+        y, pull = jax.vjp(norm, arguments)
+        return y, pull(cotangent)
+
+    return run
+
+
+def test_both_passes_move_no_more_bytes_than_they_must(devices):
+    mesh = Mesh(devices[:1], ("one",))
+    x, row, shift = on(mesh, 16, 1024, 4096), on(mesh, 4096, dtype=jnp.float32), on(mesh, 16, 1, 4096)
+    plain = lambda a: layer_norm(a[0], a[1], a[1], modulation=(a[2], a[2]))
+    # The sum with the residual has one gradient, asked for once: asked for twice it is copied.
+    fused = lambda a: rms_norm(a[0], a[1], residual=jax.lax.stop_gradient(a[2]))
+    for norm, arguments, cotangent, arrays in ((plain, (x, row, shift), x, 5), (fused, (x, row, x), (x, x), 8)):
+        compiled = jax.jit(both_passes(norm)).lower(arguments, cotangent).compile()
+        assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 2
+        # The gradient of the residual, which is zero here, is one more array to write.
+        assert compiled.cost_analysis()["bytes accessed"] < 1.15 * (arrays + (arrays == 8)) * x.size * 2
+
+
+@pytest.mark.parametrize("dim", [1, 5, 123, 768, 16384])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_rows_of_any_length_compile(devices, dim, dtype):
+    mesh = Mesh(devices[:1], ("one",))
+    x, row = on(mesh, 3, 77, dim, dtype=dtype), on(mesh, 3, 1, dim, dtype=dtype)
+    norm = lambda a: layer_norm(a[0], residual=a[0], modulation=(a[1], a[1]))
+    assert "tpu_custom_call" in jax.jit(both_passes(norm)).lower((x, row), (x, x)).compile().as_text()
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_kernels_run_inside_shard_map_and_sum_a_shared_gradient(devices, check_vma):
+    mesh = Mesh(devices.reshape(4), ("data",), axis_types=(AxisType.Auto,))
+    x, scale = on(mesh, 8, 64, 256, spec=P("data")), on(mesh, 256, dtype=jnp.float32)
+
+    def gradient(x, scale):
+        if not check_vma:
+            return jax.lax.psum(jax.grad(lambda s: jnp.sum(layer_norm(x, s)).astype(jnp.float32))(scale), "data")
+        return jax.grad(lambda s: jax.lax.psum(jnp.sum(layer_norm(x, s)).astype(jnp.float32), "data"))(scale)
+
+    mapped = jax.shard_map(gradient, mesh=mesh, in_specs=(P("data"), P()), out_specs=P(), check_vma=check_vma)
+    text = jax.jit(mapped).lower(x, scale).compile().as_text()
+    assert "tpu_custom_call" in text
+    assert "all-reduce" in text
+
+
+def test_rows_that_the_partitioner_divides_stay_where_they_are(devices):
+    mesh = Mesh(devices.reshape(4), ("data",), axis_types=(AxisType.Auto,))
+    x, scale = on(mesh, 8, 64, 256, spec=P("data")), on(mesh, 256, dtype=jnp.float32)
+    gradient = lambda implementation: jax.jit(jax.grad(lambda x, s: jnp.sum(layer_norm(x, s, implementation=implementation))))
+    assert "all-gather" not in gradient(None).lower(x, scale).compile().as_text()
+    with pytest.raises(NotImplementedError, match="partitioned over 4 devices by XLA, which cannot divide a kernel"):
+        gradient("mosaic_tpu").lower(x, scale)
