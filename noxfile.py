@@ -22,7 +22,7 @@ def install(session: nox.Session, *groups: str, extras: str = "train") -> None:
 def tests(session: nox.Session) -> None:
     """The test suite on this Python and the newest jax it can have."""
     install(session, "test")
-    session.run("pytest", "-n", "2", *session.posargs, env={"JAX_PLATFORMS": "cpu"})
+    session.run("pytest", "-n", "2", "--dist", "loadfile", *session.posargs, env={"JAX_PLATFORMS": "cpu"})
 
 
 @nox.session(python=[LOWEST, NEWEST])
@@ -31,7 +31,7 @@ def ends(session: nox.Session) -> None:
     install(session, "test")
     if session.python == LOWEST:
         session.install("jax==0.10.2")
-    session.run("pytest", "-n", "2", *session.posargs, env={"JAX_PLATFORMS": "cpu"})
+    session.run("pytest", "-n", "2", "--dist", "loadfile", *session.posargs, env={"JAX_PLATFORMS": "cpu"})
 
 
 @nox.session

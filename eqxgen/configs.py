@@ -65,7 +65,7 @@ class MaskGITConfig:
 
     @classmethod
     def base(cls) -> "MaskGITConfig":
-        """The paper's model for ImageNet (Chang et al. 2022, section 4.1): 24 layers, 768 wide, about 174 M parameters here."""
+        """The paper's model for ImageNet (Chang et al. 2022, section 4.1): 24 layers, 768 wide, 172 M parameters here."""
         return cls()
 
 

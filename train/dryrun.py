@@ -15,7 +15,7 @@ from train.config import TrainConfig
 from train.errors import UserError
 from train.loop import Program, compute_dtype
 from train.optim import optimiser
-from train.parallel import check_batch, init_state, make_mesh, make_step, replicated, split
+from train.parallel import check_batch, init_state, make_mesh, make_update, replicated, split
 
 
 def dry_run(config: TrainConfig, program: Program) -> int:
@@ -23,14 +23,14 @@ def dry_run(config: TrainConfig, program: Program) -> int:
     target = config.compile_for
     mesh = make_mesh() if target in (None, "cuda") else make_mesh(_topology(target))
     check_batch(config.batch_size, mesh)
-    step, inputs, state = abstract_step(config, program, mesh)
+    update, inputs, state = abstract_update(config, program, mesh)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, _is_shape)))
     for name, (shape, dtype) in program.shapes.items():
         print(f"batch.{name:18} {dtype}{[config.batch_size, *shape]}")
     print(f"parameters               {parameters:,} ({4 * parameters / 2**20:,.0f} MiB in float32)")
     print(f"steps                    {config.steps:,}, {config.steps * config.batch_size:,} examples")
     begin = time.perf_counter()
-    lowered = step.lower(inputs, state) if target != "cuda" else _lower_for_cuda(step, inputs, state)
+    lowered = lower(update, inputs, state, "cuda" if target == "cuda" else None)
     print(f"lowered                  {time.perf_counter() - begin:.1f} s")
     if target == "cuda":
         print(f"lowered for cuda         {len(lowered.as_text()):,} characters of StableHLO; a GPU machine compiles the rest")
@@ -38,12 +38,13 @@ def dry_run(config: TrainConfig, program: Program) -> int:
     begin = time.perf_counter()
     compiled = lowered.compile()
     print(f"compiled                 {time.perf_counter() - begin:.1f} s for {mesh.size} x {mesh.devices.flat[0].device_kind}")
+    print(f"Pallas kernels           {compiled.as_text().count('tpu_custom_call')}")
     for name, value in costs(compiled).items():
         print(f"{name:24} {value:,.3f}")
     return 0
 
 
-def abstract_step(config: TrainConfig, program: Program, mesh: Mesh) -> tuple[Any, Any, Any]:
+def abstract_update(config: TrainConfig, program: Program, mesh: Mesh) -> tuple[Any, Any, Any]:
     """The update and the shapes of its arguments, placed on the mesh: no array is made."""
     dtype = compute_dtype(config.precision, on_cpu=config.compile_for is None and jax.default_backend() == "cpu")
     tx = optimiser(config.optim, config.steps)
@@ -53,7 +54,18 @@ def abstract_step(config: TrainConfig, program: Program, mesh: Mesh) -> tuple[An
     arrays["index"] = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
     batch = {name: _place(array, split(mesh)) for name, array in arrays.items()}
     key = _place(jax.eval_shape(lambda: jr.key(0)), replicated(mesh))
-    return make_step(program.loss, tx, mesh, dtype, config.ema), (batch, key), state
+    return make_update(program.loss, tx, mesh, dtype, config.ema), (batch, key), state
+
+
+def lower(update: Any, inputs: Any, state: Any, platform: str | None = None) -> Any:
+    """The lowered update of arguments that are only shapes, for the platform of their shardings or for a named one."""
+    (inputs, state), rest = eqx.partition((inputs, state), _is_shape)
+
+    def function(inputs: Any, state: Any) -> Any:
+        return eqx.filter(update(*eqx.combine((inputs, state), rest)), eqx.is_array)
+
+    traced = jax.jit(function, donate_argnums=1).trace(inputs, state)
+    return traced.lower() if platform is None else traced.lower(lowering_platforms=(platform,))
 
 
 def costs(compiled: Any) -> dict[str, float]:
@@ -80,12 +92,6 @@ def _topology(target: str) -> Any:
         return topologies.get_topology_desc(platform="tpu", topology_name=target).devices
     except (RuntimeError, ValueError, ImportError) as error:
         raise UserError(f"--compile-for {target}: {error}") from None
-
-
-def _lower_for_cuda(step: Any, inputs: Any, state: Any) -> Any:
-    arrays, rest = eqx.partition((inputs, state), _is_shape)
-    function = jax.jit(lambda arrays: eqx.filter(step.__wrapped__(*eqx.combine(arrays, rest)), eqx.is_array))
-    return function.trace(arrays).lower(lowering_platforms=("cuda",))
 
 
 def _is_shape(x: Any) -> bool:

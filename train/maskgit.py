@@ -98,7 +98,7 @@ PRESETS = {
         flip=True,
         data=DataConfig(name="./imagenet/train", image_size=256),
         optim=OptimConfig(learning_rate=1e-4, warmup=5000, decay="constant"),
-        model=MaskGITConfig.base(),
+        model=dataclasses.replace(MaskGITConfig.base(), remat=True),  # 32 images a device fit the 16 GB of a TPU v5e only so
         decode=DecodeConfig(steps=12),
     ),
 }

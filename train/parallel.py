@@ -107,11 +107,10 @@ def gradients(
     return grads, {name: value / sums.weight for name, value in {"loss": sums.loss, **sums.metrics}.items()}
 
 
-def make_step(loss: Loss, optimiser: optax.GradientTransformation, mesh: Mesh, dtype: jnp.dtype, ema: float):
-    """The compiled update: ((batch, key of the run), state) -> (state, metrics). It takes over the memory of the state it is given."""
+def make_update(loss: Loss, optimiser: optax.GradientTransformation, mesh: Mesh, dtype: jnp.dtype, ema: float):
+    """The update, to be compiled: ((batch, key of the run), state) -> (state, metrics)."""
 
-    @functools.partial(eqx.filter_jit, donate="all-except-first")
-    def step(inputs: tuple[dict[str, Array], PRNGKeyArray], state: State) -> tuple[State, dict[str, Array]]:
+    def update(inputs: tuple[dict[str, Array], PRNGKeyArray], state: State) -> tuple[State, dict[str, Array]]:
         batch, key = inputs
         grads, metrics = gradients(loss, state.model, batch, jr.fold_in(key, state.step), mesh, dtype)
         params = eqx.filter(state.model, eqx.is_inexact_array)
@@ -120,7 +119,12 @@ def make_step(loss: Loss, optimiser: optax.GradientTransformation, mesh: Mesh, d
         metrics["grad_norm"] = optax.tree.norm(grads)
         return State(model, average(state.ema, model, state.step, ema), opt_state, state.step + 1), metrics
 
-    return step
+    return update
+
+
+def make_step(*args):
+    """`make_update`, compiled. It takes over the memory of the state it is given."""
+    return eqx.filter_jit(make_update(*args), donate="all-except-first")
 
 
 def average(ema: PyTree, model: PyTree, step: Array, decay: float) -> PyTree:

@@ -164,6 +164,7 @@ def maintenance(config: Config) -> Any:
 
 def task(config: Config) -> "Task":
     """The program with its data, reconstructions and evaluation."""
+    import jax.numpy as jnp
     import numpy as np
 
     from eqxgen.metrics import psnr
@@ -190,10 +191,10 @@ def task(config: Config) -> "Task":
     def evaluate(model: Any) -> dict[str, float]:
         fakes, ids = reconstruct(model["tokenizer"], dataset.test_images, dataset)
         errors = np.mean((fakes - dataset.normalise(dataset.test_images)) ** 2, axis=(1, 2, 3), dtype=np.float64)
-        counts = count_codes(ids, config.model.codes)
+        counts = count_codes(jnp.asarray(ids), config.model.codes)
         return {
             "eval_loss": float(np.mean(errors)),
-            "psnr": float(np.mean(psnr(errors.astype(np.float32)))),
+            "psnr": float(np.mean(psnr(jnp.asarray(errors)))),
             "codebook_usage": float(usage(counts)),
             "codebook_perplexity": float(perplexity(counts)),
             **judge_of(dataset).scores(fakes[:1000], dataset.test_labels[:1000], dataset),
