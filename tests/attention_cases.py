@@ -5,7 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels import dot_product_attention
-from kernels.attention import ALiBi
+from kernels.attention import ALiBi, xla
+
+TILES = ("FORWARD_TILE", "FORWARD_TILE_OPEN", "BACKWARD_TILE", "BACKWARD_TILE_OPEN")
+
+
+def set_tiles(*tiles):
+    """Set xla's tiles, so that small shapes need several, and return those before."""
+    before = [getattr(xla, name) for name in TILES]
+    for name, tile in zip(TILES, tiles):
+        setattr(xla, name, tile)
+    jax.clear_caches()
+    return before
 
 
 def inputs(case, *, seed=0, dtype=jnp.float32):

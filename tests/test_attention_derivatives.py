@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import call, inputs, scalar
+from attention_cases import call, inputs, scalar, set_tiles
 from jax.test_util import check_grads
 
 from bench.shapes import ATTENTION, MASKS, Attention
 from kernels import dot_product_attention, masks
-from kernels.attention import primitives, xla
+from kernels.attention import primitives
 
 CASES = {
     "causal": Attention(batch=2, q_seq=9, kv_seq=13, heads=4, mask=MASKS["causal"]),
@@ -23,12 +23,9 @@ CASES = {
 
 @pytest.fixture(autouse=True, scope="module")
 def small_tiles():
-    before = xla.FORWARD_TILE, xla.BACKWARD_TILE
-    xla.FORWARD_TILE, xla.BACKWARD_TILE = (16, 16), (16, 16)
-    jax.clear_caches()
+    before = set_tiles(*[(16, 16)] * 4)
     yield
-    xla.FORWARD_TILE, xla.BACKWARD_TILE = before
-    jax.clear_caches()
+    set_tiles(*before)
 
 
 def close(got, want, tolerance=1e-4):
@@ -79,7 +76,8 @@ def test_finite_differences_agree_in_both_modes_and_in_second_order():
     arrays, rest = inputs(CASES["causal"])
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda x: x.astype(jnp.float64), arrays)
-        check_grads(functools.partial(scalar, rest=rest, implementation="xla"), (wide,), order=2, modes=("fwd", "rev"))
+        f = lambda arrays: sum(jnp.sum(jnp.sin(x)) for x in call(arrays, rest, "xla"))
+        check_grads(f, (wide,), order=2, modes=("fwd", "rev"), atol=1e-5, rtol=1e-5)
 
 
 def test_the_logsumexp_alone_has_its_true_derivative():
@@ -95,7 +93,7 @@ def test_the_logsumexp_alone_has_its_true_derivative():
 def test_vmap_twice_over_any_argument(name):
     arrays, rest = inputs(CASES[name])
     f = lambda implementation: jax.grad(functools.partial(scalar, rest=rest, implementation=implementation))
-    for inner, outer in (("query", "key"), ("value", "query"), (list(arrays)[-1], "key")):
+    for inner, outer in (("query", "value"), (list(arrays)[-1], "key")):
         axes = lambda which: ({n: 0 if n == which else None for n in arrays},)
         many = dict(arrays)
         many[inner] = jnp.stack([arrays[inner], 2 * arrays[inner]])

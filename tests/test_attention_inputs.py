@@ -45,7 +45,11 @@ WRONG = [
     ({"dropout_rate": 0.1}, ValueError, r"dropout_rate=0.1 needs a dropout_key"),
     ({"dropout_rate": 1.0, "dropout_key": jax.random.key(0)}, ValueError, r"dropout_rate must be in \[0, 1\): got 1.0"),
     ({"dropout_rate": -0.1, "dropout_key": jax.random.key(0)}, ValueError, r"dropout_rate must be in \[0, 1\): got -0.1"),
-    ({"dropout_rate": 0.1, "dropout_key": jax.random.split(jax.random.key(0))}, ValueError, r"must be one key of jax.random: got shape \(2,\)"),
+    (
+        {"dropout_rate": 0.1, "dropout_key": jax.random.split(jax.random.key(0))},
+        ValueError,
+        r"must be one key of jax.random: got shape \(2,\)",
+    ),
     ({"dropout_rate": 0.1, "dropout_key": 3}, TypeError, r"dropout_key must be a key of jax.random: got int"),
     ({"implementation": "cuda"}, ValueError, r"implementation must be None or one of .*'mosaic_tpu'.*got 'cuda'"),
     ({"implementation": "triton"}, NotImplementedError, r"'triton' cannot run: .*no Triton kernel"),
