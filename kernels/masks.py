@@ -147,10 +147,10 @@ class Causal(Mask):
 
 @_mask(static=("left", "right"))
 class Window(Mask):
-    """Query i sees keys i - left to i + right. None leaves that side open."""
+    """Query i sees keys i - left to i + right. Each is an int; None leaves that side open."""
 
-    left: int | None
-    right: int | None
+    left: Any
+    right: Any
 
     def __post_init__(self):
         for side in ("left", "right"):

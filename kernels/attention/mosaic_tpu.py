@@ -27,6 +27,7 @@ from .bias import ALiBi
 from .problem import Extras, Setting
 
 LANES = 128
+FORWARD_BLOCK, BACKWARD_BLOCK = 512, 256
 # Lists of visits live in scalar memory; longer ones are shared by all examples and heads.
 MOST_ENTRIES = 1 << 15
 LOW = -0.7 * float(np.finfo(np.float32).max)
@@ -317,7 +318,7 @@ def _quarantine(q, k, v, masked: bool):
 
 def forward(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False):
     """`reference.attend` as one kernel."""
-    shape = _shape(q, k, v, 512)
+    shape = _shape(q, k, v, FORWARD_BLOCK)
     q_dtype, v_dim = q.dtype, v.shape[-1]
     q, k, v = _quarantine(q, k, v, extras.mask is not None)
     table, row, steps = _table(*blocks.spread(extras.mask, shape.q_seq, shape.kv_seq, shape.q_block, shape.kv_block), shape)
@@ -408,7 +409,8 @@ def _weights(reader: _Reader, tile: _Tile, masked: bool, q, k, v, dout, lse, del
     """The transposed tile of the backward pass: (p with dropout, ds of the capped product, ds of the bias)."""
     setting = reader.setting
     s, capped, allowed = reader.logits(_dot(k, q, (1, 1)) * setting.scale, tile, masked)
-    p = jnp.exp(s - lse)
+    # At most 1 in exact arithmetic; rounding of huge logits must not overflow.
+    p = jnp.exp(jnp.minimum(s - lse, 0.0))
     if allowed is not None:
         p = jnp.where(allowed, p, 0.0)
     dp = _dot(v, dout, (1, 1))
@@ -429,7 +431,7 @@ def _weights(reader: _Reader, tile: _Tile, masked: bool, q, k, v, dout, lse, del
 
 def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool, interpret: Any = False):
     """Cotangents of q, k, v and, with `with_bias`, of the bias."""
-    shape = _shape(q, k, v, 256)
+    shape = _shape(q, k, v, BACKWARD_BLOCK)
     delta = jnp.sum(dout.astype(jnp.float32) * out.astype(jnp.float32), -1) - dlse
     empty = lse == -jnp.inf
     lse, delta, dout = jnp.where(empty, 0.0, lse), jnp.where(empty, 0.0, delta), jnp.where(empty[..., None], 0, dout)
