@@ -36,7 +36,7 @@ def plain(case: Case, arguments: dict[str, Any]) -> Any:
     if case.modulation:
         shift, scale = arguments["modulation"]
         y = y * (1 + scale) + shift
-    y = jax.nn.silu(y) if "activation" in options else y
+    y = (jax.nn.silu(y) if "activation" in options else y).astype(x.dtype)
     return (y, x) if case.residual else y
 
 

@@ -62,13 +62,15 @@ def test_xla_is_as_near_to_float64_as_the_reference(case, dtype):
     assert_close(case, compiled(case, "xla"), dtype)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("case", [c for c in ODD if c.op != "group_norm" and c.shape[-1] < 1000 and c.modulation != (1, 3, 8)], ids=str)
+IN_KERNELS = [c for c in ODD if c.op != "group_norm" and c.shape[-1] < 1000 and c.modulation != (1, 3, 8)]
+
+
+@pytest.mark.parametrize(("case", "dtype"), [(c, "float32") for c in IN_KERNELS] + [(c, "bfloat16") for c in IN_KERNELS[::2]], ids=str)
 def test_tpu_kernels_are_as_near_to_float64_as_the_reference(case, dtype, interpreted):
     assert_close(case, jax.jit(case.forward_and_backward), dtype)
 
 
-@pytest.mark.parametrize("case", [ODD[i] for i in (2, 5, 7, 10, 15)], ids=str)
+@pytest.mark.parametrize("case", [ODD[i] for i in (5, 10, 15)], ids=str)
 def test_derivatives_agree_with_finite_differences_to_second_order(case):
     with jax.enable_x64(True):
         arguments = jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), case.arguments())
@@ -79,14 +81,14 @@ def test_derivatives_agree_with_finite_differences_to_second_order(case):
 @pytest.mark.parametrize("case", [ODD[i] for i in (5, 10, 15, 16)], ids=str)
 def test_vmap_of_gradients_agrees_with_a_loop(case):
     with jax.enable_x64(True):
-        batch = [jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), case.arguments(seed=i)) for i in range(3)]
+        batch = [jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), case.arguments(seed=i)) for i in range(2)]
 
         def loss(x, rest):
             return sum(jnp.sum(jnp.sin(y)) for y in jax.tree.leaves(case.call({"x": x, **rest}, "xla")))
 
         xs, rest = jnp.stack([b["x"] for b in batch]), {k: v for k, v in batch[0].items() if k != "x"}
         got = jax.jit(jax.grad(lambda xs, rest: jnp.sum(jax.vmap(loss, (0, None))(xs, rest)), (0, 1)))(xs, rest)
-        one = [jax.grad(loss, (0, 1))(x, rest) for x in xs]
+        one = [jax.jit(jax.grad(loss, (0, 1)))(x, rest) for x in xs]
         want = jnp.stack([g for g, _ in one]), jax.tree.map(lambda *g: sum(g), *(g for _, g in one))
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-10), got, want)
 

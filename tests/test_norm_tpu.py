@@ -48,7 +48,7 @@ def test_both_passes_move_no_more_bytes_than_they_must(devices):
         assert compiled.cost_analysis()["bytes accessed"] < 1.15 * (arrays + (arrays == 8)) * x.size * 2
 
 
-@pytest.mark.parametrize("dim", [1, 5, 123, 768, 16384])
+@pytest.mark.parametrize("dim", [1, 123, 16384])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_rows_of_any_length_compile(devices, dim, dtype):
     mesh = Mesh(devices[:1], ("one",))

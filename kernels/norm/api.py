@@ -13,7 +13,7 @@ from .passes import Route
 from .rules import norm
 from .spec import Spec
 
-Implementation = Literal["reference", "xla", "mosaic_tpu", "triton"]
+Implementation = Literal["reference", "xla", "mosaic_tpu"]
 Row = Float[Array, "..."]
 
 
@@ -58,7 +58,7 @@ def layer_norm(x, scale=None, bias=None, *, residual=None, modulation=None, epsi
         modulation: `(shift, scale)`, as in adaptive layer norm; each of shape `(dim,)`, or of x's rank with 1 on every axis along which
             it is broadcast: `(batch, 1, dim)` modulates each example of a `(batch, seq, dim)` x.
         epsilon: added to the variance; positive.
-        implementation: `None` takes the fastest that can run; "reference", "xla", "mosaic_tpu" or "triton" runs or raises.
+        implementation: `None` takes the fastest that can run; "reference", "xla" or "mosaic_tpu" runs or raises.
 
     Returns:
         y, or `(y, h)` when a residual is given.

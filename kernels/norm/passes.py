@@ -14,9 +14,11 @@ from jax.interpreters import batching, mlir
 from jax.sharding import PartitionSpec
 
 from .._dispatch import choose
-from . import mosaic_tpu, xla
+from . import mosaic_tpu, xla, xla_cpu
 from .reference import accumulator
 from .spec import Spec
+
+KERNELS = ("mosaic_tpu",)
 
 pass_p = Primitive("eqxgen_norm_pass")
 pass_p.multiple_results = True
@@ -40,8 +42,14 @@ class Forward:
     residual: bool
 
     def plain(self, *args):
+        return self._run(xla.forward, args)
+
+    def on_cpu(self, *args):
+        return self._run(xla_cpu.forward, args)
+
+    def _run(self, forward, args):
         rows, (factor, term) = args[:-2], args[-2:]
-        y, h, mean, rstd = xla.forward(rows[0], rows[1] if self.residual else None, factor, term, self.route.spec)
+        y, h, mean, rstd = forward(rows[0], rows[1] if self.residual else None, factor, term, self.route.spec)
         return [a for a in (y, h if self.residual else None, mean, rstd) if a is not None]
 
     def kernel(self, *args):
@@ -61,6 +69,10 @@ class Backward:
     def plain(self, *args):
         h, dy, dh, factor, term, mean, rstd = self._split(args)
         return list(xla.backward(h, mean, rstd, factor, term, dy, dh, self.route.spec))
+
+    def on_cpu(self, *args):
+        h, dy, dh, factor, term, mean, rstd = self._split(args)
+        return list(xla_cpu.backward(h, mean, rstd, factor, term, dy, dh, self.route.spec))
 
     def kernel(self, *args):
         h, dy, dh, factor, *_ = self._split(args)
@@ -105,18 +117,14 @@ def _batch(args, dims, *, work):
     return out, [0] * len(out)
 
 
-def _lower_for(kernel_name: str | None, ctx, *args, work):
+def _lower(kernel_name: str | None, operations: str, ctx, *args, work):
+    """Lower to the platform's kernel, where it has one that can run, or to XLA's operations."""
     route = work.route
-    candidates = {"xla": lambda: None}
-    if kernel_name is not None:
-        candidates = {kernel_name: lambda: _refusal(ctx, work), **candidates}
-    if route.interpret or choose(route.op, route.requested, candidates | _elsewhere(candidates)) == kernel_name:
-        return mlir.lower_fun(work.kernel, multiple_results=True)(ctx, *args)
-    return mlir.lower_fun(work.plain, multiple_results=True)(ctx, *args)
-
-
-def _elsewhere(candidates):
-    return {name: lambda: "the program is compiled for another platform" for name in ("mosaic_tpu",) if name not in candidates}
+    elsewhere = {name: lambda: "the program is compiled for another platform" for name in KERNELS if name != kernel_name}
+    here = {kernel_name: lambda: _refusal(ctx, work)} if kernel_name else {}
+    chosen = choose(route.op, route.requested, here | {"xla": lambda: None} | elsewhere)
+    body = work.kernel if route.interpret or chosen == kernel_name else getattr(work, operations)
+    return mlir.lower_fun(body, multiple_results=True)(ctx, *args)
 
 
 def _refusal(ctx, work):
@@ -137,5 +145,6 @@ def _refusal(ctx, work):
 pass_p.def_impl(lambda *args, work: _compiled(work)(*args))
 pass_p.def_abstract_eval(_abstract_eval)
 batching.primitive_batchers[pass_p] = _batch
-mlir.register_lowering(pass_p, functools.partial(_lower_for, None))
-mlir.register_lowering(pass_p, functools.partial(_lower_for, "mosaic_tpu"), platform="tpu")
+mlir.register_lowering(pass_p, functools.partial(_lower, None, "plain"))
+mlir.register_lowering(pass_p, functools.partial(_lower, None, "on_cpu"), platform="cpu")
+mlir.register_lowering(pass_p, functools.partial(_lower, "mosaic_tpu", "plain"), platform="tpu")

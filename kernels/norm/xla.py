@@ -5,6 +5,8 @@
 Statistics are `(*batch, groups)`, in the accumulator's dtype; without centring the mean is `None`.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -47,7 +49,12 @@ def tangent(kept: tuple[Array, Array | None, Array, Array, Array], moved: tuple[
 
 def statistics(h: Array, spec: Spec) -> tuple[Array | None, Array]:
     """Mean and reciprocal deviation, the variance around the mean in a second pass over the row at hand."""
-    mean = average(h.astype(accumulator(h.dtype)), spec) if spec.center else None
+    mean = None
+    if spec.center:
+        mean = average(h.astype(accumulator(h.dtype)), spec)
+        # The sum of a row may overflow where its mean does not. Such a row has rstd = 0, which must not meet an infinity.
+        largest = float(jnp.finfo(mean.dtype).max) / 2
+        mean = jnp.clip(mean, -largest, largest)
     wide = centred(h, mean, spec)
     return mean, jax.lax.rsqrt(average(wide * wide, spec) + spec.epsilon)
 
@@ -67,12 +74,15 @@ def centred(h: Array, mean: Array | None, spec: Spec) -> Array:
 def average(x: Array, spec: Spec) -> Array:
     """The mean of x, `(*batch, *spatial, channels)`, over what shares its statistics: `(*batch, groups)`."""
     batch = x.ndim - 1 if spec.batch_dims is None else spec.batch_dims
-    share = 1
-    for size in x.shape[batch:]:
-        share *= size
-    # Divided before it is summed, so that a row of numbers near the largest does not overflow.
-    channels = jnp.sum(x * (1 / max(share // spec.groups, 1)), tuple(range(batch, x.ndim - 1)))
-    return jnp.sum(channels.reshape(*channels.shape[:-1], spec.groups, x.shape[-1] // spec.groups), -1)
+    channels = jnp.sum(x, tuple(range(batch, x.ndim - 1)))
+    total = jnp.sum(channels.reshape(*channels.shape[:-1], spec.groups, x.shape[-1] // spec.groups), -1)
+    return total * (1 / share(x.shape, spec))
+
+
+def share(shape: tuple[int, ...], spec: Spec) -> int:
+    """How many elements of an x of this shape share their statistics."""
+    batch = len(shape) - 1 if spec.batch_dims is None else spec.batch_dims
+    return max(math.prod(shape[batch:]) // spec.groups, 1)
 
 
 def spread(stat: Array, like: Array, spec: Spec) -> Array:
