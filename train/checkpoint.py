@@ -40,6 +40,9 @@ class Checkpoints:
     def save(self, step: int, state: PyTree) -> None:
         """Starts to write the state; returns as soon as its arrays are copied."""
         self.seal()
+        if step in self._manager.all_steps():  # it was damaged and passed over, and the run has come to it again
+            self._manager.delete(step)
+            self._manifest(step).unlink(missing_ok=True)
         self._manager.save(step, args=self._ocp.args.StandardSave(named_arrays(state)), force=True)
 
     def seal(self) -> None:
