@@ -143,7 +143,7 @@ def _refusal(ctx, work):
 
 
 # Outside of jit the primitive compiles itself, and with jit switched off there is no compiler to ask.
-pass_p.def_impl(lambda *args, work: work.plain(*args) if jax.config.jax_disable_jit else _compiled(work)(*args))
+pass_p.def_impl(lambda *args, work: work.plain(*args) if jax.config.read("jax_disable_jit") else _compiled(work)(*args))
 pass_p.def_abstract_eval(_abstract_eval)
 batching.primitive_batchers[pass_p] = _batch
 mlir.register_lowering(pass_p, functools.partial(_lower, None, "plain"))
