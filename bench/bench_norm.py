@@ -153,6 +153,7 @@ def main() -> None:
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         head = {"jax": jax.__version__, "cores": os.cpu_count(), "rounds": options.rounds, "dtype": "float32"}
+        head["load average, 1 minute"] = round(os.getloadavg()[0], 1)
         (options.out / "norm.json").write_text(json.dumps({**head, "results": results}, indent=1) + "\n")
         (options.out / "norm.md").write_text(table(results))
 

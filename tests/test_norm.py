@@ -118,6 +118,15 @@ def test_forward_over_reverse_runs_in_tpu_kernels(interpreted):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), product(None), product("reference"))
 
 
+def test_gradients_without_jit_are_the_same():
+    arguments, cotangent = PLAIN.arguments(), PLAIN.cotangent()
+    compiled_once = PLAIN.forward_and_backward(arguments, cotangent)
+    with jax.disable_jit():
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, atol=1e-6), compiled_once, PLAIN.forward_and_backward(arguments, cotangent)
+        )
+
+
 @pytest.mark.parametrize(
     "case", [Case("layer_norm", (64, 128), bias=True), Case("group_norm", (2, 32, 128), options=(("groups", 4),))], ids=str
 )

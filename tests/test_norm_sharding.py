@@ -38,6 +38,11 @@ for case in cases:
     grads = jax.block_until_ready(compiled(placed))
     assert grads["x"].sharding.spec[0] == "data", grads["x"].sharding
     close(grads, want)
+
+    # A mesh with explicit axes, the default of jax.make_mesh: shardings are part of the types that our operations must state.
+    with jax.set_mesh(jax.make_mesh((8,), ("data",))):
+        typed = jax.tree.map(lambda a, s: jax.device_put(a, s), arguments, specs)
+        close(jax.block_until_ready(jax.jit(jax.grad(loss))(typed)), want)
     print("right", case)
 """
 

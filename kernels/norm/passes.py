@@ -95,6 +95,13 @@ def _compiled(work):
     return jax.jit(functools.partial(pass_p.bind, work=work))
 
 
+def _impl(*args, work):
+    # Outside of jit the primitive compiles itself, and with jit switched off there is no compiler to ask.
+    if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
+        return work.plain(*args)
+    return _compiled(work)(*args)
+
+
 def _abstract_eval(*avals, work):
     x, *_ = avals
     if isinstance(work, Backward):
@@ -142,7 +149,7 @@ def _refusal(ctx, work):
     return None
 
 
-pass_p.def_impl(lambda *args, work: _compiled(work)(*args))
+pass_p.def_impl(_impl)
 pass_p.def_abstract_eval(_abstract_eval)
 batching.primitive_batchers[pass_p] = _batch
 mlir.register_lowering(pass_p, functools.partial(_lower, None, "plain"))

@@ -59,7 +59,7 @@ def _of_groups(h, mean, rstd, factor, term, dy, dh, spec):
     total = jnp.sum(jax.lax.optimization_barrier(dz), space, keepdims=True)
 
     count = xla.share(h.shape, spec)
-    group = lambda a: jnp.sum(a.reshape(*rstd.shape, h.shape[-1] // spec.groups), -1) / count
+    group = lambda a: jnp.sum(jnp.squeeze(a, space).reshape(*rstd.shape, h.shape[-1] // spec.groups), -1) / count
     per_channel = functools.partial(xla.spread, like=h, spec=spec)
     wide = per_channel(rstd)
     slope = per_channel(rstd**3 * group(along * factor))
