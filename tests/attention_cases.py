@@ -1,5 +1,7 @@
 """Arrays for a shape of `bench.shapes`, and the call they make."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,8 @@ import numpy as np
 from kernels import dot_product_attention
 from kernels.attention import ALiBi, xla
 
+# The programs here run once: compiling them is the cost.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 TILES = ("FORWARD_TILE", "FORWARD_TILE_OPEN", "BACKWARD_TILE", "BACKWARD_TILE_OPEN")
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import call, inputs, scalar, set_tiles
+from attention_cases import call, inputs, quick_jit, scalar, set_tiles
 from jax.test_util import check_grads
 
 from bench.shapes import ATTENTION, MASKS, Attention
@@ -38,7 +38,7 @@ def close(got, want, tolerance=1e-4):
 def agree(transform, case):
     """A transform of the op equals that of its definition."""
     arrays, rest = inputs(case)
-    got, want = (jax.jit(transform(functools.partial(scalar, rest=rest, implementation=name)))(arrays) for name in ("xla", "reference"))
+    got, want = (quick_jit(transform(functools.partial(scalar, rest=rest, implementation=name)))(arrays) for name in ("xla", "reference"))
     close(got, want)
 
 
@@ -98,7 +98,7 @@ def test_vmap_twice_over_any_argument(name):
         many = dict(arrays)
         many[inner] = jnp.stack([arrays[inner], 2 * arrays[inner]])
         many[outer] = jnp.stack([many[outer], many[outer] + 1, -many[outer]])
-        got, want = (jax.jit(jax.vmap(jax.vmap(f(n), axes(inner)), axes(outer)))(many) for n in ("xla", "reference"))
+        got, want = (quick_jit(jax.vmap(jax.vmap(f(n), axes(inner)), axes(outer)))(many) for n in ("xla", "reference"))
         close(got, want)
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import inputs, scalar
+from attention_cases import inputs, quick_jit, scalar
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -33,7 +33,7 @@ def interpret(monkeypatch):
 def test_the_kernels_have_the_value_and_every_gradient_of_the_definition(interpret, name):
     arrays, rest = inputs(ATTENTION[name])
     got, want = (
-        jax.jit(jax.value_and_grad(functools.partial(scalar, rest=rest, implementation=implementation)))(arrays)
+        quick_jit(jax.value_and_grad(functools.partial(scalar, rest=rest, implementation=implementation)))(arrays)
         for implementation in ("mosaic_tpu", "reference")
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * max(1.0, float(jnp.max(jnp.abs(b)))), rtol=2e-4), got, want)
