@@ -80,7 +80,7 @@ def _preset(name: str, dim: int, depth: int, decode: DecodeConfig, **changes: An
 
 
 PRESETS = {
-    "digits": _preset("digits", 96, 4, DecodeConfig(guidance=2.0, choice_temperature=2.0), steps=400, tokenizer="pixels"),
+    "digits": _preset("digits", 96, 4, DecodeConfig(guidance=2.0, choice_temperature=2.0), steps=320, tokenizer="pixels"),
     "mnist": _preset("mnist", 128, 4, DecodeConfig(guidance=2.0, choice_temperature=2.0), steps=800),
     "fashion_mnist": _preset("fashion_mnist", 128, 4, DecodeConfig(guidance=2.0, choice_temperature=2.0), steps=2000),
     "cifar10": _preset("cifar10", 384, 8, DecodeConfig(steps=12, guidance=2.0), steps=50_000, flip=True),
