@@ -36,7 +36,11 @@ def imports(rounds: int) -> dict[str, float]:
         ours.append(seconds("-c", "import eqxgen; import eqxgen.ops, eqxgen.nn"))
         bare.append(seconds("-c", "import eqxgen"))
     ratio = lambda times: round(statistics.median(a / b for a, b in zip(times, theirs)), 3)
-    return {"equinox_optax_s": round(statistics.median(theirs), 3), "import_eqxgen_ratio": ratio(bare), "import_all_of_eqxgen_ratio": ratio(ours)}
+    return {
+        "equinox_optax_s": round(statistics.median(theirs), 3),
+        "import_eqxgen_ratio": ratio(bare),
+        "import_all_of_eqxgen_ratio": ratio(ours),
+    }
 
 
 def compile_by_depth(rounds: int) -> dict[str, float]:
@@ -44,9 +48,7 @@ def compile_by_depth(rounds: int) -> dict[str, float]:
     ratios, times = [], {6: [], 24: []}
     for _ in range(rounds):
         for depth in times:
-            config = dataclasses.replace(
-                maskgit.PRESETS["digits"], model=dataclasses.replace(maskgit.PRESETS["digits"].model, depth=depth)
-            )
+            config = dataclasses.replace(maskgit.PRESETS["digits"], model=dataclasses.replace(maskgit.PRESETS["digits"].model, depth=depth))
             update, inputs, state = abstract_update(config, maskgit.program(config, 64, 17, 10), make_mesh())
             jax.clear_caches()
             begin = time.perf_counter()

@@ -16,6 +16,8 @@ from train.config import OptimConfig
 from train.data import DataConfig
 from train.parallel import gradients, init_state, make_mesh, make_step, replicated, split
 
+F32 = jnp.dtype("float32")
+
 
 def programs():
     sizes = MaskGITConfig(dim=16, depth=2, heads=2, hidden_dim=24, dropout=0.1, placement="pre")
@@ -28,7 +30,9 @@ def programs():
 def batch_of(program, tops):
     rng = np.random.default_rng(0)
     arrays = {
-        name: rng.uniform(-1, 1, (16, *shape)).astype(dtype) if tops[name] is None else rng.integers(tops[name], size=(16, *shape)).astype(dtype)
+        name: rng.uniform(-1, 1, (16, *shape)).astype(dtype)
+        if tops[name] is None
+        else rng.integers(tops[name], size=(16, *shape)).astype(dtype)
         for name, (shape, dtype) in program.shapes.items()
     }
     return arrays | {"index": np.arange(16, dtype=np.int32)}
@@ -55,9 +59,8 @@ def main():
             mesh = make_mesh(jax.devices()[:count])
             state = eqx.filter_shard(init_state(program.init(jr.key(0)), optax.sgd(0.1)), replicated(mesh))
             batch = jax.device_put(arrays, split(mesh))
-            f32 = jnp.dtype("float32")
-            grads, _ = eqx.filter_jit(lambda m, b, mesh=mesh, p=program: gradients(p.loss, m, b, jr.key(1), mesh, f32))(state.model, batch)
-            state, metrics = make_step(program.loss, optax.sgd(0.1), mesh, f32, 0.9)((batch, jr.key(1)), state)
+            grads, _ = eqx.filter_jit(lambda m, b, mesh=mesh, p=program: gradients(p.loss, m, b, jr.key(1), mesh, F32))(state.model, batch)
+            state, metrics = make_step(program.loss, optax.sgd(0.1), mesh, F32, 0.9)((batch, jr.key(1)), state)
             jax.block_until_ready(state.step)
             now = (grads, state.model, {k: np.asarray(v) for k, v in metrics.items()})
             reference = reference or now

@@ -102,7 +102,22 @@ def test_a_batch_that_the_devices_cannot_share_is_a_usage_error(tmp_path):
 def finished(tmp_path_factory):
     """A finished run of each recipe, on digits."""
     folder = tmp_path_factory.mktemp("runs")
-    flags = "--steps 3 --batch-size 32 --log-every 1 --sample-every 0 --model.width 8 --model.latent-dim 4 --model.codes 16".split()
+    flags = [
+        "--steps",
+        "3",
+        "--batch-size",
+        "32",
+        "--log-every",
+        "1",
+        "--sample-every",
+        "0",
+        "--model.width",
+        "8",
+        "--model.latent-dim",
+        "4",
+        "--model.codes",
+        "16",
+    ]
     assert command("vqgan", "--run-dir", str(folder / "vqgan"), *flags) == 0
     assert maskgit.main(tiny(folder / "maskgit", steps=2, tokenizer=str(folder / "vqgan"))) == 0
     return folder
@@ -194,7 +209,12 @@ def test_a_wrong_option_of_sample_is_an_error(options, error, message, finished,
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"n": 0}, "n must be at least 1"), ({"steps": 0}, "steps must be at least 1: got 0"), ({"label": -1}, "label"), ({"out": "x.jpg"}, ".png")],
+    [
+        ({"n": 0}, "n must be at least 1"),
+        ({"steps": 0}, "steps must be at least 1: got 0"),
+        ({"label": -1}, "label"),
+        ({"out": "x.jpg"}, ".png"),
+    ],
 )
 def test_an_impossible_option_of_sample_is_an_error(options, message):
     with pytest.raises(ValueError, match=message):
@@ -202,7 +222,7 @@ def test_an_impossible_option_of_sample_is_an_error(options, message):
 
 
 def test_a_tokenizer_cannot_be_guided(finished, tmp_path):
-    with pytest.raises(UsageError, match="--guidance is for a run of train.maskgit"):
+    with pytest.raises(UsageError, match=r"--guidance is for a run of train\.maskgit"):
         sample.main(sample.Config(run=str(finished / "vqgan"), guidance=2.0, out=str(tmp_path / "o.png")))
 
 
@@ -221,7 +241,7 @@ def test_another_config_in_the_folder_names_the_flags_and_leaves_all_alone(finis
 
 def test_a_folder_of_other_files_is_not_taken_for_a_run(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(UserError, match="holds files but no config.json"):
+    with pytest.raises(UserError, match=r"holds files but no config\.json"):
         maskgit.main(tiny(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -271,7 +291,7 @@ def largest(folder):
 
 
 def test_a_damaged_checkpoint_is_passed_over_loudly_for_the_one_before(tmp_path, monkeypatch, capsys):
-    config, checkpoints = checkpointed(tmp_path, monkeypatch)
+    _, checkpoints = checkpointed(tmp_path, monkeypatch)
     flip(largest(checkpoints / "6"))
     checkpointed(tmp_path, monkeypatch)
     output = capsys.readouterr()
@@ -310,7 +330,7 @@ def test_a_config_survives_its_file():
 
 def test_an_edited_config_is_an_error():
     values = configs.to_dict(maskgit.PRESETS["digits"])
-    with pytest.raises(UserError, match="config.json: this is not a config of train.maskgit"):
+    with pytest.raises(UserError, match=r"config\.json: this is not a config of train\.maskgit"):
         configs.from_dict(maskgit.Config, values | {"steps": "many"}, "config.json")
 
 

@@ -184,10 +184,19 @@ def test_the_paper_model_has_its_size():
         (lambda: VQGANConfig(temperature=0.0), "model.temperature must be positive: got 0.0"),
         (lambda: VQGAN(13, 12, 3, VQ, key=jr.key(0)), "factor must divide height: got height=13, factor=2"),
         (lambda: ConvNet(3, 4, width=12, key=jr.key(0)), "groups must divide width: got width=12, groups=8"),
-        (lambda: maskgit()(jr.key(0))(jnp.zeros(8, jnp.int32), jnp.asarray(0), inference=True), r"ids must have the shape .*\(9,\): got \(8,\)"),
-        (lambda: maskgit()(jr.key(0))(jnp.full(9, 8), jnp.asarray(0), inference=True), r"ids must be in \[0, codes \+ 1 mask=8\): got values from 8"),
+        (
+            lambda: maskgit()(jr.key(0))(jnp.zeros(8, jnp.int32), jnp.asarray(0), inference=True),
+            r"ids must have the shape .*\(9,\): got \(8,\)",
+        ),
+        (
+            lambda: maskgit()(jr.key(0))(jnp.full(9, 8), jnp.asarray(0), inference=True),
+            r"ids must be in \[0, codes \+ 1 mask=8\): got values from 8",
+        ),
         (lambda: maskgit()(jr.key(0))(jnp.full(9, -1), jnp.asarray(0), inference=True), "ids must be in .*: got values from -1"),
-        (lambda: maskgit()(jr.key(0))(jnp.zeros(9, jnp.int32), jnp.asarray(4), inference=True), r"label must be in \[0, classes \+ 1 null=4\)"),
+        (
+            lambda: maskgit()(jr.key(0))(jnp.zeros(9, jnp.int32), jnp.asarray(4), inference=True),
+            r"label must be in \[0, classes \+ 1 null=4\)",
+        ),
     ],
 )
 def test_a_wrong_argument_is_an_error_with_the_law(wrong, message):

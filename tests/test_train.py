@@ -94,7 +94,22 @@ def _stop_at_evaluation(self, text):
         raise KeyboardInterrupt
 
 
-TINY_FLAGS = "--batch-size 8 --model.dim 16 --model.heads 2 --model.depth 1 --model.hidden-dim 32 --decode.steps 2 --log-every 1".split()
+TINY_FLAGS = [
+    "--batch-size",
+    "8",
+    "--model.dim",
+    "16",
+    "--model.heads",
+    "2",
+    "--model.depth",
+    "1",
+    "--model.hidden-dim",
+    "32",
+    "--decode.steps",
+    "2",
+    "--log-every",
+    "1",
+]
 
 
 def _until(step, *flags):

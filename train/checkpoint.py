@@ -10,7 +10,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 from jaxtyping import PyTree
@@ -78,7 +78,7 @@ class Checkpoints:
             reason = self._damage(step)
             if reason is None:
                 try:
-                    arrays = self._manager.restore(step, args=self._ocp.args.StandardRestore(self._abstract(step, template)))
+                    arrays: Any = self._manager.restore(step, args=self._ocp.args.StandardRestore(self._abstract(step, template)))
                     return with_arrays(template, arrays), step
                 except (ValueError, OSError, KeyError) as error:
                     reason = str(error).split("\n", 1)[0]

@@ -153,7 +153,7 @@ class _Run:
                 values = {
                     "examples": done * config.batch_size,
                     **values,
-                    "learning_rate": float(rate(step)),
+                    "learning_rate": float(np.asarray(rate(step))),
                     "examples_per_s": (done - last_step) * config.batch_size / (now - last_time),
                     "seconds": self.seconds(),
                 }

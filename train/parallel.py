@@ -130,8 +130,8 @@ def make_step(*args):
 def average(ema: PyTree, model: PyTree, step: Array, decay: float) -> PyTree:
     """Exponential moving average of the weights. The decay ramps up, so that the first steps do not linger in a short run."""
     count = step.astype(jnp.float32)
-    decay = jnp.minimum(decay, (1 + count) / (10 + count))
-    return jax.tree.map(lambda e, m: e + (1 - decay) * (m - e) if eqx.is_inexact_array(m) else m, ema, model)
+    kept = jnp.minimum(decay, (1 + count) / (10 + count))
+    return jax.tree.map(lambda e, m: e + (1 - kept) * (m - e) if eqx.is_inexact_array(m) else m, ema, model)
 
 
 def init_state(model: PyTree, optimiser: optax.GradientTransformation) -> State:

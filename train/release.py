@@ -28,7 +28,7 @@ def with_arrays(tree: PyTree, arrays: dict[str, Any]) -> PyTree:
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(wanted), [arrays[name] for name in names]), rest)
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` on a temporary name beside `path`, then renames: a reader finds the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -24,8 +24,9 @@ COPY = "tokenizer.safetensors"
 def build_vqgan(record: dict[str, Any]) -> VQGAN:
     """A VQGAN of the sizes in a run's record, with weights of no meaning yet."""
     sizes = record["config"]["model"]
-    config = VQGANConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in sizes.items()})
-    return VQGAN(*record["facts"]["image_shape"], config, key=jr.key(0))
+    height, width, channels = record["facts"]["image_shape"]
+    config = VQGANConfig(**sizes | {"multipliers": tuple(sizes["multipliers"])})
+    return VQGAN(height, width, channels, config, key=jr.key(0))
 
 
 def load_vqgan(run: Path) -> tuple[VQGAN, dict[str, Any]]:

@@ -158,7 +158,7 @@ def generate(
     if (ids is None) != (unknown is None):
         raise ValueError("ids and unknown go together: give both for inpainting, neither for generation")
     check_ids(label, model.classes + 1, "label", "classes + 1 null")
-    if ids is None:
+    if ids is None or unknown is None:
         ids, unknown = jnp.zeros(model.tokens, jnp.int32), jnp.ones(model.tokens, bool)
     check_ids(ids, model.codes, "ids", "codes")
     return masked_decode(

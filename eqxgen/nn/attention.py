@@ -62,7 +62,7 @@ class SelfAttention(eqx.Module):
     ) -> Float[Array, "seq dim"]:
         """`mask` is whatever `eqxgen.ops.dot_product_attention` takes: a boolean array or an expression of `eqxgen.ops.masks`."""
         active = self.dropout.active(key, inference)
-        probs_key, out_key = jr.split(key) if active else (None, None)
+        probs_key, out_key = jr.split(key) if active and key is not None else (None, None)
         qkv = rearrange(self.qkv(x), "seq (heads head_dim) -> seq heads head_dim", heads=self.heads + 2 * self.kv_heads)
         q, k, v = qkv[:, : self.heads], qkv[:, self.heads : self.heads + self.kv_heads], qkv[:, self.heads + self.kv_heads :]
         y = ops.dot_product_attention(

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen.nn import _check
@@ -87,7 +88,7 @@ class Dropout(eqx.Module):
         self.rate, self.inference = rate, inference
 
     def __call__(self, x: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> Array:
-        if self.active(key, inference):
+        if self.active(key, inference) and key is not None:
             keep = jr.bernoulli(key, 1 - self.rate, x.shape)
             x = jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
         return x
@@ -103,7 +104,7 @@ class Dropout(eqx.Module):
 
 def check_ids(ids: Array, size: int, name: str, law: str) -> None:
     """An error for integer ids outside [0, size), where their values are known."""
-    if isinstance(ids, jax.core.Tracer) or ids.size == 0:
+    if isinstance(ids, Tracer) or ids.size == 0:
         return
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= size:

@@ -23,7 +23,6 @@ _MNIST = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.goo
 _FASHION = ("https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",)
 _TORONTO = ("https://www.cs.toronto.edu/~kriz/",)
 
-# ruff: noqa: E501
 # folder, file, bytes, SHA-256, places
 _TABLE = (
     ("mnist", "train-images-idx3-ubyte.gz", 9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609", _MNIST),
