@@ -24,8 +24,11 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder for the session, so that the classifier of the digits is trained once."""
-    return tmp_path_factory.mktemp("cache")
+    """A cache folder for all workers of the session, so that the classifier of the digits is trained once."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(autouse=True)

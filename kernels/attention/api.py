@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Shaped
 
-from .. import _random, masks
+from .. import _dropout, masks
 from . import backends, checks, primitives
 from .bias import ALiBi
 from .problem import Extras, Setting, accumulator
@@ -136,7 +136,7 @@ def dot_product_attention(
     parts = [part for part in parts if part is not None]
     joined = checks.bound_mask(functools.reduce(lambda a, b: a & b, parts), batch, heads, q_seq, kv_seq) if parts else None
 
-    extras = Extras(bias, joined, _random.seeds(dropout_key, math.prod(batch), heads) if setting.dropout_rate > 0.0 else None)
+    extras = Extras(bias, joined, _dropout.seeds(dropout_key, math.prod(batch), heads) if setting.dropout_rate > 0.0 else None)
     backends.check(implementation, q, k, v, extras, setting)
     if 0 in (*batch, q_seq, kv_seq):
         out = jnp.zeros((*batch, q_seq, heads, v.shape[-1]), q.dtype)

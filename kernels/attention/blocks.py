@@ -58,7 +58,8 @@ def visits(some, every):
     counts = some.sum(-1).astype(np.int32)
     order = lib.argsort(~some, axis=-1, stable=True).astype(np.int32)
     steps = max(1, int(counts.max())) if lib is np else columns
-    last = lib.maximum(lib.minimum(np.arange(steps, dtype=np.int32), counts[..., None] - 1), 0)
+    numbers = np.arange(steps, dtype=np.int32).reshape(*(1,) * counts.ndim, steps)
+    last = lib.maximum(lib.minimum(numbers, counts[..., None] - 1), 0)
     columns_to_visit = lib.take_along_axis(order, last, axis=-1)
     partial = ~lib.take_along_axis(every, columns_to_visit, axis=-1)
     return (columns_to_visit * 2 + partial).astype(np.int32), counts

@@ -21,7 +21,7 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from .. import _random, masks
+from .. import _dropout, masks
 from . import blocks
 from .bias import ALiBi
 from .problem import Extras, Setting
@@ -235,7 +235,7 @@ class _Reader:
         i, j = self.positions(tile)
         seeds = self.scalars[-1]
         at = 2 * (_first(self.extras.seeds, tile.b) * self.shape.heads + tile.h)
-        return _random.keep(seeds[at], seeds[at + 1], i, j, self.setting.dropout_rate)
+        return _dropout.keep(seeds[at], seeds[at + 1], i, j, self.setting.dropout_rate)
 
 
 def _precision(x):

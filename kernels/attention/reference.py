@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from .. import _random
+from .. import _dropout
 from .bias import ALiBi
 from .problem import Extras, Setting, accumulator, unsqueeze
 
@@ -53,7 +53,7 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, first_query=0):
     weights = weights / total
     if extras.seeds is not None:
         seeds = extras.seeds[:, :, None, None, :]
-        kept = _random.keep(seeds[..., 0], seeds[..., 1], i.reshape(1, 1, -1, 1), j.reshape(1, 1, 1, -1), setting.dropout_rate)
+        kept = _dropout.keep(seeds[..., 0], seeds[..., 1], i.reshape(1, 1, -1, 1), j.reshape(1, 1, 1, -1), setting.dropout_rate)
         weights = jnp.where(kept, weights / (1.0 - setting.dropout_rate), 0.0)
     weights = weights.reshape(*split[:4], -1).astype(v.dtype)
     out = jnp.einsum("bgnqk,bgkd->bgnqd", weights, v, preferred_element_type=dtype, precision="highest")

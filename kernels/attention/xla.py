@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import _random
+from .. import _dropout
 from . import blocks
 from .bias import ALiBi
 from .problem import Extras, Setting, accumulator, unsqueeze
@@ -148,7 +148,7 @@ class _Tiles:
         i, j = self.positions(at)
         start = (at[0] if seeds.shape[0] > 1 else 0, at[1] * self.plan.repeat, 0)
         seed = jax.lax.dynamic_slice(seeds, start, (1, self.plan.repeat, 2))[0][:, None, None]
-        return turn(_random.keep(seed[..., 0], seed[..., 1], i, j, self.setting.dropout_rate))
+        return turn(_dropout.keep(seed[..., 0], seed[..., 1], i, j, self.setting.dropout_rate))
 
 
 def _visits(extras: Extras, plan: _Plan, turned: bool):
