@@ -14,8 +14,11 @@ LOWEST, NEWEST = "3.11", "3.13"
 
 def install(session: nox.Session, *groups: str, extras: str = "train") -> None:
     """The checkout in place, with an extra and some dependency groups of pyproject.toml."""
-    packages = [package for group in groups for package in nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), group)]
-    session.install("-e", f".[{extras}]", *packages)
+    session.install("-e", f".[{extras}]", *packages(*groups))
+
+
+def packages(*groups: str) -> tuple[str, ...]:
+    return nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), *groups)
 
 
 @nox.session
@@ -37,7 +40,7 @@ def ends(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style and formatting."""
-    install(session, "lint")
+    session.install(*packages("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 
@@ -45,7 +48,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Static types."""
-    install(session, "lint", "test")
+    install(session, "types", "test")
     session.run("pyright", "--pythonpath", f"{session.bin}/python")
 
 

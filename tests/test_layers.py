@@ -153,7 +153,7 @@ def test_a_key_stream_never_repeats_and_passes_through_jit():
 
     np.testing.assert_array_equal(np.asarray(two(RNG(jr.key(0)))), np.asarray(drawn[:2]))
     for wrong in (None, 1.5, jnp.ones(3), True):
-        with pytest.raises(TypeError, match="key must be a JAX random key or an integer seed"):
+        with pytest.raises(TypeError, match="key"):
             RNG(wrong)
 
 

@@ -179,3 +179,14 @@ def test_samples_of_a_run_depend_on_the_seed_alone(finished, tmp_path):
 
     assert draw("a.png", n=4, steps=2) == draw("b.png", n=4, steps=2)
     assert draw("c.png", n=4, steps=2, seed=1) != draw("a.png", n=4, steps=2)
+
+
+def test_bfloat16_computes_and_float32_keeps_the_weights(tmp_path, monkeypatch, finished):
+    monkeypatch.setattr(Log, "say", _stop_at_evaluation)
+    with pytest.raises(KeyboardInterrupt):
+        maskgit.main(tiny(tmp_path / "half", precision="bfloat16"))
+    half, full = weights(tmp_path / "half"), weights(finished)
+    assert {str(array.dtype) for array in half.values()} == {"float32"}
+    assert not same(half, full)
+    losses = [line["loss"] for line in metrics(tmp_path / "half")]
+    assert losses == pytest.approx([line["loss"] for line in metrics(finished)], rel=0.02)

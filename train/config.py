@@ -3,12 +3,17 @@
 import dataclasses
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from train.data import DataConfig, DataError
 from train.errors import UsageError, UserError
+
+
+STARTED = time.perf_counter()
+"""When the command began, as near as its first import can tell."""
 
 
 def require(holds: bool, message: str) -> None:

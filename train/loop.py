@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from train.checkpoint import Checkpoints
-from train.config import TrainConfig
+from train.config import STARTED, TrainConfig
 from train.data import batch_indices
 from train.errors import UserError
 from train.log import Log
@@ -81,7 +81,6 @@ def fit(config: TrainConfig, task: Task) -> int:
 
     A run that is complete says so and is left alone. SIGINT and SIGTERM save the current step, say where, and give 130 and 143.
     """
-    begin = time.perf_counter()
     mesh = make_mesh()
     check_batch(config.batch_size, mesh)
     folder = open_run(config, task.recipe, task.facts)
@@ -102,7 +101,7 @@ def fit(config: TrainConfig, task: Task) -> int:
     log.say(
         f"{task.recipe}: {parameters:,} parameters, {task.examples:,} examples, {mesh.size} x {jax.devices()[0].device_kind}, to {folder}"
     )
-    run = _Run(config, task, folder, mesh, log, checkpoints, begin)
+    run = _Run(config, task, folder, mesh, log, checkpoints)
     try:
         with StopRequest() as stop:
             state = run.train(state, start, tx, key, stop)
@@ -124,7 +123,6 @@ class _Run:
     mesh: jax.sharding.Mesh
     log: Log
     checkpoints: Checkpoints
-    begin: float
 
     def __post_init__(self):
         self.record = read_json(self.folder / "config.json")
@@ -179,7 +177,7 @@ class _Run:
 
     def seconds(self) -> float:
         """Wall-clock time of the run so far, with the time before it was resumed."""
-        return self.log.seconds_before + time.perf_counter() - self.begin
+        return self.log.seconds_before + time.perf_counter() - STARTED
 
     def finish(self, state: State, parameters: int, stop: StopRequest) -> int:
         """The last samples and the summary."""
@@ -209,6 +207,7 @@ class _Run:
         return 0
 
     def _last_good(self) -> str:
+        self.checkpoints.seal()
         steps = sorted(int(p.name) for p in (self.folder / "checkpoints").glob("*") if p.name.isdigit())
         return f"the last checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
 
