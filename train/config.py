@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeVar
 from train.data import DataConfig, DataError
 from train.errors import UsageError, UserError
 
-
 STARTED = time.perf_counter()
 """When the command began, as near as its first import can tell."""
 
