@@ -1,5 +1,6 @@
 """What the README prints runs."""
 
+import dataclasses
 import json
 import re
 import runpy
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from train import config as configs
 from train import judge, maskgit, sample, vqgan
+from train.data import load
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 COMMANDS = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    python -m train.")]
@@ -25,11 +27,20 @@ def test_the_readme_shows_the_commands():
     assert "pip install nox && nox -s tests" in README
 
 
+def _few(config):
+    """A data set with its first 400 images of each part."""
+    data = load(config)
+    names = ("train_images", "train_labels", "test_images", "test_labels")
+    return dataclasses.replace(data, **{name: getattr(data, name)[:400] for name in names})
+
+
 def test_the_commands_run_one_after_another(tmp_path, monkeypatch, shared_data):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         judge, "_train", lambda plan, dataset: judge._build(plan)
     )  # a minute of training, which test_train.py does on digits
+    for recipe in (maskgit, vqgan):
+        monkeypatch.setattr(recipe, "load", _few)
     for command in COMMANDS:
         module, *flags = shlex.split(command.replace("DATA", str(shared_data)))[2:]
         if "--help" in flags or "v5e:2x4" in flags:
