@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eqxgen.configs import MaskGITConfig, VQGANConfig, parse_schedule
-from train.config import OptimConfig, TrainConfig, parse, require, run
+from train.config import OptimConfig, TrainConfig, from_dict, parse, require, run
 from train.data import DataConfig, image_grid, load, save_png
 from train.facts import facts_of
 
@@ -189,7 +189,8 @@ def sample(folder: Path, record: dict[str, Any], options: Any) -> Any:
     facts = record["facts"]
     check_label(options.label, facts["classes"])
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(DecodeConfig)}
-    decode = DecodeConfig(**record["config"]["decode"] | {name: value for name, value in given.items() if value is not None})
+    config = from_dict(Config, record["config"], folder / "config.json")
+    decode = dataclasses.replace(config.decode, **{name: value for name, value in given.items() if value is not None})
     check_steps(decode.steps, facts["tokens"], "--steps")
     model, _ = load_model(folder / "model.safetensors", build)
     labels = np.arange(options.n) % facts["classes"] if options.label is None else np.full(options.n, options.label)

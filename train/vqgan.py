@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eqxgen.configs import VQGANConfig
-from train.config import OptimConfig, TrainConfig, parse, require, run
+from train.config import OptimConfig, TrainConfig, from_dict, parse, require, run
 from train.data import DataConfig, image_grid, load, save_png
 from train.facts import facts_of
 
@@ -218,7 +218,7 @@ def sample(folder: Path, record: dict[str, Any], options: Any) -> Any:
         raise UsageError(f"--{unused[0].replace('_', '-')} is for a run of train.maskgit: a tokenizer only reconstructs")
     check_label(options.label, record["facts"]["classes"])
     tokenizer, _ = load_vqgan(folder)
-    dataset = load(DataConfig(**record["config"]["data"]))
+    dataset = load(from_dict(Config, record["config"], folder / "config.json").data)
     of_label = slice(None) if options.label is None else dataset.test_labels == options.label
     count = max(options.columns, options.n // 2 // options.columns * options.columns)
     originals = dataset.test_images[of_label][:count]
