@@ -30,11 +30,11 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=[LOWEST, NEWEST])
 def ends(session: nox.Session) -> None:
-    """The test suite on the lowest and on the newest Python and jax."""
+    """The test suite on the lowest and on the newest Python and jax, compiled with all of XLA's optimisations."""
     install(session, "test")
     if session.python == LOWEST:
         session.install("jax==0.10.2")
-    session.run("pytest", "-n", "2", "--dist", "loadfile", *session.posargs, env={"JAX_PLATFORMS": "cpu"})
+    session.run("pytest", "-n", "2", "--dist", "loadfile", *session.posargs, env={"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""})
 
 
 @nox.session

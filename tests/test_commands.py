@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from runs import tiny
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from train import config as configs
 from train import maskgit, sample, vqgan
@@ -168,6 +170,19 @@ def flip(path):
     path.write_bytes(bytes(data))
 
 
+def describe(change):
+    """Rewrites the description inside a model's file."""
+
+    def rewrite(path):
+        arrays = load_file(path)
+        with safe_open(path, framework="numpy") as file:
+            description = json.loads(file.metadata()["eqxgen"])
+        change(description)
+        save_file(arrays, path, metadata={"eqxgen": json.dumps(description)})
+
+    return rewrite
+
+
 BAD_RUNS = {
     "no config": (broken("maskgit/config.json", Path.unlink), "config.json: no such file: is .* the folder of a run"),
     "config is no JSON": (broken("maskgit/config.json", lambda p: p.write_text("{")), "config.json: cannot be read as JSON"),
@@ -180,6 +195,18 @@ BAD_RUNS = {
         "model.safetensors: this file is damaged",
     ),
     "altered model": (broken("maskgit/model.safetensors", flip), "model.safetensors: this file is damaged"),
+    "description without facts": (
+        broken("maskgit/model.safetensors", describe(lambda d: d.pop("facts"))),
+        "model.safetensors: its description is of no model that this version can build .*facts",
+    ),
+    "description of impossible sizes": (
+        broken("maskgit/model.safetensors", describe(lambda d: d["config"]["model"].update(heads=5))),
+        "model.safetensors: its description is of no model that this version can build .*model.heads must divide",
+    ),
+    "tokenizer of unknown sizes": (
+        broken("maskgit/tokenizer.safetensors", describe(lambda d: d["config"]["model"].update(wings=2))),
+        "tokenizer.safetensors: its description is of no model that this version can build .*wings",
+    ),
     "no tokenizer": (broken("maskgit/tokenizer.safetensors", Path.unlink), "tokenizer.safetensors"),
 }
 

@@ -1,6 +1,5 @@
 """What the data sources give, and which examples a step sees."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +14,6 @@ from train.data import DataConfig, DataError, Dataset, batch_indices, image_grid
 from train.data.split import held_out
 
 CHECKOUT = Path(__file__).parents[1]
-REAL = Path(os.environ.get("EQXGEN_DATA") or CHECKOUT.parent / "shared" / "data")
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real data sets are not at hand: set EQXGEN_DATA to their folder")
 
 # name, training images, test images, image shape, mean training pixel / 255 (published for MNIST and Fashion-MNIST)
 REAL_SETS = [
@@ -26,11 +23,10 @@ REAL_SETS = [
 ]
 
 
-@needs_real
 @pytest.mark.parametrize(("name", "train", "test", "shape", "mean"), REAL_SETS)
-def test_real_sets_have_their_published_sizes_and_mean(name, train, test, shape, mean, tmp_path, monkeypatch):
+def test_real_sets_have_their_published_sizes_and_mean(name, train, test, shape, mean, shared_data, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    data = load(DataConfig(name, root=str(REAL)))
+    data = load(DataConfig(name, root=str(shared_data)))
     assert data.train_images.shape == (train, *shape)
     assert data.test_images.shape == (test, *shape)
     assert (data.num_classes, data.levels, data.image_shape) == (10, 256, shape)
@@ -40,15 +36,14 @@ def test_real_sets_have_their_published_sizes_and_mean(name, train, test, shape,
 
 
 @pytest.mark.slow
-@needs_real
-def test_cifar10_batches_are_read_and_their_decoded_pixels_kept(tmp_path, monkeypatch):
+def test_cifar10_batches_are_read_and_their_decoded_pixels_kept(shared_data, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    data = load(DataConfig("cifar10", root=str(REAL)))
+    data = load(DataConfig("cifar10", root=str(shared_data)))
     assert (data.train_images.shape, data.test_images.shape) == ((20_000, 32, 32, 3), (5_000, 32, 32, 3))
     entries = sorted((tmp_path / "eqxgen" / "decoded").iterdir())
     assert len(entries) == 3
     monkeypatch.setattr("train.data.npz.zipfile.ZipFile.open", _only_labels(monkeypatch))
-    again = load(DataConfig("cifar10", root=str(REAL)))
+    again = load(DataConfig("cifar10", root=str(shared_data)))
     np.testing.assert_array_equal(again.train_images, data.train_images)
     np.testing.assert_array_equal(again.test_images, data.test_images)
 

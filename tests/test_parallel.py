@@ -11,15 +11,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLAGS = (
     "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_warn_stuck_timeout_seconds=10 "
-    "--xla_cpu_collective_call_terminate_timeout_seconds=60 "
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # programs are compiled sooner, and run once
+    "--xla_cpu_collective_call_terminate_timeout_seconds=60"
 )
 
 
 @pytest.fixture(scope="module")
 def results():
     """Collectives of virtual devices can hang, so they run in a process that a watchdog ends."""
-    env = os.environ | {"XLA_FLAGS": FLAGS, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    env = os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {FLAGS}", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-W", "error", "tests/devices.py"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=280, check=False
     )

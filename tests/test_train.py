@@ -117,8 +117,7 @@ TINY_FLAGS = [
 def _until(step, *flags):
     """A process of its own that trains, once it has said that it made some step."""
     command = [sys.executable, "-m", "train.maskgit", *TINY_FLAGS, *flags]
-    env = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"}  # compiled sooner
-    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith(f"step {step}/"):

@@ -53,7 +53,7 @@ def load_model(path: Path, build: Callable[[dict[str, Any]], PyTree]) -> tuple[P
     """The model of a file that `save_model` wrote, and its description, from which `build` makes a model of the same shapes.
 
     Raises:
-        UserError: there is no such file; it is damaged or not ours; its arrays are not the model's.
+        UserError: there is no such file; it is damaged or not ours; its description or its arrays are not the model's.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -67,7 +67,11 @@ def load_model(path: Path, build: Callable[[dict[str, Any]], PyTree]) -> tuple[P
         raise UserError(f"{path}: this file is damaged: {error}; train again, or restore it from a copy") from None
     if not isinstance(description, dict):
         raise UserError(f"{path}: expected a model that eqxgen saved, with its description in the metadata, but there is none")
-    shapes = eqx.filter_eval_shape(build, description)
+    try:
+        shapes = eqx.filter_eval_shape(build, description)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"{path}: its description is of no model that this version can build ({reason}); was it edited?") from None
     check_arrays(path, {name: (leaf.shape, leaf.dtype) for name, leaf in named_arrays(shapes).items()}, arrays)
     return with_arrays(shapes, {name: jnp.asarray(array) for name, array in arrays.items()}), description
 
