@@ -1,7 +1,6 @@
 """The training loop: what a run writes, how it resumes, how it stops."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
