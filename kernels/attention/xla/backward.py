@@ -1,0 +1,120 @@
+"""The gradients, one column of tiles at a time."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..bias import ALiBi
+from ..problem import Extras, Setting, accumulator
+from . import plan as sizes
+from .operands import cut_axis, dot, grouped, pad, quarantine, scaled, varying
+from .plan import make_plan
+from .tiles import Tiles
+from .walk import lanes_of, visits_of, walk
+
+
+def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool):
+    """Cotangents of q, k, v and, with `with_bias`, of the bias."""
+    plan = make_plan(q, k, sizes.BACKWARD_TILE_OPEN if extras.mask is None else sizes.BACKWARD_TILE)
+    dtypes, wide = (q.dtype, k.dtype, v.dtype), accumulator(q.dtype)
+    empty = lse == -jnp.inf
+    delta = jnp.sum(dout.astype(wide) * out.astype(wide), -1) - dlse
+    lse, delta = jnp.where(empty, 0, lse), jnp.where(empty, 0, delta)
+    dout = jnp.where(empty[..., None], 0, dout) if extras.mask is not None else dout
+    q, k, v = quarantine(q, k, v, extras)
+    # NaN marks a row for its logits; the products below must not spread it to those who do not see it.
+    clean = (lambda x: jnp.where(jnp.isnan(x), 0, x)) if extras.mask is not None else (lambda x: x)
+    q, left = scaled(q, setting.scale)
+    visits = visits_of(extras, plan, turned=True)
+    tiles = Tiles(extras, setting, plan)
+    q, dout, lse, delta = (grouped(x, plan) for x in (q, dout, lse, delta))
+    k, v = (pad(x, 2, plan.kv_block).reshape(-1, *pad(x, 2, plan.kv_block).shape[2:]) for x in (k, v))
+    rows, shape = plan.repeat * plan.q_block, (plan.kv_block, plan.repeat, plan.q_block)
+    turn = lambda x: jnp.moveaxis(x, -1, 0)
+    inverse = 1.0 / (1.0 - setting.dropout_rate)
+
+    # A bias gathers its gradient from one group after the other.
+    lanes = 1 if with_bias else lanes_of(visits, plan)
+
+    def together(dbias, operands):
+        index, q, k, v, dout, lse, delta = operands
+        where = [(i // plan.kv_heads, i % plan.kv_heads) for i in index]
+
+        def column(carry, kj):
+            k_tiles, v_tiles = ([cut_axis(a, kj * plan.kv_block, plan.kv_block, 0) for a in x] for x in (k, v))
+
+            def tile(lane, masked, qi, carry):
+                dq, dk, dv, dbias = carry
+                at = (*where[lane], qi * plan.q_block, kj * plan.kv_block)
+                cut = lambda x: cut_axis(x, at[2], plan.q_block, 1)
+                q_tile, dout_tile = (cut(x[lane]).reshape(rows, -1) for x in (q, dout))
+                s = dot(k_tiles[lane], q_tile, (1, 1))
+                s = s if left == 1.0 else s * left
+                s, capped, allowed = tiles.logits(s.reshape(shape), at, masked, turn)
+                p = jnp.exp(jnp.minimum(s - cut(lse[lane])[None], 0))
+                if allowed is not None:
+                    p = jnp.where(allowed, p, 0)
+                dp = dot(v_tiles[lane], dout_tile, (1, 1)).reshape(shape)
+                dropped, kept = p, tiles.kept(at, turn)
+                if kept is not None:
+                    dropped, dp = jnp.where(kept, p * inverse, 0), jnp.where(kept, dp * inverse, 0)
+                ds = p * (dp - cut(delta[lane])[None])
+                ds = jnp.where(allowed, ds, 0) if allowed is not None else ds
+                if with_bias:
+                    dbias = _add_bias(dbias, ds, at, extras, tiles)
+                if setting.soft_cap is not None:
+                    ds = ds * (1 - jnp.square(capped / setting.soft_cap))
+                    ds = jnp.where(allowed, ds, 0) if allowed is not None else ds
+                flat = lambda x: x.astype(q.dtype).reshape(plan.kv_block, rows)
+                dv = dv + dot(flat(dropped), dout_tile, (1, 0))
+                dk = dk + dot(flat(ds), clean(q_tile), (1, 0))
+                more = dot(flat(ds), clean(k_tiles[lane]), (0, 0)).reshape(plan.repeat, plan.q_block, -1)
+                dq = jax.lax.dynamic_update_slice_in_dim(dq, cut(dq) + more, at[2], 1)
+                return dq, dk, dv, dbias
+
+            dqs, dbias = carry
+            dk, dv = (varying(jnp.zeros(x[0].shape, wide), q) for x in (k_tiles, v_tiles))
+            dqs, dks, dvs, dbiases = zip(*walk(visits, (*where[0], kj), tile, [(dq, dk, dv, dbias) for dq in dqs]))
+            return (list(dqs), dbiases[0]), ([(x * left).astype(dtypes[1]) for x in dks], [x.astype(dtypes[2]) for x in dvs])
+
+        start = [varying(jnp.zeros(x.shape, wide), q) for x in q], dbias
+        (dq, dbias), (dk, dv) = jax.lax.scan(column, start, jnp.arange(k.shape[1] // plan.kv_block, dtype=jnp.int32))
+        join = lambda x: x.reshape(-1, x.shape[-1])[: plan.kv_seq]
+        return dbias, ([(x * setting.scale).astype(dtypes[0])[:, : plan.q_seq] for x in dq], *([join(a) for a in x] for x in (dk, dv)))
+
+    start = _bias_start(extras, tiles, wide) if with_bias else ()
+    start = jax.tree.map(lambda x: varying(x, q), start)
+    index = jnp.arange(plan.batch * plan.kv_heads, dtype=jnp.int32)
+    operands = jax.tree.map(lambda x: x.reshape(-1, lanes, *x.shape[1:]), (index, q, k, v, dout, lse, delta))
+    dbias, parts = jax.lax.scan(together, start, operands)
+    dq, dk, dv = (jnp.stack(x, 1) for x in parts)
+    dq = dq.reshape(plan.batch, -1, *dq.shape[3:])
+    dk, dv = (x.reshape(plan.batch, plan.kv_heads, *x.shape[2:]) for x in (dk, dv))
+    return (dq, dk, dv, _bias_end(dbias, extras)) if with_bias else (dq, dk, dv)
+
+
+def _bias_start(extras: Extras, tiles: Tiles, dtype) -> Any:
+    bias = tiles.slopes if isinstance(extras.bias, ALiBi) else tiles.bias
+    assert bias is not None
+    return jnp.zeros(bias.shape, dtype)
+
+
+def _add_bias(dbias, ds, at, extras: Extras, tiles: Tiles):
+    """Add a tile's share, summed over the axes along which the bias broadcasts."""
+    plan = tiles.plan
+    ds = jnp.moveaxis(ds, 0, -1)
+    if isinstance(extras.bias, ALiBi):
+        ds = -ds * tiles.distance(at).astype(ds.dtype)
+    ds = ds.sum(tuple(axis for axis in range(3) if dbias.shape[axis + 1] == 1), keepdims=True)
+    start = (at[0], at[1] * plan.repeat, at[2], at[3])
+    start = tuple(0 if size == 1 else index for index, size in zip(start, dbias.shape))
+    here = jax.lax.dynamic_slice(dbias, start, (1, *ds.shape))
+    return jax.lax.dynamic_update_slice(dbias, here + ds[None], start)
+
+
+def _bias_end(dbias, extras: Extras):
+    if isinstance(extras.bias, ALiBi):
+        return dbias.reshape(extras.bias.slopes.shape).astype(extras.bias.slopes.dtype)
+    _, _, q_seq, kv_seq = extras.bias.shape
+    return dbias[:, :, :q_seq, :kv_seq].astype(extras.bias.dtype)

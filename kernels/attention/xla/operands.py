@@ -1,0 +1,56 @@
+"""What both passes do to their operands."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from ..problem import Extras, accumulator
+from .plan import Plan
+
+
+def pad(x, axis: int, block: int):
+    missing = -x.shape[axis] % block
+    if not missing:
+        return x
+    pad = [(0, 0)] * x.ndim
+    pad[axis] = (0, missing)
+    return jnp.pad(x, pad)
+
+
+def varying(x, like):
+    """`x` varying over the manual axes of `like`, as the carry of a loop must."""
+    axes = jax.typeof(like).manual_axis_type.varying - jax.typeof(x).manual_axis_type.varying
+    return jax.lax.pcast(x, tuple(axes), to="varying")
+
+
+def dot(a, b, contract: tuple[int, int]):
+    dtype = accumulator(a.dtype)
+    precision = "highest" if a.dtype == dtype else "default"
+    return jax.lax.dot_general(a, b, (((contract[0],), (contract[1],)), ((), ())), preferred_element_type=dtype, precision=precision)
+
+
+def scaled(q, scale: float):
+    """The query with the scale inside, and what is left of the scale: a bfloat16 takes only a power of two without rounding."""
+    if q.dtype in (jnp.float32, jnp.float64) or math.frexp(scale)[0] == 0.5:
+        return q * jnp.asarray(scale, q.dtype), 1.0
+    return q, scale
+
+
+def quarantine(q, k, v, extras: Extras):
+    """Rows of q and k that hold a number that is not finite, in k or v, become NaN; v becomes finite."""
+    if extras.mask is None:
+        return q, k, v
+    bad_q = ~jnp.isfinite(q).all(-1, keepdims=True)
+    bad_k = ~(jnp.isfinite(k).all(-1, keepdims=True) & jnp.isfinite(v).all(-1, keepdims=True))
+    return jnp.where(bad_q, jnp.nan, q), jnp.where(bad_k, jnp.nan, k), jnp.where(jnp.isfinite(v), v, 0)
+
+
+def grouped(x, plan: Plan):
+    """(batch, heads, seq, ...) as (batch * kv_heads, repeat, seq, ...), padded to whole blocks of queries."""
+    x = pad(x, 2, plan.q_block)
+    return x.reshape(plan.batch * plan.kv_heads, plan.repeat, *x.shape[2:])
+
+
+def cut_axis(x, start, size: int, axis: int):
+    return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
