@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from bench.shapes import ATTENTION
 from bench.tpu_attention import topology
 from kernels import dot_product_attention, masks
-from kernels.attention import mosaic_tpu
+from kernels.attention.mosaic_tpu import tiling
 
 INTERPRETED = ["shared bias", "alibi", "everything", "pattern"]
 
@@ -21,9 +21,9 @@ INTERPRETED = ["shared bias", "alibi", "everything", "pattern"]
 @pytest.fixture
 def interpret(monkeypatch):
     monkeypatch.setenv("EQXGEN_INTERPRET", "1")
-    monkeypatch.setattr(mosaic_tpu, "LANES", 16)
-    monkeypatch.setattr(mosaic_tpu, "FORWARD_BLOCK", 32)
-    monkeypatch.setattr(mosaic_tpu, "BACKWARD_BLOCK", 32)
+    monkeypatch.setattr(tiling, "LANES", 16)
+    monkeypatch.setattr(tiling, "FORWARD_BLOCK", 32)
+    monkeypatch.setattr(tiling, "BACKWARD_BLOCK", 32)
     jax.clear_caches()
     yield
     jax.clear_caches()
