@@ -12,8 +12,11 @@ Source: Dao 2023 (FlashAttention-2); the list of visits per row follows the idea
 import jax.numpy as jnp
 
 from ..problem import Extras, Setting
+from . import tiling
 from .backward import backward
 from .forward import forward
+from .pattern import too_fine
+from .tiling import shape_of
 
 __all__ = ["backward", "forward", "supports"]
 
@@ -24,4 +27,6 @@ def supports(q, k, v, extras: Extras, setting: Setting) -> str | None:
         return f"the kernel computes float32 and bfloat16: got {q.dtype}"
     if max(q.shape[-1], v.shape[-1]) > 512:
         return f"head_dim above 512 does not fit the fast memory: got {max(q.shape[-1], v.shape[-1])}"
+    if mask := too_fine(extras.mask, shape_of(q, k, v, tiling.FORWARD_BLOCK)):
+        return f"a pattern of blocks of {mask.block} does not fit the scalar memory at {k.shape[2]} keys"
     return None

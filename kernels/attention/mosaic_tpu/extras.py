@@ -6,9 +6,9 @@ from typing import Any
 import jax.numpy as jnp
 from jax.experimental.pallas import tpu as pltpu
 
-from ... import masks
 from ..bias import ALiBi
 from ..problem import Extras, unsqueeze
+from . import pattern
 from .tiling import Operand, Shape, pad
 
 
@@ -17,7 +17,8 @@ class Slot:
     """Where a kernel finds an array: `kind` says how, `at` which one, `many` whether it has a row for each example.
 
     An "int" is `at` itself. A "scalar" counts among the prefetched numbers, the others among the operands: a "tile" lies as the kernel's
-    tile does, one that is "turned" has its axes swapped, "numbers" are a table over examples and heads.
+    tile does, one that is "turned" has its axes swapped, "numbers" are a table over examples and heads, "pattern" the words of a
+    `pattern.Bits`.
     """
 
     kind: str
@@ -32,7 +33,7 @@ class Prepared:
         self._shape, self._flip = shape, flip
         self.scalars: list[Any] = []
         self.operands: list[Operand] = []
-        self.mask = _spelled_out(extras.mask, shape)
+        self.mask = pattern.in_kernel(extras.mask, shape)
         self.views = [self._view(x, axes) for x, axes in zip(self.mask.arrays(), self.mask.axes)] if self.mask is not None else []
         self.bias = self.slopes = self.offset = self.seeds = None
         if isinstance(extras.bias, ALiBi):
@@ -45,6 +46,8 @@ class Prepared:
     def _view(self, x, axes: str) -> Slot:
         if isinstance(x, int):
             return Slot("int", x)
+        if axes == "pattern":
+            return self._operand(Operand(jnp.asarray(x), (1, *x.shape[1:]), lambda t: (t.q, 0, 0), pltpu.SMEM), axes, False)
         if axes == "b":
             return self._scalar(x)
         return self._tile(x.astype(jnp.int8) if x.dtype == bool else x, axes)
@@ -77,13 +80,3 @@ class Prepared:
             return self._operand(Operand(x, block, place), "turned", many)
         swapped = lambda t: tuple(place(t)[axis] for axis in (0, 1, 3, 2))
         return self._operand(Operand(x.swapaxes(2, 3), (1, 1, block[3], block[2]), swapped), "tile", many)
-
-
-def _spelled_out(mask, shape: Shape):
-    """A block pattern cannot be looked up inside the kernel, so the tiles that need it get it spelled out."""
-    if isinstance(mask, masks.BlockSparse):
-        matrix = mask.pattern.matrix.repeat(mask.block, 0).repeat(mask.block, 1)[: shape.q_seq, : shape.kv_seq]
-        return masks.Dense(jnp.asarray(matrix).reshape(1, 1, *matrix.shape))
-    if isinstance(mask, (masks.And, masks.Or)):
-        return type(mask)(_spelled_out(mask.left, shape), _spelled_out(mask.right, shape))
-    return mask

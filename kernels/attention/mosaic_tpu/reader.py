@@ -39,6 +39,8 @@ class Reader:
             return self.scalars[slot.at][example]
         if slot.kind == "numbers":
             return self.operands[slot.at][example, tile.h]
+        if slot.kind == "pattern":
+            return self.operands[slot.at], tile
         x = self.operands[slot.at][0, 0]
         x = x.astype(jnp.int32) if x.dtype == jnp.int8 else x
         return x.T if slot.kind == "turned" else x
