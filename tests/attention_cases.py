@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels import dot_product_attention
-from kernels.attention import ALiBi, xla
+from kernels import ALiBi, dot_product_attention
+from kernels.attention import xla
 
 # The programs here run once: compiling them is the cost.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
