@@ -129,8 +129,7 @@ def backward(target: Target, *operands, tree, setting: Setting, implementation: 
         return jax.vjp(function, q, k, v, *leaves[: int(with_bias)])[1]((dout, dlse))
 
     roles = _roles(tree)
-    # A shared bias sums its gradient over what would be split.
-    if not _can_split(target) or (with_bias and 1 in operands[3].shape[:2]):
+    if not _can_split(target):
         return local(*operands)
     out_roles = roles[:4] if with_bias else roles[:3]
     return partition.split(local, operands, [*roles, "bhqx", "bhq", "bhqx", "bhq"], out_roles, heads=heads, kv_heads=kv_heads)
