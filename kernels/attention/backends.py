@@ -121,10 +121,11 @@ def backward(target: Target, *operands, tree, setting: Setting, implementation: 
             return mosaic_tpu.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias, interpret=interpret)
         if name == "xla":
             return xla.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
-        attend = {"cudnn": cudnn.attend, "reference": reference.attend}[name]
+        if name == "cudnn":
+            return cudnn.backward(q, k, v, extras, setting, dout, dlse)
 
         def function(q, k, v, *bias):
-            return attend(q, k, v, jax.tree.unflatten(tree, [*bias, *leaves[len(bias) :]]), setting)
+            return reference.attend(q, k, v, jax.tree.unflatten(tree, [*bias, *leaves[len(bias) :]]), setting)
 
         return jax.vjp(function, q, k, v, *leaves[: int(with_bias)])[1]((dout, dlse))
 
