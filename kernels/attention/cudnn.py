@@ -40,7 +40,7 @@ def backward(q, k, v, extras: Extras, setting: Setting, dout, dlse):
 
     d lse = scale * (p k) dq + scale * p q dk: attention with keys for values, and the gradient of those values.
     """
-    dq, dk, dv = jax.vjp(lambda *x: attend(*x, extras, setting)[0], q, k, v)[1](dout)
+    dq, dk, dv = jax.vjp(lambda q, k, v: attend(q, k, v, extras, setting)[0], q, k, v)[1](dout)
 
     def with_logsumexp(dq, dk):
         weight = setting.scale * dlse[..., None]
