@@ -104,8 +104,9 @@ def test_the_error_against_float64_is_at_most_twice_that_of_jax_nn(dtype, causal
     theirs = run(jax.nn.dot_product_attention, peer)
     shrink = float(jnp.finfo(dtype).eps) / float(jnp.finfo(peer).eps)
     for mine, peers, exact in zip(ours, theirs, [true, *true_grads.values()]):
-        error = lambda x, exact=exact: float(np.max(np.abs(np.asarray(x, np.float64) - exact)))
-        assert error(mine) <= 2 * shrink * error(peers) + float(jnp.finfo(dtype).eps) * float(np.max(np.abs(exact)))
+        # The greatest error is a matter of luck where all are roundings.
+        error = lambda x, exact=exact: float(np.sqrt(np.mean((np.asarray(x, np.float64) - exact) ** 2)))
+        assert error(mine) <= 2 * shrink * error(peers)
 
 
 def test_float16_runs_and_logits_of_any_finite_size_stay_finite():
