@@ -15,6 +15,7 @@ _HOME = {
     "layer_norm": "norm",
     "rms_norm": "norm",
     "group_norm": "norm",
+    "ALiBi": "attention",
     "masks": "masks",
 }
 __all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -1,25 +1,26 @@
-"""Arrays for a shape of `bench.shapes`, and the call they make."""
+"""Arrays for a shape of `bench.shapes`, the call they make, and a mask that is chosen at run time."""
 
+import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels import dot_product_attention
-from kernels.attention import ALiBi
-from kernels.attention.xla import plan as xla
+from bench.shapes import MASKS
+from kernels import ALiBi, dot_product_attention, masks
+from kernels.attention.xla import plan as sizes
 
-# The programs here run once: compiling them is the cost.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 TILES = ("FORWARD_TILE", "FORWARD_TILE_OPEN", "BACKWARD_TILE", "BACKWARD_TILE_OPEN")
+ALIBI_OFFSET = 2
 
 
 def set_tiles(*tiles):
     """Set xla's tiles, so that small shapes need several, and return those before."""
-    before = [getattr(xla, name) for name in TILES]
+    before = [getattr(sizes, name) for name in TILES]
     for name, tile in zip(TILES, tiles):
-        setattr(xla, name, tile)
+        setattr(sizes, name, tile)
     jax.clear_caches()
     return before
 
@@ -50,12 +51,74 @@ def call(arrays, rest, implementation):
     """(out, logsumexp)."""
     arrays = dict(arrays)
     if "slopes" in arrays:
-        arrays["bias"] = ALiBi(arrays.pop("slopes"), 2)
+        arrays["bias"] = ALiBi(arrays.pop("slopes"), ALIBI_OFFSET)
     return dot_product_attention(**arrays, **rest, return_residual=True, implementation=implementation)
 
 
-def scalar(arrays, rest, implementation):
+def weighted(out, lse):
     """A number in which every output and every logsumexp has its own weight."""
-    out, lse = call(arrays, rest, implementation)
     wave = lambda x: jnp.sin(1.0 + jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape)
     return jnp.sum(out.astype(jnp.float32) * wave(out)) + jnp.sum(jnp.where(jnp.isfinite(lse), lse, 0.0) * wave(lse))
+
+
+def scalar(arrays, rest, implementation):
+    return weighted(*call(arrays, rest, implementation))
+
+
+def measure(arrays, rest, implementation):
+    """((out, logsumexp), gradients of `scalar`)."""
+
+    def value(arrays):
+        both = call(arrays, rest, implementation)
+        return weighted(*both), both
+
+    grads, both = jax.grad(value, has_aux=True)(arrays)
+    return both, grads
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("which", "parts"), meta_fields=())
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pick(masks.Mask):
+    """The part of number `which`, one number per example, so that one program serves them all: a mask of one's own."""
+
+    which: Any
+    parts: tuple[masks.Mask, ...]
+
+    @property
+    def axes(self):
+        return sum((part.axes for part in self.parts), ("b",))
+
+    def arrays(self):
+        return sum((part.arrays() for part in self.parts), (self.which,))
+
+    def replace(self, arrays):
+        which, *rest = arrays
+        return Pick(which, tuple(part.replace(tuple(cut)) for part, cut in zip(self.parts, self._cuts(rest))))
+
+    def check(self, q_seq, kv_seq):
+        return Pick(self.which, tuple(part.check(q_seq, kv_seq) for part in self.parts))
+
+    def allowed(self, i, j, which, *arrays):
+        seen = False
+        for n, (part, cut) in enumerate(zip(self.parts, self._cuts(arrays))):
+            seen = seen | ((which == n) & part.allowed(i, j, *cut))
+        return seen
+
+    def touch(self, i0, i1, j0, j1, which, *spans):
+        some = every = False
+        for n, (part, cut) in enumerate(zip(self.parts, self._cuts(spans))):
+            a, b = part.touch(i0, i1, j0, j1, *cut)
+            some, every = some | ((which[0] == n) & a), every | ((which[0] == n) & b)
+        return some, every
+
+    def _cuts(self, arrays):
+        at = 0
+        for part in self.parts:
+            yield arrays[at : at + len(part.axes)]
+            at += len(part.axes)
+
+
+def all_masks(draw, case, pattern_seed=0):
+    """One of each kind. What is part of the program depends on `pattern_seed` alone."""
+    seeded = lambda name: np.random.default_rng(pattern_seed) if name == "pattern" else draw
+    return tuple(make(seeded(name), case) for name, make in MASKS.items())

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels import dot_product_attention, masks
-from kernels.attention import ALiBi
+from kernels import ALiBi, dot_product_attention, masks
 
 Q, K = jnp.ones((2, 5, 4, 8)), jnp.ones((2, 7, 2, 8))
 GOOD = {"query": Q, "key": K, "value": K}

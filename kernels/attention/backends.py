@@ -121,16 +121,16 @@ def backward(target: Target, *operands, tree, setting: Setting, implementation: 
             return mosaic_tpu.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias, interpret=interpret)
         if name == "xla":
             return xla.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
-        attend = {"cudnn": cudnn.attend, "reference": reference.attend}[name]
+        if name == "cudnn":
+            return cudnn.backward(q, k, v, extras, setting, dout, dlse)
 
         def function(q, k, v, *bias):
-            return attend(q, k, v, jax.tree.unflatten(tree, [*bias, *leaves[len(bias) :]]), setting)
+            return reference.attend(q, k, v, jax.tree.unflatten(tree, [*bias, *leaves[len(bias) :]]), setting)
 
         return jax.vjp(function, q, k, v, *leaves[: int(with_bias)])[1]((dout, dlse))
 
     roles = _roles(tree)
-    # A shared bias sums its gradient over what would be split.
-    if not _can_split(target) or (with_bias and 1 in operands[3].shape[:2]):
+    if not _can_split(target):
         return local(*operands)
     out_roles = roles[:4] if with_bias else roles[:3]
     return partition.split(local, operands, [*roles, "bhqx", "bhq", "bhqx", "bhq"], out_roles, heads=heads, kv_heads=kv_heads)

@@ -33,3 +33,20 @@ def attend(q, k, v, extras: Extras, setting: Setting):
         turn(q), turn(k), turn(v), scale=setting.scale, is_causal=extras.mask is not None, return_residual=True, implementation="cudnn"
     )
     return turn(out), turn(lse).astype(jnp.float32)
+
+
+def backward(q, k, v, extras: Extras, setting: Setting, dout, dlse):
+    """Cotangents of q, k and v. `jax.nn` takes the logsumexp for a constant, so its part is added, where it has one.
+
+    d lse = scale * (p k) dq + scale * p q dk: attention with keys for values, and the gradient of those values.
+    """
+    dq, dk, dv = jax.vjp(lambda q, k, v: attend(q, k, v, extras, setting)[0], q, k, v)[1](dout)
+
+    def with_logsumexp(dq, dk):
+        weight = setting.scale * dlse[..., None]
+        seen, transpose = jax.vjp(lambda values: attend(q, k, values, extras, setting)[0], k)
+        add = lambda x, y: (x.astype(jnp.float32) + y.astype(jnp.float32)).astype(x.dtype)
+        return add(dq, weight * seen), add(dk, transpose((weight * q).astype(q.dtype))[0])
+
+    dq, dk = jax.lax.cond(jnp.any(dlse != 0), with_logsumexp, lambda *x: x, dq, dk)
+    return dq, dk, dv

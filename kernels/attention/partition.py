@@ -9,11 +9,16 @@ import jax
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
+from .problem import accumulator
+
 
 def split(function, operands, roles: list[str], out_roles: list[str], *, kv_heads: int, heads: int):
-    """`function(*operands)`, partitioned along the axes `b`, `h` (heads) and `g` (key heads) that the roles name, one letter per axis."""
+    """`function(*operands)`, partitioned along the axes `b`, `h` (heads) and `g` (key heads) that the roles name, one letter per axis.
 
-    def specs(mesh, arg_shapes, roles, shapes):
+    A result that has size 1 along one of them is the sum over it, such as the gradient of a bias that all examples share.
+    """
+
+    def places(mesh, arg_shapes):
         first = arg_shapes[0].sharding
         spec = (*first.spec, None, None) if isinstance(first, NamedSharding) else (None, None)
         batch, head = spec[0], spec[1]
@@ -22,16 +27,25 @@ def split(function, operands, roles: list[str], out_roles: list[str], *, kv_head
         for name in names:
             count *= mesh.shape[name]
         head = head if kv_heads % count == 0 else None
-        place = {"b": batch, "h": head, "g": head}
+        return {"b": batch, "h": head, "g": head}
+
+    def specs(mesh, arg_shapes, roles, shapes):
+        place = places(mesh, arg_shapes)
         return [
             NamedSharding(mesh, PartitionSpec(*(place.get(r) if size > 1 else None for r, size in zip(role, shape.shape))))
             for role, shape in zip(roles, shapes)
         ]
 
     def partition(mesh, arg_shapes, result_shapes):
+        place = places(mesh, arg_shapes)
+
+        def local(*operands):
+            parts = function(*operands)
+            return tuple(_summed(x, role, whole.shape, place) for role, x, whole in zip(out_roles, parts, result_shapes))
+
         return (
             mesh,
-            function,
+            local if place["b"] or place["h"] else function,
             tuple(specs(mesh, arg_shapes, out_roles, result_shapes)),
             tuple(specs(mesh, arg_shapes, roles, arg_shapes)),
         )
@@ -47,6 +61,13 @@ def split(function, operands, roles: list[str], out_roles: list[str], *, kv_head
         partition=partition, infer_sharding_from_operands=infer, sharding_rule=rule, need_replication_factors=tuple(alone), **sizes
     )
     return wrapped(*operands)
+
+
+def _summed(x, role: str, shape: tuple[int, ...], place):
+    """A device's part of a result of this shape, added to the other devices' where each has the whole shape."""
+    names = [place[letter] for letter, size in zip(role, shape) if size == 1 and place.get(letter)]
+    axes = [axis for name in names for axis in ((name,) if isinstance(name, str) else name)]
+    return jax.lax.psum(x.astype(accumulator(x.dtype)), axes).astype(x.dtype) if axes else x
 
 
 def _rule(operands, roles, out_roles, function, repeat: int, kv_heads: int) -> tuple[str, list[str]]:

@@ -1,0 +1,83 @@
+"""The forward pass: one row of blocks at a time, with a running maximum and sum."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from .. import blocks
+from ..problem import Extras, Setting
+from . import tiling
+from .extras import Prepared
+from .launch import Pass, Refs, launch
+from .reader import LOW
+from .tile_math import dot, quarantine
+from .tiling import Output, Tile
+from .visits import visit, visits
+
+
+def forward(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False):
+    """`reference.attend` as one kernel."""
+    shape = tiling.shape_of(q, k, v, tiling.FORWARD_BLOCK)
+    q, k, v = quarantine(q, k, v, extras.mask is not None)
+    some, every = blocks.spread(extras.mask, shape.q_seq, shape.kv_seq, shape.q_block, shape.kv_block)
+    operands = [tiling.queries(q, shape), tiling.keys(k, shape), tiling.keys(v, shape)]
+    work = Pass(shape, setting, extras, Prepared(extras, shape, flip=False), operands, some, every, False, interpret)
+    plan = visits(some, every)
+
+    def where(ids, entries):
+        b, h, row, n = ids
+        return Tile(b, h, row, entries[plan.start(b, h, row) + 1 + n] >> 1)
+
+    def kernel(refs: Refs):
+        n, start = refs.ids[3], plan.start(*refs.ids[:3])
+        pl.when(n == 0)(lambda: _begin(*refs.scratch))
+        visit(lambda masked: _step(refs, masked), n < refs.entries[start], refs.entries[start + 1 + n])
+        pl.when(n == plan.steps - 1)(lambda: _end(*refs.outs, *refs.scratch))
+
+    bq, v_dim, seq = shape.q_block, v.shape[-1], shape.q_blocks * shape.q_block
+    out, lse = launch(
+        work,
+        "forward",
+        kernel,
+        where,
+        grid=(shape.batch, shape.heads, shape.q_blocks, plan.steps),
+        entries=plan.table,
+        outs=[
+            Output((*q.shape[:2], seq, v_dim), q.dtype, (1, 1, bq, v_dim), lambda t: (t.b, t.h, t.q, 0)),
+            Output((*q.shape[:2], 1, seq), jnp.float32, (1, 1, 1, bq), lambda t: (t.b, t.h, 0, t.q)),
+        ],
+        scratch=[pltpu.VMEM((bq, width), jnp.float32) for width in (tiling.LANES, tiling.LANES, v_dim)],
+    )
+    return out[:, :, : shape.q_seq], lse[:, :, 0, : shape.q_seq]
+
+
+def _begin(top, total, acc):
+    top[...] = jnp.full_like(top, LOW)
+    total[...] = jnp.zeros_like(total)
+    acc[...] = jnp.zeros_like(acc)
+
+
+def _step(refs: Refs, masked: bool):
+    reader, (top, total, acc), (q, k, v) = refs.reader, refs.scratch, refs.load()
+    s, _, allowed = reader.logits(dot(q, k, (1, 1)) * reader.setting.scale, refs.tile, masked)
+    before = top[:, :1]
+    now = jnp.maximum(before, jnp.max(s, axis=1, keepdims=True))
+    p = jnp.exp(s - now)
+    if allowed is not None:
+        p = jnp.where(allowed, p, 0.0)
+    shrink = jnp.exp(before - now)
+    total[...] = jnp.broadcast_to(shrink * total[:, :1] + jnp.sum(p, axis=1, keepdims=True), total.shape)
+    top[...] = jnp.broadcast_to(now, top.shape)
+    kept = reader.kept(refs.tile)
+    if kept is not None:
+        p = jnp.where(kept, p * (1.0 / (1.0 - reader.setting.dropout_rate)), 0.0)
+    acc[...] = acc[...] * shrink + dot(p.astype(v.dtype), v, (1, 0))
+
+
+def _end(out, lse, top, total, acc):
+    empty = total[...] == 0.0
+    safe = jnp.where(empty, 1.0, total[...])
+    out[0, 0] = (acc[...] / safe[:, :1]).astype(out.dtype)
+    lse[0, 0] = jnp.where(empty, -jnp.inf, top[...] + jnp.log(safe)).T[:1]

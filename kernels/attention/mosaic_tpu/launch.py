@@ -1,0 +1,95 @@
+"""One kernel of a pass, from its tiles to `pallas_call`."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from ..problem import Extras, Setting
+from .extras import Prepared
+from .reader import Reader
+from .tiling import Operand, Output, Shape, Tile
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """What the kernels of a pass share. `some` and `every` are those of `blocks.spread`."""
+
+    shape: Shape
+    setting: Setting
+    extras: Extras
+    prepared: Prepared
+    operands: Sequence[Operand]
+    some: Any
+    every: Any
+    flip: bool
+    interpret: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Refs:
+    """What a kernel reads and writes at one point of its grid."""
+
+    ids: Sequence[Any]
+    tile: Tile
+    entries: Any
+    reader: Reader
+    operands: Sequence[Any]
+    outs: Sequence[Any]
+    scratch: Sequence[Any]
+
+    def load(self) -> list[Any]:
+        return [ref[0, 0] for ref in self.operands]
+
+
+def launch(
+    work: Pass,
+    name: str,
+    kernel: Callable[[Refs], None],
+    where: Callable[[Sequence[Any], Any], Tile],
+    *,
+    grid: tuple[int, ...],
+    entries: Any,
+    outs: Sequence[Output],
+    scratch: Sequence[Any],
+) -> Any:
+    """Run `kernel(refs)` over the grid, whose last axis is the one it sums along.
+
+    `where(ids, entries)` is the tile of a grid point; `entries`, a list of integers, lies in scalar memory.
+    """
+    scalars = [entries.reshape(-1), *work.prepared.scalars]
+    operands = [*work.operands, *work.prepared.operands]
+    varying = jax.typeof(work.operands[0].array).manual_axis_type
+
+    def spec(block, place, memory=None):
+        if block is None:
+            return pl.BlockSpec(memory_space=memory)
+        return pl.BlockSpec(block, lambda *ids: tuple(place(where(ids[: len(grid)], ids[len(grid)]))), memory_space=memory)
+
+    def body(*refs):
+        cuts = [1, len(work.prepared.scalars), len(work.operands), len(work.prepared.operands), len(outs), len(scratch)]
+        refs = iter(refs)
+        (table,), numbers, ins, extras, results, kept = ([next(refs) for _ in range(cut)] for cut in cuts)
+        ids = [pl.program_id(axis) for axis in range(len(grid))]
+        reader = Reader(work.prepared, work.setting, work.shape, work.flip, numbers, extras)
+        kernel(Refs(ids, where(ids, table), table, reader, ins, results, kept))
+
+    return pl.pallas_call(
+        body,
+        name=f"eqxgen_attention_{name}",
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=len(scalars),
+            grid=grid,
+            in_specs=[spec(x.block, x.place, x.memory) for x in operands],
+            out_specs=[spec(x.block, x.place) for x in outs],
+            scratch_shapes=list(scratch),
+        ),
+        out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype, manual_axis_type=varying) for x in outs],
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel",) * (len(grid) - 1) + ("arbitrary",), vmem_limit_bytes=64 * 2**20
+        ),
+        interpret=work.interpret,
+    )(*scalars, *(x.array for x in operands))

@@ -1,0 +1,86 @@
+"""A block-sparse pattern inside a kernel: one bit for each block of the pattern, in scalar memory."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...masks import And, BlockSparse, Mask, Or
+from .tiling import Shape, Tile
+
+WORD = 32
+# For the rows of one block of queries; the pipeline holds two.
+MOST_BYTES = 1 << 17
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bits(Mask):
+    """A `BlockSparse` cut for a kernel: `words[n]` holds the pattern's rows that the n-th block of queries reads, 32 columns to a word."""
+
+    words: np.ndarray
+    block: int
+    shape: Shape
+    axes: ClassVar[tuple[str, ...]] = ("pattern",)
+
+    def arrays(self):
+        return (self.words,)
+
+    def allowed(self, i, j, at: tuple[Any, Tile]):
+        # The words of each query's row, then its bit for each key.
+        ref, tile = at
+        row = _over(i, self.block) - _over(tile.q * self.shape.q_block, self.block)
+        column = _over(j, self.block)
+        first = _over(_over(tile.k * self.shape.kv_block, self.block), WORD)
+        bits = jnp.int32(0)
+        for turn in range(_span(self.shape.kv_blocks, self.shape.kv_block, self.block * WORD)):
+            add = lambda r, words, w=first + turn: jnp.where(row == r, ref[0, r, w], words)
+            count = self.words.shape[1]
+            words = jax.lax.fori_loop(0, count, add, jnp.zeros(i.shape, jnp.int32), unroll=count <= WORD)
+            bits = jnp.where(_over(column, WORD) == first + turn, words, bits)
+        return jax.lax.shift_right_logical(*jnp.broadcast_arrays(bits, column & (WORD - 1))) & 1 == 1
+
+
+def in_kernel(mask: Any, shape: Shape) -> Any:
+    """The mask with every `BlockSparse` in it as `Bits`."""
+    if isinstance(mask, BlockSparse):
+        return Bits(_words(mask, shape), mask.block, shape)
+    if isinstance(mask, (And, Or)):
+        return type(mask)(in_kernel(mask.left, shape), in_kernel(mask.right, shape))
+    return mask
+
+
+def too_fine(mask: Any, shape: Shape) -> BlockSparse | None:
+    """A pattern of so many blocks that its bits do not fit, if there is one."""
+    if isinstance(mask, (And, Or)):
+        return too_fine(mask.left, shape) or too_fine(mask.right, shape)
+    if not isinstance(mask, BlockSparse):
+        return None
+    rows = _span(shape.q_blocks, shape.q_block, mask.block)
+    words = -(-shape.kv_seq // (mask.block * WORD))
+    return mask if 4 * (rows + -rows % 8) * (words + -words % 128) > MOST_BYTES else None
+
+
+def _words(mask: BlockSparse, shape: Shape) -> np.ndarray:
+    matrix = mask.pattern.matrix
+    rows = _span(shape.q_blocks, shape.q_block, mask.block)
+    first = np.arange(shape.q_blocks) * shape.q_block // mask.block
+    spare = _span(shape.kv_blocks, shape.kv_block, mask.block * WORD) * WORD
+    padded = np.pad(matrix, ((0, rows), (0, spare + -matrix.shape[1] % WORD)))
+    bits = padded[np.minimum(first[:, None] + np.arange(rows), len(padded) - 1)]
+    return np.packbits(bits, axis=-1, bitorder="little").view("<u4").astype(np.uint32).view(np.int32)
+
+
+def _span(count: int, side: int, unit: int) -> int:
+    """Into how many units, at most, one of `count` consecutive pieces of length `side` reaches."""
+    first = np.arange(count, dtype=np.int64) * side
+    return int(((first + side - 1) // unit - first // unit).max()) + 1
+
+
+def _over(x, divisor: int):
+    """`x // divisor` of integers that are not negative."""
+    shift = divisor.bit_length() - 1
+    if divisor == 1 << shift:
+        return jax.lax.shift_right_logical(x, jnp.full_like(x, shift))
+    return jax.lax.div(x, jnp.full_like(x, divisor))
