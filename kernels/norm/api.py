@@ -6,7 +6,7 @@ import jax
 from jaxtyping import Array, Float
 
 from .._dispatch import choose
-from . import mosaic_tpu, reference, triton
+from . import mosaic_tpu, reference, triton_cuda
 from .checks import check_groups, check_input, check_modulation, check_numbers, check_parameter, check_residual
 from .fold import fold
 from .passes import Route
@@ -189,7 +189,7 @@ def _run(op, x, residual, scale, bias, modulation, spec: Spec, implementation):
     candidates = {
         "xla": lambda: None,
         "mosaic_tpu": lambda: mosaic_tpu.supports(x, factor.shape, spec),
-        "triton": lambda: triton.supports(x, factor.shape, spec),
+        "triton": lambda: triton_cuda.supports(x, factor.shape, spec),
         "reference": lambda: None,
     }
     if implementation is not None and choose(op, implementation, candidates) == "reference":

@@ -14,11 +14,11 @@ from jax.interpreters import batching, mlir
 from jax.sharding import PartitionSpec
 
 from .._dispatch import choose
-from . import mosaic_tpu, triton, triton_launch, xla, xla_cpu
+from . import mosaic_tpu, triton_cuda, triton_launch, xla, xla_cpu
 from .reference import accumulator
 from .spec import Spec
 
-KERNELS = {"mosaic_tpu": mosaic_tpu.supports, "triton": triton.supports}
+KERNELS = {"mosaic_tpu": mosaic_tpu.supports, "triton": triton_cuda.supports}
 
 pass_p = Primitive("eqxgen_norm_pass")
 pass_p.multiple_results = True
@@ -53,7 +53,7 @@ class Forward:
         return [a for a in (y, h if self.residual else None, mean, rstd) if a is not None]
 
     def triton(self, *args):
-        return triton.forward(args[:-2], args[-2:], self.route.spec)
+        return triton_cuda.forward(args[:-2], args[-2:], self.route.spec)
 
     def mosaic_tpu(self, *args):
         rows, params = args[:-2], args[-2:]
@@ -79,7 +79,7 @@ class Backward:
 
     def triton(self, *args):
         h, dy, dh, factor, term, mean, rstd = self._split(args)
-        return triton.backward((h, dy) if dh is None else (h, dy, dh), (factor, term), mean, rstd, self.route.spec)
+        return triton_cuda.backward((h, dy) if dh is None else (h, dy, dh), (factor, term), mean, rstd, self.route.spec)
 
     def mosaic_tpu(self, *args):
         h, dy, dh, factor, *_ = self._split(args)

@@ -11,6 +11,7 @@ from jax import Array
 
 TILE = 4096  # elements that a program aims at, 16 for each thread of 8 warps
 LONGEST = 8192  # elements that a program holds at once; more does not fit in the registers of a multiprocessor
+SHARED = 96 << 10  # bytes of shared memory that every GPU from sm_80 on gives to a program
 PROGRAMS = 264  # twice the 132 multiprocessors of an H100: how many partial sums of a parameter's gradient there are
 
 
@@ -94,6 +95,11 @@ def part_tile(space: int, groups: int, width: int) -> dict[str, int]:
     """As many whole groups as fit, and as much space as then makes a tile."""
     block = min(max(TILE // power(width), 1), power(groups))
     return {"BLOCK_SPACE": min(max(TILE // (block * power(width)), 1), power(space)), "BLOCK_GROUPS": block, "BLOCK_WIDTH": power(width)}
+
+
+def stages(nbytes: int) -> int:
+    """How deep a loop that loads this much in each turn is pipelined: a turn is computed while one or two more are on their way."""
+    return 3 if 2 * nbytes <= SHARED else 2
 
 
 def elements(tile: dict[str, int]) -> int:

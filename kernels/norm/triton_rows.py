@@ -4,7 +4,7 @@
     g = dy * factor,     dx = rstd * (g - mean(g) - x_hat * mean(g * x_hat)) + dh
 
 A program holds whole rows in registers (`forward`, `backward`) or walks along one row that is too long for that (`..._long`). Importing this
-module needs triton; `triton.py` does it when a program is lowered, and says what each kernel is called with.
+module needs triton; `triton_launch.py` does it when a program is lowered.
 """
 
 from typing import no_type_check

@@ -13,7 +13,7 @@ from jax import Array
 from . import xla
 from .fold import examples
 from .spec import Spec
-from .triton_launch import LONGEST, PROGRAMS, TILE, Launch, call, elements, group_tile, part_tile, parts, row_tile
+from .triton_launch import LONGEST, PROGRAMS, TILE, Launch, call, elements, group_tile, part_tile, parts, row_tile, stages
 
 Arrays = tuple[Array, ...]
 Shape = jax.ShapeDtypeStruct
@@ -29,7 +29,9 @@ def supports(x, row_shape: tuple[int, ...], spec: Spec) -> str | None:
         return f"a group may have at most {LONGEST} channels, got {x.shape[-1] // spec.groups}"
     if _count(x.shape, row_shape, spec) is None:
         where = "x" if spec.batch_dims is None else "x's batch"
-        return f"the modulation, of shape {row_shape}, must have the leading axes of {where} and then 1 on all others, got x.shape={x.shape}"
+        return (
+            f"the modulation, of shape {row_shape}, must have the leading axes of {where} and then 1 on all others, got x.shape={x.shape}"
+        )
     return None
 
 
@@ -39,7 +41,7 @@ def forward(rows: Arrays, params: Arrays, spec: Spec) -> list[Array]:
         return _group_forward(rows[0], params, spec)
     x, residual, dim = rows[0], len(rows) == 2, rows[0].shape[-1]
     count = _counted(x, params[0], spec)
-    whole, stat = Shape(x.shape, x.dtype), Shape(x.shape[:-1] + (1,), jnp.float32)
+    whole, stat = Shape(x.shape, x.dtype), Shape((*x.shape[:-1], 1), jnp.float32)
     # A pointer that a kernel does not follow must still point somewhere.
     nothing = Shape((1,), x.dtype)
     outputs = (whole, whole if residual else nothing, stat if spec.center else nothing, stat)
@@ -69,9 +71,7 @@ def backward(rows: Arrays, params: Arrays, mean: Array | None, rstd: Array, spec
         return programs, (Shape((count[0], programs, dim), jnp.float32),) * 2
 
     if dim > LONGEST:
-        launch = Launch(
-            "triton_rows", "backward_long", (dx,), math.prod(count), TILE, sizes | {"RESIDUAL": residual, "BLOCK_DIM": TILE}
-        )
+        launch = Launch("triton_rows", "backward_long", (dx,), math.prod(count), TILE, sizes | {"RESIDUAL": residual, "BLOCK_DIM": TILE})
         (dx,) = call(launch, h, dy, rows[-1], factor, *stats)
         tile = {"BLOCK_ROWS": 8, "BLOCK_DIM": TILE // 8}
         across = parts(dim, tile["BLOCK_DIM"])
@@ -81,7 +81,7 @@ def backward(rows: Arrays, params: Arrays, mean: Array | None, rstd: Array, spec
     else:
         tile = row_tile(count[1], dim)
         programs, partial = sums(PROGRAMS, tile["BLOCK_ROWS"])
-        sizes |= {"RESIDUAL": residual, "PROGRAMS": programs, "STAGES": 2}
+        sizes |= {"RESIDUAL": residual, "PROGRAMS": programs, "STAGES": stages(elements(tile) * h.dtype.itemsize * len(rows))}
         launch = Launch("triton_rows", "backward", (dx, *partial), count[0] * programs, elements(tile), sizes | tile)
         dx, of_x, of_1 = call(launch, h, dy, rows[-1], factor, *stats)
     return [dx, jnp.sum(of_x, 1).reshape(factor.shape), jnp.sum(of_1, 1).reshape(factor.shape)]
