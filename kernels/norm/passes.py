@@ -82,8 +82,8 @@ class Backward:
         return triton_cuda.backward((h, dy) if dh is None else (h, dy, dh), (factor, term), mean, rstd, self.route.spec)
 
     def mosaic_tpu(self, *args):
-        h, dy, dh, factor, *_ = self._split(args)
-        return mosaic_tpu.backward((h, dy) if dh is None else (h, dy, dh), factor, self.route.spec, self.route.interpret)
+        h, dy, dh, factor, term, *_ = self._split(args)
+        return mosaic_tpu.backward((h, dy) if dh is None else (h, dy, dh), (factor, term), self.route.spec, self.route.interpret)
 
     def _split(self, args):
         h, dy, *rest = args

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from . import xla
-from .fold import examples
+from .fold import sharing
 from .spec import Spec
 from .triton_launch import LONGEST, PROGRAMS, TILE, Launch, call, elements, group_tile, part_tile, parts, row_tile, stages
 
@@ -27,7 +27,7 @@ def supports(x, row_shape: tuple[int, ...], spec: Spec) -> str | None:
         return f"x is empty: {x.shape}"
     if spec.batch_dims is not None and x.shape[-1] // spec.groups > LONGEST:
         return f"a group may have at most {LONGEST} channels, got {x.shape[-1] // spec.groups}"
-    if _count(x.shape, row_shape, spec) is None:
+    if sharing(x.shape, row_shape, spec) is None:
         where = "x" if spec.batch_dims is None else "x's batch"
         return (
             f"the modulation, of shape {row_shape}, must have the leading axes of {where} and then 1 on all others, got x.shape={x.shape}"
@@ -150,15 +150,6 @@ def _group_sizes(x: Array, factor: Array, spec: Spec) -> tuple[int, dict[str, in
 
 
 def _counted(x: Array, factor: Array, spec: Spec) -> tuple[int, int]:
-    count = _count(x.shape, factor.shape, spec)
+    count = sharing(x.shape, factor.shape, spec)
     assert count is not None
     return count
-
-
-def _count(shape: tuple[int, ...], row_shape: tuple[int, ...], spec: Spec) -> tuple[int, int] | None:
-    """`fold.examples`, of rows; and of the batch for group norm, whose parameters must not vary over space."""
-    if spec.batch_dims is None:
-        return examples(shape, row_shape)
-    if any(size != 1 for size in row_shape[spec.batch_dims : -1]):
-        return None
-    return examples((*shape[: spec.batch_dims], 1), (*row_shape[: spec.batch_dims], 1))
