@@ -66,11 +66,10 @@ def test_group_norm_moves_each_array_once_where_an_example_fits(devices):
     assert compiled.cost_analysis()["bytes accessed"] < 1.15 * 5 * x.size * 2
 
 
-@pytest.mark.parametrize("shape", [(5, 123, 320), (2, 2048, 128)], ids=str)
-def test_group_norm_of_any_shape_compiles(devices, shape):
+def test_the_largest_example_of_group_norm_compiles_in_odd_sizes(devices):
     mesh = Mesh(devices[:1], ("one",))
-    x, row = on(mesh, *shape, dtype=jnp.float32), on(mesh, shape[0], 1, shape[-1], dtype=jnp.float32)
-    norm = lambda a: group_norm(a[0], groups=2, activation="silu", modulation=(a[1], a[1]))
+    x, row = on(mesh, 3, 2043, 125, dtype=jnp.float32), on(mesh, 3, 1, 125, dtype=jnp.float32)
+    norm = lambda a: group_norm(a[0], groups=5, activation="silu", modulation=(a[1], a[1]))
     assert "tpu_custom_call" in jax.jit(both_passes(norm)).lower((x, row), x).compile().as_text()
 
 
