@@ -89,3 +89,14 @@ MEASURED = (
     Case(GROUP, (256, 64, 320), bias=True, options=(("groups", 32),)),
     Case(GROUP, (256, 64, 320), bias=True, options=(("groups", 32), ("activation", "silu"))),
 )
+
+ON_CUDA = (
+    Case(LAYER, (16384, 4096), bias=True),
+    Case(LAYER, (65536, 768), bias=True),
+    Case(LAYER, (8192, 1152), bias=True),
+    Case(RMS, (16384, 4096)),
+    Case(RMS, (16384, 4096), residual=True),
+    Case(LAYER, (64, 1024, 768), scale=False, modulation=(64, 1, 768)),
+    Case(GROUP, (256, 16, 16, 320), bias=True, options=(("groups", 32), ("activation", "silu"))),
+    Case(GROUP, (16, 128, 128, 320), bias=True, options=(("groups", 32), ("activation", "silu"))),
+)

@@ -12,7 +12,7 @@ from jax.test_util import check_grads
 
 from bench.norm_shapes import ODD, Case
 from kernels import group_norm, layer_norm, rms_norm
-from kernels.norm import api, mosaic_tpu
+from kernels.norm import api, mosaic_tpu, mosaic_tpu_groups
 
 ROUNDING = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 PLAIN = Case("layer_norm", (3, 8), bias=True)
@@ -26,9 +26,10 @@ def strict():
 
 @pytest.fixture
 def interpreted(monkeypatch):
-    """Run the TPU kernels in Pallas' interpreter, in blocks of 16 rows, so that small cases have several."""
+    """Run the TPU kernels in Pallas' interpreter, in blocks of 16 rows or two examples, so that small cases have several."""
     monkeypatch.setattr(api, "Route", functools.partial(api.Route, interpret=True))
     monkeypatch.setattr(mosaic_tpu, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(mosaic_tpu_groups, "MAX_EXAMPLES", 2)
 
 
 @functools.cache
@@ -63,9 +64,13 @@ def test_xla_is_as_near_to_float64_as_the_reference(case, dtype):
 
 
 IN_KERNELS = [c for c in ODD if c.op != "group_norm" and c.shape[-1] < 1000 and c.modulation != (1, 3, 8)]
+# One group norm with parameters for each example, and one with shared ones and an odd batch.
+IN_GROUP_KERNELS = [(ODD[15], "float32"), (ODD[14], "bfloat16")]
 
 
-@pytest.mark.parametrize(("case", "dtype"), [(c, "float32") for c in IN_KERNELS] + [(c, "bfloat16") for c in IN_KERNELS[::2]], ids=str)
+@pytest.mark.parametrize(
+    ("case", "dtype"), [(c, "float32") for c in IN_KERNELS] + [(c, "bfloat16") for c in IN_KERNELS[::2]] + IN_GROUP_KERNELS, ids=str
+)
 def test_tpu_kernels_are_as_near_to_float64_as_the_reference(case, dtype, interpreted):
     assert_close(case, jax.jit(case.forward_and_backward), dtype)
 

@@ -57,11 +57,17 @@ def test_a_bad_argument_is_refused_by_name(name):
 
 
 CANNOT = {
-    "group norm on TPU": (lambda: GROUP2(X, implementation="mosaic_tpu"), "it has no group norm"),
+    "a large example on TPU": (lambda: GROUP2(jnp.ones((1, 2048, 256)), implementation="mosaic_tpu"), r"fit in 1 MiB.*\(2048, 256\)"),
+    "a modulation over space on TPU": (lambda: GROUP2(X, modulation=(X, X), implementation="mosaic_tpu"), "leading axes of x's batch"),
     "float16 on TPU": (lambda: LAYER(X.astype("float16"), implementation="mosaic_tpu"), "must be float32 or bfloat16, got float16"),
     "long rows on TPU": (lambda: RMS(jnp.ones((2, 20000)), implementation="mosaic_tpu"), "at most 16384 elements, got 20000"),
     "an empty batch on TPU": (lambda: RMS(jnp.ones((0, 8)), implementation="mosaic_tpu"), r"x is empty: \(0, 8\)"),
     "a modulation per token on TPU": (lambda: LAYER(X, modulation=(X[:1], X[:1]), implementation="mosaic_tpu"), "the leading axes of x"),
+    "an empty batch on CUDA": (lambda: GROUP2(jnp.ones((0, 8)), implementation="triton"), r"x is empty: \(0, 8\)"),
+    "wide groups on CUDA": (lambda: GROUP(jnp.ones((2, 20000)), groups=2, implementation="triton"), "at most 8192 channels, got 10000"),
+    "a modulation per token on CUDA": (lambda: LAYER(X, modulation=(X[:1], X[:1]), implementation="triton"), "the leading axes of x and"),
+    "a modulation over space on CUDA": (lambda: GROUP2(X, modulation=(X, X), implementation="triton"), "the leading axes of x's batch"),
+    "a CUDA kernel on a CPU": (lambda: LAYER(X, implementation="triton"), "compiled for another platform"),
     "a TPU kernel on a CPU": (lambda: LAYER(X, implementation="mosaic_tpu"), "compiled for another platform"),
 }
 

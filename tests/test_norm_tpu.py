@@ -10,7 +10,7 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from kernels import layer_norm, rms_norm
+from kernels import group_norm, layer_norm, rms_norm
 
 if importlib.util.find_spec("libtpu") is None:
     pytest.skip("libtpu, which compiles for a TPU without one, is not installed (extra `tpu`)", allow_module_level=True)
@@ -55,6 +55,22 @@ def test_rows_of_any_length_compile(devices, dim, dtype):
     x, row = on(mesh, 3, 77, dim, dtype=dtype), on(mesh, 3, 1, dim, dtype=dtype)
     norm = lambda a: layer_norm(a[0], residual=a[0], modulation=(a[1], a[1]))
     assert "tpu_custom_call" in jax.jit(both_passes(norm)).lower((x, row), (x, x)).compile().as_text()
+
+
+def test_group_norm_moves_each_array_once_where_an_example_fits(devices):
+    mesh = Mesh(devices[:1], ("one",))
+    x, row = on(mesh, 256, 32, 32, 256), on(mesh, 256, dtype=jnp.float32)
+    norm = lambda a: group_norm(a[0], a[1], a[1], groups=32, activation="silu")
+    compiled = jax.jit(both_passes(norm)).lower((x, row), x).compile()
+    assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 2
+    assert compiled.cost_analysis()["bytes accessed"] < 1.15 * 5 * x.size * 2
+
+
+def test_the_largest_example_of_group_norm_compiles_in_odd_sizes(devices):
+    mesh = Mesh(devices[:1], ("one",))
+    x, row = on(mesh, 3, 2043, 125, dtype=jnp.float32), on(mesh, 3, 1, 125, dtype=jnp.float32)
+    norm = lambda a: group_norm(a[0], groups=5, activation="silu", modulation=(a[1], a[1]))
+    assert "tpu_custom_call" in jax.jit(both_passes(norm)).lower((x, row), x).compile().as_text()
 
 
 @pytest.mark.parametrize("check_vma", [True, False])

@@ -6,14 +6,14 @@ import jax
 from jaxtyping import Array, Float
 
 from .._dispatch import choose
-from . import mosaic_tpu, reference
+from . import mosaic_tpu, reference, triton_cuda
 from .checks import check_groups, check_input, check_modulation, check_numbers, check_parameter, check_residual
 from .fold import fold
 from .passes import Route
 from .rules import norm
 from .spec import Spec
 
-Implementation = Literal["reference", "xla", "mosaic_tpu"]
+Implementation = Literal["reference", "xla", "mosaic_tpu", "triton"]
 Row = Float[Array, "..."]
 
 
@@ -58,7 +58,8 @@ def layer_norm(x, scale=None, bias=None, *, residual=None, modulation=None, epsi
         modulation: `(shift, scale)`, as in adaptive layer norm; each of shape `(dim,)`, or of x's rank with 1 on every axis along which
             it is broadcast: `(batch, 1, dim)` modulates each example of a `(batch, seq, dim)` x.
         epsilon: added to the variance; positive.
-        implementation: `None` takes the fastest that can run; "reference", "xla" or "mosaic_tpu" runs or raises.
+        implementation: `None` takes the fastest that can run; "reference", "xla", "mosaic_tpu" or "triton" runs
+            or raises.
 
     Returns:
         y, or `(y, h)` when a residual is given.
@@ -188,6 +189,7 @@ def _run(op, x, residual, scale, bias, modulation, spec: Spec, implementation):
     candidates = {
         "xla": lambda: None,
         "mosaic_tpu": lambda: mosaic_tpu.supports(x, factor.shape, spec),
+        "triton": lambda: triton_cuda.supports(x, factor.shape, spec),
         "reference": lambda: None,
     }
     if implementation is not None and choose(op, implementation, candidates) == "reference":

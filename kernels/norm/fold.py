@@ -30,6 +30,16 @@ def fold(x: Array, scale: Array | None, bias: Array | None, modulation: Modulati
     return factor, term
 
 
+def sharing(x_shape: tuple[int, ...], row_shape: tuple[int, ...], spec: Spec) -> tuple[int, int] | None:
+    """`examples` over rows; for group norm over the batch, where parameters that vary over space give `None`."""
+    split = spec.batch_dims
+    if split is None:
+        return examples(x_shape, row_shape)
+    if any(size != 1 for size in row_shape[split:-1]):
+        return None
+    return examples((*x_shape[:split], 1), (*row_shape[:split], 1))
+
+
 def examples(x_shape: tuple[int, ...], row_shape: tuple[int, ...]) -> tuple[int, int] | None:
     """`(examples, rows of each)` when parameters of `row_shape` have the leading axes of x and then 1 on all others, otherwise `None`."""
     leading = len(x_shape) - 1

@@ -1,4 +1,4 @@
-"""Layer norm and RMS norm as Pallas kernels for TPU: one pass over memory forward and one backward.
+"""The norms as Pallas kernels for TPU: one pass over memory forward and one backward. Group norm is in `mosaic_tpu_groups.py`.
 
 A program holds a block of whole rows in VMEM. With c = h - mean and x_hat = c * rstd,
 
@@ -18,6 +18,7 @@ from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from . import mosaic_tpu_groups
 from .fold import examples
 from .spec import Spec
 
@@ -29,14 +30,14 @@ MAX_DIM = 16384  # 16 rows of which are still a block that fits
 
 def supports(x, row_shape: tuple[int, ...], spec: Spec) -> str | None:
     """Why the kernels cannot run on an x of this shape and dtype with parameters of `row_shape`, or `None`."""
-    if spec.batch_dims is not None:
-        return "it has no group norm"
     if x.dtype not in (jnp.float32, jnp.bfloat16):
         return f"x must be float32 or bfloat16, got {x.dtype}"
-    if x.shape[-1] > MAX_DIM:
-        return f"a row may have at most {MAX_DIM} elements, got {x.shape[-1]}"
     if 0 in x.shape:
         return f"x is empty: {x.shape}"
+    if spec.batch_dims is not None:
+        return mosaic_tpu_groups.supports(x, row_shape, spec)
+    if x.shape[-1] > MAX_DIM:
+        return f"a row may have at most {MAX_DIM} elements, got {x.shape[-1]}"
     if examples(x.shape, row_shape) is None:
         return f"the modulation, of shape {row_shape}, must have the leading axes of x and then 1 on all others, got x.shape={x.shape}"
     return None
@@ -44,12 +45,17 @@ def supports(x, row_shape: tuple[int, ...], spec: Spec) -> str | None:
 
 def forward(rows: Arrays, params: Arrays, spec: Spec, interpret: bool = False) -> list[Array]:
     """`(x, [residual])` and `(factor, term)` to `(y, [h])`."""
+    if spec.batch_dims is not None:
+        return [mosaic_tpu_groups.forward(rows[0], params[0], params[1], spec, interpret)]
     kernel = functools.partial(_forward_kernel, spec=spec, dim=rows[0].shape[-1])
     return _call(kernel, rows, params, n_rows=len(rows), n_sums=0, interpret=interpret)
 
 
-def backward(rows: Arrays, factor: Array, spec: Spec, interpret: bool = False) -> list[Array]:
-    """`(h, dy, [dh])` and the factor to `(dh, dfactor, dterm)`."""
+def backward(rows: Arrays, params: Arrays, spec: Spec, interpret: bool = False) -> list[Array]:
+    """`(h, dy, [dh])` and `(factor, term)` to `(dh, dfactor, dterm)`."""
+    if spec.batch_dims is not None:
+        return mosaic_tpu_groups.backward(rows[0], rows[1], params[0], params[1], spec, interpret)
+    factor = params[0]
     count = examples(rows[0].shape, factor.shape)
     assert count is not None
     kernel = functools.partial(_backward_kernel, spec=spec, dim=rows[0].shape[-1], total=count[1])

@@ -14,11 +14,11 @@ from jax.interpreters import batching, mlir
 from jax.sharding import PartitionSpec
 
 from .._dispatch import choose
-from . import mosaic_tpu, xla, xla_cpu
+from . import mosaic_tpu, triton_cuda, triton_launch, xla, xla_cpu
 from .reference import accumulator
 from .spec import Spec
 
-KERNELS = ("mosaic_tpu",)
+KERNELS = {"mosaic_tpu": mosaic_tpu.supports, "triton": triton_cuda.supports}
 
 pass_p = Primitive("eqxgen_norm_pass")
 pass_p.multiple_results = True
@@ -52,7 +52,10 @@ class Forward:
         y, h, mean, rstd = forward(rows[0], rows[1] if self.residual else None, factor, term, self.route.spec)
         return [a for a in (y, h if self.residual else None, mean, rstd) if a is not None]
 
-    def kernel(self, *args):
+    def triton(self, *args):
+        return triton_cuda.forward(args[:-2], args[-2:], self.route.spec)
+
+    def mosaic_tpu(self, *args):
         rows, params = args[:-2], args[-2:]
         out = mosaic_tpu.forward(rows, params, self.route.spec, self.route.interpret)
         # The backward kernel does not read these; they are compiled away unless a plain derivative does.
@@ -74,9 +77,13 @@ class Backward:
         h, dy, dh, factor, term, mean, rstd = self._split(args)
         return list(xla_cpu.backward(h, mean, rstd, factor, term, dy, dh, self.route.spec))
 
-    def kernel(self, *args):
-        h, dy, dh, factor, *_ = self._split(args)
-        return mosaic_tpu.backward((h, dy) if dh is None else (h, dy, dh), factor, self.route.spec, self.route.interpret)
+    def triton(self, *args):
+        h, dy, dh, factor, term, mean, rstd = self._split(args)
+        return triton_cuda.backward((h, dy) if dh is None else (h, dy, dh), (factor, term), mean, rstd, self.route.spec)
+
+    def mosaic_tpu(self, *args):
+        h, dy, dh, factor, term, *_ = self._split(args)
+        return mosaic_tpu.backward((h, dy) if dh is None else (h, dy, dh), (factor, term), self.route.spec, self.route.interpret)
 
     def _split(self, args):
         h, dy, *rest = args
@@ -128,15 +135,17 @@ def _lower(kernel_name: str | None, operations: str, ctx, *args, work):
     """Lower to the platform's kernel, where it has one that can run, or to XLA's operations."""
     route = work.route
     elsewhere = {name: lambda: "the program is compiled for another platform" for name in KERNELS if name != kernel_name}
-    here = {kernel_name: lambda: _refusal(ctx, work)} if kernel_name else {}
+    here = {kernel_name: lambda: _refusal(kernel_name, ctx, work)} if kernel_name else {}
     chosen = choose(route.op, route.requested, here | {"xla": lambda: None} | elsewhere)
-    body = work.kernel if route.interpret or chosen == kernel_name else getattr(work, operations)
+    body = getattr(work, "mosaic_tpu" if route.interpret else operations if chosen == "xla" else chosen)
     return mlir.lower_fun(body, multiple_results=True)(ctx, *args)
 
 
-def _refusal(ctx, work):
+def _refusal(kernel_name, ctx, work):
     x, factor = ctx.avals_in[0], ctx.avals_in[3 if work.residual else 2]
-    if reason := mosaic_tpu.supports(x, factor.shape, work.route.spec):
+    if reason := KERNELS[kernel_name](x, factor.shape, work.route.spec):
+        return reason
+    if kernel_name == "triton" and (reason := triton_launch.unavailable()):
         return reason
     context = ctx.module_context.axis_context
     manual = getattr(context, "manual_axes", frozenset())
@@ -155,3 +164,4 @@ batching.primitive_batchers[pass_p] = _batch
 mlir.register_lowering(pass_p, functools.partial(_lower, None, "plain"))
 mlir.register_lowering(pass_p, functools.partial(_lower, None, "on_cpu"), platform="cpu")
 mlir.register_lowering(pass_p, functools.partial(_lower, "mosaic_tpu", "plain"), platform="tpu")
+mlir.register_lowering(pass_p, functools.partial(_lower, "triton", "plain"), platform="cuda")

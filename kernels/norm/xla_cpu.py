@@ -44,8 +44,13 @@ def backward(
         spec = dataclasses.replace(spec, activation=None)
     if spec.batch_dims is not None and all(size == 1 for size in factor.shape[spec.batch_dims : -1]):
         return _of_groups(h, mean, rstd, factor, term, dy, dh, spec)
+    if spec.batch_dims is None:
+        # A chain finds the statistics of its rows again while they are in cache; nobody then asks the forward pass to write them.
+        mean, rstd = xla.statistics(h, spec)
     dx, _, _ = xla.backward(h, mean, rstd, factor, term, dy, dh, spec)
     h, mean, rstd, factor, term, dy = jax.lax.optimization_barrier((h, mean, rstd, factor, term, dy))
+    if spec.batch_dims is None:
+        mean, rstd = xla.statistics(h, spec)
     _, dfactor, dterm = xla.backward(h, mean, rstd, factor, term, dy, None, spec)
     return dx, dfactor, dterm
 
