@@ -65,7 +65,7 @@ def imports_point_one_way(path: str, tree: ast.AST) -> Iterator[str]:
     for line, module, relative in imports(path, tree):
         top = module.split(".")[0]
         if package == "kernels":
-            allowed = {"jax", "numpy", "jaxtyping", "kernels", "jax_triton"} | set(sys.stdlib_module_names)
+            allowed = {"jax", "numpy", "jaxtyping", "kernels", "jax_triton", "triton"} | set(sys.stdlib_module_names)
             if top not in allowed or (top == "kernels" and not relative):
                 yield f"{line}: kernels may import jax, its numpy, jaxtyping and itself relatively, got {module}"
         elif top in PACKAGES and top not in OURS[package] and not (path == DOOR and top == "kernels"):
