@@ -12,15 +12,13 @@ from bench.shapes import MASKS
 from kernels import ALiBi, dot_product_attention, masks
 from kernels.attention.xla import plan as sizes
 
-TILES = ("FORWARD_TILE", "FORWARD_TILE_OPEN", "BACKWARD_TILE", "BACKWARD_TILE_OPEN")
 ALIBI_OFFSET = 2
 
 
-def set_tiles(*tiles):
+def set_tiles(forward, backward):
     """Set xla's tiles, so that small shapes need several, and return those before."""
-    before = [getattr(sizes, name) for name in TILES]
-    for name, tile in zip(TILES, tiles):
-        setattr(sizes, name, tile)
+    before = sizes.FORWARD_TILES, sizes.BACKWARD_TILES
+    sizes.FORWARD_TILES, sizes.BACKWARD_TILES = forward, backward
     jax.clear_caches()
     return before
 

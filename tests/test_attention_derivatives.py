@@ -22,7 +22,7 @@ CASES = {
 
 @pytest.fixture(autouse=True, scope="module")
 def small_tiles():
-    before = set_tiles(*[(16, 16)] * 4)
+    before = set_tiles(((16, 16),), ((16, 16),))
     yield
     set_tiles(*before)
 

@@ -18,7 +18,7 @@ from bench.shapes import MASKS, Attention
 
 @pytest.fixture(autouse=True, scope="module")
 def small_tiles():
-    before = set_tiles((32, 32), (32, 32), (16, 32), (16, 32))
+    before = set_tiles(((64, 64), (32, 32)), ((32, 32), (16, 32)))
     yield
     set_tiles(*before)
 

@@ -17,7 +17,7 @@ CASE = Attention(q_seq=40, kv_seq=40)
 
 @pytest.fixture(autouse=True, scope="module")
 def small_tiles():
-    before = set_tiles((32, 32), (32, 32), (16, 32), (16, 32))
+    before = set_tiles(((64, 64), (32, 32)), ((32, 32), (16, 32)))
     yield
     set_tiles(*before)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ..bias import ALiBi
 from ..problem import Extras, Setting, accumulator
 from . import plan as sizes
-from .operands import cut_axis, dot, grouped, pad, quarantine, scaled, varying
+from .operands import cut, dot, pad, put, quarantine, rows_of, scaled, sequence_second, varying
 from .plan import make_plan
 from .tiles import Tiles
 from .walk import lanes_of, visits_of, walk
@@ -16,20 +16,20 @@ from .walk import lanes_of, visits_of, walk
 
 def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool):
     """Cotangents of q, k, v and, with `with_bias`, of the bias."""
-    plan = make_plan(q, k, sizes.BACKWARD_TILE_OPEN if extras.mask is None else sizes.BACKWARD_TILE)
+    plan = make_plan(q, k, extras, sizes.BACKWARD_TILES)
     dtypes, wide = (q.dtype, k.dtype, v.dtype), accumulator(q.dtype)
+    q, k, v, out, dout = sequence_second(q, k, v, out, dout)
     empty = lse == -jnp.inf
-    delta = jnp.sum(dout.astype(wide) * out.astype(wide), -1) - dlse
-    lse, delta = jnp.where(empty, 0, lse), jnp.where(empty, 0, delta)
-    dout = jnp.where(empty[..., None], 0, dout) if extras.mask is not None else dout
+    delta = jnp.swapaxes(jnp.sum(dout.astype(wide) * out.astype(wide), -1), 1, 2) - dlse
+    lse, delta = (pad(jnp.where(empty, 0, x), 2, plan.q_block) for x in (lse, delta))
+    dout = jnp.where(jnp.swapaxes(empty, 1, 2)[..., None], 0, dout) if extras.mask is not None else dout
     q, k, v = quarantine(q, k, v, extras)
     # NaN marks a row for its logits; the products below must not spread it to those who do not see it.
     clean = (lambda x: jnp.where(jnp.isnan(x), 0, x)) if extras.mask is not None else (lambda x: x)
     q, left = scaled(q, setting.scale)
     visits = visits_of(extras, plan, turned=True)
     tiles = Tiles(extras, setting, plan)
-    q, dout, lse, delta = (grouped(x, plan) for x in (q, dout, lse, delta))
-    k, v = (pad(x, 2, plan.kv_block).reshape(-1, *pad(x, 2, plan.kv_block).shape[2:]) for x in (k, v))
+    q, dout, k, v = pad(q, 1, plan.q_block), pad(dout, 1, plan.q_block), pad(k, 1, plan.kv_block), pad(v, 1, plan.kv_block)
     rows, shape = plan.repeat * plan.q_block, (plan.kv_block, plan.repeat, plan.q_block)
     turn = lambda x: jnp.moveaxis(x, -1, 0)
     inverse = 1.0 / (1.0 - setting.dropout_rate)
@@ -37,29 +37,32 @@ def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *,
     # A bias gathers its gradient from one group after the other.
     lanes = 1 if with_bias else lanes_of(visits, plan)
 
-    def together(dbias, operands):
-        index, q, k, v, dout, lse, delta = operands
-        where = [(i // plan.kv_heads, i % plan.kv_heads) for i in index]
+    def together(carry, groups):
+        wholes, dbias = carry
+        where = [(i // plan.kv_heads, i % plan.kv_heads) for i in groups]
+        qs, douts = ([rows_of(x, b, g * plan.repeat, plan.repeat) for b, g in where] for x in (q, dout))
+        ks, vs = ([rows_of(x, b, g, 1)[0] for b, g in where] for x in (k, v))
 
         def column(carry, kj):
-            k_tiles, v_tiles = ([cut_axis(a, kj * plan.kv_block, plan.kv_block, 0) for a in x] for x in (k, v))
+            k_tiles, v_tiles = ([cut(x, kj * plan.kv_block, plan.kv_block) for x in xs] for xs in (ks, vs))
 
             def tile(lane, masked, qi, carry):
                 dq, dk, dv, dbias = carry
-                at = (*where[lane], qi * plan.q_block, kj * plan.kv_block)
-                cut = lambda x: cut_axis(x, at[2], plan.q_block, 1)
-                q_tile, dout_tile = (cut(x[lane]).reshape(rows, -1) for x in (q, dout))
+                b, g = where[lane]
+                at = (b, g, qi * plan.q_block, kj * plan.kv_block)
+                q_tile, dout_tile = (cut(x[lane], at[2], plan.q_block).reshape(rows, -1) for x in (qs, douts))
+                of_rows = lambda x: jax.lax.dynamic_slice(x, (b, g * plan.repeat, at[2]), (1, *shape[1:]))
                 s = dot(k_tiles[lane], q_tile, (1, 1))
                 s = s if left == 1.0 else s * left
                 s, capped, allowed = tiles.logits(s.reshape(shape), at, masked, turn)
-                p = jnp.exp(jnp.minimum(s - cut(lse[lane])[None], 0))
+                p = jnp.exp(jnp.minimum(s - of_rows(lse), 0))
                 if allowed is not None:
                     p = jnp.where(allowed, p, 0)
                 dp = dot(v_tiles[lane], dout_tile, (1, 1)).reshape(shape)
                 dropped, kept = p, tiles.kept(at, turn)
                 if kept is not None:
                     dropped, dp = jnp.where(kept, p * inverse, 0), jnp.where(kept, dp * inverse, 0)
-                ds = p * (dp - cut(delta[lane])[None])
+                ds = p * (dp - of_rows(delta))
                 ds = jnp.where(allowed, ds, 0) if allowed is not None else ds
                 if with_bias:
                     dbias = _add_bias(dbias, ds, at, extras, tiles)
@@ -70,28 +73,30 @@ def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *,
                 dv = dv + dot(flat(dropped), dout_tile, (1, 0))
                 dk = dk + dot(flat(ds), clean(q_tile), (1, 0))
                 more = dot(flat(ds), clean(k_tiles[lane]), (0, 0)).reshape(plan.repeat, plan.q_block, -1)
-                dq = jax.lax.dynamic_update_slice_in_dim(dq, cut(dq) + more, at[2], 1)
+                more = cut(dq, at[2], plan.q_block) + more
+                dq = jax.lax.dynamic_update_slice_in_dim(dq, more, at[2], 1)
                 return dq, dk, dv, dbias
 
             dqs, dbias = carry
             dk, dv = (varying(jnp.zeros(x[0].shape, wide), q) for x in (k_tiles, v_tiles))
             dqs, dks, dvs, dbiases = zip(*walk(visits, (*where[0], kj), tile, [(dq, dk, dv, dbias) for dq in dqs]))
-            return (list(dqs), dbiases[0]), ([(x * left).astype(dtypes[1]) for x in dks], [x.astype(dtypes[2]) for x in dvs])
+            return (list(dqs), dbiases[0]), ([x * left for x in dks], list(dvs))
 
-        start = [varying(jnp.zeros(x.shape, wide), q) for x in q], dbias
-        (dq, dbias), (dk, dv) = jax.lax.scan(column, start, jnp.arange(k.shape[1] // plan.kv_block, dtype=jnp.int32))
-        join = lambda x: x.reshape(-1, x.shape[-1])[: plan.kv_seq]
-        return dbias, ([(x * setting.scale).astype(dtypes[0])[:, : plan.q_seq] for x in dq], *([join(a) for a in x] for x in (dk, dv)))
+        dqs = [varying(jnp.zeros((plan.repeat, q.shape[1], q.shape[3]), wide), q) for _ in where]
+        (dqs, dbias), (dks, dvs) = jax.lax.scan(column, (dqs, dbias), jnp.arange(k.shape[1] // plan.kv_block, dtype=jnp.int32))
+        dq, dk, dv = wholes
+        join = lambda x: x.reshape(1, -1, x.shape[-1])
+        for (b, g), *parts in zip(where, dqs, dks, dvs):
+            dq = put(dq, parts[0] * setting.scale, b, g * plan.repeat)
+            dk, dv = (put(whole, join(x), b, g) for whole, x in zip((dk, dv), parts[1:]))
+        return ((dq, dk, dv), dbias), None
 
-    start = _bias_start(extras, tiles, wide) if with_bias else ()
-    start = jax.tree.map(lambda x: varying(x, q), start)
-    index = jnp.arange(plan.batch * plan.kv_heads, dtype=jnp.int32)
-    operands = jax.tree.map(lambda x: x.reshape(-1, lanes, *x.shape[1:]), (index, q, k, v, dout, lse, delta))
-    dbias, parts = jax.lax.scan(together, start, operands)
-    dq, dk, dv = (jnp.stack(x, 1) for x in parts)
-    dq = dq.reshape(plan.batch, -1, *dq.shape[3:])
-    dk, dv = (x.reshape(plan.batch, plan.kv_heads, *x.shape[2:]) for x in (dk, dv))
-    return (dq, dk, dv, _bias_end(dbias, extras)) if with_bias else (dq, dk, dv)
+    wholes = tuple(jnp.zeros((plan.batch, seq, *x.shape[2:]), wide) for seq, x in ((plan.q_seq, q), (plan.kv_seq, k), (plan.kv_seq, v)))
+    start = jax.tree.map(lambda x: varying(x, q), (wholes, _bias_start(extras, tiles, wide) if with_bias else ()))
+    groups = jnp.arange(plan.batch * plan.kv_heads, dtype=jnp.int32).reshape(-1, lanes)
+    (wholes, dbias), _ = jax.lax.scan(together, start, groups)
+    grads = tuple(jnp.swapaxes(x, 1, 2).astype(dtype) for x, dtype in zip(wholes, dtypes))
+    return (*grads, _bias_end(dbias, extras)) if with_bias else grads
 
 
 def _bias_start(extras: Extras, tiles: Tiles, dtype) -> Any:

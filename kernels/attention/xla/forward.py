@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from ..problem import Extras, Setting, accumulator
 from . import plan as sizes
-from .operands import cut_axis, dot, grouped, pad, quarantine, scaled, varying
+from .operands import cut, dot, pad, put, quarantine, rows_of, scaled, sequence_second, varying
 from .plan import make_plan
 from .tiles import Tiles
 from .walk import lanes_of, visits_of, walk
@@ -13,32 +13,32 @@ from .walk import lanes_of, visits_of, walk
 
 def attend(q, k, v, extras: Extras, setting: Setting):
     """`reference.attend`, one tile at a time."""
-    plan = make_plan(q, k, sizes.FORWARD_TILE_OPEN if extras.mask is None else sizes.FORWARD_TILE)
+    plan = make_plan(q, k, extras, sizes.FORWARD_TILES)
     dtype, v_dim = q.dtype, v.shape[-1]
     wide = accumulator(dtype)
+    q, k, v = sequence_second(q, k, v)
     q, k, v = quarantine(q, k, v, extras)
     q, left = scaled(q, setting.scale)
     visits = visits_of(extras, plan, turned=False)
     tiles = Tiles(extras, setting, plan)
-    q = grouped(q, plan)
-    k, v = (pad(x, 2, plan.kv_block).reshape(-1, *pad(x, 2, plan.kv_block).shape[2:]) for x in (k, v))
+    q, k, v = pad(q, 1, plan.q_block), pad(k, 1, plan.kv_block), pad(v, 1, plan.kv_block)
     shape = (plan.repeat, plan.q_block, plan.kv_block)
     rows = plan.repeat * plan.q_block
-
     lanes = lanes_of(visits, plan)
 
-    def together(operands):
-        index, q, k, v = operands
-        where = [(i // plan.kv_heads, i % plan.kv_heads) for i in index]
+    def together(whole, groups):
+        where = [(i // plan.kv_heads, i % plan.kv_heads) for i in groups]
+        qs = [rows_of(q, b, g * plan.repeat, plan.repeat) for b, g in where]
+        ks, vs = ([rows_of(x, b, g, 1)[0] for b, g in where] for x in (k, v))
 
         def row(qi):
             first = qi * plan.q_block
-            q_tiles = [cut_axis(x, first, plan.q_block, 1).reshape(rows, -1) for x in q]
+            q_tiles = [cut(x, first, plan.q_block).reshape(rows, -1) for x in qs]
 
             def tile(lane, masked, kj, carry):
                 top, total, acc = carry
                 at = (*where[lane], first, kj * plan.kv_block)
-                k_tile, v_tile = (cut_axis(x[lane], at[3], plan.kv_block, 0) for x in (k, v))
+                k_tile, v_tile = (cut(x[lane], at[3], plan.kv_block) for x in (ks, vs))
                 s = dot(q_tiles[lane], k_tile, (1, 1))
                 s = s if left == 1.0 else s * left
                 s, _, allowed = tiles.logits(s.reshape(shape), at, masked, lambda x: x)
@@ -65,14 +65,16 @@ def attend(q, k, v, extras: Extras, setting: Setting):
         def finish(top, total, acc):
             empty = total == 0
             total = jnp.where(empty, 1, total)
-            out = (acc.reshape(*shape[:2], v_dim) / total[..., None]).astype(dtype)
-            return out, jnp.where(empty, -jnp.inf, top + jnp.log(total))
+            return acc.reshape(*shape[:2], v_dim) / total[..., None], jnp.where(empty, -jnp.inf, top + jnp.log(total))
 
+        out, lse = zip(*jax.lax.map(row, jnp.arange(q.shape[1] // plan.q_block, dtype=jnp.int32)))
         join = lambda x: jnp.moveaxis(x, 0, 1).reshape(plan.repeat, -1, *x.shape[3:])
-        return jax.tree.map(join, jax.lax.map(row, jnp.arange(q.shape[2] // plan.q_block, dtype=jnp.int32)))
+        for (b, g), x in zip(where, out):
+            whole = put(whole, join(x), b, g * plan.repeat)
+        return whole, [join(x) for x in lse]
 
-    index = jnp.arange(plan.batch * plan.kv_heads, dtype=jnp.int32)
-    parts = jax.lax.map(together, jax.tree.map(lambda x: x.reshape(-1, lanes, *x.shape[1:]), (index, q, k, v)))
-    out, lse = (jnp.stack(x, 1) for x in zip(*parts))
-    whole = lambda x: x.reshape(plan.batch, plan.kv_heads * plan.repeat, *x.shape[3:])[:, :, : plan.q_seq]
-    return whole(out), whole(lse)
+    start = varying(jnp.zeros((plan.batch, plan.q_seq, plan.kv_heads * plan.repeat, v_dim), wide), q)
+    groups = jnp.arange(plan.batch * plan.kv_heads, dtype=jnp.int32).reshape(-1, lanes)
+    out, lse = jax.lax.scan(together, start, groups)
+    lse = jnp.stack(lse, 1).reshape(plan.batch, plan.kv_heads * plan.repeat, -1)
+    return jnp.swapaxes(out, 1, 2).astype(dtype), lse[:, :, : plan.q_seq]

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from ..problem import Extras, accumulator
-from .plan import Plan
 
 
 def pad(x, axis: int, block: int):
@@ -46,11 +45,22 @@ def quarantine(q, k, v, extras: Extras):
     return jnp.where(bad_q, jnp.nan, q), jnp.where(bad_k, jnp.nan, k), jnp.where(jnp.isfinite(v), v, 0)
 
 
-def grouped(x, plan: Plan):
-    """(batch, heads, seq, ...) as (batch * kv_heads, repeat, seq, ...), padded to whole blocks of queries."""
-    x = pad(x, 2, plan.q_block)
-    return x.reshape(plan.batch * plan.kv_heads, plan.repeat, *x.shape[2:])
+def sequence_second(*arrays):
+    """(batch, heads, seq, ...) as (batch, seq, heads, ...), the layout of the caller's arrays, so that no whole array is transposed."""
+    return [jnp.swapaxes(x, 1, 2) for x in arrays]
 
 
-def cut_axis(x, start, size: int, axis: int):
-    return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
+def rows_of(x, example, head, heads: int):
+    """(heads, seq, dim) of an array (batch, seq, heads, dim)."""
+    return jnp.moveaxis(jax.lax.dynamic_slice(x, (example, 0, head, 0), (1, x.shape[1], heads, x.shape[3]))[0], 1, 0)
+
+
+def cut(x, start, size: int):
+    """(..., size, dim) of an array (..., seq, dim)."""
+    return jax.lax.dynamic_slice_in_dim(x, start, size, x.ndim - 2)
+
+
+def put(whole, part, example, head):
+    """`whole`, (batch, seq, heads, dim), with a part (heads, seq, dim) of one example in its place, cut to the length of `whole`."""
+    part = jnp.moveaxis(part, 0, 1)[None, : whole.shape[1]].astype(whole.dtype)
+    return jax.lax.dynamic_update_slice(whole, part, (example, 0, head, 0))

@@ -2,11 +2,19 @@
 
 import dataclasses
 
-# The sides of a tile, (rows, keys), under a mask and without one. A small tile wastes less along a mask's edge; a large one keeps two cores
-# busy in one product.
-LANES = 4
-FORWARD_TILE, FORWARD_TILE_OPEN = (256, 256), (1024, 1024)
-BACKWARD_TILE, BACKWARD_TILE_OPEN = (256, 256), (512, 512)
+import numpy as np
+
+from .. import blocks
+from ..problem import Extras
+
+# The sides of a tile, (rows, keys), best first: a large one makes more of a product, a small one wastes less along a mask's edge. So the first
+# is taken by which a mask visits less than WASTE times the pairs that it visits by the last.
+FORWARD_TILES = (1024, 1024), (512, 512), (256, 256)
+BACKWARD_TILES = (512, 512), (256, 256)
+WASTE = 1.15
+
+# How many tiles may be worked on side by side: no more than LANES, nor than have LANE_PAIRS pairs together, so that they stay in the cache.
+LANES, LANE_PAIRS = 8, 1 << 21
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +30,16 @@ class Plan:
     kv_block: int
 
 
-def make_plan(q, k, tile: tuple[int, int]) -> Plan:
+def make_plan(q, k, extras: Extras, tiles: tuple[tuple[int, int], ...]) -> Plan:
+    """The plan by one of these tiles."""
+    plans = [_cut(q, k, tile) for tile in tiles]
+    if extras.mask is None:
+        return plans[0]
+    costs = [_pairs(extras, plan) for plan in plans]
+    return next((plan for plan, cost in zip(plans, costs) if cost < WASTE * costs[-1]), plans[-1])
+
+
+def _cut(q, k, tile: tuple[int, int]) -> Plan:
     repeat = q.shape[1] // k.shape[1]
 
     def block(seq: int, most: int) -> int:
@@ -33,3 +50,9 @@ def make_plan(q, k, tile: tuple[int, int]) -> Plan:
     return Plan(
         q.shape[0], k.shape[1], repeat, q.shape[2], k.shape[2], block(q.shape[2], max(16, tile[0] // repeat)), block(k.shape[2], tile[1])
     )
+
+
+def _pairs(extras: Extras, plan: Plan) -> float:
+    """How many pairs the visited blocks of a plan have; infinite where that is not known before the program runs."""
+    some, _ = blocks.spread(extras.mask, plan.q_seq, plan.kv_seq, plan.q_block, plan.kv_block)
+    return float(some.sum()) * plan.q_block * plan.kv_block if isinstance(some, np.ndarray) else float("inf")

@@ -33,10 +33,11 @@ def visits_of(extras: Extras, plan: Plan, turned: bool):
 
 
 def lanes_of(visits, plan: Plan) -> int:
-    """How many groups walk together: as many as the plan allows, of which all visit the same blocks."""
+    """How many groups walk together, of which all must visit the same blocks."""
     order = visits[0]
     count = plan.kv_heads if order.shape[0] > 1 else plan.batch * plan.kv_heads
-    return 1 if order.shape[1] > 1 else next(n for n in range(min(sizes.LANES, max(count, 1)), 0, -1) if count % n == 0)
+    most = min(sizes.LANES, sizes.LANE_PAIRS // (plan.repeat * plan.q_block * plan.kv_block), count)
+    return 1 if order.shape[1] > 1 else next((n for n in range(most, 1, -1) if count % n == 0), 1)
 
 
 def walk(visits, at_row, tile, carries):
