@@ -1,7 +1,7 @@
 """Attention on this CPU against `jax.nn` and PyTorch, paired and interleaved in one process.
 
     python -m bench.bench_attention 256 1024 4096     # lengths to measure
-    python -m bench.bench_attention memory window
+    python -m bench.bench_attention memory window accuracy
 
 Each row is the median over rounds of the ratio of times within a round, so that a change of the machine's speed touches both. Results
 are merged into bench/results/cpu/attention.json, and attention.md is made from it.
@@ -112,6 +112,48 @@ def window(seq: int, size: int) -> dict:
     return row
 
 
+def exact(q, k, v, dout, causal: bool):
+    """The output and the gradients of q, k and v in float64."""
+    q, k, v, dout = (np.swapaxes(np.asarray(x, np.float64), 1, 2) for x in (q, k, v, dout))
+    scale = q.shape[-1] ** -0.5
+    s = scale * q @ np.swapaxes(k, 2, 3)
+    if causal:
+        s = np.where(np.tri(*s.shape[2:], dtype=bool), s, -np.inf)
+    p = np.exp(s - s.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    dp = dout @ np.swapaxes(v, 2, 3)
+    ds = scale * p * (dp - (p * dp).sum(-1, keepdims=True))
+    found = p @ v, ds @ k, np.swapaxes(ds, 2, 3) @ q, np.swapaxes(p, 2, 3) @ dout
+    return [np.swapaxes(x, 1, 2) for x in found]
+
+
+def accuracy(dtype: str, problems: int) -> dict:
+    """Root mean square errors against float64, ours over `jax.nn`'s, over drawn shapes."""
+    draw = np.random.default_rng(0)
+    ratios = {name: [] for name in ("out", "dq", "dk", "dv")}
+    for _ in range(problems):
+        batch, seq, heads = draw.integers(1, 4), draw.integers(1, 700), draw.integers(1, 5)
+        causal, shape = bool(draw.integers(2)), (batch, seq, heads, int(draw.choice([16, 64, 96, 128])))
+        arrays = [jnp.asarray(draw.standard_normal(shape), dtype) for _ in range(4)]
+        true = exact(*arrays, causal)
+
+        @jax.jit
+        def both(q, k, v, dout, causal=causal):
+            found = []
+            for attend in (dot_product_attention, jax.nn.dot_product_attention):
+                out, transpose = jax.vjp(lambda *a, f=attend: f(*a, is_causal=causal), q, k, v)
+                found.append((out, *transpose(dout)))
+            return found
+
+        for name, ours, theirs, want in zip(ratios, *both(*arrays), true):
+            error = lambda x, want=want: np.sqrt(np.mean((np.asarray(x, np.float64) - want) ** 2))
+            # One key alone has no gradient but by roundings.
+            if error(theirs) > 1e-9:
+                ratios[name].append(error(ours) / error(theirs))
+    row = {f"{name} {what}": f(r) for name, r in ratios.items() for what, f in (("median", statistics.median), ("largest", max))}
+    return row | {"problems": problems}
+
+
 def record(name: str, row: dict) -> None:
     path = RESULTS / "attention.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +175,7 @@ def record(name: str, row: dict) -> None:
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or ["256", "1024", "4096", "memory", "window"]
+    wanted = sys.argv[1:] or ["256", "1024", "4096", "memory", "window", "accuracy"]
     for batch, seq in CPU_ATTENTION:
         if str(seq) in wanted:
             for causal in (False, True):
@@ -145,6 +187,9 @@ def main() -> None:
             record(f"memory T{seq} causal forward and backward", memory(seq))
     if "window" in wanted:
         record("window 256 of T8192", window(8192, 256))
+    if "accuracy" in wanted:
+        for dtype in ("float32", "bfloat16"):
+            record(f"accuracy {dtype}, error over that of jax.nn", accuracy(dtype, 40))
 
 
 if __name__ == "__main__":

@@ -41,11 +41,10 @@ def attend(q, k, v, extras: Extras, setting: Setting):
                 k_tile, v_tile = (cut(x[lane], at[3], plan.kv_block) for x in (ks, vs))
                 s = dot(q_tiles[lane], k_tile, (1, 1))
                 s = s if left == 1.0 else s * left
-                s, _, allowed = tiles.logits(s.reshape(shape), at, masked, lambda x: x)
+                s, _, _ = tiles.logits(s.reshape(shape), at, masked, lambda x: x)
+                # The logit of a masked pair is so far below the least `top` that its weight is 0.
                 now = jnp.maximum(top, s.max(-1))
                 p = jnp.exp(s - now[..., None])
-                if allowed is not None:
-                    p = jnp.where(allowed, p, 0)
                 shrink = jnp.exp(top - now)
                 total = total * shrink + p.sum(-1)
                 kept = tiles.kept(at, lambda x: x)

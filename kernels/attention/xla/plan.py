@@ -13,8 +13,9 @@ FORWARD_TILES = (1024, 1024), (512, 512), (256, 256)
 BACKWARD_TILES = (512, 512), (256, 256)
 WASTE = 1.15
 
-# How many tiles may be worked on side by side: no more than LANES, nor than have LANE_PAIRS pairs together, so that they stay in the cache.
-LANES, LANE_PAIRS = 8, 1 << 21
+# How many heads may be worked on side by side: LANES; with no more than LANE_PAIRS pairs in their tiles, as a core's cache holds few and a
+# large product keeps the cores busy by itself; and two at least of no more than LANE_ROWS rows, as each has copies of its own.
+LANES, LANE_PAIRS, LANE_ROWS = 8, 1 << 19, 1 << 15
 
 
 @dataclasses.dataclass(frozen=True)

@@ -74,7 +74,7 @@ class Tiles:
         if self.extras.mask is not None:
             allowed = allowed & self.extras.mask.allowed(i, j, *(self.cut(x, at) for x in self.masks))
         allowed = turn(allowed)
-        return jnp.where(allowed, s, jnp.finfo(s.dtype).min / 2), capped, allowed
+        return jnp.where(allowed, s, jnp.finfo(s.dtype).min), capped, allowed
 
     def kept(self, at, turn):
         """Where dropout keeps a weight, or None."""

@@ -36,7 +36,9 @@ def lanes_of(visits, plan: Plan) -> int:
     """How many groups walk together, of which all must visit the same blocks."""
     order = visits[0]
     count = plan.kv_heads if order.shape[0] > 1 else plan.batch * plan.kv_heads
-    most = min(sizes.LANES, sizes.LANE_PAIRS // (plan.repeat * plan.q_block * plan.kv_block), count)
+    by_cache = sizes.LANE_PAIRS // (plan.repeat * plan.q_block * plan.kv_block)
+    by_memory = max(sizes.LANE_ROWS // max(plan.repeat * plan.q_seq, plan.kv_seq, 1), 2)
+    most = min(sizes.LANES, by_cache, by_memory, count)
     return 1 if order.shape[1] > 1 else next((n for n in range(most, 1, -1) if count % n == 0), 1)
 
 
