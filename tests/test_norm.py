@@ -72,7 +72,9 @@ IN_GROUP_KERNELS = [(ODD[15], "float32"), (ODD[14], "bfloat16")]
     ("case", "dtype"), [(c, "float32") for c in IN_KERNELS] + [(c, "bfloat16") for c in IN_KERNELS[::2]] + IN_GROUP_KERNELS, ids=str
 )
 def test_tpu_kernels_are_as_near_to_float64_as_the_reference(case, dtype, interpreted):
-    assert_close(case, jax.jit(case.forward_and_backward), dtype)
+    # An interpreted kernel rounds as the code for the CPU does, and unoptimised code, which conftest.py asks for, has a coarser rsqrt.
+    optimised = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+    assert_close(case, jax.jit(case.forward_and_backward, compiler_options=optimised), dtype)
 
 
 @pytest.mark.parametrize("case", [ODD[i] for i in (5, 10, 15)], ids=str)
