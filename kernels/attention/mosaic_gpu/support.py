@@ -36,24 +36,24 @@ def device_reason(named: bool) -> str | None:
 
     A device that is not known passes where the kernel was asked for by name, as for a program compiled ahead of time.
     """
-    capability, at_hand = _capability()
+    capability = _capability()
     if capability is None:
         return None if named else "the compute capability that this program is for is not known"
     if capability != HOPPER:
         return f"it compiles for Hopper, compute capability {HOPPER}: this device is {capability}"
-    return _toolkit_reason() if at_hand else None
+    return _toolkit_reason()
 
 
-def _capability() -> tuple[str | None, bool]:
-    """(the compute capability of the program's device, or its name, or None; is there such a device here?)"""
+def _capability() -> str | None:
+    """The compute capability of the program's device, or the device's name where that is all that is known."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    if device is not None and device.platform in ("cuda", "gpu"):
+        hopper = any(name in device.device_kind for name in HOPPER_NAMES)
+        return HOPPER if hopper else device.device_kind
     try:
-        return jax.devices("cuda")[0].compute_capability, True
+        return jax.devices("cuda")[0].compute_capability
     except RuntimeError:
-        device = jax.sharding.get_abstract_mesh().abstract_device
-    if device is None:
-        return None, False
-    hopper = any(name in device.device_kind for name in HOPPER_NAMES)
-    return HOPPER if hopper else device.device_kind, False
+        return None
 
 
 @functools.cache
