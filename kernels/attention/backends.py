@@ -10,7 +10,7 @@ import os
 import jax
 
 from .. import _dispatch
-from . import cudnn, mosaic_tpu, partition, reference, xla
+from . import cudnn, mosaic_gpu, mosaic_tpu, partition, reference, xla
 from .bias import ALiBi
 from .problem import Extras, Setting
 
@@ -25,7 +25,9 @@ class Target:
     split: bool
 
 
-def _candidates(target: Target | None, q, k, v, extras: Extras, setting: Setting):
+def _candidates(
+    target: Target | None, q, k, v, extras: Extras, setting: Setting, direction: str = "forward", implementation: str | None = None
+):
     """Every implementation with the reason why it cannot run, best first. A target of None is not known yet."""
     platform = target and target.platform
 
@@ -41,12 +43,23 @@ def _candidates(target: Target | None, q, k, v, extras: Extras, setting: Setting
             return f"it runs on NVIDIA GPUs only, and this program is compiled for {platform}"
         return cudnn.supports(q, k, v, extras, setting)
 
-    best = {"mosaic_tpu": mosaic_tpu_reason} if platform == "tpu" else {}
+    def mosaic_gpu_reason():
+        if platform not in (None, "cuda"):
+            return f"it compiles for NVIDIA GPUs only, and this program is compiled for {platform}"
+        if target and target.split:
+            return "XLA cannot split a Mosaic kernel over devices: call it inside jax.shard_map"
+        reason = mosaic_gpu.supports(q, k, v, extras, setting)
+        if reason or target is None:
+            return reason
+        named = implementation == "mosaic_gpu"
+        return mosaic_gpu.device_reason(named) or mosaic_gpu.build_failure(direction, q, k, v, extras, setting)
+
+    best = {"tpu": {"mosaic_tpu": mosaic_tpu_reason}, "cuda": {"mosaic_gpu": mosaic_gpu_reason}}.get(platform or "", {})
     return best | {
         "xla": lambda: None,
         "mosaic_tpu": mosaic_tpu_reason,
         "cudnn": cudnn_reason,
-        "mosaic_gpu": lambda: "this version has no Hopper kernel for attention",
+        "mosaic_gpu": mosaic_gpu_reason,
         "triton": lambda: "this version has no Triton kernel for attention",
         "reference": lambda: None,
     }
@@ -97,9 +110,12 @@ def forward(target: Target, *operands, tree, setting: Setting, implementation: s
     def local(*operands):
         q, k, v, *leaves = operands
         extras = jax.tree.unflatten(tree, leaves)
-        name = _dispatch.choose(OP, implementation, _candidates(target, q, k, v, extras, setting))
+        candidates = _candidates(target, q, k, v, extras, setting, "forward", implementation)
+        name = _dispatch.choose(OP, implementation, candidates)
         if name == "mosaic_tpu":
             return mosaic_tpu.forward(q, k, v, extras, setting, interpret=target.platform != "tpu")
+        if name == "mosaic_gpu":
+            return mosaic_gpu.forward(q, k, v, extras, setting)
         return {"xla": xla, "cudnn": cudnn, "reference": reference}[name].attend(q, k, v, extras, setting)
 
     if not _can_split(target):
@@ -115,10 +131,13 @@ def backward(target: Target, *operands, tree, setting: Setting, implementation: 
     def local(*operands):
         (q, k, v), leaves, (out, lse, dout, dlse) = operands[:3], operands[3:cut], operands[cut:]
         extras = jax.tree.unflatten(tree, leaves)
-        name = _dispatch.choose(OP, implementation, _candidates(target, q, k, v, extras, setting))
+        candidates = _candidates(target, q, k, v, extras, setting, "backward", implementation)
+        name = _dispatch.choose(OP, implementation, candidates)
         if name == "mosaic_tpu":
             interpret = target.platform != "tpu"
             return mosaic_tpu.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias, interpret=interpret)
+        if name == "mosaic_gpu":
+            return mosaic_gpu.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
         if name == "xla":
             return xla.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
         if name == "cudnn":

@@ -1,0 +1,67 @@
+"""Which calls, devices and versions the Hopper kernels take."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from ..problem import Extras, Setting
+from .pattern import FINEST, too_fine
+
+WIDEST = 256
+HOPPER = "9.0"
+HOPPER_NAMES = ("H100", "H200", "H800", "H20", "GH200")
+# The assembler of these releases is known to compile warp-specialised kernels with masks wrongly.
+BROKEN_CUDA = range(12080, 12091)
+
+
+def supports(q, k, v, extras: Extras, setting: Setting) -> str | None:
+    """Why this call cannot run as a Hopper kernel, or None."""
+    if jax.__version_info__ < (0, 11):
+        return f"it needs jax 0.11 or newer: this is {jax.__version__}"
+    if q.dtype not in (jnp.bfloat16, jnp.float16):
+        return f"the kernel computes bfloat16 and float16: got {q.dtype}"
+    if max(q.shape[-1], v.shape[-1]) > WIDEST:
+        return f"head_dim above {WIDEST} does not fit the registers: got {max(q.shape[-1], v.shape[-1])}"
+    for x in jax.tree.leaves(extras):
+        if x.dtype == jnp.float64:
+            return "the kernel adds a bias in float32: got float64"
+    if mask := too_fine(extras.mask):
+        return f"a pattern of blocks below {FINEST} has too many rows in a tile: got blocks of {mask.block}"
+    return None
+
+
+def device_reason(named: bool) -> str | None:
+    """Why the device that the program is for cannot run a Hopper kernel, or None.
+
+    A device that is not known passes where the kernel was asked for by name, as for a program compiled ahead of time.
+    """
+    capability = _capability()
+    if capability is None:
+        return None if named else "the compute capability that this program is for is not known"
+    if capability != HOPPER:
+        return f"it compiles for Hopper, compute capability {HOPPER}: this device is {capability}"
+    return _toolkit_reason()
+
+
+def _capability() -> str | None:
+    """The compute capability of the program's device, or the device's name where that is all that is known."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    if device is not None and device.platform in ("cuda", "gpu"):
+        hopper = any(name in device.device_kind for name in HOPPER_NAMES)
+        return HOPPER if hopper else device.device_kind
+    try:
+        return jax.devices("cuda")[0].compute_capability
+    except RuntimeError:
+        return None
+
+
+@functools.cache
+def _toolkit_reason() -> str | None:
+    # jax has no public door to CUDA's version.
+    from jax._src.lib import cuda_versions
+
+    version = cuda_versions.cuda_runtime_get_version() if cuda_versions is not None else 0
+    if version not in BROKEN_CUDA:
+        return None
+    return f"CUDA {version // 1000}.{version % 1000 // 10} compiles such kernels wrongly: use 12.9.1 or newer"
