@@ -9,8 +9,8 @@ import os
 
 import jax
 
-from .. import _dispatch
-from . import cudnn, mosaic_tpu, partition, reference, xla
+from .. import _dispatch, _triton
+from . import cudnn, mosaic_tpu, partition, reference, triton, xla
 from .bias import ALiBi
 from .problem import Extras, Setting
 
@@ -41,13 +41,19 @@ def _candidates(target: Target | None, q, k, v, extras: Extras, setting: Setting
             return f"it runs on NVIDIA GPUs only, and this program is compiled for {platform}"
         return cudnn.supports(q, k, v, extras, setting)
 
+    def triton_reason():
+        if platform not in (None, "cuda"):
+            return f"it runs on NVIDIA GPUs only, and this program is compiled for {platform}"
+        # While tracing the platform is not known, and a program may be traced where it cannot be lowered.
+        return triton.supports(q, k, v, extras, setting) or (platform and _triton.unavailable())
+
     best = {"mosaic_tpu": mosaic_tpu_reason} if platform == "tpu" else {}
     return best | {
         "xla": lambda: None,
         "mosaic_tpu": mosaic_tpu_reason,
         "cudnn": cudnn_reason,
         "mosaic_gpu": lambda: "this version has no Hopper kernel for attention",
-        "triton": lambda: "this version has no Triton kernel for attention",
+        "triton": triton_reason,
         "reference": lambda: None,
     }
 
