@@ -10,7 +10,7 @@ import os
 import jax
 
 from .. import _dispatch, _triton
-from . import cudnn, mosaic_tpu, partition, reference, triton, xla
+from . import choice, cudnn, mosaic_tpu, partition, reference, triton, xla
 from .bias import ALiBi
 from .problem import Extras, Setting
 
@@ -25,7 +25,7 @@ class Target:
     split: bool
 
 
-def _candidates(target: Target | None, q, k, v, extras: Extras, setting: Setting):
+def _candidates(target: Target | None, q, k, v, extras: Extras, setting: Setting, direction: str = "forward"):
     """Every implementation with the reason why it cannot run, best first. A target of None is not known yet."""
     platform = target and target.platform
 
@@ -47,8 +47,8 @@ def _candidates(target: Target | None, q, k, v, extras: Extras, setting: Setting
         # While tracing the platform is not known, and a program may be traced where it cannot be lowered.
         return triton.supports(q, k, v, extras, setting) or (platform and _triton.unavailable())
 
-    best = {"mosaic_tpu": mosaic_tpu_reason} if platform == "tpu" else {}
-    return best | {
+    names = {"tpu": ("mosaic_tpu",), "cuda": choice.order(choice.device(), q, k, extras, direction) if platform == "cuda" else ()}
+    every = {
         "xla": lambda: None,
         "mosaic_tpu": mosaic_tpu_reason,
         "cudnn": cudnn_reason,
@@ -56,6 +56,7 @@ def _candidates(target: Target | None, q, k, v, extras: Extras, setting: Setting
         "triton": triton_reason,
         "reference": lambda: None,
     }
+    return {name: every[name] for name in (*names.get(platform or "", ()), *every)}
 
 
 def _interpret() -> bool:
@@ -106,6 +107,8 @@ def forward(target: Target, *operands, tree, setting: Setting, implementation: s
         name = _dispatch.choose(OP, implementation, _candidates(target, q, k, v, extras, setting))
         if name == "mosaic_tpu":
             return mosaic_tpu.forward(q, k, v, extras, setting, interpret=target.platform != "tpu")
+        if name == "triton":
+            return triton.forward(q, k, v, extras, setting)
         return {"xla": xla, "cudnn": cudnn, "reference": reference}[name].attend(q, k, v, extras, setting)
 
     if not _can_split(target):
@@ -121,12 +124,14 @@ def backward(target: Target, *operands, tree, setting: Setting, implementation: 
     def local(*operands):
         (q, k, v), leaves, (out, lse, dout, dlse) = operands[:3], operands[3:cut], operands[cut:]
         extras = jax.tree.unflatten(tree, leaves)
-        name = _dispatch.choose(OP, implementation, _candidates(target, q, k, v, extras, setting))
+        name = _dispatch.choose(OP, implementation, _candidates(target, q, k, v, extras, setting, "backward"))
         if name == "mosaic_tpu":
             interpret = target.platform != "tpu"
             return mosaic_tpu.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias, interpret=interpret)
         if name == "xla":
             return xla.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
+        if name == "triton":
+            return triton.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
         if name == "cudnn":
             return cudnn.backward(q, k, v, extras, setting, dout, dlse)
 

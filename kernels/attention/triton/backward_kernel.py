@@ -127,7 +127,7 @@ def backward_kv(
     v_tile = rows_of(v, first_row * SIZES[5], j, SIZES[3], groups * SIZES[5], SIZES[5], BLOCK_V)
     dk_acc = tl.zeros([BLOCK_K, BLOCK_DIM], tl.float32)
     dv_acc = tl.zeros([BLOCK_K, BLOCK_V], tl.float32)
-    for member in range(0, SIZES[1]):
+    for member in range(SIZES[1]):
         head = group * SIZES[1] + member
         start = (batch * PLAN[1] + head * PLAN[2] + row) * PLAN[3]
         filled, first = tl.load(entries + start), tl.load(entries + start + 1)

@@ -100,7 +100,9 @@ def allowed(table, dense, batch, head, i, j, SIZES: tl.constexpr, TERMS: tl.cons
     seen = (i >= 0) & (j < SIZES[3])
     clause = (i < 0) & (j < 0)
     for n in tl.static_range(0, len(TERMS), 7):
-        here = _term(table, dense, batch, head, i, j, TERMS[n + 1], TERMS[n + 2], TERMS[n + 3], TERMS[n + 4], TERMS[n + 5], TERMS[n + 6], SIZES)
+        here = _term(
+            table, dense, batch, head, i, j, TERMS[n + 1], TERMS[n + 2], TERMS[n + 3], TERMS[n + 4], TERMS[n + 5], TERMS[n + 6], SIZES
+        )
         clause = clause | here
         if TERMS[n] == 1:
             seen = seen & clause
