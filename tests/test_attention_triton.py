@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 from kernels import dot_product_attention, masks
-from kernels.attention import choice, primitives, triton
+from kernels.attention import choice, primitives, triton_cuda
 from kernels.attention.problem import Extras, Setting
-from kernels.attention.triton import launch as launching
-from kernels.attention.triton import rows, terms, tiles
+from kernels.attention.triton_cuda import launch as launching
+from kernels.attention.triton_cuda import rows, terms, tiles
 
 ROOT = pathlib.Path(__file__).parent.parent
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -76,8 +76,8 @@ REFUSED = {
 def test_a_call_that_the_kernels_cannot_compute_is_refused_with_the_reason(name):
     arrays, extras, reason = REFUSED[name]
     with jax.enable_x64(True):
-        assert re.search(reason, triton.supports(*arrays, extras, Setting(1.0)) or "nothing")
-    assert triton.supports(X, X, X, Extras(mask=masks.Causal()), Setting(1.0)) is None
+        assert re.search(reason, triton_cuda.supports(*arrays, extras, Setting(1.0)) or "nothing")
+    assert triton_cuda.supports(X, X, X, Extras(mask=masks.Causal()), Setting(1.0)) is None
 
 
 def test_a_mask_becomes_clauses_of_alternatives():
@@ -177,7 +177,7 @@ class Pointer:
 
 
 def interpret(launch, *inputs):
-    kernel = getattr(importlib.import_module(f"kernels.attention.triton.{launch.module}"), launch.kernel)
+    kernel = getattr(importlib.import_module(f"kernels.attention.triton_cuda.{launch.module}"), launch.kernel)
     outputs = [np.full(o.shape, np.nan, o.dtype) for o in launch.outputs]
     kernel[(launch.grid,)](*(Pointer(np.array(a)) for a in inputs), *map(Pointer, outputs), **launch.sizes)
     return [jnp.asarray(o) for o in outputs]
@@ -192,7 +192,7 @@ def attend(q, k, v, extras, setting, *, implementation):
 
     @jax.custom_vjp
     def attend(q, k, v, bias):
-        return triton.forward(q, k, v, with_bias(bias), setting)
+        return triton_cuda.forward(q, k, v, with_bias(bias), setting)
 
     def forward(*operands):
         results = attend(*operands)
@@ -200,7 +200,7 @@ def attend(q, k, v, extras, setting, *, implementation):
 
     def backward(saved, cotangents):
         (q, k, v, bias), results = saved
-        grads = triton.backward(q, k, v, with_bias(bias), setting, *results, *cotangents, with_bias=bias is not None)
+        grads = triton_cuda.backward(q, k, v, with_bias(bias), setting, *results, *cotangents, with_bias=bias is not None)
         if isinstance(bias, ALiBi):
             return *grads[:3], ALiBi(grads[3], np.zeros(bias.offset.shape, jax.dtypes.float0))
         return grads if bias is not None else (*grads, None)
@@ -259,8 +259,8 @@ def launches(dim, dtype, mask, *, bias=None, alibi=False, rate=0.0, cap=None):
 
     def both(q, k, bias, mask, seeds):
         extras = Extras(bias, mask, seeds)
-        out, lse = triton.forward(q, k, k, extras, setting)
-        return triton.backward(q, k, k, extras, setting, out, lse, out, lse, with_bias=bias is not None)
+        out, lse = triton_cuda.forward(q, k, k, extras, setting)
+        return triton_cuda.backward(q, k, k, extras, setting, out, lse, out, lse, with_bias=bias is not None)
 
     jax.eval_shape(both, q, k, bias, mask, shape((2, 4, 2), jnp.int32) if rate else None)
     return found
@@ -290,7 +290,7 @@ def build(launch, types, capability):
     from triton.compiler import ASTSource
 
     short = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16", "int32": "*i32", "int8": "*i8"}
-    kernel = getattr(importlib.import_module(f"kernels.attention.triton.{launch.module}"), launch.kernel)
+    kernel = getattr(importlib.import_module(f"kernels.attention.triton_cuda.{launch.module}"), launch.kernel)
     signature = dict(zip(kernel.arg_names, map(short.get, types))) | dict.fromkeys(launch.sizes, "constexpr")
     aligned = {(i,): [["tt.divisibility", 16]] for i in range(len(types))}
     source = ASTSource(kernel, signature, constexprs=launch.sizes, attrs=aligned)

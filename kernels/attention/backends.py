@@ -10,7 +10,7 @@ import os
 import jax
 
 from .. import _dispatch, _triton
-from . import choice, cudnn, mosaic_tpu, partition, reference, triton, xla
+from . import choice, cudnn, mosaic_tpu, partition, reference, triton_cuda, xla
 from .bias import ALiBi
 from .problem import Extras, Setting
 
@@ -45,7 +45,7 @@ def _candidates(target: Target | None, q, k, v, extras: Extras, setting: Setting
         if platform not in (None, "cuda"):
             return f"it runs on NVIDIA GPUs only, and this program is compiled for {platform}"
         # While tracing the platform is not known, and a program may be traced where it cannot be lowered.
-        return triton.supports(q, k, v, extras, setting) or (platform and _triton.unavailable())
+        return triton_cuda.supports(q, k, v, extras, setting) or (platform and _triton.unavailable())
 
     names = {"tpu": ("mosaic_tpu",), "cuda": choice.order(choice.device(), q, k, extras, direction) if platform == "cuda" else ()}
     every = {
@@ -108,7 +108,7 @@ def forward(target: Target, *operands, tree, setting: Setting, implementation: s
         if name == "mosaic_tpu":
             return mosaic_tpu.forward(q, k, v, extras, setting, interpret=target.platform != "tpu")
         if name == "triton":
-            return triton.forward(q, k, v, extras, setting)
+            return triton_cuda.forward(q, k, v, extras, setting)
         return {"xla": xla, "cudnn": cudnn, "reference": reference}[name].attend(q, k, v, extras, setting)
 
     if not _can_split(target):
@@ -131,7 +131,7 @@ def backward(target: Target, *operands, tree, setting: Setting, implementation: 
         if name == "xla":
             return xla.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
         if name == "triton":
-            return triton.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
+            return triton_cuda.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
         if name == "cudnn":
             return cudnn.backward(q, k, v, extras, setting, dout, dlse)
 

@@ -23,7 +23,7 @@ class Launch(_triton.Launch):
     sizes: dict[str, Any]
     warps: int
     stages: int
-    package: ClassVar[str] = "attention.triton"
+    package: ClassVar[str] = "attention.triton_cuda"
 
 
 class Problem:
