@@ -115,12 +115,16 @@ def _row(x: Any) -> Row:
         raise ValueError(f"a row of choice.json must have the fields {sorted(fields)}: got {sorted(x) if isinstance(x, dict) else x!r}")
     allowed = {"head_dim": None, "device": None, "dtype": ("float32", "bfloat16", "float16")}
     allowed |= {"length": LENGTHS, "mask": MASKS, "direction": DIRECTIONS}
-    for name, values in allowed.items():
-        if type(x[name]) is not (int if name in ("head_dim", "length") else str) or (values and x[name] not in values):
-            raise ValueError(f"choice.json: {name} must be {'one of ' + str(values) if values else 'given'}: got {x[name]!r}")
+    for name, choices in allowed.items():
+        kind = int if name in ("head_dim", "length") else str
+        if type(x[name]) is not kind or (choices and x[name] not in choices):
+            raise ValueError(
+                f"choice.json: {name} must be {f'one of {choices}' if choices else f'of type {kind.__name__}'}: got {x[name]!r}"
+            )
     if not isinstance(x["order"], list) or sorted(map(str, x["order"])) != sorted(NAMES):
         raise ValueError(f"choice.json: order must hold each of {NAMES} once: got {x['order']!r}")
-    return Row(**(x | {"order": tuple(x["order"])}))
+    values: dict[str, Any] = x | {"order": tuple(x["order"])}
+    return Row(**values)
 
 
 def write(rows: list[Row], path: pathlib.Path = FILE) -> None:
