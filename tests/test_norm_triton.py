@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from bench.norm_shapes import GROUP, LAYER, ODD, RMS, Case
-from kernels import _dispatch, layer_norm, rms_norm
+from kernels import _dispatch, _triton, layer_norm, rms_norm
 from kernels.norm import triton_cuda, triton_launch
 from kernels.norm.fold import fold
 from kernels.norm.passes import Backward, Forward, Route
@@ -54,7 +54,7 @@ def test_programs_for_cuda_are_lowered_to_the_kernels():
 
 @pytest.fixture
 def without_triton(monkeypatch):
-    monkeypatch.setattr(triton_launch.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(_triton.importlib.util, "find_spec", lambda name: None)
     _dispatch._log_once.cache_clear()
 
 

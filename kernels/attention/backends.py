@@ -9,8 +9,8 @@ import os
 
 import jax
 
-from .. import _dispatch
-from . import cudnn, mosaic_gpu, mosaic_tpu, partition, reference, xla
+from .. import _dispatch, _triton
+from . import choice, cudnn, mosaic_gpu, mosaic_tpu, partition, reference, triton_cuda, xla
 from .bias import ALiBi
 from .problem import Extras, Setting
 
@@ -54,15 +54,22 @@ def _candidates(
         named = implementation == "mosaic_gpu"
         return mosaic_gpu.device_reason(named) or mosaic_gpu.build_failure(direction, q, k, v, extras, setting)
 
-    best = {"tpu": {"mosaic_tpu": mosaic_tpu_reason}, "cuda": {"mosaic_gpu": mosaic_gpu_reason}}.get(platform or "", {})
-    return best | {
+    def triton_reason():
+        if platform not in (None, "cuda"):
+            return f"it runs on NVIDIA GPUs only, and this program is compiled for {platform}"
+        # While tracing the platform is not known, and a program may be traced where it cannot be lowered.
+        return triton_cuda.supports(q, k, v, extras, setting) or (platform and _triton.unavailable())
+
+    names = {"tpu": ("mosaic_tpu",), "cuda": choice.order(choice.device(), q, k, extras, direction) if platform == "cuda" else ()}
+    every = {
         "xla": lambda: None,
         "mosaic_tpu": mosaic_tpu_reason,
         "cudnn": cudnn_reason,
         "mosaic_gpu": mosaic_gpu_reason,
-        "triton": lambda: "this version has no Triton kernel for attention",
+        "triton": triton_reason,
         "reference": lambda: None,
     }
+    return {name: every[name] for name in (*names.get(platform or "", ()), *every)}
 
 
 def _interpret() -> bool:
@@ -116,6 +123,8 @@ def forward(target: Target, *operands, tree, setting: Setting, implementation: s
             return mosaic_tpu.forward(q, k, v, extras, setting, interpret=target.platform != "tpu")
         if name == "mosaic_gpu":
             return mosaic_gpu.forward(q, k, v, extras, setting)
+        if name == "triton":
+            return triton_cuda.forward(q, k, v, extras, setting)
         return {"xla": xla, "cudnn": cudnn, "reference": reference}[name].attend(q, k, v, extras, setting)
 
     if not _can_split(target):
@@ -140,6 +149,8 @@ def backward(target: Target, *operands, tree, setting: Setting, implementation: 
             return mosaic_gpu.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
         if name == "xla":
             return xla.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
+        if name == "triton":
+            return triton_cuda.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
         if name == "cudnn":
             return cudnn.backward(q, k, v, extras, setting, dout, dlse)
 

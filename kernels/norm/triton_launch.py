@@ -1,13 +1,13 @@
-"""How a Triton kernel is launched: everything about a launch is decided without triton, and handed to jax-triton in one place."""
+"""Launches of the norms' Triton kernels: how many elements a program takes, and what follows from it."""
 
 import dataclasses
-import importlib
-import importlib.util
 import math
-from typing import Any
+from typing import Any, ClassVar
 
-import jax
-from jax import Array
+from .. import _triton
+from .._triton import call, unavailable
+
+__all__ = ["Launch", "call", "elements", "group_tile", "part_tile", "parts", "power", "row_tile", "stages", "unavailable"]
 
 TILE = 4096  # elements that a program aims at, 16 for each thread of 8 warps
 LONGEST = 8192  # elements that a program holds at once; more does not fit in the registers of a multiprocessor
@@ -16,51 +16,18 @@ PROGRAMS = 264  # twice the 132 multiprocessors of an H100: how many partial sum
 
 
 @dataclasses.dataclass(frozen=True)
-class Launch:
-    """One launch of `kernel`, a function in the module `module` beside this one.
+class Launch(_triton.Launch):
+    """A launch whose programs take `tile` elements each."""
 
-    It is called with pointers to its inputs, then to its `outputs`, and with the compile-time arguments `sizes` by name.
-    """
-
-    module: str
-    kernel: str
-    outputs: tuple[jax.ShapeDtypeStruct, ...]
-    grid: int
     tile: int
     sizes: dict[str, Any]
+    package: ClassVar[str] = "norm"
+    stages: ClassVar[int] = 3
 
     @property
     def warps(self) -> int:
         """Warps of a program: 512 elements of its tile for each."""
         return min(max(self.tile // 512, 1), 16)
-
-
-def unavailable() -> str | None:
-    """Why jax-triton cannot be used in this process, or `None`."""
-    missing = [name for name in ("triton", "jax_triton") if importlib.util.find_spec(name) is None]
-    if missing:
-        return f"not installed: {', '.join(missing)}; install the extra `cuda`"
-    try:
-        importlib.import_module("jax_triton")
-    except ImportError as error:
-        return f"jax-triton, which lowers only where jax's CUDA plugin is installed, cannot be imported: {str(error).splitlines()[0]}"
-    return None
-
-
-def call(launch: Launch, *inputs: Array) -> list[Array]:
-    """The outputs of a launch."""
-    import jax_triton  # here, because jax runs without it and it does not run without jax's CUDA plugin
-
-    kernels = importlib.import_module(f".{launch.module}", __package__)
-    return jax_triton.triton_call(
-        *inputs,
-        kernel=getattr(kernels, launch.kernel),
-        out_shape=list(launch.outputs),
-        grid=(launch.grid,),
-        num_warps=launch.warps,
-        name=f"eqxgen_{launch.module}_{launch.kernel}",
-        **launch.sizes,
-    )
 
 
 def parts(whole: int, part: int) -> int:

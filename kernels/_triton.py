@@ -1,0 +1,53 @@
+"""How a Triton kernel is launched: everything about a launch is decided without triton, and handed to jax-triton in one place."""
+
+import dataclasses
+import importlib
+import importlib.util
+from typing import Any, ClassVar
+
+import jax
+from jax import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """One launch of `kernel`, a function in the module `module` of the subpackage `package`.
+
+    It is called with pointers to its inputs, then to its `outputs`. Each op adds the compile-time arguments `sizes`, by name, and the
+    `warps` of a program.
+    """
+
+    package: ClassVar[str]
+    module: str
+    kernel: str
+    outputs: tuple[jax.ShapeDtypeStruct, ...]
+    grid: int
+
+
+def unavailable() -> str | None:
+    """Why jax-triton cannot be used in this process, or `None`."""
+    missing = [name for name in ("triton", "jax_triton") if importlib.util.find_spec(name) is None]
+    if missing:
+        return f"not installed: {', '.join(missing)}; install the extra `cuda`"
+    try:
+        importlib.import_module("jax_triton")
+    except ImportError as error:
+        return f"jax-triton, which lowers only where jax's CUDA plugin is installed, cannot be imported: {str(error).splitlines()[0]}"
+    return None
+
+
+def call(launch: Any, *inputs: Array) -> list[Array]:
+    """The outputs of a launch."""
+    import jax_triton  # here, because jax runs without it and it does not run without jax's CUDA plugin
+
+    kernels = importlib.import_module(f".{launch.package}.{launch.module}", __package__)
+    return jax_triton.triton_call(
+        *inputs,
+        kernel=getattr(kernels, launch.kernel),
+        out_shape=list(launch.outputs),
+        grid=(launch.grid,),
+        num_warps=launch.warps,
+        num_stages=launch.stages,
+        name=f"eqxgen_{launch.package.replace('.', '_')}_{launch.kernel}",
+        **launch.sizes,
+    )

@@ -1,0 +1,141 @@
+"""In which order the implementations for NVIDIA GPUs are tried: measured orders from `choice.json`, and a rule for all other calls.
+
+`bench/tune_attention.py` fills the file on a GPU. It is a list of objects with exactly the fields of `Row`.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .. import masks
+from .problem import Extras
+
+FILE = pathlib.Path(__file__).with_name("choice.json")
+NAMES = ("mosaic_gpu", "triton", "cudnn", "xla")
+# A length belongs to the first class that holds it.
+LENGTHS = (512, 2048, 8192, 1 << 31)
+MASKS = ("none", "causal", "window", "packed", "bias", "other")
+DIRECTIONS = ("forward", "backward")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """The order that was measured for one class of calls: `length` is the class' end, `order` names implementations, fastest first."""
+
+    device: str
+    dtype: str
+    head_dim: int
+    length: int
+    mask: str
+    direction: str
+    order: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple:
+        return (self.device, self.dtype, self.head_dim, self.length, self.mask, self.direction)
+
+
+def order(device: str | None, q, k, extras: Extras, direction: str) -> tuple[str, ...]:
+    """The names to try, best first, for a call on a device of this kind, or on one that is not known."""
+    if device is None:
+        # cuDNN asks the device what it can, so nothing may depend on it where there is none.
+        return ("mosaic_gpu", "triton", "xla", "cudnn")
+    row = table().get(
+        (device, q.dtype.name, head_dim_class(q.shape[-1]), length_class(max(q.shape[2], k.shape[2])), kind(extras), direction)
+    )
+    return row.order if row else rule(device, q.dtype, kind(extras))
+
+
+def rule(device: str, dtype: Any, mask: str) -> tuple[str, ...]:
+    """The order where nothing was measured.
+
+    On Hopper cuDNN goes before Triton in what it computes best; published forward passes put Triton at about 0.56 of its speed there. With a
+    bias, and on older GPUs, Triton goes first.
+    """
+    hopper = any(name in device for name in ("H100", "H200", "GH200", "H800", "H20"))
+    if hopper and dtype in (jnp.bfloat16, jnp.float16) and mask in ("none", "causal"):
+        return ("mosaic_gpu", "cudnn", "triton", "xla")
+    return NAMES
+
+
+def kind(extras: Extras) -> str:
+    """The class of a call's mask and bias."""
+    if extras.bias is not None:
+        return "bias"
+    parts = list(_parts(extras.mask))
+    if any(isinstance(part, masks.Segments) for part in parts):
+        return "packed"
+    if any(isinstance(part, masks.Window) for part in parts):
+        return "window"
+    if parts and all(isinstance(part, masks.Causal) for part in parts):
+        return "causal"
+    return "other" if parts else "none"
+
+
+def head_dim_class(dim: int) -> int:
+    """The power of two at or above a head_dim, at least 16."""
+    return max(16, 1 << (dim - 1).bit_length())
+
+
+def length_class(length: int) -> int:
+    """The end of the class that holds a length."""
+    return next(end for end in LENGTHS if length <= end)
+
+
+def device() -> str | None:
+    """The kind of the GPU at hand, or None."""
+    try:
+        return jax.devices("cuda")[0].device_kind
+    except RuntimeError:
+        return None
+
+
+@functools.cache
+def table(path: pathlib.Path = FILE) -> dict[tuple, Row]:
+    """The measured rows by key."""
+    return {row.key: row for row in read(path.read_text(encoding="utf-8"))}
+
+
+def read(text: str) -> list[Row]:
+    """The rows of a file; a `ValueError` names what a row must hold and what it holds."""
+    rows = json.loads(text)
+    if not isinstance(rows, list):
+        raise ValueError(f"choice.json must be a list of rows: got {type(rows).__name__}; write it with bench/tune_attention.py")
+    return [_row(x) for x in rows]
+
+
+def _row(x: Any) -> Row:
+    fields = {field.name for field in dataclasses.fields(Row)}
+    if not isinstance(x, dict) or set(x) != fields:
+        raise ValueError(f"a row of choice.json must have the fields {sorted(fields)}: got {sorted(x) if isinstance(x, dict) else x!r}")
+    allowed = {"head_dim": None, "device": None, "dtype": ("float32", "bfloat16", "float16")}
+    allowed |= {"length": LENGTHS, "mask": MASKS, "direction": DIRECTIONS}
+    for name, choices in allowed.items():
+        kind = int if name in ("head_dim", "length") else str
+        if type(x[name]) is not kind or (choices and x[name] not in choices):
+            raise ValueError(
+                f"choice.json: {name} must be {f'one of {choices}' if choices else f'of type {kind.__name__}'}: got {x[name]!r}"
+            )
+    if not isinstance(x["order"], list) or sorted(map(str, x["order"])) != sorted(NAMES):
+        raise ValueError(f"choice.json: order must hold each of {NAMES} once: got {x['order']!r}")
+    values: dict[str, Any] = x | {"order": tuple(x["order"])}
+    return Row(**values)
+
+
+def write(rows: list[Row], path: pathlib.Path = FILE) -> None:
+    """Write rows, sorted by key, one to a line, which `read` reads."""
+    lines = [json.dumps(dataclasses.asdict(row)) for row in sorted(rows, key=lambda row: row.key)]
+    path.write_text("[" + ",\n ".join(lines) + "]\n", encoding="utf-8")
+
+
+def _parts(mask: Any):
+    if isinstance(mask, (masks.And, masks.Or)):
+        yield from _parts(mask.left)
+        yield from _parts(mask.right)
+    elif mask is not None:
+        yield mask

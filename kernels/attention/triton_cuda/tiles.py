@@ -1,0 +1,55 @@
+"""How large the blocks of each kernel are, by head_dim and dtype."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """Queries and keys of a block, warps of a program, and loads that are under way at once."""
+
+    q: int
+    k: int
+    warps: int
+    stages: int
+
+
+# By the padded head_dim, for GPUs of any generation from sm_80 on: a program keeps below the 99 KiB of shared memory that sm_86 and sm_89
+# give. The registers of the forward pass do not spill. Chosen by what ptxas says; no GPU was at hand to time them.
+FORWARD = {32: Tile(128, 64, 4, 3), 64: Tile(128, 64, 8, 3), 128: Tile(128, 32, 8, 3), 256: Tile(64, 32, 8, 2)}
+BACKWARD_Q = {32: Tile(128, 64, 4, 2), 64: Tile(128, 64, 8, 2), 128: Tile(64, 64, 8, 2), 256: Tile(32, 32, 8, 1)}
+BACKWARD_KV = {32: Tile(64, 128, 8, 2), 64: Tile(32, 128, 8, 2), 128: Tile(64, 64, 8, 2), 256: Tile(32, 32, 8, 1)}
+BACKWARD_BIAS = {32: Tile(64, 64, 4, 2), 64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 8, 1), 256: Tile(32, 32, 8, 1)}
+# What differs on sm_90, whose warpgroups multiply from shared memory and have 227 KiB of it.
+HOPPER = {
+    "FORWARD": {64: Tile(128, 128, 8, 2), 128: Tile(128, 128, 8, 2)},
+    "BACKWARD_Q": {128: Tile(128, 32, 8, 2)},
+    "BACKWARD_KV": {64: Tile(64, 128, 8, 2), 128: Tile(32, 128, 8, 2)},
+    "BACKWARD_BIAS": {},
+}
+TABLES = {"FORWARD": FORWARD, "BACKWARD_Q": BACKWARD_Q, "BACKWARD_KV": BACKWARD_KV, "BACKWARD_BIAS": BACKWARD_BIAS}
+
+
+def padded(dim: int) -> int:
+    """The power of two at or above a head_dim, and what a matrix product takes at least."""
+    return max(16, 1 << (dim - 1).bit_length())
+
+
+def tile_of(kernel: str, widest: int, dtype, capability: int) -> Tile:
+    """A kernel's tile for rows of at most `widest` elements; float32 takes twice the memory."""
+    dim = max(32, padded(widest))
+    if dtype == jnp.float32:
+        tile = TABLES[kernel][dim]
+        return Tile(max(tile.q // 2, 16), max(tile.k // 2, 16), tile.warps, 1 if widest > 64 else tile.stages)
+    special = HOPPER[kernel] if capability == 90 else {}
+    return special.get(dim, TABLES[kernel][dim])
+
+
+def capability() -> int:
+    """10 times the compute capability of the GPU at hand, 80 without one: what runs there runs on any later one."""
+    try:
+        return round(10 * float(jax.devices("cuda")[0].compute_capability))
+    except RuntimeError:
+        return 80
