@@ -100,7 +100,13 @@ def addresses_are_https(path: str, tree: ast.AST) -> Iterator[str]:
             yield f"{node.lineno}: an address that is not HTTPS"
 
 
+# Where whatever goes wrong in another's library must lead on to the next backend, or the next column of a table, with the reason kept.
+KEEPS_GOING = ("kernels/attention/mosaic_gpu/trial.py", "bench/gpu_race.py")
+
+
 def errors_are_named(path: str, tree: ast.AST) -> Iterator[str]:
+    if path in KEEPS_GOING:
+        return
     for node in ast.walk(tree):
         if isinstance(node, ast.ExceptHandler):
             kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
