@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from runs import tiny
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from small_runs import tiny
 
 from train import config as configs
 from train import maskgit, sample, vqgan

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import metrics, same, tiny, weights
+from small_runs import metrics, same, tiny, weights
 
 from train import maskgit, sample
 from train.config import to_dict
