@@ -80,13 +80,24 @@ class TrainConfig:
     """Print the sizes, compile one step, and stop before any data is read or written."""
     compile_for: str | None = None
     """With --dry-run: compile for a TPU topology such as v5e:2x4 (needs libtpu, no TPU), or lower for cuda, and print FLOPs and memory."""
+    accumulate: int = 1
+    """Micro-batches that a batch is walked through in, for the memory of one of them; the update is the same."""
+    mesh: str = ""
+    """How the devices share the work, such as fsdp=8 or data=2,fsdp=2,model=2: copies of the model, parameters in parts, each layer's width
+    in parts. By default every device has a copy."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where several processes train together and neither a TPU pod nor SLURM says so."""
+    num_processes: int | None = None
+    """With --coordinator: how many processes there are."""
+    process_id: int | None = None
+    """With --coordinator: which of them this is, from 0."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     """The images."""
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     """The optimiser."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep"):
+        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep", "accumulate"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1: got {getattr(self, name)}")
         require(self.sample_every >= 0, f"sample_every must be at least 0: got {self.sample_every}")
         require(0 <= self.seed < 2**32, f"seed must be in [0, 2**32): got {self.seed}")

@@ -117,7 +117,7 @@ def build(record: dict[str, Any]) -> Any:
 def program(config: Config, tokens: int, codes: int, classes: int) -> "Program":
     """The model and its loss."""
     import jax
-    
+
     from eqxgen.models.maskgit import MaskGIT, masked_loss
     from train.loop import Program
     from train.parallel import Axes, Sums
@@ -201,7 +201,7 @@ def main(config: Config) -> int:
     if not config.dry_run:
         from train.loop import fit
 
-        return fit(config, task(config))
+        return fit(config, lambda: task(config))
     from train.dryrun import dry_run
     from train.vqgan import PRESETS as TOKENIZERS
 

@@ -116,7 +116,12 @@ def program(config: Config, image_shape: tuple[int, int, int]) -> "Program":
         spread = entropy_of(everywhere(weight @ quantized.assignment) / everywhere(count))
         counts = everywhere(weight @ jax.vmap(functools.partial(count_codes, codes=config.model.codes))(quantized.ids))
         losses = mse + config.quantisation * distance + config.entropy * (entropy - spread)
-        metrics = {"mse": weight @ mse, "distance": weight @ distance, "usage": count * usage(counts), "perplexity": count * perplexity(counts)}
+        metrics = {
+            "mse": weight @ mse,
+            "distance": weight @ distance,
+            "usage": count * usage(counts),
+            "perplexity": count * perplexity(counts),
+        }
         if config.adversarial:
             generator, critic, gap = adversarial(model["discriminator"], images, fakes)
             losses = losses + config.adversarial * generator + critic
@@ -239,7 +244,7 @@ def main(config: Config) -> int:
     if not config.dry_run:
         from train.loop import fit
 
-        return fit(config, task(config))
+        return fit(config, lambda: task(config))
     from train.dryrun import dry_run
 
     return dry_run(config, program(config, facts_of(config.data).image_shape))

@@ -1,5 +1,6 @@
 """Many devices: the mesh, where each array lies on it, one update over all of them, and several hosts."""
 
+from train.parallel.hosts import barrier, is_main, start, whole
 from train.parallel.mesh import AXES, BATCH, check_batch, local_rows, make_mesh, parse_mesh, parts, replicated, split
 from train.parallel.rules import check_heads, place, shardings, spec_of
 from train.parallel.step import (
@@ -26,11 +27,13 @@ __all__ = [
     "Sums",
     "abstract_state",
     "average",
+    "barrier",
     "cast",
     "check_batch",
     "check_heads",
     "gradients",
     "init_state",
+    "is_main",
     "local_rows",
     "make_mesh",
     "make_step",
@@ -43,4 +46,6 @@ __all__ = [
     "shardings",
     "spec_of",
     "split",
+    "start",
+    "whole",
 ]

@@ -17,7 +17,7 @@ WHOLE = PartitionSpec()
 
 
 def fsdp_specs(tree: PyTree, mesh: Mesh) -> PyTree:
-    """The tree with, in place of each array, how it is split over `fsdp` alone: how it enters a program that is manual over the batch's axes."""
+    """The tree with, in place of each array, how it is split over `fsdp` alone: so it enters a program that splits the batch by itself."""
 
     def spec(path: str, leaf: Any) -> PartitionSpec:
         names = tuple(spec_of(path, leaf.shape, mesh))

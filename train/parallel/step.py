@@ -80,7 +80,7 @@ def gradients(
             keys = jax.vmap(functools.partial(jr.fold_in, key))(batch["index"])
             whole = gathered(cast(eqx.combine(params, fixed, static), dtype), eqx.combine(specs, fixed, static))
             sums = loss(whole, batch, keys, axes or None)
-            return sums.loss.astype(jnp.float32), sums
+            return sums.loss.astype(jnp.promote_types(sums.loss.dtype, jnp.float32)), sums
 
         grads, sums = _accumulated(jax.grad(total, has_aux=True), params, batch, accumulate, axes)
         return _over(jax.lax.psum, grads, specs, axes), jax.lax.psum(sums, axes)
