@@ -1,10 +1,18 @@
-"""Run by test_parallel.py in a process of its own: updates on meshes of 8 virtual devices against those of one, printed as JSON.
+"""R9: a run's updates do not depend on how many devices share them.
 
-`python tests/devices.py float64` computes in double precision.
+  python -m bench.reliability.device_parity           gradients on every mesh in float64 and float32, 100 steps of SGD; writes R9.json
+  python -m bench.reliability.device_parity --short   a few meshes in float64: the suite's
+
+Each number type is computed in a process of its own with 8 virtual devices, since collectives of those can hang and `jax_enable_x64` holds
+for a whole process.
 """
 
+import argparse
 import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -18,22 +26,38 @@ from train import maskgit, vqgan
 from train.config import OptimConfig
 from train.data import DataConfig
 from train.parallel import gradients, make_mesh, make_step, sharded_state, split
+from train.rundir import write_json
 
+ROOT = Path(__file__).parents[2]
+FLAGS = (
+    "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_warn_stuck_timeout_seconds=10 "
+    "--xla_cpu_collective_call_terminate_timeout_seconds=60"
+)
 ROWS = 16
-# Mesh, micro-batches, examples that count; the first is what the others must equal.
-CASES = {
+# Mesh, micro-batches, examples that count; the first of as many examples is what the others must equal.
+SHORT = {
+    "maskgit": [("data=1", 1, 13), ("data=8", 2, 13), ("data=2,fsdp=2,model=2", 1, 13), ("fsdp=8", 1, 13)],
+    "vqgan": [("data=1", 1, 13), ("data=2,fsdp=4", 1, 13)],
+}
+FULL = {
     "maskgit": [
-        ("data=1", 1, 16),
-        ("data=1", 4, 16),
-        ("data=8", 1, 16),
-        ("data=8", 2, 16),
-        ("fsdp=8", 1, 16),
-        ("data=2,fsdp=2,model=2", 2, 16),
-        ("data=4,model=2", 1, 16),
-        ("data=1", 1, 13),
-        ("data=2,fsdp=4", 2, 13),
+        (mesh, accumulate, count)
+        for count in (16, 13)
+        for mesh, accumulate in [
+            ("data=1", 1),
+            ("data=1", 2),
+            ("data=1", 4),
+            ("data=8", 1),
+            ("data=8", 2),
+            ("fsdp=8", 1),
+            ("fsdp=8", 2),
+            ("data=2,fsdp=4", 2),
+            ("data=4,model=2", 1),
+            ("data=2,fsdp=2,model=2", 1),
+            ("data=2,fsdp=2,model=2", 4),
+        ]
     ],
-    "vqgan": [("data=1", 1, 16), ("data=8", 1, 16), ("fsdp=8", 1, 16), ("data=1", 1, 13), ("data=8", 1, 13)],
+    "vqgan": [(mesh, 1, count) for count in (16, 13) for mesh in ("data=1", "data=8", "fsdp=8", "data=2,fsdp=4")],
 }
 
 
@@ -63,8 +87,8 @@ def batch_of(program, tops, count, dtype):
 
 def relative(first, second):
     """Distance of two trees over the length of the second, both in float64."""
-    flat = [np.concatenate([np.asarray(x, np.float64).ravel() for x in jax.tree.leaves(eqx.filter(tree, eqx.is_array))]) for tree in (first, second)]
-    return float(np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[1]))
+    vector = lambda tree: np.concatenate([np.asarray(x, np.float64).ravel() for x in jax.tree.leaves(eqx.filter(tree, eqx.is_array))])
+    return float(np.linalg.norm(vector(first) - vector(second)) / np.linalg.norm(vector(second)))
 
 
 def alike(tree):
@@ -88,16 +112,14 @@ def held(tree):
     return max(bytes_of.values()) / sum(array.nbytes for array in arrays)
 
 
-def main(dtype):
-    jax.config.update("jax_enable_x64", dtype == "float64")
-    results = []
+def compare(dtype, cases):
+    """The rows of a table: each case's distance from one device's gradient, and what the devices then hold."""
+    rows = []
     for name, program, tops in programs():
-        init = lambda key, program=program: jax.tree.map(
-            lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, program.init(key)
-        )
+        init = lambda key, program=program: jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, program.init(key))
         reference = {}
-        for text, accumulate, count in CASES[name]:
-            mesh = make_mesh(text, jax.devices()[: 1 if text == "data=1" else 8])
+        for text, accumulate, count in cases[name]:
+            mesh = mesh_of(text)
             state = sharded_state(init, optax.sgd(1.0), mesh, jr.key(0))
             batch = jax.device_put(batch_of(program, tops, count, dtype), split(mesh))
 
@@ -106,26 +128,62 @@ def main(dtype):
                 return gradients(loss, model, batch, jr.key(1), mesh, jnp.dtype(dtype), accumulate)
 
             grads, metrics = jax.block_until_ready(compute(state.model, batch))
-            now = (grads, {key: float(value) for key, value in metrics.items()})
-            first = reference.setdefault(count, now)
-            if dtype == "float32":
-                state, _ = make_step(program.loss, optax.sgd(1.0), mesh, jnp.dtype(dtype), 0.9, accumulate)((batch, jr.key(1)), state)
-                jax.block_until_ready(state.step)
-            results.append(
-                {
-                    "program": name,
-                    "mesh": text,
-                    "accumulate": accumulate,
-                    "count": count,
-                    "gradient": relative(now[0], first[0]),
-                    "metrics": {key: abs(now[1][key] - first[1][key]) / (abs(first[1][key]) + 1e-6) for key in now[1]},
-                    "alike": alike(state),
-                    "held": held((state.model, state.opt_state)),
-                }
-            )
-            print(results[-1], file=sys.stderr, flush=True)
-    json.dump(results, sys.stdout)
+            values = {key: float(value) for key, value in metrics.items()}
+            first = reference.setdefault(count, (grads, values))
+            off = {key: abs(values[key] - first[1][key]) / (abs(first[1][key]) + 1e-6) for key in values}
+            row = {"program": name, "mesh": text, "accumulate": accumulate, "examples": count, "gradient": relative(grads, first[0])}
+            rows.append(row | {"metrics": max(off.values()), "alike": alike(grads), "held": held((state.model, state.opt_state))})
+            print(dtype, rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def walk(dtype, steps):
+    """After as many steps of SGD: the largest difference of a parameter over the largest parameter, and whether the devices agreed at each."""
+    name, program, tops = next(iter(programs()))
+    init = lambda key: jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, program.init(key))
+    rows, first = [], None
+    for text in ("data=1", "data=8", "data=2,fsdp=2,model=2"):
+        mesh = mesh_of(text)
+        state = sharded_state(init, optax.sgd(0.1), mesh, jr.key(0))
+        step = make_step(program.loss, optax.sgd(0.1), mesh, jnp.dtype(dtype), 0.9)
+        batch, agreed, losses = jax.device_put(batch_of(program, tops, 13, dtype), split(mesh)), True, []
+        for _ in range(steps):
+            state, metrics = step((batch, jr.key(1)), state)
+            losses.append(float(metrics["loss"]))
+            agreed = agreed and alike(state)
+        leaves = [np.asarray(x, np.float64) for x in jax.tree.leaves(eqx.filter(state.model, eqx.is_array))]
+        first = first or leaves
+        off = max(float(np.max(np.abs(a - b))) for a, b in zip(leaves, first)) / max(float(np.max(np.abs(a))) for a in first)
+        rows.append({"program": name, "mesh": text, "steps": steps, "parameters": off, "loss": losses[-1], "alike": agreed})
+        print(dtype, rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def mesh_of(text):
+    return make_mesh(text, jax.devices()[: 1 if text == "data=1" else 8])
+
+
+def measure(dtype, short):
+    """The table of one number type, from a process of its own."""
+    env = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    line = [sys.executable, "-m", "bench.reliability.device_parity", "--child", dtype, *(["--short"] if short else [])]
+    done = subprocess.run(line, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, timeout=280 if short else 3000, check=True)
+    return json.loads(done.stdout)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="a few meshes")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        jax.config.update("jax_enable_x64", options.child == "float64")
+        rows = {"gradients": compare(options.child, SHORT if options.short else FULL)}
+        json.dump(rows | ({} if options.short else {"steps": walk(options.child, 100)}), sys.stdout)
+        return
+    result = {dtype: measure(dtype, options.short) for dtype in ("float64", "float32")}
+    write_json(ROOT / "bench" / "results" / "cpu" / "reliability" / "R9.json", {"jax": jax.__version__, **result})
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "float32")
+    main()
