@@ -5,7 +5,6 @@ import sys
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
@@ -15,8 +14,9 @@ from train import maskgit, vqgan
 from train.config import OptimConfig
 from train.data import DataConfig
 from train.parallel import init_state, make_mesh, make_step, replicated, split
+from train.precision import Policy
 
-F32 = jnp.dtype("float32")
+F32 = Policy()
 
 
 def programs():

@@ -20,7 +20,8 @@ from train.data import batch_indices
 from train.errors import UserError
 from train.log import Log
 from train.optim import optimiser, schedule
-from train.parallel import Loss, State, check_batch, init_state, make_mesh, make_step, replicated, split
+from train.parallel import Loss, State, check_batch, init_state, make_mesh, make_step, replicated, split, trainable
+from train.precision import Policy, all_finite, check_skipped, choose
 from train.release import save_model
 from train.rundir import open_run, read_json, write_json
 from train.signals import StopRequest
@@ -69,13 +70,6 @@ class Task:
     maintain: Callable[[int], Callable[[PyTree, dict[str, jax.Array], PRNGKeyArray], PyTree] | None] = lambda step: None
 
 
-def compute_dtype(precision: str, *, on_cpu: bool) -> jnp.dtype:
-    """The type of activations: bfloat16 on an accelerator and float32 on a CPU, unless the precision says."""
-    if precision == "auto":
-        precision = "float32" if on_cpu else "bfloat16"
-    return jnp.dtype(precision)
-
-
 def fit(config: TrainConfig, task: Task) -> int:
     """Trains to the last step, resuming what the run folder holds; gives the exit status.
 
@@ -89,8 +83,9 @@ def fit(config: TrainConfig, task: Task) -> int:
         return 0
     task.prepare(folder)
     tx = optimiser(config.optim, config.steps)
+    policy = Policy.parse(config.precision, on_cpu=jax.default_backend() == "cpu")
     key = jr.key(config.seed)
-    state = eqx.filter_shard(init_state(task.program.init(jr.fold_in(key, 0)), tx), replicated(mesh))
+    state = eqx.filter_shard(init_state(task.program.init(jr.fold_in(key, 0)), tx, policy), replicated(mesh))
     checkpoints = Checkpoints(folder / "checkpoints", config.keep)
     start = 0
     if restored := checkpoints.restore(state):
@@ -101,7 +96,7 @@ def fit(config: TrainConfig, task: Task) -> int:
     log.say(
         f"{task.recipe}: {parameters:,} parameters, {task.examples:,} examples, {mesh.size} x {jax.devices()[0].device_kind}, to {folder}"
     )
-    run = _Run(config, task, folder, mesh, log, checkpoints)
+    run = _Run(config, task, folder, mesh, policy, log, checkpoints)
     try:
         with StopRequest() as stop:
             state = run.train(state, start, tx, key, stop)
@@ -121,6 +116,7 @@ class _Run:
     task: Task
     folder: Path
     mesh: jax.sharding.Mesh
+    policy: Policy
     log: Log
     checkpoints: Checkpoints
 
@@ -129,9 +125,7 @@ class _Run:
 
     def train(self, state: State, start: int, tx: Any, key: PRNGKeyArray, stop: StopRequest) -> State:
         config, task = self.config, self.task
-        step_fn = make_step(
-            task.program.loss, tx, self.mesh, compute_dtype(config.precision, on_cpu=jax.default_backend() == "cpu"), config.ema
-        )
+        step_fn = make_step(task.program.loss, tx, self.mesh, self.policy, config.ema)
         rate = schedule(config.optim, config.steps)
         data_key, maintain_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
         last_time, last_step = time.perf_counter(), start
@@ -141,17 +135,15 @@ class _Run:
                 state = _maintain(change, state, batch, jr.fold_in(maintain_key, step))
             state, metrics = step_fn((batch, data_key), state)
             done = step + 1
-            if done % 8 == 0:
-                jax.block_until_ready(state.step)  # no more than 8 steps in flight: virtual CPU devices hang from about 32
+            if done % 8 == 0 or done == config.steps:
+                self.check(state, done)  # it waits: no more than 8 steps in flight, since virtual CPU devices hang from about 32
             if done % config.log_every == 0 or done == config.steps:
                 values = {name: float(value) for name, value in metrics.items()}
-                if not np.isfinite(values["loss"]):
-                    raise UserError(f"the loss is {values['loss']} at step {done}: lower --optim.learning-rate; {self._last_good()}")
                 now = time.perf_counter()
                 values = {
                     "examples": done * config.batch_size,
                     **values,
-                    "learning_rate": float(np.asarray(rate(step))),
+                    "learning_rate": float(np.asarray(rate(step - int(values["skipped"])))),  # its schedule counts the updates made
                     "examples_per_s": (done - last_step) * config.batch_size / (now - last_time),
                     "seconds": self.seconds(),
                 }
@@ -168,6 +160,13 @@ class _Run:
             if stop.received:
                 break
         return state
+
+    def check(self, state: State, step: int) -> None:
+        """Raises `UserError` after `--max-skips` updates in a row that could not be made."""
+        try:
+            check_skipped(state.skipped, state.scale, trainable(state.model), limit=self.config.max_skips, step=step)
+        except FloatingPointError as error:
+            raise UserError(f"{error}; {self._last_good()}") from None
 
     def batch(self, step: int) -> dict[str, jax.Array]:
         config = self.config
@@ -215,10 +214,11 @@ class _Run:
 @eqx.filter_jit
 def _maintain(change: Callable, state: State, batch: dict[str, jax.Array], key: PRNGKeyArray) -> State:
     model = change(state.model, batch, key)
+    model = choose(all_finite(model), model, state.model)
     # An average that lingers at a code's old place would undo its move.
     follow = lambda old, new, ema: jnp.where(new != old, new, ema) if eqx.is_inexact_array(new) else ema
     ema = jax.tree.map(follow, state.model, model, state.ema)
-    return State(model, ema, state.opt_state, state.step)
+    return eqx.tree_at(lambda s: (s.model, s.ema), state, (model, ema))
 
 
 def _rate(folder: Path) -> float:

@@ -14,8 +14,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from train.errors import UsageError
+from train.precision import DynamicLossScale, LossScale, NoLossScale, Policy, Skipped, guarded_update
+from train.precision.scale import widen
 
 AXIS = "data"
+FULL = Policy()
 
 
 class Sums(NamedTuple):
@@ -39,12 +42,18 @@ Whatever is not a sum over examples, such as an average inside a logarithm, is f
 
 
 class State(eqx.Module):
-    """What a run consists of."""
+    """What a run consists of.
+
+    Attributes:
+        step: updates tried, whether or not they could be made.
+    """
 
     model: PyTree
     ema: PyTree
     opt_state: PyTree
     step: Array
+    scale: LossScale
+    skipped: Skipped
 
 
 def make_mesh(devices=None) -> Mesh:
@@ -69,15 +78,10 @@ def split(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
-def cast(tree: PyTree, dtype: jnp.dtype) -> PyTree:
-    """Floating-point arrays in another type."""
-    return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, tree)
-
-
 def gradients(
-    loss: Loss, model: PyTree, batch: dict[str, Array], key: PRNGKeyArray, mesh: Mesh, dtype: jnp.dtype
+    loss: Loss, model: PyTree, batch: dict[str, Array], key: PRNGKeyArray, mesh: Mesh, policy: Policy, scale: LossScale
 ) -> tuple[PyTree, dict[str, Array]]:
-    """Gradients of the mean loss over a batch split along `data`, and the mean metrics, both on every device.
+    """Gradients, times the loss scale, of the mean loss over a batch split along `data`, and the mean metrics, both on every device.
 
     `batch["index"]` numbers the examples; each draws from `fold_in(key, index)`, so that what it draws does not depend on the devices.
     """
@@ -96,28 +100,37 @@ def gradients(
 
         @functools.partial(eqx.filter_value_and_grad, has_aux=True)
         def total(model):
-            sums = loss(cast(model, dtype), batch, keys, AXIS)
-            return sums.loss.astype(jnp.float32), sums
+            sums = loss(policy.cast_to_compute(model), batch, keys, AXIS)
+            sums = Sums(policy.cast_to_output(sums.loss), sums.weight, policy.cast_to_output(sums.metrics))
+            return scale.scale(sums.loss), sums
 
         (_, sums), grads = total(eqx.combine(params, static))
-        return jax.lax.psum((eqx.filter(grads, eqx.is_array), sums), AXIS)
+        return jax.lax.psum((jax.tree.map(widen, eqx.filter(grads, eqx.is_array)), sums), AXIS)
 
     grads, sums = local(params, batch, key)
     grads = jax.tree.map(lambda g: g / sums.weight, grads)
     return grads, {name: value / sums.weight for name, value in {"loss": sums.loss, **sums.metrics}.items()}
 
 
-def make_update(loss: Loss, optimiser: optax.GradientTransformation, mesh: Mesh, dtype: jnp.dtype, ema: float):
+def make_update(loss: Loss, optimiser: optax.GradientTransformation, mesh: Mesh, policy: Policy, ema: float):
     """The update, to be compiled: ((batch, key of the run), state) -> (state, metrics)."""
 
     def update(inputs: tuple[dict[str, Array], PRNGKeyArray], state: State) -> tuple[State, dict[str, Array]]:
         batch, key = inputs
-        grads, metrics = gradients(loss, state.model, batch, jr.fold_in(key, state.step), mesh, dtype)
-        params = eqx.filter(state.model, eqx.is_inexact_array)
-        updates, opt_state = optimiser.update(grads, state.opt_state, params)
-        model = eqx.apply_updates(state.model, updates)
-        metrics["grad_norm"] = optax.tree.norm(grads)
-        return State(model, average(state.ema, model, state.step, ema), opt_state, state.step + 1), metrics
+        grads, metrics = gradients(loss, state.model, batch, jr.fold_in(key, state.step), mesh, policy, state.scale)
+
+        def apply(grads: PyTree, kept: tuple[PyTree, PyTree, PyTree]) -> tuple[PyTree, PyTree, PyTree]:
+            model, averaged, opt_state = kept
+            updates, opt_state = optimiser.update(grads, opt_state, trainable(model))
+            model = apply_updates(model, updates)
+            return model, average(averaged, model, state.step, ema), opt_state
+
+        kept = (state.model, state.ema, state.opt_state)
+        (model, averaged, opt_state), scale, skipped, grads = guarded_update(
+            apply, grads, metrics["loss"], kept, state.scale, state.skipped
+        )
+        metrics |= {"grad_norm": optax.tree.norm(grads), "loss_scale": state.scale.factor, "skipped": skipped.total}
+        return State(model, averaged, opt_state, state.step + 1, scale, skipped), metrics
 
     return update
 
@@ -131,10 +144,27 @@ def average(ema: PyTree, model: PyTree, step: Array, decay: float) -> PyTree:
     """Exponential moving average of the weights. The decay ramps up, so that the first steps do not linger in a short run."""
     count = step.astype(jnp.float32)
     kept = jnp.minimum(decay, (1 + count) / (10 + count))
-    return jax.tree.map(lambda e, m: e + (1 - kept) * (m - e) if eqx.is_inexact_array(m) else m, ema, model)
+    return jax.tree.map(lambda e, m: (e + (1 - kept) * (m - e)).astype(e.dtype) if eqx.is_inexact_array(m) else m, ema, model)
 
 
-def init_state(model: PyTree, optimiser: optax.GradientTransformation) -> State:
-    """The state before the first step."""
-    copy = jax.tree.map(lambda x: jnp.array(x, copy=True) if eqx.is_array(x) else x, model)  # the step takes over each buffer once
-    return State(model, copy, optimiser.init(eqx.filter(model, eqx.is_inexact_array)), jnp.zeros((), jnp.int32))
+def trainable(model: PyTree) -> PyTree:
+    """The parameters as the optimiser sees them: in float32, however they are stored."""
+    return jax.tree.map(widen, eqx.filter(model, eqx.is_inexact_array))
+
+
+def apply_updates(model: PyTree, updates: PyTree) -> PyTree:
+    """The model with the updates added in float32, and stored in its own types."""
+    add = lambda u, p: p if u is None else (widen(p) + u).astype(p.dtype)
+    return jax.tree.map(add, updates, model, is_leaf=lambda x: x is None)
+
+
+def init_state(model: PyTree, optimiser: optax.GradientTransformation, policy: Policy = FULL) -> State:
+    """The state before the first step: parameters in the policy's type, averages and the optimiser's state in float32 at least.
+
+    A float16 policy brings its loss scale along.
+    """
+    model = policy.cast_to_params(model)
+    # A copy, because the step takes over each buffer once.
+    copy = jax.tree.map(lambda x: jnp.array(widen(x) if eqx.is_inexact_array(x) else x, copy=True) if eqx.is_array(x) else x, model)
+    scale = DynamicLossScale() if policy.needs_scale else NoLossScale()
+    return State(model, copy, optimiser.init(trainable(model)), jnp.zeros((), jnp.int32), scale, Skipped())
