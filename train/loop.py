@@ -171,7 +171,10 @@ class _Run:
     def batch(self, step: int) -> dict[str, jax.Array]:
         config = self.config
         indices = batch_indices(config.seed, step, config.batch_size, self.task.examples)
-        arrays = self.task.batch(indices, step) | {"index": np.arange(config.batch_size, dtype=np.int32)}
+        arrays = self.task.batch(indices, step) | {
+            "index": np.arange(config.batch_size, dtype=np.int32),
+            "weight": np.ones(config.batch_size, np.float32),
+        }
         return jax.device_put(arrays, split(self.mesh))
 
     def seconds(self) -> float:
