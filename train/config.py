@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from train import flags
 from train.data import DataConfig, DataError
 from train.errors import UsageError, UserError
+from train.precision.policy import Policy
 
 STARTED = time.perf_counter()
 """When the command began, as near as its first import can tell."""
@@ -64,8 +65,11 @@ class TrainConfig:
     """Number of updates."""
     batch_size: int = 128
     """Examples per update, over all devices."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of activations and gradients' products; parameters stay float32. auto: bfloat16 on TPU and GPU, float32 on CPU."""
+    precision: str = "auto"
+    """Type of computation: float32, bfloat16, float16 (with a dynamic loss scale), all with float32 parameters; or all three as in
+    params=float32,compute=bfloat16,output=float32 (p=f32,c=bf16,o=f32); or full, mixed, half. auto: mixed on TPU and GPU, full on CPU."""
+    max_skips: int = 50
+    """Updates in a row that are left out because a gradient is not finite, until the run ends."""
     ema: float = 0.999
     """Decay per step of the averaged weights, which samples and evaluation use; it ramps up as (1 + step) / (10 + step)."""
     log_every: int = 50
@@ -97,8 +101,9 @@ class TrainConfig:
     """The optimiser."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep", "accumulate"):
+        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep", "accumulate", "max_skips"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1: got {getattr(self, name)}")
+        Policy.parse(self.precision)
         require(self.sample_every >= 0, f"sample_every must be at least 0: got {self.sample_every}")
         require(0 <= self.seed < 2**32, f"seed must be in [0, 2**32): got {self.seed}")
         require(0 <= self.ema < 1, f"ema must be in [0, 1): got {self.ema}")

@@ -13,9 +13,10 @@ from jax.sharding import Mesh
 
 from train.config import TrainConfig
 from train.errors import UserError
-from train.loop import Program, compute_dtype
+from train.loop import Program
 from train.optim import optimiser
 from train.parallel import abstract_state, check_batch, check_heads, make_mesh, make_update, replicated, split
+from train.precision import Policy
 
 
 def dry_run(config: TrainConfig, program: Program) -> int:
@@ -46,9 +47,9 @@ def dry_run(config: TrainConfig, program: Program) -> int:
 
 def abstract_update(config: TrainConfig, program: Program, mesh: Mesh) -> tuple[Any, Any, Any]:
     """The update and the shapes of its arguments, placed on the mesh: no array is made."""
-    dtype = compute_dtype(config.precision, on_cpu=config.compile_for is None and jax.default_backend() == "cpu")
+    policy = Policy.parse(config.precision, on_cpu=config.compile_for is None and jax.default_backend() == "cpu")
     tx = optimiser(config.optim, config.steps)
-    state = abstract_state(program.init, tx, mesh)
+    state = abstract_state(program.init, tx, mesh, policy)
     check_heads(state.model, mesh)
     arrays = {name: jax.ShapeDtypeStruct((config.batch_size, *shape), kind) for name, (shape, kind) in program.shapes.items()}
     arrays |= {
@@ -57,7 +58,7 @@ def abstract_update(config: TrainConfig, program: Program, mesh: Mesh) -> tuple[
     }
     batch = {name: _place(array, split(mesh)) for name, array in arrays.items()}
     key = _place(jax.eval_shape(lambda: jr.key(0)), replicated(mesh))
-    return make_update(program.loss, tx, mesh, dtype, config.ema, config.accumulate), (batch, key), state
+    return make_update(program.loss, tx, mesh, policy, config.ema, config.accumulate), (batch, key), state
 
 
 def lower(update: Any, inputs: Any, state: Any, platform: str | None = None) -> Any:

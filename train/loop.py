@@ -33,8 +33,10 @@ from train.parallel import (
     sharded_state,
     split,
     start,
+    trainable,
     whole,
 )
+from train.precision import Policy, all_finite, check_skipped, choose
 from train.release import save_model
 from train.rundir import open_run, read_json, write_json
 from train.signals import StopRequest
@@ -83,13 +85,6 @@ class Task:
     maintain: Callable[[int], Callable[[PyTree, dict[str, jax.Array], PRNGKeyArray], PyTree] | None] = lambda step: None
 
 
-def compute_dtype(precision: str, *, on_cpu: bool) -> jnp.dtype:
-    """The type of activations: bfloat16 on an accelerator and float32 on a CPU, unless the precision says."""
-    if precision == "auto":
-        precision = "float32" if on_cpu else "bfloat16"
-    return jnp.dtype(precision)
-
-
 def fit(config: TrainConfig, make_task: Callable[[], Task]) -> int:
     """Trains to the last step, resuming what the run folder holds; gives the exit status.
 
@@ -107,21 +102,22 @@ def fit(config: TrainConfig, make_task: Callable[[], Task]) -> int:
         return 0
     task.prepare(folder)
     tx = optimiser(config.optim, config.steps)
+    policy = Policy.parse(config.precision, on_cpu=jax.default_backend() == "cpu")
     key = jr.key(config.seed)
-    shapes = abstract_state(task.program.init, tx, mesh)
+    shapes = abstract_state(task.program.init, tx, mesh, policy)
     check_heads(shapes.model, mesh)
     checkpoints = Checkpoints(folder / "checkpoints", config.keep)
     if restored := checkpoints.restore(shapes):
         state, first = restored
         print(f"resuming {folder} from step {first}", flush=True)
     else:
-        state, first = sharded_state(task.program.init, tx, mesh, jr.fold_in(key, 0)), 0
+        state, first = sharded_state(task.program.init, tx, mesh, jr.fold_in(key, 0), policy), 0
     log = Log(folder, config.steps, first)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
     log.say(
         f"{task.recipe}: {parameters:,} parameters, {task.examples:,} examples, {mesh.size} x {jax.devices()[0].device_kind}, to {folder}"
     )
-    run = _Run(config, task, folder, mesh, log, checkpoints)
+    run = _Run(config, task, folder, mesh, policy, log, checkpoints)
     try:
         with StopRequest() as stop:
             state = run.train(state, first, tx, key, stop)
@@ -141,6 +137,7 @@ class _Run:
     task: Task
     folder: Path
     mesh: jax.sharding.Mesh
+    policy: Policy
     log: Log
     checkpoints: Checkpoints
 
@@ -149,8 +146,7 @@ class _Run:
 
     def train(self, state: State, first: int, tx: Any, key: PRNGKeyArray, stop: StopRequest) -> State:
         config, task = self.config, self.task
-        dtype = compute_dtype(config.precision, on_cpu=jax.default_backend() == "cpu")
-        step_fn = make_step(task.program.loss, tx, self.mesh, dtype, config.ema, config.accumulate)
+        step_fn = make_step(task.program.loss, tx, self.mesh, self.policy, config.ema, config.accumulate)
         rate = schedule(config.optim, config.steps)
         data_key, maintain_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
         last_time, last_step = time.perf_counter(), first
@@ -160,17 +156,15 @@ class _Run:
                 state = _maintain(change, state, batch, jr.fold_in(maintain_key, step), self.mesh)
             state, metrics = step_fn((batch, data_key), state)
             done = step + 1
-            if done % 8 == 0:
-                jax.block_until_ready(state.step)  # no more than 8 steps in flight: virtual CPU devices hang from about 32
+            if done % 8 == 0 or done == config.steps:
+                self.check(state, done)  # it waits: no more than 8 steps in flight, since virtual CPU devices hang from about 32
             if done % config.log_every == 0 or done == config.steps:
                 values = {name: float(value) for name, value in metrics.items()}
-                if not np.isfinite(values["loss"]):
-                    raise UserError(f"the loss is {values['loss']} at step {done}: lower --optim.learning-rate; {self._last_good()}")
                 now = time.perf_counter()
                 values = {
                     "examples": done * config.batch_size,
                     **values,
-                    "learning_rate": float(np.asarray(rate(step))),
+                    "learning_rate": float(np.asarray(rate(step - int(values["skipped"])))),  # its schedule counts the updates made
                     "examples_per_s": (done - last_step) * config.batch_size / (now - last_time),
                     "seconds": self.seconds(),
                 }
@@ -187,6 +181,13 @@ class _Run:
             if stop.received:
                 break
         return state
+
+    def check(self, state: State, step: int) -> None:
+        """Raises `UserError` after `--max-skips` updates in a row that could not be made."""
+        try:
+            check_skipped(state.skipped, state.scale, trainable(state.model), limit=self.config.max_skips, step=step)
+        except FloatingPointError as error:
+            raise UserError(f"{error}; {self._last_good()}") from None
 
     def batch(self, step: int) -> dict[str, jax.Array]:
         config = self.config
@@ -242,10 +243,11 @@ class _Run:
 @eqx.filter_jit
 def _maintain(change: Callable, state: State, batch: dict[str, jax.Array], key: PRNGKeyArray, mesh: jax.sharding.Mesh) -> State:
     model = change(state.model, batch, key)
+    model = choose(all_finite(model), model, state.model)
     # An average that lingers at a code's old place would undo its move.
     follow = lambda old, new, ema: jnp.where(new != old, new, ema) if eqx.is_inexact_array(new) else ema
     ema = jax.tree.map(follow, state.model, model, state.ema)
-    return place(State(model, ema, state.opt_state, state.step), mesh)
+    return place(eqx.tree_at(lambda s: (s.model, s.ema), state, (model, ema)), mesh)
 
 
 def _rate(folder: Path) -> float:

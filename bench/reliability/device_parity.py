@@ -16,7 +16,6 @@ from pathlib import Path
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
@@ -26,6 +25,7 @@ from train import maskgit, vqgan
 from train.config import OptimConfig
 from train.data import DataConfig
 from train.parallel import gradients, make_mesh, make_step, sharded_state, split
+from train.precision import Policy
 from train.rundir import write_json
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +125,7 @@ def compare(dtype, cases):
 
             @eqx.filter_jit
             def compute(model, batch, mesh=mesh, accumulate=accumulate, loss=program.loss):
-                return gradients(loss, model, batch, jr.key(1), mesh, jnp.dtype(dtype), accumulate)
+                return gradients(loss, model, batch, jr.key(1), mesh, Policy.parse(dtype), accumulate=accumulate)
 
             grads, metrics = jax.block_until_ready(compute(state.model, batch))
             values = {key: float(value) for key, value in metrics.items()}
@@ -145,7 +145,7 @@ def walk(dtype, steps):
     for text in ("data=1", "data=8", "data=2,fsdp=2,model=2"):
         mesh = mesh_of(text)
         state = sharded_state(init, optax.sgd(0.1), mesh, jr.key(0))
-        step = make_step(program.loss, optax.sgd(0.1), mesh, jnp.dtype(dtype), 0.9)
+        step = make_step(program.loss, optax.sgd(0.1), mesh, Policy.parse(dtype), 0.9)
         batch, agreed, losses = jax.device_put(batch_of(program, tops, 13, dtype), split(mesh)), True, []
         for _ in range(steps):
             state, metrics = step((batch, jr.key(1)), state)

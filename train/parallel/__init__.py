@@ -10,12 +10,12 @@ from train.parallel.step import (
     Sums,
     abstract_state,
     average,
-    cast,
     gradients,
     init_state,
     make_step,
     make_update,
     sharded_state,
+    trainable,
 )
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "abstract_state",
     "average",
     "barrier",
-    "cast",
     "check_batch",
     "check_heads",
     "gradients",
@@ -47,5 +46,6 @@ __all__ = [
     "spec_of",
     "split",
     "start",
+    "trainable",
     "whole",
 ]
