@@ -12,11 +12,13 @@ import optax
 
 from eqxgen.configs import MaskGITConfig, VQGANConfig
 from train import maskgit, vqgan
-from train.config import OptimConfig
 from train.data import DataConfig
+from train.ema import averages
 from train.parallel import init_state, make_mesh, make_step, replicated, split
+from train.settings import EmaConfig, OptimConfig
 
 F32 = jnp.dtype("float32")
+EMA = averages(EmaConfig(decay=0.9), 1)
 
 
 def programs():
@@ -57,10 +59,10 @@ def main():
         arrays, reference = batch_of(program, tops), None
         for count in (1, 2, 4, 8):
             mesh = make_mesh("", jax.devices()[:count])
-            state = eqx.filter_shard(init_state(program.init(jr.key(0)), optax.sgd(1.0)), replicated(mesh))
+            state = eqx.filter_shard(init_state(program.init(jr.key(0)), optax.sgd(1.0), EMA), replicated(mesh))
             before = jax.tree.map(lambda x: np.asarray(x) if eqx.is_array(x) else x, state.model)
             batch = jax.device_put(arrays, split(mesh))
-            state, metrics = make_step(program.loss, optax.sgd(1.0), mesh, F32, 0.9)((batch, jr.key(1)), state)
+            state, metrics = make_step(program.loss, optax.sgd(1.0), mesh, F32, EMA)((batch, jr.key(1)), state)
             jax.block_until_ready(state.step)
             update = jax.tree.map(lambda a, b: np.asarray(a) - b if eqx.is_array(a) else None, state.model, before)
             now = (update, {k: np.asarray(v) for k, v in metrics.items()})

@@ -17,6 +17,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from train.checkpoint import Checkpoints
 from train.config import STARTED, TrainConfig
 from train.data import batch_indices
+from train.ema import Averages, averages
 from train.errors import UserError
 from train.log import Log
 from train.optim import optimiser, schedule
@@ -88,9 +89,9 @@ def fit(config: TrainConfig, task: Task) -> int:
         print(f"{folder} is complete: {config.steps} steps, see {folder / 'summary.json'}. Give another --run-dir to train again.")
         return 0
     task.prepare(folder)
-    tx = optimiser(config.optim, config.steps)
+    tx, ema = optimiser(config.optim, config.steps), averages(config.ema, config.batch_size)
     key = jr.key(config.seed)
-    state = eqx.filter_shard(init_state(task.program.init(jr.fold_in(key, 0)), tx), replicated(mesh))
+    state = eqx.filter_shard(init_state(task.program.init(jr.fold_in(key, 0)), tx, ema), replicated(mesh))
     checkpoints = Checkpoints(folder / "checkpoints", config.keep)
     start = 0
     if restored := checkpoints.restore(state):
@@ -104,7 +105,7 @@ def fit(config: TrainConfig, task: Task) -> int:
     run = _Run(config, task, folder, mesh, log, checkpoints)
     try:
         with StopRequest() as stop:
-            state = run.train(state, start, tx, key, stop)
+            state = run.train(state, start, tx, ema, key, stop)
             if stop.received:
                 step = int(state.step)
                 log.say(f"{stop.received.name}: saved step {step} in {folder / 'checkpoints'}; the same command resumes it")
@@ -127,11 +128,9 @@ class _Run:
     def __post_init__(self):
         self.record = read_json(self.folder / "config.json")
 
-    def train(self, state: State, start: int, tx: Any, key: PRNGKeyArray, stop: StopRequest) -> State:
+    def train(self, state: State, start: int, tx: Any, ema: Averages, key: PRNGKeyArray, stop: StopRequest) -> State:
         config, task = self.config, self.task
-        step_fn = make_step(
-            task.program.loss, tx, self.mesh, compute_dtype(config.precision, on_cpu=jax.default_backend() == "cpu"), config.ema
-        )
+        step_fn = make_step(task.program.loss, tx, self.mesh, compute_dtype(config.precision, on_cpu=jax.default_backend() == "cpu"), ema)
         rate = schedule(config.optim, config.steps)
         data_key, maintain_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
         last_time, last_step = time.perf_counter(), start
@@ -160,10 +159,10 @@ class _Run:
                 last_time, last_step = time.perf_counter(), done
             if stop.received or done % config.checkpoint_every == 0 or done == config.steps:
                 self.checkpoints.save(done, state)
-                save_model(self.folder / "model.safetensors", task.released(state.ema), self.record)
+                save_model(self.folder / "model.safetensors", task.released(state.ema[0]), self.record)
             if config.sample_every and done % config.sample_every == 0 and done < config.steps:
                 before = time.perf_counter()
-                task.grid(state.ema, self.folder / "samples" / f"step-{done:07d}.png")
+                task.grid(state.ema[0], self.folder / "samples" / f"step-{done:07d}.png")
                 last_time += time.perf_counter() - before  # the rate is of training alone
             if stop.received:
                 break
@@ -182,7 +181,7 @@ class _Run:
     def finish(self, state: State, parameters: int, stop: StopRequest) -> int:
         """The last samples and the summary."""
         examples_per_s = _rate(self.folder)
-        model = eqx.filter_shard(state.ema, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+        model = eqx.filter_shard(state.ema[0], jax.sharding.SingleDeviceSharding(jax.devices()[0]))
         self.task.grid(model, self.folder / "samples" / f"step-{self.config.steps:07d}.png")
         self.log.say("evaluating ...")
         numbers = self.task.evaluate(model)
@@ -217,7 +216,7 @@ def _maintain(change: Callable, state: State, batch: dict[str, jax.Array], key: 
     model = change(state.model, batch, key)
     # An average that lingers at a code's old place would undo its move.
     follow = lambda old, new, ema: jnp.where(new != old, new, ema) if eqx.is_inexact_array(new) else ema
-    ema = jax.tree.map(follow, state.model, model, state.ema)
+    ema = tuple(jax.tree.map(follow, state.model, model, average) for average in state.ema)
     return State(model, ema, state.opt_state, state.step)
 
 

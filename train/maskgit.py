@@ -117,7 +117,7 @@ def build(record: dict[str, Any]) -> Any:
 def program(config: Config, tokens: int, codes: int, classes: int) -> "Program":
     """The model and its loss."""
     import jax
-    
+
     from eqxgen.models.maskgit import MaskGIT, masked_loss
     from train.loop import Program
     from train.parallel import Axes, Sums
@@ -198,7 +198,7 @@ def sample(folder: Path, record: dict[str, Any], options: Any) -> Any:
 
 
 def main(config: Config) -> int:
-    if not config.dry_run:
+    if not config.on_paper:
         from train.loop import fit
 
         return fit(config, task(config))

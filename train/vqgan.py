@@ -116,7 +116,12 @@ def program(config: Config, image_shape: tuple[int, int, int]) -> "Program":
         spread = entropy_of(everywhere(weight @ quantized.assignment) / everywhere(count))
         counts = everywhere(weight @ jax.vmap(functools.partial(count_codes, codes=config.model.codes))(quantized.ids))
         losses = mse + config.quantisation * distance + config.entropy * (entropy - spread)
-        metrics = {"mse": weight @ mse, "distance": weight @ distance, "usage": count * usage(counts), "perplexity": count * perplexity(counts)}
+        metrics = {
+            "mse": weight @ mse,
+            "distance": weight @ distance,
+            "usage": count * usage(counts),
+            "perplexity": count * perplexity(counts),
+        }
         if config.adversarial:
             generator, critic, gap = adversarial(model["discriminator"], images, fakes)
             losses = losses + config.adversarial * generator + critic
@@ -236,7 +241,7 @@ def rows_in_turn(originals: Any, fakes: Any, columns: int) -> Any:
 
 
 def main(config: Config) -> int:
-    if not config.dry_run:
+    if not config.on_paper:
         from train.loop import fit
 
         return fit(config, task(config))

@@ -12,6 +12,8 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from train.ema import Averages
+from train.optim import shown
 from train.parallel.gather import fsdp_specs, gathered
 from train.parallel.mesh import AXES, BATCH
 from train.parallel.rules import place
@@ -41,10 +43,10 @@ examples, such as an average inside a logarithm, is first averaged over the mesh
 
 
 class State(eqx.Module):
-    """What a run consists of."""
+    """What a run consists of; the first of the averages in `ema` is the one that samples use."""
 
     model: PyTree
-    ema: PyTree
+    ema: tuple[PyTree, ...]
     opt_state: PyTree
     step: Array
 
@@ -133,7 +135,7 @@ def _accumulated(grad: Callable, params: PyTree, batch: dict[str, Array], count:
 
 
 def make_update(
-    loss: Loss, optimiser: optax.GradientTransformation, mesh: Mesh, dtype: jnp.dtype, ema: float, accumulate: int = 1
+    loss: Loss, optimiser: optax.GradientTransformation, mesh: Mesh, dtype: jnp.dtype, ema: Averages, accumulate: int = 1
 ) -> Callable[[tuple[dict[str, Array], PRNGKeyArray], State], tuple[State, dict[str, Array]]]:
     """The update, to be compiled: ((batch, key of the run), state) -> (state, metrics)."""
 
@@ -144,7 +146,7 @@ def make_update(
         updates, opt_state = optimiser.update(grads, state.opt_state, params)
         model = eqx.apply_updates(state.model, updates)
         metrics["grad_norm"] = optax.tree.norm(grads)
-        return place(State(model, average(state.ema, model, state.step, ema), opt_state, state.step + 1), mesh), metrics
+        return place(State(model, ema.update(state.ema, shown(model, opt_state), state.step), opt_state, state.step + 1), mesh), metrics
 
     return update
 
@@ -154,28 +156,22 @@ def make_step(*args: Any) -> Callable:
     return eqx.filter_jit(make_update(*args), donate="all-except-first")
 
 
-def average(ema: PyTree, model: PyTree, step: Array, decay: float) -> PyTree:
-    """Exponential moving average of the weights. The decay ramps up, so that the first steps do not linger in a short run."""
-    count = step.astype(jnp.float32)
-    kept = jnp.minimum(decay, (1 + count) / (10 + count))
-    return jax.tree.map(lambda e, m: e + (1 - kept) * (m - e) if eqx.is_inexact_array(m) else m, ema, model)
-
-
-def init_state(model: PyTree, optimiser: optax.GradientTransformation) -> State:
+def init_state(model: PyTree, optimiser: optax.GradientTransformation, ema: Averages) -> State:
     """The state before the first step."""
-    copy = jax.tree.map(lambda x: jnp.array(x, copy=True) if eqx.is_array(x) else x, model)  # the step takes over each buffer once
-    return State(model, copy, optimiser.init(eqx.filter(model, eqx.is_inexact_array)), jnp.zeros((), jnp.int32))
+    return State(model, ema.init(model), optimiser.init(eqx.filter(model, eqx.is_inexact_array)), jnp.zeros((), jnp.int32))
 
 
-def abstract_state(init: Callable[[PRNGKeyArray], PyTree], optimiser: optax.GradientTransformation, mesh: Mesh) -> State:
+def abstract_state(init: Callable[[PRNGKeyArray], PyTree], optimiser: optax.GradientTransformation, ema: Averages, mesh: Mesh) -> State:
     """The shapes, types and places of a run's state; nothing is computed.
 
     Args:
         init: makes the model from a key.
     """
-    return place(eqx.filter_eval_shape(lambda key: init_state(init(key), optimiser), jr.key(0)), mesh)
+    return place(eqx.filter_eval_shape(lambda key: init_state(init(key), optimiser, ema), jr.key(0)), mesh)
 
 
-def sharded_state(init: Callable[[PRNGKeyArray], PyTree], optimiser: optax.GradientTransformation, mesh: Mesh, key: PRNGKeyArray) -> State:
+def sharded_state(
+    init: Callable[[PRNGKeyArray], PyTree], optimiser: optax.GradientTransformation, ema: Averages, mesh: Mesh, key: PRNGKeyArray
+) -> State:
     """The state before the first step, each device making its own part: no device ever holds a model that is larger than it."""
-    return eqx.filter_jit(lambda key: place(init_state(init(key), optimiser), mesh))(key)
+    return eqx.filter_jit(lambda key: place(init_state(init(key), optimiser, ema), mesh))(key)
