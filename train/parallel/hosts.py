@@ -7,7 +7,7 @@ import jax
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
-from train.errors import UsageError, UserError
+from train.errors import UserError
 
 Tree = TypeVar("Tree", bound=PyTree)
 
@@ -22,7 +22,7 @@ SURROUNDINGS = {
 def start(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
     """Joins the other processes of a run, if there are any. To be called once, before anything asks for a device.
 
-    Flags come first; without them, TPU pods, SLURM, Open MPI and JAX's own variables are recognised by `jax.distributed.initialize`.
+    Without arguments, TPU pods, SLURM, Open MPI and JAX's own variables are recognised by `jax.distributed.initialize`.
 
     Args:
         coordinator: `host:port` of process 0.
@@ -30,35 +30,15 @@ def start(coordinator: str | None, num_processes: int | None, process_id: int | 
         process_id: which of them this is, from 0.
 
     Raises:
-        UsageError: the flags do not go together.
         UserError: the others cannot be reached.
     """
-    given = {"--coordinator": coordinator, "--num-processes": num_processes, "--process-id": process_id}
-    missing = [name for name, value in given.items() if value is None]
-    if len(missing) == len(given):
-        if not surrounded():
-            return
-    elif missing:
-        raise UsageError(f"--coordinator, --num-processes and --process-id go together: {', '.join(missing)} is missing")
-    else:
-        _check(coordinator or "", num_processes or 0, process_id or 0)
-    if jax.distributed.is_initialized():
+    if (coordinator is None and not surrounded()) or jax.distributed.is_initialized():
         return
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except (RuntimeError, ValueError) as error:
         where = f"--coordinator {coordinator}" if coordinator else "the processes of this job"
         raise UserError(f"{where}: the processes did not find each other: {str(error).splitlines()[0]}") from None
-
-
-def _check(coordinator: str, num_processes: int, process_id: int) -> None:
-    host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
-        raise UsageError(f"--coordinator must be HOST:PORT of process 0: got {coordinator!r}; write --coordinator localhost:12345")
-    if num_processes < 1:
-        raise UsageError(f"--num-processes must be at least 1: got {num_processes}")
-    if not 0 <= process_id < num_processes:
-        raise UsageError(f"--process-id must be from 0 to --num-processes - 1, {num_processes - 1}: got {process_id}")
 
 
 def surrounded() -> bool:
