@@ -17,7 +17,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from train.checkpoint import Checkpoints
 from train.config import STARTED, TrainConfig
 from train.data import batch_indices
-from train.errors import UserError
+from train.errors import UsageError, UserError
 from train.log import Log
 from train.optim import optimiser, schedule
 from train.parallel import Loss, State, check_batch, init_state, make_mesh, make_step, replicated, split
@@ -83,7 +83,11 @@ def fit(config: TrainConfig, task: Task) -> int:
     """
     mesh = make_mesh()
     check_batch(config.batch_size, mesh)
-    folder = open_run(config, task.recipe, task.facts)
+    with open_run(config, task.recipe, task.facts) as folder:
+        return _fit(config, task, mesh, folder)
+
+
+def _fit(config: TrainConfig, task: Task, mesh: jax.sharding.Mesh, folder: Path) -> int:
     if (folder / "summary.json").exists():
         print(f"{folder} is complete: {config.steps} steps, see {folder / 'summary.json'}. Give another --run-dir to train again.")
         return 0
@@ -91,20 +95,23 @@ def fit(config: TrainConfig, task: Task) -> int:
     tx = optimiser(config.optim, config.steps)
     key = jr.key(config.seed)
     state = eqx.filter_shard(init_state(task.program.init(jr.fold_in(key, 0)), tx), replicated(mesh))
-    checkpoints = Checkpoints(folder / "checkpoints", config.keep)
+    record = read_json(folder / "config.json")
+    best = max if config.keep_best.startswith("max:") else min
+    checkpoints = Checkpoints(folder / "checkpoints", config.keep, record, best, config.strict)
     start = 0
     if restored := checkpoints.restore(state):
-        state, start = restored
+        state, start = restored.state, restored.step
         print(f"resuming {folder} from step {start}", flush=True)
     log = Log(folder, config.steps, start)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
     log.say(
         f"{task.recipe}: {parameters:,} parameters, {task.examples:,} examples, {mesh.size} x {jax.devices()[0].device_kind}, to {folder}"
     )
-    run = _Run(config, task, folder, mesh, log, checkpoints)
+    run = _Run(config, task, folder, mesh, log, checkpoints, record)
     try:
         with StopRequest() as stop:
             state = run.train(state, start, tx, key, stop)
+            checkpoints.wait()
             if stop.received:
                 step = int(state.step)
                 log.say(f"{stop.received.name}: saved step {step} in {folder / 'checkpoints'}; the same command resumes it")
@@ -123,9 +130,8 @@ class _Run:
     mesh: jax.sharding.Mesh
     log: Log
     checkpoints: Checkpoints
-
-    def __post_init__(self):
-        self.record = read_json(self.folder / "config.json")
+    record: dict[str, Any]
+    scores: list[float] = dataclasses.field(default_factory=list)
 
     def train(self, state: State, start: int, tx: Any, key: PRNGKeyArray, stop: StopRequest) -> State:
         config, task = self.config, self.task
@@ -156,18 +162,35 @@ class _Run:
                     "seconds": self.seconds(),
                 }
                 self.log.metrics(done, values)
+                self.score(values)
                 self.checkpoints.poll()
                 last_time, last_step = time.perf_counter(), done
-            if stop.received or done % config.checkpoint_every == 0 or done == config.steps:
-                self.checkpoints.save(done, state)
-                save_model(self.folder / "model.safetensors", task.released(state.ema), self.record)
+            stopping = stop.agreed(done)
+            if stopping or done % config.checkpoint_every == 0 or done == config.steps:
+                self.save(done, state)
             if config.sample_every and done % config.sample_every == 0 and done < config.steps:
                 before = time.perf_counter()
                 task.grid(state.ema, self.folder / "samples" / f"step-{done:07d}.png")
                 last_time += time.perf_counter() - before  # the rate is of training alone
-            if stop.received:
+            if stopping:
                 break
         return state
+
+    def score(self, values: dict[str, Any]) -> None:
+        """Notes the metric of `--keep-best`."""
+        name = self.config.keep_best.removeprefix("max:").removeprefix("min:")
+        if name and name not in values:
+            raise UsageError(f"--keep-best must be a metric of this run, one of {', '.join(values)}: got {name!r}")
+        self.scores += [values[name]] if name else []
+
+    def save(self, step: int, state: State) -> None:
+        """A checkpoint, and the released model as it is now."""
+        self.checkpoints.save(step, state, score=float(np.mean(self.scores)) if self.scores else None)
+        self.scores.clear()
+        model = self.task.released(state.ema)
+        save_model(self.folder / "model.safetensors", model, self.record)
+        if self.checkpoints.best() == step:
+            save_model(self.folder / "best.safetensors", model, self.record)
 
     def batch(self, step: int) -> dict[str, jax.Array]:
         config = self.config
@@ -207,8 +230,8 @@ class _Run:
         return 0
 
     def _last_good(self) -> str:
-        self.checkpoints.seal()
-        steps = sorted(int(p.name) for p in (self.folder / "checkpoints").glob("*") if p.name.isdigit())
+        self.checkpoints.wait()
+        steps = self.checkpoints.steps()
         return f"the last checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
 
 
