@@ -56,7 +56,7 @@ def main():
     for name, program, tops in programs():
         arrays, reference = batch_of(program, tops), None
         for count in (1, 2, 4, 8):
-            mesh = make_mesh(jax.devices()[:count])
+            mesh = make_mesh("", jax.devices()[:count])
             state = eqx.filter_shard(init_state(program.init(jr.key(0)), optax.sgd(1.0)), replicated(mesh))
             before = jax.tree.map(lambda x: np.asarray(x) if eqx.is_array(x) else x, state.model)
             batch = jax.device_put(arrays, split(mesh))

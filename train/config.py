@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from train import flags
 from train.data import DataConfig, DataError
 from train.errors import UsageError, UserError
 
@@ -121,15 +122,17 @@ Config = TypeVar("Config", bound=TrainConfig)
 
 
 def parse(recipe: str, config: type[Config], presets: Mapping[str, Config], doc: str, argv: Sequence[str] | None = None) -> Config:
-    """The command line as a config; exits with status 2 and a message where it is wrong, and with 0 after `--help`."""
-    import tyro
+    """The command line as a config; `--help` exits with 0.
 
+    Raises:
+        UsageError: a flag or a value that cannot be.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     name = _preset(argv) or next(iter(presets))
     if name not in presets:
         raise UsageError(f"--preset must be one of {', '.join(presets)}: got {name!r}")
     default = dataclasses.replace(presets[name], preset=name)
-    return tyro.cli(config, prog=f"python -m train.{recipe}", default=default, args=argv, description=doc)
+    return flags.parse(config, f"python -m train.{recipe}", doc, argv, default)
 
 
 def _preset(argv: Sequence[str]) -> str | None:
@@ -151,22 +154,9 @@ def from_dict(config: type[Config], values: Mapping[str, Any], where: str | Path
     import tyro
 
     try:
-        return tyro.cli(config, args=_flags(values), console_outputs=False)
+        return tyro.cli(config, args=flags.flags_of(values), console_outputs=False)
     except SystemExit:
         raise UserError(f"{where}: this is not a config of {config.__module__}: it has other fields or values; was it edited?") from None
-
-
-def _flags(values: Mapping[str, Any], prefix: str = "--") -> list[str]:
-    flags: list[str] = []
-    for name, value in values.items():
-        flag = prefix + name.replace("_", "-")
-        if isinstance(value, dict):
-            flags += _flags(value, flag + ".")
-        elif isinstance(value, bool):
-            flags.append(flag if value else f"{flag.rpartition('.')[0]}{'.' if '.' in flag else '--'}no-{name.replace('_', '-')}")
-        else:
-            flags += [flag, *(map(str, value) if isinstance(value, list) else [str(value)])]
-    return flags
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

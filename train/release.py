@@ -14,14 +14,9 @@ from jaxtyping import PyTree
 
 from train.errors import UserError
 from train.files import write_atomically
+from train.paths import named_arrays
 from train.processes import is_first
 from train.recipes import recipe_of
-
-
-def named_arrays(tree: PyTree) -> dict[str, Any]:
-    """The arrays of a tree by their paths: `stack.blocks.mlp.up.weight`."""
-    leaves = jax.tree_util.tree_flatten_with_path(eqx.filter(tree, lambda x: eqx.is_array(x) or isinstance(x, jax.ShapeDtypeStruct)))[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def with_arrays(tree: PyTree, arrays: dict[str, Any]) -> PyTree:
