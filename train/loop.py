@@ -20,7 +20,7 @@ from train.data import batch_indices
 from train.errors import UsageError, UserError
 from train.log import Log
 from train.optim import optimiser, schedule
-from train.parallel import Loss, State, check_batch, init_state, make_mesh, make_step, replicated, split
+from train.parallel import Loss, State, abstract_state, check_batch, make_mesh, make_step, sharded_state, split
 from train.release import save_model
 from train.rundir import open_run, read_json, write_json
 from train.signals import StopRequest
@@ -94,12 +94,13 @@ def _fit(config: TrainConfig, task: Task, mesh: jax.sharding.Mesh, folder: Path)
     task.prepare(folder)
     tx = optimiser(config.optim, config.steps)
     key = jr.key(config.seed)
-    state = eqx.filter_shard(init_state(task.program.init(jr.fold_in(key, 0)), tx), replicated(mesh))
     record = read_json(folder / "config.json")
     best = max if config.keep_best.startswith("max:") else min
     checkpoints = Checkpoints(folder / "checkpoints", config.keep, record, best, config.strict)
-    start = 0
-    if restored := checkpoints.restore(state):
+    restored = checkpoints.restore(abstract_state(task.program.init, tx, mesh))
+    if restored is None:
+        state, start = sharded_state(task.program.init, tx, mesh, jr.fold_in(key, 0)), 0
+    else:
         state, start = restored.state, restored.step
         print(f"resuming {folder} from step {start}", flush=True)
     log = Log(folder, config.steps, start)
@@ -195,7 +196,8 @@ class _Run:
     def batch(self, step: int) -> dict[str, jax.Array]:
         config = self.config
         indices = batch_indices(config.seed, step, config.batch_size, self.task.examples)
-        arrays = self.task.batch(indices, step) | {"index": np.arange(config.batch_size, dtype=np.int32)}
+        numbers = {"index": np.arange(config.batch_size, dtype=np.int32), "weight": np.ones(config.batch_size, np.float32)}
+        arrays = self.task.batch(indices, step) | numbers
         return jax.device_put(arrays, split(self.mesh))
 
     def seconds(self) -> float:
