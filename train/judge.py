@@ -89,8 +89,8 @@ def judge_of(dataset: Dataset, say=print) -> Judge:
     accuracy = float(np.mean(guesses == dataset.test_labels))
     try:
         save_model(path, model, {"plan": plan, "accuracy": accuracy})
-    except OSError as error:
-        say(f"the classifier could not be cached in {path.parent}: {error.strerror}")
+    except UserError as error:
+        say(f"the classifier could not be cached: {error}")
     return Judge(model, accuracy)
 
 

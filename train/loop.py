@@ -17,7 +17,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from train.checkpoint import Checkpoints
 from train.config import STARTED, TrainConfig
 from train.data import batch_indices
-from train.errors import UserError
+from train.errors import UsageError, UserError
 from train.log import Log
 from train.optim import schedule
 from train.parallel import (
@@ -33,11 +33,10 @@ from train.parallel import (
     place,
     sharded_state,
     split,
-    start,
     trainable,
-    whole,
 )
 from train.precision import all_finite, check_skipped, choose
+from train.processes import start, whole
 from train.release import save_model
 from train.rundir import open_run, read_json, write_json
 from train.signals import StopRequest
@@ -97,30 +96,36 @@ def fit(config: TrainConfig, make_task: Callable[[], Task]) -> int:
     mesh = make_mesh(config.mesh)
     check_batch(config.batch_size, mesh, config.accumulate)
     task = make_task()
-    folder = open_run(config, task.recipe, task.facts)
+    setup = Setup.of(config, mesh, on_cpu=jax.default_backend() == "cpu")
+    with open_run(config, task.recipe, task.facts) as folder:
+        return _fit(config, task, setup, folder)
+
+
+def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
     if (folder / "summary.json").exists():
         print(f"{folder} is complete: {config.steps} steps, see {folder / 'summary.json'}. Give another --run-dir to train again.")
         return 0
     task.prepare(folder)
-    setup = Setup.of(config, mesh, on_cpu=jax.default_backend() == "cpu")
     key = jr.key(config.seed)
+    record = read_json(folder / "config.json")
     shapes = abstract_state(task.program.init, setup)
-    check_heads(shapes.model, mesh)
-    checkpoints = Checkpoints(folder / "checkpoints", config.keep)
+    check_heads(shapes.model, setup.mesh)
+    best = max if config.keep_best.startswith("max:") else min
+    checkpoints = Checkpoints(folder / "checkpoints", config.keep, record, best, config.strict)
     if restored := checkpoints.restore(shapes):
-        state, first = restored
+        state, first = restored.state, restored.step
         print(f"resuming {folder} from step {first}", flush=True)
     else:
         state, first = sharded_state(task.program.init, setup, jr.fold_in(key, 0)), 0
     log = Log(folder, config.steps, first)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
-    log.say(
-        f"{task.recipe}: {parameters:,} parameters, {task.examples:,} examples, {mesh.size} x {jax.devices()[0].device_kind}, to {folder}"
-    )
-    run = _Run(config, task, folder, setup, log, checkpoints)
+    devices = f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
+    log.say(f"{task.recipe}: {parameters:,} parameters, {task.examples:,} examples, {devices}, to {folder}")
+    run = _Run(config, task, folder, setup, log, checkpoints, record)
     try:
         with StopRequest() as stop:
             state = run.train(state, first, key, stop)
+            checkpoints.wait()
             if stop.received:
                 step = int(state.step)
                 log.say(f"{stop.received.name}: saved step {step} in {folder / 'checkpoints'}; the same command resumes it")
@@ -139,9 +144,8 @@ class _Run:
     setup: Setup
     log: Log
     checkpoints: Checkpoints
-
-    def __post_init__(self):
-        self.record = read_json(self.folder / "config.json")
+    record: dict[str, Any]
+    scores: list[float] = dataclasses.field(default_factory=list)
 
     def train(self, state: State, first: int, key: PRNGKeyArray, stop: StopRequest) -> State:
         config, task = self.config, self.task
@@ -168,16 +172,17 @@ class _Run:
                     "seconds": self.seconds(),
                 }
                 self.log.metrics(done, values)
+                self.score(values)
                 self.checkpoints.poll()
                 last_time, last_step = time.perf_counter(), done
-            if stop.received or done % config.checkpoint_every == 0 or done == config.steps:
-                self.checkpoints.save(done, state)
-                save_model(self.folder / "model.safetensors", task.released(state.ema[0]), self.record)
+            stopping = stop.agreed(done)
+            if stopping or done % config.checkpoint_every == 0 or done == config.steps:
+                self.save(done, state)
             if config.sample_every and done % config.sample_every == 0 and done < config.steps:
                 before = time.perf_counter()
                 task.grid(self.averaged(state), self.folder / "samples" / f"step-{done:07d}.png")
                 last_time += time.perf_counter() - before  # the rate is of training alone
-            if stop.received:
+            if stopping:
                 break
         return state
 
@@ -187,6 +192,22 @@ class _Run:
             check_skipped(state.skipped, state.scale, trainable(state.model), limit=self.config.max_skips, step=step)
         except FloatingPointError as error:
             raise UserError(f"{error}; {self._last_good()}") from None
+
+    def score(self, values: dict[str, Any]) -> None:
+        """Notes the metric of `--keep-best`."""
+        name = self.config.keep_best.removeprefix("max:").removeprefix("min:")
+        if name and name not in values:
+            raise UsageError(f"--keep-best must be a metric of this run, one of {', '.join(values)}: got {name!r}")
+        self.scores += [values[name]] if name else []
+
+    def save(self, step: int, state: State) -> None:
+        """A checkpoint, and the released model as it is now."""
+        self.checkpoints.save(step, state, score=float(np.mean(self.scores)) if self.scores else None)
+        self.scores.clear()
+        model = self.task.released(state.ema[0])
+        save_model(self.folder / "model.safetensors", model, self.record)
+        if self.checkpoints.best() == step:
+            save_model(self.folder / "best.safetensors", model, self.record)
 
     def batch(self, step: int) -> dict[str, jax.Array]:
         config = self.config
@@ -234,8 +255,8 @@ class _Run:
         return 0
 
     def _last_good(self) -> str:
-        self.checkpoints.seal()
-        steps = sorted(int(p.name) for p in (self.folder / "checkpoints").glob("*") if p.name.isdigit())
+        self.checkpoints.wait()
+        steps = self.checkpoints.steps()
         return f"the last checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
 
 

@@ -83,6 +83,18 @@ PRESETS = {
 }
 
 
+def build(record: dict[str, Any]) -> Any:
+    """The tokenizer of a run's config.json, with weights of no meaning yet."""
+    import jax.random as jr
+
+    from eqxgen.models.vqgan import VQGAN
+
+    sizes = record["config"]["model"]
+    height, width, channels = record["facts"]["image_shape"]
+    config = VQGANConfig(**sizes | {"multipliers": tuple(sizes["multipliers"])})
+    return VQGAN(height, width, channels, config, key=jr.key(0))
+
+
 def program(config: Config, image_shape: tuple[int, int, int]) -> "Program":
     """The tokenizer with its discriminator, and their loss."""
     import equinox as eqx
