@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from train.data import DataConfig, DataError
+from train.data import DataConfig, DataError, DataStalled
 from train.errors import UsageError, UserError
 
 STARTED = time.perf_counter()
@@ -92,8 +93,9 @@ class TrainConfig:
         require(0 <= self.ema < 1, f"ema must be in [0, 1): got {self.ema}")
         require(self.compile_for is None or self.dry_run, "compile_for goes with --dry-run, which was not given")
 
+    _READING = ("data.threads", "data.workers", "data.timeout")
     # Fields that may change between a run and its resumption: none alters the numbers that come out.
-    FREE = ("run_dir", "log_every", "sample_every", "checkpoint_every", "keep", "dry_run", "compile_for", "data.root")
+    FREE = ("run_dir", "log_every", "sample_every", "checkpoint_every", "keep", "dry_run", "compile_for", "data.root", *_READING)
 
 
 Config = TypeVar("Config", bound=TrainConfig)
@@ -164,5 +166,7 @@ def run(main: Callable[[], int | None]) -> None:
     try:
         sys.exit(main())
     except (UserError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        if isinstance(error, DataStalled):
+            os._exit(1)  # a thread that hangs in a read would keep the interpreter from ending
         sys.exit(getattr(error, "status", 1))

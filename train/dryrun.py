@@ -52,6 +52,7 @@ def abstract_update(config: TrainConfig, program: Program, mesh: Mesh) -> tuple[
     state = jax.tree.map(lambda x: _place(x, replicated(mesh)) if _is_shape(x) else x, state)
     arrays = {name: jax.ShapeDtypeStruct((config.batch_size, *shape), kind) for name, (shape, kind) in program.shapes.items()}
     arrays["index"] = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+    arrays["weight"] = jax.ShapeDtypeStruct((config.batch_size,), jnp.float32)
     batch = {name: _place(array, split(mesh)) for name, array in arrays.items()}
     key = _place(jax.eval_shape(lambda: jr.key(0)), replicated(mesh))
     return make_update(program.loss, tx, mesh, dtype, config.ema), (batch, key), state

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,8 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from train.checkpoint import Checkpoints
 from train.config import STARTED, TrainConfig
-from train.data import batch_indices
+from train.data import Order, Part
+from train.data.feed import Feed, to_devices
 from train.errors import UserError
 from train.log import Log
 from train.optim import optimiser, schedule
@@ -48,8 +49,8 @@ class Task:
         recipe: its name.
         facts: what a sampler needs to know beside the config, as JSON.
         program: the model and its loss.
-        examples: number of training examples.
-        batch: the arrays of some examples, by their indices and the step; the first axis is the batch.
+        source: what the training examples are read from, one for each; `Lazy` ones are read ahead.
+        batch: the arrays of some places of a batch; the first axis is the places.
         grid: draws a picture with the averaged model, for a path to write it to.
         evaluate: numbers of the averaged model for summary.json.
         prepare: called with the run's folder before the first step.
@@ -60,8 +61,8 @@ class Task:
     recipe: str
     facts: dict[str, Any]
     program: Program
-    examples: int
-    batch: Callable[[np.ndarray, int], dict[str, np.ndarray]]
+    source: Sized
+    batch: Callable[[Part], dict[str, np.ndarray]]
     grid: Callable[[PyTree, Path], None]
     evaluate: Callable[[PyTree], dict[str, float]]
     prepare: Callable[[Path], None] = lambda folder: None
@@ -99,7 +100,7 @@ def fit(config: TrainConfig, task: Task) -> int:
     log = Log(folder, config.steps, start)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
     log.say(
-        f"{task.recipe}: {parameters:,} parameters, {task.examples:,} examples, {mesh.size} x {jax.devices()[0].device_kind}, to {folder}"
+        f"{task.recipe}: {parameters:,} parameters, {len(task.source):,} examples, {mesh.size} x {jax.devices()[0].device_kind}, to {folder}"
     )
     run = _Run(config, task, folder, mesh, log, checkpoints)
     try:
@@ -128,15 +129,19 @@ class _Run:
         self.record = read_json(self.folder / "config.json")
 
     def train(self, state: State, start: int, tx: Any, key: PRNGKeyArray, stop: StopRequest) -> State:
+        with self.feed(start) as feed:
+            return self.steps(feed, state, start, tx, key, stop)
+
+    def steps(self, feed: Feed, state: State, start: int, tx: Any, key: PRNGKeyArray, stop: StopRequest) -> State:
         config, task = self.config, self.task
         step_fn = make_step(
             task.program.loss, tx, self.mesh, compute_dtype(config.precision, on_cpu=jax.default_backend() == "cpu"), config.ema
         )
         rate = schedule(config.optim, config.steps)
         data_key, maintain_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
-        last_time, last_step = time.perf_counter(), start
+        last_time, last_step, last_waited = time.perf_counter(), start, 0.0
         for step in range(start, config.steps):
-            batch = self.batch(step)
+            batch = feed.take()
             if change := task.maintain(step):
                 state = _maintain(change, state, batch, jr.fold_in(maintain_key, step))
             state, metrics = step_fn((batch, data_key), state)
@@ -153,11 +158,12 @@ class _Run:
                     **values,
                     "learning_rate": float(np.asarray(rate(step))),
                     "examples_per_s": (done - last_step) * config.batch_size / (now - last_time),
+                    "input_wait": (feed.waited - last_waited) / (now - last_time),
                     "seconds": self.seconds(),
                 }
                 self.log.metrics(done, values)
                 self.checkpoints.poll()
-                last_time, last_step = time.perf_counter(), done
+                last_time, last_step, last_waited = time.perf_counter(), done, feed.waited
             if stop.received or done % config.checkpoint_every == 0 or done == config.steps:
                 self.checkpoints.save(done, state)
                 save_model(self.folder / "model.safetensors", task.released(state.ema), self.record)
@@ -169,11 +175,12 @@ class _Run:
                 break
         return state
 
-    def batch(self, step: int) -> dict[str, jax.Array]:
-        config = self.config
-        indices = batch_indices(config.seed, step, config.batch_size, self.task.examples)
-        arrays = self.task.batch(indices, step) | {"index": np.arange(config.batch_size, dtype=np.int32)}
-        return jax.device_put(arrays, split(self.mesh))
+    def feed(self, start: int) -> Feed:
+        """The batches from a step on."""
+        config, task = self.config, self.task
+        order = Order(config.seed, config.batch_size, len(task.source), jax.process_index(), jax.process_count())
+        place = to_devices(split(self.mesh))
+        return Feed(task.batch, task.source, order, place, first=start, last=config.steps, config=config.data, say=self.log.say)
 
     def seconds(self) -> float:
         """Wall-clock time of the run so far, with the time before it was resumed."""
