@@ -1,5 +1,6 @@
 """Examples that lie in files, made ahead of their time by grain's threads or worker processes."""
 
+import contextlib
 import dataclasses
 import multiprocessing
 import multiprocessing.connection
@@ -79,6 +80,8 @@ class Ahead:
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()  # grain asks for flags of its own, which none of our commands has
             options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=-(-buffered // workers))
+            # Through a pipe: in shared memory even a label would be a block of its own, and those in flight at the end leak.
+            stream = grain.experimental.WithOptionsIterDataset(stream, grain.experimental.DatasetOptions(min_shm_size=2**40))
             stream = stream.mp_prefetch(options, worker_init_fn=_stay_with_parent)
         self._stream = iter(stream)
 
@@ -108,7 +111,8 @@ class Ahead:
         if kill:
             for process in self._processes():
                 process.kill()  # grain would wait 25 s for one that hangs
-        self._stream.close()
+        with contextlib.suppress(*(RuntimeError,) if kill else ()):  # grain joins threads that it may not have started when it failed
+            self._stream.close()
 
     def _processes(self) -> list[BaseProcess]:
         # Those that have ended are reported once, and no more.

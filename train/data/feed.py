@@ -123,11 +123,17 @@ class Feed:
         self._host.close(kill=self._failed)
 
     def _make(self, step: int) -> Any:
-        arrays = next(self._host) | {"index": self._order.part(step).index}
-        return self._place(pad_batch(arrays, self._multiple))
+        if self._failed:
+            raise concurrent.futures.CancelledError("an earlier batch failed")  # whoever reads is in no state to go on
+        try:
+            arrays = next(self._host) | {"index": self._order.part(step).index}
+            return self._place(pad_batch(arrays, self._multiple))
+        except BaseException:
+            self._failed = True
+            raise
 
     def _wait(self, batch: concurrent.futures.Future) -> Any:
-        pending, since, said = None, 0.0, False
+        pending, since, said = ("", ""), 0.0, False
         while not concurrent.futures.wait([batch], _LOOK).done:
             if fault := self._host.fault():
                 raise fault

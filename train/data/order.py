@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Int64
 
 
-class Part(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
     """Some places of one step's batch, for whoever makes their arrays.
 
     Attributes:
