@@ -80,7 +80,7 @@ def test_batches_are_the_same_however_they_are_read(reading, changes, pictures):
 def test_the_shares_of_processes_make_up_the_batch_with_all_its_draws(pictures):
     data, make = opened(pictures, memory=0.0)
     whole = batches(data.train_images, make, Order(3, BATCH, 24))
-    shares = [batches(data.train_images, make, Order(3, BATCH, 24, index, 4)) for index in range(4)]
+    shares = [batches(data.train_images, make, Order(3, BATCH, 24, rows)) for rows in np.arange(BATCH).reshape(4, 2)]
     for step, batch in enumerate(whole):
         for name, array in batch.items():
             np.testing.assert_array_equal(np.concatenate([share[step][name] for share in shares]), array)

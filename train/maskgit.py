@@ -117,13 +117,12 @@ def build(record: dict[str, Any]) -> Any:
 def program(config: Config, tokens: int, codes: int, classes: int) -> "Program":
     """The model and its loss."""
     import jax
-    import jax.numpy as jnp
 
     from eqxgen.models.maskgit import MaskGIT, masked_loss
     from train.loop import Program
-    from train.parallel import Sums
+    from train.parallel import Axes, Sums
 
-    def loss(model: MaskGIT, batch: dict[str, jax.Array], keys: jax.Array, axis: str | None) -> Sums:
+    def loss(model: MaskGIT, batch: dict[str, jax.Array], keys: jax.Array, axes: Axes) -> Sums:
         def one(ids, label, key):
             smoothing, dropout = config.label_smoothing, config.label_dropout
             return masked_loss(
@@ -131,7 +130,8 @@ def program(config: Config, tokens: int, codes: int, classes: int) -> "Program":
             )
 
         total, correct, masked = jax.vmap(one)(batch["ids"], batch["label"], keys)
-        return Sums(jnp.sum(total), jnp.sum(masked), {"accuracy": jnp.sum(correct)})
+        weight = batch["weight"]
+        return Sums(weight @ total, weight @ masked, {"accuracy": weight @ correct})
 
     shapes = {"ids": ((tokens,), "int32"), "label": ((), "int32")}
     return Program(lambda key: MaskGIT(tokens, codes, classes, config.model, key=key), loss, shapes)
@@ -200,7 +200,7 @@ def main(config: Config) -> int:
     if not config.dry_run:
         from train.loop import fit
 
-        return fit(config, task(config))
+        return fit(config, lambda: task(config))
     from train.dryrun import dry_run
     from train.vqgan import PRESETS as TOKENIZERS
 

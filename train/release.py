@@ -13,12 +13,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from train.errors import UserError
-
-
-def named_arrays(tree: PyTree) -> dict[str, Any]:
-    """The arrays of a tree by their paths: `stack.blocks.mlp.up.weight`."""
-    leaves = jax.tree_util.tree_flatten_with_path(eqx.filter(tree, lambda x: eqx.is_array(x) or isinstance(x, jax.ShapeDtypeStruct)))[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+from train.paths import named_arrays
 
 
 def with_arrays(tree: PyTree, arrays: dict[str, Any]) -> PyTree:

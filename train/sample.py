@@ -8,9 +8,11 @@ What is not given is as the run's config says. The same seed draws the same samp
 
 import dataclasses
 import importlib
+import sys
 from pathlib import Path
 from typing import Any
 
+from train import flags
 from train.config import require, run
 from train.errors import UsageError, UserError
 from train.rundir import read_json
@@ -83,9 +85,7 @@ def check_label(label: int | None, classes: int) -> None:
 
 
 def command() -> int:
-    import tyro
-
-    return main(tyro.cli(Config, prog="python -m train.sample", description=__doc__))
+    return main(flags.parse(Config, "python -m train.sample", __doc__ or "", sys.argv[1:]))
 
 
 if __name__ == "__main__":

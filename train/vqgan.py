@@ -11,6 +11,7 @@ Where we differ: no perceptual loss (the paper weighs an ImageNet classifier's f
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ def program(config: Config, image_shape: tuple[int, int, int]) -> "Program":
     from eqxgen.models.vqgan import VQGAN
     from eqxgen.nn.quantize import count_codes, entropy_of, perplexity, usage
     from train.loop import Program
-    from train.parallel import Sums
+    from train.parallel import Axes, Sums
 
     height, width, channels = image_shape
 
@@ -104,35 +105,39 @@ def program(config: Config, image_shape: tuple[int, int, int]) -> "Program":
             model["discriminator"] = Discriminator(height, channels, key=discriminator_key)
         return model
 
-    def loss(model: dict[str, Any], batch: dict[str, jax.Array], keys: jax.Array, axis: str | None) -> Sums:
-        images = batch["image"]
-        mean = (lambda x: jax.lax.pmean(x, axis)) if axis else (lambda x: x)
+    def loss(model: dict[str, Any], batch: dict[str, jax.Array], keys: jax.Array, axes: Axes) -> Sums:
+        images, weight = batch["image"], batch["weight"]
+        everywhere = (lambda x: jax.lax.psum(x, axes)) if axes else (lambda x: x)
         fakes, quantized = jax.vmap(model["tokenizer"])(images)
-        errors = jnp.mean((fakes.astype(jnp.float32) - images) ** 2, axis=(1, 2, 3))
-        spread = entropy_of(mean(jnp.mean(quantized.assignment, axis=0)))
-        entropy = jnp.mean(quantized.entropy) - spread
-        distance = jnp.mean(quantized.distance)
-        total = jnp.mean(errors) + config.quantisation * distance + config.entropy * entropy
-        counts = mean(count_codes(quantized.ids, config.model.codes))
-        metrics = {"mse": jnp.mean(errors), "distance": distance, "usage": usage(counts), "perplexity": perplexity(counts)}
+        mse = jnp.mean((fakes.astype(jnp.float32) - images) ** 2, axis=(1, 2, 3))
+        distance, entropy = jnp.mean(quantized.distance, axis=(1, 2)), jnp.mean(quantized.entropy, axis=(1, 2))
+        count = jnp.sum(weight)
+        # The entropy of a mean is no mean of entropies: the mean is taken over all devices first.
+        spread = entropy_of(everywhere(weight @ quantized.assignment) / everywhere(count))
+        counts = everywhere(weight @ jax.vmap(functools.partial(count_codes, codes=config.model.codes))(quantized.ids))
+        losses = mse + config.quantisation * distance + config.entropy * (entropy - spread)
+        metrics = {
+            "mse": weight @ mse,
+            "distance": weight @ distance,
+            "usage": count * usage(counts),
+            "perplexity": count * perplexity(counts),
+        }
         if config.adversarial:
             generator, critic, gap = adversarial(model["discriminator"], images, fakes)
-            total = total + config.adversarial * generator + critic
-            metrics |= {"generator": generator, "discriminator": critic, "realness_gap": gap}
-        count = jnp.float32(len(images))
-        return Sums(total * count, count, {name: value * count for name, value in metrics.items()})
+            losses = losses + config.adversarial * generator + critic
+            metrics |= {"generator": weight @ generator, "discriminator": weight @ critic, "realness_gap": weight @ gap}
+        return Sums(weight @ losses, count, metrics)
 
     def still(tree: Any) -> Any:
         return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, tree)
 
     def adversarial(discriminator: Discriminator, reals: jax.Array, fakes: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         # Each player's loss holds the other still, so that one gradient of their sum is the update of both.
-        generator = jnp.mean(jax.nn.softplus(-jax.vmap(still(discriminator))(fakes)))
+        generator = jax.nn.softplus(-jax.vmap(still(discriminator))(fakes))
         on_real, slopes = jax.vmap(jax.value_and_grad(discriminator))(reals)
         on_fake = jax.vmap(discriminator)(still(fakes))
-        penalty = config.r1 / 2 * jnp.mean(jnp.sum(slopes.astype(jnp.float32) ** 2, axis=(1, 2, 3)))
-        critic = jnp.mean(jax.nn.softplus(-on_real) + jax.nn.softplus(on_fake)) + penalty
-        return generator, critic, jnp.mean(on_real - on_fake)
+        penalty = config.r1 / 2 * jnp.sum(slopes.astype(jnp.float32) ** 2, axis=(1, 2, 3))
+        return generator, jax.nn.softplus(-on_real) + jax.nn.softplus(on_fake) + penalty, on_real - on_fake
 
     return Program(init, loss, {"image": (image_shape, "float32")})
 
@@ -239,7 +244,7 @@ def main(config: Config) -> int:
     if not config.dry_run:
         from train.loop import fit
 
-        return fit(config, task(config))
+        return fit(config, lambda: task(config))
     from train.dryrun import dry_run
 
     return dry_run(config, program(config, facts_of(config.data).image_shape))

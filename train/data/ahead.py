@@ -29,8 +29,8 @@ class _Place:
     first: int
 
     def part(self, position: int) -> Part:
-        step, place = divmod(position, self.order.share)
-        return self.order.part(self.first + step, place, 1)
+        step, place = divmod(position, len(self.order.places))
+        return self.order.part(self.first + step, slice(place, place + 1))
 
     def __call__(self, position: int) -> dict[str, np.ndarray]:
         part = self.part(position)
@@ -71,8 +71,8 @@ class Ahead:
             raise DataError(name(0), "grain, which reads ahead", f"no module {error.name}", 'pip install "eqxgen[train]"') from error
         self._place, self._position = _Place(make, order, name, first), 0
         self._before, self._workers, self._count = multiprocessing.active_children(), list[BaseProcess](), workers
-        places = grain.MapDataset.range((last - first) * order.share).map(self._place)
-        buffered = max(threads, order.share)
+        places = grain.MapDataset.range((last - first) * len(order.places)).map(self._place)
+        buffered = max(threads, len(order.places))
         stream = places.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=-(-buffered // max(workers, 1))))
         if workers:
             from absl import flags
@@ -87,7 +87,7 @@ class Ahead:
 
     def __next__(self) -> dict[str, np.ndarray]:
         places = []
-        for _ in range(self._place.order.share):
+        for _ in range(len(self._place.order.places)):
             try:
                 places.append(next(self._stream))
             except RuntimeError as error:

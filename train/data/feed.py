@@ -37,13 +37,18 @@ def pad_batch(arrays: Arrays, multiple: int) -> Arrays:
     return padded | {"weight": (np.arange(size + short) < size).astype(np.float32)}
 
 
-def to_devices(sharding: Any) -> Callable[[Arrays], dict[str, Any]]:
-    """Starts the transfer of a host batch to the devices of a `jax.sharding.Sharding`; of several processes each gives its own share."""
+def to_devices(sharding: Any, batch_size: int) -> Callable[[Arrays], dict[str, Any]]:
+    """Starts the transfer of a host batch to the devices of a `jax.sharding.Sharding`; of several processes each gives its own rows."""
     import jax
 
     if jax.process_count() == 1:
         return lambda arrays: jax.device_put(arrays, sharding)
-    return lambda arrays: {name: jax.make_array_from_process_local_data(sharding, array) for name, array in arrays.items()}
+
+    def place(arrays: Arrays) -> dict[str, Any]:
+        shapes = {name: (batch_size, *array.shape[1:]) for name, array in arrays.items()}
+        return {name: jax.make_array_from_process_local_data(sharding, array, shapes[name]) for name, array in arrays.items()}
+
+    return place
 
 
 class Feed:
@@ -107,7 +112,7 @@ class Feed:
         """
         begin = time.perf_counter()
         while len(self._ready) <= self._depth and self._next < self._last:
-            self._ready.append(self._thread.submit(self._make, self._next))
+            self._ready.append(self._thread.submit(self._make))
             self._next += 1
         try:
             return self._wait(self._ready.popleft())
@@ -122,11 +127,11 @@ class Feed:
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._host.close(kill=self._failed)
 
-    def _make(self, step: int) -> Any:
+    def _make(self) -> Any:
         if self._failed:
             raise concurrent.futures.CancelledError("an earlier batch failed")  # whoever reads is in no state to go on
         try:
-            arrays = next(self._host) | {"index": self._order.part(step).index}
+            arrays = next(self._host) | {"index": self._order.places}
             return self._place(pad_batch(arrays, self._multiple))
         except BaseException:
             self._failed = True

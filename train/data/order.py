@@ -4,7 +4,7 @@ import dataclasses
 import functools
 
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Int32, Int64, Integer
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Part:
     example: Int64[np.ndarray, " n"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Order:
     """The order of a run's examples.
 
@@ -33,8 +33,7 @@ class Order:
         seed: `0 <= seed < 2**64`; with the epoch it decides the permutation, nothing else does.
         batch_size: examples of all processes together.
         size: examples there are.
-        process_index: this process; consecutive shares of the batch go to consecutive processes.
-        process_count: processes there are; must divide `batch_size`.
+        rows: the places of each batch that this process makes; all by default.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -43,39 +42,31 @@ class Order:
     seed: int
     batch_size: int
     size: int
-    process_index: int = 0
-    process_count: int = 1
+    rows: Integer[np.ndarray, " share"] | None = None
 
     def __post_init__(self):
-        index, count = self.process_index, self.process_count
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"seed must be in [0, 2**64): got {self.seed}")
         if self.size < 1:
             raise ValueError(f"size must be 1 or more, there is nothing to draw from: got {self.size}")
-        if count < 1 or not 0 <= index < count:
-            raise ValueError(f"process_index must be in [0, process_count): got process_index={index}, process_count={count}")
-        if self.batch_size < 1 or self.batch_size % count:
-            got = f"batch_size={self.batch_size}, process_count={count}"
-            raise ValueError(f"process_count must divide batch_size, which is 1 or more: got {got}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more: got batch_size={self.batch_size}")
 
-    @property
-    def share(self) -> int:
-        """Places of each batch that are this process's."""
-        return self.batch_size // self.process_count
+    @functools.cached_property
+    def places(self) -> Int32[np.ndarray, " share"]:
+        """The places of each batch that are this process's."""
+        return np.arange(self.batch_size, dtype=np.int32) if self.rows is None else self.rows.astype(np.int32)
 
-    def part(self, step: int, first: int = 0, count: int | None = None) -> Part:
-        """This process's places in a step's batch: `count` of them from its own `first` on, by default all."""
+    def part(self, step: int, chosen: slice = slice(None)) -> Part:
+        """This process's places in a step's batch, or a slice of them."""
         if step < 0:
             raise ValueError(f"step must be 0 or more: got {step}")
-        left = self.share - first if count is None else count
-        index = self.process_index * self.share + first + np.arange(left, dtype=np.int32)
-        start, pieces = step * self.batch_size + int(self.process_index * self.share + first), [np.empty(0, np.int64)]
-        while left:
-            epoch, offset = divmod(start, self.size)
-            piece = _permutation(self.seed, epoch, self.size)[offset : offset + left]
-            pieces.append(piece)
-            start, left = start + len(piece), left - len(piece)
-        return Part(step, index, np.concatenate(pieces))
+        index = self.places[chosen]
+        epochs, offsets = np.divmod(step * self.batch_size + index.astype(np.int64), self.size)
+        example = np.empty(len(index), np.int64)
+        for epoch in np.unique(epochs):
+            example[epochs == epoch] = _permutation(self.seed, int(epoch), self.size)[offsets[epochs == epoch]]
+        return Part(step, index, example)
 
     def position(self, step: int) -> dict[str, int]:
         """Where the data stand before a step, as JSON for a checkpoint. Resuming needs the step alone; the rest is for people."""
@@ -86,8 +77,21 @@ class Order:
 def batch_indices(
     seed: int, step: int, batch_size: int, size: int, *, process_index: int = 0, process_count: int = 1
 ) -> Int64[np.ndarray, " local"]:
-    """The examples of global batch `step`, or of the share of one process; the arguments are those of `Order`."""
-    return Order(seed, batch_size, size, process_index, process_count).part(step).example
+    """The examples of global batch `step`, or of the equal share of one process: `(batch_size // process_count,)`.
+
+    Consecutive shares of the batch go to consecutive processes. The other arguments are those of `Order`.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    if process_count < 1 or not 0 <= process_index < process_count:
+        raise ValueError(f"process_index must be in [0, process_count): got process_index={process_index}, process_count={process_count}")
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"process_count must divide batch_size, which is 1 or more: got batch_size={batch_size}, process_count={process_count}"
+        )
+    share = batch_size // process_count
+    return Order(seed, batch_size, size).part(step, slice(process_index * share, (process_index + 1) * share)).example
 
 
 @functools.lru_cache(maxsize=4)
