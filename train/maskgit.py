@@ -198,10 +198,10 @@ def sample(folder: Path, record: dict[str, Any], options: Any) -> Any:
 
 
 def main(config: Config) -> int:
-    if not config.dry_run:
+    if not config.on_paper:
         from train.loop import fit
 
-        return fit(config, task(config))
+        return fit(config, lambda: task(config))
     from train.dryrun import dry_run
     from train.vqgan import PRESETS as TOKENIZERS
 

@@ -241,10 +241,10 @@ def rows_in_turn(originals: Any, fakes: Any, columns: int) -> Any:
 
 
 def main(config: Config) -> int:
-    if not config.dry_run:
+    if not config.on_paper:
         from train.loop import fit
 
-        return fit(config, task(config))
+        return fit(config, lambda: task(config))
     from train.dryrun import dry_run
 
     return dry_run(config, program(config, facts_of(config.data).image_shape))
