@@ -1,7 +1,7 @@
 """R11: a number that is not finite, wherever it comes from, is written nowhere.
 
   python -m bench.reliability.non_finite           every case, and whole runs; writes R11.json
-  python -m bench.reliability.non_finite --short   the cases alone: the suite's
+  python -m bench.reliability.non_finite --short   a third of the cases: the suite's
 
 In a case NaN or infinity enters at one place and time; then parameters, averages, optimiser state and what a checkpoint holds must be what
 they were, bit for bit, and the next step must go on. A parameter that is not finite itself is left as it is, and the run ends at its limit. In
@@ -88,7 +88,7 @@ def case(place: str, time: str, value: str, precision: str) -> dict:
     setup, step = program(precision, ACCUMULATE if time == "last micro-batch" else 1)
     state = sharded_state(lambda key: Layer(jr.normal(key, (3, 2)), jnp.zeros(2)), setup, jr.key(0))
     good, seen = clean(), lambda state: (state.model, state.ema, state.opt_state)
-    for _ in range(0 if time == "first step" else 3):
+    for _ in range(0 if time == "first step" else 20):
         state, _ = step((good, jr.key(1)), state)
     batch = good
     if place == "parameter":
@@ -117,14 +117,17 @@ def case(place: str, time: str, value: str, precision: str) -> dict:
             restored = checkpoints.restore(state)
             row["checkpoint_holds_it"] = bits(restored[0]) == bits(state)
     if not planted:
-        state, metrics = step((good, jr.key(1)), state)
-        row["goes_on"] = bits(state.model) != before[: len(bits(state.model))] and int(metrics["skipped"]) == 1 and bool(all_finite(state))
+        for _ in range(20):  # a float16 scale that has not yet come down may pass over some more
+            state, _ = step((good, jr.key(1)), state)
+        row["goes_on"] = bits(seen(state)) != before and int(state.skipped.consecutive) == 0 and bool(all_finite(state))
     return row
 
 
-def cases() -> list[dict]:
+def cases(short: bool) -> list[dict]:
     every = itertools.product(PLACES, TIMES, VALUES, ("float32", "float16"))
-    return [case(*one) for one in every if not (one[0] == "parameter" and one[1] == "last micro-batch")]
+    every = [one for one in every if one[:2] != ("parameter", "last micro-batch")]
+    few = lambda place, time, value, precision: (value == "NaN") == (precision == "float32") and (value == "NaN" or time == "mid-run")
+    return [case(*one) for one in every if not short or few(*one)]
 
 
 def whole_runs() -> list[dict]:
@@ -168,9 +171,9 @@ def whole_runs() -> list[dict]:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="without whole runs")
+    parser.add_argument("--short", action="store_true", help="a third of the cases, no whole runs")
     options = parser.parse_args()
-    result = {"jax": jax.__version__, "cases": cases()}
+    result = {"jax": jax.__version__, "cases": cases(options.short)}
     if options.short:
         print(json.dumps(result, indent=2))
     else:
