@@ -7,12 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from train import flags
 from train.configfile import read_config
 from train.data import DataConfig, DataError
 from train.errors import UsageError, UserError, require
+from train.precision.policy import Policy
 from train.settings import EmaConfig, OptimConfig
 
 STARTED = time.perf_counter()
@@ -33,20 +34,11 @@ class TrainConfig:
     """Number of updates."""
     batch_size: int = 128
     """Examples per update, over all devices."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of activations and gradients' products; parameters stay float32. auto: bfloat16 on TPU and GPU, float32 on CPU."""
-    accumulate: int = 1
-    """Parts of the batch that are computed one after another, for less memory; the update is the same."""
-    mesh: str = ""
-    """How many devices share what, such as data=2,fsdp=2,model=2; by default all of them share the batch."""
-    coordinator: str | None = None
-    """Address host:port of the first of several processes; by default what the cluster says."""
-    num_processes: int | None = None
-    """With --coordinator: how many processes."""
-    process_id: int | None = None
-    """With --coordinator: which of them this is, from 0."""
+    precision: str = "auto"
+    """Type of computation: float32, bfloat16, float16 (with a dynamic loss scale), all with float32 parameters; or all three as in
+    params=float32,compute=bfloat16,output=float32 (p=f32,c=bf16,o=f32); or full, mixed, half. auto: mixed on TPU and GPU, full on CPU."""
     max_skips: int = 50
-    """Updates in a row that may be skipped for a gradient that is not finite before the run stops."""
+    """Updates in a row that are left out because a gradient is not finite, until the run ends."""
     log_every: int = 50
     """Steps between lines of metrics."""
     sample_every: int = 500
@@ -63,6 +55,17 @@ class TrainConfig:
     """Print the sizes, compile one step, and stop before any data is read or written."""
     compile_for: str | None = None
     """With --dry-run: compile for a TPU topology such as v5e:2x4 (needs libtpu, no TPU), or lower for cuda, and print FLOPs and memory."""
+    accumulate: int = 1
+    """Micro-batches that a batch is walked through in, for the memory of one of them; the update is the same."""
+    mesh: str = ""
+    """How the devices share the work, such as fsdp=8 or data=2,fsdp=2,model=2: copies of the model, parameters in parts, each layer's width
+    in parts. By default every device has a copy."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where several processes train together and neither a TPU pod nor SLURM says so."""
+    num_processes: int | None = None
+    """With --coordinator: how many processes there are."""
+    process_id: int | None = None
+    """With --coordinator: which of them this is, from 0."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     """The images."""
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
@@ -71,8 +74,9 @@ class TrainConfig:
     """The averaged weights."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "accumulate", "max_skips", "log_every", "checkpoint_every", "keep"):
+        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep", "accumulate", "max_skips"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1: got {getattr(self, name)}")
+        Policy.parse(self.precision)
         require(self.sample_every >= 0, f"sample_every must be at least 0: got {self.sample_every}")
         require(0 <= self.seed < 2**32, f"seed must be in [0, 2**32): got {self.seed}")
         require(
