@@ -1,7 +1,8 @@
 """Configuration: dataclasses to a command line, and to config.json and back. Imports no jax, so that `--help` is instant."""
 
 import dataclasses
-import json
+import functools
+import math
 import os
 import re
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from train import flags
+from train.configfile import read_config
 from train.data import DataConfig, DataError, DataStalled
 from train.errors import UsageError, UserError, require
 from train.precision.policy import Policy
@@ -126,31 +128,53 @@ Config = TypeVar("Config", bound=TrainConfig)
 
 
 def parse(recipe: str, config: type[Config], presets: Mapping[str, Config], doc: str, argv: Sequence[str] | None = None) -> Config:
-    """The command line as a config; `--help` exits with 0.
+    """The command line as a config; `--help` exits with 0. A preset's values yield to those of `--config FILE`, and these to the flags.
 
     Raises:
-        UsageError: a flag or a value that cannot be.
+        UsageError: a flag, a value or a file that cannot be.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    name = _preset(argv) or next(iter(presets))
+    names = list(flags.names_of(config()))
+    path = flags.value_of("--config", argv)
+    values = {} if path is None else read_config(path, recipe, names)
+    name = flags.value_of("--preset", argv) or values.get("preset") or next(iter(presets))
     if name not in presets:
         raise UsageError(f"--preset must be one of {', '.join(presets)}: got {name!r}")
     default = dataclasses.replace(presets[name], preset=name)
-    return flags.parse(config, f"python -m train.{recipe}", doc, argv, default)
+    command = functools.partial(flags.parse, config, f"python -m train.{recipe}", doc, default=default)
+    flags.check(argv, names)
+    try:
+        parsed = command([*flags.flags_of(values), *argv])
+    except UsageError as error:
+        raise UsageError(f"{error}{_blame(path, values, command)}") from None
+    given = values.get("optim", {}).get("warmup") is not None or flags.value_of("--optim.warmup", argv) is not None
+    if given and parsed.optim.warmup > parsed.steps:
+        raise UsageError(f"--optim.warmup must be at most the steps of the run: got {parsed.optim.warmup} with --steps {parsed.steps}")
+    return parsed
 
 
-def _preset(argv: Sequence[str]) -> str | None:
-    for i, word in enumerate(argv):
-        if word == "--preset" and i + 1 < len(argv):
-            return argv[i + 1]
-        if word.startswith("--preset="):
-            return word.removeprefix("--preset=")
-    return None
+def _blame(path: str | None, values: Mapping[str, Any], command: Callable[[Sequence[str]], Config]) -> str:
+    """Names the config file where its flags are wrong by themselves."""
+    if path is None:
+        return ""
+    try:
+        command(flags.flags_of(values))
+    except UsageError:
+        return f"; it stands in --config {path}"
+    return ""
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """The config as what JSON gives back: tuples as lists."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    """The config as what JSON gives back: tuples as lists, and infinity, which JSON has not, as "inf"."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(item) for name, item in value.items()}
+        if isinstance(value, tuple | list):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+    return plain(dataclasses.asdict(config))
 
 
 def from_dict(config: type[Config], values: Mapping[str, Any], where: str | Path) -> Config:
