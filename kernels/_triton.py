@@ -8,6 +8,10 @@ from typing import Any, ClassVar
 import jax
 from jax import Array
 
+from . import _cuda
+
+OLDEST = 80  # what is compiled for sm_80 runs on any later GPU, and on no earlier one
+
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
@@ -25,7 +29,10 @@ class Launch:
 
 
 def unavailable() -> str | None:
-    """Why jax-triton cannot be used in this process, or `None`."""
+    """Why jax-triton cannot be used in this process, or on its GPU, or `None`."""
+    capability = _cuda.capability()
+    if capability is not None and capability < OLDEST:
+        return f"it compiles for compute capability 8.0 and newer: this device is {capability / 10}"
     missing = [name for name in ("triton", "jax_triton") if importlib.util.find_spec(name) is None]
     if missing:
         return f"not installed: {', '.join(missing)}; install the extra `cuda`"

@@ -18,6 +18,8 @@ from jax.sharding import PartitionSpec as P
 
 from bench.shapes import MASKS, Attention
 from kernels import ALiBi, _dispatch, dot_product_attention, masks
+from kernels.attention import checks, mosaic_gpu, trial
+from kernels.attention.problem import Extras, Setting
 
 OLD = jax.__version_info__ < (0, 11)
 current = pytest.mark.skipif(OLD, reason=f"the Hopper kernels need jax 0.11 or newer: this is {jax.__version__}")
@@ -26,22 +28,24 @@ if not OLD:
 
 FULL = bool(os.environ.get("EQXGEN_FULL"))
 attend = functools.partial(dot_product_attention, implementation="mosaic_gpu")
-shape = functools.partial(Attention, q_seq=70, kv_seq=150, head_dim=64, v_head_dim=64)
+shape = functools.partial(Attention, q_seq=70, kv_seq=100, heads=1, kv_heads=1, head_dim=64, v_head_dim=64)
 joint = lambda draw, a: (MASKS["segments"](draw, a) & MASKS["pattern"](draw, a)) | (MASKS["window"](draw, a) & MASKS["lengths"](draw, a))
+lengths_of_dense = lambda draw, a: MASKS["dense"](draw, a) & MASKS["lengths"](draw, a)
 
-# Every mask, kind of bias, option and width at least once; sizes that leave a tail in every tile.
-SIMULATED = {
-    "plain": shape(q_seq=5, kv_seq=7, heads=1, kv_heads=1, head_dim=24, v_head_dim=8),
-    "causal multi query": shape(q_seq=150, kv_seq=150, kv_heads=1, mask=MASKS["causal"]),
-    "latent window": shape(heads=1, kv_heads=1, head_dim=192, v_head_dim=128, mask=MASKS["window"]),
-    "offset dropout": shape(heads=1, kv_heads=1, head_dim=96, v_head_dim=96, mask=MASKS["causal offset"], dropout_rate=0.3),
-    "prefix bias": shape(batch=2, heads=1, kv_heads=1, head_dim=32, v_head_dim=32, mask=MASKS["prefix"], bias=(False, True, True, True)),
-    "lengths key bias": shape(heads=1, kv_heads=1, head_dim=128, v_head_dim=128, mask=MASKS["lengths"], bias=(True, False, False, True)),
-    "dense query bias": shape(heads=1, kv_heads=1, mask=MASKS["dense"], bias=(False, False, True, False)),
-    "pattern alibi": shape(mask=MASKS["pattern"], alibi=True),
-    "wide": shape(heads=1, kv_heads=1, head_dim=256, v_head_dim=256, mask=MASKS["causal"]),
-    "packed": shape(kv_heads=1, bias=(False, True, True, True), soft_cap=2.0, dropout_rate=0.2, mask=joint),
+# Every mask, kind of bias, option and width at least once; sizes that leave a tail in every tile. EQXGEN_FULL=1 takes all.
+COMPACT = {
+    "plain": shape(q_seq=5, kv_seq=7, head_dim=24, v_head_dim=8),
+    "causal multi query": shape(q_seq=150, kv_seq=150, heads=2, mask=MASKS["causal"]),
+    "latent window dropout": shape(head_dim=192, v_head_dim=128, mask=MASKS["window"], dropout_rate=0.3),
+    "dense alibi": shape(head_dim=96, v_head_dim=96, mask=lengths_of_dense, alibi=True),
+    "packed": shape(heads=2, bias=(False, True, True, True), soft_cap=2.0, dropout_rate=0.2, mask=joint),
 }
+MORE = {
+    "prefix key bias": shape(batch=2, head_dim=32, v_head_dim=32, mask=MASKS["prefix"], bias=(True, False, False, True)),
+    "offset query bias": shape(head_dim=128, v_head_dim=128, mask=MASKS["causal offset"], bias=(False, False, True, False)),
+    "wide": shape(head_dim=256, v_head_dim=256, mask=MASKS["causal"]),
+} | {mask: shape(batch=2, heads=4, kv_heads=2, q_seq=150, kv_seq=200, mask=make) for mask, make in MASKS.items()}
+SIMULATED = COMPACT | MORE if FULL else COMPACT
 
 
 @current
@@ -53,12 +57,19 @@ def test_the_kernels_have_the_value_and_every_gradient_of_the_formula_in_the_sim
     agree(got, SIMULATED[name], arrays, rest, tolerance=3e-3)
 
 
+# More keys, then more queries, than the ring of a kernel has places for.
+RINGS = {
+    "keys": shape(q_seq=5, kv_seq=600, head_dim=32, v_head_dim=32),
+    "queries": shape(q_seq=330, kv_seq=5, head_dim=32, v_head_dim=32, bias=(False, False, True, False)),
+}
+
+
 @current
-def test_no_warpgroup_reads_what_another_may_still_write(monkeypatch):
+@pytest.mark.parametrize("name", RINGS)
+def test_no_warpgroup_reads_what_another_may_still_write(name, monkeypatch):
     from jax._src.pallas.mosaic_gpu.interpret import interpret_pallas_call as simulator
 
-    case = shape(heads=1, kv_heads=1, kv_seq=600, q_seq=5, head_dim=32, v_head_dim=32, mask=MASKS["window"], bias=(False, True, True, True))
-    arrays, rest = inputs(case, dtype=jnp.float16)
+    arrays, rest = inputs(RINGS[name], dtype=jnp.float16)
     simulator.reset_gpu_interpret_mode_state()
     with simulated(monkeypatch, detect_races=True):
         measure(arrays, rest, "mosaic_gpu")
@@ -67,7 +78,7 @@ def test_no_warpgroup_reads_what_another_may_still_write(monkeypatch):
 
 @current
 def test_a_number_that_is_not_finite_spoils_the_rows_that_see_it_and_no_other(monkeypatch):
-    arrays, _ = inputs(shape(heads=1, kv_heads=1, q_seq=9, kv_seq=9), dtype=jnp.float16)
+    arrays, _ = inputs(shape(q_seq=9, kv_seq=9), dtype=jnp.float16)
     arrays["value"] = arrays["value"].at[0, 5, 0, 3].set(jnp.inf)
     arrays["key"] = arrays["key"].at[0, 7, 0, 3].set(jnp.nan)
     with simulated(monkeypatch):
@@ -88,12 +99,19 @@ PAIRS = [(128, mask, jnp.float16) for mask in MASKS] + [(width, None, jnp.bfloat
 @current
 @pytest.mark.parametrize(("width", "mask", "dtype"), ALL if FULL else PAIRS)
 def test_every_width_and_mask_lowers_for_a_gpu_that_is_not_there(width, mask, dtype):
-    v_width = WIDTHS[width]
-    case = Attention(batch=2, q_seq=300, kv_seq=420, heads=4, head_dim=width, v_head_dim=v_width, mask=MASKS[mask] if mask else None)
+    case = Attention(batch=2, q_seq=300, kv_seq=420, heads=4, head_dim=width, v_head_dim=WIDTHS[width], mask=MASKS[mask] if mask else None)
     arrays, rest = inputs(case, dtype=dtype)
-    value = lambda arrays: jnp.sum(attend(**arrays, **rest).astype(jnp.float32))
-    # Wide heads take a kernel each for the keys and the values.
-    assert lowered(jax.grad(value), arrays).count(KERNEL) == (4 if width + v_width > 320 else 3)
+    q, k, v = (jnp.swapaxes(x, 1, 2) for x in arrays.values())
+    bound = checks.bound_mask(rest["mask"], (case.batch,), case.heads, case.q_seq, case.kv_seq) if mask else None
+    for direction in ("forward", "backward"):
+        assert trial.build_failure(mosaic_gpu, direction, q, k, v, Extras(mask=bound), Setting(0.125)) is None
+
+
+@current
+@pytest.mark.parametrize(("width", "kernels"), [(128, 3), (256, 4)])
+def test_a_gradient_calls_the_forward_kernel_and_two_more_or_three_for_wide_heads(width, kernels):
+    x = jax.ShapeDtypeStruct((1, 128, 2, width), jnp.bfloat16)
+    assert lowered(jax.grad(lambda *x: jnp.sum(attend(*x).astype(jnp.float32)), (0, 1, 2)), x, x, x).count(KERNEL) == kernels
 
 
 X = jax.ShapeDtypeStruct((2, 256, 4, 64), jnp.bfloat16)

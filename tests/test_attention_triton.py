@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels import dot_product_attention, masks
+from kernels import _trial, dot_product_attention, masks
 from kernels.attention import choice, primitives, triton_cuda
 from kernels.attention.problem import Extras, Setting
 from kernels.attention.triton_cuda import launch as launching
@@ -314,10 +314,16 @@ def spilled(ptx, name, capability):
 def lowered():
     from jax._src.lib import gpu_triton  # it asks the driver, which is not there, what it compiles for
 
-    gpu_triton.get_compute_capability = lambda device: 90
     text = lambda f, *x: jax.jit(f).trace(*x).lower(lowering_platforms=("cuda",)).as_text()
-    calls = lambda f, *x: text(f, *x).count("stablehlo.custom_call @triton_kernel_call")
     x = jax.ShapeDtypeStruct((2, 64, 4, 32), jnp.bfloat16)
+    by = lambda name: text(lambda x: dot_product_attention(x, x, x, implementation=name), x)
+    assert "triton_kernel_call" not in by(None)
+    with pytest.raises(NotImplementedError, match="implementation 'triton' cannot run: it does not build: "):
+        by("triton")
+
+    _trial._failure.cache_clear()
+    gpu_triton.get_compute_capability = lambda device: 90
+    calls = lambda f, *x: text(f, *x).count("stablehlo.custom_call @triton_kernel_call")
     bias = jax.ShapeDtypeStruct((4, 64, 64), jnp.bfloat16)
     attend = lambda q, bias: dot_product_attention(q, q, q, bias, is_causal=True)
     loss = lambda q, bias: jnp.sum(attend(q, bias).astype(jnp.float32))

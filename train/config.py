@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from train import flags
 from train.data import DataConfig, DataError
 from train.errors import UsageError, UserError
+from train.precision.policy import Policy
 
 STARTED = time.perf_counter()
 """When the command began, as near as its first import can tell."""
@@ -65,8 +66,11 @@ class TrainConfig:
     """Number of updates."""
     batch_size: int = 128
     """Examples per update, over all devices."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of activations and gradients' products; parameters stay float32. auto: bfloat16 on TPU and GPU, float32 on CPU."""
+    precision: str = "auto"
+    """Type of computation: float32, bfloat16, float16 (with a dynamic loss scale), all with float32 parameters; or all three as in
+    params=float32,compute=bfloat16,output=float32 (p=f32,c=bf16,o=f32); or full, mixed, half. auto: mixed on TPU and GPU, full on CPU."""
+    max_skips: int = 50
+    """Updates in a row that are left out because a gradient is not finite, until the run ends."""
     ema: float = 0.999
     """Decay per step of the averaged weights, which samples and evaluation use; it ramps up as (1 + step) / (10 + step)."""
     log_every: int = 50
@@ -86,14 +90,26 @@ class TrainConfig:
     """Print the sizes, compile one step, and stop before any data is read or written."""
     compile_for: str | None = None
     """With --dry-run: compile for a TPU topology such as v5e:2x4 (needs libtpu, no TPU), or lower for cuda, and print FLOPs and memory."""
+    accumulate: int = 1
+    """Micro-batches that a batch is walked through in, for the memory of one of them; the update is the same."""
+    mesh: str = ""
+    """How the devices share the work, such as fsdp=8 or data=2,fsdp=2,model=2: copies of the model, parameters in parts, each layer's width
+    in parts. By default every device has a copy."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where several processes train together and neither a TPU pod nor SLURM says so."""
+    num_processes: int | None = None
+    """With --coordinator: how many processes there are."""
+    process_id: int | None = None
+    """With --coordinator: which of them this is, from 0."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     """The images."""
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     """The optimiser."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep"):
+        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep", "accumulate", "max_skips"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1: got {getattr(self, name)}")
+        Policy.parse(self.precision)
         require(self.sample_every >= 0, f"sample_every must be at least 0: got {self.sample_every}")
         require(
             not self.keep_best or re.fullmatch(r"(max:|min:)?\w+", self.keep_best) is not None,

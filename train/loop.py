@@ -20,7 +20,23 @@ from train.data import batch_indices
 from train.errors import UsageError, UserError
 from train.log import Log
 from train.optim import optimiser, schedule
-from train.parallel import Loss, State, abstract_state, check_batch, make_mesh, make_step, sharded_state, split
+from train.parallel import (
+    Loss,
+    State,
+    abstract_state,
+    check_batch,
+    check_heads,
+    local_rows,
+    make_mesh,
+    make_step,
+    place,
+    sharded_state,
+    split,
+    start,
+    trainable,
+    whole,
+)
+from train.precision import Policy, all_finite, check_skipped, choose
 from train.release import save_model
 from train.rundir import open_run, read_json, write_json
 from train.signals import StopRequest
@@ -69,20 +85,17 @@ class Task:
     maintain: Callable[[int], Callable[[PyTree, dict[str, jax.Array], PRNGKeyArray], PyTree] | None] = lambda step: None
 
 
-def compute_dtype(precision: str, *, on_cpu: bool) -> jnp.dtype:
-    """The type of activations: bfloat16 on an accelerator and float32 on a CPU, unless the precision says."""
-    if precision == "auto":
-        precision = "float32" if on_cpu else "bfloat16"
-    return jnp.dtype(precision)
-
-
-def fit(config: TrainConfig, task: Task) -> int:
+def fit(config: TrainConfig, make_task: Callable[[], Task]) -> int:
     """Trains to the last step, resuming what the run folder holds; gives the exit status.
+
+    The task is made after this process has joined the others of its run, since making it may ask for devices.
 
     A run that is complete says so and is left alone. SIGINT and SIGTERM save the current step, say where, and give 130 and 143.
     """
-    mesh = make_mesh()
-    check_batch(config.batch_size, mesh)
+    start(config.coordinator, config.num_processes, config.process_id)
+    mesh = make_mesh(config.mesh)
+    check_batch(config.batch_size, mesh, config.accumulate)
+    task = make_task()
     with open_run(config, task.recipe, task.facts) as folder:
         return _fit(config, task, mesh, folder)
 
@@ -93,25 +106,27 @@ def _fit(config: TrainConfig, task: Task, mesh: jax.sharding.Mesh, folder: Path)
         return 0
     task.prepare(folder)
     tx = optimiser(config.optim, config.steps)
+    policy = Policy.parse(config.precision, on_cpu=jax.default_backend() == "cpu")
     key = jr.key(config.seed)
+    shapes = abstract_state(task.program.init, tx, mesh, policy)
+    check_heads(shapes.model, mesh)
     record = read_json(folder / "config.json")
     best = max if config.keep_best.startswith("max:") else min
     checkpoints = Checkpoints(folder / "checkpoints", config.keep, record, best, config.strict)
-    restored = checkpoints.restore(abstract_state(task.program.init, tx, mesh))
-    if restored is None:
-        state, start = sharded_state(task.program.init, tx, mesh, jr.fold_in(key, 0)), 0
+    if restored := checkpoints.restore(shapes):
+        state, first = restored.state, restored.step
+        print(f"resuming {folder} from step {first}", flush=True)
     else:
-        state, start = restored.state, restored.step
-        print(f"resuming {folder} from step {start}", flush=True)
-    log = Log(folder, config.steps, start)
+        state, first = sharded_state(task.program.init, tx, mesh, jr.fold_in(key, 0), policy), 0
+    log = Log(folder, config.steps, first)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
     log.say(
         f"{task.recipe}: {parameters:,} parameters, {task.examples:,} examples, {mesh.size} x {jax.devices()[0].device_kind}, to {folder}"
     )
-    run = _Run(config, task, folder, mesh, log, checkpoints, record)
+    run = _Run(config, task, folder, mesh, policy, log, checkpoints, record)
     try:
         with StopRequest() as stop:
-            state = run.train(state, start, tx, key, stop)
+            state = run.train(state, first, tx, key, stop)
             checkpoints.wait()
             if stop.received:
                 step = int(state.step)
@@ -129,36 +144,33 @@ class _Run:
     task: Task
     folder: Path
     mesh: jax.sharding.Mesh
+    policy: Policy
     log: Log
     checkpoints: Checkpoints
     record: dict[str, Any]
     scores: list[float] = dataclasses.field(default_factory=list)
 
-    def train(self, state: State, start: int, tx: Any, key: PRNGKeyArray, stop: StopRequest) -> State:
+    def train(self, state: State, first: int, tx: Any, key: PRNGKeyArray, stop: StopRequest) -> State:
         config, task = self.config, self.task
-        step_fn = make_step(
-            task.program.loss, tx, self.mesh, compute_dtype(config.precision, on_cpu=jax.default_backend() == "cpu"), config.ema
-        )
+        step_fn = make_step(task.program.loss, tx, self.mesh, self.policy, config.ema, config.accumulate)
         rate = schedule(config.optim, config.steps)
         data_key, maintain_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
-        last_time, last_step = time.perf_counter(), start
-        for step in range(start, config.steps):
+        last_time, last_step = time.perf_counter(), first
+        for step in range(first, config.steps):
             batch = self.batch(step)
             if change := task.maintain(step):
-                state = _maintain(change, state, batch, jr.fold_in(maintain_key, step))
+                state = _maintain(change, state, batch, jr.fold_in(maintain_key, step), self.mesh)
             state, metrics = step_fn((batch, data_key), state)
             done = step + 1
-            if done % 8 == 0:
-                jax.block_until_ready(state.step)  # no more than 8 steps in flight: virtual CPU devices hang from about 32
+            if done % 8 == 0 or done == config.steps:
+                self.check(state, done)  # it waits: no more than 8 steps in flight, since virtual CPU devices hang from about 32
             if done % config.log_every == 0 or done == config.steps:
                 values = {name: float(value) for name, value in metrics.items()}
-                if not np.isfinite(values["loss"]):
-                    raise UserError(f"the loss is {values['loss']} at step {done}: lower --optim.learning-rate; {self._last_good()}")
                 now = time.perf_counter()
                 values = {
                     "examples": done * config.batch_size,
                     **values,
-                    "learning_rate": float(np.asarray(rate(step))),
+                    "learning_rate": float(np.asarray(rate(step - int(values["skipped"])))),  # its schedule counts the updates made
                     "examples_per_s": (done - last_step) * config.batch_size / (now - last_time),
                     "seconds": self.seconds(),
                 }
@@ -171,7 +183,7 @@ class _Run:
                 self.save(done, state)
             if config.sample_every and done % config.sample_every == 0 and done < config.steps:
                 before = time.perf_counter()
-                task.grid(state.ema, self.folder / "samples" / f"step-{done:07d}.png")
+                task.grid(self.averaged(state), self.folder / "samples" / f"step-{done:07d}.png")
                 last_time += time.perf_counter() - before  # the rate is of training alone
             if stopping:
                 break
@@ -193,12 +205,26 @@ class _Run:
         if self.checkpoints.best() == step:
             save_model(self.folder / "best.safetensors", model, self.record)
 
+    def check(self, state: State, step: int) -> None:
+        """Raises `UserError` after `--max-skips` updates in a row that could not be made."""
+        try:
+            check_skipped(state.skipped, state.scale, trainable(state.model), limit=self.config.max_skips, step=step)
+        except FloatingPointError as error:
+            raise UserError(f"{error}; {self._last_good()}") from None
+
     def batch(self, step: int) -> dict[str, jax.Array]:
         config = self.config
-        indices = batch_indices(config.seed, step, config.batch_size, self.task.examples)
-        numbers = {"index": np.arange(config.batch_size, dtype=np.int32), "weight": np.ones(config.batch_size, np.float32)}
-        arrays = self.task.batch(indices, step) | numbers
-        return jax.device_put(arrays, split(self.mesh))
+        rows = local_rows(self.mesh, config.batch_size)
+        indices = batch_indices(config.seed, step, config.batch_size, self.task.examples)[rows]
+        arrays = self.task.batch(indices, step) | {"index": rows.astype(np.int32), "weight": np.ones(len(rows), np.float32)}
+        return {
+            name: jax.make_array_from_process_local_data(split(self.mesh), array, (config.batch_size, *array.shape[1:]))
+            for name, array in arrays.items()
+        }
+
+    def averaged(self, state: State) -> PyTree:
+        """The averaged model, whole, on one device of this process."""
+        return eqx.filter_shard(whole(state.ema), jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
 
     def seconds(self) -> float:
         """Wall-clock time of the run so far, with the time before it was resumed."""
@@ -207,7 +233,7 @@ class _Run:
     def finish(self, state: State, parameters: int, stop: StopRequest) -> int:
         """The last samples and the summary."""
         examples_per_s = _rate(self.folder)
-        model = eqx.filter_shard(state.ema, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+        model = self.averaged(state)
         self.task.grid(model, self.folder / "samples" / f"step-{self.config.steps:07d}.png")
         self.log.say("evaluating ...")
         numbers = self.task.evaluate(model)
@@ -238,12 +264,13 @@ class _Run:
 
 
 @eqx.filter_jit
-def _maintain(change: Callable, state: State, batch: dict[str, jax.Array], key: PRNGKeyArray) -> State:
+def _maintain(change: Callable, state: State, batch: dict[str, jax.Array], key: PRNGKeyArray, mesh: jax.sharding.Mesh) -> State:
     model = change(state.model, batch, key)
+    model = choose(all_finite(model), model, state.model)
     # An average that lingers at a code's old place would undo its move.
     follow = lambda old, new, ema: jnp.where(new != old, new, ema) if eqx.is_inexact_array(new) else ema
     ema = jax.tree.map(follow, state.model, model, state.ema)
-    return State(model, ema, state.opt_state, state.step)
+    return place(eqx.tree_at(lambda s: (s.model, s.ema), state, (model, ema)), mesh)
 
 
 def _rate(folder: Path) -> float:

@@ -201,7 +201,7 @@ def main(config: Config) -> int:
     if not config.dry_run:
         from train.loop import fit
 
-        return fit(config, task(config))
+        return fit(config, lambda: task(config))
     from train.dryrun import dry_run
     from train.vqgan import PRESETS as TOKENIZERS
 

@@ -14,8 +14,8 @@ from jaxtyping import PyTree
 
 from train.errors import UserError
 from train.files import write_atomically
+from train.parallel.hosts import is_main, whole
 from train.paths import named_arrays
-from train.processes import is_first
 from train.recipes import recipe_of
 
 
@@ -35,7 +35,7 @@ def save_model(path: Path, model: PyTree, description: dict[str, Any]) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    arrays = {name: on_host(leaf) for name, leaf in named_arrays(model).items()}
+    arrays = {name: np.asarray(leaf) for name, leaf in whole(named_arrays(model)).items()}
 
     def write(part: Path) -> None:
         try:
@@ -43,17 +43,8 @@ def save_model(path: Path, model: PyTree, description: dict[str, Any]) -> None:
         except SafetensorError as error:
             raise OSError(errno.EIO, str(error)) from None
 
-    if is_first():
+    if is_main():
         write_atomically(path, write)
-
-
-def on_host(array: jax.Array) -> np.ndarray:
-    """The whole of an array on the host, in every process, however it is split over devices and processes."""
-    if array.is_fully_addressable or array.is_fully_replicated:
-        return np.asarray(array)
-    from jax.experimental import multihost_utils
-
-    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 def load(path: str | Path) -> PyTree:

@@ -256,7 +256,7 @@ def main(config: Config) -> int:
     if not config.dry_run:
         from train.loop import fit
 
-        return fit(config, task(config))
+        return fit(config, lambda: task(config))
     from train.dryrun import dry_run
 
     return dry_run(config, program(config, facts_of(config.data).image_shape))

@@ -68,7 +68,9 @@ class SelfAttention(eqx.Module):
         active = self.dropout.active(key, inference)
         probs_key, out_key = jr.split(key) if active and key is not None else (None, None)
         # Each key and value head beside the queries that share it, so that a split of the projection by its outputs is one by whole heads.
-        qkv = rearrange(self.qkv(x), "seq (kv_heads parts head_dim) -> seq kv_heads parts head_dim", kv_heads=self.kv_heads, head_dim=self.head_dim)
+        qkv = rearrange(
+            self.qkv(x), "seq (kv_heads parts head_dim) -> seq kv_heads parts head_dim", kv_heads=self.kv_heads, head_dim=self.head_dim
+        )
         q = rearrange(qkv[:, :, :-2], "seq kv_heads shared head_dim -> seq (kv_heads shared) head_dim")
         k, v = qkv[:, :, -2], qkv[:, :, -1]
         y = ops.dot_product_attention(

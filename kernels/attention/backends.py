@@ -6,23 +6,33 @@ one takes the TPU's kernel.
 
 import dataclasses
 import os
+from collections.abc import Callable
 
 import jax
 
 from .. import _dispatch, _triton
-from . import choice, cudnn, mosaic_gpu, mosaic_tpu, partition, reference, triton_cuda, xla
+from . import choice, cudnn, mosaic_gpu, mosaic_tpu, partition, reference, trial, triton_cuda, xla
 from .bias import ALiBi
 from .problem import Extras, Setting
 
 OP = "dot_product_attention"
+# What is built once on trial before it is taken.
+ON_CUDA = {"cudnn": cudnn, "mosaic_gpu": mosaic_gpu, "triton": triton_cuda}
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What a program is lowered for: a platform, and whether XLA will `split` it over devices by itself."""
+    """What a program is lowered for.
+
+    Attributes:
+        platform: cpu, tpu, cuda or rocm.
+        split: whether XLA divides the work over devices by itself.
+        partly: whether it does so inside a `jax.shard_map` that divides it along other axes, where XLA asks nobody how.
+    """
 
     platform: str
     split: bool
+    partly: bool = False
 
 
 def _candidates(
@@ -38,35 +48,29 @@ def _candidates(
             return "XLA cannot split a Mosaic kernel over devices: call it inside jax.shard_map"
         return mosaic_tpu.supports(q, k, v, extras, setting)
 
-    def cudnn_reason():
+    def on_cuda(name: str, unavailable: Callable[[], str | None] = lambda: None):
         if platform not in (None, "cuda"):
             return f"it runs on NVIDIA GPUs only, and this program is compiled for {platform}"
-        return cudnn.supports(q, k, v, extras, setting)
+        if target and target.partly:
+            return "XLA cannot split a kernel over the axes that jax.shard_map leaves to it: make all of them manual"
+        reason = ON_CUDA[name].supports(q, k, v, extras, setting)
+        # While tracing the platform is not known, and a program may be traced where it cannot be lowered.
+        if reason or platform is None:
+            return reason
+        return unavailable() or trial.build_failure(ON_CUDA[name], direction, q, k, v, extras, setting)
 
     def mosaic_gpu_reason():
-        if platform not in (None, "cuda"):
-            return f"it compiles for NVIDIA GPUs only, and this program is compiled for {platform}"
         if target and target.split:
             return "XLA cannot split a Mosaic kernel over devices: call it inside jax.shard_map"
-        reason = mosaic_gpu.supports(q, k, v, extras, setting)
-        if reason or target is None:
-            return reason
-        named = implementation == "mosaic_gpu"
-        return mosaic_gpu.device_reason(named) or mosaic_gpu.build_failure(direction, q, k, v, extras, setting)
-
-    def triton_reason():
-        if platform not in (None, "cuda"):
-            return f"it runs on NVIDIA GPUs only, and this program is compiled for {platform}"
-        # While tracing the platform is not known, and a program may be traced where it cannot be lowered.
-        return triton_cuda.supports(q, k, v, extras, setting) or (platform and _triton.unavailable())
+        return on_cuda("mosaic_gpu", lambda: mosaic_gpu.device_reason(implementation == "mosaic_gpu"))
 
     names = {"tpu": ("mosaic_tpu",), "cuda": choice.order(choice.device(), q, k, extras, direction) if platform == "cuda" else ()}
     every = {
         "xla": lambda: None,
         "mosaic_tpu": mosaic_tpu_reason,
-        "cudnn": cudnn_reason,
+        "cudnn": lambda: on_cuda("cudnn"),
         "mosaic_gpu": mosaic_gpu_reason,
-        "triton": triton_reason,
+        "triton": lambda: on_cuda("triton", _triton.unavailable),
         "reference": lambda: None,
     }
     return {name: every[name] for name in (*names.get(platform or "", ()), *every)}
@@ -102,7 +106,7 @@ def _roles(tree) -> list[str]:
 
 def _can_split(target: Target) -> bool:
     # libtpu does not call back into Python to partition.
-    return target.split and target.platform != "tpu"
+    return target.split and not target.partly and target.platform != "tpu"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,11 +125,9 @@ def forward(target: Target, *operands, tree, setting: Setting, implementation: s
         name = _dispatch.choose(OP, implementation, candidates)
         if name == "mosaic_tpu":
             return mosaic_tpu.forward(q, k, v, extras, setting, interpret=target.platform != "tpu")
-        if name == "mosaic_gpu":
-            return mosaic_gpu.forward(q, k, v, extras, setting)
-        if name == "triton":
-            return triton_cuda.forward(q, k, v, extras, setting)
-        return {"xla": xla, "cudnn": cudnn, "reference": reference}[name].attend(q, k, v, extras, setting)
+        if name in ON_CUDA:
+            return ON_CUDA[name].forward(q, k, v, extras, setting)
+        return {"xla": xla, "reference": reference}[name].attend(q, k, v, extras, setting)
 
     if not _can_split(target):
         return local(*operands)
@@ -145,14 +147,9 @@ def backward(target: Target, *operands, tree, setting: Setting, implementation: 
         if name == "mosaic_tpu":
             interpret = target.platform != "tpu"
             return mosaic_tpu.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias, interpret=interpret)
-        if name == "mosaic_gpu":
-            return mosaic_gpu.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
-        if name == "xla":
-            return xla.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
-        if name == "triton":
-            return triton_cuda.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
-        if name == "cudnn":
-            return cudnn.backward(q, k, v, extras, setting, dout, dlse)
+        if name == "xla" or name in ON_CUDA:
+            backend = ON_CUDA.get(name, xla)
+            return backend.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
 
         def function(q, k, v, *bias):
             return reference.attend(q, k, v, jax.tree.unflatten(tree, [*bias, *leaves[len(bias) :]]), setting)

@@ -9,10 +9,9 @@ import json
 import pathlib
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from .. import masks
+from .. import _cuda, masks
 from .problem import Extras
 
 FILE = pathlib.Path(__file__).with_name("choice.json")
@@ -89,10 +88,8 @@ def length_class(length: int) -> int:
 
 def device() -> str | None:
     """The kind of the GPU at hand, or None."""
-    try:
-        return jax.devices("cuda")[0].device_kind
-    except RuntimeError:
-        return None
+    found = _cuda.device()
+    return None if found is None else found.device_kind
 
 
 @functools.cache

@@ -26,7 +26,7 @@ def supports(q, k, v, extras: Extras, setting: Setting) -> str | None:
     return None
 
 
-def attend(q, k, v, extras: Extras, setting: Setting):
+def forward(q, k, v, extras: Extras, setting: Setting):
     """`reference.attend` by cuDNN."""
     turn = lambda x: jnp.swapaxes(x, 1, 2)
     out, lse = jax.nn.dot_product_attention(
@@ -35,16 +35,17 @@ def attend(q, k, v, extras: Extras, setting: Setting):
     return turn(out), turn(lse).astype(jnp.float32)
 
 
-def backward(q, k, v, extras: Extras, setting: Setting, dout, dlse):
-    """Cotangents of q, k and v. `jax.nn` takes the logsumexp for a constant, so its part is added, where it has one.
+def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool):
+    """Cotangents of q, k and v; a call with a bias is refused, and `jax.nn` makes its own output again.
 
+    It takes the logsumexp for a constant, so the logsumexp's part is added, where it has one:
     d lse = scale * (p k) dq + scale * p q dk: attention with keys for values, and the gradient of those values.
     """
-    dq, dk, dv = jax.vjp(lambda q, k, v: attend(q, k, v, extras, setting)[0], q, k, v)[1](dout)
+    dq, dk, dv = jax.vjp(lambda q, k, v: forward(q, k, v, extras, setting)[0], q, k, v)[1](dout)
 
     def with_logsumexp(dq, dk):
         weight = setting.scale * dlse[..., None]
-        seen, transpose = jax.vjp(lambda values: attend(q, k, values, extras, setting)[0], k)
+        seen, transpose = jax.vjp(lambda values: forward(q, k, values, extras, setting)[0], k)
         add = lambda x, y: (x.astype(jnp.float32) + y.astype(jnp.float32)).astype(x.dtype)
         return add(dq, weight * seen), add(dk, transpose((weight * q).astype(q.dtype))[0])
 

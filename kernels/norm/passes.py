@@ -13,6 +13,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 from jax.sharding import PartitionSpec
 
+from .. import _trial
 from .._dispatch import choose
 from . import mosaic_tpu, triton_cuda, triton_launch, xla, xla_cpu
 from .reference import accumulator
@@ -147,6 +148,17 @@ def _refusal(kernel_name, ctx, work):
         return reason
     if kernel_name == "triton" and (reason := triton_launch.unavailable()):
         return reason
+    if reason := _division(ctx):
+        return reason
+    return _trial.build_failure(_attempt, *ctx.avals_in, work=work) if kernel_name == "triton" else None
+
+
+def _attempt(*args, work):
+    return work.triton(*args)
+
+
+def _division(ctx) -> str | None:
+    """Why a kernel cannot be part of this program, or `None` where it runs on one device or is divided by hand."""
     context = ctx.module_context.axis_context
     manual = getattr(context, "manual_axes", frozenset())
     mesh = getattr(context, "mesh", None)

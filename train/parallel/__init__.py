@@ -1,5 +1,6 @@
 """Many devices: the mesh, where each array lies on it, one update over all of them, and several hosts."""
 
+from train.parallel.hosts import barrier, is_main, start, whole
 from train.parallel.mesh import AXES, BATCH, check_batch, local_rows, make_mesh, parse_mesh, parts, replicated, split
 from train.parallel.rules import check_heads, place, shardings, spec_of
 from train.parallel.step import (
@@ -9,12 +10,12 @@ from train.parallel.step import (
     Sums,
     abstract_state,
     average,
-    cast,
     gradients,
     init_state,
     make_step,
     make_update,
     sharded_state,
+    trainable,
 )
 
 __all__ = [
@@ -26,11 +27,12 @@ __all__ = [
     "Sums",
     "abstract_state",
     "average",
-    "cast",
+    "barrier",
     "check_batch",
     "check_heads",
     "gradients",
     "init_state",
+    "is_main",
     "local_rows",
     "make_mesh",
     "make_step",
@@ -43,4 +45,7 @@ __all__ = [
     "shardings",
     "spec_of",
     "split",
+    "start",
+    "trainable",
+    "whole",
 ]

@@ -3,10 +3,12 @@
 A gradient of a gathered parameter is summed over the devices and split again by the same exchange run backwards, so that of the blocks no
 device ever holds more than one whole (Rajbhandari et al. 2020, arXiv:1910.02054, stage 3)."""
 
+import functools
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import PyTree
 
@@ -17,13 +19,27 @@ WHOLE = PartitionSpec()
 
 
 def fsdp_specs(tree: PyTree, mesh: Mesh) -> PyTree:
-    """The tree with, in place of each array, how it is split over `fsdp` alone: how it enters a program that is manual over the batch's axes."""
+    """The tree with, in place of each array, how it is split over `fsdp` alone: so it enters a program that splits the batch by itself."""
 
     def spec(path: str, leaf: Any) -> PartitionSpec:
         names = tuple(spec_of(path, leaf.shape, mesh))
         return PartitionSpec(*[None] * names.index("fsdp"), "fsdp") if "fsdp" in names and mesh.shape["fsdp"] > 1 else WHOLE
 
     return map_named(spec, tree)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _whole(part: jax.Array, axis: int) -> jax.Array:
+    return jax.lax.all_gather(part, "fsdp", axis=axis, tiled=True)
+
+
+def _backward(axis: int, _: None, cotangent: jax.Array) -> tuple[jax.Array]:
+    # The devices' shares are added in float32, and rounded once.
+    wide = cotangent.astype(jnp.promote_types(cotangent.dtype, jnp.float32))
+    return (jax.lax.psum_scatter(wide, "fsdp", scatter_dimension=axis, tiled=True).astype(cotangent.dtype),)
+
+
+_whole.defvjp(lambda part, axis: (_whole(part, axis), None), _backward)
 
 
 class Gather(eqx.Module):
@@ -37,7 +53,7 @@ class Gather(eqx.Module):
 
     def __call__(self, tree: PyTree) -> PyTree:
         leaves, structure = jax.tree.flatten(tree)
-        whole = [x if axis is None else jax.lax.all_gather(x, "fsdp", axis=axis, tiled=True) for x, axis in zip(leaves, self.axes)]
+        whole = [x if axis is None else _whole(x, axis) for x, axis in zip(leaves, self.axes)]
         return jax.tree.unflatten(structure, whole)
 
 

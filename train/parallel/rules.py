@@ -1,5 +1,6 @@
 """Where each array of a run lies: one rule by parameter path, for weights, their averages and the optimiser's moments alike."""
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,18 +12,21 @@ from jaxtyping import PyTree
 
 from eqxgen.nn import SelfAttention
 from train.errors import UsageError
+from train.paths import dotted, matches
 
 Tree = TypeVar("Tree", bound=PyTree)
 
 # Tensor parallelism (Shoeybi et al. 2019, arXiv:1909.08053): of two projections in a row the first is split by its outputs and the second by
 # its inputs, so that one sum over the devices follows both. An axis is counted from the last.
 WIDTH: tuple[tuple[str, int], ...] = (
-    (r"\bqkv\.weight$", -2),
-    (r"\bqkv\.bias$", -1),
-    (r"\battention\.out\.weight$", -1),
-    (r"\bmlp\.(up|gate)\.weight$", -2),
-    (r"\bmlp\.(up|gate)\.bias$", -1),
-    (r"\bmlp\.down\.weight$", -1),
+    ("**.qkv.weight", -2),
+    ("**.qkv.bias", -1),
+    ("**.attention.out.weight", -1),
+    ("**.mlp.up.weight", -2),
+    ("**.mlp.gate.weight", -2),
+    ("**.mlp.up.bias", -1),
+    ("**.mlp.gate.bias", -1),
+    ("**.mlp.down.weight", -1),
 )
 
 # Blocks under one scan lie along a leading axis, over which the scan walks, so it stays whole. Blocks in a list have a number there.
@@ -39,20 +43,17 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     shared evenly, and small arrays, stay whole.
 
     Args:
-        path: as `train.release.named_arrays` gives it, such as `stack.blocks.mlp.up.weight`, with or without what stands before.
+        path: as `train.paths.named_arrays` gives it, such as `stack.blocks.mlp.up.weight`, with or without what stands before.
         shape: of the array.
         mesh: as `train.parallel.make_mesh` makes it.
     """
     axes: list[str | None] = [None] * len(shape)
-    width = next((axis for pattern, axis in WIDTH if re.search(pattern, path)), None)
+    width = next((axis for pattern, axis in WIDTH if matches(pattern, path)), None)
     if width is not None and len(shape) >= -width and shape[width] % mesh.shape["model"] == 0:
         axes[width] = "model"
-    size = 1
-    for length in shape:
-        size *= length
     first = 1 if STACKED.search(path) else 0
     free = [axis for axis in range(first, len(shape)) if axes[axis] is None and shape[axis] % mesh.shape["fsdp"] == 0]
-    if free and size >= SMALLEST:
+    if free and math.prod(shape) >= SMALLEST:
         axes[max(free, key=lambda axis: shape[axis])] = "fsdp"
     return PartitionSpec(*axes)
 
@@ -62,7 +63,9 @@ def check_heads(model: PyTree, mesh: Mesh) -> None:
     count = mesh.shape["model"]
     for layer in jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, SelfAttention)):
         if isinstance(layer, SelfAttention) and layer.kv_heads % count:
-            raise UsageError(f"--mesh model must divide the number of heads: got model={count}, and an attention of {layer.kv_heads} key heads")
+            raise UsageError(
+                f"--mesh model must divide the number of heads: got model={count}, and an attention of {layer.kv_heads} key heads"
+            )
 
 
 def map_named(function: Callable[[str, Any], Any], tree: Tree) -> Tree:
@@ -71,7 +74,7 @@ def map_named(function: Callable[[str, Any], Any], tree: Tree) -> Tree:
     def named(path: Any, leaf: Any) -> Any:
         if not (eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)):
             return leaf
-        return function(jax.tree_util.keystr(path, simple=True, separator="."), leaf)
+        return function(dotted(path), leaf)
 
     return jax.tree_util.tree_map_with_path(named, tree)
 

@@ -15,6 +15,10 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from train.parallel.gather import fsdp_specs, gathered
 from train.parallel.mesh import AXES, BATCH
 from train.parallel.rules import place
+from train.precision import DynamicLossScale, LossScale, NoLossScale, Policy, Skipped, guarded_update
+from train.precision.scale import widen
+
+FULL = Policy()
 
 
 class Sums(NamedTuple):
@@ -41,30 +45,39 @@ examples, such as an average inside a logarithm, is first averaged over the mesh
 
 
 class State(eqx.Module):
-    """What a run consists of."""
+    """What a run consists of.
+
+    Attributes:
+        step: updates tried, whether or not they could be made.
+    """
 
     model: PyTree
     ema: PyTree
     opt_state: PyTree
     step: Array
-
-
-def cast(tree: PyTree, dtype: jnp.dtype) -> PyTree:
-    """Floating-point arrays in another type."""
-    return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, tree)
+    scale: LossScale
+    skipped: Skipped
 
 
 def gradients(
-    loss: Loss, model: PyTree, batch: dict[str, Array], key: PRNGKeyArray, mesh: Mesh, dtype: jnp.dtype, accumulate: int = 1
+    loss: Loss,
+    model: PyTree,
+    batch: dict[str, Array],
+    key: PRNGKeyArray,
+    mesh: Mesh,
+    policy: Policy = FULL,
+    scale: LossScale = NoLossScale(),  # noqa: B008
+    accumulate: int = 1,
 ) -> tuple[PyTree, dict[str, Array]]:
-    """Gradients of the mean loss over a batch split along the mesh's `BATCH` axes, and the mean metrics on every device.
+    """Gradients, times the loss scale, of the mean loss over a batch split along the mesh's `BATCH` axes, and the mean metrics on every device.
 
     The sum over the devices is taken once, after all micro-batches. A gradient lies where its parameter does.
 
     Args:
         batch: `index` numbers the examples; each draws from `fold_in(key, index)`, so that what it draws depends on neither the devices nor
             the micro-batches. `weight` is what each counts.
-        dtype: of the computation.
+        policy: the types of the computation; gradients are added up in float32 at least.
+        scale: the loss scale.
         accumulate: micro-batches that each device walks through one after another.
     """
     arrays, static = eqx.partition(model, eqx.is_array)
@@ -72,28 +85,33 @@ def gradients(
     specs = fsdp_specs(params, mesh)
     axes = manual_axes(mesh)
 
-    def local(params, fixed, batch, key):
+    def local(params, fixed, batch, key, scale):
         # Varying parameters make this a gradient of the device's own sum, with and without check_vma; the sum over devices is ours below.
         params = _over(lambda x, axes: jax.lax.pcast(x, axes, to="varying"), params, specs, axes)
 
         def total(params, batch):
             keys = jax.vmap(functools.partial(jr.fold_in, key))(batch["index"])
-            whole = gathered(cast(eqx.combine(params, fixed, static), dtype), eqx.combine(specs, fixed, static))
+            whole = gathered(policy.cast_to_compute(eqx.combine(params, fixed, static)), eqx.combine(specs, fixed, static))
             sums = loss(whole, batch, keys, axes or None)
-            return sums.loss.astype(jnp.float32), sums
+            sums = Sums(policy.cast_to_output(sums.loss), sums.weight, policy.cast_to_output(sums.metrics))
+            return scale.scale(sums.loss), sums
 
-        grads, sums = _accumulated(jax.grad(total, has_aux=True), params, batch, accumulate, axes)
+        def wide(params, batch):
+            grads, sums = jax.grad(total, has_aux=True)(params, batch)
+            return jax.tree.map(widen, grads), sums
+
+        grads, sums = _accumulated(wide, params, batch, accumulate, axes)
         return _over(jax.lax.psum, grads, specs, axes), jax.lax.psum(sums, axes)
 
     if axes:
         local = jax.shard_map(
             local,
             mesh=mesh,
-            in_specs=(specs, PartitionSpec(), PartitionSpec(axes), PartitionSpec()),
+            in_specs=(specs, PartitionSpec(), PartitionSpec(axes), PartitionSpec(), PartitionSpec()),
             out_specs=(specs, PartitionSpec()),
             axis_names=set(AXES) if mesh.shape["model"] == 1 else set(axes),
         )
-    grads, sums = local(params, fixed, batch, key)
+    grads, sums = local(params, fixed, batch, key, scale)
     grads = jax.tree.map(lambda g: g / sums.weight, grads)
     return grads, {name: value / sums.weight for name, value in {"loss": sums.loss, **sums.metrics}.items()}
 
@@ -127,24 +145,31 @@ def _accumulated(grad: Callable, params: PyTree, batch: dict[str, Array], count:
         grads, sums = grad(params, batch)
         return jax.tree.map(jnp.add, total, grads), sums
 
-    zeros = jax.tree.map(lambda x: jax.lax.pcast(jnp.zeros(x.shape, x.dtype), axes, to="varying"), params)
+    zeros = jax.tree.map(lambda x: jax.lax.pcast(jnp.zeros_like(widen(x)), axes, to="varying"), params)
     grads, sums = jax.lax.scan(add, zeros, micro)
     return grads, jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
 
 
 def make_update(
-    loss: Loss, optimiser: optax.GradientTransformation, mesh: Mesh, dtype: jnp.dtype, ema: float, accumulate: int = 1
+    loss: Loss, optimiser: optax.GradientTransformation, mesh: Mesh, policy: Policy, ema: float, accumulate: int = 1
 ) -> Callable[[tuple[dict[str, Array], PRNGKeyArray], State], tuple[State, dict[str, Array]]]:
     """The update, to be compiled: ((batch, key of the run), state) -> (state, metrics)."""
 
     def update(inputs: tuple[dict[str, Array], PRNGKeyArray], state: State) -> tuple[State, dict[str, Array]]:
         batch, key = inputs
-        grads, metrics = gradients(loss, state.model, batch, jr.fold_in(key, state.step), mesh, dtype, accumulate)
-        params = eqx.filter(state.model, eqx.is_inexact_array)
-        updates, opt_state = optimiser.update(grads, state.opt_state, params)
-        model = eqx.apply_updates(state.model, updates)
-        metrics["grad_norm"] = optax.tree.norm(grads)
-        return place(State(model, average(state.ema, model, state.step, ema), opt_state, state.step + 1), mesh), metrics
+        grads, metrics = gradients(loss, state.model, batch, jr.fold_in(key, state.step), mesh, policy, state.scale, accumulate)
+
+        def apply(grads: PyTree, kept: tuple[PyTree, PyTree, PyTree]) -> tuple[PyTree, PyTree, PyTree]:
+            model, averaged, opt_state = kept
+            updates, opt_state = optimiser.update(grads, opt_state, trainable(model))
+            model = apply_updates(model, updates)
+            return model, average(averaged, model, state.step, ema), opt_state
+
+        kept = (state.model, state.ema, state.opt_state)
+        done = guarded_update(apply, grads, metrics["loss"], kept, state.scale, state.skipped)
+        metrics |= {"grad_norm": optax.tree.norm(done.grads), "loss_scale": state.scale.factor, "skipped": done.skipped.total}
+        model, averaged, opt_state = done.kept
+        return place(State(model, averaged, opt_state, state.step + 1, done.scale, done.skipped), mesh), metrics
 
     return update
 
@@ -158,24 +183,45 @@ def average(ema: PyTree, model: PyTree, step: Array, decay: float) -> PyTree:
     """Exponential moving average of the weights. The decay ramps up, so that the first steps do not linger in a short run."""
     count = step.astype(jnp.float32)
     kept = jnp.minimum(decay, (1 + count) / (10 + count))
-    return jax.tree.map(lambda e, m: e + (1 - kept) * (m - e) if eqx.is_inexact_array(m) else m, ema, model)
+    return jax.tree.map(lambda e, m: (e + (1 - kept) * (m - e)).astype(e.dtype) if eqx.is_inexact_array(m) else m, ema, model)
 
 
-def init_state(model: PyTree, optimiser: optax.GradientTransformation) -> State:
-    """The state before the first step."""
-    copy = jax.tree.map(lambda x: jnp.array(x, copy=True) if eqx.is_array(x) else x, model)  # the step takes over each buffer once
-    return State(model, copy, optimiser.init(eqx.filter(model, eqx.is_inexact_array)), jnp.zeros((), jnp.int32))
+def trainable(model: PyTree) -> PyTree:
+    """The parameters as the optimiser sees them: in float32 at least, however they are stored."""
+    return jax.tree.map(widen, eqx.filter(model, eqx.is_inexact_array))
 
 
-def abstract_state(init: Callable[[PRNGKeyArray], PyTree], optimiser: optax.GradientTransformation, mesh: Mesh) -> State:
+def apply_updates(model: PyTree, updates: PyTree) -> PyTree:
+    """The model with the updates added in float32 at least, and stored in its own types."""
+    add = lambda u, p: p if u is None else (widen(p) + u).astype(p.dtype)
+    return jax.tree.map(add, updates, model, is_leaf=lambda x: x is None)
+
+
+def init_state(model: PyTree, optimiser: optax.GradientTransformation, policy: Policy = FULL) -> State:
+    """The state before the first step: parameters in the policy's type, averages and the optimiser's state in float32 at least.
+
+    A float16 policy brings its loss scale along.
+    """
+    model = policy.cast_to_params(model)
+    # A copy, because the step takes over each buffer once.
+    copy = jax.tree.map(lambda x: jnp.array(widen(x) if eqx.is_inexact_array(x) else x, copy=True) if eqx.is_array(x) else x, model)
+    scale = DynamicLossScale() if policy.needs_scale else NoLossScale()
+    return State(model, copy, optimiser.init(trainable(model)), jnp.zeros((), jnp.int32), scale, Skipped())
+
+
+def abstract_state(
+    init: Callable[[PRNGKeyArray], PyTree], optimiser: optax.GradientTransformation, mesh: Mesh, policy: Policy = FULL
+) -> State:
     """The shapes, types and places of a run's state; nothing is computed.
 
     Args:
         init: makes the model from a key.
     """
-    return place(eqx.filter_eval_shape(lambda key: init_state(init(key), optimiser), jr.key(0)), mesh)
+    return place(eqx.filter_eval_shape(lambda key: init_state(init(key), optimiser, policy), jr.key(0)), mesh)
 
 
-def sharded_state(init: Callable[[PRNGKeyArray], PyTree], optimiser: optax.GradientTransformation, mesh: Mesh, key: PRNGKeyArray) -> State:
+def sharded_state(
+    init: Callable[[PRNGKeyArray], PyTree], optimiser: optax.GradientTransformation, mesh: Mesh, key: PRNGKeyArray, policy: Policy = FULL
+) -> State:
     """The state before the first step, each device making its own part: no device ever holds a model that is larger than it."""
-    return eqx.filter_jit(lambda key: place(init_state(init(key), optimiser), mesh))(key)
+    return eqx.filter_jit(lambda key: place(init_state(init(key), optimiser, policy), mesh))(key)

@@ -14,9 +14,8 @@ from typing import Any
 
 from ..problem import Extras, Setting
 from .support import device_reason, supports
-from .trial import build_failure
 
-__all__ = ["backward", "build_failure", "device_reason", "forward", "supports"]
+__all__ = ["backward", "device_reason", "forward", "supports"]
 
 
 def forward(q, k, v, extras: Extras, setting: Setting, *, simulated: Any = None):

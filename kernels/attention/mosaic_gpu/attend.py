@@ -61,7 +61,7 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, simulated: Any = None):
             s = product(q_rows, keys.transpose((1, 0)), at.switch)
             step.release(0)
             x, factor = at.reader.logits(s, at.reader.cap(s), here)
-            (x,) = at.reader.where_allowed(here, step.flag, -math.inf, x)
+            x = at.reader.where_allowed(x, -math.inf, here, step.flag)
             new = jnp.maximum(top, x.max(1) * factor)
             p = jnp.exp2(x * factor - column(new, size))
             keep = jnp.exp2(top - new)

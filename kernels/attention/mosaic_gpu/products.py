@@ -37,7 +37,10 @@ def two_products(a, b, c, d):
 def add_product(total, a, b, simulated: bool):
     """`total + a b` of a factor in registers and a tile in shared memory."""
     if simulated:
-        return total + jax.lax.dot(a, b[...], preferred_element_type=jnp.float32)
+        factor = b[...]
+        # Tensor cores read in the order of the copies, this arithmetic must be put into it.
+        plgpu.commit_smem()
+        return total + jax.lax.dot(a, factor, preferred_element_type=jnp.float32)
 
     def compute(acc):
         acc[...] = total

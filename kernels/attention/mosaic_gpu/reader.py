@@ -86,14 +86,9 @@ class Reader:
             allowed = allowed & self.prepared.mask.allowed(i, j, *(self.view(slot, tile, size) for slot in self.prepared.views))
         return allowed
 
-    def where_allowed(self, tile: Tile, flag, other: float, *tiles):
-        """The tiles, and `other` where the mask forbids the pair; the mask is evaluated where the flag says that this place needs it."""
-
-        def masked(*tiles):
-            allowed = self.allowed(tile, tiles[0].shape)
-            return tuple(jnp.where(allowed, x, other) for x in tiles)
-
-        return jax.lax.cond(flag == 1, masked, lambda *tiles: tiles, *tiles)
+    def where_allowed(self, x, other: float, tile: Tile, flag):
+        """`x`, and `other` where the mask forbids the pair; the mask is evaluated where the flag says that this tile needs it."""
+        return jax.lax.cond(flag == 1, lambda x: jnp.where(self.allowed(tile, x.shape), x, other), lambda x: x, x)
 
     def kept(self, tile: Tile, size):
         """Where dropout keeps a weight, or None."""

@@ -143,7 +143,7 @@ def launch(
 
             @pl.when(wg == CONSUMERS)
             def _():
-                plgpu.set_max_registers(40, action="decrease")
+                plgpu.set_max_registers(24, action="decrease")
                 for item, buffer in zip(fixed, fixed_buffers):
                     load(ins, item, base, buffer, ready)
 
@@ -167,7 +167,7 @@ def launch(
 
             @pl.when(wg < CONSUMERS)
             def _():
-                plgpu.set_max_registers(232, action="increase")
+                plgpu.set_max_registers(240, action="increase")
                 if fixed:
                     plgpu.barrier_wait(ready)
 

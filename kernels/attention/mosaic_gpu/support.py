@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from ... import _cuda
 from ..problem import Extras, Setting
 from .pattern import FINEST, too_fine
 
@@ -50,10 +51,8 @@ def _capability() -> str | None:
     if device is not None and device.platform in ("cuda", "gpu"):
         hopper = any(name in device.device_kind for name in HOPPER_NAMES)
         return HOPPER if hopper else device.device_kind
-    try:
-        return jax.devices("cuda")[0].compute_capability
-    except RuntimeError:
-        return None
+    found = _cuda.device()
+    return None if found is None else found.compute_capability
 
 
 @functools.cache

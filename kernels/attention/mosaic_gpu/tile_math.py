@@ -16,10 +16,11 @@ def weights_and_gradient(reader: Reader, tile: Tile, flag, s, dp, lse, delta):
     x, factor = reader.logits(s, share, tile)
     # At most 1 in exact arithmetic; rounding of huge logits must not overflow.
     p = jnp.exp2(jnp.minimum(x * factor - lse, 0.0))
+    p = reader.where_allowed(p, 0.0, tile, flag)
     dropped = p
     kept = reader.kept(tile, s.shape)
     if kept is not None:
         inverse = 1.0 / (1.0 - setting.dropout_rate)
         dropped, dp = jnp.where(kept, p * inverse, 0.0), jnp.where(kept, dp * inverse, 0.0)
-    dropped, ds = reader.where_allowed(tile, flag, 0.0, dropped, p * (dp - delta))
+    ds = p * (dp - delta)
     return dropped, ds, ds if share is None else ds * (1.0 - share * share)

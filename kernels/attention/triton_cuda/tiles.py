@@ -2,8 +2,9 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
+
+from ... import _cuda, _triton
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,4 @@ def tile_of(kernel: str, widest: int, dtype, capability: int) -> Tile:
 
 def capability() -> int:
     """10 times the compute capability of the GPU at hand, 80 without one: what runs there runs on any later one."""
-    try:
-        return round(10 * float(jax.devices("cuda")[0].compute_capability))
-    except RuntimeError:
-        return 80
+    return _cuda.capability() or _triton.OLDEST
