@@ -7,49 +7,16 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from train import flags
 from train.data import DataConfig, DataError
-from train.errors import UsageError, UserError
+from train.errors import UsageError, UserError, require
 from train.precision.policy import Policy
+from train.settings import EmaConfig, OptimConfig
 
 STARTED = time.perf_counter()
 """When the command began, as near as its first import can tell."""
-
-
-def require(holds: bool, message: str) -> None:
-    """Raises `ValueError` with the message, for use in `__post_init__`."""
-    if not holds:
-        raise ValueError(message)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-    """AdamW with warm-up, decay and clipping."""
-
-    learning_rate: float = 1e-3
-    """Peak learning rate."""
-    warmup: int = 100
-    """Steps over which the learning rate rises from 0."""
-    decay: Literal["cosine", "constant"] = "cosine"
-    """What follows the warm-up: a cosine to 0 at the last step, or no change."""
-    beta1: float = 0.9
-    """Decay of the first moment."""
-    beta2: float = 0.96
-    """Decay of the second moment."""
-    weight_decay: float = 0.045
-    """Decoupled weight decay, of matrices and kernels alone."""
-    clip: float = 1.0
-    """Largest global norm of the gradients; what exceeds it is scaled down."""
-
-    def __post_init__(self):
-        require(0 < self.learning_rate < float("inf"), f"optim.learning_rate must be positive and finite: got {self.learning_rate}")
-        require(self.warmup >= 0, f"optim.warmup must be at least 0: got {self.warmup}")
-        for name in ("beta1", "beta2"):
-            require(0 <= getattr(self, name) < 1, f"optim.{name} must be in [0, 1): got {getattr(self, name)}")
-        require(0 <= self.weight_decay < float("inf"), f"optim.weight_decay must be at least 0 and finite: got {self.weight_decay}")
-        require(self.clip > 0, f"optim.clip must be positive: got {self.clip}; inf switches clipping off")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,8 +38,6 @@ class TrainConfig:
     params=float32,compute=bfloat16,output=float32 (p=f32,c=bf16,o=f32); or full, mixed, half. auto: mixed on TPU and GPU, full on CPU."""
     max_skips: int = 50
     """Updates in a row that are left out because a gradient is not finite, until the run ends."""
-    ema: float = 0.999
-    """Decay per step of the averaged weights, which samples and evaluation use; it ramps up as (1 + step) / (10 + step)."""
     log_every: int = 50
     """Steps between lines of metrics."""
     sample_every: int = 500
@@ -86,6 +51,10 @@ class TrainConfig:
     metric of training: its mean over the lines of metrics.jsonl since the checkpoint before."""
     strict: bool = False
     """Refuse to resume where the newest checkpoint is damaged, in place of going on from the one before it."""
+    config: str | None = None
+    """JSON file of flags, such as a run's config.json; those on the command line prevail."""
+    print_groups: bool = False
+    """Print each parameter's path, shape, group, weight decay and learning-rate multiplier, and stop before anything is compiled."""
     dry_run: bool = False
     """Print the sizes, compile one step, and stop before any data is read or written."""
     compile_for: str | None = None
@@ -105,6 +74,8 @@ class TrainConfig:
     """The images."""
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     """The optimiser."""
+    ema: EmaConfig = dataclasses.field(default_factory=EmaConfig)
+    """The averaged weights."""
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep", "accumulate", "max_skips"):
@@ -116,21 +87,37 @@ class TrainConfig:
             f"keep_best must be METRIC or max:METRIC: got {self.keep_best!r}",
         )
         require(0 <= self.seed < 2**32, f"seed must be in [0, 2**32): got {self.seed}")
-        require(0 <= self.ema < 1, f"ema must be in [0, 1): got {self.ema}")
+        require(
+            self.batch_size % self.accumulate == 0,
+            f"accumulate must divide batch_size: got batch_size={self.batch_size}, accumulate={self.accumulate}",
+        )
+        self._check_processes()
         require(self.compile_for is None or self.dry_run, "compile_for goes with --dry-run, which was not given")
+
+    def _check_processes(self) -> None:
+        if self.coordinator is None:
+            alone = self.num_processes is None and self.process_id is None
+            require(alone, "num_processes and process_id go with --coordinator, which was not given")
+            return
+        host, colon, port = self.coordinator.rpartition(":")
+        holds = bool(host and colon) and port.isdigit() and 0 < int(port) < 65536
+        require(holds, f"coordinator must be of the form host:port: got {self.coordinator!r}")
+        if self.num_processes is None or self.process_id is None:
+            raise ValueError("coordinator needs --num-processes and --process-id as well")
+        require(self.num_processes >= 1, f"num_processes must be at least 1: got {self.num_processes}")
+        law = f"process_id must be in [0, num_processes): got process_id={self.process_id}, num_processes={self.num_processes}"
+        require(0 <= self.process_id < self.num_processes, law)
+
+    @property
+    def on_paper(self) -> bool:
+        """Whether this run trains nothing."""
+        return self.dry_run or self.print_groups
 
     # Fields that may change between a run and its resumption: none alters the numbers that come out.
     FREE = (
-        "run_dir",
-        "log_every",
-        "sample_every",
-        "checkpoint_every",
-        "keep",
-        "keep_best",
-        "strict",
-        "dry_run",
-        "compile_for",
-        "data.root",
+        *("run_dir", "config", "log_every", "sample_every", "checkpoint_every", "keep", "keep_best", "strict"),
+        *("dry_run", "compile_for", "print_groups", "data.root"),
+        *("accumulate", "mesh", "coordinator", "num_processes", "process_id", "max_skips"),
     )
 
 

@@ -19,9 +19,10 @@ from train.config import STARTED, TrainConfig
 from train.data import batch_indices
 from train.errors import UsageError, UserError
 from train.log import Log
-from train.optim import optimiser, schedule
+from train.optim import schedule
 from train.parallel import (
     Loss,
+    Setup,
     State,
     abstract_state,
     check_batch,
@@ -32,11 +33,10 @@ from train.parallel import (
     place,
     sharded_state,
     split,
-    start,
     trainable,
-    whole,
 )
-from train.precision import Policy, all_finite, check_skipped, choose
+from train.precision import all_finite, check_skipped, choose
+from train.processes import start, whole
 from train.release import save_model
 from train.rundir import open_run, read_json, write_json
 from train.signals import StopRequest
@@ -96,37 +96,35 @@ def fit(config: TrainConfig, make_task: Callable[[], Task]) -> int:
     mesh = make_mesh(config.mesh)
     check_batch(config.batch_size, mesh, config.accumulate)
     task = make_task()
+    setup = Setup.of(config, mesh, on_cpu=jax.default_backend() == "cpu")
     with open_run(config, task.recipe, task.facts) as folder:
-        return _fit(config, task, mesh, folder)
+        return _fit(config, task, setup, folder)
 
 
-def _fit(config: TrainConfig, task: Task, mesh: jax.sharding.Mesh, folder: Path) -> int:
+def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
     if (folder / "summary.json").exists():
         print(f"{folder} is complete: {config.steps} steps, see {folder / 'summary.json'}. Give another --run-dir to train again.")
         return 0
     task.prepare(folder)
-    tx = optimiser(config.optim, config.steps)
-    policy = Policy.parse(config.precision, on_cpu=jax.default_backend() == "cpu")
     key = jr.key(config.seed)
-    shapes = abstract_state(task.program.init, tx, mesh, policy)
-    check_heads(shapes.model, mesh)
     record = read_json(folder / "config.json")
+    shapes = abstract_state(task.program.init, setup)
+    check_heads(shapes.model, setup.mesh)
     best = max if config.keep_best.startswith("max:") else min
     checkpoints = Checkpoints(folder / "checkpoints", config.keep, record, best, config.strict)
     if restored := checkpoints.restore(shapes):
         state, first = restored.state, restored.step
         print(f"resuming {folder} from step {first}", flush=True)
     else:
-        state, first = sharded_state(task.program.init, tx, mesh, jr.fold_in(key, 0), policy), 0
+        state, first = sharded_state(task.program.init, setup, jr.fold_in(key, 0)), 0
     log = Log(folder, config.steps, first)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
-    log.say(
-        f"{task.recipe}: {parameters:,} parameters, {task.examples:,} examples, {mesh.size} x {jax.devices()[0].device_kind}, to {folder}"
-    )
-    run = _Run(config, task, folder, mesh, policy, log, checkpoints, record)
+    devices = f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
+    log.say(f"{task.recipe}: {parameters:,} parameters, {task.examples:,} examples, {devices}, to {folder}")
+    run = _Run(config, task, folder, setup, log, checkpoints, record)
     try:
         with StopRequest() as stop:
-            state = run.train(state, first, tx, key, stop)
+            state = run.train(state, first, key, stop)
             checkpoints.wait()
             if stop.received:
                 step = int(state.step)
@@ -143,23 +141,22 @@ class _Run:
     config: TrainConfig
     task: Task
     folder: Path
-    mesh: jax.sharding.Mesh
-    policy: Policy
+    setup: Setup
     log: Log
     checkpoints: Checkpoints
     record: dict[str, Any]
     scores: list[float] = dataclasses.field(default_factory=list)
 
-    def train(self, state: State, first: int, tx: Any, key: PRNGKeyArray, stop: StopRequest) -> State:
+    def train(self, state: State, first: int, key: PRNGKeyArray, stop: StopRequest) -> State:
         config, task = self.config, self.task
-        step_fn = make_step(task.program.loss, tx, self.mesh, self.policy, config.ema, config.accumulate)
+        step_fn = make_step(task.program.loss, self.setup)
         rate = schedule(config.optim, config.steps)
         data_key, maintain_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
         last_time, last_step = time.perf_counter(), first
         for step in range(first, config.steps):
             batch = self.batch(step)
             if change := task.maintain(step):
-                state = _maintain(change, state, batch, jr.fold_in(maintain_key, step), self.mesh)
+                state = _maintain(change, state, batch, jr.fold_in(maintain_key, step), self.setup.mesh)
             state, metrics = step_fn((batch, data_key), state)
             done = step + 1
             if done % 8 == 0 or done == config.steps:
@@ -189,6 +186,13 @@ class _Run:
                 break
         return state
 
+    def check(self, state: State, step: int) -> None:
+        """Raises `UserError` after `--max-skips` updates in a row that could not be made."""
+        try:
+            check_skipped(state.skipped, state.scale, trainable(state.model), limit=self.config.max_skips, step=step)
+        except FloatingPointError as error:
+            raise UserError(f"{error}; {self._last_good()}") from None
+
     def score(self, values: dict[str, Any]) -> None:
         """Notes the metric of `--keep-best`."""
         name = self.config.keep_best.removeprefix("max:").removeprefix("min:")
@@ -200,31 +204,24 @@ class _Run:
         """A checkpoint, and the released model as it is now."""
         self.checkpoints.save(step, state, score=float(np.mean(self.scores)) if self.scores else None)
         self.scores.clear()
-        model = self.task.released(state.ema)
+        model = self.task.released(state.ema[0])
         save_model(self.folder / "model.safetensors", model, self.record)
         if self.checkpoints.best() == step:
             save_model(self.folder / "best.safetensors", model, self.record)
 
-    def check(self, state: State, step: int) -> None:
-        """Raises `UserError` after `--max-skips` updates in a row that could not be made."""
-        try:
-            check_skipped(state.skipped, state.scale, trainable(state.model), limit=self.config.max_skips, step=step)
-        except FloatingPointError as error:
-            raise UserError(f"{error}; {self._last_good()}") from None
-
     def batch(self, step: int) -> dict[str, jax.Array]:
         config = self.config
-        rows = local_rows(self.mesh, config.batch_size)
+        rows = local_rows(self.setup.mesh, config.batch_size)
         indices = batch_indices(config.seed, step, config.batch_size, self.task.examples)[rows]
         arrays = self.task.batch(indices, step) | {"index": rows.astype(np.int32), "weight": np.ones(len(rows), np.float32)}
         return {
-            name: jax.make_array_from_process_local_data(split(self.mesh), array, (config.batch_size, *array.shape[1:]))
+            name: jax.make_array_from_process_local_data(split(self.setup.mesh), array, (config.batch_size, *array.shape[1:]))
             for name, array in arrays.items()
         }
 
     def averaged(self, state: State) -> PyTree:
         """The averaged model, whole, on one device of this process."""
-        return eqx.filter_shard(whole(state.ema), jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+        return eqx.filter_shard(whole(state.ema[0]), jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
 
     def seconds(self) -> float:
         """Wall-clock time of the run so far, with the time before it was resumed."""
@@ -249,7 +246,7 @@ class _Run:
             **numbers,
             "examples_per_s": examples_per_s,
             "jax_version": jax.__version__,
-            "device": f"{self.mesh.size} x {jax.devices()[0].device_kind}",
+            "device": f"{self.setup.mesh.size} x {jax.devices()[0].device_kind}",
         }
         write_json(self.folder / "summary.json", summary)
         for name, value in numbers.items():
@@ -269,7 +266,7 @@ def _maintain(change: Callable, state: State, batch: dict[str, jax.Array], key: 
     model = choose(all_finite(model), model, state.model)
     # An average that lingers at a code's old place would undo its move.
     follow = lambda old, new, ema: jnp.where(new != old, new, ema) if eqx.is_inexact_array(new) else ema
-    ema = jax.tree.map(follow, state.model, model, state.ema)
+    ema = tuple(jax.tree.map(follow, state.model, model, average) for average in state.ema)
     return place(eqx.tree_at(lambda s: (s.model, s.ema), state, (model, ema)), mesh)
 
 

@@ -9,13 +9,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PyTree
 
 from train.errors import UserError
 from train.files import write_atomically
-from train.parallel.hosts import is_main, whole
 from train.paths import named_arrays
+from train.processes import is_first, on_host
 from train.recipes import recipe_of
 
 
@@ -35,7 +34,7 @@ def save_model(path: Path, model: PyTree, description: dict[str, Any]) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    arrays = {name: np.asarray(leaf) for name, leaf in whole(named_arrays(model)).items()}
+    arrays = {name: on_host(leaf) for name, leaf in named_arrays(model).items()}
 
     def write(part: Path) -> None:
         try:
@@ -43,7 +42,7 @@ def save_model(path: Path, model: PyTree, description: dict[str, Any]) -> None:
         except SafetensorError as error:
             raise OSError(errno.EIO, str(error)) from None
 
-    if is_main():
+    if is_first():
         write_atomically(path, write)
 
 

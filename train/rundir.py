@@ -44,12 +44,12 @@ def open_run(config: TrainConfig, recipe: str, facts: dict[str, Any]) -> Iterato
     Raises:
         UserError: the folder cannot be made or written, is being written by another process, or belongs to another config.
     """
-    from train.parallel.hosts import from_main
+    from train.processes import from_first
 
     folder = path_of(config, recipe)
     record = {"recipe": recipe, "config": to_dict(config), "facts": json.loads(json.dumps(facts))}
     with ExitStack() as held:
-        from_main(lambda: _claim(folder, record, held))
+        from_first(lambda: _claim(folder, record, held))
         yield folder
 
 

@@ -253,7 +253,7 @@ def rows_in_turn(originals: Any, fakes: Any, columns: int) -> Any:
 
 
 def main(config: Config) -> int:
-    if not config.dry_run:
+    if not config.on_paper:
         from train.loop import fit
 
         return fit(config, lambda: task(config))

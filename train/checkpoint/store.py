@@ -16,7 +16,7 @@ from train.checkpoint import leaves
 from train.checkpoint.manifest import damage
 from train.errors import UserError
 from train.files import unwritten
-from train.parallel.hosts import from_main, is_main
+from train.processes import from_first, is_first
 from train.record import check_record, versions
 
 
@@ -54,7 +54,7 @@ class Checkpoints:
 
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs what it also raises, with its traceback
         self._ocp, self.folder, self.record, self.strict, self._better = ocp, folder.absolute(), record or {}, strict, best
-        from_main(self._clear)
+        from_first(self._clear)
         self._scores: dict[int, float] = {}
         self._damaged: list[int] = []
         options = ocp.CheckpointManagerOptions(
@@ -107,7 +107,7 @@ class Checkpoints:
         """Waits until what was saved is safe, and removes what is kept no more."""
         with _reported(self.folder):
             self._manager.wait_until_finished()
-        if is_main():
+        if is_first():
             shutil.rmtree(self.folder / "deleted", ignore_errors=True)
 
     def poll(self) -> None:
@@ -125,7 +125,7 @@ class Checkpoints:
             UserError: there are checkpoints and none is whole; one is of another run, or of a later format; the newest is damaged and `strict`.
         """
         for step in reversed(self.steps()):
-            reason = from_main(functools.partial(damage, self._path(step)))
+            reason = from_first(functools.partial(damage, self._path(step)))
             if reason is None:
                 try:
                     return self.load(step, template)
@@ -133,7 +133,7 @@ class Checkpoints:
                     reason = str(error).split("\n", 1)[0]
             if self.strict:
                 raise UserError(f"checkpoint {self._path(step)} is damaged: {reason}; without --strict the run goes on from the one before")
-            if is_main():
+            if is_first():
                 print(f"warning: checkpoint {self._path(step)} is damaged and passed over: {reason}", file=sys.stderr, flush=True)
             self._damaged.append(step)
         if self._damaged:
