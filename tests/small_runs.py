@@ -36,7 +36,7 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
 def metrics(folder: Path) -> list[dict]:
     """The lines of metrics.jsonl without what a clock says."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in ("seconds", "examples_per_s")} for line in lines]
+    return [{name: value for name, value in line.items() if name not in ("seconds", "examples_per_s", "input_wait")} for line in lines]
 
 
 def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:

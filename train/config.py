@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from train import flags
-from train.data import DataConfig, DataError
+from train.data import DataConfig, DataError, DataStalled
 from train.errors import UsageError, UserError, require
 from train.precision.policy import Policy
 from train.settings import EmaConfig, OptimConfig
@@ -116,7 +117,7 @@ class TrainConfig:
     # Fields that may change between a run and its resumption: none alters the numbers that come out.
     FREE = (
         *("run_dir", "config", "log_every", "sample_every", "checkpoint_every", "keep", "keep_best", "strict"),
-        *("dry_run", "compile_for", "print_groups", "data.root"),
+        *("dry_run", "compile_for", "print_groups", "data.root", "data.threads", "data.workers", "data.timeout"),
         *("accumulate", "mesh", "coordinator", "num_processes", "process_id", "max_skips"),
     )
 
@@ -178,7 +179,9 @@ def run(main: Callable[[], int | None]) -> None:
     try:
         sys.exit(main())
     except (UserError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        if isinstance(error, DataStalled):
+            os._exit(1)  # a thread that hangs in a read would keep the interpreter from ending
         sys.exit(getattr(error, "status", 1))
     except KeyboardInterrupt:  # before the first step, when there is nothing to save
         sys.exit(130)

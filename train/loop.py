@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,8 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from train.checkpoint import Checkpoints
 from train.config import STARTED, TrainConfig
-from train.data import batch_indices
+from train.data import Order, Part
+from train.data.feed import Feed, to_devices
 from train.errors import UsageError, UserError
 from train.log import Log
 from train.optim import schedule
@@ -64,8 +65,8 @@ class Task:
         recipe: its name.
         facts: what a sampler needs to know beside the config, as JSON.
         program: the model and its loss.
-        examples: number of training examples.
-        batch: the arrays of some examples, by their indices and the step; the first axis is the batch.
+        source: what the training examples are read from, one for each; `Lazy` ones are read ahead.
+        batch: the arrays of some places of a batch; the first axis is the places.
         grid: draws a picture with the averaged model, for a path to write it to.
         evaluate: numbers of the averaged model for summary.json.
         prepare: called with the run's folder before the first step.
@@ -76,8 +77,8 @@ class Task:
     recipe: str
     facts: dict[str, Any]
     program: Program
-    examples: int
-    batch: Callable[[np.ndarray, int], dict[str, np.ndarray]]
+    source: Sized
+    batch: Callable[[Part], dict[str, np.ndarray]]
     grid: Callable[[PyTree, Path], None]
     evaluate: Callable[[PyTree], dict[str, float]]
     prepare: Callable[[Path], None] = lambda folder: None
@@ -120,7 +121,7 @@ def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
     log = Log(folder, config.steps, first)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
     devices = f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
-    log.say(f"{task.recipe}: {parameters:,} parameters, {task.examples:,} examples, {devices}, to {folder}")
+    log.say(f"{task.recipe}: {parameters:,} parameters, {len(task.source):,} examples, {devices}, to {folder}")
     run = _Run(config, task, folder, setup, log, checkpoints, record)
     try:
         with StopRequest() as stop:
@@ -148,13 +149,17 @@ class _Run:
     scores: list[float] = dataclasses.field(default_factory=list)
 
     def train(self, state: State, first: int, key: PRNGKeyArray, stop: StopRequest) -> State:
+        with self.feed(first) as feed:
+            return self.steps(feed, state, first, key, stop)
+
+    def steps(self, feed: Feed, state: State, first: int, key: PRNGKeyArray, stop: StopRequest) -> State:
         config, task = self.config, self.task
         step_fn = make_step(task.program.loss, self.setup)
         rate = schedule(config.optim, config.steps)
         data_key, maintain_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
-        last_time, last_step = time.perf_counter(), first
+        last_time, last_step, last_waited = time.perf_counter(), first, 0.0
         for step in range(first, config.steps):
-            batch = self.batch(step)
+            batch = feed.take()
             if change := task.maintain(step):
                 state = _maintain(change, state, batch, jr.fold_in(maintain_key, step), self.setup.mesh)
             state, metrics = step_fn((batch, data_key), state)
@@ -169,15 +174,16 @@ class _Run:
                     **values,
                     "learning_rate": float(np.asarray(rate(step - int(values["skipped"])))),  # its schedule counts the updates made
                     "examples_per_s": (done - last_step) * config.batch_size / (now - last_time),
+                    "input_wait": (feed.waited - last_waited) / (now - last_time),
                     "seconds": self.seconds(),
                 }
                 self.log.metrics(done, values)
                 self.score(values)
                 self.checkpoints.poll()
-                last_time, last_step = time.perf_counter(), done
+                last_time, last_step, last_waited = time.perf_counter(), done, feed.waited
             stopping = stop.agreed(done)
             if stopping or done % config.checkpoint_every == 0 or done == config.steps:
-                self.save(done, state)
+                self.save(done, state, feed)
             if config.sample_every and done % config.sample_every == 0 and done < config.steps:
                 before = time.perf_counter()
                 task.grid(self.averaged(state), self.folder / "samples" / f"step-{done:07d}.png")
@@ -185,6 +191,13 @@ class _Run:
             if stopping:
                 break
         return state
+
+    def feed(self, first: int) -> Feed:
+        """The batches from a step on."""
+        config, task = self.config, self.task
+        order = Order(config.seed, config.batch_size, len(task.source), local_rows(self.setup.mesh, config.batch_size))
+        place = to_devices(split(self.setup.mesh), config.batch_size)
+        return Feed(task.batch, task.source, order, place, first=first, last=config.steps, config=config.data, say=self.log.say)
 
     def check(self, state: State, step: int) -> None:
         """Raises `UserError` after `--max-skips` updates in a row that could not be made."""
@@ -200,24 +213,15 @@ class _Run:
             raise UsageError(f"--keep-best must be a metric of this run, one of {', '.join(values)}: got {name!r}")
         self.scores += [values[name]] if name else []
 
-    def save(self, step: int, state: State) -> None:
+    def save(self, step: int, state: State, feed: Feed) -> None:
         """A checkpoint, and the released model as it is now."""
-        self.checkpoints.save(step, state, score=float(np.mean(self.scores)) if self.scores else None)
+        score = float(np.mean(self.scores)) if self.scores else None
+        self.checkpoints.save(step, state, feed.order.position(step), score)
         self.scores.clear()
         model = self.task.released(state.ema[0])
         save_model(self.folder / "model.safetensors", model, self.record)
         if self.checkpoints.best() == step:
             save_model(self.folder / "best.safetensors", model, self.record)
-
-    def batch(self, step: int) -> dict[str, jax.Array]:
-        config = self.config
-        rows = local_rows(self.setup.mesh, config.batch_size)
-        indices = batch_indices(config.seed, step, config.batch_size, self.task.examples)[rows]
-        arrays = self.task.batch(indices, step) | {"index": rows.astype(np.int32), "weight": np.ones(len(rows), np.float32)}
-        return {
-            name: jax.make_array_from_process_local_data(split(self.setup.mesh), array, (config.batch_size, *array.shape[1:]))
-            for name, array in arrays.items()
-        }
 
     def averaged(self, state: State) -> PyTree:
         """The averaged model, whole, on one device of this process."""

@@ -12,6 +12,7 @@ from eqxgen.models.pixels import PixelTokenizer
 from eqxgen.models.vqgan import VQGAN
 from train.batched import batched
 from train.data import Dataset
+from train.data.lazy import Lazy
 from train.errors import UsageError, UserError
 from train.files import write_atomically
 from train.release import load_model
@@ -74,9 +75,12 @@ def tokenizer_of_run(folder: Path, record: dict[str, Any]) -> Tokenizer:
     return load_vqgan(folder / COPY)[0]
 
 
-def tokenize(tokenizer: Tokenizer, images: UInt8[np.ndarray, "n height width channels"], dataset: Dataset) -> Int[np.ndarray, "n tokens"]:
-    """Ids of many images."""
-    return batched(_Encode(tokenizer), images, prepare=dataset.normalise)
+def tokenize(
+    tokenizer: Tokenizer, images: UInt8[np.ndarray, "n height width channels"] | Lazy, dataset: Dataset, *, mirrored: bool = False
+) -> Int[np.ndarray, "n tokens"]:
+    """Ids of many images, or of their mirror images."""
+    prepare = (lambda part: dataset.normalise(part[:, :, ::-1])) if mirrored else dataset.normalise
+    return batched(_Encode(tokenizer), images, prepare=prepare)
 
 
 def check_factor(factor: int, image_shape: tuple[int, int, int]) -> None:
