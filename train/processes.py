@@ -37,6 +37,8 @@ def start(coordinator: str | None, num_processes: int | None, process_id: int | 
     """
     if (coordinator is None and not surrounded()) or jax.distributed.is_initialized():
         return
+    # Its service swallows SIGTERM, and knows neither SIGINT nor a second signal: train.signals listens to both and agrees on a step.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except (RuntimeError, ValueError) as error:
