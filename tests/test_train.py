@@ -150,25 +150,23 @@ def test_a_run_killed_outright_resumes_from_its_last_checkpoint(tmp_path):
     assert lines == list(range(1, 15))
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_the_step_and_the_checkpoint(tmp_path, monkeypatch):
-    import jax.numpy as jnp
-
-    import train.parallel as parallel
+def test_updates_that_cannot_be_made_end_the_run_with_the_step_and_the_checkpoint(tmp_path, monkeypatch):
     from train import loop
 
     def poisoned(*args):
-        step = parallel.make_step(*args)
+        step = make_step(*args)
 
         def run(inputs, state):
-            count = int(state.step)
-            state, found = step(inputs, state)
-            return state, found | ({"loss": jnp.nan} if count >= 4 else {})
+            batch, key = inputs
+            return step((batch | {"weight": batch["weight"] * (float("nan") if int(state.step) >= 3 else 1.0)}, key), state)
 
         return run
 
+    make_step = loop.make_step
     monkeypatch.setattr(loop, "make_step", poisoned)
-    with pytest.raises(UserError, match=r"the loss is nan at step 6: .*the last checkpoint is of step 3"):
-        maskgit.main(tiny(tmp_path / "run"))
+    message = "no update could be made in 3 steps in a row, at most 1 may pass: at step 6, .*; the last checkpoint is of step 3"
+    with pytest.raises(UserError, match=message):
+        maskgit.main(tiny(tmp_path / "run", max_skips=2))
 
 
 def test_samples_of_a_run_depend_on_the_seed_alone(finished, tmp_path):
