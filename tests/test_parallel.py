@@ -4,7 +4,7 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from bench.reliability.device_parity import SHORT, measure
+from bench.reliability.device_parity import SHORT, table
 from train import maskgit, processes
 from train.errors import UsageError
 from train.parallel import Setup, abstract_state, check_batch, check_heads, make_mesh, parse_mesh, rules
@@ -14,7 +14,7 @@ ROWS = [(program, *case) for program, cases in SHORT.items() for case in cases]
 
 @pytest.fixture(scope="module")
 def rows():
-    found = measure("float64", short=True)["gradients"]
+    found = table("float64", 0)["gradients"]
     return {(row["program"], row["mesh"], row["accumulate"], row["examples"]): row for row in found}
 
 
