@@ -90,14 +90,15 @@ class Stack(eqx.Module):
         self.depth, self.remat = depth, remat
 
     def __call__(
-        self, x: Float[Array, "seq dim"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
+        self, x: Float[Array, "seq dim"], *context: Array, key: PRNGKeyArray | None = None, inference: bool | None = None
     ) -> Float[Array, "seq dim"]:
+        """Every block is given the same `context` behind x."""
         arrays, rest = eqx.partition(self.blocks, eqx.is_array)
         keys = None if key is None else jr.split(key, self.depth)
 
         def step(x: Array, layer):
             block, key = layer
-            return eqx.combine(block, rest)(x, key=key, inference=inference), None
+            return eqx.combine(block, rest)(x, *context, key=key, inference=inference), None
 
         if self.remat:
             step = jax.checkpoint(step, prevent_cse=False)  # scan already keeps the two passes apart
