@@ -1,14 +1,13 @@
 """An update split over virtual devices is the update of one; what a mesh may be; where each array lies."""
 
 import jax
-import optax
 import pytest
 from jax.sharding import PartitionSpec
 
 from bench.reliability.device_parity import SHORT, measure
-from train import maskgit
+from train import maskgit, processes
 from train.errors import UsageError
-from train.parallel import abstract_state, check_batch, check_heads, hosts, make_mesh, parse_mesh, rules
+from train.parallel import Setup, abstract_state, check_batch, check_heads, make_mesh, parse_mesh, rules
 
 ROWS = [(program, *case) for program, cases in SHORT.items() for case in cases]
 
@@ -95,7 +94,7 @@ def test_one_rule_places_a_parameter_its_average_and_its_moments(path, shape, me
 
 def test_more_parts_than_heads_are_a_usage_error_before_anything_is_made():
     program = maskgit.program(maskgit.Config(), 9, 7, 3)
-    state = abstract_state(program.init, optax.sgd(1.0), make_mesh("", jax.devices()[:1]))
+    state = abstract_state(program.init, Setup.of(maskgit.Config(), make_mesh("", jax.devices()[:1]), on_cpu=True))
     with pytest.raises(UsageError, match="--mesh model must divide the number of heads: got model=8, and an attention of 3 key heads"):
         check_heads(state.model, Places(model=8))
 
@@ -104,22 +103,6 @@ def test_a_batch_must_be_shared_evenly():
     check_batch(16, Places(data=2, fsdp=2, model=4), 4)
     with pytest.raises(UsageError, match=r"--batch-size must be a multiple of .*, 4, times --accumulate, 3: got 16; try 12"):
         check_batch(16, Places(data=2, fsdp=2, model=4), 3)
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (("localhost:1234", None, 0), "go together: --num-processes is missing"),
-        ((None, 2, None), "go together: --coordinator, --process-id is missing"),
-        (("localhost", 2, 0), "--coordinator must be HOST:PORT of process 0: got 'localhost'"),
-        (("localhost:99999", 2, 0), "--coordinator must be HOST:PORT"),
-        (("localhost:1234", 0, 0), "--num-processes must be at least 1: got 0"),
-        (("localhost:1234", 2, 2), "--process-id must be from 0 to --num-processes - 1, 1: got 2"),
-    ],
-)
-def test_flags_of_several_processes_that_cannot_be_are_usage_errors(flags, message):
-    with pytest.raises(UsageError, match=message):
-        hosts.start(*flags)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +117,8 @@ def test_flags_of_several_processes_that_cannot_be_are_usage_errors(flags, messa
     ],
 )
 def test_several_processes_are_recognised_by_their_surroundings(monkeypatch, variables, several):
-    for name in (*hosts.SURROUNDINGS, "TPU_WORKER_HOSTNAMES"):
+    for name in (*processes.SURROUNDINGS, "TPU_WORKER_HOSTNAMES"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert hosts.surrounded() is several
+    assert processes.surrounded() is several

@@ -18,11 +18,12 @@ from train.checkpoint import Checkpoints
 from train.config import STARTED, TrainConfig
 from train.data import Order, Part
 from train.data.feed import Feed, to_devices
-from train.errors import UserError
+from train.errors import UsageError, UserError
 from train.log import Log
-from train.optim import optimiser, schedule
+from train.optim import schedule
 from train.parallel import (
     Loss,
+    Setup,
     State,
     abstract_state,
     check_batch,
@@ -33,11 +34,10 @@ from train.parallel import (
     place,
     sharded_state,
     split,
-    start,
     trainable,
-    whole,
 )
-from train.precision import Policy, all_finite, check_skipped, choose
+from train.precision import all_finite, check_skipped, choose
+from train.processes import start, whole
 from train.release import save_model
 from train.rundir import open_run, read_json, write_json
 from train.signals import StopRequest
@@ -97,31 +97,36 @@ def fit(config: TrainConfig, make_task: Callable[[], Task]) -> int:
     mesh = make_mesh(config.mesh)
     check_batch(config.batch_size, mesh, config.accumulate)
     task = make_task()
-    folder = open_run(config, task.recipe, task.facts)
+    setup = Setup.of(config, mesh, on_cpu=jax.default_backend() == "cpu")
+    with open_run(config, task.recipe, task.facts) as folder:
+        return _fit(config, task, setup, folder)
+
+
+def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
     if (folder / "summary.json").exists():
         print(f"{folder} is complete: {config.steps} steps, see {folder / 'summary.json'}. Give another --run-dir to train again.")
         return 0
     task.prepare(folder)
-    tx = optimiser(config.optim, config.steps)
-    policy = Policy.parse(config.precision, on_cpu=jax.default_backend() == "cpu")
     key = jr.key(config.seed)
-    shapes = abstract_state(task.program.init, tx, mesh, policy)
-    check_heads(shapes.model, mesh)
-    checkpoints = Checkpoints(folder / "checkpoints", config.keep)
+    record = read_json(folder / "config.json")
+    shapes = abstract_state(task.program.init, setup)
+    check_heads(shapes.model, setup.mesh)
+    best = max if config.keep_best.startswith("max:") else min
+    checkpoints = Checkpoints(folder / "checkpoints", config.keep, record, best, config.strict)
     if restored := checkpoints.restore(shapes):
-        state, first = restored
+        state, first = restored.state, restored.step
         print(f"resuming {folder} from step {first}", flush=True)
     else:
-        state, first = sharded_state(task.program.init, tx, mesh, jr.fold_in(key, 0), policy), 0
+        state, first = sharded_state(task.program.init, setup, jr.fold_in(key, 0)), 0
     log = Log(folder, config.steps, first)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
-    log.say(
-        f"{task.recipe}: {parameters:,} parameters, {len(task.source):,} examples, {mesh.size} x {jax.devices()[0].device_kind}, to {folder}"
-    )
-    run = _Run(config, task, folder, mesh, policy, log, checkpoints)
+    devices = f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
+    log.say(f"{task.recipe}: {parameters:,} parameters, {len(task.source):,} examples, {devices}, to {folder}")
+    run = _Run(config, task, folder, setup, log, checkpoints, record)
     try:
         with StopRequest() as stop:
-            state = run.train(state, first, tx, key, stop)
+            state = run.train(state, first, key, stop)
+            checkpoints.wait()
             if stop.received:
                 step = int(state.step)
                 log.say(f"{stop.received.name}: saved step {step} in {folder / 'checkpoints'}; the same command resumes it")
@@ -137,28 +142,26 @@ class _Run:
     config: TrainConfig
     task: Task
     folder: Path
-    mesh: jax.sharding.Mesh
-    policy: Policy
+    setup: Setup
     log: Log
     checkpoints: Checkpoints
+    record: dict[str, Any]
+    scores: list[float] = dataclasses.field(default_factory=list)
 
-    def __post_init__(self):
-        self.record = read_json(self.folder / "config.json")
-
-    def train(self, state: State, first: int, tx: Any, key: PRNGKeyArray, stop: StopRequest) -> State:
+    def train(self, state: State, first: int, key: PRNGKeyArray, stop: StopRequest) -> State:
         with self.feed(first) as feed:
-            return self.steps(feed, state, first, tx, key, stop)
+            return self.steps(feed, state, first, key, stop)
 
-    def steps(self, feed: Feed, state: State, first: int, tx: Any, key: PRNGKeyArray, stop: StopRequest) -> State:
+    def steps(self, feed: Feed, state: State, first: int, key: PRNGKeyArray, stop: StopRequest) -> State:
         config, task = self.config, self.task
-        step_fn = make_step(task.program.loss, tx, self.mesh, self.policy, config.ema, config.accumulate)
+        step_fn = make_step(task.program.loss, self.setup)
         rate = schedule(config.optim, config.steps)
         data_key, maintain_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
         last_time, last_step, last_waited = time.perf_counter(), first, 0.0
         for step in range(first, config.steps):
             batch = feed.take()
             if change := task.maintain(step):
-                state = _maintain(change, state, batch, jr.fold_in(maintain_key, step), self.mesh)
+                state = _maintain(change, state, batch, jr.fold_in(maintain_key, step), self.setup.mesh)
             state, metrics = step_fn((batch, data_key), state)
             done = step + 1
             if done % 8 == 0 or done == config.steps:
@@ -175,24 +178,25 @@ class _Run:
                     "seconds": self.seconds(),
                 }
                 self.log.metrics(done, values)
+                self.score(values)
                 self.checkpoints.poll()
                 last_time, last_step, last_waited = time.perf_counter(), done, feed.waited
-            if stop.received or done % config.checkpoint_every == 0 or done == config.steps:
-                self.checkpoints.save(done, state)
-                save_model(self.folder / "model.safetensors", task.released(state.ema), self.record)
+            stopping = stop.agreed(done)
+            if stopping or done % config.checkpoint_every == 0 or done == config.steps:
+                self.save(done, state, feed)
             if config.sample_every and done % config.sample_every == 0 and done < config.steps:
                 before = time.perf_counter()
                 task.grid(self.averaged(state), self.folder / "samples" / f"step-{done:07d}.png")
                 last_time += time.perf_counter() - before  # the rate is of training alone
-            if stop.received:
+            if stopping:
                 break
         return state
 
     def feed(self, first: int) -> Feed:
         """The batches from a step on."""
         config, task = self.config, self.task
-        order = Order(config.seed, config.batch_size, len(task.source), local_rows(self.mesh, config.batch_size))
-        place = to_devices(split(self.mesh), config.batch_size)
+        order = Order(config.seed, config.batch_size, len(task.source), local_rows(self.setup.mesh, config.batch_size))
+        place = to_devices(split(self.setup.mesh), config.batch_size)
         return Feed(task.batch, task.source, order, place, first=first, last=config.steps, config=config.data, say=self.log.say)
 
     def check(self, state: State, step: int) -> None:
@@ -202,9 +206,26 @@ class _Run:
         except FloatingPointError as error:
             raise UserError(f"{error}; {self._last_good()}") from None
 
+    def score(self, values: dict[str, Any]) -> None:
+        """Notes the metric of `--keep-best`."""
+        name = self.config.keep_best.removeprefix("max:").removeprefix("min:")
+        if name and name not in values:
+            raise UsageError(f"--keep-best must be a metric of this run, one of {', '.join(values)}: got {name!r}")
+        self.scores += [values[name]] if name else []
+
+    def save(self, step: int, state: State, feed: Feed) -> None:
+        """A checkpoint, and the released model as it is now."""
+        score = float(np.mean(self.scores)) if self.scores else None
+        self.checkpoints.save(step, state, feed.order.position(step), score)
+        self.scores.clear()
+        model = self.task.released(state.ema[0])
+        save_model(self.folder / "model.safetensors", model, self.record)
+        if self.checkpoints.best() == step:
+            save_model(self.folder / "best.safetensors", model, self.record)
+
     def averaged(self, state: State) -> PyTree:
         """The averaged model, whole, on one device of this process."""
-        return eqx.filter_shard(whole(state.ema), jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+        return eqx.filter_shard(whole(state.ema[0]), jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
 
     def seconds(self) -> float:
         """Wall-clock time of the run so far, with the time before it was resumed."""
@@ -229,7 +250,7 @@ class _Run:
             **numbers,
             "examples_per_s": examples_per_s,
             "jax_version": jax.__version__,
-            "device": f"{self.mesh.size} x {jax.devices()[0].device_kind}",
+            "device": f"{self.setup.mesh.size} x {jax.devices()[0].device_kind}",
         }
         write_json(self.folder / "summary.json", summary)
         for name, value in numbers.items():
@@ -238,8 +259,8 @@ class _Run:
         return 0
 
     def _last_good(self) -> str:
-        self.checkpoints.seal()
-        steps = sorted(int(p.name) for p in (self.folder / "checkpoints").glob("*") if p.name.isdigit())
+        self.checkpoints.wait()
+        steps = self.checkpoints.steps()
         return f"the last checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
 
 
@@ -249,7 +270,7 @@ def _maintain(change: Callable, state: State, batch: dict[str, jax.Array], key: 
     model = choose(all_finite(model), model, state.model)
     # An average that lingers at a code's old place would undo its move.
     follow = lambda old, new, ema: jnp.where(new != old, new, ema) if eqx.is_inexact_array(new) else ema
-    ema = jax.tree.map(follow, state.model, model, state.ema)
+    ema = tuple(jax.tree.map(follow, state.model, model, average) for average in state.ema)
     return place(eqx.tree_at(lambda s: (s.model, s.ema), state, (model, ema)), mesh)
 
 

@@ -197,7 +197,7 @@ def sample(folder: Path, record: dict[str, Any], options: Any) -> Any:
 
 
 def main(config: Config) -> int:
-    if not config.dry_run:
+    if not config.on_paper:
         from train.loop import fit
 
         return fit(config, lambda: task(config))

@@ -5,29 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax.random as jr
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from eqxgen.configs import VQGANConfig
 from eqxgen.models.pixels import PixelTokenizer
 from eqxgen.models.vqgan import VQGAN
 from train.batched import batched
 from train.data import Dataset
 from train.data.lazy import Lazy
 from train.errors import UsageError, UserError
-from train.release import load_model, write_atomically
+from train.files import write_atomically
+from train.release import load_model
+from train.vqgan import build as build_vqgan
 
 Tokenizer = PixelTokenizer | VQGAN
 COPY = "tokenizer.safetensors"
-
-
-def build_vqgan(record: dict[str, Any]) -> VQGAN:
-    """A VQGAN of the sizes in a run's record, with weights of no meaning yet."""
-    sizes = record["config"]["model"]
-    height, width, channels = record["facts"]["image_shape"]
-    config = VQGANConfig(**sizes | {"multipliers": tuple(sizes["multipliers"])})
-    return VQGAN(height, width, channels, config, key=jr.key(0))
 
 
 def load_vqgan(run: Path) -> tuple[VQGAN, dict[str, Any]]:

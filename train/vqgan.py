@@ -83,6 +83,18 @@ PRESETS = {
 }
 
 
+def build(record: dict[str, Any]) -> Any:
+    """The tokenizer of a run's config.json, with weights of no meaning yet."""
+    import jax.random as jr
+
+    from eqxgen.models.vqgan import VQGAN
+
+    sizes = record["config"]["model"]
+    height, width, channels = record["facts"]["image_shape"]
+    config = VQGANConfig(**sizes | {"multipliers": tuple(sizes["multipliers"])})
+    return VQGAN(height, width, channels, config, key=jr.key(0))
+
+
 def program(config: Config, image_shape: tuple[int, int, int]) -> "Program":
     """The tokenizer with its discriminator, and their loss."""
     import equinox as eqx
@@ -241,7 +253,7 @@ def rows_in_turn(originals: Any, fakes: Any, columns: int) -> Any:
 
 
 def main(config: Config) -> int:
-    if not config.dry_run:
+    if not config.on_paper:
         from train.loop import fit
 
         return fit(config, lambda: task(config))

@@ -24,9 +24,11 @@ from eqxgen.configs import MaskGITConfig, VQGANConfig
 from train import maskgit, vqgan
 from train.config import OptimConfig
 from train.data import DataConfig
-from train.parallel import gradients, make_mesh, make_step, sharded_state, split
+from train.ema import averages
+from train.parallel import Setup, gradients, make_mesh, make_step, sharded_state, split
 from train.precision import Policy
 from train.rundir import write_json
+from train.settings import EmaConfig
 
 ROOT = Path(__file__).parents[2]
 FLAGS = (
@@ -120,7 +122,7 @@ def compare(dtype, cases):
         reference = {}
         for text, accumulate, count in cases[name]:
             mesh = mesh_of(text)
-            state = sharded_state(init, optax.sgd(1.0), mesh, jr.key(0))
+            state = sharded_state(init, setup_of(mesh, dtype), jr.key(0))
             batch = jax.device_put(batch_of(program, tops, count, dtype), split(mesh))
 
             @eqx.filter_jit
@@ -144,8 +146,8 @@ def walk(dtype, steps):
     rows, first = [], None
     for text in ("data=1", "data=8", "data=2,fsdp=2,model=2"):
         mesh = mesh_of(text)
-        state = sharded_state(init, optax.sgd(0.1), mesh, jr.key(0))
-        step = make_step(program.loss, optax.sgd(0.1), mesh, Policy.parse(dtype), 0.9)
+        setup = setup_of(mesh, dtype)
+        state, step = sharded_state(init, setup, jr.key(0)), make_step(program.loss, setup)
         batch, agreed, losses = jax.device_put(batch_of(program, tops, 13, dtype), split(mesh)), True, []
         for _ in range(steps):
             state, metrics = step((batch, jr.key(1)), state)
@@ -157,6 +159,10 @@ def walk(dtype, steps):
         rows.append({"program": name, "mesh": text, "steps": steps, "parameters": off, "loss": losses[-1], "alike": agreed})
         print(dtype, rows[-1], file=sys.stderr, flush=True)
     return rows
+
+
+def setup_of(mesh, dtype):
+    return Setup(optax.sgd(0.1), averages(EmaConfig(), ROWS), mesh, Policy.parse(dtype))
 
 
 def mesh_of(text):

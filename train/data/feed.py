@@ -70,6 +70,7 @@ class Feed:
         say: takes a line for people.
 
     Attributes:
+        order: as given.
         waited: seconds that `take` has kept its callers waiting.
     """
 
@@ -88,7 +89,7 @@ class Feed:
         say: Callable[[str], None] = print,
     ):
         self.waited, self._config, self._say = 0.0, config, say
-        self._place, self._order, self._multiple = place, order, multiple
+        self.order, self._place, self._multiple = order, place, multiple
         self._next, self._last, self._depth, self._failed = first, last, depth, False
         if isinstance(source, Lazy):
             self._host = Ahead(make, order, source.name, first, last, config.threads, config.workers)
@@ -131,7 +132,7 @@ class Feed:
         if self._failed:
             raise concurrent.futures.CancelledError("an earlier batch failed")  # whoever reads is in no state to go on
         try:
-            arrays = next(self._host) | {"index": self._order.places}
+            arrays = next(self._host) | {"index": self.order.places}
             return self._place(pad_batch(arrays, self._multiple))
         except BaseException:
             self._failed = True

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -48,7 +49,7 @@ def parse_mesh(text: str, count: int) -> tuple[int, int, int]:
     return data, fsdp, model
 
 
-def make_mesh(text: str = "", devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(text: str = "", devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh that `--mesh` asks for, of all devices or of those given. All its axes are `Auto`.
 
     Raises:

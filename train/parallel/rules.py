@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
+from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -91,7 +92,7 @@ def place(tree: Tree, mesh: Mesh) -> Tree:
         sharding = NamedSharding(mesh, spec_of(path, leaf.shape, mesh))
         if isinstance(leaf, jax.ShapeDtypeStruct):
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-        if isinstance(leaf, jax.core.Tracer):
+        if isinstance(leaf, Tracer):
             return jax.lax.with_sharding_constraint(leaf, sharding)
         return jax.device_put(leaf, sharding)
 

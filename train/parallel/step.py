@@ -12,6 +12,9 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from train.config import TrainConfig
+from train.ema import Averages, averages
+from train.optim import optimiser, shown
 from train.parallel.gather import fsdp_specs, gathered
 from train.parallel.mesh import AXES, BATCH
 from train.parallel.rules import place
@@ -48,15 +51,36 @@ class State(eqx.Module):
     """What a run consists of.
 
     Attributes:
+        ema: averages of the model; the first is the one that samples use.
         step: updates tried, whether or not they could be made.
     """
 
     model: PyTree
-    ema: PyTree
+    ema: tuple[PyTree, ...]
     opt_state: PyTree
     step: Array
     scale: LossScale
     skipped: Skipped
+
+
+class Setup(NamedTuple):
+    """How a run is computed.
+
+    Attributes:
+        accumulate: micro-batches that each device walks through one after another in an update.
+    """
+
+    optimiser: optax.GradientTransformation
+    ema: Averages
+    mesh: Mesh
+    policy: Policy = FULL
+    accumulate: int = 1
+
+    @classmethod
+    def of(cls, config: TrainConfig, mesh: Mesh, *, on_cpu: bool) -> "Setup":
+        """What a config asks for; `on_cpu` is what its precision `auto` goes by."""
+        tx, ema = optimiser(config.optim, config.steps), averages(config.ema, config.batch_size)
+        return cls(tx, ema, mesh, Policy.parse(config.precision, on_cpu=on_cpu), config.accumulate)
 
 
 def gradients(
@@ -145,25 +169,25 @@ def _accumulated(grad: Callable, params: PyTree, batch: dict[str, Array], count:
         grads, sums = grad(params, batch)
         return jax.tree.map(jnp.add, total, grads), sums
 
-    zeros = jax.tree.map(lambda x: jax.lax.pcast(jnp.zeros_like(widen(x)), axes, to="varying"), params)
+    zero = lambda x: jax.lax.pcast(jnp.zeros(x.shape, widen(x).dtype), axes, to="varying")
+    zeros = jax.tree.map(zero, params)
     grads, sums = jax.lax.scan(add, zeros, micro)
     return grads, jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
 
 
-def make_update(
-    loss: Loss, optimiser: optax.GradientTransformation, mesh: Mesh, policy: Policy, ema: float, accumulate: int = 1
-) -> Callable[[tuple[dict[str, Array], PRNGKeyArray], State], tuple[State, dict[str, Array]]]:
+def make_update(loss: Loss, setup: Setup) -> Callable[[tuple[dict[str, Array], PRNGKeyArray], State], tuple[State, dict[str, Array]]]:
     """The update, to be compiled: ((batch, key of the run), state) -> (state, metrics)."""
+    optimiser, ema, mesh, policy, accumulate = setup
 
     def update(inputs: tuple[dict[str, Array], PRNGKeyArray], state: State) -> tuple[State, dict[str, Array]]:
         batch, key = inputs
         grads, metrics = gradients(loss, state.model, batch, jr.fold_in(key, state.step), mesh, policy, state.scale, accumulate)
 
-        def apply(grads: PyTree, kept: tuple[PyTree, PyTree, PyTree]) -> tuple[PyTree, PyTree, PyTree]:
+        def apply(grads: PyTree, kept: tuple[PyTree, tuple[PyTree, ...], PyTree]) -> tuple[PyTree, tuple[PyTree, ...], PyTree]:
             model, averaged, opt_state = kept
             updates, opt_state = optimiser.update(grads, opt_state, trainable(model))
             model = apply_updates(model, updates)
-            return model, average(averaged, model, state.step, ema), opt_state
+            return model, ema.update(averaged, shown(model, opt_state), state.step), opt_state
 
         kept = (state.model, state.ema, state.opt_state)
         done = guarded_update(apply, grads, metrics["loss"], kept, state.scale, state.skipped)
@@ -179,13 +203,6 @@ def make_step(*args: Any) -> Callable:
     return eqx.filter_jit(make_update(*args), donate="all-except-first")
 
 
-def average(ema: PyTree, model: PyTree, step: Array, decay: float) -> PyTree:
-    """Exponential moving average of the weights. The decay ramps up, so that the first steps do not linger in a short run."""
-    count = step.astype(jnp.float32)
-    kept = jnp.minimum(decay, (1 + count) / (10 + count))
-    return jax.tree.map(lambda e, m: (e + (1 - kept) * (m - e)).astype(e.dtype) if eqx.is_inexact_array(m) else m, ema, model)
-
-
 def trainable(model: PyTree) -> PyTree:
     """The parameters as the optimiser sees them: in float32 at least, however they are stored."""
     return jax.tree.map(widen, eqx.filter(model, eqx.is_inexact_array))
@@ -197,31 +214,26 @@ def apply_updates(model: PyTree, updates: PyTree) -> PyTree:
     return jax.tree.map(add, updates, model, is_leaf=lambda x: x is None)
 
 
-def init_state(model: PyTree, optimiser: optax.GradientTransformation, policy: Policy = FULL) -> State:
+def init_state(model: PyTree, setup: Setup) -> State:
     """The state before the first step: parameters in the policy's type, averages and the optimiser's state in float32 at least.
 
     A float16 policy brings its loss scale along.
     """
-    model = policy.cast_to_params(model)
-    # A copy, because the step takes over each buffer once.
-    copy = jax.tree.map(lambda x: jnp.array(widen(x) if eqx.is_inexact_array(x) else x, copy=True) if eqx.is_array(x) else x, model)
-    scale = DynamicLossScale() if policy.needs_scale else NoLossScale()
-    return State(model, copy, optimiser.init(trainable(model)), jnp.zeros((), jnp.int32), scale, Skipped())
+    model = setup.policy.cast_to_params(model)
+    ema = setup.ema.init(jax.tree.map(lambda x: widen(x) if eqx.is_inexact_array(x) else x, model))
+    scale = DynamicLossScale() if setup.policy.needs_scale else NoLossScale()
+    return State(model, ema, setup.optimiser.init(trainable(model)), jnp.zeros((), jnp.int32), scale, Skipped())
 
 
-def abstract_state(
-    init: Callable[[PRNGKeyArray], PyTree], optimiser: optax.GradientTransformation, mesh: Mesh, policy: Policy = FULL
-) -> State:
+def abstract_state(init: Callable[[PRNGKeyArray], PyTree], setup: Setup) -> State:
     """The shapes, types and places of a run's state; nothing is computed.
 
     Args:
         init: makes the model from a key.
     """
-    return place(eqx.filter_eval_shape(lambda key: init_state(init(key), optimiser, policy), jr.key(0)), mesh)
+    return place(eqx.filter_eval_shape(lambda key: init_state(init(key), setup), jr.key(0)), setup.mesh)
 
 
-def sharded_state(
-    init: Callable[[PRNGKeyArray], PyTree], optimiser: optax.GradientTransformation, mesh: Mesh, key: PRNGKeyArray, policy: Policy = FULL
-) -> State:
+def sharded_state(init: Callable[[PRNGKeyArray], PyTree], setup: Setup, key: PRNGKeyArray) -> State:
     """The state before the first step, each device making its own part: no device ever holds a model that is larger than it."""
-    return eqx.filter_jit(lambda key: place(init_state(init(key), optimiser, policy), mesh))(key)
+    return eqx.filter_jit(lambda key: place(init_state(init(key), setup), setup.mesh))(key)
