@@ -128,14 +128,16 @@ def _npz(path: Path, memory: float) -> Dataset:
 
 def _npz_part(npz: Npz, prefix: str, memory: float) -> tuple[np.ndarray | Lazy, np.ndarray]:
     """uint8 images `(n, height, width, channels)` and their labels in whatever integers they were written."""
-    labels = npz.read(f"{prefix}labels", (1,), "iu")
-    if (place := npz.locate(f"{prefix}images")) and math.prod(place[0]) > memory and place[1] == np.uint8 and len(place[0]) in (3, 4):
+    place = npz.locate(f"{prefix}images")
+    if place and place[1] == np.uint8 and len(place[0]) in (3, 4) and math.prod(place[0]) > memory:
         shape, dtype, offset = place
-        return Rows(Path(npz.path), shape if len(shape) == 4 else (*shape, 1), dtype, offset), labels
-    images = npz.read(f"{prefix}images", (3, 4), "u")
+        images = Rows(Path(npz.path), shape if len(shape) == 4 else (*shape, 1), dtype, offset)
+    else:
+        images = npz.read(f"{prefix}images", (3, 4), "u")
+        images = images[..., None] if images.ndim == 3 else images
     if images.dtype != np.uint8:
         raise DataError(npz.path, f"uint8 {prefix}images from 0 to 255", f"{images.dtype}", "convert them before numpy.savez")
-    return images[..., None] if images.ndim == 3 else images, labels
+    return images, npz.read(f"{prefix}labels", (1,), "iu")
 
 
 def _split(name: str, images: np.ndarray | Lazy, labels: np.ndarray, class_names: tuple[str, ...], levels: int = 256) -> Dataset:
