@@ -4,6 +4,7 @@ python -m train.data prepare ./flowers ./flowers64 --image-size 64     decoded a
 python -m train.data prepare mnist ./mnist                            any set that --data.name takes
 python -m train.data prepare ./books ./books-ids --tokenizer chars     the ids of a text, or of a folder of texts
 python -m train.data check ./flowers64                                every file against its SHA-256
+  python -m train.data check ids.bin --vocab 50257 --context 1024        ids of a tokenizer of your own, without a header
 """
 
 import dataclasses
@@ -57,15 +58,27 @@ class Prepare:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """Read every file of a prepared set, and compare it with the sum that was written down."""
+    """Read every file of a prepared set, and compare it with the sum that was written down; or read a file of token ids."""
 
-    out: tyro.conf.Positional[Path]
-    """The folder."""
+    path: tyro.conf.Positional[Path]
+    """The folder, or the file of ids."""
+    vocab: int = 2**16
+    """Of a file of ids: they must be below this."""
+    context: int = 1
+    """Of a file of ids: it must have at least one more."""
+
+    def __post_init__(self):
+        require(1 <= self.vocab <= 2**32, f"--vocab must be between 1 and 2**32: got {self.vocab}")
+        require(self.context >= 1, f"--context must be at least 1: got {self.context}")
 
     def __call__(self) -> int:
         from train.data.prepared import check_prepared
+        from train.data.tokens import Tokens
 
-        print(f"{self.out}: {check_prepared(self.out):,} bytes as they were written")
+        if self.path.is_dir():
+            print(f"{self.path}: {check_prepared(self.path):,} bytes as they were written")
+        else:
+            print(f"{self.path}: {Tokens(self.path, vocab=self.vocab, context=self.context).tokens:,} ids below {self.vocab:,}")
         return 0
 
 
