@@ -168,10 +168,11 @@ def replicas(positions: range) -> list[dict]:
             bad = good | {"x": good["x"].copy()}
             bad["x"][2 * position + 1, 1] = np.inf
             state = sharded_state(init, setup, jr.key(0))
-            for _ in range(2):
+            for _ in range(20):  # in which a float16 scale comes down
                 state, _ = step((jax.device_put(good, split(mesh)), jr.key(1)), state)
             parts = {"parameters": state.model, "average": state.ema, "optimiser": state.opt_state[:2], "schedule": state.opt_state[2]}
             before, factor = {name: bits(part) for name, part in parts.items()}, float(state.scale.factor)
+            counters = int(state.step), int(state.skipped.total)
             state, metrics = step((jax.device_put(bad, split(mesh)), jr.key(1)), state)
             parts = {"parameters": state.model, "average": state.ema, "optimiser": state.opt_state[:2], "schedule": state.opt_state[2]}
             now = bits((state.step, state.scale, state.skipped))
@@ -180,13 +181,14 @@ def replicas(positions: range) -> list[dict]:
                     "precision": precision,
                     "replica": position,
                     **{f"{name}_unchanged": bits(part) == before[name] for name, part in parts.items()},
-                    "counters": [int(state.step), int(metrics["skipped"])],
+                    "steps": int(state.step) - counters[0],
+                    "skipped": int(metrics["skipped"]) - counters[1],
                     "scale_ratio": float(state.scale.factor) / factor,
                     "replicas_agree": all(len(set(now[i : i + REPLICAS])) == 1 for i in range(0, len(now), REPLICAS)),
                 }
             )
             state, metrics = step((jax.device_put(good, split(mesh)), jr.key(1)), state)
-            rows[-1]["goes_on"] = bits(state.model) != before["parameters"] and int(metrics["skipped"]) == 1
+            rows[-1]["goes_on"] = bits(state.model) != before["parameters"] and int(metrics["skipped"]) == counters[1] + 1
     return rows
 
 
