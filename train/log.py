@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from train.errors import UserError
-from train.files import write_atomically
+from train.files import write_atomically, writing
 
 
 class Log:
@@ -23,15 +23,16 @@ class Log:
 
         self.path = folder / "metrics.jsonl"
         self.seconds_before = _keep_until(self.path, start)
-        self._file = self.path.open("a", encoding="utf-8")
+        self._file = self.path.open("ab", buffering=0)  # a line is written whole, and nothing is left to write at the end
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start or None)
         self._bar = _bar(steps, start) if sys.stdout.isatty() else None
         self._steps = steps
 
     def metrics(self, step: int, values: dict[str, float | int]) -> None:
         """One line of metrics.jsonl, one point of each curve, one look for the eyes."""
-        self._file.write(json.dumps({"step": step, **{name: _number(value) for name, value in values.items()}}) + "\n")
-        self._file.flush()
+        line = json.dumps({"step": step, **{name: _number(value) for name, value in values.items()}}) + "\n"
+        with writing(self.path):
+            self._file.write(line.encode())
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
         rate = values["examples_per_s"]
