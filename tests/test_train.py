@@ -158,8 +158,8 @@ def test_updates_that_are_not_finite_are_left_out_until_their_limit(tmp_path, mo
 
     def spoilt(config):
         task = made(config)
-        wrong = lambda indices, step: {"ids": np.full((len(indices), 64), 10**6, np.int32)} if 3 <= step < 6 else {}
-        return dataclasses.replace(task, batch=lambda indices, step: task.batch(indices, step) | wrong(indices, step))
+        wrong = lambda part: {"ids": np.full((len(part.example), 64), 10**6, np.int32)} if 3 <= part.step < 6 else {}
+        return dataclasses.replace(task, batch=lambda part: task.batch(part) | wrong(part))
 
     monkeypatch.setattr(maskgit, "task", spoilt)
     config = tiny(tmp_path / "run", max_skips=limit, steps=steps, log_every=1)
