@@ -1,5 +1,6 @@
 """Types of computation, loss scales, and updates that are made only if they are finite."""
 
+import functools
 import subprocess
 import sys
 
@@ -81,15 +82,20 @@ def test_a_policy_is_read_without_jax():
 
 
 def test_islands_stay_float32_where_the_model_computes_in_bfloat16():
-    model = MaskGIT(9, 7, 3, MaskGITConfig(dim=16, depth=2, heads=2, hidden_dim=24, dropout=0.0, placement="pre"), key=jr.key(0))
-    policy = Policy.parse("mixed")
-    types = {name: str(x.dtype) for name, x in named_arrays(policy.cast_to_compute(model)).items()}
+    config, policy = MaskGITConfig(dim=16, depth=2, heads=2, hidden_dim=24, dropout=0.0, placement="pre"), Policy.parse("mixed")
+
+    def shapes():
+        model = MaskGIT(9, 7, 3, config, key=jr.key(0))
+        half = policy.cast_to_compute(model)
+        return half, policy.cast_to_params(model), half(jnp.zeros(9, jnp.int32), jnp.int32(0))
+
+    half, stored, logits = eqx.filter_eval_shape(shapes)
+    types = {name: str(x.dtype) for name, x in named_arrays(half).items()}
     wide = {name for name, dtype in types.items() if dtype == "float32"}
     assert wide == {name for name in types if "norm" in name} | {"head_bias"}
     assert set(types.values()) == {"float32", "bfloat16"}
-    assert {str(x.dtype) for x in named_arrays(policy.cast_to_params(model)).values()} == {"float32"}
+    assert {str(x.dtype) for x in named_arrays(stored).values()} == {"float32"}
     assert policy.cast_to_output(jnp.ones(2, jnp.bfloat16)).dtype == jnp.float32
-    logits = eqx.filter_eval_shape(policy.cast_to_compute(model), jnp.zeros(9, jnp.int32), jnp.int32(0))
     assert logits.dtype == jnp.float32
 
 
@@ -108,6 +114,8 @@ class Pair(eqx.Module):
         return self.head(self.norm(x)), self_types
 
 
+@functools.cache
+@eqx.filter_jit
 def pair():
     keys = jr.split(jr.key(0), 3)
     return Pair(Embedding(5, 4, key=keys[0]), [MLP(4, key=keys[1])], LayerNorm(4), Projection(4, 3, key=keys[2]))
@@ -115,8 +123,7 @@ def pair():
 
 def test_layers_may_have_policies_of_their_own():
     f16 = Policy.parse("c=f16,o=bf16")
-    model = with_policy(pair(), {"table": f16, "head": Policy()})
-    model = Policy.parse("mixed").cast_to_compute(model)
+    model = Policy.parse("mixed").cast_to_compute(with_policy(pair(), {"table": f16, "head": Policy()}))
     assert model.head.layer.weight.dtype == jnp.float32
     assert model.body[0].up.weight.dtype == jnp.bfloat16
     y, (body, head, attended, weight) = eqx.filter_jit(model)(jnp.arange(3))

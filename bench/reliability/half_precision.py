@@ -8,16 +8,15 @@ The same MaskGIT on digits, seed and data; what differs is `--precision`. Losses
 import dataclasses
 import json
 import tempfile
+import time
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from bench.reliability.device_parity import ROOT
+from bench.reliability.common import RESULTS, about, write
 from eqxgen.configs import MaskGITConfig
 from train import maskgit
 from train.loop import fit
-from train.rundir import write_json
 
 STEPS, BLOCK = 160, 20
 
@@ -56,12 +55,12 @@ def train(precision: str) -> dict:
 
 
 def main():
+    begin = time.perf_counter()
     rows = [train(precision) for precision in ("float32", "bfloat16", "float16")]
     reference = np.array(rows[0]["loss_by_block"])
     for row in rows[1:]:
         row["largest_relative_difference"] = float(np.max(np.abs(np.array(row["loss_by_block"]) / reference - 1)))
-    result = {"jax": jax.__version__, "device": jax.devices()[0].device_kind, "steps": STEPS, "block": BLOCK, "runs": rows}
-    write_json(ROOT / "bench" / "results" / "cpu" / "reliability" / "half_precision.json", result)
+    write(RESULTS / "half_precision.json", {"steps": STEPS, "block": BLOCK, "runs": rows, **about(begin)})
 
 
 if __name__ == "__main__":

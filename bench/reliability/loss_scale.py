@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import equinox as eqx
@@ -20,12 +21,12 @@ import jax.random as jr
 import numpy as np
 import optax
 
-from bench.reliability.device_parity import FLAGS, ROOT
+from bench.reliability.common import RESULTS, ROOT, about, write
+from bench.reliability.device_parity import FLAGS
 from train.checkpoint import Checkpoints
 from train.ema import averages
 from train.parallel import Setup, Sums, make_mesh, make_step, sharded_state, split
 from train.precision import DynamicLossScale, Policy, Skipped, check_skipped, guarded_update
-from train.rundir import write_json
 from train.settings import EmaConfig
 
 INTERVAL = 5
@@ -208,11 +209,12 @@ def main():
     if options.child:
         json.dump(replicas(range(0, REPLICAS, 5 if options.short else 1)), sys.stdout)
         return
-    result = {"jax": jax.__version__, **measure(options.short)}
+    begin = time.perf_counter()
+    result = measure(options.short)
     if options.short:
         print(json.dumps(result, indent=2))
     else:
-        write_json(ROOT / "bench" / "results" / "cpu" / "reliability" / "R10.json", result)
+        write(RESULTS / "R10.json", {"figure": "R10", **result, **about(begin)})
 
 
 if __name__ == "__main__":
