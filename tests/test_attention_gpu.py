@@ -22,7 +22,9 @@ from bench.shapes import MASKS, Attention
 from kernels import ALiBi, _dispatch, dot_product_attention, masks
 
 OLD = jax.__version_info__ < (0, 11)
-current = pytest.mark.skipif(OLD, reason=f"the Hopper kernels need jax 0.11 (Python 3.12, as in `nox -s ends`): this is {jax.__version__}")
+current = pytest.mark.skipif(
+    OLD, reason=f"the Hopper kernels need jax 0.11, so Python 3.12, or newer (`nox -s ends`): this is {jax.__version__}"
+)
 if not OLD:
     from attention_simulated import KERNEL, lowered, simulated
 

@@ -13,7 +13,7 @@ import pytest
 
 from eqxgen import RNG, nn
 from eqxgen.nn.conv import average_pool, blur, upsample
-from train.parallel import cast
+from train.precision import cast
 
 KEY = jr.key(0)
 BF16 = jnp.dtype("bfloat16")

@@ -17,7 +17,7 @@ from eqxgen.models.discriminator import Discriminator
 from eqxgen.models.dit import DiT
 from eqxgen.models.maskgit import MaskGIT
 from eqxgen.models.vqgan import VQGAN
-from train.parallel import cast
+from train.precision import cast
 from train.release import load_model, save_model
 
 BF16 = jnp.dtype("bfloat16")

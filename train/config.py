@@ -1,52 +1,25 @@
 """Configuration: dataclasses to a command line, and to config.json and back. Imports no jax, so that `--help` is instant."""
 
 import dataclasses
-import json
+import functools
+import math
+import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from train.data import DataConfig, DataError
-from train.errors import UsageError, UserError
+from train import flags
+from train.configfile import read_config
+from train.data import DataConfig, DataError, DataStalled
+from train.errors import UsageError, UserError, require
+from train.precision.policy import Policy
+from train.settings import EmaConfig, OptimConfig
 
 STARTED = time.perf_counter()
 """When the command began, as near as its first import can tell."""
-
-
-def require(holds: bool, message: str) -> None:
-    """Raises `ValueError` with the message, for use in `__post_init__`."""
-    if not holds:
-        raise ValueError(message)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-    """AdamW with warm-up, decay and clipping."""
-
-    learning_rate: float = 1e-3
-    """Peak learning rate."""
-    warmup: int = 100
-    """Steps over which the learning rate rises from 0."""
-    decay: Literal["cosine", "constant"] = "cosine"
-    """What follows the warm-up: a cosine to 0 at the last step, or no change."""
-    beta1: float = 0.9
-    """Decay of the first moment."""
-    beta2: float = 0.96
-    """Decay of the second moment."""
-    weight_decay: float = 0.045
-    """Decoupled weight decay, of matrices and kernels alone."""
-    clip: float = 1.0
-    """Largest global norm of the gradients; what exceeds it is scaled down."""
-
-    def __post_init__(self):
-        require(0 < self.learning_rate < float("inf"), f"optim.learning_rate must be positive and finite: got {self.learning_rate}")
-        require(self.warmup >= 0, f"optim.warmup must be at least 0: got {self.warmup}")
-        for name in ("beta1", "beta2"):
-            require(0 <= getattr(self, name) < 1, f"optim.{name} must be in [0, 1): got {getattr(self, name)}")
-        require(0 <= self.weight_decay < float("inf"), f"optim.weight_decay must be at least 0 and finite: got {self.weight_decay}")
-        require(self.clip > 0, f"optim.clip must be positive: got {self.clip}; inf switches clipping off")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,10 +36,11 @@ class TrainConfig:
     """Number of updates."""
     batch_size: int = 128
     """Examples per update, over all devices."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of activations and gradients' products; parameters stay float32. auto: bfloat16 on TPU and GPU, float32 on CPU."""
-    ema: float = 0.999
-    """Decay per step of the averaged weights, which samples and evaluation use; it ramps up as (1 + step) / (10 + step)."""
+    precision: str = "auto"
+    """Type of computation: float32, bfloat16, float16 (with a dynamic loss scale), all with float32 parameters; or all three as in
+    params=float32,compute=bfloat16,output=float32 (p=f32,c=bf16,o=f32); or full, mixed, half. auto: mixed on TPU and GPU, full on CPU."""
+    max_skips: int = 50
+    """Updates in a row that are left out because a gradient is not finite, until the run ends."""
     log_every: int = 50
     """Steps between lines of metrics."""
     sample_every: int = 500
@@ -75,54 +49,132 @@ class TrainConfig:
     """Steps between checkpoints."""
     keep: int = 2
     """Checkpoints kept."""
+    keep_best: str = ""
+    """Metric by which one checkpoint more is kept, the best, also as best.safetensors: loss, or max:accuracy where more is better. It is a
+    metric of training: its mean over the lines of metrics.jsonl since the checkpoint before."""
+    strict: bool = False
+    """Refuse to resume where the newest checkpoint is damaged, in place of going on from the one before it."""
+    config: str | None = None
+    """JSON file of flags, such as a run's config.json; those on the command line prevail."""
+    print_groups: bool = False
+    """Print each parameter's path, shape, group, weight decay and learning-rate multiplier, and stop before anything is compiled."""
     dry_run: bool = False
     """Print the sizes, compile one step, and stop before any data is read or written."""
     compile_for: str | None = None
     """With --dry-run: compile for a TPU topology such as v5e:2x4 (needs libtpu, no TPU), or lower for cuda, and print FLOPs and memory."""
+    accumulate: int = 1
+    """Micro-batches that a batch is walked through in, for the memory of one of them; the update is the same."""
+    mesh: str = ""
+    """How the devices share the work, such as fsdp=8 or data=2,fsdp=2,model=2: copies of the model, parameters in parts, each layer's width
+    in parts. By default every device has a copy."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where several processes train together and neither a TPU pod nor SLURM says so."""
+    num_processes: int | None = None
+    """With --coordinator: how many processes there are."""
+    process_id: int | None = None
+    """With --coordinator: which of them this is, from 0."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     """The images."""
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     """The optimiser."""
+    ema: EmaConfig = dataclasses.field(default_factory=EmaConfig)
+    """The averaged weights."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep"):
+        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep", "accumulate", "max_skips"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1: got {getattr(self, name)}")
+        Policy.parse(self.precision)
         require(self.sample_every >= 0, f"sample_every must be at least 0: got {self.sample_every}")
+        require(
+            not self.keep_best or re.fullmatch(r"(max:|min:)?\w+", self.keep_best) is not None,
+            f"keep_best must be METRIC or max:METRIC: got {self.keep_best!r}",
+        )
         require(0 <= self.seed < 2**32, f"seed must be in [0, 2**32): got {self.seed}")
-        require(0 <= self.ema < 1, f"ema must be in [0, 1): got {self.ema}")
+        require(
+            self.batch_size % self.accumulate == 0,
+            f"accumulate must divide batch_size: got batch_size={self.batch_size}, accumulate={self.accumulate}",
+        )
+        self._check_processes()
         require(self.compile_for is None or self.dry_run, "compile_for goes with --dry-run, which was not given")
 
+    def _check_processes(self) -> None:
+        if self.coordinator is None:
+            alone = self.num_processes is None and self.process_id is None
+            require(alone, "num_processes and process_id go with --coordinator, which was not given")
+            return
+        host, colon, port = self.coordinator.rpartition(":")
+        holds = bool(host and colon) and port.isdigit() and 0 < int(port) < 65536
+        require(holds, f"coordinator must be of the form host:port: got {self.coordinator!r}")
+        if self.num_processes is None or self.process_id is None:
+            raise ValueError("coordinator needs --num-processes and --process-id as well")
+        require(self.num_processes >= 1, f"num_processes must be at least 1: got {self.num_processes}")
+        law = f"process_id must be in [0, num_processes): got process_id={self.process_id}, num_processes={self.num_processes}"
+        require(0 <= self.process_id < self.num_processes, law)
+
+    @property
+    def on_paper(self) -> bool:
+        """Whether this run trains nothing."""
+        return self.dry_run or self.print_groups
+
     # Fields that may change between a run and its resumption: none alters the numbers that come out.
-    FREE = ("run_dir", "log_every", "sample_every", "checkpoint_every", "keep", "dry_run", "compile_for", "data.root")
+    FREE = (
+        *("run_dir", "config", "log_every", "sample_every", "checkpoint_every", "keep", "keep_best", "strict"),
+        *("dry_run", "compile_for", "print_groups", "data.root", "data.threads", "data.workers", "data.timeout"),
+        *("accumulate", "mesh", "coordinator", "num_processes", "process_id", "max_skips"),
+    )
 
 
 Config = TypeVar("Config", bound=TrainConfig)
 
 
 def parse(recipe: str, config: type[Config], presets: Mapping[str, Config], doc: str, argv: Sequence[str] | None = None) -> Config:
-    """The command line as a config; exits with status 2 and a message where it is wrong, and with 0 after `--help`."""
-    import tyro
+    """The command line as a config; `--help` exits with 0. A preset's values yield to those of `--config FILE`, and these to the flags.
 
+    Raises:
+        UsageError: a flag, a value or a file that cannot be.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
-    name = _preset(argv) or next(iter(presets))
+    names = list(flags.names_of(config()))
+    path = flags.value_of("--config", argv)
+    values = {} if path is None else read_config(path, recipe, names)
+    name = flags.value_of("--preset", argv) or values.get("preset") or next(iter(presets))
     if name not in presets:
         raise UsageError(f"--preset must be one of {', '.join(presets)}: got {name!r}")
     default = dataclasses.replace(presets[name], preset=name)
-    return tyro.cli(config, prog=f"python -m train.{recipe}", default=default, args=argv, description=doc)
+    command = functools.partial(flags.parse, config, f"python -m train.{recipe}", doc, default=default)
+    flags.check(argv, names)
+    try:
+        parsed = command([*flags.flags_of(values), *argv])
+    except UsageError as error:
+        raise UsageError(f"{error}{_blame(path, values, command)}") from None
+    given = values.get("optim", {}).get("warmup") is not None or flags.value_of("--optim.warmup", argv) is not None
+    if given and parsed.optim.warmup > parsed.steps:
+        raise UsageError(f"--optim.warmup must be at most the steps of the run: got {parsed.optim.warmup} with --steps {parsed.steps}")
+    return parsed
 
 
-def _preset(argv: Sequence[str]) -> str | None:
-    for i, word in enumerate(argv):
-        if word == "--preset" and i + 1 < len(argv):
-            return argv[i + 1]
-        if word.startswith("--preset="):
-            return word.removeprefix("--preset=")
-    return None
+def _blame(path: str | None, values: Mapping[str, Any], command: Callable[[Sequence[str]], Config]) -> str:
+    """Names the config file where its flags are wrong by themselves."""
+    if path is None:
+        return ""
+    try:
+        command(flags.flags_of(values))
+    except UsageError:
+        return f"; it stands in --config {path}"
+    return ""
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """The config as what JSON gives back: tuples as lists."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    """The config as what JSON gives back: tuples as lists, and infinity, which JSON has not, as "inf"."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(item) for name, item in value.items()}
+        if isinstance(value, tuple | list):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+    return plain(dataclasses.asdict(config))
 
 
 def from_dict(config: type[Config], values: Mapping[str, Any], where: str | Path) -> Config:
@@ -130,22 +182,9 @@ def from_dict(config: type[Config], values: Mapping[str, Any], where: str | Path
     import tyro
 
     try:
-        return tyro.cli(config, args=_flags(values), console_outputs=False)
+        return tyro.cli(config, args=flags.flags_of(values), console_outputs=False)
     except SystemExit:
         raise UserError(f"{where}: this is not a config of {config.__module__}: it has other fields or values; was it edited?") from None
-
-
-def _flags(values: Mapping[str, Any], prefix: str = "--") -> list[str]:
-    flags: list[str] = []
-    for name, value in values.items():
-        flag = prefix + name.replace("_", "-")
-        if isinstance(value, dict):
-            flags += _flags(value, flag + ".")
-        elif isinstance(value, bool):
-            flags.append(flag if value else f"{flag.rpartition('.')[0]}{'.' if '.' in flag else '--'}no-{name.replace('_', '-')}")
-        else:
-            flags += [flag, *(map(str, value) if isinstance(value, list) else [str(value)])]
-    return flags
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -164,5 +203,9 @@ def run(main: Callable[[], int | None]) -> None:
     try:
         sys.exit(main())
     except (UserError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        if isinstance(error, DataStalled):
+            os._exit(1)  # a thread that hangs in a read would keep the interpreter from ending
         sys.exit(getattr(error, "status", 1))
+    except KeyboardInterrupt:  # before the first step, when there is nothing to save
+        sys.exit(130)

@@ -70,6 +70,6 @@ class _Loss(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True)
 
     def __call__(self, index: Int[Array, ""], *arrays: Array) -> tuple[Array, Array]:
-        batch = {name: array[None] for name, array in zip(self.names, arrays)}
+        batch = {name: array[None] for name, array in zip(self.names, arrays)} | {"weight": jnp.ones(1)}
         sums = self.loss(self.model, batch, jr.fold_in(jr.key(0), index)[None], None)
         return sums.loss, jnp.asarray(sums.weight)

@@ -13,16 +13,21 @@ from jax.sharding import Mesh
 
 from train.config import TrainConfig
 from train.errors import UserError
-from train.loop import Program, compute_dtype
-from train.optim import optimiser
-from train.parallel import check_batch, init_state, make_mesh, make_update, replicated, split
+from train.loop import Program
+from train.optim import check_groups, groups_of, table
+from train.parallel import Setup, abstract_state, check_batch, check_heads, make_mesh, make_update, replicated, split
 
 
 def dry_run(config: TrainConfig, program: Program) -> int:
     """Prints parameters, FLOPs, bytes and memory of one compiled update; gives the exit status."""
+    if config.print_groups:
+        params = eqx.filter(eqx.filter_eval_shape(program.init, jr.key(0)), is_float)
+        check_groups(config.optim, params)
+        print(table(groups_of(config.optim, params)))
+        return 0
     target = config.compile_for
-    mesh = make_mesh() if target in (None, "cuda") else make_mesh(_topology(target))
-    check_batch(config.batch_size, mesh)
+    mesh = make_mesh(config.mesh, None if target in (None, "cuda") else _topology(target))
+    check_batch(config.batch_size, mesh, config.accumulate)
     update, inputs, state = abstract_update(config, program, mesh)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, _is_shape)))
     for name, (shape, dtype) in program.shapes.items():
@@ -46,15 +51,17 @@ def dry_run(config: TrainConfig, program: Program) -> int:
 
 def abstract_update(config: TrainConfig, program: Program, mesh: Mesh) -> tuple[Any, Any, Any]:
     """The update and the shapes of its arguments, placed on the mesh: no array is made."""
-    dtype = compute_dtype(config.precision, on_cpu=config.compile_for is None and jax.default_backend() == "cpu")
-    tx = optimiser(config.optim, config.steps)
-    state = eqx.filter_eval_shape(lambda key: init_state(program.init(key), tx), jr.key(0))
-    state = jax.tree.map(lambda x: _place(x, replicated(mesh)) if _is_shape(x) else x, state)
+    setup = Setup.of(config, mesh, on_cpu=config.compile_for is None and jax.default_backend() == "cpu")
+    state = abstract_state(program.init, setup)
+    check_heads(state.model, mesh)
     arrays = {name: jax.ShapeDtypeStruct((config.batch_size, *shape), kind) for name, (shape, kind) in program.shapes.items()}
-    arrays["index"] = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+    arrays |= {
+        "index": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
+        "weight": jax.ShapeDtypeStruct((config.batch_size,), jnp.float32),
+    }
     batch = {name: _place(array, split(mesh)) for name, array in arrays.items()}
     key = _place(jax.eval_shape(lambda: jr.key(0)), replicated(mesh))
-    return make_update(program.loss, tx, mesh, dtype, config.ema), (batch, key), state
+    return make_update(program.loss, setup), (batch, key), state
 
 
 def lower(update: Any, inputs: Any, state: Any, platform: str | None = None) -> Any:
@@ -92,6 +99,11 @@ def _topology(target: str) -> Any:
         return topologies.get_topology_desc(platform="tpu", topology_name=target).devices
     except (RuntimeError, ValueError, ImportError) as error:
         raise UserError(f"--compile-for {target}: {error}") from None
+
+
+def is_float(x: Any) -> bool:
+    """Whether it is the shape of what is trained."""
+    return _is_shape(x) and jnp.issubdtype(x.dtype, jnp.inexact)
 
 
 def _is_shape(x: Any) -> bool:

@@ -11,3 +11,9 @@ class UsageError(UserError):
     """A flag's value cannot be. Exit status 2."""
 
     status = 2
+
+
+def require(holds: bool, message: str) -> None:
+    """Raises `ValueError` with the message, for use in `__post_init__`."""
+    if not holds:
+        raise ValueError(message)

@@ -21,8 +21,8 @@ from eqxgen.models.convnet import ConvNet
 from train.batched import batched
 from train.data import Dataset, batch_indices
 from train.data.config import cache_folder
+from train.ema import decay, move
 from train.errors import UserError
-from train.parallel import average
 from train.release import load_model, save_model
 
 _VERSION = 1  # of the training below: a change of it makes cached judges stale
@@ -70,7 +70,7 @@ def judge_of(dataset: Dataset, say=print) -> Judge:
     size = max(dataset.image_shape[:2])
     plan = {
         "version": _VERSION,
-        "data": _fingerprint(dataset),
+        "data": dataset.fingerprint,
         "channels": dataset.image_shape[2],
         "classes": dataset.num_classes,
         "width": 32 if size <= 16 else 16,
@@ -89,21 +89,13 @@ def judge_of(dataset: Dataset, say=print) -> Judge:
     accuracy = float(np.mean(guesses == dataset.test_labels))
     try:
         save_model(path, model, {"plan": plan, "accuracy": accuracy})
-    except OSError as error:
-        say(f"the classifier could not be cached in {path.parent}: {error.strerror}")
+    except UserError as error:
+        say(f"the classifier could not be cached: {error}")
     return Judge(model, accuracy)
 
 
 def _build(plan: dict) -> ConvNet:
     return ConvNet(plan["channels"], plan["classes"], width=plan["width"], levels=plan["levels"], key=jr.key(0))
-
-
-def _fingerprint(dataset: Dataset) -> str:
-    digest = hashlib.sha256()
-    for array in (dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels):
-        digest.update(repr((array.shape, array.dtype.str)).encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _train(plan: dict, dataset: Dataset) -> ConvNet:
@@ -124,7 +116,7 @@ def _train(plan: dict, dataset: Dataset) -> ConvNet:
 
         updates, opt_state = tx.update(gradient(model), opt_state, eqx.filter(model, eqx.is_inexact_array))
         model = eqx.apply_updates(model, updates)
-        return model, average(ema, model, number, 0.99), opt_state
+        return model, move(ema, model, decay(0.99)(number)), opt_state
 
     for number in range(steps):
         chosen = batch_indices(0, number, _BATCH, len(dataset.train_images))

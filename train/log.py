@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from train.errors import UserError
-from train.release import write_atomically
+from train.files import write_atomically
 
 
 class Log:

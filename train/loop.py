@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +16,28 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from train.checkpoint import Checkpoints
 from train.config import STARTED, TrainConfig
-from train.data import batch_indices
-from train.errors import UserError
+from train.data import Order, Part
+from train.data.feed import Feed, to_devices
+from train.errors import UsageError, UserError
 from train.log import Log
-from train.optim import optimiser, schedule
-from train.parallel import Loss, State, check_batch, init_state, make_mesh, make_step, replicated, split
+from train.optim import schedule
+from train.parallel import (
+    Loss,
+    Setup,
+    State,
+    abstract_state,
+    check_batch,
+    check_heads,
+    local_rows,
+    make_mesh,
+    make_step,
+    place,
+    sharded_state,
+    split,
+    trainable,
+)
+from train.precision import all_finite, check_skipped, choose
+from train.processes import start, whole
 from train.release import save_model
 from train.rundir import open_run, read_json, write_json
 from train.signals import StopRequest
@@ -48,8 +65,8 @@ class Task:
         recipe: its name.
         facts: what a sampler needs to know beside the config, as JSON.
         program: the model and its loss.
-        examples: number of training examples.
-        batch: the arrays of some examples, by their indices and the step; the first axis is the batch.
+        source: what the training examples are read from, one for each; `Lazy` ones are read ahead.
+        batch: the arrays of some places of a batch; the first axis is the places.
         grid: draws a picture with the averaged model, for a path to write it to.
         evaluate: numbers of the averaged model for summary.json.
         prepare: called with the run's folder before the first step.
@@ -60,8 +77,8 @@ class Task:
     recipe: str
     facts: dict[str, Any]
     program: Program
-    examples: int
-    batch: Callable[[np.ndarray, int], dict[str, np.ndarray]]
+    source: Sized
+    batch: Callable[[Part], dict[str, np.ndarray]]
     grid: Callable[[PyTree, Path], None]
     evaluate: Callable[[PyTree], dict[str, float]]
     prepare: Callable[[Path], None] = lambda folder: None
@@ -69,42 +86,47 @@ class Task:
     maintain: Callable[[int], Callable[[PyTree, dict[str, jax.Array], PRNGKeyArray], PyTree] | None] = lambda step: None
 
 
-def compute_dtype(precision: str, *, on_cpu: bool) -> jnp.dtype:
-    """The type of activations: bfloat16 on an accelerator and float32 on a CPU, unless the precision says."""
-    if precision == "auto":
-        precision = "float32" if on_cpu else "bfloat16"
-    return jnp.dtype(precision)
-
-
-def fit(config: TrainConfig, task: Task) -> int:
+def fit(config: TrainConfig, make_task: Callable[[], Task]) -> int:
     """Trains to the last step, resuming what the run folder holds; gives the exit status.
+
+    The task is made after this process has joined the others of its run, since making it may ask for devices.
 
     A run that is complete says so and is left alone. SIGINT and SIGTERM save the current step, say where, and give 130 and 143.
     """
-    mesh = make_mesh()
-    check_batch(config.batch_size, mesh)
-    folder = open_run(config, task.recipe, task.facts)
+    start(config.coordinator, config.num_processes, config.process_id)
+    mesh = make_mesh(config.mesh)
+    check_batch(config.batch_size, mesh, config.accumulate)
+    task = make_task()
+    setup = Setup.of(config, mesh, on_cpu=jax.default_backend() == "cpu")
+    with open_run(config, task.recipe, task.facts) as folder:
+        return _fit(config, task, setup, folder)
+
+
+def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
     if (folder / "summary.json").exists():
         print(f"{folder} is complete: {config.steps} steps, see {folder / 'summary.json'}. Give another --run-dir to train again.")
         return 0
     task.prepare(folder)
-    tx = optimiser(config.optim, config.steps)
     key = jr.key(config.seed)
-    state = eqx.filter_shard(init_state(task.program.init(jr.fold_in(key, 0)), tx), replicated(mesh))
-    checkpoints = Checkpoints(folder / "checkpoints", config.keep)
-    start = 0
-    if restored := checkpoints.restore(state):
-        state, start = restored
-        print(f"resuming {folder} from step {start}", flush=True)
-    log = Log(folder, config.steps, start)
+    record = read_json(folder / "config.json")
+    shapes = abstract_state(task.program.init, setup)
+    check_heads(shapes.model, setup.mesh)
+    best = max if config.keep_best.startswith("max:") else min
+    checkpoints = Checkpoints(folder / "checkpoints", config.keep, record, best, config.strict)
+    if restored := checkpoints.restore(shapes):
+        state, first = restored.state, restored.step
+        print(f"resuming {folder} from step {first}", flush=True)
+    else:
+        state, first = sharded_state(task.program.init, setup, jr.fold_in(key, 0)), 0
+    log = Log(folder, config.steps, first)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
-    log.say(
-        f"{task.recipe}: {parameters:,} parameters, {task.examples:,} examples, {mesh.size} x {jax.devices()[0].device_kind}, to {folder}"
-    )
-    run = _Run(config, task, folder, mesh, log, checkpoints)
+    devices = f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
+    log.say(f"{task.recipe}: {parameters:,} parameters, {len(task.source):,} examples, {devices}, to {folder}")
+    run = _Run(config, task, folder, setup, log, checkpoints, record)
     try:
         with StopRequest() as stop:
-            state = run.train(state, start, tx, key, stop)
+            state = run.train(state, first, key, stop)
+            checkpoints.wait()
             if stop.received:
                 step = int(state.step)
                 log.say(f"{stop.received.name}: saved step {step} in {folder / 'checkpoints'}; the same command resumes it")
@@ -120,60 +142,90 @@ class _Run:
     config: TrainConfig
     task: Task
     folder: Path
-    mesh: jax.sharding.Mesh
+    setup: Setup
     log: Log
     checkpoints: Checkpoints
+    record: dict[str, Any]
+    scores: list[float] = dataclasses.field(default_factory=list)
 
-    def __post_init__(self):
-        self.record = read_json(self.folder / "config.json")
+    def train(self, state: State, first: int, key: PRNGKeyArray, stop: StopRequest) -> State:
+        with self.feed(first) as feed:
+            return self.steps(feed, state, first, key, stop)
 
-    def train(self, state: State, start: int, tx: Any, key: PRNGKeyArray, stop: StopRequest) -> State:
+    def steps(self, feed: Feed, state: State, first: int, key: PRNGKeyArray, stop: StopRequest) -> State:
         config, task = self.config, self.task
-        step_fn = make_step(
-            task.program.loss, tx, self.mesh, compute_dtype(config.precision, on_cpu=jax.default_backend() == "cpu"), config.ema
-        )
+        step_fn = make_step(task.program.loss, self.setup)
         rate = schedule(config.optim, config.steps)
         data_key, maintain_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
-        last_time, last_step = time.perf_counter(), start
-        for step in range(start, config.steps):
-            batch = self.batch(step)
+        last_time, last_step, last_waited = time.perf_counter(), first, 0.0
+        for step in range(first, config.steps):
+            batch = feed.take()
             if change := task.maintain(step):
-                state = _maintain(change, state, batch, jr.fold_in(maintain_key, step))
+                state = _maintain(change, state, batch, jr.fold_in(maintain_key, step), self.setup.mesh)
             state, metrics = step_fn((batch, data_key), state)
             done = step + 1
-            if done % 8 == 0:
-                jax.block_until_ready(state.step)  # no more than 8 steps in flight: virtual CPU devices hang from about 32
+            if done % 8 == 0 or done == config.steps:
+                self.check(state, done)  # it waits: no more than 8 steps in flight, since virtual CPU devices hang from about 32
             if done % config.log_every == 0 or done == config.steps:
                 values = {name: float(value) for name, value in metrics.items()}
-                if not np.isfinite(values["loss"]):
-                    raise UserError(f"the loss is {values['loss']} at step {done}: lower --optim.learning-rate; {self._last_good()}")
                 now = time.perf_counter()
                 values = {
                     "examples": done * config.batch_size,
                     **values,
-                    "learning_rate": float(np.asarray(rate(step))),
+                    "learning_rate": float(np.asarray(rate(step - int(values["skipped"])))),  # its schedule counts the updates made
                     "examples_per_s": (done - last_step) * config.batch_size / (now - last_time),
+                    "input_wait": (feed.waited - last_waited) / (now - last_time),
                     "seconds": self.seconds(),
                 }
                 self.log.metrics(done, values)
+                self.score(values)
                 self.checkpoints.poll()
-                last_time, last_step = time.perf_counter(), done
-            if stop.received or done % config.checkpoint_every == 0 or done == config.steps:
-                self.checkpoints.save(done, state)
-                save_model(self.folder / "model.safetensors", task.released(state.ema), self.record)
+                last_time, last_step, last_waited = time.perf_counter(), done, feed.waited
+            stopping = stop.agreed(done)
+            if stopping or done % config.checkpoint_every == 0 or done == config.steps:
+                self.save(done, state, feed)
             if config.sample_every and done % config.sample_every == 0 and done < config.steps:
                 before = time.perf_counter()
-                task.grid(state.ema, self.folder / "samples" / f"step-{done:07d}.png")
+                task.grid(self.averaged(state), self.folder / "samples" / f"step-{done:07d}.png")
                 last_time += time.perf_counter() - before  # the rate is of training alone
-            if stop.received:
+            if stopping:
                 break
         return state
 
-    def batch(self, step: int) -> dict[str, jax.Array]:
-        config = self.config
-        indices = batch_indices(config.seed, step, config.batch_size, self.task.examples)
-        arrays = self.task.batch(indices, step) | {"index": np.arange(config.batch_size, dtype=np.int32)}
-        return jax.device_put(arrays, split(self.mesh))
+    def feed(self, first: int) -> Feed:
+        """The batches from a step on."""
+        config, task = self.config, self.task
+        order = Order(config.seed, config.batch_size, len(task.source), local_rows(self.setup.mesh, config.batch_size))
+        place = to_devices(split(self.setup.mesh), config.batch_size)
+        return Feed(task.batch, task.source, order, place, first=first, last=config.steps, config=config.data, say=self.log.say)
+
+    def check(self, state: State, step: int) -> None:
+        """Raises `UserError` after `--max-skips` updates in a row that could not be made."""
+        try:
+            check_skipped(state.skipped, state.scale, trainable(state.model), limit=self.config.max_skips, step=step)
+        except FloatingPointError as error:
+            raise UserError(f"{error}; {self._last_good()}") from None
+
+    def score(self, values: dict[str, Any]) -> None:
+        """Notes the metric of `--keep-best`."""
+        name = self.config.keep_best.removeprefix("max:").removeprefix("min:")
+        if name and name not in values:
+            raise UsageError(f"--keep-best must be a metric of this run, one of {', '.join(values)}: got {name!r}")
+        self.scores += [values[name]] if name else []
+
+    def save(self, step: int, state: State, feed: Feed) -> None:
+        """A checkpoint, and the released model as it is now."""
+        score = float(np.mean(self.scores)) if self.scores else None
+        self.checkpoints.save(step, state, feed.order.position(step), score)
+        self.scores.clear()
+        model = self.task.released(state.ema[0])
+        save_model(self.folder / "model.safetensors", model, self.record)
+        if self.checkpoints.best() == step:
+            save_model(self.folder / "best.safetensors", model, self.record)
+
+    def averaged(self, state: State) -> PyTree:
+        """The averaged model, whole, on one device of this process."""
+        return eqx.filter_shard(whole(state.ema[0]), jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
 
     def seconds(self) -> float:
         """Wall-clock time of the run so far, with the time before it was resumed."""
@@ -182,7 +234,7 @@ class _Run:
     def finish(self, state: State, parameters: int, stop: StopRequest) -> int:
         """The last samples and the summary."""
         examples_per_s = _rate(self.folder)
-        model = eqx.filter_shard(state.ema, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+        model = self.averaged(state)
         self.task.grid(model, self.folder / "samples" / f"step-{self.config.steps:07d}.png")
         self.log.say("evaluating ...")
         numbers = self.task.evaluate(model)
@@ -198,7 +250,7 @@ class _Run:
             **numbers,
             "examples_per_s": examples_per_s,
             "jax_version": jax.__version__,
-            "device": f"{self.mesh.size} x {jax.devices()[0].device_kind}",
+            "device": f"{self.setup.mesh.size} x {jax.devices()[0].device_kind}",
         }
         write_json(self.folder / "summary.json", summary)
         for name, value in numbers.items():
@@ -207,18 +259,19 @@ class _Run:
         return 0
 
     def _last_good(self) -> str:
-        self.checkpoints.seal()
-        steps = sorted(int(p.name) for p in (self.folder / "checkpoints").glob("*") if p.name.isdigit())
+        self.checkpoints.wait()
+        steps = self.checkpoints.steps()
         return f"the last checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
 
 
 @eqx.filter_jit
-def _maintain(change: Callable, state: State, batch: dict[str, jax.Array], key: PRNGKeyArray) -> State:
+def _maintain(change: Callable, state: State, batch: dict[str, jax.Array], key: PRNGKeyArray, mesh: jax.sharding.Mesh) -> State:
     model = change(state.model, batch, key)
+    model = choose(all_finite(model), model, state.model)
     # An average that lingers at a code's old place would undo its move.
     follow = lambda old, new, ema: jnp.where(new != old, new, ema) if eqx.is_inexact_array(new) else ema
-    ema = jax.tree.map(follow, state.model, model, state.ema)
-    return State(model, ema, state.opt_state, state.step)
+    ema = tuple(jax.tree.map(follow, state.model, model, average) for average in state.ema)
+    return place(eqx.tree_at(lambda s: (s.model, s.ema), state, (model, ema)), mesh)
 
 
 def _rate(folder: Path) -> float:

@@ -11,12 +11,13 @@ Where we differ: no perceptual loss (the paper weighs an ImageNet classifier's f
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eqxgen.configs import VQGANConfig
 from train.config import OptimConfig, TrainConfig, from_dict, parse, require, run
-from train.data import DataConfig, image_grid, load, save_png
+from train.data import DataConfig, Part, image_grid, load, save_png, uniforms
 from train.facts import facts_of
 
 if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
@@ -82,6 +83,18 @@ PRESETS = {
 }
 
 
+def build(record: dict[str, Any]) -> Any:
+    """The tokenizer of a run's config.json, with weights of no meaning yet."""
+    import jax.random as jr
+
+    from eqxgen.models.vqgan import VQGAN
+
+    sizes = record["config"]["model"]
+    height, width, channels = record["facts"]["image_shape"]
+    config = VQGANConfig(**sizes | {"multipliers": tuple(sizes["multipliers"])})
+    return VQGAN(height, width, channels, config, key=jr.key(0))
+
+
 def program(config: Config, image_shape: tuple[int, int, int]) -> "Program":
     """The tokenizer with its discriminator, and their loss."""
     import equinox as eqx
@@ -93,7 +106,7 @@ def program(config: Config, image_shape: tuple[int, int, int]) -> "Program":
     from eqxgen.models.vqgan import VQGAN
     from eqxgen.nn.quantize import count_codes, entropy_of, perplexity, usage
     from train.loop import Program
-    from train.parallel import Sums
+    from train.parallel import Axes, Sums
 
     height, width, channels = image_shape
 
@@ -104,35 +117,39 @@ def program(config: Config, image_shape: tuple[int, int, int]) -> "Program":
             model["discriminator"] = Discriminator(height, channels, key=discriminator_key)
         return model
 
-    def loss(model: dict[str, Any], batch: dict[str, jax.Array], keys: jax.Array, axis: str | None) -> Sums:
-        images = batch["image"]
-        mean = (lambda x: jax.lax.pmean(x, axis)) if axis else (lambda x: x)
+    def loss(model: dict[str, Any], batch: dict[str, jax.Array], keys: jax.Array, axes: Axes) -> Sums:
+        images, weight = batch["image"], batch["weight"]
+        everywhere = (lambda x: jax.lax.psum(x, axes)) if axes else (lambda x: x)
         fakes, quantized = jax.vmap(model["tokenizer"])(images)
-        errors = jnp.mean((fakes.astype(jnp.float32) - images) ** 2, axis=(1, 2, 3))
-        spread = entropy_of(mean(jnp.mean(quantized.assignment, axis=0)))
-        entropy = jnp.mean(quantized.entropy) - spread
-        distance = jnp.mean(quantized.distance)
-        total = jnp.mean(errors) + config.quantisation * distance + config.entropy * entropy
-        counts = mean(count_codes(quantized.ids, config.model.codes))
-        metrics = {"mse": jnp.mean(errors), "distance": distance, "usage": usage(counts), "perplexity": perplexity(counts)}
+        mse = jnp.mean((fakes.astype(jnp.float32) - images) ** 2, axis=(1, 2, 3))
+        distance, entropy = jnp.mean(quantized.distance, axis=(1, 2)), jnp.mean(quantized.entropy, axis=(1, 2))
+        count = jnp.sum(weight)
+        # The entropy of a mean is no mean of entropies: the mean is taken over all devices first.
+        spread = entropy_of(everywhere(weight @ quantized.assignment) / everywhere(count))
+        counts = everywhere(weight @ jax.vmap(functools.partial(count_codes, codes=config.model.codes))(quantized.ids))
+        losses = mse + config.quantisation * distance + config.entropy * (entropy - spread)
+        metrics = {
+            "mse": weight @ mse,
+            "distance": weight @ distance,
+            "usage": count * usage(counts),
+            "perplexity": count * perplexity(counts),
+        }
         if config.adversarial:
             generator, critic, gap = adversarial(model["discriminator"], images, fakes)
-            total = total + config.adversarial * generator + critic
-            metrics |= {"generator": generator, "discriminator": critic, "realness_gap": gap}
-        count = jnp.float32(len(images))
-        return Sums(total * count, count, {name: value * count for name, value in metrics.items()})
+            losses = losses + config.adversarial * generator + critic
+            metrics |= {"generator": weight @ generator, "discriminator": weight @ critic, "realness_gap": weight @ gap}
+        return Sums(weight @ losses, count, metrics)
 
     def still(tree: Any) -> Any:
         return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, tree)
 
     def adversarial(discriminator: Discriminator, reals: jax.Array, fakes: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         # Each player's loss holds the other still, so that one gradient of their sum is the update of both.
-        generator = jnp.mean(jax.nn.softplus(-jax.vmap(still(discriminator))(fakes)))
+        generator = jax.nn.softplus(-jax.vmap(still(discriminator))(fakes))
         on_real, slopes = jax.vmap(jax.value_and_grad(discriminator))(reals)
         on_fake = jax.vmap(discriminator)(still(fakes))
-        penalty = config.r1 / 2 * jnp.mean(jnp.sum(slopes.astype(jnp.float32) ** 2, axis=(1, 2, 3)))
-        critic = jnp.mean(jax.nn.softplus(-on_real) + jax.nn.softplus(on_fake)) + penalty
-        return generator, critic, jnp.mean(on_real - on_fake)
+        penalty = config.r1 / 2 * jnp.sum(slopes.astype(jnp.float32) ** 2, axis=(1, 2, 3))
+        return generator, jax.nn.softplus(-on_real) + jax.nn.softplus(on_fake) + penalty, on_real - on_fake
 
     return Program(init, loss, {"image": (image_shape, "float32")})
 
@@ -176,10 +193,10 @@ def task(config: Config) -> "Task":
     dataset = load(config.data)
     check_factor(config.model.factor, dataset.image_shape)
 
-    def batch(indices: np.ndarray, step: int) -> dict[str, np.ndarray]:
-        images = dataset.normalise(dataset.train_images[indices])
+    def batch(part: Part) -> dict[str, np.ndarray]:
+        images = dataset.normalise(dataset.train_images[part.example])
         if config.flip:
-            mirrored = np.random.default_rng([config.seed, step]).integers(2, size=len(images)).astype(bool)
+            mirrored = uniforms(config.seed, part.step, part.index, 1)[:, 0] < 0.5
             images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
         return {"image": images}
 
@@ -203,7 +220,7 @@ def task(config: Config) -> "Task":
     facts = {"image_shape": dataset.image_shape, "classes": dataset.num_classes}
     released = lambda model: model["tokenizer"]
     core = program(config, dataset.image_shape)
-    return Task("vqgan", facts, core, len(dataset.train_images), batch, grid, evaluate, released=released, maintain=maintenance(config))
+    return Task("vqgan", facts, core, dataset.train_images, batch, grid, evaluate, released=released, maintain=maintenance(config))
 
 
 def sample(folder: Path, record: dict[str, Any], options: Any) -> Any:
@@ -236,10 +253,10 @@ def rows_in_turn(originals: Any, fakes: Any, columns: int) -> Any:
 
 
 def main(config: Config) -> int:
-    if not config.dry_run:
+    if not config.on_paper:
         from train.loop import fit
 
-        return fit(config, task(config))
+        return fit(config, lambda: task(config))
     from train.dryrun import dry_run
 
     return dry_run(config, program(config, facts_of(config.data).image_shape))

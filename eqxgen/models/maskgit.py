@@ -89,7 +89,7 @@ class MaskGIT(eqx.Module):
     def __call__(
         self, ids: Int[Array, " tokens"], label: Int[Array, ""], *, key: PRNGKeyArray | None = None, inference: bool | None = None
     ) -> Float[Array, "tokens codes"]:
-        """Float32 logits.
+        """Logits, in float32 at least.
 
         Args:
             ids: codes in [0, codes), or `mask_id`.
@@ -113,7 +113,8 @@ class MaskGIT(eqx.Module):
         x = self.stack(x, key=stack_key, inference=inference)[1:]
         x = self.head_norm(Activation("gelu_tanh")(self.head(x)))
         table = self.embedding.weight[: self.codes].astype(x.dtype)
-        return (x @ table.T).astype(jnp.float32) + self.head_bias[None].astype(jnp.float32)
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        return (x @ table.T).astype(wide) + self.head_bias[None].astype(wide)
 
 
 def guided(model: MaskGIT, label: Int[Array, ""], guidance: float) -> Callable[[Int[Array, " tokens"]], Float[Array, "tokens codes"]]:

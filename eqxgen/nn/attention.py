@@ -23,7 +23,7 @@ class SelfAttention(eqx.Module):
         init: how the weights are drawn.
     """
 
-    qkv: Projection
+    qkv: Projection  # outputs in the order (kv_heads, queries of the head then its key and value, head_dim)
     out: Projection
     dropout: Dropout
     heads: int = eqx.field(static=True)
@@ -52,6 +52,10 @@ class SelfAttention(eqx.Module):
         self.dropout = Dropout(dropout)
         self.heads, self.kv_heads, self.causal = heads, kv_heads, causal
 
+    @property
+    def head_dim(self) -> int:
+        return self.out.in_dim // self.heads
+
     def __call__(
         self,
         x: Float[Array, "seq dim"],
@@ -63,8 +67,12 @@ class SelfAttention(eqx.Module):
         """`mask` is whatever `eqxgen.ops.dot_product_attention` takes: a boolean array or an expression of `eqxgen.ops.masks`."""
         active = self.dropout.active(key, inference)
         probs_key, out_key = jr.split(key) if active and key is not None else (None, None)
-        qkv = rearrange(self.qkv(x), "seq (heads head_dim) -> seq heads head_dim", heads=self.heads + 2 * self.kv_heads)
-        q, k, v = qkv[:, : self.heads], qkv[:, self.heads : self.heads + self.kv_heads], qkv[:, self.heads + self.kv_heads :]
+        # Each key and value head beside the queries that share it, so that a split of the projection by its outputs is one by whole heads.
+        qkv = rearrange(
+            self.qkv(x), "seq (kv_heads parts head_dim) -> seq kv_heads parts head_dim", kv_heads=self.kv_heads, head_dim=self.head_dim
+        )
+        q = rearrange(qkv[:, :, :-2], "seq kv_heads shared head_dim -> seq (kv_heads shared) head_dim")
+        k, v = qkv[:, :, -2], qkv[:, :, -1]
         y = ops.dot_product_attention(
             q, k, v, mask=mask, is_causal=self.causal, dropout_rate=self.dropout.rate if active else 0.0, dropout_key=probs_key
         )

@@ -6,7 +6,7 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from eqxgen.nn import _check
 from eqxgen.nn.attention import SelfAttention
@@ -81,13 +81,22 @@ class Stack(eqx.Module):
     """
 
     blocks: eqx.Module
+    fetch: Callable[[PyTree], PyTree] | None
     depth: int = eqx.field(static=True)
     remat: bool = eqx.field(static=True)
 
     def __init__(self, block: Callable[[PRNGKeyArray], eqx.Module], depth: int, *, remat: bool = False, key: PRNGKeyArray):
         _check.positive(depth=depth)
         self.blocks = eqx.filter_vmap(block)(jr.split(key, depth))
-        self.depth, self.remat = depth, remat
+        self.depth, self.remat, self.fetch = depth, remat, None
+
+    def fetching(self, fetch: Callable[[PyTree], PyTree]) -> "Stack":
+        """The same stack, which calls `fetch` on the arrays of each block just before the block runs, in both passes.
+
+        For parameters that lie in parts on several devices, or elsewhere. The backward pass keeps the results of matrix products and
+        fetches the parameters again, rather than keep those of all blocks.
+        """
+        return eqx.tree_at(lambda stack: stack.fetch, self, fetch, is_leaf=lambda x: x is None)
 
     def __call__(
         self, x: Float[Array, "seq dim"], *context: Array, key: PRNGKeyArray | None = None, inference: bool | None = None
@@ -98,8 +107,11 @@ class Stack(eqx.Module):
 
         def step(x: Array, layer):
             block, key = layer
+            block = block if self.fetch is None else self.fetch(block)
             return eqx.combine(block, rest)(x, *context, key=key, inference=inference), None
 
         if self.remat:
             step = jax.checkpoint(step, prevent_cse=False)  # scan already keeps the two passes apart
+        elif self.fetch is not None:
+            step = jax.checkpoint(step, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable)
         return jax.lax.scan(step, x, (arrays, keys))[0]

@@ -22,10 +22,17 @@ ON_CUDA = {"cudnn": cudnn, "mosaic_gpu": mosaic_gpu, "triton": triton_cuda}
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What a program is lowered for: a platform, and whether XLA will `split` it over devices by itself."""
+    """What a program is lowered for.
+
+    Attributes:
+        platform: cpu, tpu, cuda or rocm.
+        split: whether XLA divides the work over devices by itself.
+        partly: whether it does so inside a `jax.shard_map` that divides it along other axes, where XLA asks nobody how.
+    """
 
     platform: str
     split: bool
+    partly: bool = False
 
 
 def _candidates(
@@ -44,6 +51,8 @@ def _candidates(
     def on_cuda(name: str, unavailable: Callable[[], str | None] = lambda: None):
         if platform not in (None, "cuda"):
             return f"it runs on NVIDIA GPUs only, and this program is compiled for {platform}"
+        if target and target.partly:
+            return "XLA cannot split a kernel over the axes that jax.shard_map leaves to it: make all of them manual"
         reason = ON_CUDA[name].supports(q, k, v, extras, setting)
         # While tracing the platform is not known, and a program may be traced where it cannot be lowered.
         if reason or platform is None:
@@ -97,7 +106,7 @@ def _roles(tree) -> list[str]:
 
 def _can_split(target: Target) -> bool:
     # libtpu does not call back into Python to partition.
-    return target.split and target.platform != "tpu"
+    return target.split and not target.partly and target.platform != "tpu"
 
 
 @dataclasses.dataclass(frozen=True)

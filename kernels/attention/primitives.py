@@ -60,9 +60,12 @@ def _primitive(name: str, compute) -> Primitive:
 
 
 def _lower(compute, platform: str, context, *operands, **params):
-    # Only a program that XLA partitions by itself says so many devices here; inside `shard_map` the context is another.
-    split = getattr(context.module_context.axis_context, "num_devices", 1) > 1
-    function = functools.partial(compute, backends.Target(platform, split))
+    # A program that XLA partitions by itself says how many devices it has; one inside `shard_map`, which axes are manual.
+    axes = context.module_context.axis_context
+    mesh, manual = getattr(axes, "mesh", None), getattr(axes, "manual_axes", frozenset())
+    partly = mesh is not None and bool(manual) and any(size > 1 for name, size in mesh.shape.items() if name not in manual)
+    split = partly or getattr(axes, "num_devices", 1) > 1
+    function = functools.partial(compute, backends.Target(platform, split, partly))
     return mlir.lower_fun(function, multiple_results=True)(context, *operands, **params)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ..bias import ALiBi
 from ..problem import Extras, Setting, accumulator
 from . import plan as sizes
-from .operands import cut, dot, pad, put, quarantine, rows_of, scaled, sequence_second, varying
+from .operands import corner, cut, dot, pad, put, quarantine, rows_of, scaled, sequence_second, varying
 from .plan import make_plan
 from .tiles import Tiles
 from .walk import lanes_of, visits_of, walk
@@ -113,7 +113,7 @@ def _add_bias(dbias, ds, at, extras: Extras, tiles: Tiles):
         ds = -ds * tiles.distance(at).astype(ds.dtype)
     ds = ds.sum(tuple(axis for axis in range(3) if dbias.shape[axis + 1] == 1), keepdims=True)
     start = (at[0], at[1] * plan.repeat, at[2], at[3])
-    start = tuple(0 if size == 1 else index for index, size in zip(start, dbias.shape))
+    start = corner(*(0 if size == 1 else index for index, size in zip(start, dbias.shape)))
     here = jax.lax.dynamic_slice(dbias, start, (1, *ds.shape))
     return jax.lax.dynamic_update_slice(dbias, here + ds[None], start)
 

@@ -52,7 +52,7 @@ def sequence_second(*arrays):
 
 def rows_of(x, example, head, heads: int):
     """(heads, seq, dim) of an array (batch, seq, heads, dim)."""
-    return jnp.moveaxis(jax.lax.dynamic_slice(x, _corner(example, head), (1, x.shape[1], heads, x.shape[3]))[0], 1, 0)
+    return jnp.moveaxis(jax.lax.dynamic_slice(x, corner(example, 0, head, 0), (1, x.shape[1], heads, x.shape[3]))[0], 1, 0)
 
 
 def cut(x, start, size: int):
@@ -63,9 +63,9 @@ def cut(x, start, size: int):
 def put(whole, part, example, head):
     """`whole`, (batch, seq, heads, dim), with a part (heads, seq, dim) of one example in its place, cut to the length of `whole`."""
     part = jnp.moveaxis(part, 0, 1)[None, : whole.shape[1]].astype(whole.dtype)
-    return jax.lax.dynamic_update_slice(whole, part, _corner(example, head))
+    return jax.lax.dynamic_update_slice(whole, part, corner(example, 0, head, 0))
 
 
-def _corner(example, head):
-    zero = jnp.zeros((), example.dtype)  # a Python integer would be an int64 where those are enabled
-    return example, zero, head, zero
+def corner(*indices):
+    """Where a slice starts, all in one type: a Python integer would be an int64 where those are enabled."""
+    return tuple(jnp.asarray(index, jnp.int32) for index in indices)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ... import _dropout
 from ..bias import ALiBi
 from ..problem import Extras, Setting, unsqueeze
-from .operands import pad
+from .operands import corner, pad
 from .plan import Plan
 
 
@@ -40,7 +40,7 @@ class Tiles:
             return x
         b, g, i0, j0 = at
         plan = self.plan
-        start = (
+        start = corner(
             b if x.shape[0] > 1 else 0,
             g * plan.repeat if x.shape[1] > 1 else 0,
             i0 if x.shape[2] > 1 else 0,
@@ -82,6 +82,6 @@ class Tiles:
         if seeds is None:
             return None
         i, j = self.positions(at)
-        start = (at[0] if seeds.shape[0] > 1 else 0, at[1] * self.plan.repeat, 0)
+        start = corner(at[0] if seeds.shape[0] > 1 else 0, at[1] * self.plan.repeat, 0)
         seed = jax.lax.dynamic_slice(seeds, start, (1, self.plan.repeat, 2))[0][:, None, None]
         return turn(_dropout.keep(seed[..., 0], seed[..., 1], i, j, self.setting.dropout_rate))

@@ -1,0 +1,201 @@
+"""R9: a run's updates do not depend on how many devices share them.
+
+  python -m bench.reliability.device_parity --folder NEW
+
+Gradients on every mesh against one device's, in float64 and float32, and `--count` steps of SGD, whose devices must agree after each. Every
+number type is computed in a process of its own with 8 virtual devices, since collectives of those can hang and `jax_enable_x64` holds for a
+whole process.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.random as jr
+import numpy as np
+import optax
+
+from bench.reliability.common import ROOT, run
+from eqxgen.configs import MaskGITConfig, VQGANConfig
+from train import maskgit, vqgan
+from train.config import OptimConfig
+from train.data import DataConfig
+from train.ema import averages
+from train.parallel import Setup, gradients, make_mesh, make_step, sharded_state, split
+from train.precision import Policy
+from train.settings import EmaConfig
+
+FLAGS = (
+    "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_warn_stuck_timeout_seconds=10 "
+    "--xla_cpu_collective_call_terminate_timeout_seconds=60"
+)
+LIMITS = {"float64": {"gradient": 1e-14, "parameters": 1e-14}, "float32": {"gradient": 1e-6, "parameters": 5e-7}}
+ROWS = 16
+# Mesh, micro-batches, examples that count; the first of as many examples is what the others must equal.
+SHORT = {
+    "maskgit": [("data=1", 1, 13), ("data=8", 2, 13), ("data=2,fsdp=2,model=2", 1, 13), ("fsdp=8", 1, 13)],
+    "vqgan": [("data=1", 1, 13), ("data=2,fsdp=4", 1, 13)],
+}
+FULL = {
+    "maskgit": [
+        (mesh, accumulate, count)
+        for count in (16, 13)
+        for mesh, accumulate in [
+            ("data=1", 1),
+            ("data=1", 2),
+            ("data=1", 4),
+            ("data=8", 1),
+            ("data=8", 2),
+            ("fsdp=8", 1),
+            ("fsdp=8", 2),
+            ("data=2,fsdp=4", 2),
+            ("data=4,model=2", 1),
+            ("data=2,fsdp=2,model=2", 1),
+            ("data=2,fsdp=2,model=2", 4),
+        ]
+    ],
+    "vqgan": [(mesh, 1, count) for count in (16, 13) for mesh in ("data=1", "data=8", "fsdp=8", "data=2,fsdp=4")],
+}
+
+
+def programs():
+    # 1,024 entries and more are split, so that both kinds of parameters are there.
+    sizes = MaskGITConfig(dim=32, depth=2, heads=2, hidden_dim=64, dropout=0.1, placement="pre")
+    yield "maskgit", maskgit.program(maskgit.Config(model=sizes), 9, 7, 3), {"ids": 7, "label": 3}
+    sizes = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, codes=7)
+    config = vqgan.Config(model=sizes, adversarial=0.1, data=DataConfig(), optim=OptimConfig())
+    yield "vqgan", vqgan.program(config, (8, 8, 1)), {"image": None}
+
+
+def batch_of(program, tops, count, dtype):
+    """Rows of which the first `count` are examples; the others hold something too, which must not matter."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        name: rng.uniform(-1, 1, (ROWS, *shape)).astype(dtype if kind == "float32" else kind)
+        if tops[name] is None
+        else rng.integers(tops[name], size=(ROWS, *shape)).astype(kind)
+        for name, (shape, kind) in program.shapes.items()
+    }
+    weight = (np.arange(ROWS) < count).astype(dtype)
+    if count < ROWS:  # other values in the rows that only fill up
+        arrays = {name: np.where(weight.reshape(-1, *[1] * (x.ndim - 1)) > 0, x, x[:1]) for name, x in arrays.items()}
+    return arrays | {"index": np.arange(ROWS, dtype=np.int32), "weight": weight}
+
+
+def relative(first, second):
+    """Distance of two trees over the length of the second, both in float64."""
+    vector = lambda tree: np.concatenate([np.asarray(x, np.float64).ravel() for x in jax.tree.leaves(eqx.filter(tree, eqx.is_array))])
+    return float(np.linalg.norm(vector(first) - vector(second)) / np.linalg.norm(vector(second)))
+
+
+def alike(tree):
+    """Whether devices that hold the same part hold the same bits."""
+    parts = {}
+    for number, array in enumerate(jax.tree.leaves(eqx.filter(tree, eqx.is_array))):
+        for shard in array.addressable_shards:
+            part = parts.setdefault((number, str(shard.index)), np.asarray(shard.data))
+            if not np.array_equal(part, np.asarray(shard.data)):
+                return False
+    return True
+
+
+def held(tree):
+    """The largest share of a tree's bytes that one device holds."""
+    arrays = jax.tree.leaves(eqx.filter(tree, eqx.is_array))
+    bytes_of = {}
+    for array in arrays:
+        for shard in array.addressable_shards:
+            bytes_of[shard.device] = bytes_of.get(shard.device, 0) + shard.data.nbytes
+    return max(bytes_of.values()) / sum(array.nbytes for array in arrays)
+
+
+def compare(dtype, cases):
+    """The rows of a table: each case's distance from one device's gradient, and what the devices then hold."""
+    rows = []
+    for name, program, tops in programs():
+        init = lambda key, program=program: jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, program.init(key))
+        reference = {}
+        for text, accumulate, count in cases[name]:
+            mesh = mesh_of(text)
+            state = sharded_state(init, setup_of(mesh, dtype), jr.key(0))
+            batch = jax.device_put(batch_of(program, tops, count, dtype), split(mesh))
+
+            @eqx.filter_jit
+            def compute(model, batch, mesh=mesh, accumulate=accumulate, loss=program.loss):
+                return gradients(loss, model, batch, jr.key(1), mesh, Policy.parse(dtype), accumulate=accumulate)
+
+            grads, metrics = jax.block_until_ready(compute(state.model, batch))
+            values = {key: float(value) for key, value in metrics.items()}
+            first = reference.setdefault(count, (grads, values))
+            off = {key: abs(values[key] - first[1][key]) / (abs(first[1][key]) + 1e-6) for key in values}
+            row = {"program": name, "mesh": text, "accumulate": accumulate, "examples": count, "gradient": relative(grads, first[0])}
+            rows.append(row | {"metrics": max(off.values()), "alike": alike(grads), "held": held((state.model, state.opt_state))})
+            print(dtype, rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def walk(dtype, steps):
+    """After as many steps of SGD: the largest difference of a parameter over the largest parameter, and whether the devices agreed at each."""
+    name, program, tops = next(iter(programs()))
+    init = lambda key: jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, program.init(key))
+    rows, first = [], None
+    for text in ("data=1", "data=8", "data=2,fsdp=2,model=2"):
+        mesh = mesh_of(text)
+        setup = setup_of(mesh, dtype)
+        state, step = sharded_state(init, setup, jr.key(0)), make_step(program.loss, setup)
+        batch, agreed, losses = jax.device_put(batch_of(program, tops, 13, dtype), split(mesh)), True, []
+        for _ in range(steps):
+            state, metrics = step((batch, jr.key(1)), state)
+            losses.append(float(metrics["loss"]))
+            agreed = agreed and alike(state)
+        leaves = [np.asarray(x, np.float64) for x in jax.tree.leaves(eqx.filter(state.model, eqx.is_array))]
+        first = first or leaves
+        off = max(float(np.max(np.abs(a - b))) for a, b in zip(leaves, first)) / max(float(np.max(np.abs(a))) for a in first)
+        rows.append({"program": name, "mesh": text, "steps": steps, "parameters": off, "loss": losses[-1], "alike": agreed})
+        print(dtype, rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def setup_of(mesh, dtype):
+    return Setup(optax.sgd(0.1), averages(EmaConfig(), ROWS), mesh, Policy.parse(dtype))
+
+
+def mesh_of(text):
+    return make_mesh(text, jax.devices()[: 1 if text == "data=1" else 8])
+
+
+def table(dtype, steps):
+    """The rows of one number type, from a process of its own; without steps only the short table of gradients."""
+    env = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    line = [sys.executable, "-m", "bench.reliability.device_parity", "child", dtype, str(steps)]
+    done = subprocess.run(line, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, timeout=3000 if steps else 280, check=True)
+    return json.loads(done.stdout)
+
+
+def child(dtype, steps):
+    jax.config.update("jax_enable_x64", dtype == "float64")
+    json.dump({"gradients": compare(dtype, FULL if steps else SHORT), "steps": walk(dtype, steps) if steps else []}, sys.stdout)
+
+
+def measure(count: int, folder: Path) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for dtype in LIMITS:
+        rows = table(dtype, count)
+        result[f"{dtype}_gradient"] = max(row["gradient"] for row in rows["gradients"])
+        result[f"{dtype}_parameters"] = max(row["parameters"] for row in rows["steps"])
+        result[f"{dtype}_devices_agree"] = all(row["alike"] for row in [*rows["gradients"], *rows["steps"]])
+        result[f"{dtype}_rows"] = rows
+    kept = {dtype: all(result[f"{dtype}_{name}"] <= limit for name, limit in limits.items()) for dtype, limits in LIMITS.items()}
+    return {"reached": all(kept.values()) and all(result[f"{dtype}_devices_agree"] for dtype in LIMITS), **result}
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["child"]:
+        child(sys.argv[2], int(sys.argv[3]))
+    else:
+        run("R9", __doc__ or "", 100, measure)

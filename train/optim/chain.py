@@ -1,0 +1,72 @@
+"""The optimiser that a config names, as one chain."""
+
+import equinox as eqx
+import jax
+import optax
+from jaxtyping import PyTree
+
+from train.optim.groups import groups_of
+from train.optim.layers import like_adam, scale_by_group, trust_ratio
+from train.optim.schedules import schedule
+from train.optim.soap import scale_by_soap
+from train.settings import OptimConfig
+
+
+def optimiser(config: OptimConfig, steps: int) -> optax.GradientTransformation:
+    """Clip by the global norm, the named rule, decoupled weight decay, each group's multiplier, the schedule."""
+    clip = optax.identity() if config.clip == float("inf") else optax.clip_by_global_norm(config.clip)
+    rate = schedule(config, steps)
+    tail = (scale_by_group(config), optax.scale_by_learning_rate(rate))
+    decay = optax.add_decayed_weights(config.weight_decay, mask=lambda params: jax.tree.map(lambda g: g.decayed, groups_of(config, params)))
+    match config.name:
+        case "schedule_free":
+            second = optax.scale_by_rms(config.beta2, config.epsilon, eps_in_sqrt=False, bias_correction=True)
+            rule = optax.contrib.schedule_free(optax.chain(second, decay, *tail), rate, config.beta1)
+            return optax.chain(clip, rule)
+        case "lamb":
+            return optax.chain(clip, _rule(config), decay, trust_ratio(config), *tail)
+        case _:
+            return optax.chain(clip, _rule(config), decay, *tail)
+
+
+def shown(model: PyTree, opt_state: PyTree) -> PyTree:
+    """The weights to average and to show: the model's own, but for schedule_free, which trains beside the point it promises."""
+    is_free = lambda node: isinstance(node, optax.contrib.ScheduleFreeState)
+    states = [node for node in jax.tree.leaves(opt_state, is_leaf=is_free) if is_free(node)]
+    if not states:
+        return model
+    params, rest = eqx.partition(model, eqx.is_inexact_array)
+    return eqx.combine(optax.contrib.schedule_free_eval_params(states[0], params), rest)
+
+
+def _rule(config: OptimConfig) -> optax.GradientTransformation:
+    adam = optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
+    momentum = optax.trace(config.momentum, config.nesterov) if config.momentum else optax.identity()
+    match config.name:
+        case "lion":
+            return optax.scale_by_lion(config.beta1, config.beta2)
+        case "adafactor":
+            first = optax.ema(config.beta1, debias=False) if config.beta1 else optax.identity()
+            return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), first)
+        case "muon":
+            muon = optax.contrib.scale_by_muon(beta=config.momentum, weight_dimension_numbers=lambda params: _dimensions(config, params))
+            kinds = lambda params: jax.tree.map(lambda g: "muon" if g.hidden else "adam", groups_of(config, params))
+            return optax.multi_transform({"muon": optax.chain(muon, like_adam(config)), "adam": adam}, kinds)
+        case "soap":
+            return scale_by_soap(config)
+        case "rmsprop":
+            return optax.chain(optax.scale_by_rms(config.beta2, config.epsilon, eps_in_sqrt=False, bias_correction=True), momentum)
+        case "sgd":
+            return momentum
+        case _:
+            return adam
+
+
+def _dimensions(config: OptimConfig, params: PyTree) -> PyTree:
+    """Which axes of each array make its matrix: of a linear map the last two, of a convolution all but the last against the last."""
+
+    def of(group) -> optax.contrib.MuonDimensionNumbers:
+        rank = len(group.shape)
+        return optax.contrib.MuonDimensionNumbers(tuple(range(int(group.stacked), rank - 1)), rank - 1)
+
+    return jax.tree.map(of, groups_of(config, params))

@@ -1,0 +1,46 @@
+"""Many devices: the mesh, where each array lies on it, and one update over all of them."""
+
+from train.parallel.mesh import AXES, BATCH, check_batch, local_rows, make_mesh, parse_mesh, parts, replicated, split
+from train.parallel.rules import check_heads, place, shardings, spec_of
+from train.parallel.step import (
+    Axes,
+    Loss,
+    Setup,
+    State,
+    Sums,
+    abstract_state,
+    gradients,
+    init_state,
+    make_step,
+    make_update,
+    sharded_state,
+    trainable,
+)
+
+__all__ = [
+    "AXES",
+    "BATCH",
+    "Axes",
+    "Loss",
+    "Setup",
+    "State",
+    "Sums",
+    "abstract_state",
+    "check_batch",
+    "check_heads",
+    "gradients",
+    "init_state",
+    "local_rows",
+    "make_mesh",
+    "make_step",
+    "make_update",
+    "parse_mesh",
+    "parts",
+    "place",
+    "replicated",
+    "sharded_state",
+    "shardings",
+    "spec_of",
+    "split",
+    "trainable",
+]

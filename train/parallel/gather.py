@@ -1,0 +1,81 @@
+"""Parameters in parts, put together where they are used: the blocks of a stack one by one inside its scan, all others at once.
+
+A gradient of a gathered parameter is summed over the devices and split again by the same exchange run backwards, so that of the blocks no
+device ever holds more than one whole (Rajbhandari et al. 2020, arXiv:1910.02054, stage 3)."""
+
+import functools
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import PyTree
+
+from eqxgen.nn import Stack
+from train.parallel.rules import map_named, spec_of
+
+WHOLE = PartitionSpec()
+
+
+def fsdp_specs(tree: PyTree, mesh: Mesh) -> PyTree:
+    """The tree with, in place of each array, how it is split over `fsdp` alone: so it enters a program that splits the batch by itself."""
+
+    def spec(path: str, leaf: Any) -> PartitionSpec:
+        names = tuple(spec_of(path, leaf.shape, mesh))
+        return PartitionSpec(*[None] * names.index("fsdp"), "fsdp") if "fsdp" in names else WHOLE
+
+    return map_named(spec, tree)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _whole(part: jax.Array, axis: int) -> jax.Array:
+    return jax.lax.all_gather(part, "fsdp", axis=axis, tiled=True)
+
+
+def _backward(axis: int, _: None, cotangent: jax.Array) -> tuple[jax.Array]:
+    # The devices' shares are added in float32, and rounded once.
+    wide = cotangent.astype(jnp.promote_types(cotangent.dtype, jnp.float32))
+    return (jax.lax.psum_scatter(wide, "fsdp", scatter_dimension=axis, tiled=True).astype(cotangent.dtype),)
+
+
+_whole.defvjp(lambda part, axis: (_whole(part, axis), None), _backward)
+
+
+class Gather(eqx.Module):
+    """Puts the arrays of a tree together, of which each device of the axis `fsdp` has a part.
+
+    Args:
+        axes: along which axis each array of the tree is split, in the order of its leaves; `None` where it is whole.
+    """
+
+    axes: tuple[int | None, ...] = eqx.field(static=True)
+
+    def __call__(self, tree: PyTree) -> PyTree:
+        leaves, structure = jax.tree.flatten(tree)
+        whole = [x if axis is None else _whole(x, axis) for x, axis in zip(leaves, self.axes)]
+        return jax.tree.unflatten(structure, whole)
+
+
+def gathered(model: PyTree, specs: PyTree) -> PyTree:
+    """The model with whole parameters, but for its stacks, which gather each block when they come to it.
+
+    Args:
+        model: with parameters in parts, inside `jax.shard_map`.
+        specs: what `fsdp_specs` says of it.
+    """
+
+    def put(node: Any, spec: Any) -> Any:
+        if isinstance(node, Stack):
+            axes = [_axis(leaf) for leaf in jax.tree.leaves(spec) if isinstance(leaf, PartitionSpec)]
+            # A block is a slice of the stacked arrays without their first axis.
+            return node.fetching(Gather(tuple(None if axis is None else axis - 1 for axis in axes)))
+        return Gather((_axis(spec),))(node) if isinstance(spec, PartitionSpec) else node
+
+    if not any(leaf != WHOLE for leaf in jax.tree.leaves(specs) if isinstance(leaf, PartitionSpec)):
+        return model
+    return jax.tree.map(put, model, specs, is_leaf=lambda node: isinstance(node, Stack))
+
+
+def _axis(spec: PartitionSpec) -> int | None:
+    return len(spec) - 1 if spec != WHOLE else None

@@ -1,0 +1,91 @@
+"""The devices of a run as a grid of three axes, and how a batch lies on it."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int
+
+from train.errors import UsageError
+
+AXES = ("data", "fsdp", "model")
+"""`data`: copies of the model; `fsdp`: examples too, and each parameter in as many parts; `model`: each layer's width in as many parts."""
+
+BATCH = AXES[:2]
+"""The axes over which a batch is split."""
+
+
+def parse_mesh(text: str, count: int) -> tuple[int, int, int]:
+    """The sizes of the axes from `data=2,fsdp=2,model=2`.
+
+    An axis that is not named has size 1, but `data`, which takes the devices that the others leave.
+
+    Args:
+        text: what `--mesh` says; empty: all devices along `data`.
+        count: of devices there are.
+
+    Raises:
+        UsageError: an axis is unknown, named twice or not a positive number, or the product is not `count`.
+    """
+    sizes: dict[str, int] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, number = (word.strip() for word in part.partition("="))
+        if name not in AXES:
+            raise UsageError(f"--mesh must name axes among {', '.join(AXES)}: got {name!r}; write --mesh data=2,fsdp=4")
+        if name in sizes:
+            raise UsageError(f"--mesh must name an axis once: got {name} twice in {text!r}")
+        if not (number.isascii() and number.isdigit() and int(number) >= 1):
+            raise UsageError(f"--mesh {name} must be a whole number of at least 1: got {number!r} in {text!r}")
+        sizes[name] = int(number)
+    named = math.prod(sizes.values())
+    if "data" not in sizes and count % named == 0:
+        sizes["data"] = count // named
+    data, fsdp, model = (sizes.get(name, 1) for name in AXES)
+    if data * fsdp * model != count:
+        raise UsageError(f"--mesh must have as many places as there are devices, {count}: got {text}, which has {data * fsdp * model}")
+    return data, fsdp, model
+
+
+def make_mesh(text: str = "", devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh that `--mesh` asks for, of all devices or of those given. All its axes are `Auto`.
+
+    Raises:
+        UsageError: as `parse_mesh`.
+    """
+    devices = jax.devices() if devices is None else devices
+    shape = parse_mesh(text, len(devices))
+    return jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def parts(mesh: Mesh | AbstractMesh) -> int:
+    """Into how many parts a batch is split."""
+    return math.prod(mesh.shape[name] for name in BATCH)
+
+
+def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, accumulate: int = 1) -> None:
+    """Raises `UsageError` unless every device gets the same number of examples in each of `accumulate` micro-batches."""
+    unit = parts(mesh) * accumulate
+    if batch_size % unit:
+        near = max(unit, round(batch_size / unit) * unit)
+        law = f"the number of devices that share it, {parts(mesh)}" + (f", times --accumulate, {accumulate}" if accumulate > 1 else "")
+        raise UsageError(f"--batch-size must be a multiple of {law}: got {batch_size}; try {near}")
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split(mesh: Mesh) -> NamedSharding:
+    """Along the first axis, the batch's."""
+    return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> Int[np.ndarray, " rows"]:
+    """Which rows of a global batch this process has to make: those that its own devices hold, in order, each once."""
+    places = split(mesh).addressable_devices_indices_map((batch_size,)).values()
+    bounds = sorted({place[0].indices(batch_size)[:2] for place in places if place is not None})
+    return np.concatenate([np.arange(*bound) for bound in bounds])

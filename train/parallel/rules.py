@@ -1,0 +1,99 @@
+"""Where each array of a run lies: one rule by parameter path, for weights, their averages and the optimiser's moments alike."""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+from jax.core import Tracer
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from eqxgen.nn import SelfAttention
+from train.errors import UsageError
+from train.paths import dotted, matches
+
+Tree = TypeVar("Tree", bound=PyTree)
+
+# Tensor parallelism (Shoeybi et al. 2019, arXiv:1909.08053): of two projections in a row the first is split by its outputs and the second by
+# its inputs, so that one sum over the devices follows both. An axis is counted from the last.
+WIDTH: tuple[tuple[str, int], ...] = (
+    ("**.qkv.weight", -2),
+    ("**.qkv.bias", -1),
+    ("**.attention.out.weight", -1),
+    ("**.mlp.up.weight", -2),
+    ("**.mlp.gate.weight", -2),
+    ("**.mlp.up.bias", -1),
+    ("**.mlp.gate.bias", -1),
+    ("**.mlp.down.weight", -1),
+)
+
+# Blocks under one scan lie along a leading axis, over which the scan walks, so it stays whole. Blocks in a list have a number there.
+STACKED = re.compile(r"\bblocks\.(?!\d)")
+
+SMALLEST = 1024
+"""Entries below which an array is not worth the exchange of its parts."""
+
+
+def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
+    """How an array is split.
+
+    The axis that `WIDTH` names goes over `model`; the longest of the others that can be shared out evenly, over `fsdp`. What cannot be
+    shared evenly, and small arrays, stay whole.
+
+    Args:
+        path: as `train.paths.named_arrays` gives it, such as `stack.blocks.mlp.up.weight`, with or without what stands before.
+        shape: of the array.
+        mesh: as `train.parallel.make_mesh` makes it.
+    """
+    axes: list[str | None] = [None] * len(shape)
+    width = next((axis for pattern, axis in WIDTH if matches(pattern, path)), None)
+    if width is not None and len(shape) >= -width and mesh.shape["model"] > 1 and shape[width] % mesh.shape["model"] == 0:
+        axes[width] = "model"
+    first = 1 if STACKED.search(path) else 0
+    free = [axis for axis in range(first, len(shape)) if axes[axis] is None and shape[axis] % mesh.shape["fsdp"] == 0]
+    if free and mesh.shape["fsdp"] > 1 and math.prod(shape) >= SMALLEST:
+        axes[max(free, key=lambda axis: shape[axis])] = "fsdp"
+    return PartitionSpec(*axes)
+
+
+def check_heads(model: PyTree, mesh: Mesh | AbstractMesh) -> None:
+    """Raises `UsageError` unless `model` divides every attention's key heads, of which each device takes whole ones."""
+    count = mesh.shape["model"]
+    for layer in jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, SelfAttention)):
+        if isinstance(layer, SelfAttention) and layer.kv_heads % count:
+            raise UsageError(
+                f"--mesh model must divide the number of heads: got model={count}, and an attention of {layer.kv_heads} key heads"
+            )
+
+
+def map_named(function: Callable[[str, Any], Any], tree: Tree) -> Tree:
+    """`function(path, array)` over the arrays of a tree, be they arrays or shapes; the rest as it is."""
+
+    def named(path: Any, leaf: Any) -> Any:
+        if not (eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)):
+            return leaf
+        return function(dotted(path), leaf)
+
+    return jax.tree_util.tree_map_with_path(named, tree)
+
+
+def shardings(tree: Tree, mesh: Mesh) -> Tree:
+    """The tree with a `NamedSharding` in place of each array."""
+    return map_named(lambda path, leaf: NamedSharding(mesh, spec_of(path, leaf.shape, mesh)), tree)
+
+
+def place(tree: Tree, mesh: Mesh) -> Tree:
+    """Every array where the rules put it. Inside a compiled program this is a constraint; a shape is given its sharding."""
+
+    def put(path: str, leaf: Any) -> Any:
+        sharding = NamedSharding(mesh, spec_of(path, leaf.shape, mesh))
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+        if isinstance(leaf, Tracer):
+            return jax.lax.with_sharding_constraint(leaf, sharding)
+        return jax.device_put(leaf, sharding)
+
+    return map_named(put, tree)

@@ -1,0 +1,48 @@
+"""Which types a run computes in, and what keeps a number that is not finite out of its state.
+
+`policy` is text and needs no jax; `layers` gives single layers a policy of their own; `scale` holds the loss scales, `guard` the update that
+is made only if every gradient is finite.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from train.precision.policy import ISLANDS, Policy
+
+if TYPE_CHECKING:
+    from train.precision.guard import Guarded, Skipped, all_finite, check_skipped, choose, guarded_update
+    from train.precision.layers import WithPolicy, with_policy
+    from train.precision.scale import DynamicLossScale, LossScale, NoLossScale, StaticLossScale, cast, scale_for
+
+__all__ = [
+    "ISLANDS",
+    "DynamicLossScale",
+    "Guarded",
+    "LossScale",
+    "NoLossScale",
+    "Policy",
+    "Skipped",
+    "StaticLossScale",
+    "WithPolicy",
+    "all_finite",
+    "cast",
+    "check_skipped",
+    "choose",
+    "guarded_update",
+    "scale_for",
+    "with_policy",
+]
+
+_HOMES = {
+    "guard": ("Guarded", "Skipped", "all_finite", "check_skipped", "choose", "guarded_update"),
+    "layers": ("WithPolicy", "with_policy"),
+    "scale": ("DynamicLossScale", "LossScale", "NoLossScale", "StaticLossScale", "cast", "scale_for"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: a config reads a policy's text, and must not wait for jax to do so.
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"train.precision.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

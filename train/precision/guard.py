@@ -1,0 +1,131 @@
+"""An update that is made only if every gradient is finite.
+
+What is not finite never reaches parameters, optimiser state, averages or schedules: they stay bit for bit as they were, while the counters
+of steps and data go on, so that a resumed run stays aligned. One number decides for all devices and all optimisers.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from train.paths import leaves
+from train.precision.scale import LossScale
+
+Tree = TypeVar("Tree", bound=PyTree)
+
+
+class Skipped(eqx.Module):
+    """How many updates were not made.
+
+    Attributes:
+        total: since the beginning.
+        consecutive: in a row, up to now.
+        culprit: the first gradient that was not finite the last time, by its place among the gradients' leaves; after the last, the loss.
+    """
+
+    total: Int[Array, ""]
+    consecutive: Int[Array, ""]
+    culprit: Int[Array, ""]
+
+    def __init__(self):
+        self.total, self.consecutive, self.culprit = jnp.int32(0), jnp.int32(0), jnp.int32(0)
+
+    def after(self, finite: Bool[Array, " leaves"]) -> "Skipped":
+        """The counts after a step in which these were finite."""
+        made = jnp.all(finite)
+        now = (
+            self.total + jnp.where(made, 0, 1),
+            jnp.where(made, 0, self.consecutive + 1),
+            jnp.where(made, self.culprit, jnp.argmin(finite)).astype(jnp.int32),
+        )
+        return eqx.tree_at(lambda s: (s.total, s.consecutive, s.culprit), self, now)
+
+
+class Guarded(NamedTuple):
+    """What `guarded_update` gives: the new or the old state, the next scale, the counts, and the unscaled gradients to be measured."""
+
+    kept: PyTree
+    scale: LossScale
+    skipped: Skipped
+    grads: PyTree
+
+
+def guarded_update(
+    update: Callable[[PyTree, Tree], Tree],
+    grads: PyTree,
+    loss: Float[Array, ""],
+    kept: Tree,
+    scale: LossScale,
+    skipped: Skipped,
+    *,
+    axes: str | Sequence[str] | None = None,
+) -> Guarded:
+    """Unscales the gradients, and updates the state with them if they and the loss are finite; else leaves it bit for bit as it is.
+
+    Pure: for use under `jit`, `scan` and `shard_map`. With accumulated gradients it is called once, with their sum.
+
+    Args:
+        update: (unscaled gradients, kept) -> kept, with clipping, optimiser, averages: all that must not see a number that is not finite.
+        grads: gradients of the scaled loss, summed over devices.
+        loss: the unscaled loss, summed likewise.
+        kept: what the update changes; not the counters of steps, which go on.
+        scale: the loss scale that the gradients were taken with.
+        skipped: the counts so far.
+        axes: mesh axes over which the gradients are sharded, inside a `shard_map`, whose devices must agree.
+
+    Raises:
+        TypeError: the update changed the type or the shape of an array.
+    """
+    grads = scale.unscale(grads)
+    finite = jnp.stack([*map(all_finite, jax.tree.leaves(eqx.filter(grads, eqx.is_inexact_array))), all_finite(loss)])
+    if axes:
+        finite = jax.lax.pmin(finite.astype(jnp.int32), axes) == 1
+    made = jnp.all(finite)
+    return Guarded(choose(made, update(grads, kept), kept), scale.adjust(made), skipped.after(finite), grads)
+
+
+def all_finite(tree: PyTree) -> Bool[Array, ""]:
+    """Whether every floating-point number of a tree is finite."""
+    arrays = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in arrays])) if arrays else jnp.bool_(True)
+
+
+def choose(which: Bool[Array, ""], first: Tree, second: Tree) -> Tree:
+    """The arrays of the first tree if `which`, else those of the second."""
+
+    def one(path: Any, new: Any, old: Any) -> Any:
+        if not eqx.is_array(old):
+            return old
+        if (new.dtype, new.shape) != (old.dtype, old.shape):
+            name = jax.tree_util.keystr(path)
+            raise TypeError(f"an update must keep each array's type and shape: {name} was {jax.typeof(old)}, became {jax.typeof(new)}")
+        return jnp.where(which, new, old)
+
+    return jax.tree_util.tree_map_with_path(one, first, second)
+
+
+def check_skipped(skipped: Skipped, scale: LossScale, grads: PyTree, *, limit: int, step: int) -> None:
+    """Ends a run that makes no progress.
+
+    Args:
+        skipped, scale: after the step; reading them waits for it.
+        grads: any tree of the gradients' structure, such as the parameters, for the names.
+        limit: how many updates in a row may be left out; fewer are passed over in silence.
+        step: for the message.
+
+    Raises:
+        FloatingPointError: `limit` or more updates in a row were left out, with the step, the scale and the first gradient that was not finite.
+    """
+    if (count := int(skipped.consecutive)) < limit:
+        return
+    paths = [path for path, leaf in leaves(grads) if eqx.is_inexact_array(leaf)]
+    culprit = int(skipped.culprit)
+    what = f"the gradient of {paths[culprit]}" if culprit < len(paths) else "the loss"
+    raise FloatingPointError(
+        f"no update could be made in {count} steps in a row, at most {limit - 1} may pass: at step {step}, with a loss scale of "
+        f"{float(scale.factor):g}, {what} is not finite; lower the learning rate, or look at the data and the weights"
+    )
