@@ -86,7 +86,8 @@ def race(sides: dict[str, Side], seconds: float, turn: Turn, rounds: int = 9) ->
         calls[name] = max(1, min(200, int(seconds / (rounds * len(names) * each))))
     times: dict[str, list[float]] = {name: [] for name in names}
     for n in range(rounds):
-        for name in names[n % len(names) :] + names[: n % len(names)]:
+        first = n % max(len(names), 1)
+        for name in names[first:] + names[:first]:
             turn.start(name)
             start = time.perf_counter()
             sides[name](calls[name])

@@ -113,7 +113,7 @@ class DiT(eqx.Module):
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> Float[Array, "height width out_channels"]:
-        """In float32.
+        """In float32 at least.
 
         Args:
             x: the noised latent.
@@ -134,7 +134,8 @@ class DiT(eqx.Module):
         times = jax.nn.silu(self.frequencies(_waves(time, FREQUENCIES).astype(x.dtype)))
         condition = self.time(times) + self.labels(label)
         tokens = self.stack(tokens, condition, inference=inference)
-        y = self.out(_modulated(tokens, *_rows(self.modulation, condition, 2))).astype(jnp.float32)
+        y = self.out(_modulated(tokens, *_rows(self.modulation, condition, 2)))
+        y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
         return einops.rearrange(y, "(h w) (p q c) -> (h p) (w q) c", h=rows, **cut)
 
 
