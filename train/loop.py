@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from train.checkpoint import Checkpoints
+from train.compilecache import use_cache
 from train.config import STARTED, TrainConfig
 from train.data import batch_indices
 from train.errors import UserError
@@ -39,6 +40,11 @@ from train.parallel import (
 )
 from train.precision import all_finite, check_skipped, choose
 from train.release import save_model
+from train.report.card import write_card
+from train.report.meter import Meter
+from train.report.peak import flops_of, peak_of
+from train.report.sinks import Sink, TensorBoard, WeightsAndBiases
+from train.report.trace import Profiler
 from train.rundir import open_run, read_json, write_json
 from train.signals import StopRequest
 
@@ -94,6 +100,7 @@ def fit(config: TrainConfig, make_task: Callable[[], Task]) -> int:
     A run that is complete says so and is left alone. SIGINT and SIGTERM save the current step, say where, and give 130 and 143.
     """
     start(config.coordinator, config.num_processes, config.process_id)
+    use_cache(config.compile_cache)
     mesh = make_mesh(config.mesh)
     check_batch(config.batch_size, mesh, config.accumulate)
     task = make_task()
@@ -112,12 +119,13 @@ def fit(config: TrainConfig, make_task: Callable[[], Task]) -> int:
         print(f"resuming {folder} from step {first}", flush=True)
     else:
         state, first = sharded_state(task.program.init, setup, jr.fold_in(key, 0)), 0
-    log = Log(folder, config.steps, first)
+    record = read_json(folder / "config.json")
+    log = Log(folder, config.steps, first, sinks_of(config, folder, first, record))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
     log.say(
         f"{task.recipe}: {parameters:,} parameters, {task.examples:,} examples, {mesh.size} x {jax.devices()[0].device_kind}, to {folder}"
     )
-    run = _Run(config, task, folder, setup, log, checkpoints)
+    run = _Run(config, task, folder, setup, log, checkpoints, record)
     try:
         with StopRequest() as stop:
             state = run.train(state, first, key, stop)
@@ -139,46 +147,49 @@ class _Run:
     setup: Setup
     log: Log
     checkpoints: Checkpoints
-
-    def __post_init__(self):
-        self.record = read_json(self.folder / "config.json")
+    record: dict[str, Any]
 
     def train(self, state: State, first: int, key: PRNGKeyArray, stop: StopRequest) -> State:
         config, task = self.config, self.task
         step_fn = make_step(task.program.loss, self.setup)
         rate = schedule(config.optim, config.steps)
         data_key, maintain_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
-        last_time, last_step = time.perf_counter(), first
+        profiler = Profiler(config.profiled, self.folder / "profile")
+        meter = Meter(config.batch_size, first)
         for step in range(first, config.steps):
             batch = self.batch(step)
             if change := task.maintain(step):
                 state = _maintain(change, state, batch, jr.fold_in(maintain_key, step), self.setup.mesh)
+            if step == first and peak_of(jax.devices()[0].device_kind):
+                meter.flops = flops_of(step_fn, (batch, data_key), state)
+            profiler.before(step, state)
             state, metrics = step_fn((batch, data_key), state)
+            if found := profiler.after(step, metrics):
+                self.log.say(found)
             done = step + 1
             if done % 8 == 0 or done == config.steps:
                 self.check(state, done)  # it waits: no more than 8 steps in flight, since virtual CPU devices hang from about 32
             if done % config.log_every == 0 or done == config.steps:
                 values = {name: float(value) for name, value in metrics.items()}
-                now = time.perf_counter()
                 values = {
                     "examples": done * config.batch_size,
                     **values,
                     "learning_rate": float(np.asarray(rate(step - int(values["skipped"])))),  # its schedule counts the updates made
-                    "examples_per_s": (done - last_step) * config.batch_size / (now - last_time),
+                    **meter.read(done),
                     "seconds": self.seconds(),
                 }
                 self.log.metrics(done, values)
                 self.checkpoints.poll()
-                last_time, last_step = time.perf_counter(), done
             if stop.received or done % config.checkpoint_every == 0 or done == config.steps:
                 self.checkpoints.save(done, state)
                 save_model(self.folder / "model.safetensors", task.released(state.ema[0]), self.record)
             if config.sample_every and done % config.sample_every == 0 and done < config.steps:
                 before = time.perf_counter()
                 task.grid(self.averaged(state), self.folder / "samples" / f"step-{done:07d}.png")
-                last_time += time.perf_counter() - before  # the rate is of training alone
+                meter.pause(time.perf_counter() - before)  # the rate is of training alone
             if stop.received:
                 break
+        profiler.close()
         return state
 
     def check(self, state: State, step: int) -> None:
@@ -228,6 +239,7 @@ class _Run:
             "device": f"{self.setup.mesh.size} x {jax.devices()[0].device_kind}",
         }
         write_json(self.folder / "summary.json", summary)
+        write_card(self.folder, self.task.examples)
         for name, value in numbers.items():
             self.log.say(f"{name:24} {value:.4g}")
         self.log.say(f"done in {summary['seconds']:.0f} s: {self.folder / 'summary.json'}")
@@ -237,6 +249,12 @@ class _Run:
         self.checkpoints.seal()
         steps = sorted(int(p.name) for p in (self.folder / "checkpoints").glob("*") if p.name.isdigit())
         return f"the last checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
+
+
+def sinks_of(config: TrainConfig, folder: Path, first: int, record: dict[str, Any]) -> list[Sink]:
+    """Where the numbers go beside metrics.jsonl."""
+    board = TensorBoard(folder, first)
+    return [board] if config.wandb is None else [board, WeightsAndBiases(folder, config.wandb, record)]
 
 
 @eqx.filter_jit
