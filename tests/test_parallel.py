@@ -5,9 +5,9 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from bench.reliability.device_parity import SHORT, measure
-from train import maskgit
+from train import maskgit, processes
 from train.errors import UsageError
-from train.parallel import Setup, abstract_state, check_batch, check_heads, hosts, make_mesh, parse_mesh, rules
+from train.parallel import Setup, abstract_state, check_batch, check_heads, make_mesh, parse_mesh, rules
 
 ROWS = [(program, *case) for program, cases in SHORT.items() for case in cases]
 
@@ -117,8 +117,8 @@ def test_a_batch_must_be_shared_evenly():
     ],
 )
 def test_several_processes_are_recognised_by_their_surroundings(monkeypatch, variables, several):
-    for name in (*hosts.SURROUNDINGS, "TPU_WORKER_HOSTNAMES"):
+    for name in (*processes.SURROUNDINGS, "TPU_WORKER_HOSTNAMES"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert hosts.surrounded() is several
+    assert processes.surrounded() is several

@@ -7,8 +7,10 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from train.data.lazy import Lazy
 
-def batched(function: Callable[..., Any], *arrays: np.ndarray, batch_size: int = 500, prepare: Callable | None = None) -> Any:
+
+def batched(function: Callable[..., Any], *arrays: np.ndarray | Lazy, batch_size: int = 500, prepare: Callable | None = None) -> Any:
     """`jax.vmap(function)` over the first axis, as NumPy arrays; the last batch is filled up with its first row and cut again.
 
     Args:

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import math
+import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +13,7 @@ from typing import Any, TypeVar
 
 from train import flags
 from train.configfile import read_config
-from train.data import DataConfig, DataError
+from train.data import DataConfig, DataError, DataStalled
 from train.errors import UsageError, UserError, require
 from train.precision.policy import Policy
 from train.settings import EmaConfig, OptimConfig
@@ -47,6 +49,11 @@ class TrainConfig:
     """Steps between checkpoints."""
     keep: int = 2
     """Checkpoints kept."""
+    keep_best: str = ""
+    """Metric by which one checkpoint more is kept, the best, also as best.safetensors: loss, or max:accuracy where more is better. It is a
+    metric of training: its mean over the lines of metrics.jsonl since the checkpoint before."""
+    strict: bool = False
+    """Refuse to resume where the newest checkpoint is damaged, in place of going on from the one before it."""
     config: str | None = None
     """JSON file of flags, such as a run's config.json; those on the command line prevail."""
     wandb: str | None = None
@@ -84,6 +91,10 @@ class TrainConfig:
             require(getattr(self, name) >= 1, f"{name} must be at least 1: got {getattr(self, name)}")
         Policy.parse(self.precision)
         require(self.sample_every >= 0, f"sample_every must be at least 0: got {self.sample_every}")
+        require(
+            not self.keep_best or re.fullmatch(r"(max:|min:)?\w+", self.keep_best) is not None,
+            f"keep_best must be METRIC or max:METRIC: got {self.keep_best!r}",
+        )
         require(0 <= self.seed < 2**32, f"seed must be in [0, 2**32): got {self.seed}")
         require(
             self.batch_size % self.accumulate == 0,
@@ -126,9 +137,10 @@ class TrainConfig:
 
     # Fields that may change between a run and its resumption: none alters the numbers that come out.
     FREE = (
-        *("run_dir", "config", "log_every", "sample_every", "checkpoint_every", "keep", "dry_run", "compile_for", "print_groups"),
-        *("wandb", "profile", "compile_cache", "accumulate", "mesh", "coordinator", "num_processes", "process_id", "max_skips"),
-        *("data.root",),
+        *("run_dir", "config", "log_every", "sample_every", "checkpoint_every", "keep", "keep_best", "strict"),
+        *("dry_run", "compile_for", "print_groups", "wandb", "profile", "compile_cache"),
+        *("data.root", "data.threads", "data.workers", "data.timeout"),
+        *("accumulate", "mesh", "coordinator", "num_processes", "process_id", "max_skips"),
     )
 
 
@@ -211,5 +223,9 @@ def run(main: Callable[[], int | None]) -> None:
     try:
         sys.exit(main())
     except (UserError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        if isinstance(error, DataStalled):
+            os._exit(1)  # a thread that hangs in a read would keep the interpreter from ending
         sys.exit(getattr(error, "status", 1))
+    except KeyboardInterrupt:  # before the first step, when there is nothing to save
+        sys.exit(130)

@@ -70,7 +70,7 @@ def judge_of(dataset: Dataset, say=print) -> Judge:
     size = max(dataset.image_shape[:2])
     plan = {
         "version": _VERSION,
-        "data": _fingerprint(dataset),
+        "data": dataset.fingerprint,
         "channels": dataset.image_shape[2],
         "classes": dataset.num_classes,
         "width": 32 if size <= 16 else 16,
@@ -89,21 +89,13 @@ def judge_of(dataset: Dataset, say=print) -> Judge:
     accuracy = float(np.mean(guesses == dataset.test_labels))
     try:
         save_model(path, model, {"plan": plan, "accuracy": accuracy})
-    except OSError as error:
-        say(f"the classifier could not be cached in {path.parent}: {error.strerror}")
+    except UserError as error:
+        say(f"the classifier could not be cached: {error}")
     return Judge(model, accuracy)
 
 
 def _build(plan: dict) -> ConvNet:
     return ConvNet(plan["channels"], plan["classes"], width=plan["width"], levels=plan["levels"], key=jr.key(0))
-
-
-def _fingerprint(dataset: Dataset) -> str:
-    digest = hashlib.sha256()
-    for array in (dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels):
-        digest.update(repr((array.shape, array.dtype.str)).encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _train(plan: dict, dataset: Dataset) -> ConvNet:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from train.errors import UserError
-from train.release import write_atomically
+from train.files import write_atomically
 from train.report.sinks import Sink, TensorBoard
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +17,9 @@ from jaxtyping import PRNGKeyArray, PyTree
 from train.checkpoint import Checkpoints
 from train.compilecache import use_cache
 from train.config import STARTED, TrainConfig
-from train.data import batch_indices
-from train.errors import UserError
+from train.data import Order, Part
+from train.data.feed import Feed, to_devices
+from train.errors import UsageError, UserError
 from train.log import Log
 from train.optim import schedule
 from train.parallel import (
@@ -34,11 +35,10 @@ from train.parallel import (
     place,
     sharded_state,
     split,
-    start,
     trainable,
-    whole,
 )
 from train.precision import all_finite, check_skipped, choose
+from train.processes import start, whole
 from train.release import save_model
 from train.report.card import write_card
 from train.report.meter import Meter
@@ -71,8 +71,8 @@ class Task:
         recipe: its name.
         facts: what a sampler needs to know beside the config, as JSON.
         program: the model and its loss.
-        examples: number of training examples.
-        batch: the arrays of some examples, by their indices and the step; the first axis is the batch.
+        source: what the training examples are read from, one for each; `Lazy` ones are read ahead.
+        batch: the arrays of some places of a batch; the first axis is the places.
         grid: draws a picture with the averaged model, for a path to write it to.
         evaluate: numbers of the averaged model for summary.json.
         prepare: called with the run's folder before the first step.
@@ -83,8 +83,8 @@ class Task:
     recipe: str
     facts: dict[str, Any]
     program: Program
-    examples: int
-    batch: Callable[[np.ndarray, int], dict[str, np.ndarray]]
+    source: Sized
+    batch: Callable[[Part], dict[str, np.ndarray]]
     grid: Callable[[PyTree, Path], None]
     evaluate: Callable[[PyTree], dict[str, float]]
     prepare: Callable[[Path], None] = lambda folder: None
@@ -104,31 +104,36 @@ def fit(config: TrainConfig, make_task: Callable[[], Task]) -> int:
     mesh = make_mesh(config.mesh)
     check_batch(config.batch_size, mesh, config.accumulate)
     task = make_task()
-    folder = open_run(config, task.recipe, task.facts)
+    setup = Setup.of(config, mesh, on_cpu=jax.default_backend() == "cpu")
+    with open_run(config, task.recipe, task.facts) as folder:
+        return _fit(config, task, setup, folder)
+
+
+def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
     if (folder / "summary.json").exists():
         print(f"{folder} is complete: {config.steps} steps, see {folder / 'summary.json'}. Give another --run-dir to train again.")
         return 0
     task.prepare(folder)
-    setup = Setup.of(config, mesh, on_cpu=jax.default_backend() == "cpu")
     key = jr.key(config.seed)
+    record = read_json(folder / "config.json")
     shapes = abstract_state(task.program.init, setup)
-    check_heads(shapes.model, mesh)
-    checkpoints = Checkpoints(folder / "checkpoints", config.keep)
+    check_heads(shapes.model, setup.mesh)
+    best = max if config.keep_best.startswith("max:") else min
+    checkpoints = Checkpoints(folder / "checkpoints", config.keep, record, best, config.strict)
     if restored := checkpoints.restore(shapes):
-        state, first = restored
+        state, first = restored.state, restored.step
         print(f"resuming {folder} from step {first}", flush=True)
     else:
         state, first = sharded_state(task.program.init, setup, jr.fold_in(key, 0)), 0
-    record = read_json(folder / "config.json")
     log = Log(folder, config.steps, first, sinks_of(config, folder, first, record))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
-    log.say(
-        f"{task.recipe}: {parameters:,} parameters, {task.examples:,} examples, {mesh.size} x {jax.devices()[0].device_kind}, to {folder}"
-    )
+    devices = f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
+    log.say(f"{task.recipe}: {parameters:,} parameters, {len(task.source):,} examples, {devices}, to {folder}")
     run = _Run(config, task, folder, setup, log, checkpoints, record)
     try:
         with StopRequest() as stop:
             state = run.train(state, first, key, stop)
+            checkpoints.wait()
             if stop.received:
                 step = int(state.step)
                 log.say(f"{stop.received.name}: saved step {step} in {folder / 'checkpoints'}; the same command resumes it")
@@ -148,8 +153,13 @@ class _Run:
     log: Log
     checkpoints: Checkpoints
     record: dict[str, Any]
+    scores: list[float] = dataclasses.field(default_factory=list)
 
     def train(self, state: State, first: int, key: PRNGKeyArray, stop: StopRequest) -> State:
+        with self.feed(first) as feed:
+            return self.steps(feed, state, first, key, stop)
+
+    def steps(self, feed: Feed, state: State, first: int, key: PRNGKeyArray, stop: StopRequest) -> State:
         config, task = self.config, self.task
         step_fn = make_step(task.program.loss, self.setup)
         rate = schedule(config.optim, config.steps)
@@ -157,7 +167,7 @@ class _Run:
         profiler = Profiler(config.profiled, self.folder / "profile")
         meter = Meter(config.batch_size, first)
         for step in range(first, config.steps):
-            batch = self.batch(step)
+            batch = feed.take()
             if change := task.maintain(step):
                 state = _maintain(change, state, batch, jr.fold_in(maintain_key, step), self.setup.mesh)
             if step == first and peak_of(jax.devices()[0].device_kind):
@@ -175,22 +185,30 @@ class _Run:
                     "examples": done * config.batch_size,
                     **values,
                     "learning_rate": float(np.asarray(rate(step - int(values["skipped"])))),  # its schedule counts the updates made
-                    **meter.read(done),
+                    **meter.read(done, feed.waited),
                     "seconds": self.seconds(),
                 }
                 self.log.metrics(done, values)
+                self.score(values)
                 self.checkpoints.poll()
-            if stop.received or done % config.checkpoint_every == 0 or done == config.steps:
-                self.checkpoints.save(done, state)
-                save_model(self.folder / "model.safetensors", task.released(state.ema[0]), self.record)
+            stopping = stop.agreed(done)
+            if stopping or done % config.checkpoint_every == 0 or done == config.steps:
+                self.save(done, state, feed)
             if config.sample_every and done % config.sample_every == 0 and done < config.steps:
                 before = time.perf_counter()
                 task.grid(self.averaged(state), self.folder / "samples" / f"step-{done:07d}.png")
                 meter.pause(time.perf_counter() - before)  # the rate is of training alone
-            if stop.received:
+            if stopping:
                 break
         profiler.close()
         return state
+
+    def feed(self, first: int) -> Feed:
+        """The batches from a step on."""
+        config, task = self.config, self.task
+        order = Order(config.seed, config.batch_size, len(task.source), local_rows(self.setup.mesh, config.batch_size))
+        place = to_devices(split(self.setup.mesh), config.batch_size)
+        return Feed(task.batch, task.source, order, place, first=first, last=config.steps, config=config.data, say=self.log.say)
 
     def check(self, state: State, step: int) -> None:
         """Raises `UserError` after `--max-skips` updates in a row that could not be made."""
@@ -199,15 +217,22 @@ class _Run:
         except FloatingPointError as error:
             raise UserError(f"{error}; {self._last_good()}") from None
 
-    def batch(self, step: int) -> dict[str, jax.Array]:
-        config = self.config
-        rows = local_rows(self.setup.mesh, config.batch_size)
-        indices = batch_indices(config.seed, step, config.batch_size, self.task.examples)[rows]
-        arrays = self.task.batch(indices, step) | {"index": rows.astype(np.int32), "weight": np.ones(len(rows), np.float32)}
-        return {
-            name: jax.make_array_from_process_local_data(split(self.setup.mesh), array, (config.batch_size, *array.shape[1:]))
-            for name, array in arrays.items()
-        }
+    def score(self, values: dict[str, Any]) -> None:
+        """Notes the metric of `--keep-best`."""
+        name = self.config.keep_best.removeprefix("max:").removeprefix("min:")
+        if name and name not in values:
+            raise UsageError(f"--keep-best must be a metric of this run, one of {', '.join(values)}: got {name!r}")
+        self.scores += [values[name]] if name else []
+
+    def save(self, step: int, state: State, feed: Feed) -> None:
+        """A checkpoint, and the released model as it is now."""
+        score = float(np.mean(self.scores)) if self.scores else None
+        self.checkpoints.save(step, state, feed.order.position(step), score)
+        self.scores.clear()
+        model = self.task.released(state.ema[0])
+        save_model(self.folder / "model.safetensors", model, self.record)
+        if self.checkpoints.best() == step:
+            save_model(self.folder / "best.safetensors", model, self.record)
 
     def averaged(self, state: State) -> PyTree:
         """The averaged model, whole, on one device of this process."""
@@ -238,16 +263,16 @@ class _Run:
             "jax_version": jax.__version__,
             "device": f"{self.setup.mesh.size} x {jax.devices()[0].device_kind}",
         }
+        write_card(self.folder, summary, len(self.task.source))
         write_json(self.folder / "summary.json", summary)
-        write_card(self.folder, self.task.examples)
         for name, value in numbers.items():
             self.log.say(f"{name:24} {value:.4g}")
         self.log.say(f"done in {summary['seconds']:.0f} s: {self.folder / 'summary.json'}")
         return 0
 
     def _last_good(self) -> str:
-        self.checkpoints.seal()
-        steps = sorted(int(p.name) for p in (self.folder / "checkpoints").glob("*") if p.name.isdigit())
+        self.checkpoints.wait()
+        steps = self.checkpoints.steps()
         return f"the last checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from eqxgen.configs import MaskGITConfig, VQGANConfig, parse_schedule
 from train.config import OptimConfig, TrainConfig, from_dict, parse, require, run
-from train.data import DataConfig, image_grid, load, save_png
+from train.data import DataConfig, Part, image_grid, load, save_png, uniforms
 from train.facts import facts_of
 
 if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
@@ -152,13 +152,12 @@ def task(config: Config) -> "Task":
     tokenizer = open_tokenizer(config.tokenizer, dataset, path_of(config, "maskgit"))
     check_steps(config.decode.steps, tokenizer.tokens, "--decode.steps")
     core = program(config, tokenizer.tokens, tokenizer.codes, dataset.num_classes)
-    images = [dataset.train_images, dataset.train_images[:, :, ::-1]] if config.flip else [dataset.train_images]
-    ids = np.stack([tokenize(tokenizer, part, dataset) for part in images])
+    ids = np.stack([tokenize(tokenizer, dataset.train_images, dataset, mirrored=side) for side in (False, True)[: 1 + config.flip]])
     held_out = tokenize(tokenizer, dataset.test_images, dataset)
 
-    def batch(indices: np.ndarray, step: int) -> dict[str, np.ndarray]:
-        side = np.random.default_rng([config.seed, step]).integers(len(ids), size=len(indices))
-        return {"ids": ids[side, indices], "label": dataset.train_labels[indices]}
+    def batch(part: Part) -> dict[str, np.ndarray]:
+        side = (uniforms(config.seed, part.step, part.index, 1)[:, 0] * len(ids)).astype(np.int32)
+        return {"ids": ids[side, part.example], "label": dataset.train_labels[part.example]}
 
     def grid(model: Any, path: Path) -> None:
         labels = np.repeat(np.arange(dataset.num_classes, dtype=np.int32)[:10], 8)
@@ -173,7 +172,7 @@ def task(config: Config) -> "Task":
 
     facts = {"image_shape": dataset.image_shape, "tokens": tokenizer.tokens, "codes": tokenizer.codes, "classes": dataset.num_classes}
     prepare = functools.partial(keep_tokenizer, config.tokenizer)
-    return Task("maskgit", facts, core, len(dataset.train_images), batch, grid, evaluate, prepare)
+    return Task("maskgit", facts, core, dataset.train_labels, batch, grid, evaluate, prepare)
 
 
 def sample(folder: Path, record: dict[str, Any], options: Any) -> Any:

@@ -1,7 +1,7 @@
 """A trained model as one safetensors file with its description inside."""
 
+import errno
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PyTree
 
 from train.errors import UserError
+from train.files import write_atomically
 from train.paths import named_arrays
+from train.processes import is_first, on_host
+from train.recipes import recipe_of
 
 
 def with_arrays(tree: PyTree, arrays: dict[str, Any]) -> PyTree:
@@ -23,25 +25,35 @@ def with_arrays(tree: PyTree, arrays: dict[str, Any]) -> PyTree:
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(wanted), [arrays[name] for name in names]), rest)
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` on a temporary name beside `path`, then renames: a reader finds the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(part)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def save_model(path: Path, model: PyTree, description: dict[str, Any]) -> None:
-    """Writes the model's arrays, and the description as JSON in the file's metadata."""
+    """Writes the model's arrays, and the description as JSON in the file's metadata; of several processes the first writes.
+
+    Raises:
+        UserError: the disk refuses; an older file is untouched.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    arrays = {name: np.asarray(leaf) for name, leaf in named_arrays(model).items()}
-    write_atomically(path, lambda part: save_file(arrays, part, metadata={"eqxgen": json.dumps(description)}))
+    arrays = {name: on_host(leaf) for name, leaf in named_arrays(model).items()}
+
+    def write(part: Path) -> None:
+        try:
+            save_file(arrays, part, metadata={"eqxgen": json.dumps(description)})
+        except SafetensorError as error:
+            raise OSError(errno.EIO, str(error)) from None
+
+    if is_first():
+        write_atomically(path, write)
+
+
+def load(path: str | Path) -> PyTree:
+    """The model of a file that a run of any of our recipes wrote, built from the description inside it.
+
+    Raises:
+        UserError: there is no such file; it is damaged; it is of no recipe of ours, or its arrays are not that recipe's model.
+    """
+    path = Path(path)
+    return load_model(path, lambda description: recipe_of(description, path).build(description))[0]
 
 
 def load_model(path: Path, build: Callable[[dict[str, Any]], PyTree]) -> tuple[PyTree, dict[str, Any]]:
@@ -71,13 +83,22 @@ def load_model(path: Path, build: Callable[[dict[str, Any]], PyTree]) -> tuple[P
     return with_arrays(shapes, {name: jnp.asarray(array) for name, array in arrays.items()}), description
 
 
-def check_arrays(where: Path, expected: dict[str, tuple], arrays: dict[str, Any]) -> None:
-    """Raises `UserError` that names the first array that is missing, unexpected, or of another shape or type."""
+def check_arrays(
+    where: Path,
+    expected: dict[str, tuple],
+    arrays: dict[str, Any],
+    cure: Callable[[str], str] = lambda name: "the file is of another model",
+) -> None:
+    """Raises `UserError` that names the first array that is missing, unexpected, or of another shape or type.
+
+    Args:
+        cure: what to say of an array of that name.
+    """
     for name, (shape, dtype) in expected.items():
         if name not in arrays:
-            raise UserError(f"{where}: array {name} is missing: the file is of another model")
+            raise UserError(f"{where}: array {name} is missing: {cure(name)}")
         if (arrays[name].shape, arrays[name].dtype) != (shape, dtype):
             got = f"{arrays[name].dtype}{list(arrays[name].shape)}"
-            raise UserError(f"{where}: array {name} must be {dtype}{list(shape)}: got {got}; the file is of another model")
+            raise UserError(f"{where}: array {name} must be {dtype}{list(shape)}: got {got}; {cure(name)}")
     if extra := sorted(arrays.keys() - expected.keys()):
-        raise UserError(f"{where}: array {extra[0]} is not of this model; the file is of another model")
+        raise UserError(f"{where}: array {extra[0]} is not of this model; {cure(extra[0])}")

@@ -1,13 +1,17 @@
-"""The folder of a run: made, claimed, and checked against the config that is to run in it."""
+"""The folder of a run: made, locked, and checked against the config that is to run in it."""
 
 import json
-import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from train.config import TrainConfig, flat, to_dict
+from train.config import TrainConfig, to_dict
 from train.errors import UserError
-from train.release import write_atomically
+from train.files import remove_parts, write_atomically
+from train.lock import NAME as LOCK
+from train.lock import locked
+from train.record import differences
 
 
 def path_of(config: TrainConfig, recipe: str) -> Path:
@@ -28,30 +32,46 @@ def write_json(path: Path, values: Any) -> None:
     write_atomically(path, lambda part: part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8"))
 
 
-def open_run(config: TrainConfig, recipe: str, facts: dict[str, Any]) -> Path:
-    """Makes the folder or checks that it is this config's, and gives its path.
+@contextmanager
+def open_run(config: TrainConfig, recipe: str, facts: dict[str, Any]) -> Iterator[Path]:
+    """Makes the folder or checks that it is this config's, and holds its lock while entered; gives its path.
+
+    Of several processes the first does so for all.
 
     Args:
         facts: what a sampler needs to know that the config does not say, such as the shape of the images.
 
     Raises:
-        UserError: the folder cannot be made or written, or belongs to another config.
+        UserError: the folder cannot be made or written, is being written by another process, or belongs to another config.
     """
+    from train.processes import from_first
+
     folder = path_of(config, recipe)
+    record = {"recipe": recipe, "config": to_dict(config), "facts": json.loads(json.dumps(facts))}
+    with ExitStack() as held:
+        from_first(lambda: _claim(folder, record, held))
+        yield folder
+
+
+def _claim(folder: Path, record: dict[str, Any], held: ExitStack) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"--run-dir {folder}: cannot be written: {error.strerror}: give another by --run-dir") from None
-    record = {"recipe": recipe, "config": to_dict(config), "facts": json.loads(json.dumps(facts))}
+        files = {path.name for path in folder.iterdir()} - {LOCK}
+    except (OSError, RuntimeError) as error:  # Python before 3.13 says RuntimeError of a loop of links
+        raise UserError(f"--run-dir {folder}: cannot be written: {_reason(error)}: give another by --run-dir") from None
+    if files and "config.json" not in files and not all(name.endswith(".part") for name in files):
+        raise UserError(f"--run-dir {folder}: holds files but no config.json, so it is not a run: give an empty or a new folder")
+    held.enter_context(locked(folder))
     if (folder / "config.json").exists():
         _check_same(folder, read_json(folder / "config.json"), record)
-    elif any(folder.iterdir()):
-        raise UserError(f"--run-dir {folder}: holds files but no config.json, so it is not a run: give an empty or a new folder")
+        remove_parts(folder)
     else:
+        remove_parts(folder)
         write_json(folder / "config.json", record)
-    return folder
+
+
+def _reason(error: OSError | RuntimeError) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _check_same(folder: Path, old: Any, new: dict[str, Any]) -> None:
@@ -59,11 +79,7 @@ def _check_same(folder: Path, old: Any, new: dict[str, Any]) -> None:
         raise UserError(f"{folder / 'config.json'}: is not the config of a run: remove the folder, or give another by --run-dir")
     if old.get("recipe") != new["recipe"]:
         raise UserError(f"--run-dir {folder}: holds a run of train.{old.get('recipe')}, not of train.{new['recipe']}: give another folder")
-    before, now = flat(old["config"]), flat(new["config"])
-    differing = [name for name in sorted(before.keys() | now.keys()) if name not in TrainConfig.FREE and before.get(name) != now.get(name)]
-    if differing:
-        shown = ", ".join(f"--{name.replace('_', '-')} was {before.get(name)} and is {now.get(name)}" for name in differing[:4])
-        more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
-        raise UserError(f"--run-dir {folder}: holds a run with another config ({shown}{more}): give another folder, or the same flags")
+    if differing := differences(old["config"], new["config"]):
+        raise UserError(f"--run-dir {folder}: holds a run with another config ({differing}): give another folder, or the same flags")
     if old.get("facts") != new["facts"]:
         raise UserError(f"--run-dir {folder}: holds a run on other data ({old.get('facts')} and not {new['facts']}): give another folder")

@@ -7,17 +7,14 @@ What is not given is as the run's config says. The same seed draws the same samp
 """
 
 import dataclasses
-import importlib
 import sys
 from pathlib import Path
-from typing import Any
 
 from train import flags
 from train.config import require, run
 from train.errors import UsageError, UserError
+from train.recipes import recipe_of
 from train.rundir import read_json
-
-RECIPES = {"maskgit": "train.maskgit", "vqgan": "train.vqgan"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,11 +56,7 @@ class Config:
 def main(config: Config) -> int:
     folder = Path(config.run)
     record = read_json(folder / "config.json")
-    recipe = record.get("recipe") if isinstance(record, dict) else None
-    if recipe not in RECIPES:
-        raise UserError(f"{folder / 'config.json'}: expected the config of a run of {', '.join(RECIPES)}: got recipe {recipe!r}")
-    module: Any = importlib.import_module(RECIPES[recipe])
-    images = module.sample(folder, record, config)
+    images = recipe_of(record, folder / "config.json").sample(folder, record, config)
 
     import numpy as np
 

@@ -5,28 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax.random as jr
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from eqxgen.configs import VQGANConfig
 from eqxgen.models.pixels import PixelTokenizer
 from eqxgen.models.vqgan import VQGAN
 from train.batched import batched
 from train.data import Dataset
+from train.data.lazy import Lazy
 from train.errors import UsageError, UserError
-from train.release import load_model, write_atomically
+from train.files import write_atomically
+from train.release import load_model
+from train.vqgan import build as build_vqgan
 
 Tokenizer = PixelTokenizer | VQGAN
 COPY = "tokenizer.safetensors"
-
-
-def build_vqgan(record: dict[str, Any]) -> VQGAN:
-    """A VQGAN of the sizes in a run's record, with weights of no meaning yet."""
-    sizes = record["config"]["model"]
-    height, width, channels = record["facts"]["image_shape"]
-    config = VQGANConfig(**sizes | {"multipliers": tuple(sizes["multipliers"])})
-    return VQGAN(height, width, channels, config, key=jr.key(0))
 
 
 def load_vqgan(run: Path) -> tuple[VQGAN, dict[str, Any]]:
@@ -82,9 +75,12 @@ def tokenizer_of_run(folder: Path, record: dict[str, Any]) -> Tokenizer:
     return load_vqgan(folder / COPY)[0]
 
 
-def tokenize(tokenizer: Tokenizer, images: UInt8[np.ndarray, "n height width channels"], dataset: Dataset) -> Int[np.ndarray, "n tokens"]:
-    """Ids of many images."""
-    return batched(_Encode(tokenizer), images, prepare=dataset.normalise)
+def tokenize(
+    tokenizer: Tokenizer, images: UInt8[np.ndarray, "n height width channels"] | Lazy, dataset: Dataset, *, mirrored: bool = False
+) -> Int[np.ndarray, "n tokens"]:
+    """Ids of many images, or of their mirror images."""
+    prepare = (lambda part: dataset.normalise(part[:, :, ::-1])) if mirrored else dataset.normalise
+    return batched(_Encode(tokenizer), images, prepare=prepare)
 
 
 def check_factor(factor: int, image_shape: tuple[int, int, int]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from eqxgen.configs import VQGANConfig
 from train.config import OptimConfig, TrainConfig, from_dict, parse, require, run
-from train.data import DataConfig, image_grid, load, save_png
+from train.data import DataConfig, Part, image_grid, load, save_png, uniforms
 from train.facts import facts_of
 
 if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
@@ -81,6 +81,18 @@ PRESETS = {
         model=VQGANConfig.maskgit(),
     ),
 }
+
+
+def build(record: dict[str, Any]) -> Any:
+    """The tokenizer of a run's config.json, with weights of no meaning yet."""
+    import jax.random as jr
+
+    from eqxgen.models.vqgan import VQGAN
+
+    sizes = record["config"]["model"]
+    height, width, channels = record["facts"]["image_shape"]
+    config = VQGANConfig(**sizes | {"multipliers": tuple(sizes["multipliers"])})
+    return VQGAN(height, width, channels, config, key=jr.key(0))
 
 
 def program(config: Config, image_shape: tuple[int, int, int]) -> "Program":
@@ -181,10 +193,10 @@ def task(config: Config) -> "Task":
     dataset = load(config.data)
     check_factor(config.model.factor, dataset.image_shape)
 
-    def batch(indices: np.ndarray, step: int) -> dict[str, np.ndarray]:
-        images = dataset.normalise(dataset.train_images[indices])
+    def batch(part: Part) -> dict[str, np.ndarray]:
+        images = dataset.normalise(dataset.train_images[part.example])
         if config.flip:
-            mirrored = np.random.default_rng([config.seed, step]).integers(2, size=len(images)).astype(bool)
+            mirrored = uniforms(config.seed, part.step, part.index, 1)[:, 0] < 0.5
             images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
         return {"image": images}
 
@@ -208,7 +220,7 @@ def task(config: Config) -> "Task":
     facts = {"image_shape": dataset.image_shape, "classes": dataset.num_classes}
     released = lambda model: model["tokenizer"]
     core = program(config, dataset.image_shape)
-    return Task("vqgan", facts, core, len(dataset.train_images), batch, grid, evaluate, released=released, maintain=maintenance(config))
+    return Task("vqgan", facts, core, dataset.train_images, batch, grid, evaluate, released=released, maintain=maintenance(config))
 
 
 def sample(folder: Path, record: dict[str, Any], options: Any) -> Any:

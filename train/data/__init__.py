@@ -2,9 +2,22 @@
 
 from .config import DataConfig
 from .dataset import Dataset
-from .errors import DataError
+from .draws import uniforms
+from .errors import DataError, DataStalled
 from .images import image_grid, save_png
-from .order import batch_indices
+from .order import Order, Part, batch_indices
 from .sources import load
 
-__all__ = ["DataConfig", "DataError", "Dataset", "batch_indices", "image_grid", "load", "save_png"]
+__all__ = [
+    "DataConfig",
+    "DataError",
+    "DataStalled",
+    "Dataset",
+    "Order",
+    "Part",
+    "batch_indices",
+    "image_grid",
+    "load",
+    "save_png",
+    "uniforms",
+]

@@ -27,7 +27,26 @@ class DataConfig:
     image_size: int | None = None
     """Side of the square images. A folder's images are resized (shorter side, then centre crop); those of any other set must have it."""
 
+    memory: float = 4.0
+    """GiB that decoded training images may fill. Those of a larger folder, .npz or prepared set stay in their files and are read ahead."""
+
+    threads: int = 8
+    """Threads that read ahead from files."""
+
+    workers: int = 0
+    """Processes that read ahead instead, each with that many threads; worth their start where decoding is the bottleneck."""
+
+    timeout: float = 60.0
+    """Seconds without a single example after which the data count as hanging; after 4 s a line says what is waited for."""
+
     def __post_init__(self):
+        for name, low in (("threads", 1), ("workers", 0)):
+            if not low <= getattr(self, name) <= 256:
+                raise ValueError(f"data.{name} must be between {low} and 256: got {getattr(self, name)}")
+        if not 0 <= self.memory < float("inf"):
+            raise ValueError(f"data.memory must be at least 0 and finite: got {self.memory}")
+        if not 0 < self.timeout < float("inf"):
+            raise ValueError(f"data.timeout must be positive and finite: got {self.timeout}")
         if not self.name.strip() or "\0" in self.name:
             raise ValueError(f"data.name must be one of {', '.join(NAMES)}, or a path: got {self.name!r}")
         if self.name not in NAMES and not self.is_path:

@@ -1,12 +1,14 @@
 """Labelled images in memory, and the checks that every source shares."""
 
 import dataclasses
+import hashlib
 import os
 
 import numpy as np
 from jaxtyping import Float32, Int32, Integer, Num, UInt8
 
 from .errors import DataError
+from .lazy import Lazy
 
 # The underscores leave the comparison of sizes to `__post_init__`, which names the data set and the cure.
 Images = UInt8[np.ndarray, "_n _height _width _channels"]
@@ -17,14 +19,15 @@ Labels = Int32[np.ndarray, " _n"]
 class Dataset:
     """Training and held-out images with their classes.
 
-    Images are `(n, height, width, channels)` with values `0 <= value < levels`; labels are `(n,)` with `0 <= label < num_classes`.
+    Images are `(n, height, width, channels)` with values `0 <= value < levels`; labels are `(n,)` with `0 <= label < num_classes`. Training
+    images that the memory cannot hold are `Lazy`.
 
     Raises:
         DataError: a part is empty, or shapes, levels or labels do not fit together.
     """
 
     name: str
-    train_images: Images
+    train_images: Images | Lazy
     train_labels: Labels
     test_images: Images
     test_labels: Labels
@@ -40,8 +43,17 @@ class Dataset:
             check_examples(where, images, labels, self.num_classes)
             if images.shape[1:] != self.image_shape:
                 raise DataError(where, f"images of {self.image_shape}", f"{images.shape[1:]}", "make both parts the same size")
-            if (top := int(images.max())) >= self.levels:
+            if isinstance(images, np.ndarray) and self.levels < 256 and (top := int(images.max())) >= self.levels:
                 raise DataError(where, f"pixel values below {self.levels}", f"{top}", "set levels to the number of grey levels")
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of every array; of what is not in memory, of what is known without reading it."""
+        digest = hashlib.sha256()
+        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            digest.update(repr((array.shape, array.dtype.str)).encode())
+            digest.update(array.fingerprint.encode() if isinstance(array, Lazy) else np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -69,7 +81,7 @@ class Dataset:
 
 
 def check_examples(
-    where: str | os.PathLike, images: UInt8[np.ndarray, "..."], labels: Integer[np.ndarray, "..."], num_classes: int
+    where: str | os.PathLike, images: UInt8[np.ndarray, "..."] | Lazy, labels: Integer[np.ndarray, "..."], num_classes: int
 ) -> None:
     """Raises `DataError` unless there is a first image, every image has pixels and a label, and every label is a class."""
     if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape[1:]:

@@ -1,4 +1,4 @@
-"""The one error of this package."""
+"""The errors of this package."""
 
 import os
 
@@ -11,6 +11,22 @@ class DataError(ValueError):
 
     def __init__(self, where: str | os.PathLike, expected: str, got: str, cure: str):
         super().__init__(f"{_one_line(os.fspath(where))}: expected {expected}, got {_one_line(got)}: {cure}")
+
+    def __reduce__(self):
+        # What a worker process sends back is made again of its message, not of the four parts.
+        return _again, (type(self), str(self))
+
+    def of(self, place: str) -> "DataError":
+        """The same error with the place in the stream of examples where it came up."""
+        return _again(type(self), f"{self} ({place})")
+
+
+class DataStalled(DataError):
+    """Whoever reads the data hangs, and cannot be stopped from within Python: the process must end without waiting for its threads."""
+
+
+def _again(kind: type[DataError], message: str) -> DataError:
+    return kind.__new__(kind, message)
 
 
 def _one_line(text: str) -> str:

@@ -36,7 +36,8 @@ def load(config: DataConfig, store: Store | None = None) -> Dataset:
     """
     if config.is_path:
         path = Path(config.name).expanduser()
-        dataset = _npz(path) if config.is_npz else read_folder(path, config.image_size, _HELD_OUT)
+        memory = config.memory * 2**30
+        dataset = _npz(path) if config.is_npz else read_folder(path, config.image_size, _HELD_OUT, memory)
     elif config.name == "digits":
         dataset = _digits()
     else:

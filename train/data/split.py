@@ -1,9 +1,11 @@
 """A held-out part for sets that come without one."""
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int32, Int64
 
 from .errors import DataError
+
+_TEST_BYTES = 2**28
 
 
 def held_out(labels: Int32[np.ndarray, " n"], fraction: float, source: str) -> np.ndarray:
@@ -25,3 +27,8 @@ def held_out(labels: Int32[np.ndarray, " n"], fraction: float, source: str) -> n
     if not mask.any():
         raise DataError(source, "two or more images of some class, one to hold out", f"{len(labels)} in as many classes", "add images")
     return mask
+
+
+def thinned(count: int, row_bytes: int) -> Int64[np.ndarray, " kept"]:
+    """As many of `count` held-out examples, evenly spread, as 256 MiB hold: what a set too large for the memory is judged by."""
+    return np.linspace(0, count - 1, max(1, min(count, _TEST_BYTES // row_bytes))).astype(np.int64)

@@ -1,6 +1,5 @@
-"""Many devices: the mesh, where each array lies on it, one update over all of them, and several hosts."""
+"""Many devices: the mesh, where each array lies on it, and one update over all of them."""
 
-from train.parallel.hosts import barrier, is_main, start, whole
 from train.parallel.mesh import AXES, BATCH, check_batch, local_rows, make_mesh, parse_mesh, parts, replicated, split
 from train.parallel.rules import check_heads, place, shardings, spec_of
 from train.parallel.step import (
@@ -27,12 +26,10 @@ __all__ = [
     "State",
     "Sums",
     "abstract_state",
-    "barrier",
     "check_batch",
     "check_heads",
     "gradients",
     "init_state",
-    "is_main",
     "local_rows",
     "make_mesh",
     "make_step",
@@ -45,7 +42,5 @@ __all__ = [
     "shardings",
     "spec_of",
     "split",
-    "start",
     "trainable",
-    "whole",
 ]

@@ -5,7 +5,7 @@ of steps and data go on, so that a resumed run stays aligned. One number decides
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -45,10 +45,10 @@ class Skipped(eqx.Module):
         return eqx.tree_at(lambda s: (s.total, s.consecutive, s.culprit), self, now)
 
 
-class Guarded(NamedTuple, Generic[Tree]):
+class Guarded(NamedTuple):
     """What `guarded_update` gives: the new or the old state, the next scale, the counts, and the unscaled gradients to be measured."""
 
-    kept: Tree
+    kept: PyTree
     scale: LossScale
     skipped: Skipped
     grads: PyTree
@@ -63,7 +63,7 @@ def guarded_update(
     skipped: Skipped,
     *,
     axes: str | Sequence[str] | None = None,
-) -> Guarded[Tree]:
+) -> Guarded:
     """Unscales the gradients, and updates the state with them if they and the loss are finite; else leaves it bit for bit as it is.
 
     Pure: for use under `jit`, `scan` and `shard_map`. With accumulated gradients it is called once, with their sum.

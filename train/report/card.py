@@ -64,18 +64,12 @@ The code is eqxgen's, Apache-2.0. Weights are bound by the licence of their data
 """
 
 
-def write_card(folder: Path, examples: int) -> None:
-    """Writes the loss curve, the film of the samples, and README.md beside them.
-
-    Args:
-        folder: of a complete run.
-        examples: of training.
-    """
+def write_card(folder: Path, summary: dict[str, Any], examples: int) -> None:
+    """Writes the loss curve, the film of the samples, and README.md beside them, into the folder of a run. The rest is as in `card`."""
     from train.report.animation import animate
     from train.report.curve import loss_curve
 
-    read = lambda name: json.loads((folder / name).read_text(encoding="utf-8"))
-    record, summary = read("config.json"), read("summary.json")
+    record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     lines = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     curve = loss_curve(
         [(line["step"], float(line["loss"])) for line in lines], f"{record['recipe']} on {record['config']['data']['name']}: loss"

@@ -36,25 +36,31 @@ class Meter:
         self._compiled = _compiling[0]
         self._restart(step)
 
-    def _restart(self, step: int) -> None:
-        self._step, self._began, self._paused = step, time.perf_counter(), 0.0
+    def _restart(self, step: int, waited: float = 0.0) -> None:
+        self._step, self._began, self._paused, self._waited = step, time.perf_counter(), 0.0, waited
 
     def pause(self, seconds: float) -> None:
         """Leaves out time that was not of training, such as that of drawing samples."""
         self._paused += seconds
 
-    def read(self, step: int) -> dict[str, float]:
+    def read(self, step: int, waited: float) -> dict[str, float]:
         """The numbers of the steps since the last reading.
 
-        examples_per_s; step_ms: milliseconds of a step; compile_s: seconds of tracing and compiling so far; device_gib: most memory in use so
-        far of the first device, where it tells; mfu: share of the device's peak that the step's operations come to, where both are known.
+        step_ms: milliseconds of a step; input_wait: share of the time that was spent waiting for data; compile_s: seconds of tracing and
+        compiling so far; device_gib: most memory in use so far of the first device, where it tells; mfu: share of the device's peak that the
+        step's operations come to, where both are known.
+
+        Args:
+            waited: seconds of waiting for data since the beginning.
         """
-        each = max(time.perf_counter() - self._began - self._paused, 1e-9) / max(step - self._step, 1)
-        values = {"examples_per_s": self.batch_size / each, "step_ms": 1000 * each, "compile_s": _compiling[0] - self._compiled}
+        seconds = max(time.perf_counter() - self._began - self._paused, 1e-9)
+        each = seconds / max(step - self._step, 1)
+        values = {"examples_per_s": self.batch_size / each, "step_ms": 1000 * each, "input_wait": (waited - self._waited) / seconds}
+        values["compile_s"] = _compiling[0] - self._compiled
         memory = jax.local_devices()[0].memory_stats() or {}
         if "peak_bytes_in_use" in memory:
             values["device_gib"] = memory["peak_bytes_in_use"] / 2**30
         if self.flops and self._peak:
             values["mfu"] = self.flops / each / self._peak
-        self._restart(step)
+        self._restart(step, waited)
         return values
