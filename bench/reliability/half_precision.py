@@ -16,7 +16,7 @@ import numpy as np
 from bench.reliability.common import RESULTS, about, write
 from eqxgen.configs import MaskGITConfig
 from train import maskgit
-from train.data import batch_indices
+from train.data.order import Order
 from train.parallel import Setup, make_mesh, make_step, sharded_state
 
 STEPS, BLOCK = 160, 20
@@ -30,10 +30,10 @@ def train(precision: str) -> dict:
     task = maskgit.task(config)
     setup = Setup.of(config, make_mesh("", jax.devices()[:1]), on_cpu=True)
     state, step = sharded_state(task.program.init, setup, jr.key(0)), make_step(task.program.loss, setup)
-    rows, losses = np.arange(config.batch_size, dtype=np.int32), []
+    order, losses = Order(config.seed, config.batch_size, len(task.source)), []
     for number in range(STEPS):
-        chosen = batch_indices(config.seed, number, config.batch_size, task.examples)
-        batch = task.batch(chosen, number) | {"index": rows, "weight": np.ones(len(rows), np.float32)}
+        part = order.part(number)
+        batch = task.batch(part) | {"index": part.index, "weight": np.ones(len(part.index), np.float32)}
         state, metrics = step((batch, jr.key(1)), state)
         losses.append(float(metrics["loss"]))
     return {

@@ -147,9 +147,9 @@ def whole_runs() -> list[dict]:
             config = dataclasses.replace(vqgan.PRESETS["digits"], **values)
             task = vqgan.task(config)
 
-            def batch(indices, step, task=task, spoilt_steps=tuple(spoilt_steps)):
-                arrays = task.batch(indices, step)
-                return {name: np.where(step in spoilt_steps, np.nan, x).astype(x.dtype) for name, x in arrays.items()}
+            def batch(part, task=task, spoilt_steps=tuple(spoilt_steps)):
+                arrays = task.batch(part)
+                return {name: np.where(part.step in spoilt_steps, np.nan, x).astype(x.dtype) for name, x in arrays.items()}
 
             with contextlib.redirect_stdout(io.StringIO()):
                 # What the samples would look like is not what is asked here.
