@@ -43,7 +43,7 @@ CASES = [
     flags(90, "--seed 18446744073709551616", r"seed must be in \[0, 2\*\*32\): got 18446744073709551616"),
     flags(90, "--seed 1.5", "--seed.*'1.5'"),
     flags(91, "--steps 0", "steps must be at least 1: got 0"),
-    flags(92, "--precision float8", "float8.*--precision"),
+    flags(92, "--precision float8", "precision must be one of .*: got 'float8'"),
     flags(81, "--config c.json", "--config c.json: cannot be read: No such file"),
     file(
         81,
@@ -70,6 +70,8 @@ CASES = [
     flags(89, "--batch-size 12 --accumulate 5", "accumulate must divide batch_size: got batch_size=12, accumulate=5"),
     flags(89, "--accumulate 0", "accumulate must be at least 1: got 0"),
     flags(92, "--max-skips 0", "max_skips must be at least 1: got 0"),
+    flags(91, "--profile 3", "profile must be of the form START:COUNT, such as 20:3.*got '3'"),
+    flags(91, "--profile 318:3", "profile must lie within the steps of the run: got 318:3 with steps=320"),
     flags(96, "--coordinator localhost --num-processes 2 --process-id 0", "coordinator must be of the form host:port: got 'localhost'"),
     flags(96, "--coordinator a:1 --num-processes 2", "coordinator needs --num-processes and --process-id"),
     flags(

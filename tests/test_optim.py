@@ -22,7 +22,7 @@ RATES = {
     "adamw": 0.05,
     "lion": 0.02,
     "adafactor": 0.2,
-    "lamb": 0.1,
+    "lamb": 0.03,
     "muon": 0.1,
     "soap": 0.05,
     "schedule_free": 0.1,

@@ -56,6 +56,12 @@ class TrainConfig:
     """Refuse to resume where the newest checkpoint is damaged, in place of going on from the one before it."""
     config: str | None = None
     """JSON file of flags, such as a run's config.json; those on the command line prevail."""
+    wandb: str | None = None
+    """Project of Weights & Biases that the metrics go to as well."""
+    profile: str | None = None
+    """START:COUNT, such as 20:3: record a trace of these steps, and print the operations that took longest."""
+    compile_cache: str | None = None
+    """Folder that keeps compiled programs for the next start, or off; eqxgen/compiled in the user's cache by default."""
     print_groups: bool = False
     """Print each parameter's path, shape, group, weight decay and learning-rate multiplier, and stop before anything is compiled."""
     dry_run: bool = False
@@ -95,6 +101,9 @@ class TrainConfig:
             f"accumulate must divide batch_size: got batch_size={self.batch_size}, accumulate={self.accumulate}",
         )
         self._check_processes()
+        require(self.wandb is None or self.wandb.strip() != "", "wandb must be the name of a project: got ''")
+        if span := self.profiled:
+            require(sum(span) <= self.steps, f"profile must lie within the steps of the run: got {self.profile} with steps={self.steps}")
         require(self.compile_for is None or self.dry_run, "compile_for goes with --dry-run, which was not given")
 
     def _check_processes(self) -> None:
@@ -112,6 +121,16 @@ class TrainConfig:
         require(0 <= self.process_id < self.num_processes, law)
 
     @property
+    def profiled(self) -> tuple[int, int] | None:
+        """First step and number of steps that `profile` names."""
+        if self.profile is None:
+            return None
+        first, _, count = self.profile.partition(":")
+        holds = all(part.isascii() and part.isdigit() for part in (first, count)) and int(count) >= 1
+        require(holds, f"profile must be of the form START:COUNT, such as 20:3, with a count of at least 1: got {self.profile!r}")
+        return int(first), int(count)
+
+    @property
     def on_paper(self) -> bool:
         """Whether this run trains nothing."""
         return self.dry_run or self.print_groups
@@ -119,7 +138,8 @@ class TrainConfig:
     # Fields that may change between a run and its resumption: none alters the numbers that come out.
     FREE = (
         *("run_dir", "config", "log_every", "sample_every", "checkpoint_every", "keep", "keep_best", "strict"),
-        *("dry_run", "compile_for", "print_groups", "data.root", "data.threads", "data.workers", "data.timeout"),
+        *("dry_run", "compile_for", "print_groups", "wandb", "profile", "compile_cache"),
+        *("data.root", "data.threads", "data.workers", "data.timeout"),
         *("accumulate", "mesh", "coordinator", "num_processes", "process_id", "max_skips"),
     )
 

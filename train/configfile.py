@@ -38,7 +38,7 @@ def _read(path: str) -> str:
     try:
         with Path(path).expanduser().open("rb") as file:
             data = file.read(LARGEST + 1)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(f"--config {printable(path)}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if len(data) > LARGEST:
         raise UsageError(f"--config {printable(path)}: is larger than {LARGEST:,} bytes, so it is no config")

@@ -114,14 +114,9 @@ def _name(flag: str, names: Sequence[str]) -> str | None:
 
 
 def _message(box: str) -> str:
-    """The first part of the frame that tyro draws, as one line."""
-    lines = [re.sub("^[│|]|[│|]$", "", line.strip()).strip() for line in box.splitlines()]
-    text: list[str] = []
-    for line in lines:
-        if re.fullmatch("[─╭╮╰╯ -]*.*[╭╮╰╯]", line) or (not text and not line):
-            continue
-        if re.fullmatch("─+", line):
-            break
-        text.append(line)
-    message = " ".join(text).rstrip(".") or "the command line cannot be read"
+    """The first part of what tyro says below its title, as one line. It draws a frame, or rules alone where the stream knows only ASCII."""
+    lines = [line.strip("│ ") for line in box.splitlines() if not re.search("[╭╰]", line)]
+    parts = re.split(r"\n[─-]+\n", "\n".join(lines))
+    text = parts[0] if "╭" in box else parts[min(1, len(parts) - 1)]
+    message = " ".join(text.split()).rstrip(".") or "the command line cannot be read"
     return re.sub(r"^Error parsing ([A-Za-z_.]+: (?=\S+ must ))?", "", message)
