@@ -120,7 +120,7 @@ def _spoilt(trial: Trial, rng: random.Random, spoil: Callable[[Path, bytes], Non
         path.unlink()
     path.write_bytes(content)
     first = next(s for s in range(STEPS) if example in trial.order.part(s).example)
-    assert failed == first, (failed, first)
+    assert failed == first, (failed, first, said)
     assert str(path) in said, said
     assert f"example {example}, step {first}" in said, said
     trial.resumes(failed)
