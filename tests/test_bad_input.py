@@ -2,11 +2,12 @@
 
 import re
 
+import bad_checkpoints
 import bad_config
 import pytest
 from bad_input import KEYS, Case, compiled, status_of
 
-CASES: list[Case] = [*bad_config.CASES]
+CASES: list[Case] = [*bad_config.CASES, *bad_checkpoints.CASES]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case.number}: {case.what}" for case in CASES])
