@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 
 from eqxgen.configs import MaskGITConfig
 from train import maskgit
+from train.report.meter import CLOCKED
 from train.settings import EmaConfig
 
 TINY = MaskGITConfig(dim=16, depth=2, heads=2, hidden_dim=32, dropout=0.1, placement="pre")
@@ -36,7 +37,7 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
 def metrics(folder: Path) -> list[dict]:
     """The lines of metrics.jsonl without what a clock says."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in ("seconds", "examples_per_s", "input_wait")} for line in lines]
+    return [{name: value for name, value in line.items() if name not in CLOCKED} for line in lines]
 
 
 def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:

@@ -40,7 +40,7 @@ def command(recipe, *flags):
         ("--steps 0", "steps must be at least 1: got 0"),
         ("--batch-size -4", "batch_size must be at least 1: got -4"),
         ("--seed -1", r"seed must be in \[0, 2\*\*32\): got -1"),
-        ("--ema 1.5", r"ema must be in \[0, 1\): got 1.5"),
+        ("--ema.decay 1.5", r"ema.decay must be in \[0, 1\): got 1.5"),
         ("--keep 0", "keep must be at least 1: got 0"),
         ("--sample-every -1", "sample_every must be at least 0: got -1"),
         ("--preset imagnet", "--preset must be one of digits, .*: got 'imagnet'"),

@@ -32,7 +32,7 @@ def test_a_decay_ramps_up_from_a_tenth():
 
 
 def test_a_half_life_halves_after_as_many_examples():
-    ema = averages(EmaConfig(half_life=80, ramp=0), batch_size=8)
+    ema = averages(EmaConfig(half_life=80.0, ramp=0.0), batch_size=8)
     state = ema.init(jnp.ones(()))
     for step in range(10):
         state = ema.update(state, jnp.zeros(()), jnp.int32(step))
@@ -40,7 +40,7 @@ def test_a_half_life_halves_after_as_many_examples():
 
 
 def test_a_half_life_ramps_up_with_the_examples_so_far():
-    (state,), weights, _ = run(EmaConfig(half_life=100, ramp=0.5))
+    (state,), weights, _ = run(EmaConfig(half_life=100.0, ramp=0.5))
     expected = weights[0]
     for step in range(STEPS):
         life = min(100, 0.5 * 8 * step)
@@ -82,7 +82,7 @@ def test_several_widths_are_kept_side_by_side():
 
 
 def test_the_overlap_of_two_profiles_is_the_integral_of_their_product():
-    for (t, g), (u, h) in [((10.0, 5.0), (7.0, 16.0)), ((4.0, 2.0), (9.0, 6.0)), ((3.0, 1.0), (3.0, 8.0))]:
+    for (t, g), (u, h) in [((10, 5.0), (7, 16.0)), ((4, 2.0), (9, 6.0)), ((3, 1.0), (3, 8.0))]:
         s = (np.arange(400_000) + 0.5) / 400_000 * min(t, u)
         product = (g + 1) * s**g / t ** (g + 1) * (h + 1) * s**h / u ** (h + 1)
         assert overlap(t, g, u, h) == pytest.approx(np.mean(product) * min(t, u), rel=1e-6)

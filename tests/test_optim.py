@@ -10,8 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from eqxgen.nn import Linear
 from eqxgen.nn.blocks import Stack
+from eqxgen.nn.linear import Projection
 from train.errors import UsageError
 from train.optim import check_groups, groups_of, optimiser, schedule, shown, table
 from train.settings import OptimConfig
@@ -22,7 +22,7 @@ RATES = {
     "adamw": 0.05,
     "lion": 0.02,
     "adafactor": 0.2,
-    "lamb": 0.1,
+    "lamb": 0.03,
     "muon": 0.1,
     "soap": 0.05,
     "schedule_free": 0.1,
@@ -34,22 +34,22 @@ RATES = {
 class Net(eqx.Module):
     """What stands before a stack, the stack, and a head."""
 
-    embedding: Linear
+    embedding: Projection
     stack: Stack
-    head: Linear
+    head: Projection
 
     def __init__(self, *, key):
         keys = jr.split(key, 3)
-        self.embedding = Linear(3, 4, key=keys[0])
-        self.stack = Stack(lambda key: _Tanh(Linear(4, 4, key=key)), 3, key=keys[1])
-        self.head = Linear(4, 2, key=keys[2])
+        self.embedding = Projection(3, 4, key=keys[0])
+        self.stack = Stack(lambda key: _Tanh(Projection(4, 4, key=key)), 3, key=keys[1])
+        self.head = Projection(4, 2, key=keys[2])
 
     def __call__(self, x):
         return self.head(self.stack(self.embedding(x)))
 
 
 class _Tanh(eqx.Module):
-    linear: Linear
+    linear: Projection
 
     def __call__(self, x, *, key=None, inference=None):
         return x + jnp.tanh(self.linear(x))

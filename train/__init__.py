@@ -1,0 +1,47 @@
+"""Recipes, the engine under them, and the parts of it for a training step of your own."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eqxgen.rng import RNG
+    from train.precision import DynamicLossScale, NoLossScale, Policy, Skipped, StaticLossScale, guarded_update, with_policy
+    from train.toolkit import ddp, gradients, replicate, unreplicate
+    from train.transforms import apply_gradients, freeze, parameterise, parameters, select, unfreeze, update
+
+__all__ = [
+    "RNG",
+    "DynamicLossScale",
+    "NoLossScale",
+    "Policy",
+    "Skipped",
+    "StaticLossScale",
+    "apply_gradients",
+    "ddp",
+    "freeze",
+    "gradients",
+    "guarded_update",
+    "parameterise",
+    "parameters",
+    "replicate",
+    "select",
+    "unfreeze",
+    "unreplicate",
+    "update",
+    "with_policy",
+]
+
+_HOMES = {
+    "eqxgen.rng": ("RNG",),
+    "train.precision": ("DynamicLossScale", "NoLossScale", "Policy", "Skipped", "StaticLossScale", "guarded_update", "with_policy"),
+    "train.toolkit": ("ddp", "gradients", "replicate", "unreplicate"),
+    "train.transforms": ("apply_gradients", "freeze", "parameterise", "parameters", "select", "unfreeze", "update"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: the command line must not wait for jax.
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,8 @@
 """Configuration: dataclasses to a command line, and to config.json and back. Imports no jax, so that `--help` is instant."""
 
 import dataclasses
-import json
+import functools
+import math
 import os
 import re
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from train import flags
+from train.configfile import read_config
 from train.data import DataConfig, DataError, DataStalled
 from train.errors import UsageError, UserError, require
 from train.precision.policy import Policy
@@ -54,6 +56,12 @@ class TrainConfig:
     """Refuse to resume where the newest checkpoint is damaged, in place of going on from the one before it."""
     config: str | None = None
     """JSON file of flags, such as a run's config.json; those on the command line prevail."""
+    wandb: str | None = None
+    """Project of Weights & Biases that the metrics go to as well."""
+    profile: str | None = None
+    """START:COUNT, such as 20:3: record a trace of these steps, and print the operations that took longest."""
+    compile_cache: str | None = None
+    """Folder that keeps compiled programs for the next start, or off; eqxgen/compiled in the user's cache by default."""
     print_groups: bool = False
     """Print each parameter's path, shape, group, weight decay and learning-rate multiplier, and stop before anything is compiled."""
     dry_run: bool = False
@@ -93,6 +101,9 @@ class TrainConfig:
             f"accumulate must divide batch_size: got batch_size={self.batch_size}, accumulate={self.accumulate}",
         )
         self._check_processes()
+        require(self.wandb is None or self.wandb.strip() != "", "wandb must be the name of a project: got ''")
+        if span := self.profiled:
+            require(sum(span) <= self.steps, f"profile must lie within the steps of the run: got {self.profile} with steps={self.steps}")
         require(self.compile_for is None or self.dry_run, "compile_for goes with --dry-run, which was not given")
 
     def _check_processes(self) -> None:
@@ -110,6 +121,16 @@ class TrainConfig:
         require(0 <= self.process_id < self.num_processes, law)
 
     @property
+    def profiled(self) -> tuple[int, int] | None:
+        """First step and number of steps that `profile` names."""
+        if self.profile is None:
+            return None
+        first, _, count = self.profile.partition(":")
+        holds = all(part.isascii() and part.isdigit() for part in (first, count)) and int(count) >= 1
+        require(holds, f"profile must be of the form START:COUNT, such as 20:3, with a count of at least 1: got {self.profile!r}")
+        return int(first), int(count)
+
+    @property
     def on_paper(self) -> bool:
         """Whether this run trains nothing."""
         return self.dry_run or self.print_groups
@@ -117,7 +138,8 @@ class TrainConfig:
     # Fields that may change between a run and its resumption: none alters the numbers that come out.
     FREE = (
         *("run_dir", "config", "log_every", "sample_every", "checkpoint_every", "keep", "keep_best", "strict"),
-        *("dry_run", "compile_for", "print_groups", "data.root", "data.threads", "data.workers", "data.timeout"),
+        *("dry_run", "compile_for", "print_groups", "wandb", "profile", "compile_cache"),
+        *("data.root", "data.threads", "data.workers", "data.timeout"),
         *("accumulate", "mesh", "coordinator", "num_processes", "process_id", "max_skips"),
     )
 
@@ -126,31 +148,53 @@ Config = TypeVar("Config", bound=TrainConfig)
 
 
 def parse(recipe: str, config: type[Config], presets: Mapping[str, Config], doc: str, argv: Sequence[str] | None = None) -> Config:
-    """The command line as a config; `--help` exits with 0.
+    """The command line as a config; `--help` exits with 0. A preset's values yield to those of `--config FILE`, and these to the flags.
 
     Raises:
-        UsageError: a flag or a value that cannot be.
+        UsageError: a flag, a value or a file that cannot be.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    name = _preset(argv) or next(iter(presets))
+    names = list(flags.names_of(config()))
+    path = flags.value_of("--config", argv)
+    values = {} if path is None else read_config(path, recipe, names)
+    name = flags.value_of("--preset", argv) or values.get("preset") or next(iter(presets))
     if name not in presets:
         raise UsageError(f"--preset must be one of {', '.join(presets)}: got {name!r}")
     default = dataclasses.replace(presets[name], preset=name)
-    return flags.parse(config, f"python -m train.{recipe}", doc, argv, default)
+    command = functools.partial(flags.parse, config, f"python -m train.{recipe}", doc, default=default)
+    flags.check(argv, names)
+    try:
+        parsed = command([*flags.flags_of(values), *argv])
+    except UsageError as error:
+        raise UsageError(f"{error}{_blame(path, values, command)}") from None
+    given = values.get("optim", {}).get("warmup") is not None or flags.value_of("--optim.warmup", argv) is not None
+    if given and parsed.optim.warmup > parsed.steps:
+        raise UsageError(f"--optim.warmup must be at most the steps of the run: got {parsed.optim.warmup} with --steps {parsed.steps}")
+    return parsed
 
 
-def _preset(argv: Sequence[str]) -> str | None:
-    for i, word in enumerate(argv):
-        if word == "--preset" and i + 1 < len(argv):
-            return argv[i + 1]
-        if word.startswith("--preset="):
-            return word.removeprefix("--preset=")
-    return None
+def _blame(path: str | None, values: Mapping[str, Any], command: Callable[[Sequence[str]], Config]) -> str:
+    """Names the config file where its flags are wrong by themselves."""
+    if path is None:
+        return ""
+    try:
+        command(flags.flags_of(values))
+    except UsageError:
+        return f"; it stands in --config {path}"
+    return ""
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """The config as what JSON gives back: tuples as lists."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    """The config as what JSON gives back: tuples as lists, and infinity, which JSON has not, as "inf"."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(item) for name, item in value.items()}
+        if isinstance(value, tuple | list):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+    return plain(dataclasses.asdict(config))
 
 
 def from_dict(config: type[Config], values: Mapping[str, Any], where: str | Path) -> Config:

@@ -110,14 +110,14 @@ def sigma_of(gamma: float) -> float:
     return float(np.sqrt(gamma + 1) / (gamma + 2) / np.sqrt(gamma + 3))
 
 
-def overlap(t: float, gamma: float, other_t: float, other_gamma: float) -> float:
+def overlap(t: int, gamma: float, other_t: int, other_gamma: float) -> float:
     """∫ of the product of two profiles, each (γ + 1) s^γ / t^(γ + 1) on (0, t]: 1 is a profile's own integral (EDM2, appendix C.2)."""
     low, high = sorted([t, other_t])
     outer = gamma if t >= other_t else other_gamma
     return (gamma + 1) * (other_gamma + 1) / (gamma + other_gamma + 1) * (low / high) ** outer / high
 
 
-def weights_for(kept: Sequence[tuple[float, float]], t: float, gamma: float) -> Float[np.ndarray, " kept"]:
+def weights_for(kept: Sequence[tuple[int, float]], t: int, gamma: float) -> Float[np.ndarray, " kept"]:
     """Weights with which averages kept along a run make one of another exponent, in the least squares of their profiles.
 
     Args:
@@ -129,7 +129,7 @@ def weights_for(kept: Sequence[tuple[float, float]], t: float, gamma: float) -> 
     return np.linalg.lstsq(matrix, target, rcond=None)[0]
 
 
-def reconstruct(models: Sequence[PyTree], kept: Sequence[tuple[float, float]], t: float, sigma_rel: float) -> PyTree:
+def reconstruct(models: Sequence[PyTree], kept: Sequence[tuple[int, float]], t: int, sigma_rel: float) -> PyTree:
     """The average of relative width `sigma_rel` after t steps, from averages kept along the run: each (steps, its σ_rel)."""
     weights = weights_for([(steps, gamma_of(sigma)) for steps, sigma in kept], t, gamma_of(sigma_rel))
 

@@ -17,11 +17,10 @@ def parse(config: type[T], prog: str, description: str, argv: Sequence[str], def
     """The words as a config; `--help` prints and exits with 0.
 
     Raises:
-        UsageError: a flag that is unknown (the nearest is named), given twice, without its value, or with a value that cannot be.
+        UsageError: a flag that is unknown, without its value, or with a value that cannot be.
     """
     import tyro
 
-    check(argv, list(names_of(config if default is None else default)))
     said = io.StringIO()
     given: dict[str, Any] = {} if default is None else {"default": default}
     try:
@@ -56,6 +55,15 @@ def check(argv: Sequence[str], names: Sequence[str]) -> None:
         if name in seen:
             raise UsageError(f"{flag_of(name)}: given twice, as {seen[name]} and again as {word}: give it once")
         seen[name] = word
+
+
+def value_of(flag: str, argv: Sequence[str]) -> str | None:
+    """The value of a flag before all are parsed."""
+    for word, after in zip(argv, [*argv[1:], None]):
+        name, equals, value = word.partition("=")
+        if name.replace("_", "-") == flag:
+            return value if equals else after
+    return None
 
 
 def nearest(name: str, names: Sequence[str], prefix: str = "") -> str:
@@ -106,14 +114,9 @@ def _name(flag: str, names: Sequence[str]) -> str | None:
 
 
 def _message(box: str) -> str:
-    """The first part of the frame that tyro draws, as one line."""
-    lines = [re.sub("^[│|]|[│|]$", "", line.strip()).strip() for line in box.splitlines()]
-    text: list[str] = []
-    for line in lines:
-        if re.fullmatch("[─╭╮╰╯ -]*.*[╭╮╰╯]", line) or (not text and not line):
-            continue
-        if re.fullmatch("─+", line):
-            break
-        text.append(line)
-    message = " ".join(text).rstrip(".") or "the command line cannot be read"
+    """The first part of what tyro says below its title, as one line. It draws a frame, or rules alone where the stream knows only ASCII."""
+    lines = [line.strip("│ ") for line in box.splitlines() if not re.search("[╭╰]", line)]
+    parts = re.split(r"\n[─-]+\n", "\n".join(lines))
+    text = parts[0] if "╭" in box else parts[min(1, len(parts) - 1)]
+    message = " ".join(text.split()).rstrip(".") or "the command line cannot be read"
     return re.sub(r"^Error parsing ([A-Za-z_.]+: (?=\S+ must ))?", "", message)

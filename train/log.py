@@ -1,30 +1,31 @@
-"""What a run says: a progress bar or plain lines, metrics.jsonl, TensorBoard events."""
+"""What a run says: a progress bar or plain lines, metrics.jsonl, and further sinks of numbers."""
 
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from train.errors import UserError
 from train.files import write_atomically, writing
+from train.report.sinks import Sink, TensorBoard
 
 
 class Log:
     """The metrics of one run.
 
     Args:
-        folder: of the run; `metrics.jsonl` and `tensorboard/` are written there.
+        folder: of the run; `metrics.jsonl` is written there.
         steps: of the whole run.
         start: the step it resumes from; lines of later steps, which are about to be made again, are dropped.
+        sinks: where the numbers go as well; TensorBoard by default.
     """
 
-    def __init__(self, folder: Path, steps: int, start: int):
-        from tensorboardX import SummaryWriter
-
+    def __init__(self, folder: Path, steps: int, start: int, sinks: Sequence[Sink] | None = None):
         self.path = folder / "metrics.jsonl"
         self.seconds_before = _keep_until(self.path, start)
         self._file = self.path.open("ab", buffering=0)  # a line is written whole, and nothing is left to write at the end
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start or None)
+        self._sinks = [TensorBoard(folder, start)] if sinks is None else sinks
         self._bar = _bar(steps, start) if sys.stdout.isatty() else None
         self._steps = steps
 
@@ -33,17 +34,13 @@ class Log:
         line = json.dumps({"step": step, **{name: _number(value) for name, value in values.items()}}) + "\n"
         with writing(self.path):
             self._file.write(line.encode())
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
-        rate = values["examples_per_s"]
-        left = (self._steps - step) * values["examples"] / max(step, 1) / max(rate, 1e-9)
+        for sink in self._sinks:
+            sink.write(step, values)
+        numbers, left = glance(values), time_left((self._steps - step) * values["step_ms"] / 1000)
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=step, loss=f"{values['loss']:.4f}", rate=f"{rate:.0f}")
+            self._bar.update(self._bar.task_ids[0], completed=step, numbers=numbers, left=left)
         else:
-            print(
-                f"step {step}/{self._steps}  loss {values['loss']:.4f}  {rate:.0f} examples/s  {left:.0f} s left",
-                flush=True,
-            )
+            print(f"step {step}/{self._steps}  {numbers}  {left} left", flush=True)
 
     def say(self, text: str) -> None:
         """A line for the reader, above the bar where there is one."""
@@ -54,23 +51,57 @@ class Log:
 
     def close(self) -> None:
         self._file.close()
-        self._board.close()
+        for sink in self._sinks:
+            sink.close()
         if self._bar:
             self._bar.stop()
 
 
-def _bar(steps: int, start: int):
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+class Mute:
+    """The log of a process that is not the first of several: the first says and writes all."""
 
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        TextColumn("{task.fields[rate]} examples/s"),
-        TimeRemainingColumn(),
-    )
-    bar = Progress(*columns)
-    bar.add_task("train", total=steps, completed=start, loss="", rate="")
+    seconds_before = 0.0
+
+    def metrics(self, step: int, values: dict[str, float | int]) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def glance(values: dict[str, float | int]) -> str:
+    """The numbers that one watches: loss, rate, and what is known of how well the device is used."""
+    parts = [f"loss {values['loss']:.4f}", f"{values['examples_per_s']:.0f} examples/s"]
+    if "mfu" in values:
+        parts.append(f"{values['mfu']:.0%} MFU")
+    if values.get("input_wait", 0) >= 0.03:
+        parts.append(f"{values['input_wait']:.0%} waiting for data")
+    return "  ".join(parts)
+
+
+def time_left(seconds: float) -> str:
+    """`41 s`, `6:05`, `3:07:12`, `9 d 04:00`."""
+    if not math.isfinite(seconds):
+        return "?"
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    minutes, second = divmod(whole, 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days} d {hour:02}:{minute:02}"
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minutes}:{second:02}"
+
+
+def _bar(steps: int, start: int):
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    bar = Progress(BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"), TextColumn("{task.fields[left]}"))
+    bar.add_task("train", total=steps, completed=start, numbers="compiling", left="")
     bar.start()
     return bar
 

@@ -15,11 +15,12 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from train.checkpoint import Checkpoints
+from train.compilecache import use_cache
 from train.config import STARTED, TrainConfig
 from train.data import Order, Part
 from train.data.feed import Feed, to_devices
 from train.errors import UsageError, UserError
-from train.log import Log
+from train.log import Log, Mute
 from train.optim import schedule
 from train.parallel import (
     Loss,
@@ -37,8 +38,13 @@ from train.parallel import (
     trainable,
 )
 from train.precision import all_finite, check_skipped, choose
-from train.processes import start, whole
+from train.processes import from_first, is_first, start, whole
 from train.release import save_model
+from train.report.card import write_card
+from train.report.meter import Meter
+from train.report.peak import flops_of, peak_of
+from train.report.sinks import Sink, TensorBoard, WeightsAndBiases
+from train.report.trace import Profiler
 from train.rundir import open_run, read_json, write_json
 from train.signals import StopRequest
 
@@ -94,6 +100,7 @@ def fit(config: TrainConfig, make_task: Callable[[], Task]) -> int:
     A run that is complete says so and is left alone. SIGINT and SIGTERM save the current step, say where, and give 130 and 143.
     """
     start(config.coordinator, config.num_processes, config.process_id)
+    use_cache(config.compile_cache)
     mesh = make_mesh(config.mesh)
     check_batch(config.batch_size, mesh, config.accumulate)
     task = make_task()
@@ -103,10 +110,11 @@ def fit(config: TrainConfig, make_task: Callable[[], Task]) -> int:
 
 
 def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
-    if (folder / "summary.json").exists():
-        print(f"{folder} is complete: {config.steps} steps, see {folder / 'summary.json'}. Give another --run-dir to train again.")
+    if from_first((folder / "summary.json").exists):
+        if is_first():
+            print(f"{folder} is complete: {config.steps} steps, see {folder / 'summary.json'}. Give another --run-dir to train again.")
         return 0
-    task.prepare(folder)
+    from_first(lambda: task.prepare(folder))
     key = jr.key(config.seed)
     record = read_json(folder / "config.json")
     shapes = abstract_state(task.program.init, setup)
@@ -115,10 +123,11 @@ def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
     checkpoints = Checkpoints(folder / "checkpoints", config.keep, record, best, config.strict)
     if restored := checkpoints.restore(shapes):
         state, first = restored.state, restored.step
-        print(f"resuming {folder} from step {first}", flush=True)
     else:
         state, first = sharded_state(task.program.init, setup, jr.fold_in(key, 0)), 0
-    log = Log(folder, config.steps, first)
+    log = Log(folder, config.steps, first, sinks_of(config, folder, first, record)) if is_first() else Mute()
+    if restored:
+        log.say(f"resuming {folder} from step {first}")
     parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
     devices = f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
     log.say(f"{task.recipe}: {parameters:,} parameters, {len(task.source):,} examples, {devices}, to {folder}")
@@ -143,7 +152,7 @@ class _Run:
     task: Task
     folder: Path
     setup: Setup
-    log: Log
+    log: Log | Mute
     checkpoints: Checkpoints
     record: dict[str, Any]
     scores: list[float] = dataclasses.field(default_factory=list)
@@ -157,39 +166,43 @@ class _Run:
         step_fn = make_step(task.program.loss, self.setup)
         rate = schedule(config.optim, config.steps)
         data_key, maintain_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
-        last_time, last_step, last_waited = time.perf_counter(), first, 0.0
+        profiler = Profiler(config.profiled, self.folder / "profile")
+        meter = Meter(config.batch_size, first)
         for step in range(first, config.steps):
             batch = feed.take()
             if change := task.maintain(step):
                 state = _maintain(change, state, batch, jr.fold_in(maintain_key, step), self.setup.mesh)
+            if step == first and peak_of(jax.devices()[0].device_kind):
+                meter.flops = flops_of(step_fn, (batch, data_key), state)
+            profiler.before(step, state)
             state, metrics = step_fn((batch, data_key), state)
+            if found := profiler.after(step, metrics):
+                self.log.say(found)
             done = step + 1
             if done % 8 == 0 or done == config.steps:
                 self.check(state, done)  # it waits: no more than 8 steps in flight, since virtual CPU devices hang from about 32
             if done % config.log_every == 0 or done == config.steps:
                 values = {name: float(value) for name, value in metrics.items()}
-                now = time.perf_counter()
                 values = {
                     "examples": done * config.batch_size,
                     **values,
                     "learning_rate": float(np.asarray(rate(step - int(values["skipped"])))),  # its schedule counts the updates made
-                    "examples_per_s": (done - last_step) * config.batch_size / (now - last_time),
-                    "input_wait": (feed.waited - last_waited) / (now - last_time),
+                    **meter.read(done, feed.waited),
                     "seconds": self.seconds(),
                 }
                 self.log.metrics(done, values)
                 self.score(values)
                 self.checkpoints.poll()
-                last_time, last_step, last_waited = time.perf_counter(), done, feed.waited
             stopping = stop.agreed(done)
             if stopping or done % config.checkpoint_every == 0 or done == config.steps:
                 self.save(done, state, feed)
             if config.sample_every and done % config.sample_every == 0 and done < config.steps:
                 before = time.perf_counter()
-                task.grid(self.averaged(state), self.folder / "samples" / f"step-{done:07d}.png")
-                last_time += time.perf_counter() - before  # the rate is of training alone
+                self.grid(self.averaged(state), done)
+                meter.pause(time.perf_counter() - before)  # the rate is of training alone
             if stopping:
                 break
+        profiler.close()
         return state
 
     def feed(self, first: int) -> Feed:
@@ -227,15 +240,22 @@ class _Run:
         """The averaged model, whole, on one device of this process."""
         return eqx.filter_shard(whole(state.ema[0]), jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
 
+    def grid(self, model: PyTree, step: int) -> None:
+        """The picture of a step; of several processes the first draws it."""
+        if is_first():
+            self.task.grid(model, self.folder / "samples" / f"step-{step:07d}.png")
+
     def seconds(self) -> float:
         """Wall-clock time of the run so far, with the time before it was resumed."""
         return self.log.seconds_before + time.perf_counter() - STARTED
 
     def finish(self, state: State, parameters: int, stop: StopRequest) -> int:
-        """The last samples and the summary."""
-        examples_per_s = _rate(self.folder)
+        """The last samples and the summary; of several processes the first makes them for all."""
         model = self.averaged(state)
-        self.task.grid(model, self.folder / "samples" / f"step-{self.config.steps:07d}.png")
+        if not is_first():
+            return stop.status
+        examples_per_s = _rate(self.folder)
+        self.grid(model, self.config.steps)
         self.log.say("evaluating ...")
         numbers = self.task.evaluate(model)
         if stop.received:
@@ -252,6 +272,7 @@ class _Run:
             "jax_version": jax.__version__,
             "device": f"{self.setup.mesh.size} x {jax.devices()[0].device_kind}",
         }
+        write_card(self.folder, summary, len(self.task.source))
         write_json(self.folder / "summary.json", summary)
         for name, value in numbers.items():
             self.log.say(f"{name:24} {value:.4g}")
@@ -262,6 +283,12 @@ class _Run:
         self.checkpoints.wait()
         steps = self.checkpoints.steps()
         return f"the last checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
+
+
+def sinks_of(config: TrainConfig, folder: Path, first: int, record: dict[str, Any]) -> list[Sink]:
+    """Where the numbers go beside metrics.jsonl."""
+    board = TensorBoard(folder, first)
+    return [board] if config.wandb is None else [board, WeightsAndBiases(folder, config.wandb, record)]
 
 
 @eqx.filter_jit

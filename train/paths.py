@@ -22,6 +22,11 @@ def dotted(path: Iterable[Any]) -> str:
     return jax.tree_util.keystr(tuple(path), simple=True, separator=".")
 
 
+def join(*paths: str) -> str:
+    """Paths one after another; empty ones count for nothing."""
+    return ".".join(filter(None, paths))
+
+
 def matches(pattern: str, path: str) -> bool:
     """Whether a pattern names a leaf, or something that the leaf lies in.
 

@@ -78,6 +78,7 @@ def check_label(label: int | None, classes: int) -> None:
 
 
 def command() -> int:
+    flags.check(sys.argv[1:], list(flags.names_of(Config)))
     return main(flags.parse(Config, "python -m train.sample", __doc__ or "", sys.argv[1:]))
 
 

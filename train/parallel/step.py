@@ -169,7 +169,8 @@ def _accumulated(grad: Callable, params: PyTree, batch: dict[str, Array], count:
         grads, sums = grad(params, batch)
         return jax.tree.map(jnp.add, total, grads), sums
 
-    zeros = jax.tree.map(lambda x: jax.lax.pcast(jnp.zeros_like(widen(x)), axes, to="varying"), params)
+    zero = lambda x: jax.lax.pcast(jnp.zeros(x.shape, widen(x).dtype), axes, to="varying")
+    zeros = jax.tree.map(zero, params)
     grads, sums = jax.lax.scan(add, zeros, micro)
     return grads, jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
 

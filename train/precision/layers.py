@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-from train.paths import any_of, dotted, names
+from train.paths import any_of, dotted, join, names
 from train.precision.policy import Policy
 from train.precision.scale import cast
 
@@ -15,20 +15,39 @@ from train.precision.scale import cast
 class WithPolicy(eqx.Module):
     """A layer that computes in types of its own: its parameters and inputs are cast going in, its results coming out.
 
-    Other attributes are the layer's, so that a model which reads `embedding.weight` still does.
+    What else is asked of it is the layer's: arrays in the type of computation, layers and methods under the same policy, so that a model that
+    reads `embedding.weight` or calls `embedding.attend` still does.
+
+    Attributes:
+        path: where in the model the layer is, for the policy's islands.
     """
 
     layer: Any
     policy: Policy = eqx.field(static=True)
+    path: str = eqx.field(static=True, default="")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = cast((args, kwargs), self.policy.compute)
-        return self.policy.cast_to_output(self.policy.cast_to_compute(self.layer)(*args, **kwargs))
+        return self.policy.cast_to_output(self.policy.cast_to_compute(self.layer, self.path)(*args, **kwargs))
 
     def __getattr__(self, name: str) -> Any:
         if name == "layer" or name.startswith("__"):  # asked while the module is being built
             raise AttributeError(name)
-        return getattr(self.layer, name)
+        return under(self.policy, getattr(self.layer, name), join(self.path, name))
+
+
+def under(policy: Policy, tree: PyTree, path: str = "") -> PyTree:
+    """A tree whose layers compute by a policy, and whose other arrays are cast to it.
+
+    Args:
+        path: where in the model the tree is.
+    """
+
+    def one(step: Any, node: Any) -> Any:
+        here = join(path, dotted(step))
+        return WithPolicy(node, policy, here) if _is_layer(node) else policy.cast_to_compute(node, here)
+
+    return jax.tree_util.tree_map_with_path(one, tree, is_leaf=lambda x: _is_layer(x) or isinstance(x, WithPolicy))
 
 
 def with_policy(model: PyTree, policies: Mapping[str, Policy]) -> PyTree:
@@ -48,15 +67,21 @@ def with_policy(model: PyTree, policies: Mapping[str, Policy]) -> PyTree:
         return jax.tree.unflatten(structure, [one((*path, *step), child) for step, child in children])
 
     def one(path: tuple[Any, ...], node: PyTree) -> PyTree:
-        if not isinstance(node, eqx.Module):
-            return node if jax.tree_util.all_leaves([node]) else inside(path, node)
-        layers.append(dotted(path))
-        for pattern, policy in policies.items():
-            if names(pattern, layers[-1]):
-                wrapped.add(pattern)
-                return WithPolicy(node, policy)
+        if jax.tree_util.all_leaves([node]):
+            return node
+        if _is_layer(node):
+            here = dotted(path)
+            layers.append(here)
+            for pattern, policy in policies.items():
+                if names(pattern, here):
+                    wrapped.add(pattern)
+                    return WithPolicy(node, policy, here)
         return inside(path, node)
 
     result = inside((), model)
     any_of([pattern for pattern in policies if pattern not in wrapped], layers)
     return result
+
+
+def _is_layer(node: Any) -> bool:
+    return isinstance(node, eqx.Module) and not isinstance(node, WithPolicy)

@@ -86,9 +86,13 @@ class Policy:
         """Floating-point arrays as they are stored."""
         return self._cast(tree, self.params)
 
-    def cast_to_compute(self, tree: Any) -> Any:
-        """Floating-point arrays as a model computes with them; layers with a policy of their own are left to it."""
-        return self._cast(tree, self.compute)
+    def cast_to_compute(self, tree: Any, path: str = "") -> Any:
+        """Floating-point arrays as a model computes with them; layers with a policy of their own are left to it.
+
+        Args:
+            path: where in a model the tree is, for the islands.
+        """
+        return self._cast(tree, self.compute, path)
 
     def cast_to_output(self, tree: Any) -> Any:
         """Floating-point arrays as they come out."""
@@ -96,17 +100,18 @@ class Policy:
 
         return cast(tree, self.output)
 
-    def _cast(self, tree: Any, dtype: str) -> Any:
+    def _cast(self, tree: Any, dtype: str, start: str = "") -> Any:
         import equinox as eqx
         import jax
 
-        from train.paths import dotted, matches
+        from train.paths import dotted, join, matches
         from train.precision.layers import WithPolicy
 
         def one(path: Any, leaf: Any) -> Any:
             if not eqx.is_inexact_array(leaf):
                 return leaf
-            island = dtype != "float64" and any(matches(pattern, dotted(path)) for pattern in self.islands)
+            name = join(start, dotted(path))
+            island = dtype != "float64" and any(matches(pattern, name) for pattern in self.islands)
             return leaf.astype("float32" if island else dtype)
 
         return jax.tree_util.tree_map_with_path(one, tree, is_leaf=lambda x: isinstance(x, WithPolicy))

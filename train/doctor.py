@@ -1,0 +1,171 @@
+"""Say what training would run on here, and what stands in the way of more.
+
+  python -m train.doctor
+  python -m train.doctor --seq 4096 --head-dim 128 --dtype float16
+
+Prints versions, devices, the implementation that each fused operation takes for the shapes asked for and why not the others, the folders of
+caches with the room that is left, and whatever clashes. Changes nothing, and ends with status 0.
+"""
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from train import flags
+from train.compilecache import cache_path
+from train.config import run
+from train.data.config import cache_folder
+from train.errors import require
+
+PACKAGES = ("jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "numpy", "tyro", "safetensors", "jax-triton", "libtpu")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """The shapes for which implementations are chosen."""
+
+    batch: int = 8
+    """Examples per device."""
+    seq: int = 1024
+    """Tokens."""
+    heads: int = 12
+    """Attention heads."""
+    head_dim: int = 64
+    """Width of a head."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Type of activations."""
+    causal: bool = False
+    """Whether attention is causal."""
+
+    def __post_init__(self):
+        for name in ("batch", "seq", "heads", "head_dim"):
+            require(1 <= getattr(self, name) <= 2**20, f"{name} must be in [1, 2**20]: got {getattr(self, name)}")
+
+
+def main(config: Config) -> int:
+    section("versions", versions())
+    clashes = found_clashes()
+    if fatal := jax_cannot_start():
+        section("folders", folders())
+        section("clashes", [*clashes, fatal])
+        return 0
+    from train.report.operations import choices
+
+    section("devices", devices())
+    section("operations", choices(config))
+    section("folders", folders())
+    section("clashes", clashes or ["none found"])
+    return 0
+
+
+def section(title: str, lines: list[str]) -> None:
+    print(f"{title}\n" + "".join(f"  {line}\n" for line in lines))
+
+
+def versions() -> list[str]:
+    """Of Python and of each package that training may use."""
+    lines = [f"{'python':18} {platform.python_version()} on {platform.system()} {platform.machine()}"]
+    for name in PACKAGES:
+        try:
+            lines.append(f"{name:18} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            lines.append(f"{name:18} not installed")
+    return lines
+
+
+def devices() -> list[str]:
+    """Number and kind of the devices, their memory where they tell, and their peak where it is known."""
+    import jax
+
+    from train.report.peak import peak_of
+
+    first = jax.local_devices()[0]
+    lines = [f"{jax.device_count()} x {first.device_kind} ({jax.default_backend()}), {jax.process_count()} process(es)"]
+    memory = first.memory_stats() or {}
+    if "bytes_limit" in memory:
+        free = memory["bytes_limit"] - memory.get("bytes_in_use", 0)
+        lines.append(f"memory of the first: {free / 2**30:.1f} of {memory['bytes_limit'] / 2**30:.1f} GiB free")
+    peak = peak_of(first.device_kind)
+    lines.append(f"peak: {peak / 1e12:,.0f} TFLOP/s in bfloat16" if peak else "peak: not known, so runs show no MFU")
+    lines.append(f"memory of the machine: {_machine_memory()}")
+    return lines
+
+
+def folders() -> list[str]:
+    """Caches, where runs go, and the room there."""
+    places: dict[str, Path | None] = {
+        "data": Path(os.environ.get("EQXGEN_DATA") or cache_folder()),
+        "judges": cache_folder().parent / "judges",
+        "compiled programs": Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+        if "JAX_COMPILATION_CACHE_DIR" in os.environ
+        else cache_path(None),
+        "runs": Path("runs"),
+    }
+    return [f"{name:18} {path}  {_room(path)}" for name, path in places.items() if path is not None]
+
+
+def found_clashes() -> list[str]:
+    """What in the environment stands in the way, each with its cure. Looks before JAX starts, which some of it would end."""
+    lines = []
+    for word in os.environ.get("XLA_FLAGS", "").split():
+        if not word.startswith("--xla"):
+            lines.append(
+                f"XLA_FLAGS holds {flags.printable(word)!r}: XLA ends every process for a flag that it does not know; unset XLA_FLAGS"
+            )
+    top = importlib.util.find_spec("kernels")
+    here = Path(__file__).parents[1] / "kernels" / "__init__.py"
+    if top is not None and top.origin and Path(top.origin).resolve() != here.resolve():
+        lines.append(f"another package named kernels, {top.origin}, stands before eqxgen's: run from the top of the checkout")
+    if os.environ.get("JAX_ENABLE_X64", "0").lower() in ("1", "true"):
+        lines.append("JAX_ENABLE_X64 is set: recipes are made for float32; unset it")
+    if os.environ.get("JAX_DISABLE_JIT", "0").lower() in ("1", "true"):
+        lines.append("JAX_DISABLE_JIT is set: nothing is compiled, and training crawls; unset it")
+    return lines
+
+
+def jax_cannot_start() -> str | None:
+    """Why JAX would end this process, tried in another; None where it starts."""
+    suspects = [f"{name}={flags.printable(os.environ[name])}" for name in ("XLA_FLAGS", "JAX_PLATFORMS") if os.environ.get(name)]
+    if not suspects:
+        return None
+    try:
+        done = subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], capture_output=True, text=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired:
+        return f"JAX does not start within 120 s with {' '.join(suspects)}: unset them"
+    if done.returncode == 0:
+        return None
+    reasons = [line for line in done.stderr.splitlines() if "Unknown flag" in line or "Error" in line] or ["it says nothing"]
+    return f"JAX does not start with {' '.join(suspects)}: {flags.printable(reasons[-1]).strip()}: correct or unset them"
+
+
+def _room(path: Path) -> str:
+    existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    state = "" if existing == path.absolute() else "(not made yet) "
+    state += "" if os.access(existing, os.W_OK) else "(cannot be written) "
+    return f"{state}{shutil.disk_usage(existing).free / 2**30:,.1f} GiB free"
+
+
+def _machine_memory() -> str:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        values: dict[str, Any] = dict(line.split(":", 1) for line in lines)
+        free, total = (int(values[name].split()[0]) / 2**20 for name in ("MemAvailable", "MemTotal"))
+    except (OSError, KeyError, ValueError):
+        return "not known"
+    return f"{free:.1f} of {total:.1f} GiB free"
+
+
+def command() -> int:
+    flags.check(sys.argv[1:], list(flags.names_of(Config())))
+    return main(flags.parse(Config, "python -m train.doctor", __doc__ or "", sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run(command)

@@ -1,0 +1,83 @@
+"""The card of a run: what the model is, what it learnt from, how well it does, and the command that makes it again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+TITLES = {"maskgit": "MaskGIT", "vqgan": "VQGAN tokenizer"}
+
+LICENCES = {
+    "digits": "Optical Recognition of Handwritten Digits, UCI Machine Learning Repository: CC BY 4.0",
+    "mnist": "MNIST, Y. LeCun, C. Cortes and C. Burges: CC BY-SA 3.0",
+    "fashion_mnist": "Fashion-MNIST, Zalando SE: MIT",
+    "cifar10": "CIFAR-10, A. Krizhevsky: none is stated",
+    "eurosat64": "EuroSAT, P. Helber et al.: MIT",
+}
+"""Of the data sets that are known by name."""
+
+
+def card(record: dict[str, Any], summary: dict[str, Any], examples: int, pictures: dict[str, str]) -> str:
+    """The card as Markdown.
+
+    Args:
+        record: of config.json.
+        summary: of summary.json.
+        examples: of training.
+        pictures: caption and file beside the card.
+    """
+    config, recipe = record["config"], record["recipe"]
+    data = config["data"]["name"]
+    title = f"{TITLES.get(recipe, recipe)} on {data}"
+    skipped = {"recipe", "preset", "steps", "jax_version", "device", "parameters"}
+    numbers = "\n".join(
+        f"| {name} | {value:.6g} |" for name, value in summary.items() if name not in skipped and isinstance(value, int | float)
+    )
+    shown = "\n\n".join(f"![{caption}]({file})" for caption, file in pictures.items())
+    return f"""# {title}
+
+{summary["parameters"]:,} parameters, trained for {summary["steps"]:,} steps of {config["batch_size"]} examples on {summary["device"]}.
+
+{shown}
+
+| number | value |
+|---|---|
+{numbers}
+
+## Data
+
+{examples:,} training examples of `{data}`, images of {" x ".join(map(str, record["facts"]["image_shape"]))}.
+Licence: {LICENCES.get(data, "that of the images in this folder or file, which only their owner knows")}.
+
+## Again
+
+```
+python -m train.{recipe} --config config.json --run-dir again
+python -m train.sample --run .
+```
+
+`config.json` here has every flag, `model.safetensors` the averaged weights with their configuration inside. Made with JAX
+{summary["jax_version"]}; the same command on the same devices gives the same weights.
+
+## Licence
+
+The code is eqxgen's, Apache-2.0. Weights are bound by the licence of their data.
+"""
+
+
+def write_card(folder: Path, summary: dict[str, Any], examples: int) -> None:
+    """Writes the loss curve, the film of the samples, and README.md beside them, into the folder of a run. The rest is as in `card`."""
+    from train.report.animation import animate
+    from train.report.curve import loss_curve
+
+    record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    curve = loss_curve(
+        [(line["step"], float(line["loss"])) for line in lines], f"{record['recipe']} on {record['config']['data']['name']}: loss"
+    )
+    (folder / "loss.svg").write_text(curve, encoding="utf-8")
+    pictures = {"loss by step": "loss.svg"}
+    if grids := sorted((folder / "samples").glob("step-*.png")):
+        pictures["samples at the end"] = f"samples/{grids[-1].name}"
+    if animate(folder / "samples", folder / "samples.webp"):
+        pictures["samples along the way"] = "samples.webp"
+    (folder / "README.md").write_text(card(record, summary, examples, pictures), encoding="utf-8")

@@ -1,0 +1,77 @@
+"""Which implementation each fused operation takes for given shapes, and why not the others, as the operations themselves say."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+
+from eqxgen import ops
+
+NAMES = ("mosaic_gpu", "triton", "cudnn", "mosaic_tpu", "xla")
+"""Of implementations; an operation need not have each."""
+
+
+@runtime_checkable
+class Shapes(Protocol):
+    """What is asked about."""
+
+    @property
+    def batch(self) -> int: ...
+    @property
+    def seq(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def causal(self) -> bool: ...
+
+
+def choices(shapes: Shapes) -> list[str]:
+    """Two lines or more for each operation: what it is called on, what runs, and what cannot with the reason."""
+    dtype = jnp.dtype(shapes.dtype)
+    dim = shapes.heads * shapes.head_dim
+    heads = jax.ShapeDtypeStruct((shapes.batch, shapes.seq, shapes.heads, shapes.head_dim), dtype)
+    rows, scale = jax.ShapeDtypeStruct((shapes.batch * shapes.seq, dim), dtype), jax.ShapeDtypeStruct((dim,), jnp.float32)
+    image = jax.ShapeDtypeStruct((32, 32, max(32, dim // 32 * 32)), dtype)
+    weights = jax.ShapeDtypeStruct(image.shape[-1:], jnp.float32)
+    attention = lambda q, **kwargs: ops.dot_product_attention(q, q, q, is_causal=shapes.causal, **kwargs)
+    lines = _of("dot_product_attention", attention, heads)
+    lines += _of("layer_norm", ops.layer_norm, rows, scale)
+    lines += _of("rms_norm", ops.rms_norm, rows, scale)
+    lines += _of("group_norm", lambda x, scale, **kwargs: ops.group_norm(x, scale, groups=32, **kwargs), image, weights)
+    return lines
+
+
+def _of(name: str, op: Callable[..., Any], *shapes: jax.ShapeDtypeStruct) -> list[str]:
+    lines = [f"{name} of {', '.join(f'{shape.dtype}{list(shape.shape)}' for shape in shapes)}"]
+    lines.append(f"  runs as {_chosen(op, *shapes)}")
+    for implementation in NAMES:
+        try:
+            jax.jit(lambda *arrays, i=implementation: op(*arrays, implementation=i)).lower(*shapes)
+        except NotImplementedError as error:
+            lines.append(f"  not as {implementation}: {str(error).partition('cannot run: ')[2] or error}")
+        except ValueError:
+            continue  # this operation has no such implementation
+    return lines
+
+
+def _chosen(op: Callable[..., Any], *shapes: jax.ShapeDtypeStruct) -> str:
+    """The name that the operation logs as its choice."""
+    said: list[str] = []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: said.append(record.getMessage())
+    log = logging.getLogger("eqxgen.kernels")
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        jax.jit(op).lower(*shapes)
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+    return said[-1].partition(" runs as ")[2].partition(" (")[0] if said else "what it took before in this process"
