@@ -38,7 +38,7 @@ from train.parallel import (
     trainable,
 )
 from train.precision import all_finite, check_skipped, choose
-from train.processes import start, whole
+from train.processes import is_first, start, whole
 from train.release import save_model
 from train.report.card import write_card
 from train.report.meter import Meter
@@ -263,7 +263,8 @@ class _Run:
             "jax_version": jax.__version__,
             "device": f"{self.setup.mesh.size} x {jax.devices()[0].device_kind}",
         }
-        write_card(self.folder, summary, len(self.task.source))
+        if is_first():
+            write_card(self.folder, summary, len(self.task.source))
         write_json(self.folder / "summary.json", summary)
         for name, value in numbers.items():
             self.log.say(f"{name:24} {value:.4g}")
