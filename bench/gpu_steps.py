@@ -1,7 +1,7 @@
 """Whole train steps of `bench.gpu`: ours, the same with `jax.nn`'s attention and plain norms, and PyTorch's eager and compiled.
 
-The transformer of MaskGIT-base and of DiT-B/2 alone: blocks of `eqxgen.nn` on random tokens, mean square of the output, AdamW, bfloat16
-products on float32 parameters. Embeddings and heads are left out, and with DiT its modulation too, which the project does not have yet.
+MaskGIT-base on 16 x 16 tokens of ImageNet with dropout, and DiT-B/2 on 32 x 32 x 4 latents: loss, gradients and AdamW, bfloat16 inside and
+float32 parameters, on random data. `jax.nn`'s attention has no dropout, so its MaskGIT does without that of the probabilities.
 """
 
 import contextlib
@@ -15,22 +15,30 @@ import jax.numpy as jnp
 import jax.random as jr
 import optax
 
-from bench.gpu_race import Clock, race, torch_side, try_sides
+from bench import gpu_torch
+from bench.gpu_attention import Task
+from bench.gpu_race import Side, Turn, compare
 from eqxgen import ops
-from eqxgen.nn import Stack, TransformerBlock
+from eqxgen.configs import DiTConfig, MaskGITConfig
+from eqxgen.models.dit import DiT
+from eqxgen.models.maskgit import MaskGIT, masked_loss
 
-# Examples, tokens, width, heads, layers, and where the norms are.
-STEPS = {"DiT-B/2-shaped": (64, 256, 768, 12, 12, "pre"), "MaskGIT-base-shaped": (32, 257, 768, 8, 24, "post")}
-TINY = {"tiny": (2, 8, 16, 2, 2, "pre")}
+RATE = 1e-4
+# Examples, and the sizes of the models: tokens, codes and classes, or the latent's and classes.
+FULL = {"DiT-B/2": (64, (32, 32, 4, 1000), DiTConfig.base()), "MaskGIT-base": (32, (256, 1024, 1000), MaskGITConfig.base())}
+SMALL = {
+    "DiT": (2, (4, 4, 3, 5), DiTConfig(dim=16, depth=2, heads=2, hidden_dim=24)),
+    "MaskGIT": (2, (9, 7, 5), MaskGITConfig(dim=16, depth=2, heads=2, hidden_dim=24)),
+}
 
 
 @contextlib.contextmanager
-def plain_ops() -> Iterator[None]:
-    """`eqxgen.nn` on `jax.nn`'s attention and on norms in XLA's operations."""
+def plain_ops(implementation: str) -> Iterator[None]:
+    """`eqxgen` on `jax.nn`'s attention and on norms in XLA's operations."""
     before = ops.dot_product_attention, ops.layer_norm
 
     def attention(q, k, v, *, dropout_rate=0.0, dropout_key=None, **rest):
-        return jax.nn.dot_product_attention(q, k, v, **rest)
+        return jax.nn.dot_product_attention(q, k, v, implementation=implementation, **rest)
 
     ops.dot_product_attention = attention  # pyright: ignore[reportAttributeAccessIssue]
     ops.layer_norm = functools.partial(before[1], implementation="xla")  # pyright: ignore[reportAttributeAccessIssue]
@@ -40,79 +48,88 @@ def plain_ops() -> Iterator[None]:
         ops.dot_product_attention, ops.layer_norm = before  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def ours(size: tuple[int, int, int, int, int, str]) -> Callable[[int], None]:
-    """A train step in JAX that keeps its state between calls."""
-    batch, tokens, dim, heads, depth, placement = size
-    model = Stack(lambda key: TransformerBlock(dim, heads, placement=placement, key=key), depth, key=jr.key(0))  # pyright: ignore[reportArgumentType]
+def maskgit(batch: int, sizes: tuple[int, ...], config: MaskGITConfig) -> tuple[Any, Callable, tuple]:
+    """(model, loss of one example, a batch of them)."""
+    tokens, codes, classes = sizes
+    model = eqx.filter_jit(MaskGIT)(tokens, codes, classes, config, key=jr.key(0))
+    ids, label = jr.randint(jr.key(1), (batch, tokens), 0, codes), jr.randint(jr.key(2), (batch,), 0, classes)
+
+    def loss(model, ids, label, key):
+        total, _, count = masked_loss(model, ids, label, key=key)
+        return total / count
+
+    return model, loss, (ids, label)
+
+
+def dit(batch: int, sizes: tuple[int, ...], config: DiTConfig) -> tuple[Any, Callable, tuple]:
+    """The same for the paper's simple loss: the noise's mean square error (Ho et al. 2020, equation 14), labels dropped one time in ten."""
+    *shape, classes = sizes
+    model = eqx.filter_jit(DiT)(*shape, classes, config, key=jr.key(0))
+    latent, label = jr.normal(jr.key(1), (batch, *shape), jnp.bfloat16), jr.randint(jr.key(2), (batch,), 0, classes)
+    kept = jnp.cumprod(1 - jnp.linspace(1e-4, 0.02, 1000))
+
+    def loss(model, latent, label, key):
+        time_key, noise_key, label_key = jr.split(key, 3)
+        time = jr.randint(time_key, (), 0, 1000)
+        noise = jr.normal(noise_key, latent.shape, latent.dtype)
+        share = kept[time]
+        noised = (jnp.sqrt(share) * latent + jnp.sqrt(1 - share) * noise).astype(latent.dtype)
+        label = jnp.where(jr.uniform(label_key) < 0.1, model.null_label, label)
+        said = model(noised, time.astype(jnp.float32), label, key=key)[..., : latent.shape[-1]]
+        return jnp.mean((said - noise.astype(jnp.float32)) ** 2)
+
+    return model, loss, (latent, label)
+
+
+def in_jax(make: Callable[[], tuple[Any, Callable, tuple]]) -> Side:
+    """A train step that keeps its state between calls."""
+    model, loss, batch = make()
     arrays, static = eqx.partition(model, eqx.is_inexact_array)
-    optimizer = optax.adamw(1e-4)
-    x = jr.normal(jr.key(1), (batch, tokens, dim), jnp.bfloat16)
+    optimizer = optax.adamw(RATE)
 
-    def loss(arrays, x):
-        half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), arrays)
-        y = jax.vmap(eqx.combine(half, static))(x)
-        return jnp.mean(y.astype(jnp.float32) ** 2)
+    def mean_loss(arrays, keys):
+        half = eqx.combine(jax.tree.map(lambda a: a.astype(jnp.bfloat16), arrays), static)
+        return jnp.mean(jax.vmap(functools.partial(loss, half))(*batch, keys))
 
-    def step(arrays, state, x):
-        value, grads = jax.value_and_grad(loss)(arrays, x)
+    def step(arrays, state, key):
+        value, grads = jax.value_and_grad(mean_loss)(arrays, jr.split(key, batch[0].shape[0]))
         updates, state = optimizer.update(grads, state, arrays)
-        return optax.apply_updates(arrays, updates), state, value
+        return optax.apply_updates(arrays, updates), state, jr.fold_in(key, 0), value
 
-    held = [arrays, optimizer.init(arrays)]
-    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*held, x).compile()
+    # A step gives away what it is given, and the model is every contender's.
+    held = [jax.tree.map(jnp.copy, arrays), optimizer.init(arrays), jr.key(3)]
+    compiled = jax.jit(step, donate_argnums=(0, 1, 2)).lower(*held).compile()
 
     def run(calls: int) -> None:
         for _ in range(calls):
-            *held[:], value = compiled(*held, x)
+            *held[:], value = compiled(*held)
         jax.block_until_ready(value)
 
     return run
 
 
-def in_plain_jax(size: tuple[int, int, int, int, int, str]) -> Callable[[int], None]:
-    with plain_ops():
-        return ours(size)
+def in_plain_jax(make: Callable[[], tuple[Any, Callable, tuple]], implementation: str) -> Side:
+    with plain_ops(implementation):
+        return in_jax(make)
 
 
-def in_torch(size: tuple[int, int, int, int, int, str], compile: bool) -> Callable[[int], None]:
-    """The same step in PyTorch's own encoder layers."""
-    import torch
-
-    batch, tokens, dim, heads, depth, placement = size
-    place = "cuda" if torch.cuda.is_available() else "cpu"
-    layer = torch.nn.TransformerEncoderLayer(
-        dim, heads, 4 * dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=placement == "pre"
-    )
-    model = torch.nn.TransformerEncoder(layer, depth, enable_nested_tensor=False).to(place).train()
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-4, weight_decay=1e-4, fused=place == "cuda")
-    x = torch.randn(batch, tokens, dim, device=place, dtype=torch.bfloat16)
-    forward = torch.compile(model) if compile else model
-
-    def step() -> None:
-        optimizer.zero_grad()
-        with torch.autocast(place, torch.bfloat16):
-            loss = forward(x).float().square().mean()
-        loss.backward()
-        optimizer.step()
-
-    return torch_side(step)
+def steps(tiny: bool) -> Iterator[Task]:
+    """A row for each model."""
+    for name, (batch, sizes, config) in (SMALL if tiny else FULL).items():
+        yield f"{name}, batch {batch}", functools.partial(_row, batch, sizes, config, tiny)
 
 
-def steps(clock: Clock, tiny: bool) -> Iterator[dict[str, Any]]:
-    """Milliseconds of a step, and times of ours."""
-    for name, size in (TINY if tiny else STEPS).items():
-        if clock.left() < 0:
-            yield {"case": name, "left out": "the time budget"}
-            continue
-        makers = {
-            "ours": lambda size=size: ours(size),
-            "jax.nn attention, plain norms": lambda size=size: in_plain_jax(size),
-            "torch eager": lambda size=size: in_torch(size, False),
-            "torch compiled": lambda size=size: in_torch(size, True),
-        }
-        if tiny:
-            makers.pop("torch compiled")
-        sides, reasons = try_sides(makers)
-        times = race(sides, 0.05 if tiny else 6.0)
-        ratios = {n: t / times["ours"] for n, t in times.items() if n != "ours"} if "ours" in times else {}
-        yield {"case": name, "ms": times, "times ours": ratios, "left out": reasons}
+def _row(batch: int, sizes: tuple[int, ...], config: Any, tiny: bool, turn: Turn) -> dict[str, Any]:
+    family = "dit" if isinstance(config, DiTConfig) else "maskgit"
+    make = functools.cache(functools.partial({"dit": dit, "maskgit": maskgit}[family], batch, sizes, config))
+    makers = {
+        "ours": lambda: in_jax(make),
+        "jax.nn xla attention, plain norms": lambda: in_plain_jax(make, "xla"),
+        "jax.nn cudnn attention, plain norms": lambda: in_plain_jax(make, "cudnn"),
+        "torch eager": lambda: gpu_torch.step(family, batch, sizes, config, RATE, compiled=False),
+        "torch compiled": lambda: gpu_torch.step(family, batch, sizes, config, RATE, compiled=True),
+    }
+    if tiny:
+        # Compiling it takes a CPU minutes.
+        makers.pop("torch compiled")
+    return compare(makers, turn, 0.05 if tiny else 8.0)

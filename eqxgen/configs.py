@@ -70,6 +70,45 @@ class MaskGITConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class DiTConfig:
+    """Sizes of `eqxgen.models.dit.DiT`."""
+
+    dim: int = 768
+    """Width of a token; a multiple of 4, for the positions."""
+    depth: int = 12
+    """Number of blocks."""
+    heads: int = 12
+    """Attention heads; must divide dim."""
+    hidden_dim: int = 3072
+    """Inner width of each MLP."""
+    patch: int = 2
+    """Side of a token, in entries of the latent."""
+    learn_variance: bool = True
+    """Whether the model gives the noise's variance too."""
+    remat: bool = False
+    """Compute each block again in the backward pass: less memory, a third more time."""
+
+    def __post_init__(self):
+        for name in ("dim", "depth", "heads", "hidden_dim", "patch"):
+            _require(getattr(self, name) >= 1, f"model.{name} must be at least 1: got {getattr(self, name)}")
+        _require(self.dim % 4 == 0, f"model.dim must be a multiple of 4: got {self.dim}")
+        _require(
+            self.dim % self.heads == 0,
+            f"model.heads must divide model.dim: got model.dim={self.dim}, model.heads={self.heads}",
+        )
+
+    @classmethod
+    def base(cls) -> "DiTConfig":
+        """DiT-B/2 (Peebles and Xie 2023, table 1): 130 M parameters."""
+        return cls()
+
+    @classmethod
+    def xlarge(cls) -> "DiTConfig":
+        """DiT-XL/2 (Peebles and Xie 2023, table 1): 675 M parameters."""
+        return cls(dim=1152, depth=28, heads=16, hidden_dim=4608)
+
+
+@dataclasses.dataclass(frozen=True)
 class VQGANConfig:
     """Sizes of `eqxgen.models.vqgan.VQGAN`."""
 

@@ -4,6 +4,7 @@ import functools
 import itertools
 import logging
 import math
+import operator
 import os
 import re
 
@@ -16,28 +17,29 @@ from attention_oracle import agree
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from bench.gpu_lowering import OPTIONS, WIDTHS, failures
 from bench.shapes import MASKS, Attention
 from kernels import ALiBi, _dispatch, dot_product_attention, masks
-from kernels.attention import checks, mosaic_gpu, trial
-from kernels.attention.problem import Extras, Setting
 
 OLD = jax.__version_info__ < (0, 11)
-current = pytest.mark.skipif(OLD, reason=f"the Hopper kernels need jax 0.11 or newer: this is {jax.__version__}")
+current = pytest.mark.skipif(
+    OLD, reason=f"the Hopper kernels need jax 0.11, so Python 3.12, or newer (`nox -s ends`): this is {jax.__version__}"
+)
 if not OLD:
     from attention_simulated import KERNEL, lowered, simulated
 
 FULL = bool(os.environ.get("EQXGEN_FULL"))
 attend = functools.partial(dot_product_attention, implementation="mosaic_gpu")
 shape = functools.partial(Attention, q_seq=70, kv_seq=100, heads=1, kv_heads=1, head_dim=64, v_head_dim=64)
-joint = lambda draw, a: (MASKS["segments"](draw, a) & MASKS["pattern"](draw, a)) | (MASKS["window"](draw, a) & MASKS["lengths"](draw, a))
-lengths_of_dense = lambda draw, a: MASKS["dense"](draw, a) & MASKS["lengths"](draw, a)
+both = lambda *names: lambda draw, a: functools.reduce(operator.and_, (MASKS[name](draw, a) for name in names))
+joint = lambda draw, a: both("segments", "pattern")(draw, a) | both("window", "lengths")(draw, a)
 
-# Every mask, kind of bias, option and width at least once; sizes that leave a tail in every tile. EQXGEN_FULL=1 takes all.
+# Every mask, option and kind of bias at least once; sizes that leave a tail in every tile. EQXGEN_FULL=1 takes each alone, and wide heads.
 COMPACT = {
     "plain": shape(q_seq=5, kv_seq=7, head_dim=24, v_head_dim=8),
     "causal multi query": shape(q_seq=150, kv_seq=150, heads=2, mask=MASKS["causal"]),
-    "latent window dropout": shape(head_dim=192, v_head_dim=128, mask=MASKS["window"], dropout_rate=0.3),
-    "dense alibi": shape(head_dim=96, v_head_dim=96, mask=lengths_of_dense, alibi=True),
+    "latent window prefix dropout": shape(head_dim=192, v_head_dim=128, mask=both("window", "prefix"), dropout_rate=0.3),
+    "dense offset alibi": shape(head_dim=96, v_head_dim=96, mask=both("dense", "causal offset"), alibi=True),
     "packed": shape(heads=2, bias=(False, True, True, True), soft_cap=2.0, dropout_rate=0.2, mask=joint),
 }
 MORE = {
@@ -89,22 +91,14 @@ def test_a_number_that_is_not_finite_spoils_the_rows_that_see_it_and_no_other(mo
     assert np.isfinite(grads["query"][:, :5]).all()
 
 
-WIDTHS = {32: 32, 64: 64, 96: 96, 128: 128, 192: 128, 256: 256}
-DTYPES = (jnp.bfloat16, jnp.float16)
-ALL = list(itertools.product(WIDTHS, [None, *MASKS], DTYPES))
-# Every pair of a width, a mask and a dtype is among these; EQXGEN_FULL=1 takes all triples.
-PAIRS = [(128, mask, jnp.float16) for mask in MASKS] + [(width, None, jnp.bfloat16) for width in WIDTHS] + [(64, "causal", jnp.bfloat16)]
+# Every width, mask, dtype and option is among these; `bench.gpu_lowering` takes every combination of them.
+LOWERED = [(128, mask, "float16") for mask in MASKS] + [(width, None, "bfloat16") for width in (32, *WIDTHS)] + [(64, "causal", "bfloat16")]
 
 
 @current
-@pytest.mark.parametrize(("width", "mask", "dtype"), ALL if FULL else PAIRS)
-def test_every_width_and_mask_lowers_for_a_gpu_that_is_not_there(width, mask, dtype):
-    case = Attention(batch=2, q_seq=300, kv_seq=420, heads=4, head_dim=width, v_head_dim=WIDTHS[width], mask=MASKS[mask] if mask else None)
-    arrays, rest = inputs(case, dtype=dtype)
-    q, k, v = (jnp.swapaxes(x, 1, 2) for x in arrays.values())
-    bound = checks.bound_mask(rest["mask"], (case.batch,), case.heads, case.q_seq, case.kv_seq) if mask else None
-    for direction in ("forward", "backward"):
-        assert trial.build_failure(mosaic_gpu, direction, q, k, v, Extras(mask=bound), Setting(0.125)) is None
+@pytest.mark.parametrize(("call", "option"), list(zip(LOWERED, itertools.cycle(OPTIONS))))
+def test_every_width_mask_and_option_lowers_for_a_gpu_that_is_not_there(call, option):
+    assert list(failures(*call, option)) == []
 
 
 @current
@@ -190,7 +184,7 @@ def test_an_older_jax_is_refused_with_the_reason(monkeypatch):
 
 @current
 def test_a_program_for_another_platform_says_so():
-    with pytest.raises(NotImplementedError, match="it compiles for NVIDIA GPUs only, and this program is compiled for cpu"):
+    with pytest.raises(NotImplementedError, match="it runs on NVIDIA GPUs only, and this program is compiled for cpu"):
         jax.jit(attend).lower(X, X, X)
 
 

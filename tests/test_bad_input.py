@@ -3,10 +3,11 @@
 import re
 
 import bad_config
+import bad_data
 import pytest
 from bad_input import KEYS, Case, compiled, status_of
 
-CASES: list[Case] = [*bad_config.CASES]
+CASES: list[Case] = [*bad_config.CASES, *bad_data.CASES]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case.number}: {case.what}" for case in CASES])

@@ -4,80 +4,169 @@ import json
 import sys
 
 import jax
+import jax.numpy as jnp
 import pytest
 
-from bench import gpu, tune_attention
-from bench.gpu_race import Clock, race, try_sides
-from kernels.attention import choice
+from bench import gpu, gpu_attention, gpu_correct, gpu_rows, gpu_steps, gpu_torch, tune_attention
+from bench.gpu_book import SHARES, Book
+from bench.gpu_race import Clock, Turn, compare, race, try_sides
+from bench.norm_shapes import LAYER, Case
+from kernels.attention import choice, triton_cuda
+from kernels.norm import passes
+
+TURN = Turn(Clock(600.0))
 
 
-def test_every_section_writes_rows_and_the_table_names_them(tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def without_torch(monkeypatch):
     # Importing it takes longer than all the rest.
-    monkeypatch.setitem(sys.modules, "torch", None)
+    def missing(*_, **__):
+        raise ModuleNotFoundError("No module named 'torch'")
+
+    monkeypatch.setattr(gpu_torch, "step", missing)
+    monkeypatch.setattr(gpu_steps, "SMALL", {"DiT": gpu_steps.SMALL["DiT"]})
+    monkeypatch.setattr(gpu_attention, "torch_maker", lambda *_: missing)
+
+
+def test_every_section_writes_rows_and_the_table_names_them(tmp_path, without_torch):
+    book = Book(tmp_path)
     with jax.numpy_rank_promotion("allow"):
-        code = gpu.main(["--tiny", "--minutes", "1", "--out", str(tmp_path), "--only", "machine", "attention"])
-    result = json.loads((tmp_path / "gpu.json").read_text())
-    assert code == 0
-    assert list(result["sections"]) == ["machine", "attention"]
-    grid = result["sections"]["attention"]
-    assert [row["case"] for row in grid] == [f"{d} D32 T32 {m}" for m in ("full", "causal") for d in ("forward", "backward")]
-    for row in grid:
+        gpu_rows.run(book, list(SHARES), 10.0, True)
+    sections = json.loads((tmp_path / "gpu.json").read_text())["sections"]
+    assert list(sections) == list(SHARES)
+    assert [row["case"] for row in sections["attention"]] == [
+        f"{d} D32 T32 {m}" for m in ("full", "causal") for d in ("forward", "backward")
+    ]
+    for row in sections["attention"]:
         assert {"ours", "jax.nn xla"} <= set(row["ms"])
-        assert {"mosaic_gpu", "torch sdpa"} <= set(row["left out"])
+        assert {"mosaic_gpu", "triton", "torch sdpa", "tokamax"} <= set(row["left out"])
         assert row["times ours"]["jax.nn xla"] == pytest.approx(row["ms"]["jax.nn xla"] / row["ms"]["ours"], rel=1e-2)
-    assert result["about"]["versions"]["jax"]
-    assert "backward D32 T32 causal" in (tmp_path / "gpu.md").read_text()
-    assert "## machine" in capsys.readouterr().out
+    for section in ("right: attention", "right: norms"):
+        assert all(row["right"] == {"xla": True} for row in sections[section])
+    assert [row["case"] for row in sections["steps"]] == ["DiT, batch 2"]
+    assert all("jax.nn xla attention, plain norms" in row["times ours"] for row in sections["steps"])
+    assert book.result["about"]["versions"]["jax"]
+    text = gpu.table(book.result)
+    assert "- forward: jax.nn xla takes " in text
+    assert "## machine" in text
+    assert gpu.wrong(book.result) == []
 
 
 def test_a_row_that_does_not_fit_the_budget_is_listed_as_left_out(tmp_path):
-    result = gpu.run(["correctness", "norms", "steps"], 0.0, True, tmp_path)
-    assert result["sections"] == {
-        "correctness": [{"left out": "the time budget"}],
-        "norms": [{"case": "layer_norm-8x16-scale-bias", "left out": "the time budget"}],
-        "steps": [{"case": "tiny", "left out": "the time budget"}],
+    book = Book(tmp_path)
+    gpu_rows.run(book, ["right: norms", "steps"], 0.0, True)
+    out = {"left out": {"the row": "the time budget"}}
+    assert book.result["sections"] == {
+        "right: norms": [{"case": f"layer {dtype}"} | out for dtype in ("bfloat16", "float32")],
+        "steps": [{"case": f"{name}, batch 2"} | out for name in ("DiT", "MaskGIT")],
     }
 
 
-def test_a_wrong_kernel_fails_the_command(tmp_path, monkeypatch):
-    monkeypatch.setitem(gpu.SECTIONS, "correctness", (lambda clock, tiny: iter([{"case": "x", "triton ok": False}]), 1.0))
-    assert gpu.main(["--tiny", "--quick", "--out", str(tmp_path)]) == 1
+CHILD = """
+import sys, time
+from pathlib import Path
+from bench.gpu_book import Book
+book = Book(Path(sys.argv[1]))
+for case in ("one", "two", "three"):
+    for name in ("", "a", "b"):
+        if not book.has("section", case) and name not in book.without():
+            book.start("section", case, name)
+            if (case, name) == ("two", "a"):
+                time.sleep(60)
+            if (case, name) == ("three", ""):
+                raise SystemExit(3)
+    if not book.has("section", case):
+        book.put("section", case, {"ms": {name: 1.0 for name in "ab" if name not in book.without()}})
+"""
 
 
-def test_without_a_gpu_both_commands_say_so(capsys):
+def test_a_contender_that_hangs_is_out_and_a_row_that_crashes_is_skipped(tmp_path):
+    book = Book(tmp_path)
+    assert gpu.supervise([sys.executable, "-c", CHILD, str(tmp_path)], book, 2.0, patience=3.0) == 3
+    assert book.result["stopped"] == [
+        {"section": "section", "case": "two", "name": "a", "why": "no answer for 3 seconds"},
+        {"section": "section", "case": "three", "name": "", "why": "the process ended with 3"},
+    ]
+    one, two, three = book.result["sections"]["section"]
+    assert (set(one["ms"]), set(two["ms"])) == ({"a", "b"}, {"b"})
+    assert three == {"case": "three", "left out": {"the row": "the process ended with 3"}}
+
+
+def test_a_kernel_that_stopped_the_process_is_not_chosen_either(monkeypatch):
+    monkeypatch.setattr(triton_cuda, "supports", triton_cuda.supports)
+    monkeypatch.setattr(passes, "KERNELS", dict(passes.KERNELS))
+    monkeypatch.setattr(gpu_rows, "NORM_KERNELS", passes.KERNELS)
+    gpu_rows.refuse({"triton": "it hung", "torch sdpa": "it hung too"})
+    assert triton_cuda.supports() == "it hung"
+    assert passes.KERNELS["triton"]() == "it hung"
+
+
+def test_a_wrong_kernel_is_found_and_fails_the_command():
+    case = Case(LAYER, (5, 12), bias=True)
+
+    def call(name):
+        off = 1e-4 if name == "triton" else 0.0
+        return lambda *x: jax.tree.map(lambda y: y * (1 + off), case.forward_and_backward(*x, "reference" if name == "triton" else name))
+
+    row = gpu_correct.judge(call, (case.arguments(), case.cotangent()), TURN, ("xla", "triton"))
+    assert row["right"] == {"xla": True, "triton": False}
+    assert gpu.wrong({"sections": {"right: norms": [{"case": "layer", **row}]}}) == ["triton at layer"]
+
+
+def test_an_error_is_a_share_of_the_largest_number_and_infinite_where_only_one_is_finite():
+    exact = jnp.array([0.0, -4.0, jnp.inf])
+    assert gpu_correct.errors([jnp.array([1.0, -4.0, jnp.inf])], [exact]) == [0.25]
+    for odd in ([0.0, -4.0, 1.0], [0.0, jnp.nan, jnp.inf], [0.0, -4.0, jnp.nan]):
+        assert gpu_correct.errors([jnp.array(odd)], [exact]) == [float("inf")]
+
+
+def test_without_a_gpu_both_commands_say_so(capsys, monkeypatch):
+    monkeypatch.setattr(gpu, "device", lambda: None)
     for command in (gpu.main, tune_attention.main):
         with pytest.raises(SystemExit):
             command([])
-        assert "no GPU: jax runs on cpu" in capsys.readouterr().err
+        assert "no GPU: " in capsys.readouterr().err
 
 
 def test_contenders_take_turns_and_one_that_fails_leaves_its_reason():
-    order = []
+    order, told = [], []
 
     def refuse():
         raise NotImplementedError("not here\nat all")
 
-    sides, reasons = try_sides({"a": lambda: lambda calls: order.append("a"), "b": lambda: lambda calls: order.append("b"), "c": refuse})
-    assert reasons == {"c": "NotImplementedError: not here"}
+    turn = Turn(Clock(60.0), told.append, {"d": "it hung"})
+    makers = {"a": lambda: lambda calls: order.append("a"), "b": lambda: lambda calls: order.append("b"), "c": refuse, "d": refuse}
+    sides, reasons = try_sides(makers, turn)
+    assert reasons == {"c": "NotImplementedError: not here", "d": "it hung"}
+    assert told == ["a", "b", "c"]
     order.clear()
-    assert set(race(sides, 0.0, rounds=4)) == {"a", "b"}
+    assert set(race(sides, 0.0, turn, rounds=4)) == {"a", "b"}
     assert order == ["a", "a", "b", "b", *"abbaabba"]
+    assert compare(makers, Turn(Clock(-1.0)), 0.0)["left out"] == dict.fromkeys("abcd", "the time budget")
 
 
 def test_the_measured_order_puts_the_wrong_last_and_the_refused_before_them():
     assert tune_attention.orders({"xla": 3.0, "cudnn": 2.0, "triton": 1.0}, {"triton"}) == ("cudnn", "xla", "mosaic_gpu", "triton")
 
 
-def test_tuning_writes_a_table_that_can_be_read_and_keeps_other_devices(tmp_path, monkeypatch):
+def test_tuning_writes_a_table_that_can_be_read_and_keeps_other_devices(tmp_path):
     path = tmp_path / "choice.json"
     other = choice.Row("another GPU", "float32", 64, 512, "none", "forward", choice.NAMES)
     choice.write([other], path)
-    for name, value in (("DTYPES", ("float32",)), ("LENGTHS", {512: 16}), ("HEAD_DIMS", (32,)), ("MASKS", ("none",))):
-        monkeypatch.setattr(tune_attention, name, value)
-    measured = tune_attention.tune(Clock(60.0), path, tiny=True)
-    assert [row.direction for row in measured] == ["forward", "backward"]
+    assert tune_attention.main(["--tiny", "--out", str(path)]) == 0
+    rows = choice.read(path.read_text())
+    assert other in rows
+    measured = [row for row in rows if row != other]
+    assert {(row.mask, row.direction) for row in measured} == {(m, d) for m in ("bias", "packed") for d in choice.DIRECTIONS}
     assert all(row.order[0] == "xla" for row in measured)
-    assert choice.read(path.read_text()) == sorted([other, *measured], key=lambda row: row.key)
+
+
+def test_every_class_of_the_full_tuning_is_one_of_the_tables():
+    found = list(tune_attention.classes(False))
+    assert {(x[1], x[3]) for x in found} >= {
+        (end, mask) for end in choice.LENGTHS for mask in choice.MASKS if mask not in ("bias", "other")
+    }
+    assert all(choice.length_class(seq) == end and choice.head_dim_class(dim) == dim for _, end, dim, _, (_, seq, _) in found)
 
 
 @pytest.mark.parametrize(("device", "name"), [("NVIDIA H200", "h200"), ("NVIDIA A100-SXM4-80GB", "a100-sxm4-80gb")])

@@ -11,15 +11,17 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from eqxgen.configs import MaskGITConfig, VQGANConfig
+from eqxgen.configs import DiTConfig, MaskGITConfig, VQGANConfig
 from eqxgen.models.convnet import ConvNet
 from eqxgen.models.discriminator import Discriminator
+from eqxgen.models.dit import DiT
 from eqxgen.models.maskgit import MaskGIT
 from eqxgen.models.vqgan import VQGAN
 from train.precision import cast
 from train.release import load_model, save_model
 
 BF16 = jnp.dtype("bfloat16")
+KEY = jr.key(0)
 SIZES = MaskGITConfig(dim=16, depth=2, heads=2, hidden_dim=24, dropout=0.1, placement="pre")
 VQ = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, codes=7)
 image = lambda key: jnp.tanh(jr.normal(key, (12, 12, 3)))
@@ -48,10 +50,25 @@ def maskgit(**changes):
     return lambda key: MaskGIT(9, 7, 3, dataclasses.replace(SIZES, **changes), key=key)
 
 
+def dit(key):
+    return DiT(6, 4, 3, 5, DiTConfig(dim=16, depth=2, heads=2, hidden_dim=24), key=key)
+
+
+def awake(model, key=KEY):
+    """A model that starts at zero, with small numbers added to its parameters."""
+    wake = lambda x: x + 0.1 * jr.normal(key, x.shape) if eqx.is_inexact_array(x) else x
+    return jax.tree.map(wake, model)
+
+
+def noised(key):
+    return jr.normal(key, (6, 4, 3)), jr.uniform(key, (), maxval=1000.0), jr.randint(key, (), 0, 6)
+
+
 MODELS = [
     Row("MaskGIT", maskgit(), ids, (9, 7), train_maskgit),
     Row("MaskGIT, norms behind", maskgit(placement="post"), ids, (9, 7), train_maskgit),
     Row("MaskGIT, rematerialised", maskgit(remat=True), ids, (9, 7), train_maskgit),
+    Row("DiT", lambda key: awake(dit(key)), noised, (6, 4, 6)),
     Row("VQGAN", lambda key: VQGAN(12, 12, 3, VQ, key=key), lambda key: (image(key),), (12, 12, 3), lambda m, x, key=None: m(x)[0]),
     Row("Discriminator", lambda key: Discriminator(12, 3, width=8, max_width=16, key=key), lambda key: (image(key),), ()),
     Row(
@@ -182,6 +199,14 @@ def test_the_paper_model_has_its_size():
         (lambda: dataclasses.replace(SIZES, depth=0), "model.depth must be at least 1: got 0"),
         (lambda: VQGANConfig(multipliers=()), "model.multipliers"),
         (lambda: VQGANConfig(temperature=0.0), "model.temperature must be positive: got 0.0"),
+        (lambda: DiTConfig(dim=18, heads=2), "model.dim must be a multiple of 4: got 18"),
+        (lambda: DiTConfig(heads=7), "model.heads must divide model.dim: got model.dim=768, model.heads=7"),
+        (lambda: DiT(6, 5, 3, 5, DiTConfig(), key=KEY), "patch must divide width: got width=5, patch=2"),
+        (
+            lambda: dit(KEY)(jnp.ones((4, 6, 3)), jnp.asarray(0.0), jnp.asarray(0)),
+            r"x must have the latent's shape \(6, 4, 3\): got \(4, 6",
+        ),
+        (lambda: dit(KEY)(jnp.ones((6, 4, 3)), jnp.asarray(0.0), jnp.asarray(6)), r"label must be in \[0, classes \+ 1 null=6\)"),
         (lambda: VQGAN(13, 12, 3, VQ, key=jr.key(0)), "factor must divide height: got height=13, factor=2"),
         (lambda: ConvNet(3, 4, width=12, key=jr.key(0)), "groups must divide width: got width=12, groups=8"),
         (
@@ -208,3 +233,28 @@ def test_a_wrong_argument_is_an_error_with_the_law(wrong, message):
 def test_inside_a_compiled_program_an_id_out_of_range_gives_nan_and_no_other_token(tokens, label):
     logits = run(train_maskgit, maskgit()(jr.key(0)), jnp.full(9, tokens), jnp.asarray(label))
     assert jnp.isnan(logits).all()
+
+
+@pytest.mark.parametrize(("config", "millions"), [(DiTConfig.base(), 130), (DiTConfig.xlarge(), 675)])
+def test_a_dit_has_the_papers_number_of_parameters(config, millions):
+    model = eqx.filter_eval_shape(lambda: DiT(32, 32, 4, 1000, config, key=KEY))
+    count = sum(x.size for x in jax.tree.leaves(model) if isinstance(x, jax.ShapeDtypeStruct))
+    assert round(count / 1e6) == millions
+
+
+def test_a_fresh_dit_is_zero_and_each_of_its_blocks_the_identity():
+    model, (x, time, label) = dit(KEY), noised(jr.key(1))
+    assert not jnp.any(run(lambda m, *x, key: m(*x), model, x, time, label))
+    tokens = jr.normal(KEY, (7, 16))
+    np.testing.assert_array_equal(model.stack(tokens, jnp.ones(16)), tokens)
+
+
+def test_a_dit_tells_times_labels_and_places_apart():
+    model, (x, time, label) = awake(dit(KEY)), noised(jr.key(1))
+    call = eqx.filter_jit(lambda *args: model(*args))
+    y = call(x, time, label)
+    assert float(jnp.abs(call(x, time + 100, label) - y).max()) > 1e-3
+    assert float(jnp.abs(call(x, time, (label + 1) % 6) - y).max()) > 1e-3
+    # Without positions, moving every patch by one would move the output alike.
+    moved = jnp.roll(call(jnp.roll(x, 2, 0), time, label), -2, 0)
+    assert float(jnp.abs(moved - y).max()) > 1e-3

@@ -2,9 +2,9 @@
 
 import jax
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from bench.reliability.device_parity import SHORT, measure
+from bench.reliability.device_parity import SHORT, table
 from train import maskgit, processes
 from train.errors import UsageError
 from train.parallel import Setup, abstract_state, check_batch, check_heads, make_mesh, parse_mesh, rules
@@ -14,7 +14,7 @@ ROWS = [(program, *case) for program, cases in SHORT.items() for case in cases]
 
 @pytest.fixture(scope="module")
 def rows():
-    found = measure("float64", short=True)["gradients"]
+    found = table("float64", 0)["gradients"]
     return {(row["program"], row["mesh"], row["accumulate"], row["examples"]): row for row in found}
 
 
@@ -56,7 +56,7 @@ def test_a_mesh_is_read_and_data_takes_what_is_left(text, count, sizes):
         ("data=two", "--mesh data must be a whole number of at least 1: got 'two'"),
         ("data=0", "--mesh data must be a whole number of at least 1: got '0'"),
         ("fsdp=-8", "--mesh fsdp must be a whole number of at least 1: got '-8'"),
-        ("data=2,data=4", "--mesh must name an axis once: got 'data' twice"),
+        ("data=2,data=4", "--mesh must name an axis once: got data twice"),
         ("8", "--mesh must name axes among data, fsdp, model: got '8'"),
     ],
 )
@@ -65,27 +65,26 @@ def test_a_mesh_that_cannot_be_is_a_usage_error(text, message):
         parse_mesh(text, 8)
 
 
-class Places:
-    """A mesh of more devices than there are here, as far as the rules look at one."""
-
-    def __init__(self, **shape):
-        self.shape = {"data": 1, "fsdp": 1, "model": 1} | shape
+def places(**shape: int) -> AbstractMesh:
+    """A mesh of more devices than there are here."""
+    sizes = {"data": 1, "fsdp": 1, "model": 1} | shape
+    return AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * 3)
 
 
 @pytest.mark.parametrize(
     ("path", "shape", "mesh", "spec"),
     [
-        ("model.stack.blocks.mlp.up.weight", (24, 3072, 768), Places(fsdp=8, model=2), (None, "model", "fsdp")),
-        ("model.stack.blocks.mlp.down.weight", (24, 768, 3072), Places(fsdp=8, model=2), (None, "fsdp", "model")),
-        ("opt_state.1.mu.stack.blocks.attention.qkv.weight", (24, 2304, 768), Places(model=4), (None, "model", None)),
-        ("ema.stack.blocks.attention.out.weight", (24, 768, 768), Places(fsdp=4, model=2), (None, "fsdp", "model")),
-        ("model.stack.blocks.mlp.up.weight", (8, 3072, 770), Places(fsdp=8), (None, "fsdp", None)),
-        ("model.stack.blocks.mlp_norm.scale", (24, 768), Places(fsdp=8), (None, "fsdp")),
-        ("model.encoder.blocks.0.conv.weight", (64, 3, 3, 63), Places(fsdp=8), ("fsdp", None, None, None)),
-        ("model.embedding.weight", (2026, 768), Places(fsdp=8), (None, "fsdp")),
-        ("model.head.bias", (768,), Places(fsdp=8), (None,)),
-        ("model.odd", (1031, 1033), Places(fsdp=8), (None, None)),
-        ("step", (), Places(fsdp=8, model=2), ()),
+        ("model.stack.blocks.mlp.up.weight", (24, 3072, 768), places(fsdp=8, model=2), (None, "model", "fsdp")),
+        ("model.stack.blocks.mlp.down.weight", (24, 768, 3072), places(fsdp=8, model=2), (None, "fsdp", "model")),
+        ("opt_state.1.mu.stack.blocks.attention.qkv.weight", (24, 2304, 768), places(model=4), (None, "model", None)),
+        ("ema.stack.blocks.attention.out.weight", (24, 768, 768), places(fsdp=4, model=2), (None, "fsdp", "model")),
+        ("model.stack.blocks.mlp.up.weight", (8, 3072, 770), places(fsdp=8), (None, "fsdp", None)),
+        ("model.stack.blocks.mlp_norm.scale", (24, 768), places(fsdp=8), (None, "fsdp")),
+        ("model.encoder.blocks.0.conv.weight", (64, 3, 3, 63), places(fsdp=8), ("fsdp", None, None, None)),
+        ("model.embedding.weight", (2026, 768), places(fsdp=8), (None, "fsdp")),
+        ("model.head.bias", (768,), places(fsdp=8), (None,)),
+        ("model.odd", (1031, 1033), places(fsdp=8), (None, None)),
+        ("step", (), places(fsdp=8, model=2), ()),
     ],
 )
 def test_one_rule_places_a_parameter_its_average_and_its_moments(path, shape, mesh, spec):
@@ -95,14 +94,14 @@ def test_one_rule_places_a_parameter_its_average_and_its_moments(path, shape, me
 def test_more_parts_than_heads_are_a_usage_error_before_anything_is_made():
     program = maskgit.program(maskgit.Config(), 9, 7, 3)
     state = abstract_state(program.init, Setup.of(maskgit.Config(), make_mesh("", jax.devices()[:1]), on_cpu=True))
-    with pytest.raises(UsageError, match="--mesh model must divide the number of heads: got model=8, and an attention of 3 key heads"):
-        check_heads(state.model, Places(model=8))
+    with pytest.raises(UsageError, match="--mesh model must divide the number of heads: got model=5, and an attention of 16 key heads"):
+        check_heads(state.model, places(model=5))
 
 
 def test_a_batch_must_be_shared_evenly():
-    check_batch(16, Places(data=2, fsdp=2, model=4), 4)
+    check_batch(16, places(data=2, fsdp=2, model=4), 4)
     with pytest.raises(UsageError, match=r"--batch-size must be a multiple of .*, 4, times --accumulate, 3: got 16; try 12"):
-        check_batch(16, Places(data=2, fsdp=2, model=4), 3)
+        check_batch(16, places(data=2, fsdp=2, model=4), 3)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """The training loop: what a run writes, how it resumes, how it stops."""
 
+import dataclasses
 import json
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small_runs import metrics, same, tiny, weights
 
@@ -150,25 +152,30 @@ def test_a_run_killed_outright_resumes_from_its_last_checkpoint(tmp_path):
     assert lines == list(range(1, 15))
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_the_step_and_the_checkpoint(tmp_path, monkeypatch):
-    import jax.numpy as jnp
+@pytest.mark.parametrize(("limit", "steps"), [(3, 6), (4, 7)])
+def test_updates_that_are_not_finite_are_left_out_until_their_limit(tmp_path, monkeypatch, finished, limit, steps):
+    made = maskgit.task
 
-    import train.parallel as parallel
-    from train import loop
+    def spoilt(config):
+        task = made(config)
+        wrong = lambda part: {"ids": np.full((len(part.example), 64), 10**6, np.int32)} if 3 <= part.step < 6 else {}
+        return dataclasses.replace(task, batch=lambda part: task.batch(part) | wrong(part))
 
-    def poisoned(*args):
-        step = parallel.make_step(*args)
-
-        def run(inputs, state):
-            count = int(state.step)
-            state, found = step(inputs, state)
-            return state, found | ({"loss": jnp.nan} if count >= 4 else {})
-
-        return run
-
-    monkeypatch.setattr(loop, "make_step", poisoned)
-    with pytest.raises(UserError, match=r"the loss is nan at step 6: .*the last checkpoint is of step 3"):
-        maskgit.main(tiny(tmp_path / "run"))
+    monkeypatch.setattr(maskgit, "task", spoilt)
+    config = tiny(tmp_path / "run", max_skips=limit, steps=steps, log_every=1)
+    if limit == 3:
+        with pytest.raises(UserError, match=r"in 3 steps in a row.*at step 6, .*is not finite.*; the last checkpoint is of step 3"):
+            maskgit.main(config)
+        return
+    monkeypatch.setattr(Log, "say", _stop_at_evaluation)
+    with pytest.raises(KeyboardInterrupt):
+        maskgit.main(config)
+    lines = metrics(tmp_path / "run")
+    assert [line["skipped"] for line in lines] == [0, 0, 0, 1, 2, 3, 3]
+    assert [line["loss"] for line in lines[3:6]] == ["nan"] * 3
+    assert np.isfinite(lines[6]["loss"])
+    assert lines[6]["learning_rate"] > lines[5]["learning_rate"] == lines[4]["learning_rate"]
+    assert all(np.isfinite(array).all() for array in weights(tmp_path / "run").values())
 
 
 def test_samples_of_a_run_depend_on_the_seed_alone(finished, tmp_path):

@@ -26,7 +26,7 @@ def dry_run(config: TrainConfig, program: Program) -> int:
         print(table(groups_of(config.optim, params)))
         return 0
     target = config.compile_for
-    mesh = make_mesh(config.mesh, None if target in (None, "cuda") else _topology(target))
+    mesh = make_mesh(config.mesh, None if target in (None, "cuda") else topology(target))
     check_batch(config.batch_size, mesh, config.accumulate)
     update, inputs, state = abstract_update(config, program, mesh)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, _is_shape)))
@@ -90,7 +90,7 @@ def costs(compiled: Any) -> dict[str, float]:
     return result
 
 
-def _topology(target: str) -> Any:
+def topology(target: str) -> Any:
     """The devices of a TPU topology such as v5e:2x4, from libtpu, without a TPU."""
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server to ask
     from jax.experimental import topologies

@@ -8,8 +8,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from io import RawIOBase
 from pathlib import Path
-from typing import TextIO
 
 from train.errors import UserError
 from train.files import writing
@@ -32,15 +32,14 @@ def locked(folder: Path) -> Iterator[None]:
         opened.callback(path.unlink, missing_ok=True)
         with writing(path):
             file.truncate(0)
-            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-            file.flush()
+            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
         yield
 
 
-def _taken(path: Path) -> TextIO:
+def _taken(path: Path) -> RawIOBase:
     while True:
         try:
-            file = path.open("a+", encoding="utf-8")
+            file = path.open("ab", buffering=0)  # nothing is left to write when it is closed
         except OSError as error:
             raise UserError(f"--run-dir {path.parent}: cannot be written: {error.strerror}: give another by --run-dir") from None
         _lock(file, path)
@@ -49,7 +48,7 @@ def _taken(path: Path) -> TextIO:
         file.close()  # its holder removed it as it left, between our opening and locking it
 
 
-def _lock(file: TextIO, path: Path) -> None:
+def _lock(file: RawIOBase, path: Path) -> None:
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -61,7 +60,7 @@ def _lock(file: TextIO, path: Path) -> None:
         print(f"warning: {path.parent} cannot be locked ({error.strerror}): see that no other run writes there", file=sys.stderr)
 
 
-def _is_at(path: Path, file: TextIO) -> bool:
+def _is_at(path: Path, file: RawIOBase) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:

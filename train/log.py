@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from train.errors import UserError
-from train.files import write_atomically
+from train.files import write_atomically, writing
 from train.report.sinks import Sink, TensorBoard
 
 
@@ -24,15 +24,16 @@ class Log:
     def __init__(self, folder: Path, steps: int, start: int, sinks: Sequence[Sink] | None = None):
         self.path = folder / "metrics.jsonl"
         self.seconds_before = _keep_until(self.path, start)
-        self._file = self.path.open("a", encoding="utf-8")
+        self._file = self.path.open("ab", buffering=0)  # a line is written whole, and nothing is left to write at the end
         self._sinks = [TensorBoard(folder, start)] if sinks is None else sinks
         self._bar = _bar(steps, start) if sys.stdout.isatty() else None
         self._steps = steps
 
     def metrics(self, step: int, values: dict[str, float | int]) -> None:
         """One line of metrics.jsonl, one point of each curve, one look for the eyes."""
-        self._file.write(json.dumps({"step": step, **{name: _number(value) for name, value in values.items()}}) + "\n")
-        self._file.flush()
+        line = json.dumps({"step": step, **{name: _number(value) for name, value in values.items()}}) + "\n"
+        with writing(self.path):
+            self._file.write(line.encode())
         for sink in self._sinks:
             sink.write(step, values)
         numbers, left = glance(values), time_left((self._steps - step) * values["step_ms"] / 1000)

@@ -157,11 +157,11 @@ def _policy(precision: str | Policy) -> Policy | None:
 def _loss(result: Any, has_aux: bool) -> tuple[Any, Any]:
     if has_aux and not (isinstance(result, tuple) and len(result) == 2):
         raise TypeError(f"the loss must come with metrics, as in `return loss, {{}}`: got {type(result).__name__}; or say has_aux=False")
-    loss, metrics = result if has_aux else (result, None)
-    if not eqx.is_inexact_array(loss) or jnp.ndim(loss):
+    loss: Any = result[0] if has_aux else result
+    if not eqx.is_inexact_array(loss) or loss.ndim:
         what = jax.typeof(loss) if eqx.is_array(loss) else type(loss).__name__
         raise TypeError(f"the loss must be a floating-point scalar: got {what}; average it over the examples")
-    return loss, metrics
+    return loss, result[1] if has_aux else None
 
 
 def _axes() -> tuple[str, ...]:

@@ -105,4 +105,7 @@ def apply_gradients(model: Tree, opt_state: PyTree, gradients: PyTree, optimiser
 
 
 def _named(tree: PyTree, which: Which | None) -> PyTree:
-    return mask(tree, (lambda path, leaf: True) if which is None else which, is_leaf=is_frozen)
+    if which is None:
+        return mask(tree, lambda path, leaf: True, is_leaf=is_frozen)
+    seen = (lambda path, leaf: which(path, leaf.value if is_frozen(leaf) else leaf)) if callable(which) else which
+    return mask(tree, seen, is_leaf=is_frozen)

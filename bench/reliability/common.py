@@ -35,19 +35,24 @@ def run(figure: str, doc: str, count: int, measure: Callable[[int, Path], dict[s
     given.folder.mkdir(parents=True)
     begin = time.perf_counter()
     numbers = measure(given.count, given.folder)
-    import jax
-
-    about = {
-        "seconds": round(time.perf_counter() - begin, 1),
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-        "cpus": os.cpu_count(),
-    }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps({"figure": figure, **numbers, **about}, indent=2) + "\n", encoding="utf-8")
+    write(given.out, {"figure": figure, **numbers, **about(begin)})
     for name, value in numbers.items():
         print(f"{name:32} {value}")
     sys.exit(0 if numbers["reached"] else 1)
+
+
+def about(begin: float) -> dict[str, Any]:
+    """How long a measurement took since `begin`, of `time.perf_counter`, and with what."""
+    import jax
+
+    seconds = round(time.perf_counter() - begin, 1)
+    return {"seconds": seconds, "jax": jax.__version__, "python": platform.python_version(), "cpus": os.cpu_count()}
+
+
+def write(path: Path, numbers: dict[str, Any]) -> None:
+    """Writes a result as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
 
 
 def state_of(step: int, megabytes: float = 1.0) -> dict[str, Any]:

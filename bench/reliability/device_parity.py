@@ -1,18 +1,18 @@
 """R9: a run's updates do not depend on how many devices share them.
 
-  python -m bench.reliability.device_parity           gradients on every mesh in float64 and float32, 100 steps of SGD; writes R9.json
-  python -m bench.reliability.device_parity --short   a few meshes in float64: the suite's
+  python -m bench.reliability.device_parity --folder NEW
 
-Each number type is computed in a process of its own with 8 virtual devices, since collectives of those can hang and `jax_enable_x64` holds
-for a whole process.
+Gradients on every mesh against one device's, in float64 and float32, and `--count` steps of SGD, whose devices must agree after each. Every
+number type is computed in a process of its own with 8 virtual devices, since collectives of those can hang and `jax_enable_x64` holds for a
+whole process.
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -20,6 +20,7 @@ import jax.random as jr
 import numpy as np
 import optax
 
+from bench.reliability.common import ROOT, run
 from eqxgen.configs import MaskGITConfig, VQGANConfig
 from train import maskgit, vqgan
 from train.config import OptimConfig
@@ -27,14 +28,13 @@ from train.data import DataConfig
 from train.ema import averages
 from train.parallel import Setup, gradients, make_mesh, make_step, sharded_state, split
 from train.precision import Policy
-from train.rundir import write_json
 from train.settings import EmaConfig
 
-ROOT = Path(__file__).parents[2]
 FLAGS = (
     "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_warn_stuck_timeout_seconds=10 "
     "--xla_cpu_collective_call_terminate_timeout_seconds=60"
 )
+LIMITS = {"float64": {"gradient": 1e-14, "parameters": 1e-14}, "float32": {"gradient": 1e-6, "parameters": 5e-7}}
 ROWS = 16
 # Mesh, micro-batches, examples that count; the first of as many examples is what the others must equal.
 SHORT = {
@@ -169,27 +169,33 @@ def mesh_of(text):
     return make_mesh(text, jax.devices()[: 1 if text == "data=1" else 8])
 
 
-def measure(dtype, short):
-    """The table of one number type, from a process of its own."""
+def table(dtype, steps):
+    """The rows of one number type, from a process of its own; without steps only the short table of gradients."""
     env = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    line = [sys.executable, "-m", "bench.reliability.device_parity", "--child", dtype, *(["--short"] if short else [])]
-    done = subprocess.run(line, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, timeout=280 if short else 3000, check=True)
+    line = [sys.executable, "-m", "bench.reliability.device_parity", "child", dtype, str(steps)]
+    done = subprocess.run(line, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, timeout=3000 if steps else 280, check=True)
     return json.loads(done.stdout)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="a few meshes")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.child:
-        jax.config.update("jax_enable_x64", options.child == "float64")
-        rows = {"gradients": compare(options.child, SHORT if options.short else FULL)}
-        json.dump(rows | ({} if options.short else {"steps": walk(options.child, 100)}), sys.stdout)
-        return
-    result = {dtype: measure(dtype, options.short) for dtype in ("float64", "float32")}
-    write_json(ROOT / "bench" / "results" / "cpu" / "reliability" / "R9.json", {"jax": jax.__version__, **result})
+def child(dtype, steps):
+    jax.config.update("jax_enable_x64", dtype == "float64")
+    json.dump({"gradients": compare(dtype, FULL if steps else SHORT), "steps": walk(dtype, steps) if steps else []}, sys.stdout)
+
+
+def measure(count: int, folder: Path) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for dtype in LIMITS:
+        rows = table(dtype, count)
+        result[f"{dtype}_gradient"] = max(row["gradient"] for row in rows["gradients"])
+        result[f"{dtype}_parameters"] = max(row["parameters"] for row in rows["steps"])
+        result[f"{dtype}_devices_agree"] = all(row["alike"] for row in [*rows["gradients"], *rows["steps"]])
+        result[f"{dtype}_rows"] = rows
+    kept = {dtype: all(result[f"{dtype}_{name}"] <= limit for name, limit in limits.items()) for dtype, limits in LIMITS.items()}
+    return {"reached": all(kept.values()) and all(result[f"{dtype}_devices_agree"] for dtype in LIMITS), **result}
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["child"]:
+        child(sys.argv[2], int(sys.argv[3]))
+    else:
+        run("R9", __doc__ or "", 100, measure)

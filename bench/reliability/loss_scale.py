@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import equinox as eqx
@@ -20,12 +21,12 @@ import jax.random as jr
 import numpy as np
 import optax
 
-from bench.reliability.device_parity import FLAGS, ROOT
+from bench.reliability.common import RESULTS, ROOT, about, write
+from bench.reliability.device_parity import FLAGS
 from train.checkpoint import Checkpoints
 from train.ema import averages
 from train.parallel import Setup, Sums, make_mesh, make_step, sharded_state, split
 from train.precision import DynamicLossScale, Policy, Skipped, check_skipped, guarded_update
-from train.rundir import write_json
 from train.settings import EmaConfig
 
 INTERVAL = 5
@@ -168,10 +169,11 @@ def replicas(positions: range) -> list[dict]:
             bad = good | {"x": good["x"].copy()}
             bad["x"][2 * position + 1, 1] = np.inf
             state = sharded_state(init, setup, jr.key(0))
-            for _ in range(2):
+            for _ in range(20):  # in which a float16 scale comes down
                 state, _ = step((jax.device_put(good, split(mesh)), jr.key(1)), state)
             parts = {"parameters": state.model, "average": state.ema, "optimiser": state.opt_state[:2], "schedule": state.opt_state[2]}
             before, factor = {name: bits(part) for name, part in parts.items()}, float(state.scale.factor)
+            counters = int(state.step), int(state.skipped.total)
             state, metrics = step((jax.device_put(bad, split(mesh)), jr.key(1)), state)
             parts = {"parameters": state.model, "average": state.ema, "optimiser": state.opt_state[:2], "schedule": state.opt_state[2]}
             now = bits((state.step, state.scale, state.skipped))
@@ -180,13 +182,14 @@ def replicas(positions: range) -> list[dict]:
                     "precision": precision,
                     "replica": position,
                     **{f"{name}_unchanged": bits(part) == before[name] for name, part in parts.items()},
-                    "counters": [int(state.step), int(metrics["skipped"])],
+                    "steps": int(state.step) - counters[0],
+                    "skipped": int(metrics["skipped"]) - counters[1],
                     "scale_ratio": float(state.scale.factor) / factor,
                     "replicas_agree": all(len(set(now[i : i + REPLICAS])) == 1 for i in range(0, len(now), REPLICAS)),
                 }
             )
             state, metrics = step((jax.device_put(good, split(mesh)), jr.key(1)), state)
-            rows[-1]["goes_on"] = bits(state.model) != before["parameters"] and int(metrics["skipped"]) == 1
+            rows[-1]["goes_on"] = bits(state.model) != before["parameters"] and int(metrics["skipped"]) == counters[1] + 1
     return rows
 
 
@@ -206,11 +209,12 @@ def main():
     if options.child:
         json.dump(replicas(range(0, REPLICAS, 5 if options.short else 1)), sys.stdout)
         return
-    result = {"jax": jax.__version__, **measure(options.short)}
+    begin = time.perf_counter()
+    result = measure(options.short)
     if options.short:
         print(json.dumps(result, indent=2))
     else:
-        write_json(ROOT / "bench" / "results" / "cpu" / "reliability" / "R10.json", result)
+        write(RESULTS / "R10.json", {"figure": "R10", **result, **about(begin)})
 
 
 if __name__ == "__main__":

@@ -99,15 +99,16 @@ class Stack(eqx.Module):
         return eqx.tree_at(lambda stack: stack.fetch, self, fetch, is_leaf=lambda x: x is None)
 
     def __call__(
-        self, x: Float[Array, "seq dim"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
+        self, x: Float[Array, "seq dim"], *context: Array, key: PRNGKeyArray | None = None, inference: bool | None = None
     ) -> Float[Array, "seq dim"]:
+        """Every block is given the same `context` behind x."""
         arrays, rest = eqx.partition(self.blocks, eqx.is_array)
         keys = None if key is None else jr.split(key, self.depth)
 
         def step(x: Array, layer):
             block, key = layer
             block = block if self.fetch is None else self.fetch(block)
-            return eqx.combine(block, rest)(x, key=key, inference=inference), None
+            return eqx.combine(block, rest)(x, *context, key=key, inference=inference), None
 
         if self.remat:
             step = jax.checkpoint(step, prevent_cse=False)  # scan already keeps the two passes apart

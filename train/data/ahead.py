@@ -32,16 +32,17 @@ class _Place:
         step, place = divmod(position, len(self.order.places))
         return self.order.part(self.first + step, slice(place, place + 1))
 
-    def __call__(self, position: int) -> dict[str, np.ndarray]:
+    def __call__(self, position: int) -> dict[str, np.ndarray] | DataError:
+        """The arrays; or the error, given and not raised, since grain may wait 25 s for a worker process before it passes one on."""
         part = self.part(position)
         place = f"example {part.example[0]}, step {part.step}"
         try:
             return self.make(part)
         except DataError as error:
-            raise error.of(place) from error.__cause__
+            return error.of(place)
         except OSError as error:
             where = self.name(int(part.example[0]))
-            raise DataError(where, "a readable file", f"{error.strerror} ({place})", "check the disk; the same command resumes") from error
+            return DataError(where, "a readable file", f"{error.strerror} ({place})", "check the disk; the same command resumes")
         except BaseException as error:
             error.add_note(f"in {place}: {self.name(int(part.example[0]))}")
             raise
@@ -89,9 +90,12 @@ class Ahead:
         places = []
         for _ in range(len(self._place.order.places)):
             try:
-                places.append(next(self._stream))
+                made = next(self._stream)
             except RuntimeError as error:
                 raise self._lost(str(error)) if self._count else error from None
+            if isinstance(made, DataError):
+                raise made
+            places.append(made)
             self._position += 1
         return {name: np.concatenate([place[name] for place in places]) for name in places[0]}
 
@@ -100,6 +104,11 @@ class Ahead:
         """The file and the place of the example that the next batch waits for. The order is kept, so all before it are there."""
         part = self._place.part(self._position)
         return self._place.name(int(part.example[0])), f"example {part.example[0]}, step {part.step}"
+
+    @property
+    def starting(self) -> bool:
+        """Whether worker processes have yet to give their first example."""
+        return bool(self._count) and self._position == 0
 
     def fault(self) -> DataError | None:
         """The error for a worker process that has ended, if one has."""

@@ -18,6 +18,7 @@ Arrays = dict[str, np.ndarray]
 
 _LOOK = 0.5  # seconds between looks at whoever is waited for
 _QUIET = 4.0  # seconds of waiting for one example before a line says so
+_START = 60.0  # seconds more for the first one, while worker processes start and import
 
 
 def pad_batch(arrays: Arrays, multiple: int) -> Arrays:
@@ -146,12 +147,12 @@ class Feed:
             now = time.perf_counter()
             if pending != self._host.pending:
                 pending, since, said = self._host.pending, now, False
-            where, place = pending
-            if now - since > self._config.timeout:
+            (where, place), quiet = pending, now - since - (_START if self._host.starting else 0)
+            if quiet > self._config.timeout:
                 expected = f"an example within --data.timeout {self._config.timeout:g} s"
                 raise DataStalled(where, expected, f"none ({place})", "see whether its disk answers; the same command resumes")
-            if now - since > _QUIET and not said:
-                self._say(f"waiting for data: nothing for {now - since:.0f} s from {where} ({place})")
+            if quiet > _QUIET and not said:
+                self._say(f"waiting for data: nothing for {quiet:.0f} s from {where} ({place})")
                 said = True
         return batch.result()
 
@@ -174,6 +175,8 @@ class _Direct:
     @property
     def pending(self) -> tuple[str, str]:
         return "the data", f"step {self._step}"
+
+    starting = False
 
     def fault(self) -> None:
         """There are no worker processes that could end."""

@@ -21,6 +21,7 @@ class KnownFile:
 
 _MNIST = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
 _FASHION = ("https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",)
+_SHAKESPEARE = ("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/",)
 _TORONTO = ("https://www.cs.toronto.edu/~kriz/",)
 
 # folder, file, bytes, SHA-256, places
@@ -38,6 +39,7 @@ _TABLE = (
     ("cifar10", "data_batch_2.npz", 23_299_068, "059f2efef69c1cbfd001ec00e9ff58cd7e0bd41044226c42fba762ecc9e289c0", ()),
     ("cifar10", "test_batch_first5000.npz", 11_634_909, "3dd154acd1d4f6a4f16e9954b858f409f671978b9b71783c5071ba9e27d4df8a", ()),
     ("eurosat64", "eurosat64_every10th.npz", 16_515_016, "76cc4d542aa66bc06655424b8f0d2d2aaae362ceee54b5b7330f4b214c7d42b1", ()),
+    ("tiny_shakespeare", "input.txt", 1_115_394, "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed", _SHAKESPEARE),
 )  # fmt: skip
 
 FILES = MappingProxyType(

@@ -8,6 +8,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
+from typing import IO
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from .errors import DataError
 from .files import MAX_BYTES
 
 _HEADER_LIMIT = 10_000
+_LOCAL = 30  # bytes of a zip entry's own header before its name; the last four say how long name and extra field are
 # Deflate reaches 1032:1 on zeros; real images stay far below 200:1.
 _RATIO_LIMIT, _RATIO_FROM = 200, 64 * 2**20
 _BROKEN = (
@@ -42,7 +44,7 @@ class Npz:
     """
 
     def __init__(self, path: str | os.PathLike, file: io.BufferedIOBase, limit: int = MAX_BYTES):
-        self.path, self.limit = path, limit
+        self.path, self.limit, self._file = path, limit, file
         try:
             self._zip = zipfile.ZipFile(file)
         except _BROKEN as error:
@@ -91,6 +93,30 @@ class Npz:
             raise DataError(where, "a whole array", reason, "the file is truncated or altered; fetch or write it again") from error
         return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
+    def locate(self, name: str) -> tuple[tuple[int, ...], np.dtype, int] | None:
+        """Shape, dtype and first byte of an array that lies in the file as it would in memory: written by `numpy.savez` in C order.
+
+        Raises:
+            DataError: its header is damaged, or does not fit its size.
+        """
+        info = next((info for info in self._zip.infolist() if info.filename.removesuffix(".npy") == name), None)
+        if info is None or info.compress_type != zipfile.ZIP_STORED:
+            return None
+        where = f"{os.fspath(self.path)}, array {name!r}"
+        try:
+            with self._zip.open(info) as entry:
+                shape, fortran, dtype = read_header(where, entry)
+                header = entry.tell()
+        except _BROKEN as error:
+            raise DataError(where, "a whole array", str(error) or type(error).__name__, "write the file again") from error
+        if math.prod(shape) * dtype.itemsize != info.file_size - header:
+            got = f"{info.file_size - header:,}"
+            raise DataError(where, f"{math.prod(shape) * dtype.itemsize:,} bytes for {dtype} {shape}", got, "write it again")
+        self._file.seek(info.header_offset)
+        local = self._file.read(_LOCAL)
+        start = info.header_offset + _LOCAL + int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
+        return None if fortran else (shape, dtype, start + header)
+
     def read_names(self, name: str) -> tuple[str, ...]:
         """The array `name` of text, rank 1.
 
@@ -103,6 +129,21 @@ class Npz:
         if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes <= 0xDFFF))).any():
             raise DataError(f"{os.fspath(self.path)}, array {name!r}", "Unicode text", "other bytes", "write it again with numpy.savez")
         return tuple(names.tolist())
+
+
+def read_header(path: str | os.PathLike, file: io.BufferedIOBase | IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether in Fortran order, and dtype of a .npy file, which is left at its first number.
+
+    Raises:
+        DataError: it is no .npy file, or not of numbers.
+    """
+    try:
+        shape, fortran, dtype = _header(file)
+    except _BROKEN as error:
+        raise DataError(path, "a .npy file", str(error) or type(error).__name__, "write it with numpy.save") from error
+    if dtype.kind not in "biuf" or min(shape, default=0) < 0 or not shape:
+        raise DataError(path, "an array of numbers", f"{dtype} {shape}", "convert it before numpy.save")
+    return shape, fortran, dtype
 
 
 def _header(entry) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -1,6 +1,7 @@
 """From a name to a `Dataset`: one function per kind of source, one table."""
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ from .decoded import cached
 from .errors import DataError
 from .folder import read_folder
 from .idx import read_idx
+from .lazy import Lazy
 from .npz import Npz
-from .split import held_out
+from .prepared import is_prepared, read_prepared
+from .rows import Rows
+from .split import held_out, in_memory, parted
 from .store import Store
 
 _DIGITS = tuple(map(str, range(10)))
@@ -37,7 +41,12 @@ def load(config: DataConfig, store: Store | None = None) -> Dataset:
     if config.is_path:
         path = Path(config.name).expanduser()
         memory = config.memory * 2**30
-        dataset = _npz(path) if config.is_npz else read_folder(path, config.image_size, _HELD_OUT, memory)
+        if config.is_npz:
+            dataset = _npz(path, memory)
+        elif is_prepared(path):
+            dataset = read_prepared(path, memory)
+        else:
+            dataset = read_folder(path, config.image_size, _HELD_OUT, memory)
     elif config.name == "digits":
         dataset = _digits()
     else:
@@ -94,17 +103,17 @@ def _eurosat64(store: Store) -> Dataset:
     return _split("eurosat64", images, labels.astype(np.int32), class_names)
 
 
-def _npz(path: Path) -> Dataset:
-    """A user's own arrays: images and labels, and where given class_names, test_images and test_labels."""
+def _npz(path: Path, memory: float) -> Dataset:
+    """A user's own arrays: images and labels, and where given class_names, test_images and test_labels. Uncompressed ones stay in the file."""
     try:
         file = path.open("rb")
     except OSError as error:
         raise DataError(path, "a readable .npz file", f"{error.strerror}", "check the path and its permissions") from error
     with file:
         npz = Npz(path, file)
-        images, labels = _npz_part(npz, "")
+        images, labels = _npz_part(npz, "", memory)
         names = npz.read_names("class_names") if "class_names" in npz else ()
-        test = _npz_part(npz, "test_") if "test_images" in npz or "test_labels" in npz else None
+        test = _npz_part(npz, "test_", memory) if "test_images" in npz or "test_labels" in npz else None
     if not names:
         # Not more classes than images: one label of 2**31 must not make as many names.
         check_examples(path, images, labels, len(images))
@@ -113,18 +122,24 @@ def _npz(path: Path) -> Dataset:
     if test is None:
         return _split(path.stem, images, labels.astype(np.int32), names)
     check_examples(path, *test, len(names))
-    return Dataset(path.stem, images, labels.astype(np.int32), test[0], test[1].astype(np.int32), names)
+    test_images, test_labels = in_memory(*test)
+    return Dataset(path.stem, images, labels.astype(np.int32), test_images, test_labels.astype(np.int32), names)
 
 
-def _npz_part(npz: Npz, prefix: str) -> tuple[np.ndarray, np.ndarray]:
+def _npz_part(npz: Npz, prefix: str, memory: float) -> tuple[np.ndarray | Lazy, np.ndarray]:
     """uint8 images `(n, height, width, channels)` and their labels in whatever integers they were written."""
-    images = npz.read(f"{prefix}images", (3, 4), "u")
+    place = npz.locate(f"{prefix}images")
+    if place and place[1] == np.uint8 and len(place[0]) in (3, 4) and math.prod(place[0]) > memory:
+        shape, dtype, offset = place
+        images = Rows(Path(npz.path), shape if len(shape) == 4 else (*shape, 1), dtype, offset)
+    else:
+        images = npz.read(f"{prefix}images", (3, 4), "u")
+        images = images[..., None] if images.ndim == 3 else images
     if images.dtype != np.uint8:
         raise DataError(npz.path, f"uint8 {prefix}images from 0 to 255", f"{images.dtype}", "convert them before numpy.savez")
-    return images[..., None] if images.ndim == 3 else images, npz.read(f"{prefix}labels", (1,), "iu")
+    return images, npz.read(f"{prefix}labels", (1,), "iu")
 
 
-def _split(name: str, images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...], levels: int = 256) -> Dataset:
+def _split(name: str, images: np.ndarray | Lazy, labels: np.ndarray, class_names: tuple[str, ...], levels: int = 256) -> Dataset:
     """A `Dataset` whose test part is held out of the one part that there is."""
-    test = held_out(labels, _HELD_OUT, name)
-    return Dataset(name, images[~test], labels[~test], images[test], labels[test], class_names, levels)
+    return Dataset(name, *parted(images, labels, held_out(labels, _HELD_OUT, name)), class_names, levels)

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from .errors import DataError
+from .lazy import Lazy
 
 _TEST_BYTES = 2**28
 
@@ -27,6 +28,21 @@ def held_out(labels: Int32[np.ndarray, " n"], fraction: float, source: str) -> n
     if not mask.any():
         raise DataError(source, "two or more images of some class, one to hold out", f"{len(labels)} in as many classes", "add images")
     return mask
+
+
+def parted(images: np.ndarray | Lazy, labels: np.ndarray, test: np.ndarray) -> tuple[np.ndarray | Lazy, np.ndarray, np.ndarray, np.ndarray]:
+    """Training images and labels, then those held out, by a mask of the latter."""
+    train, held = np.flatnonzero(~test), np.flatnonzero(test)
+    choose = images.choose if isinstance(images, Lazy) else images.__getitem__
+    return choose(train), labels[train], *in_memory(choose(held), labels[held])
+
+
+def in_memory(images: np.ndarray | Lazy, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Held-out images and labels; of those that are not in memory, the `thinned` ones are read."""
+    if isinstance(images, np.ndarray):
+        return images, labels
+    kept = thinned(len(images), images.nbytes // len(images))
+    return images[kept], labels[kept]
 
 
 def thinned(count: int, row_bytes: int) -> Int64[np.ndarray, " kept"]:

@@ -23,7 +23,7 @@ def fsdp_specs(tree: PyTree, mesh: Mesh) -> PyTree:
 
     def spec(path: str, leaf: Any) -> PartitionSpec:
         names = tuple(spec_of(path, leaf.shape, mesh))
-        return PartitionSpec(*[None] * names.index("fsdp"), "fsdp") if "fsdp" in names and mesh.shape["fsdp"] > 1 else WHOLE
+        return PartitionSpec(*[None] * names.index("fsdp"), "fsdp") if "fsdp" in names else WHOLE
 
     return map_named(spec, tree)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 from train.errors import UsageError
@@ -60,12 +60,12 @@ def make_mesh(text: str = "", devices: Sequence[Any] | None = None) -> Mesh:
     return jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def parts(mesh: Mesh) -> int:
+def parts(mesh: Mesh | AbstractMesh) -> int:
     """Into how many parts a batch is split."""
     return math.prod(mesh.shape[name] for name in BATCH)
 
 
-def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
+def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, accumulate: int = 1) -> None:
     """Raises `UsageError` unless every device gets the same number of examples in each of `accumulate` micro-batches."""
     unit = parts(mesh) * accumulate
     if batch_size % unit:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import equinox as eqx
 import jax
 from jax.core import Tracer
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from eqxgen.nn import SelfAttention
@@ -37,7 +37,7 @@ SMALLEST = 1024
 """Entries below which an array is not worth the exchange of its parts."""
 
 
-def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """How an array is split.
 
     The axis that `WIDTH` names goes over `model`; the longest of the others that can be shared out evenly, over `fsdp`. What cannot be
@@ -50,16 +50,16 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     """
     axes: list[str | None] = [None] * len(shape)
     width = next((axis for pattern, axis in WIDTH if matches(pattern, path)), None)
-    if width is not None and len(shape) >= -width and shape[width] % mesh.shape["model"] == 0:
+    if width is not None and len(shape) >= -width and mesh.shape["model"] > 1 and shape[width] % mesh.shape["model"] == 0:
         axes[width] = "model"
     first = 1 if STACKED.search(path) else 0
     free = [axis for axis in range(first, len(shape)) if axes[axis] is None and shape[axis] % mesh.shape["fsdp"] == 0]
-    if free and math.prod(shape) >= SMALLEST:
+    if free and mesh.shape["fsdp"] > 1 and math.prod(shape) >= SMALLEST:
         axes[max(free, key=lambda axis: shape[axis])] = "fsdp"
     return PartitionSpec(*axes)
 
 
-def check_heads(model: PyTree, mesh: Mesh) -> None:
+def check_heads(model: PyTree, mesh: Mesh | AbstractMesh) -> None:
     """Raises `UsageError` unless `model` divides every attention's key heads, of which each device takes whole ones."""
     count = mesh.shape["model"]
     for layer in jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, SelfAttention)):

@@ -5,12 +5,11 @@ import math
 
 import jax
 import jax.experimental.pallas as pl
-import jax.experimental.pallas.mosaic_gpu as plgpu
 import jax.numpy as jnp
 
 from ..bias import ALiBi
 from . import tiling
-from .products import column, two_products, zeros
+from .products import column, load, two_products, zeros
 from .reader import LAYOUT
 from .ring import Consumer, Load, Step, Walk, Work, launch, store
 from .tile_math import weights_and_gradient
@@ -59,7 +58,7 @@ def bias_gradient(work: Work, bias, spread):
             queries, dout, lse, delta, keys, values = step.wait(0)
 
             def add(total):
-                numbers = lambda ref: plgpu.load(at.own(ref), layout=LAYOUT.reduce(1), optimized=False)
+                numbers = lambda ref: load(at.own(ref), LAYOUT.reduce(1))
                 turn = lambda ref: ref.transpose((1, 0))
                 products = two_products(at.own(queries), turn(keys), at.own(dout), turn(values))
                 over = (column(numbers(ref), total.shape) for ref in (lse, delta))

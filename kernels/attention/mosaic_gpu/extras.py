@@ -31,7 +31,10 @@ class Prepared:
         self.operands: list[Any] = []
         self.mask = pattern.in_kernel(extras.mask)
         self.views = [self._view(x, axes) for x, axes in zip(self.mask.arrays(), self.mask.axes)] if self.mask is not None else []
-        self.bias = self.slopes = self.offset = self.seeds = None
+        self.bias: Any = None
+        self.slopes: Any = None
+        self.offset: Any = None
+        self.seeds: Any = None
         if isinstance(extras.bias, ALiBi):
             self.offset, self.slopes = self._view(extras.bias.offset, "b"), self._view(extras.bias.slopes.astype(jnp.float32), "bh")
         elif extras.bias is not None:

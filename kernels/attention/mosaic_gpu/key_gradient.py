@@ -3,11 +3,10 @@
 import dataclasses
 
 import jax.experimental.pallas as pl
-import jax.experimental.pallas.mosaic_gpu as plgpu
 import jax.numpy as jnp
 
 from . import tiling
-from .products import add_product, product, row, two_products, zeros
+from .products import add_product, load, product, row, two_products, zeros
 from .reader import LAYOUT
 from .ring import Consumer, Load, Step, Walk, Work, launch, store
 from .tile_math import weights_and_gradient
@@ -32,7 +31,8 @@ def _kernel(work: Work, spread, *, keys: bool, values: bool):
     both = (shape.dim + shape.v_dim) * dtype.itemsize
     plan = tiling.plan((64, 32) if shape.dim + shape.v_dim <= 256 else (32,), SIDE * both, both, per_step=512)
     columns = blocks_of(shape.q_seq, plan.block)
-    table = visits(*by_keys(*spread(plan.block, SIDE), shape.repeat))
+    some, every = spread(plan.block, SIDE)
+    table = visits(*by_keys(some, every, shape.repeat))
     rows = blocks_of(shape.kv_seq, SIDE)
 
     def base(_, block):
@@ -55,7 +55,7 @@ def _kernel(work: Work, spread, *, keys: bool, values: bool):
         def walk(step: Step, sums):
             here = dataclasses.replace(step.tile, j=own)
             queries, dout, *numbers = step.wait(0)
-            lse, delta = (row(plgpu.load(ref, layout=LAYOUT.reduce(0), optimized=False), size) for ref in numbers)
+            lse, delta = (row(load(ref, LAYOUT.reduce(0)), size) for ref in numbers)
             if keys:
                 s, dp = two_products(key_rows, queries.transpose((1, 0)), value_rows, dout.transpose((1, 0)))
             else:

@@ -50,6 +50,11 @@ def add_product(total, a, b, simulated: bool):
     return pl.run_scoped(compute, plgpu.ACC(total.shape, jnp.float32))
 
 
+def load(ref, layout):
+    """What stands in memory, laid out for a warpgroup, by plain loads."""
+    return plgpu.load(ref, layout=layout, optimized=False)  # pyright: ignore[reportCallIssue]  # jax 0.10 wanted an index
+
+
 def zeros(shape):
     """Zeros laid out as an accumulator."""
     return plgpu.layout_cast(jnp.zeros(shape, jnp.float32), plgpu.Layout.WGMMA)

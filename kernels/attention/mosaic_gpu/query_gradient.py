@@ -3,11 +3,10 @@
 import dataclasses
 
 import jax.experimental.pallas as pl
-import jax.experimental.pallas.mosaic_gpu as plgpu
 import jax.numpy as jnp
 
 from . import tiling
-from .products import add_product, column, two_products, zeros
+from .products import add_product, column, load, two_products, zeros
 from .reader import LAYOUT
 from .ring import Consumer, Load, Step, Walk, Work, launch, store
 from .tile_math import weights_and_gradient
@@ -38,7 +37,7 @@ def query_gradient(work: Work, spread):
         tile = dataclasses.replace(at.tile, i=at.tile.i + at.wg * ROWS)
         q_rows, dout_rows = (at.own(ref) for ref in at.fixed)
         place = pl.ds(tile.i, ROWS)
-        numbers = lambda ref: plgpu.load(ref.at[tile.b, tile.h, place], layout=LAYOUT.reduce(1), optimized=False)
+        numbers = lambda ref: load(ref.at[tile.b, tile.h, place], LAYOUT.reduce(1))
         lse, delta = (column(numbers(ref), (ROWS, plan.block)) for ref in at.operands[4:6])
 
         def walk(step: Step, dq):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ... import _dropout
 from ..problem import Setting
 from .extras import Prepared, Slot
-from .products import column, row
+from .products import column, load, row
 from .tiling import Shape, Tile
 
 LOG2E = math.log2(math.e)
@@ -43,14 +43,14 @@ class Reader:
             return ref[(*lead, 0, 0)]
         if q and k:
             places = (pl.ds(tile.i, n_i), pl.ds(tile.j, n_j))
-            return _load(ref.at[(*lead, *(places[::-1] if self.flip else places))], LAYOUT)
+            return load(ref.at[(*lead, *(places[::-1] if self.flip else places))], LAYOUT)
         place = (pl.ds(tile.i, n_i), 0) if q else (0, pl.ds(tile.j, n_j))
         return self.along(ref.at[(*lead, *place)], size, queries=q)
 
     def along(self, ref, size, *, queries: bool):
         """A vector in memory with a number per query or per key, over the tile."""
         down = queries != self.flip
-        return (column if down else row)(_load(ref, LAYOUT.reduce(1 if down else 0)), size)
+        return (column if down else row)(load(ref, LAYOUT.reduce(1 if down else 0)), size)
 
     def distance(self, tile: Tile, size):
         """ALiBi's distance of each query from each key."""
@@ -67,7 +67,7 @@ class Reader:
     def logits(self, s, share, tile: Tile):
         """(x, factor): the logits without the mask, times log2(e), are `factor x`."""
         prepared, factor = self.prepared, self.setting.scale * LOG2E
-        if share is not None:
+        if share is not None and self.setting.soft_cap is not None:
             s, factor = share, self.setting.soft_cap * LOG2E
         if prepared.slopes is None and prepared.bias is None:
             return s, factor
@@ -95,8 +95,5 @@ class Reader:
         if self.prepared.seeds is None:
             return None
         i, j = self.positions(tile, size)
-        return _dropout.keep(*(self.view(slot, tile, size) for slot in self.prepared.seeds), i, j, self.setting.dropout_rate)
-
-
-def _load(ref, layout):
-    return plgpu.load(ref, layout=layout, optimized=False)
+        first, second = (self.view(slot, tile, size) for slot in self.prepared.seeds)
+        return _dropout.keep(first, second, i, j, self.setting.dropout_rate)

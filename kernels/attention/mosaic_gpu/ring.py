@@ -108,7 +108,8 @@ def swizzled(shape: tuple[int, ...], dtype, line: int):
     """A buffer whose rows the tensor cores read without conflicts; numbers of 4 bytes are not for them, and lie as they are."""
     if jnp.dtype(dtype).itemsize != 2:
         return plgpu.SMEM(shape, dtype)
-    return plgpu.SMEM(shape, dtype, transforms=(plgpu.TilingTransform((8, line)), plgpu.SwizzleTransform(2 * line)))
+    tiled, turned = plgpu.TilingTransform((8, line)), plgpu.SwizzleTransform(2 * line)  # pyright: ignore[reportAbstractUsage]
+    return plgpu.SMEM(shape, dtype, transforms=(tiled, turned))
 
 
 def launch(

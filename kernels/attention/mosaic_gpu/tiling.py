@@ -64,7 +64,7 @@ def padded_dim(dim: int) -> int:
 def plan(blocks: Sequence[int], fixed: int, per_position: int, per_step: int = 0) -> Plan:
     """The first of these blocks of which two fit beside `fixed` bytes of shared memory, or else the last."""
     free = SHARED_BYTES - fixed - 4096
-    stages = 1
+    block, stages = blocks[-1], 1
     for block in blocks:
         stages = free // (block * per_position + per_step)
         if stages >= 2:

@@ -14,7 +14,7 @@ class Visits:
     """For each row of tiles its count, then its entries; see `blocks.visits`. `shape` is (examples, heads, rows, steps)."""
 
     table: Any
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
 
     def start(self, b, h, row):
         """Where the count of a row stands; its entries follow."""

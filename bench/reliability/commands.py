@@ -1,0 +1,34 @@
+"""`train.maskgit` on digits as a process that can be watched and ended: what R2 and R4 start."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.reliability.common import MAZE, ROOT
+
+CLOCK = ("seconds", "examples_per_s", "input_wait")
+"""What a clock says in a line of metrics."""
+
+
+def start(run_dir: Path, cache: Path, *flags: str) -> subprocess.Popen[str]:
+    """The command, with its programs compiled once for all in a cache folder."""
+    env = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(cache / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "XDG_CACHE_HOME": str(cache),
+    }
+    line = [sys.executable, "-m", "train.maskgit", *MAZE, "--run-dir", str(run_dir), "--batch-size", "8", "--log-every", "1"]
+    return subprocess.Popen(
+        [*line, "--sample-every", "0", *flags], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def logged(run_dir: Path) -> dict[int, dict]:
+    """The lines of metrics.jsonl by step, without what a clock says; the last is left out if a kill tore it."""
+    path = run_dir / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    rows = [json.loads(line) for line in lines if line.endswith("\n")]
+    return {row["step"]: {name: value for name, value in row.items() if name not in CLOCK} for row in rows}

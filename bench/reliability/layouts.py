@@ -1,0 +1,141 @@
+"""R8: a run does not depend on the devices and processes that it is on, nor on their change in its middle.
+
+  python -m bench.reliability.layouts --folder NEW
+
+The same command of `train.maskgit` on 1 process of 8 devices, 2 of 4 and 4 of 2 must give the same bits. Its checkpoint in the middle is then
+resumed on other numbers of devices and other meshes: the restored state must be the same bits, the losses of the steps that follow the same
+to rounding.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from bench.reliability.common import MAZE, ROOT, run
+
+RESUMED = (("data=1", 1), ("data=2", 2), ("data=4", 4), ("data=8", 8), ("fsdp=8", 8), ("data=2,fsdp=2,model=2", 8))
+FLAGS = "--xla_cpu_collective_call_warn_stuck_timeout_seconds=20 --xla_cpu_collective_call_terminate_timeout_seconds=120"
+
+
+def train(folder: Path, steps: int, devices: int, processes: int = 1, mesh: str = "") -> None:
+    """Trains or resumes a run on so many processes of so many devices each.
+
+    Raises:
+        RuntimeError: a process failed, with the end of what it said.
+    """
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices} {FLAGS}"
+    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    every = ["--log-every", "1", "--checkpoint-every", str(steps // 3), "--keep", "9", "--sample-every", "0", "--model.dropout", "0.1"]
+    line = [sys.executable, "-m", "train.maskgit", "--run-dir", str(folder), "--steps", str(steps), "--batch-size", "16", *MAZE, *every]
+    line += ["--mesh", mesh] if mesh else []
+    where = ["--coordinator", f"localhost:{_free_port()}", "--num-processes", str(processes)] if processes > 1 else []
+    started = [
+        subprocess.Popen(
+            [*line, *where, *(["--process-id", str(number)] if where else [])],
+            cwd=ROOT,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(processes)
+    ]
+    said = [process.communicate(timeout=900)[0] for process in started]
+    if any(process.returncode for process in started):
+        raise RuntimeError("\n".join(text[-1500:] for text in said))
+
+
+def losses(folder: Path) -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())}
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    return load_file(folder / "model.safetensors")
+
+
+def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def measure(count: int, folder: Path) -> dict[str, Any]:
+    whole = folder / "8-devices"
+    train(whole, count, 8)
+    equal = {}
+    for processes in (2, 4):
+        other = folder / f"{processes}-processes"
+        train(other, count, 8 // processes, processes)
+        equal[f"{processes} x {8 // processes}"] = same(weights(whole), weights(other)) and losses(whole) == losses(other)
+    middle = count // 3
+    off, restored = {}, {}
+    for mesh, devices in RESUMED:
+        other = folder / f"resumed-{mesh}"
+        shutil.copytree(whole, other)
+        (other / "summary.json").unlink()
+        for step in (2 * middle, 3 * middle):
+            shutil.rmtree(other / "checkpoints" / str(step))
+        restored[mesh] = _restores(other, mesh, devices)
+        train(other, count, devices, mesh=mesh)
+        expected, found = losses(whole), losses(other)
+        off[mesh] = max(abs(found[step] - expected[step]) / abs(expected[step]) for step in expected if step > middle)
+    reached = all(equal.values()) and all(restored.values()) and max(off.values()) <= 1e-6
+    about = {"processes_equal_bit_for_bit": equal, "restored_bit_for_bit": restored, "relative_difference_of_losses": off}
+    return {"reached": reached, "steps": count, "resumed_at": middle, **about}
+
+
+def _restores(folder: Path, mesh: str, devices: int) -> bool:
+    """Whether a process of so many devices, under a mesh, reads the bits that lie in the run's checkpoint."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    line = [sys.executable, "-m", "bench.reliability.layouts", "digest", str(folder)]
+    there, here = (
+        subprocess.run([*line, *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=True).stdout
+        for words in ([mesh], [])
+    )
+    return there == here and len(here) > 64
+
+
+def digest(folder: Path, mesh: str | None) -> None:
+    """Prints a hash of every array of the newest checkpoint, restored under a mesh, or as it lies in the files."""
+    import hashlib
+
+    import jax
+
+    from train import maskgit
+    from train.checkpoint import Checkpoints
+    from train.config import from_dict
+    from train.parallel import Setup, abstract_state, make_mesh
+    from train.paths import named_arrays
+    from train.processes import on_host
+    from train.rundir import read_json
+
+    record = read_json(folder / "config.json")
+    config = from_dict(maskgit.Config, record["config"], folder)
+    facts = record["facts"]
+    program = maskgit.program(config, facts["tokens"], facts["codes"], facts["classes"])
+    devices = jax.devices() if mesh else jax.devices()[:1]
+    setup = Setup.of(config, make_mesh(mesh or "", devices), on_cpu=True)
+    restored = Checkpoints(folder / "checkpoints", 9).restore(abstract_state(program.init, setup))
+    assert restored is not None
+    for name, array in named_arrays(restored.state).items():
+        print(name, array.dtype, hashlib.sha256(on_host(array).tobytes()).hexdigest())
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        return server.getsockname()[1]
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["digest"]:
+        digest(Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None)
+    else:
+        run("R8", __doc__ or "", 30, measure)

@@ -1,0 +1,94 @@
+"""Prepare data once, to read them fast in every run.
+
+python -m train.data prepare ./flowers ./flowers64 --image-size 64     decoded and resized images; then --data.name ./flowers64
+python -m train.data prepare mnist ./mnist                            any set that --data.name takes
+python -m train.data prepare ./books ./books-ids --tokenizer chars     the ids of a text, or of a folder of texts
+python -m train.data check ./flowers64                                every file against its SHA-256
+  python -m train.data check ids.bin --vocab 50257 --context 1024        ids of a tokenizer of your own, without a header
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from train.config import require, run
+from train.data.config import DataConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepare:
+    """Write a set of images, or the ids of a text, as arrays with their sums. The same command goes on where it was interrupted."""
+
+    source: tyro.conf.Positional[str]
+    """What --data.name takes; with --tokenizer a text file or a folder of them."""
+    out: tyro.conf.Positional[Path]
+    """The folder to write."""
+    root: str | None = None
+    """As --data.root."""
+    image_size: int | None = None
+    """As --data.image-size."""
+    threads: int = 8
+    """Threads that decode."""
+    shard_mib: int = 256
+    """Size of a file of images at most."""
+    tokenizer: Literal["bytes", "chars"] | None = None
+    """What the ids of a text are: its bytes, or its characters."""
+    held_out: float = 0.1
+    """The share at the end of a text that is not trained on."""
+
+    def __post_init__(self):
+        require(self.shard_mib >= 1, f"--shard-mib must be at least 1: got {self.shard_mib}")
+        require(0 < self.held_out < 1, f"--held-out must be between 0 and 1: got {self.held_out}")
+        require(self.tokenizer is None or self.image_size is None, "--image-size is for images and --tokenizer for texts: got both")
+
+    def __call__(self) -> int:
+        from train.data.prepare import prepare_images, prepare_text
+
+        if self.tokenizer:
+            index = prepare_text(Path(self.source).expanduser(), self.out, self.tokenizer, self.held_out)
+        else:
+            config = DataConfig(self.source, root=self.root, image_size=self.image_size, threads=self.threads)
+            index = prepare_images(config, self.out, self.shard_mib * 2**20)
+        print(f"done: {index}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Read every file of a prepared set, and compare it with the sum that was written down; or read a file of token ids."""
+
+    path: tyro.conf.Positional[Path]
+    """The folder, or the file of ids."""
+    vocab: int = 2**16
+    """Of a file of ids: they must be below this."""
+    context: int = 1
+    """Of a file of ids: it must have at least one more."""
+
+    def __post_init__(self):
+        require(1 <= self.vocab <= 2**32, f"--vocab must be between 1 and 2**32: got {self.vocab}")
+        require(self.context >= 1, f"--context must be at least 1: got {self.context}")
+
+    def __call__(self) -> int:
+        from train.data.prepared import check_prepared
+        from train.data.tokens import Tokens
+
+        if self.path.is_dir():
+            print(f"{self.path}: {check_prepared(self.path):,} bytes as they were written")
+        else:
+            print(f"{self.path}: {Tokens(self.path, vocab=self.vocab, context=self.context).tokens:,} ids below {self.vocab:,}")
+        return 0
+
+
+Command = Annotated[Prepare, tyro.conf.subcommand("prepare")] | Annotated[Check, tyro.conf.subcommand("check")]
+
+
+def main(argv: list[str]) -> int:
+    command = tyro.cli(Command, prog="python -m train.data", description=__doc__, args=argv)
+    return command()
+
+
+if __name__ == "__main__":
+    run(lambda: main(sys.argv[1:]))
