@@ -75,3 +75,20 @@ def test_a_cache_that_cannot_be_written_stops_only_who_asked_for_it(tmp_path, mo
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert compilecache.use_cache(None) is None
+
+
+def test_a_second_process_takes_its_programs_from_the_cache(tmp_path):
+    code = (
+        "import sys, jax, jax.monitoring\n"
+        "from train.compilecache import use_cache\n"
+        "hits = []\n"
+        "jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if event.endswith('cache_hits') else None)\n"
+        "use_cache(sys.argv[1])\n"
+        "jax.jit(lambda x: jax.numpy.tanh(x) * 3)(jax.numpy.ones(5)).block_until_ready()\n"
+        "print(len(hits))"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"} | {"PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-c", code, str(tmp_path / "cache")]
+    counts = [int(subprocess.run(line, env=env, capture_output=True, text=True, timeout=120, check=True).stdout) for _ in range(2)]
+    assert counts[0] == 0
+    assert counts[1] >= 1

@@ -6,6 +6,7 @@ import math
 import time
 import xml.etree.ElementTree as xml
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +18,7 @@ from train.report.animation import animate
 from train.report.card import write_card
 from train.report.curve import loss_curve, smoothed, ticks
 from train.report.meter import CLOCKED, Meter
-from train.report.peak import peak_of
+from train.report.peak import flops_of, peak_of
 from train.report.trace import Profiler, newest, read_trace, rows_of, table
 
 
@@ -75,6 +76,11 @@ KINDS = {
 @pytest.mark.parametrize(("kind", "peak"), KINDS.items())
 def test_the_peak_is_of_the_longest_name_that_fits(kind, peak):
     assert peak_of(kind) == peak
+
+
+def test_operations_of_a_step_are_those_that_xla_counts():
+    step = eqx.filter_jit(lambda x, name: x @ x, donate="all-except-first")
+    assert flops_of(step, jnp.ones((16, 16)), "w") == pytest.approx(2 * 16**3, rel=0.01)
 
 
 def test_the_meter_leaves_out_pauses_and_shares_out_the_waiting(monkeypatch):
