@@ -26,14 +26,13 @@ def file(number: int, what: str, content: str | bytes, says: str, status: int = 
 
 def begun(folder: Path) -> list[str]:
     """A run of more steps than are asked for now."""
-    from train import maskgit
+    from train import vqgan
     from train.config import to_dict
 
     (folder / "run").mkdir()
-    facts = {"image_shape": [8, 8, 1], "tokens": 64, "codes": 17, "classes": 10}
-    record = {"recipe": "maskgit", "config": to_dict(maskgit.PRESETS["digits"]), "facts": facts}
+    record = {"recipe": "vqgan", "config": to_dict(vqgan.PRESETS["digits"]), "facts": {"image_shape": [8, 8, 1], "classes": 10}}
     (folder / "run" / "config.json").write_text(json.dumps(record))
-    return ["train.maskgit", "--run-dir", "run", "--steps", "4"]
+    return ["train.vqgan", "--run-dir", "run", "--steps", "60"]
 
 
 CASES = [
@@ -87,7 +86,7 @@ CASES = [
         91,
         "fewer steps than the run in the folder is of",
         begun,
-        "--run-dir run: holds a run with another config .--steps was 320 and is 4",
+        "--run-dir run: holds a run with another config .--steps was 500 and is 60",
     ),
     flags(96, "--mesh data=2", "--mesh must have as many places as there are devices, 1: got data=2, which has 2"),
     flags(96, "--mesh rows=1", "--mesh must name axes among data, fsdp, model: got 'rows'"),

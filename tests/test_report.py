@@ -19,7 +19,7 @@ from train.report.card import write_card
 from train.report.curve import loss_curve, smoothed, ticks
 from train.report.meter import CLOCKED, Meter
 from train.report.peak import flops_of, peak_of
-from train.report.trace import Profiler, newest, read_trace, rows_of, table
+from train.report.timeline import Profiler, newest, read_trace, rows_of, table
 
 
 def event(name, start, micros, thread=1, **arguments):
