@@ -5,6 +5,7 @@
 Each pair is a first and a second start of the same run in fresh folders; ratios are medians over the pairs.
 """
 
+import argparse
 import json
 import os
 import statistics
@@ -67,15 +68,19 @@ def measure(name: str, rounds: int) -> dict[str, float]:
     }
 
 
-def main(names: list[str]) -> None:
+def main(names: list[str], rounds: int) -> None:
     result = json.loads(OUT.read_text()) if OUT.exists() else {}
-    for name in names or CASES:
-        result |= measure(name, 3)
-    result |= {"rounds": 3, "jax_version": jax.__version__, "python": sys.version.split()[0]}
+    for name in names:
+        result |= measure(name, rounds) | {f"{name}_rounds": rounds}
+    result |= {"jax_version": jax.__version__, "python": sys.version.split()[0]}
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("cases", nargs="*", choices=[*CASES, []], help="all by default")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    main(options.cases or list(CASES), options.rounds)

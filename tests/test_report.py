@@ -19,7 +19,7 @@ from train.report.card import write_card
 from train.report.curve import loss_curve, smoothed, ticks
 from train.report.meter import CLOCKED, Meter
 from train.report.peak import flops_of, peak_of
-from train.report.timeline import Profiler, newest, read_trace, rows_of, table
+from train.report.timeline import Profiler, Row, kinds_of, newest, read_trace, rows_of, table
 
 
 def event(name, start, micros, thread=1, **arguments):
@@ -29,7 +29,7 @@ def event(name, start, micros, thread=1, **arguments):
 def test_time_inside_a_loop_counts_for_what_runs_there_and_threads_add_up(tmp_path):
     events = [
         event("while", 0.0, 100.0),
-        event("dot", 10.0, 30.0, _src="/home/a/b/model.py:12"),
+        event("dot", 10.0, 30.0, source="/home/a/b/model.py:12"),
         event("dot", 50.0, 40.0),
         event("dot", 0.0, 5.0, thread=2),
         {"ph": "X", "pid": 7, "tid": 1, "name": "python", "ts": 0.0, "dur": 500.0},
@@ -43,6 +43,11 @@ def test_time_inside_a_loop_counts_for_what_runs_there_and_threads_add_up(tmp_pa
     lines = table(rows, count=1).splitlines()
     assert lines[1].split() == ["71.4%", "0.07", "3", "dot", "b/model.py:12"]
     assert lines[2].split() == ["28.6%", "0.03", "1", "more"]
+
+
+def test_operations_that_differ_by_a_number_are_of_one_kind():
+    rows = [Row("fusion.2", "a.py:1", 5.0, 2), Row("dot", "", 4.0, 1), Row("fusion.11", "", 3.0, 1), Row("12", "", 1.0, 1)]
+    assert kinds_of(rows) == [Row("fusion (all 2)", "", 8.0, 3), Row("dot (all 1)", "", 4.0, 1), Row("12 (all 1)", "", 1.0, 1)]
 
 
 def test_a_profile_of_real_steps_names_their_operations(tmp_path):
