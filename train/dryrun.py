@@ -93,6 +93,7 @@ def costs(compiled: Any) -> dict[str, float]:
 def topology(target: str) -> Any:
     """The devices of a TPU topology such as v5e:2x4, from libtpu, without a TPU."""
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server to ask
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nor a chip that a second process could take
     from jax.experimental import topologies
 
     try:

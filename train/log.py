@@ -57,6 +57,21 @@ class Log:
             self._bar.stop()
 
 
+class Mute:
+    """The log of a process that is not the first of several: the first says and writes all."""
+
+    seconds_before = 0.0
+
+    def metrics(self, step: int, values: dict[str, float | int]) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def glance(values: dict[str, float | int]) -> str:
     """The numbers that one watches: loss, rate, and what is known of how well the device is used."""
     parts = [f"loss {values['loss']:.4f}", f"{values['examples_per_s']:.0f} examples/s"]

@@ -20,7 +20,7 @@ from train.config import STARTED, TrainConfig
 from train.data import Order, Part
 from train.data.feed import Feed, to_devices
 from train.errors import UsageError, UserError
-from train.log import Log
+from train.log import Log, Mute
 from train.optim import schedule
 from train.parallel import (
     Loss,
@@ -38,7 +38,7 @@ from train.parallel import (
     trainable,
 )
 from train.precision import all_finite, check_skipped, choose
-from train.processes import is_first, start, whole
+from train.processes import from_first, is_first, start, whole
 from train.release import save_model
 from train.report.card import write_card
 from train.report.meter import Meter
@@ -110,10 +110,11 @@ def fit(config: TrainConfig, make_task: Callable[[], Task]) -> int:
 
 
 def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
-    if (folder / "summary.json").exists():
-        print(f"{folder} is complete: {config.steps} steps, see {folder / 'summary.json'}. Give another --run-dir to train again.")
+    if from_first((folder / "summary.json").exists):
+        if is_first():
+            print(f"{folder} is complete: {config.steps} steps, see {folder / 'summary.json'}. Give another --run-dir to train again.")
         return 0
-    task.prepare(folder)
+    from_first(lambda: task.prepare(folder))
     key = jr.key(config.seed)
     record = read_json(folder / "config.json")
     shapes = abstract_state(task.program.init, setup)
@@ -122,10 +123,11 @@ def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
     checkpoints = Checkpoints(folder / "checkpoints", config.keep, record, best, config.strict)
     if restored := checkpoints.restore(shapes):
         state, first = restored.state, restored.step
-        print(f"resuming {folder} from step {first}", flush=True)
     else:
         state, first = sharded_state(task.program.init, setup, jr.fold_in(key, 0)), 0
-    log = Log(folder, config.steps, first, sinks_of(config, folder, first, record))
+    log = Log(folder, config.steps, first, sinks_of(config, folder, first, record)) if is_first() else Mute()
+    if restored:
+        log.say(f"resuming {folder} from step {first}")
     parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
     devices = f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
     log.say(f"{task.recipe}: {parameters:,} parameters, {len(task.source):,} examples, {devices}, to {folder}")
@@ -150,7 +152,7 @@ class _Run:
     task: Task
     folder: Path
     setup: Setup
-    log: Log
+    log: Log | Mute
     checkpoints: Checkpoints
     record: dict[str, Any]
     scores: list[float] = dataclasses.field(default_factory=list)
@@ -196,7 +198,7 @@ class _Run:
                 self.save(done, state, feed)
             if config.sample_every and done % config.sample_every == 0 and done < config.steps:
                 before = time.perf_counter()
-                task.grid(self.averaged(state), self.folder / "samples" / f"step-{done:07d}.png")
+                self.grid(self.averaged(state), done)
                 meter.pause(time.perf_counter() - before)  # the rate is of training alone
             if stopping:
                 break
@@ -238,15 +240,22 @@ class _Run:
         """The averaged model, whole, on one device of this process."""
         return eqx.filter_shard(whole(state.ema[0]), jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
 
+    def grid(self, model: PyTree, step: int) -> None:
+        """The picture of a step; of several processes the first draws it."""
+        if is_first():
+            self.task.grid(model, self.folder / "samples" / f"step-{step:07d}.png")
+
     def seconds(self) -> float:
         """Wall-clock time of the run so far, with the time before it was resumed."""
         return self.log.seconds_before + time.perf_counter() - STARTED
 
     def finish(self, state: State, parameters: int, stop: StopRequest) -> int:
-        """The last samples and the summary."""
-        examples_per_s = _rate(self.folder)
+        """The last samples and the summary; of several processes the first makes them for all."""
         model = self.averaged(state)
-        self.task.grid(model, self.folder / "samples" / f"step-{self.config.steps:07d}.png")
+        if not is_first():
+            return stop.status
+        examples_per_s = _rate(self.folder)
+        self.grid(model, self.config.steps)
         self.log.say("evaluating ...")
         numbers = self.task.evaluate(model)
         if stop.received:
