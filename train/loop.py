@@ -272,8 +272,7 @@ class _Run:
             "jax_version": jax.__version__,
             "device": f"{self.setup.mesh.size} x {jax.devices()[0].device_kind}",
         }
-        if is_first():
-            write_card(self.folder, summary, len(self.task.source))
+        write_card(self.folder, summary, len(self.task.source))
         write_json(self.folder / "summary.json", summary)
         for name, value in numbers.items():
             self.log.say(f"{name:24} {value:.4g}")
