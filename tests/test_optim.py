@@ -75,12 +75,12 @@ def config(**values):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_optimiser_fits_a_small_problem_and_keeps_the_shape_of_its_state(name, net):
-    x = jr.normal(jr.key(1), (32, 1, 3))
-    y = jnp.sin(x[..., :2] * 2)
+def test_every_optimiser_fits_a_small_problem_and_keeps_the_shape_of_its_state(name):
+    x = jr.normal(jr.key(1), (32, 3))
+    y = jnp.sin(x[:, :2] * 2)
     tx = optimiser(config(name=name, learning_rate=RATES[name], block=3), 60)
-    params, rest = eqx.partition(net, eqx.is_inexact_array)
-    loss = lambda params: jnp.mean((jax.vmap(eqx.combine(params, rest))(x) - y) ** 2)
+    params = {"inside": jr.normal(jr.key(0), (3, 8)) / 2, "head": jr.normal(jr.key(2), (8, 2)) / 4, "bias": jnp.zeros(2)}
+    loss = lambda p: jnp.mean((jnp.tanh(x @ p["inside"]) @ p["head"] + p["bias"][None] - y) ** 2)
 
     def step(carry, _):
         params, state = carry
@@ -89,7 +89,7 @@ def test_every_optimiser_fits_a_small_problem_and_keeps_the_shape_of_its_state(n
         return (optax.apply_updates(params, updates), state), value
 
     (params, state), values = jax.jit(lambda carry: jax.lax.scan(step, carry, None, length=60))((params, tx.init(params)))
-    assert float(loss(shown(params, state))) < 0.5 * float(values[0])
+    assert float(loss(shown(params, state))) < 0.6 * float(values[0])
 
 
 @pytest.mark.parametrize("decay", DECAYS)
