@@ -1,5 +1,6 @@
 """Flags and config files that cannot be: cases 81 to 92 and 96 to 100 of the list of bad inputs."""
 
+import json
 import shlex
 from pathlib import Path
 
@@ -21,6 +22,17 @@ def file(number: int, what: str, content: str | bytes, says: str, status: int = 
         return ["train.maskgit", "--config", "c.json"]
 
     return Case(number, what, prepare, says, status)
+
+
+def begun(folder: Path) -> list[str]:
+    """A run of more steps than are asked for now."""
+    from train import vqgan
+    from train.config import to_dict
+
+    (folder / "run").mkdir()
+    record = {"recipe": "vqgan", "config": to_dict(vqgan.PRESETS["digits"]), "facts": {"image_shape": [8, 8, 1], "classes": 10}}
+    (folder / "run" / "config.json").write_text(json.dumps(record))
+    return ["train.vqgan", "--run-dir", "run", "--steps", "60"]
 
 
 CASES = [
@@ -70,6 +82,17 @@ CASES = [
     flags(89, "--batch-size 12 --accumulate 5", "accumulate must divide batch_size: got batch_size=12, accumulate=5"),
     flags(89, "--accumulate 0", "accumulate must be at least 1: got 0"),
     flags(92, "--max-skips 0", "max_skips must be at least 1: got 0"),
+    Case(
+        91,
+        "fewer steps than the run in the folder is of",
+        begun,
+        "--run-dir run: holds a run with another config .--steps was 500 and is 60",
+    ),
+    flags(96, "--mesh data=2", "--mesh must have as many places as there are devices, 1: got data=2, which has 2"),
+    flags(96, "--mesh rows=1", "--mesh must name axes among data, fsdp, model: got 'rows'"),
+    flags(96, "--mesh data=1,data=1", "--mesh must name an axis once: got data twice"),
+    flags(96, "--mesh data=0", "--mesh data must be a whole number of at least 1: got '0'"),
+    flags(96, "--mesh data", "--mesh data must be a whole number of at least 1: got ''"),
     flags(91, "--profile 3", "profile must be of the form START:COUNT, such as 20:3.*got '3'"),
     flags(91, "--profile 318:3", "profile must lie within the steps of the run: got 318:3 with steps=320"),
     flags(96, "--coordinator localhost --num-processes 2 --process-id 0", "coordinator must be of the form host:port: got 'localhost'"),

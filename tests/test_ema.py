@@ -1,10 +1,12 @@
 """Averages of the weights against what their definitions say."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train.ema import averages, gamma_of, overlap, reconstruct, sigma_of, weights_for
+from train.ema import averages, gamma_of, overlap, power, reconstruct, sigma_of, weights_for
 from train.settings import EmaConfig
 
 STEPS = 40
@@ -73,6 +75,14 @@ def test_a_power_average_weighs_each_step_by_its_profile():
     np.testing.assert_allclose(state["w"], exact @ weights[1:], atol=1e-5)
     continuous = (t / STEPS) ** (gamma + 1) - ((t - 1) / STEPS) ** (gamma + 1)
     np.testing.assert_allclose(exact, continuous, atol=1e-7)
+
+
+@pytest.mark.parametrize("step", [0, 9, 999_999, 10_000_000])
+def test_a_long_run_averages_as_exactly_as_a_short_one(step):
+    # 1 - beta taken from a beta in float32 would be off by per cents after a million steps.
+    gamma, found = gamma_of(0.1), float(power(gamma_of(0.1))(jnp.int32(step)))
+    exact = 1.0 if step == 0 else -math.expm1((gamma + 1) * math.log1p(-1 / (step + 1)))
+    assert found == pytest.approx(exact, rel=1e-5)
 
 
 def test_several_widths_are_kept_side_by_side():

@@ -64,17 +64,23 @@ def of_path(groups):
     return {group.path: group for group in jax.tree.leaves(groups)}
 
 
+def updates_of(config, grads, params):
+    """The first updates, of a compiled step."""
+    tx = optimiser(config, 1)
+    return jax.jit(lambda grads, params: tx.update(grads, tx.init(params), params)[0])(grads, params)
+
+
 def config(**values):
     return OptimConfig(**{"warmup": 0, "decay": "constant", "weight_decay": 0.0} | values)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_optimiser_fits_a_small_problem_and_keeps_the_shape_of_its_state(name, net):
-    x = jr.normal(jr.key(1), (32, 1, 3))
-    y = jnp.sin(x[..., :2] * 2)
+def test_every_optimiser_fits_a_small_problem_and_keeps_the_shape_of_its_state(name):
+    x = jr.normal(jr.key(1), (32, 3))
+    y = jnp.sin(x[:, :2] * 2)
     tx = optimiser(config(name=name, learning_rate=RATES[name], block=3), 60)
-    params, rest = eqx.partition(net, eqx.is_inexact_array)
-    loss = lambda params: jnp.mean((jax.vmap(eqx.combine(params, rest))(x) - y) ** 2)
+    params = {"inside": jr.normal(jr.key(0), (3, 8)) / 2, "head": jr.normal(jr.key(2), (8, 2)) / 4, "bias": jnp.zeros(2)}
+    loss = lambda p: jnp.mean((jnp.tanh(x @ p["inside"]) @ p["head"] + p["bias"][None] - y) ** 2)
 
     def step(carry, _):
         params, state = carry
@@ -83,7 +89,7 @@ def test_every_optimiser_fits_a_small_problem_and_keeps_the_shape_of_its_state(n
         return (optax.apply_updates(params, updates), state), value
 
     (params, state), values = jax.jit(lambda carry: jax.lax.scan(step, carry, None, length=60))((params, tx.init(params)))
-    assert float(loss(shown(params, state))) < 0.5 * float(values[0])
+    assert float(loss(shown(params, state))) < 0.6 * float(values[0])
 
 
 @pytest.mark.parametrize("decay", DECAYS)
@@ -126,8 +132,7 @@ def test_schedules_pass_through_their_closed_forms(decay, step, expected):
 def test_gradients_are_clipped_by_their_global_norm_and_not_at_all_with_inf():
     grads = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}
     for clip, norm in (1.0, 1.0), (10.0, 5.0), (float("inf"), 5.0):
-        tx = optimiser(config(name="sgd", momentum=0.0, learning_rate=1.0, clip=clip), 1)
-        updates, _ = tx.update(grads, tx.init(grads), grads)
+        updates = updates_of(config(name="sgd", momentum=0.0, learning_rate=1.0, clip=clip), grads, grads)
         assert float(optax.tree.norm(updates)) == pytest.approx(norm)
 
 
@@ -138,9 +143,8 @@ def test_decay_spares_vectors_of_stacked_layers_too_and_what_is_named(net):
 
 
 def test_weight_decay_moves_only_what_is_decayed(net):
-    tx = optimiser(config(weight_decay=0.1, learning_rate=1.0), 1)
     params = eqx.filter(net, eqx.is_inexact_array)
-    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    updates = updates_of(config(weight_decay=0.1, learning_rate=1.0), jax.tree.map(jnp.zeros_like, params), params)
     for group, update, param in zip(*map(jax.tree.leaves, (groups_of(config(), params), updates, params))):
         np.testing.assert_allclose(update, -0.1 * param if group.decayed else jnp.zeros_like(param), rtol=1e-6)
 
@@ -154,9 +158,9 @@ def test_layers_farther_from_the_head_move_less_and_patterns_multiply(net):
 
 
 def test_each_layer_moves_by_its_own_rate(net):
-    tx = optimiser(config(name="sgd", momentum=0.0, learning_rate=1.0, layer_decay=0.5, clip=float("inf")), 1)
     params = eqx.filter(net, eqx.is_inexact_array)
-    updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    steep = config(name="sgd", momentum=0.0, learning_rate=1.0, layer_decay=0.5, clip=float("inf"))
+    updates = updates_of(steep, jax.tree.map(jnp.ones_like, params), params)
     np.testing.assert_allclose(updates.stack.blocks.linear.weight[:, 0, 0], [-1 / 8, -1 / 4, -1 / 2])
     np.testing.assert_allclose(updates.embedding.bias, -1 / 16)
 
@@ -165,8 +169,7 @@ def test_lamb_scales_each_layer_of_a_stack_to_its_own_norm(net):
     params = eqx.filter(net, eqx.is_inexact_array)
     scale = jnp.array([1.0, 2.0, 4.0])[:, None, None]
     params = eqx.tree_at(lambda p: p.stack.blocks.linear.weight, params, jnp.ones((3, 4, 4)) * scale)
-    tx = optimiser(config(name="lamb", learning_rate=1.0), 1)
-    updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    updates = updates_of(config(name="lamb", learning_rate=1.0), jax.tree.map(jnp.ones_like, params), params)
     norms = jnp.sqrt(jnp.sum(updates.stack.blocks.linear.weight**2, axis=(1, 2)))
     np.testing.assert_allclose(norms, [4.0, 8.0, 16.0], rtol=1e-5)
 
@@ -174,8 +177,7 @@ def test_lamb_scales_each_layer_of_a_stack_to_its_own_norm(net):
 def test_muon_makes_the_hidden_matrices_orthogonal_and_leaves_the_ends_to_adam(net):
     params = eqx.filter(net, eqx.is_inexact_array)
     grads = jax.tree.map(lambda p: jr.normal(jr.key(3), p.shape), params)
-    tx = optimiser(config(name="muon", learning_rate=1.0, clip=float("inf")), 1)
-    updates, _ = tx.update(grads, tx.init(params), params)
+    updates = updates_of(config(name="muon", learning_rate=1.0, clip=float("inf")), grads, params)
     singular = jnp.linalg.svd(updates.stack.blocks.linear.weight / (0.2 * 2))[1]
     assert float(singular.min()) > 0.6
     assert float(singular.max()) < 1.3

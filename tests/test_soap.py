@@ -103,7 +103,7 @@ def loss_of(steps_to, name, rate):
 
 
 def test_it_needs_fewer_steps_than_adam_at_the_best_rate_of_each():
-    best = {name: min(loss_of(300, name, rate) for rate in (0.1, 0.2, 0.4)) for name in ("adamw", "soap")}
+    best = {name: min(loss_of(300, name, rate) for rate in (0.15, 0.3)) for name in ("adamw", "soap")}
     assert best["soap"] < 0.75 * best["adamw"], best
 
 

@@ -1,15 +1,18 @@
 """Averages of the weights along a run, which samples and evaluation use instead of the weights themselves.
 
-An average moves by `average += (1 - kept) * (weights - average)` after every step; the profiles differ in how much is kept:
+An average moves by `average += (1 - β) * (weights - average)` after every step; the profiles differ in β:
 
   decay        min(decay, (1 + step) / (10 + step))
   half-life    0.5 ** (batch / half_life), the half-life being at most `ramp` times the examples so far (EDM, arXiv:2206.00364, appendix F)
-  power        (1 - 1 / t) ** (γ + 1) after t steps, which weighs the step s in proportion to s ** γ (EDM2, arXiv:2312.02696, equation 3);
-               its width is named by σ_rel, its standard deviation relative to the run (equation 126)
+  power        (1 - 1 / t) ** (γ + 1) after t steps, which weighs the step s in proportion to s ** γ (EDM2, arXiv:2312.02696, section 3.1);
+               its width is named by σ_rel, its standard deviation relative to the run
+
+What is computed is 1 - β, which float32 cannot take from a β near 1: after a million steps it would be off by a few per cent.
 
 Power-function averages can be recombined after the run into one of another width: `reconstruct`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -21,8 +24,8 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from train.settings import EmaConfig
 
-Kept = Callable[[Int[Array, ""]], Float[Array, ""]]
-"""Number of steps made before this one -> the share of the average that the step keeps."""
+Gain = Callable[[Int[Array, ""]], Float[Array, ""]]
+"""Number of steps made before this one -> 1 - β, how far the step goes from the average to the weights."""
 
 
 class Averages(NamedTuple):
@@ -51,44 +54,44 @@ def averages(config: EmaConfig, batch_size: int) -> Averages:
         return tuple(jax.tree.map(copy, model) for _ in profiles)
 
     def update(state: tuple[PyTree, ...], model: PyTree, step: Int[Array, ""]) -> tuple[PyTree, ...]:
-        return tuple(move(average, model, kept(step)) for kept, average in zip(profiles, state))
+        return tuple(move(average, model, gain(step)) for gain, average in zip(profiles, state))
 
     return Averages(init, update)
 
 
-def move(average: PyTree, model: PyTree, kept: Float[Array, ""]) -> PyTree:
+def move(average: PyTree, model: PyTree, gain: Float[Array, ""]) -> PyTree:
     """The average one step on; what is no floating-point array is the model's."""
-    follow = lambda a, m: a + (1 - kept).astype(a.dtype) * (m - a) if eqx.is_inexact_array(m) else m
+    follow = lambda a, m: a + gain.astype(a.dtype) * (m - a) if eqx.is_inexact_array(m) else m
     return jax.tree.map(follow, average, model)
 
 
-def decay(rate: float) -> Kept:
+def decay(rate: float) -> Gain:
     """A fixed decay that ramps up, so that the first weights do not linger in a short run."""
 
-    def kept(step: Int[Array, ""]) -> Float[Array, ""]:
+    def gain(step: Int[Array, ""]) -> Float[Array, ""]:
         count = step.astype(jnp.float32)
-        return jnp.minimum(rate, (1 + count) / (10 + count))
+        return jnp.maximum(1 - rate, 9 / (10 + count))
 
-    return kept
+    return gain
 
 
-def half_life(steps: float, ramp: float) -> Kept:
+def half_life(steps: float, ramp: float) -> Gain:
     """Weights count half after so many steps, or after `ramp` times the steps so far where that is less; ramp 0: at once."""
 
-    def kept(step: Int[Array, ""]) -> Float[Array, ""]:
+    def gain(step: Int[Array, ""]) -> Float[Array, ""]:
         life = jnp.minimum(steps, ramp * step.astype(jnp.float32)) if ramp else jnp.float32(steps)
-        return jnp.exp2(-1 / jnp.maximum(life, 1e-8))
+        return -jnp.expm1(-math.log(2) / jnp.maximum(life, 1e-8))
 
-    return kept
+    return gain
 
 
-def power(gamma: float) -> Kept:
+def power(gamma: float) -> Gain:
     """The profile in which the step s weighs in proportion to s ** gamma."""
 
-    def kept(step: Int[Array, ""]) -> Float[Array, ""]:
-        return (1 - 1 / (step.astype(jnp.float32) + 1)) ** (gamma + 1)
+    def gain(step: Int[Array, ""]) -> Float[Array, ""]:
+        return -jnp.expm1((gamma + 1) * jnp.log1p(-1 / (step.astype(jnp.float32) + 1)))
 
-    return kept
+    return gain
 
 
 def gamma_of(sigma_rel: float) -> float:
@@ -111,7 +114,7 @@ def sigma_of(gamma: float) -> float:
 
 
 def overlap(t: int, gamma: float, other_t: int, other_gamma: float) -> float:
-    """∫ of the product of two profiles, each (γ + 1) s^γ / t^(γ + 1) on (0, t]: 1 is a profile's own integral (EDM2, appendix C.2)."""
+    """∫ of the product of two profiles, each (γ + 1) s^γ / t^(γ + 1) on (0, t]: 1 is a profile's own integral (EDM2, appendix C)."""
     low, high = sorted([t, other_t])
     outer = gamma if t >= other_t else other_gamma
     return (gamma + 1) * (other_gamma + 1) / (gamma + other_gamma + 1) * (low / high) ** outer / high

@@ -44,7 +44,7 @@ from train.report.card import write_card
 from train.report.meter import Meter
 from train.report.peak import flops_of, peak_of
 from train.report.sinks import Sink, TensorBoard, WeightsAndBiases
-from train.report.trace import Profiler
+from train.report.timeline import Profiler
 from train.rundir import open_run, read_json, write_json
 from train.signals import StopRequest
 

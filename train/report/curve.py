@@ -43,7 +43,7 @@ def loss_curve(points: Sequence[tuple[int, float]], title: str) -> str:
     parts = [_heading(title)]
     for value in _ticks_of(low, high, log):
         parts.append(_rule(y(value), _number(value)))
-    for step in ticks(0, last, 6):
+    for step in ticks(0.0, float(last), 6):
         parts.append(f'<text class="axis" x="{x(step):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{_number(step)}</text>')
     parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">step</text>')
     for name, curve in ("raw", points), ("smooth", trend):
@@ -66,7 +66,7 @@ def smoothed(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
 
 def ticks(low: float, high: float, count: int) -> list[float]:
     """Round numbers from low to high, about so many: multiples of 1, 2 or 5 times a power of ten."""
-    unit = 10 ** math.floor(math.log10((high - low) / count))
+    unit = 10.0 ** math.floor(math.log10((high - low) / count))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor * count >= high - low)
     return [step * i for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 

@@ -3,6 +3,7 @@
 import collections
 import gzip
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,7 +46,8 @@ class Profiler:
         jax.block_until_ready(results)
         self.close()
         path = newest(self.folder)
-        return f"{table(rows_of(read_trace(path)))}\ntrace of {self.count} steps in {path.parent}"
+        rows = rows_of(read_trace(path))
+        return f"{table(kinds_of(rows), 8)}\n\n{table(rows, 12)}\ntrace of {self.count} steps in {path.parent}"
 
     def close(self) -> None:
         """Ends a trace that is still being recorded."""
@@ -82,6 +84,15 @@ def rows_of(events: list[dict[str, Any]]) -> list[Row]:
     return sorted((Row(name, sources[name], time, runs[name]) for name, time in micros.items()), key=lambda row: -row.micros)
 
 
+def kinds_of(rows: list[Row]) -> list[Row]:
+    """Rows of the same name but for a number at its end as one, longest first."""
+    groups: dict[str, list[Row]] = collections.defaultdict(list)
+    for row in rows:
+        groups[re.sub(r"[.\d]+$", "", row.name) or row.name].append(row)
+    merged = [Row(f"{kind} (all {len(g)})", "", sum(r.micros for r in g), sum(r.runs for r in g)) for kind, g in groups.items()]
+    return sorted(merged, key=lambda row: -row.micros)
+
+
 def _alone(events: list[dict[str, Any]]) -> Iterator[tuple[str, str, float]]:
     """Name, source and own time of each event of one thread, whose events lie within or after one another."""
     events = sorted(events, key=lambda event: (event["ts"], -event["dur"]))
@@ -95,7 +106,7 @@ def _alone(events: list[dict[str, Any]]) -> Iterator[tuple[str, str, float]]:
         open_.append(i)
     for event, time in zip(events, alone):
         arguments: Mapping[str, Any] = event.get("args", {})
-        yield event["name"], _short(str(arguments.get("_src", arguments.get("source", "")))), max(time, 0.0)
+        yield event["name"], _short(str(arguments.get("source", ""))), max(time, 0.0)
 
 
 def _short(source: str) -> str:
@@ -103,7 +114,7 @@ def _short(source: str) -> str:
     return "/".join(source.split("/")[-2:])
 
 
-def table(rows: list[Row], count: int = 15) -> str:
+def table(rows: list[Row], count: int) -> str:
     """The longest operations: share of the time, milliseconds, runs, name, and the line of source that asked for it."""
     total = sum(row.micros for row in rows) or 1.0
     lines = [f"{'share':>6}  {'ms':>9}  {'runs':>6}  {'operation':36}  source"]
