@@ -2,12 +2,13 @@
 
 import re
 
+import bad_checkpoints
 import bad_config
 import bad_data
 import pytest
 from bad_input import KEYS, Case, compiled, status_of
 
-CASES: list[Case] = [*bad_config.CASES, *bad_data.CASES]
+CASES: list[Case] = [*bad_config.CASES, *bad_checkpoints.CASES, *bad_data.CASES]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case.number}: {case.what}" for case in CASES])

@@ -1,9 +1,13 @@
 """Batches made ahead of their step: the same in whatever way they are made, and every fault named in the main thread."""
 
+import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,3 +218,12 @@ def test_a_read_that_hangs_is_told_and_ends_the_run_when_its_time_is_up(tmp_path
     assert len(lines) == 1
     assert str(path) in lines[0]
     path.open("wb").close()
+
+
+def test_every_fault_of_the_loader_is_known_in_five_seconds_and_leaves_nothing_behind(tmp_path):
+    line = [sys.executable, "-m", "bench.reliability.loader_faults", "--count", "1"]
+    line += ["--folder", str(tmp_path / "work"), "--out", str(tmp_path / "R12.json")]
+    done = subprocess.run(line, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    numbers = json.loads((tmp_path / "R12.json").read_text())
+    assert (numbers["reached"], numbers["orphans"], numbers["resumed"]) == (True, 0, 4)

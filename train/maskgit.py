@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from eqxgen.configs import MaskGITConfig, VQGANConfig, parse_schedule
 from train.config import OptimConfig, TrainConfig, from_dict, parse, require, run
-from train.data import DataConfig, Part, image_grid, load, save_png, uniforms
+from train.data import AugmentConfig, DataConfig, Part, image_grid, load, save_png, uniforms
 from train.facts import facts_of
 
 if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
@@ -55,8 +55,6 @@ class Config(TrainConfig):
     """Weight of the uniform distribution in the targets."""
     label_dropout: float = 0.1
     """How often training hides the label, for guidance."""
-    flip: bool = False
-    """Mirror half of the training images."""
     model: MaskGITConfig = dataclasses.field(default_factory=MaskGITConfig)
     """The transformer."""
     decode: DecodeConfig = dataclasses.field(default_factory=DecodeConfig)
@@ -66,13 +64,15 @@ class Config(TrainConfig):
         super().__post_init__()
         for name in ("label_smoothing", "label_dropout"):
             require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1): got {getattr(self, name)}")
+        cure = "train.maskgit makes the tokens of every image once, so of --data.augment it takes flip alone"
+        require(not self.data.augment.beyond_flip, f"data.augment must change nothing but the side: got {self.data.augment}; {cure}")
 
 
-def _preset(name: str, dim: int, depth: int, decode: DecodeConfig, **changes: Any) -> Config:
+def _preset(name: str, dim: int, depth: int, decode: DecodeConfig, flip: bool = False, **changes: Any) -> Config:
     values: dict[str, Any] = {
         "tokenizer": f"runs/vqgan-{name}",
         "batch_size": 64,
-        "data": DataConfig(name=name),
+        "data": DataConfig(name=name, augment=AugmentConfig(flip=flip)),
         "optim": OptimConfig(learning_rate=3e-3, warmup=50),
         "model": MaskGITConfig(dim=dim, depth=depth, heads=dim // 32, hidden_dim=4 * dim, dropout=0.0, placement="pre"),
     }
@@ -95,8 +95,7 @@ PRESETS = {
         sample_every=10_000,
         checkpoint_every=5000,
         tokenizer="runs/vqgan-imagenet256",
-        flip=True,
-        data=DataConfig(name="./imagenet/train", image_size=256),
+        data=DataConfig(name="./imagenet/train", image_size=256, augment=AugmentConfig(flip=True)),
         optim=OptimConfig(learning_rate=1e-4, warmup=5000, decay="constant"),
         model=dataclasses.replace(MaskGITConfig.base(), remat=True),  # 32 images a device fit the 16 GB of a TPU v5e only so
         decode=DecodeConfig(steps=12),
@@ -152,7 +151,8 @@ def task(config: Config) -> "Task":
     tokenizer = open_tokenizer(config.tokenizer, dataset, path_of(config, "maskgit"))
     check_steps(config.decode.steps, tokenizer.tokens, "--decode.steps")
     core = program(config, tokenizer.tokens, tokenizer.codes, dataset.num_classes)
-    ids = np.stack([tokenize(tokenizer, dataset.train_images, dataset, mirrored=side) for side in (False, True)[: 1 + config.flip]])
+    sides = (False, True) if config.data.augment.flip else (False,)
+    ids = np.stack([tokenize(tokenizer, dataset.train_images, dataset, mirrored=side) for side in sides])
     held_out = tokenize(tokenizer, dataset.test_images, dataset)
 
     def batch(part: Part) -> dict[str, np.ndarray]:

@@ -49,7 +49,8 @@ class StopRequest:
         from jax.experimental import multihost_utils
 
         number = int(np.max(multihost_utils.process_allgather(np.int32(self.received or 0))))
-        self.received = signal.Signals(number) if number else None
+        if number:
+            self.received = signal.Signals(number)
         return number != 0
 
     def _listen(self) -> None:

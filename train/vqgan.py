@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from eqxgen.configs import VQGANConfig
 from train.config import OptimConfig, TrainConfig, from_dict, parse, require, run
-from train.data import DataConfig, Part, image_grid, load, save_png, uniforms
+from train.data import AugmentConfig, DataConfig, Part, image_grid, load, save_png
 from train.facts import facts_of
 
 if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
@@ -28,8 +28,6 @@ if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --
 class Config(TrainConfig):
     """Every flag starts from the preset's value."""
 
-    flip: bool = False
-    """Mirror half of the training images."""
     quantisation: float = 1.0
     """Weight of the codebook and commitment terms."""
     entropy: float = 0.1
@@ -49,11 +47,11 @@ class Config(TrainConfig):
             require(0 <= getattr(self, name) < float("inf"), f"{name} must be at least 0 and finite: got {getattr(self, name)}")
 
 
-def _preset(name: str, steps: int, model: VQGANConfig, **changes: Any) -> Config:
+def _preset(name: str, steps: int, model: VQGANConfig, flip: bool = False, **changes: Any) -> Config:
     values: dict[str, Any] = {
         "batch_size": 64,
         "entropy": 0.01,
-        "data": DataConfig(name=name),
+        "data": DataConfig(name=name, augment=AugmentConfig(flip=flip)),
         "optim": OptimConfig(learning_rate=3e-3, warmup=50, beta2=0.99, weight_decay=0.0),
     }
     return Config(preset=name, steps=steps, model=model, **values | changes)
@@ -74,9 +72,8 @@ PRESETS = {
         log_every=100,
         sample_every=10_000,
         checkpoint_every=5000,
-        flip=True,
         adversarial=0.1,
-        data=DataConfig(name="./imagenet/train", image_size=256),
+        data=DataConfig(name="./imagenet/train", image_size=256, augment=AugmentConfig(flip=True)),
         optim=OptimConfig(learning_rate=1e-4, warmup=0, decay="constant", beta1=0.0, beta2=0.99, weight_decay=0.0, clip=float("inf")),
         model=VQGANConfig.maskgit(),
     ),
@@ -186,19 +183,17 @@ def task(config: Config) -> "Task":
 
     from eqxgen.metrics import psnr
     from eqxgen.nn.quantize import count_codes, perplexity, usage
+    from train.data.augment import Augment
     from train.judge import judge_of
     from train.loop import Task
     from train.tokenizers import check_factor, reconstruct
 
     dataset = load(config.data)
     check_factor(config.model.factor, dataset.image_shape)
+    augment = Augment.of(config.data.augment, config.seed, dataset)
 
     def batch(part: Part) -> dict[str, np.ndarray]:
-        images = dataset.normalise(dataset.train_images[part.example])
-        if config.flip:
-            mirrored = uniforms(config.seed, part.step, part.index, 1)[:, 0] < 0.5
-            images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
-        return {"image": images}
+        return {"image": dataset.normalise(augment(dataset.train_images[part.example], part))}
 
     def grid(model: Any, path: Path) -> None:
         originals = dataset.test_images[:40]

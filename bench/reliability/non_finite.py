@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import io
 import itertools
 import json
 import tempfile
@@ -146,11 +147,11 @@ def whole_runs() -> list[dict]:
             config = dataclasses.replace(vqgan.PRESETS["digits"], **values)
             task = vqgan.task(config)
 
-            def batch(indices, step, task=task, spoilt_steps=tuple(spoilt_steps)):
-                arrays = task.batch(indices, step)
-                return {name: np.where(step in spoilt_steps, np.nan, x).astype(x.dtype) for name, x in arrays.items()}
+            def batch(part, task=task, spoilt_steps=tuple(spoilt_steps)):
+                arrays = task.batch(part)
+                return {name: np.where(part.step in spoilt_steps, np.nan, x).astype(x.dtype) for name, x in arrays.items()}
 
-            with contextlib.redirect_stdout(None):
+            with contextlib.redirect_stdout(io.StringIO()):
                 # What the samples would look like is not what is asked here.
                 plain = {"grid": lambda model, path: None, "evaluate": lambda model: {"finite": float(all_finite(model))}}
                 status = fit(config, lambda task=task, batch=batch, plain=plain: dataclasses.replace(task, batch=batch, **plain))

@@ -54,7 +54,7 @@ def _stopped(run_dir: Path, cache: Path, number: int, processes: int) -> tuple[l
     _until(run_dir, 3, started[0])
     begin = time.perf_counter()
     started[-1].send_signal(number)
-    outputs = [process.communicate(timeout=120)[0] for process in started]
+    outputs = [process.communicate(timeout=300)[0] for process in started]
     return [(process.returncode, output) for process, output in zip(started, outputs)], time.perf_counter() - begin
 
 
@@ -70,12 +70,12 @@ def _second(run_dir: Path, cache: Path) -> float:
     time.sleep(0.05)
     begin = time.perf_counter()
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
+    process.communicate(timeout=300)
     return time.perf_counter() - begin if process.returncode in (143, -signal.SIGTERM) else float("inf")
 
 
 def _until(run_dir: Path, step: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 600
     while max(logged(run_dir), default=0) < step:
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()

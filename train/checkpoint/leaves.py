@@ -14,7 +14,7 @@ from train.release import check_arrays, with_arrays
 CURES = {
     "opt_state": "was --optim.name, or what it averages, changed?",
     "model": "were --model's sizes, or the model's code, changed?",
-    "ema": "were --model's sizes, or the model's code, changed?",
+    "ema": "were --ema, --model's sizes, or the model's code, changed?",
 }
 """The likely cause of a difference, by the first word of a leaf's path."""
 

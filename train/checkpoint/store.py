@@ -124,6 +124,7 @@ class Checkpoints:
         Raises:
             UserError: there are checkpoints and none is whole; one is of another run, or of a later format; the newest is damaged and `strict`.
         """
+        newest = ""
         for step in reversed(self.steps()):
             reason = from_first(functools.partial(damage, self._path(step)))
             if reason is None:
@@ -136,9 +137,11 @@ class Checkpoints:
             if is_first():
                 print(f"warning: checkpoint {self._path(step)} is damaged and passed over: {reason}", file=sys.stderr, flush=True)
             self._damaged.append(step)
-        if self._damaged:
+            newest = newest or reason
+        if newest:
             raise UserError(
-                f"{self.folder}: none of the {len(self._damaged)} checkpoints is whole: remove the folder to start the run anew"
+                f"{self.folder}: none of the {len(self._damaged)} checkpoints is whole (the newest: {newest}): "
+                "remove the folder to start the run anew"
             )
         return None
 

@@ -1,6 +1,6 @@
 """Labelled images: where they come from, how they are checked, and which of them a step sees. NumPy only."""
 
-from .config import DataConfig
+from .config import AugmentConfig, DataConfig
 from .dataset import Dataset
 from .draws import uniforms
 from .errors import DataError, DataStalled
@@ -9,6 +9,7 @@ from .order import Order, Part, batch_indices
 from .sources import load
 
 __all__ = [
+    "AugmentConfig",
     "DataConfig",
     "DataError",
     "DataStalled",

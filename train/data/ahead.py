@@ -107,8 +107,8 @@ class Ahead:
 
     @property
     def starting(self) -> bool:
-        """Whether worker processes have yet to give their first example."""
-        return bool(self._count) and self._position == 0
+        """Whether one of the worker processes, which take turns, has yet to give its first example."""
+        return self._position < self._count
 
     def fault(self) -> DataError | None:
         """The error for a worker process that has ended, if one has."""

@@ -4,8 +4,73 @@ import dataclasses
 import difflib
 import os
 from pathlib import Path
+from typing import Literal
 
 NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "eurosat64")
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """How training images are changed at random.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    flip: bool = False
+    """Mirror half of the images."""
+
+    crop: Literal["none", "padded", "resized"] = "none"
+    """padded: a window of the same size within the image and some pixels around it; resized: a window of any size, brought to the same."""
+
+    pad: int = 4
+    """Pixels around the image for a padded crop."""
+
+    padding: Literal["reflect", "zeros"] = "reflect"
+    """What these pixels are."""
+
+    smallest: float = 0.08
+    """Smallest share of the area that a resized crop takes."""
+
+    brightness: float = 0.0
+    """Largest change of the brightness, as a share of it; so too the next two."""
+
+    contrast: float = 0.0
+    """Largest change of the contrast."""
+
+    saturation: float = 0.0
+    """Largest change of the saturation."""
+
+    hue: float = 0.0
+    """Largest turn of the hue, as a share of the circle."""
+
+    operations: int = 0
+    """RandAugment: how many operations; 0 is none."""
+
+    magnitude: int = 9
+    """RandAugment: how strong they are, from 0 to 30."""
+
+    def __post_init__(self):
+        ranges = {"pad": (1, 4096), "smallest": (0.0, 1.0), "hue": (0.0, 0.5), "operations": (0, 16), "magnitude": (0, 30)}
+        ranges |= dict.fromkeys(("brightness", "contrast", "saturation"), (0.0, 1.0))
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"data.augment.{name} must be between {low} and {high}: got {getattr(self, name)}")
+
+    @property
+    def jitter(self) -> bool:
+        """Whether colours change by chance."""
+        return bool(self.brightness or self.contrast or self.saturation or self.hue)
+
+    @property
+    def colours(self) -> bool:
+        """Whether anything changes pixels and not only their places."""
+        return self.jitter or self.operations > 0
+
+    @property
+    def beyond_flip(self) -> bool:
+        """Whether there is more to it than mirror images."""
+        return self.colours or self.crop != "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +91,9 @@ class DataConfig:
 
     image_size: int | None = None
     """Side of the square images. A folder's images are resized (shorter side, then centre crop); those of any other set must have it."""
+
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    """Random changes of the training images."""
 
     memory: float = 4.0
     """GiB that decoded training images may fill. Those of a larger folder, .npz or prepared set stay in their files and are read ahead."""

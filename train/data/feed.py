@@ -1,9 +1,9 @@
 """Batches on their devices before the step that needs them."""
 
 import collections
-import concurrent.futures
 import time
 from collections.abc import Callable
+from multiprocessing.pool import AsyncResult, ThreadPool
 from typing import Any
 
 import numpy as np
@@ -91,13 +91,15 @@ class Feed:
     ):
         self.waited, self._config, self._say = 0.0, config, say
         self.order, self._place, self._multiple = order, place, multiple
-        self._next, self._last, self._depth, self._failed = first, last, depth, False
+        self._next, self._last, self._depth = first, last, depth
+        self._failed = self._closed = False
         if isinstance(source, Lazy):
             self._host = Ahead(make, order, source.name, first, last, config.threads, config.workers)
         else:
             self._host = _Direct(make, order, first)
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, "feed")
-        self._ready: collections.deque[concurrent.futures.Future] = collections.deque()
+        # Its thread is a daemon: one that grain leaves waiting for a dead worker process must not keep the interpreter from ending.
+        self._thread = ThreadPool(1)
+        self._ready: collections.deque[AsyncResult] = collections.deque()
 
     def __enter__(self) -> "Feed":
         return self
@@ -114,7 +116,7 @@ class Feed:
         """
         begin = time.perf_counter()
         while len(self._ready) <= self._depth and self._next < self._last:
-            self._ready.append(self._thread.submit(self._make))
+            self._ready.append(self._thread.apply_async(self._make))
             self._next += 1
         try:
             return self._wait(self._ready.popleft())
@@ -126,12 +128,13 @@ class Feed:
 
     def close(self) -> None:
         """Ends all threads and processes."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._closed = True
         self._host.close(kill=self._failed)
+        self._thread.terminate()
 
     def _make(self) -> Any:
-        if self._failed:
-            raise concurrent.futures.CancelledError("an earlier batch failed")  # whoever reads is in no state to go on
+        if self._closed or self._failed:
+            return None  # nobody will take it; and after a fault whoever reads is in no state to go on
         try:
             arrays = next(self._host) | {"index": self.order.places}
             return self._place(pad_batch(arrays, self._multiple))
@@ -139,9 +142,10 @@ class Feed:
             self._failed = True
             raise
 
-    def _wait(self, batch: concurrent.futures.Future) -> Any:
+    def _wait(self, batch: AsyncResult) -> Any:
         pending, since, said = ("", ""), 0.0, False
-        while not concurrent.futures.wait([batch], _LOOK).done:
+        batch.wait(_LOOK)
+        while not batch.ready():
             if fault := self._host.fault():
                 raise fault
             now = time.perf_counter()
@@ -154,7 +158,8 @@ class Feed:
             if quiet > _QUIET and not said:
                 self._say(f"waiting for data: nothing for {quiet:.0f} s from {where} ({place})")
                 said = True
-        return batch.result()
+            batch.wait(_LOOK)
+        return batch.get()
 
 
 class _Direct:
