@@ -136,7 +136,7 @@ def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
         with StopRequest() as stop:
             state = run.train(state, first, key, stop)
             checkpoints.wait()
-            if stop.received:
+            if stop.agreed() and stop.received:
                 step = int(state.step)
                 log.say(f"{stop.received.name}: saved step {step} in {folder / 'checkpoints'}; the same command resumes it")
                 return stop.status
