@@ -4,6 +4,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Sized
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,20 +125,19 @@ def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
     shapes = abstract_state(task.program.init, setup)
     check_heads(shapes.model, setup.mesh)
     best = max if config.keep_best.startswith("max:") else min
-    checkpoints = Checkpoints(folder / "checkpoints", config.keep, record, best, config.strict)
-    if restored := checkpoints.restore(shapes):
-        state, first = restored.state, restored.step
-    else:
-        state, first = sharded_state(task.program.init, setup, jr.fold_in(key, 0)), 0
-    log = Log(folder, config.steps, first, sinks_of(config, folder, first, record)) if is_first() else Mute()
-    if restored:
-        log.say(f"resuming {folder} from step {first}")
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
-    devices = f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
-    log.say(f"{task.recipe}: {parameters:,} parameters, {len(task.source):,} examples, {devices}, to {folder}")
-    run = _Run(config, task, folder, setup, log, checkpoints, record)
-    try:
-        with StopRequest() as stop:
+    with closing(Checkpoints(folder / "checkpoints", config.keep, record, best, config.strict)) as checkpoints:
+        if restored := checkpoints.restore(shapes):
+            state, first = restored.state, restored.step
+        else:
+            state, first = sharded_state(task.program.init, setup, jr.fold_in(key, 0)), 0
+        log = Log(folder, config.steps, first, sinks_of(config, folder, first, record)) if is_first() else Mute()
+        with closing(log), StopRequest() as stop:
+            if restored:
+                log.say(f"resuming {folder} from step {first}")
+            parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
+            devices = f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
+            log.say(f"{task.recipe}: {parameters:,} parameters, {len(task.source):,} examples, {devices}, to {folder}")
+            run = _Run(config, task, folder, setup, log, checkpoints, record)
             state = run.train(state, first, key, stop)
             checkpoints.wait()
             if stop.agreed() and stop.received:
@@ -145,9 +145,6 @@ def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
                 log.say(f"{stop.received.name}: saved step {step} in {folder / 'checkpoints'}; the same command resumes it")
                 return stop.status
             return run.finish(state, parameters, stop)
-    finally:
-        log.close()
-        checkpoints.close()
 
 
 @dataclasses.dataclass
