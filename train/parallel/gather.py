@@ -2,7 +2,7 @@
 
 A gradient of a gathered parameter is summed over the devices and split again by the same exchange run backwards, so that of the blocks no
 device ever holds more than one whole (Rajbhandari et al. 2020, arXiv:1910.02054, stage 3). Parameters travel in the type of the
-computation, and so do their gradients: asked to add in float32, the TPU compiler sends whole sums instead of parts, twice the bytes.
+computation, and so do their gradients.
 """
 
 from typing import Any
