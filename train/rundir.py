@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +84,17 @@ def _claim(folder: Path, record: dict[str, Any], held: ExitStack) -> None:
         raise UserError(f"--run-dir {folder}: cannot be written: {_reason(error)}: give another by --run-dir") from None
     if files and "config.json" not in files and not all(name.endswith(".part") for name in files):
         raise UserError(f"--run-dir {folder}: holds files but no config.json, so it is not a run: give an empty or a new folder")
+    held.callback(_remove_empty, folder)
     held.enter_context(locked(folder))
     if (folder / "config.json").exists():
         _check_same(folder, read_json(folder / "config.json"), record)
     remove_parts(folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    """What was made for a run that could not begin."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _reason(error: OSError | RuntimeError) -> str:

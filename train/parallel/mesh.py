@@ -70,7 +70,7 @@ def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, accumulate: int = 1)
     unit = parts(mesh) * accumulate
     if batch_size % unit:
         near = max(unit, round(batch_size / unit) * unit)
-        law = f"the number of devices that share it, {parts(mesh)}" + (f", times --accumulate, {accumulate}" if accumulate > 1 else "")
+        law = f"the number of devices, {parts(mesh)}" + (f", times --accumulate, {accumulate}" if accumulate > 1 else "")
         raise UsageError(f"--batch-size must be a multiple of {law}: got {batch_size}; try {near}")
 
 
