@@ -134,10 +134,13 @@ def measure(name: str, mesh_text: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("topologies", nargs="*", default=list(MESHES), help="of those in the table")
+    parser.add_argument("--again", action="store_true", help="rows that are in the file too")
     given = parser.parse_args()
     rows = json.loads(OUT.read_text())["rows"] if OUT.exists() else []
     for name in given.topologies:
         for mesh in MESHES[name]:
+            if not given.again and any((old["topology"], old["mesh"]) == (name, mesh) for old in rows):
+                continue
             row = measure(name, mesh)
             print(json.dumps(row), flush=True)
             rows = [*(old for old in rows if (old["topology"], old["mesh"]) != (name, mesh)), row]

@@ -22,7 +22,7 @@ from train.checkpoint import Checkpoints
 from train.checkpoint.manifest import NAME, VERSION, seal
 from train.lock import locked
 from train.parallel import Setup, abstract_state, make_mesh
-from train.rundir import open_run
+from train.rundir import describe_run, open_run
 from train.settings import EmaConfig
 
 STEP = 3
@@ -44,7 +44,8 @@ def made() -> Path:
     model = dataclasses.replace(preset.model, dim=TINY.dim, heads=TINY.heads, depth=TINY.depth, hidden_dim=TINY.hidden_dim)
     config = dataclasses.replace(preset, run_dir=str(parent / "run"), batch_size=8, steps=6, model=model)
     facts = {"image_shape": (8, 8, 1), "tokens": 64, "codes": 17, "classes": 10}
-    with open_run(config, "maskgit", facts) as folder:
+    with open_run(config, "maskgit") as folder:
+        describe_run(folder, config, "maskgit", facts)
         save(folder, state(config))
     return parent / "run"
 

@@ -1,13 +1,15 @@
 """An update split over virtual devices is the update of one; what a mesh may be; where each array lies."""
 
+import equinox as eqx
 import jax
 import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+from small_runs import TINY
 
 from bench.reliability.device_parity import SHORT, table
 from train import maskgit, processes
 from train.errors import UsageError
-from train.parallel import Setup, abstract_state, check_batch, check_heads, make_mesh, parse_mesh, rules
+from train.parallel import Setup, abstract_state, check_batch, check_heads, make_mesh, make_update, parse_mesh, rules
 
 ROWS = [(program, *case) for program, cases in SHORT.items() for case in cases]
 
@@ -121,3 +123,28 @@ def test_several_processes_are_recognised_by_their_surroundings(monkeypatch, var
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert processes.surrounded() is several
+
+
+def sums_of(jaxpr, inside=False):
+    """Whether each sum over devices in a program stands inside a loop."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name.startswith(("psum", "reduce_scatter", "all_reduce")):
+            yield inside
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else [value]:
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from sums_of(inner, inside or equation.primitive.name in ("scan", "while"))
+
+
+def test_gradients_are_summed_over_the_devices_after_the_last_micro_batch_and_not_before():
+    program = maskgit.program(maskgit.Config(model=TINY, accumulate=4), 9, 7, 3)
+    setup = Setup.of(maskgit.Config(accumulate=4), make_mesh("", jax.devices()[:1]), on_cpu=True)
+    state = abstract_state(program.init, setup)
+    batch = {name: jax.ShapeDtypeStruct((8, *shape), kind) for name, (shape, kind) in program.shapes.items()}
+    batch |= {"index": jax.ShapeDtypeStruct((8,), "int32"), "weight": jax.ShapeDtypeStruct((8,), "float32")}
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    jaxpr = eqx.filter_make_jaxpr(make_update(program.loss, setup))((batch, key), state)[0]
+    found = list(sums_of(jaxpr.jaxpr))
+    assert found
+    assert not any(found)

@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from train.optim import optimiser
 from train.optim.groups import Group
@@ -68,13 +66,13 @@ def test_it_is_the_algorithm_of_the_paper_for_matrices_blocks_and_kernels_and_ad
             np.testing.assert_allclose(np.squeeze(found[t][name]), step, rtol=2e-3, atol=2e-3, err_msg=f"{name} at step {t}")
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.booleans(), st.lists(st.integers(1, 9), min_size=2, max_size=4), st.integers(1, 5))
+@pytest.mark.parametrize(
+    ("stacked", "shape", "limit"),
+    [(False, (5, 7), 3), (False, (9, 2), 4), (False, (3, 3, 2, 5), 4), (True, (2, 5, 7), 3), (True, (3, 4, 1), 1), (False, (4, 4), 9)],
+)
 def test_blocks_put_together_again_are_the_array(stacked, shape, limit):
-    if stacked and len(shape) < 3:
-        shape = [2, *shape]
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    cut = cut_of(Group("w", tuple(shape), stacked, True, True, (1.0,)), limit)
+    cut = cut_of(Group("w", shape, stacked, True, True, (1.0,)), limit)
     blocks = split(jnp.asarray(x), cut)
     assert max(blocks.shape[1:]) <= limit
     np.testing.assert_array_equal(join(blocks, cut, x.shape), x)
@@ -107,12 +105,12 @@ def test_it_needs_fewer_steps_than_adam_at_the_best_rate_of_each():
     assert best["soap"] < 0.75 * best["adamw"], best
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 3, 2), (3, 3, 2, 5), ()])
-def test_odd_shapes_give_finite_steps(shape):
+def test_odd_shapes_give_finite_steps():
     tx = scale_by_soap(CONFIG)
-    param = jnp.zeros(shape)
-    state = tx.init(param)
+    params = {str(shape): jnp.zeros(shape) for shape in [(1, 1), (1, 7), (5, 3, 2), (3, 3, 2, 5), ()]}
+    state, update = tx.init(params), jax.jit(tx.update)
     for number in range(3):
-        step, state = tx.update(jnp.full(shape, 1.0 + number), state)
-        assert step.shape == shape
-        assert bool(jnp.all(jnp.isfinite(step)))
+        steps, state = update(jax.tree.map(lambda p, n=number: jnp.full_like(p, 1.0 + n), params), state)
+        for shape, step in steps.items():
+            assert str(step.shape) == shape
+            assert bool(jnp.all(jnp.isfinite(step)))

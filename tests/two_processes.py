@@ -26,7 +26,7 @@ def main(folder: Path, port: str, number: int) -> None:
     whole = np.arange(64, dtype=np.float32).reshape(16, 4)
     place = NamedSharding(make_mesh("fsdp=4"), PartitionSpec("fsdp"))
     split = jax.make_array_from_callback(whole.shape, place, lambda index: whole[index])
-    with open_run(TrainConfig(run_dir=str(folder / "run")), "maskgit", {}) as run:
+    with open_run(TrainConfig(run_dir=str(folder / "run")), "maskgit") as run:
         checkpoints = Checkpoints(run / "checkpoints", keep=1)
         for step in (1, 2):
             checkpoints.save(step, {"w": split * step}, position={"at": step})

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Sized
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ from train.report.meter import Meter
 from train.report.peak import flops_of, peak_of
 from train.report.sinks import Sink, TensorBoard, WeightsAndBiases
 from train.report.timeline import Profiler
-from train.rundir import open_run, read_json, write_json
+from train.rundir import describe_run, open_run, write_json
 from train.signals import StopRequest
 
 
@@ -92,10 +93,15 @@ class Task:
     maintain: Callable[[int], Callable[[PyTree, dict[str, jax.Array], PRNGKeyArray], PyTree] | None] = lambda step: None
 
 
-def fit(config: TrainConfig, make_task: Callable[[], Task]) -> int:
+def fit(config: TrainConfig, recipe: str, make_task: Callable[[], Task]) -> int:
     """Trains to the last step, resuming what the run folder holds; gives the exit status.
 
-    The task is made after this process has joined the others of its run, since making it may ask for devices.
+    The task is made after this process has joined the others of its run, since making it may ask for devices, and after the run's folder was
+    claimed, since making it may take long.
+
+    Args:
+        recipe: its name.
+        make_task: gives its task.
 
     A run that is complete says so and is left alone. SIGINT and SIGTERM save the current step, say where, and give 130 and 143.
     """
@@ -103,47 +109,42 @@ def fit(config: TrainConfig, make_task: Callable[[], Task]) -> int:
     use_cache(config.compile_cache)
     mesh = make_mesh(config.mesh)
     check_batch(config.batch_size, mesh, config.accumulate)
-    task = make_task()
     setup = Setup.of(config, mesh, on_cpu=jax.default_backend() == "cpu")
-    with open_run(config, task.recipe, task.facts) as folder:
-        return _fit(config, task, setup, folder)
+    with open_run(config, recipe) as folder:
+        if from_first((folder / "summary.json").exists):
+            if is_first():
+                print(f"{folder} is complete: {config.steps} steps, see {folder / 'summary.json'}. Give another --run-dir to train again.")
+            return 0
+        return _fit(config, make_task(), setup, folder)
 
 
 def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
-    if from_first((folder / "summary.json").exists):
-        if is_first():
-            print(f"{folder} is complete: {config.steps} steps, see {folder / 'summary.json'}. Give another --run-dir to train again.")
-        return 0
+    record = describe_run(folder, config, task.recipe, task.facts)
     from_first(lambda: task.prepare(folder))
     key = jr.key(config.seed)
-    record = read_json(folder / "config.json")
     shapes = abstract_state(task.program.init, setup)
     check_heads(shapes.model, setup.mesh)
     best = max if config.keep_best.startswith("max:") else min
-    checkpoints = Checkpoints(folder / "checkpoints", config.keep, record, best, config.strict)
-    if restored := checkpoints.restore(shapes):
-        state, first = restored.state, restored.step
-    else:
-        state, first = sharded_state(task.program.init, setup, jr.fold_in(key, 0)), 0
-    log = Log(folder, config.steps, first, sinks_of(config, folder, first, record)) if is_first() else Mute()
-    if restored:
-        log.say(f"resuming {folder} from step {first}")
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
-    devices = f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
-    log.say(f"{task.recipe}: {parameters:,} parameters, {len(task.source):,} examples, {devices}, to {folder}")
-    run = _Run(config, task, folder, setup, log, checkpoints, record)
-    try:
-        with StopRequest() as stop:
+    with closing(Checkpoints(folder / "checkpoints", config.keep, record, best, config.strict)) as checkpoints:
+        if restored := checkpoints.restore(shapes):
+            state, first = restored.state, restored.step
+        else:
+            state, first = sharded_state(task.program.init, setup, jr.fold_in(key, 0)), 0
+        log = Log(folder, config.steps, first, sinks_of(config, folder, first, record)) if is_first() else Mute()
+        with closing(log), StopRequest() as stop:
+            if restored:
+                log.say(f"resuming {folder} from step {first}")
+            parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
+            devices = f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
+            log.say(f"{task.recipe}: {parameters:,} parameters, {len(task.source):,} examples, {devices}, to {folder}")
+            run = _Run(config, task, folder, setup, log, checkpoints, record)
             state = run.train(state, first, key, stop)
             checkpoints.wait()
-            if stop.received:
+            if stop.agreed() and stop.received:
                 step = int(state.step)
                 log.say(f"{stop.received.name}: saved step {step} in {folder / 'checkpoints'}; the same command resumes it")
                 return stop.status
             return run.finish(state, parameters, stop)
-    finally:
-        log.close()
-        checkpoints.close()
 
 
 @dataclasses.dataclass

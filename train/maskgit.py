@@ -200,7 +200,7 @@ def main(config: Config) -> int:
     if not config.on_paper:
         from train.loop import fit
 
-        return fit(config, lambda: task(config))
+        return fit(config, "maskgit", lambda: task(config))
     from train.dryrun import dry_run
     from train.vqgan import PRESETS as TOKENIZERS
 

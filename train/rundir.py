@@ -33,13 +33,10 @@ def write_json(path: Path, values: Any) -> None:
 
 
 @contextmanager
-def open_run(config: TrainConfig, recipe: str, facts: dict[str, Any]) -> Iterator[Path]:
+def open_run(config: TrainConfig, recipe: str) -> Iterator[Path]:
     """Makes the folder or checks that it is this config's, and holds its lock while entered; gives its path.
 
-    Of several processes the first does so for all.
-
-    Args:
-        facts: what a sampler needs to know that the config does not say, such as the shape of the images.
+    To be entered before anything that takes long. Of several processes the first does so for all.
 
     Raises:
         UserError: the folder cannot be made or written, is being written by another process, or belongs to another config.
@@ -47,10 +44,36 @@ def open_run(config: TrainConfig, recipe: str, facts: dict[str, Any]) -> Iterato
     from train.processes import from_first
 
     folder = path_of(config, recipe)
-    record = {"recipe": recipe, "config": to_dict(config), "facts": json.loads(json.dumps(facts))}
     with ExitStack() as held:
-        from_first(lambda: _claim(folder, record, held))
+        from_first(lambda: _claim(folder, {"recipe": recipe, "config": to_dict(config)}, held))
         yield folder
+
+
+def describe_run(folder: Path, config: TrainConfig, recipe: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """Writes config.json where there is none, or checks that it is of the same data; gives what it holds.
+
+    Args:
+        folder: as `open_run` gave it.
+        facts: what a sampler needs to know that the config does not say, such as the shape of the images.
+
+    Raises:
+        UserError: the run was begun on other data.
+    """
+    from train.processes import from_first
+
+    record = {"recipe": recipe, "config": to_dict(config), "facts": json.loads(json.dumps(facts))}
+    return from_first(lambda: _describe(folder / "config.json", record))
+
+
+def _describe(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    if not path.exists():
+        write_json(path, record)
+    old = read_json(path)
+    if old.get("facts") != record["facts"]:
+        raise UserError(
+            f"--run-dir {path.parent}: holds a run on other data ({old.get('facts')} and not {record['facts']}): give another folder"
+        )
+    return old
 
 
 def _claim(folder: Path, record: dict[str, Any], held: ExitStack) -> None:
@@ -64,10 +87,7 @@ def _claim(folder: Path, record: dict[str, Any], held: ExitStack) -> None:
     held.enter_context(locked(folder))
     if (folder / "config.json").exists():
         _check_same(folder, read_json(folder / "config.json"), record)
-        remove_parts(folder)
-    else:
-        remove_parts(folder)
-        write_json(folder / "config.json", record)
+    remove_parts(folder)
 
 
 def _reason(error: OSError | RuntimeError) -> str:
@@ -81,5 +101,3 @@ def _check_same(folder: Path, old: Any, new: dict[str, Any]) -> None:
         raise UserError(f"--run-dir {folder}: holds a run of train.{old.get('recipe')}, not of train.{new['recipe']}: give another folder")
     if differing := differences(old["config"], new["config"]):
         raise UserError(f"--run-dir {folder}: holds a run with another config ({differing}): give another folder, or the same flags")
-    if old.get("facts") != new["facts"]:
-        raise UserError(f"--run-dir {folder}: holds a run on other data ({old.get('facts')} and not {new['facts']}): give another folder")

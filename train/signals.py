@@ -40,8 +40,8 @@ class StopRequest:
         self._thread.join()
         os.close(self._reader)
 
-    def agreed(self, step: int) -> bool:
-        """Whether to stop after this step, in all processes at the same one: of several, one is asked at each multiple of `EVERY`."""
+    def agreed(self, step: int = 0) -> bool:
+        """Whether to stop after this step, in all processes at the same one: several ask each other at each multiple of `EVERY`."""
         if jax.process_count() == 1:
             return self.received is not None
         if step % EVERY:

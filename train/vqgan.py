@@ -251,7 +251,7 @@ def main(config: Config) -> int:
     if not config.on_paper:
         from train.loop import fit
 
-        return fit(config, lambda: task(config))
+        return fit(config, "vqgan", lambda: task(config))
     from train.dryrun import dry_run
 
     return dry_run(config, program(config, facts_of(config.data).image_shape))

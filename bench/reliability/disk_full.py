@@ -86,10 +86,11 @@ def _run(run_dir: Path) -> None:
     from train.checkpoint.manifest import damage
     from train.log import Log
     from train.release import save_model
-    from train.rundir import open_run, write_json
+    from train.rundir import describe_run, open_run, write_json
 
     config = dataclasses.replace(maskgit.PRESETS["digits"], run_dir=str(run_dir))
-    with open_run(config, "maskgit", {}) as folder:
+    with open_run(config, "maskgit") as folder:
+        describe_run(folder, config, "maskgit", {})
         checkpoints = Checkpoints(folder / "checkpoints", keep=2)
         damaged = sum(damage(folder / "checkpoints" / str(step)) is not None for step in checkpoints.steps())
         restored = checkpoints.restore(template_of(SIZE))

@@ -154,7 +154,7 @@ def whole_runs() -> list[dict]:
             with contextlib.redirect_stdout(io.StringIO()):
                 # What the samples would look like is not what is asked here.
                 plain = {"grid": lambda model, path: None, "evaluate": lambda model: {"finite": float(all_finite(model))}}
-                status = fit(config, lambda task=task, batch=batch, plain=plain: dataclasses.replace(task, batch=batch, **plain))
+                status = fit(config, "maskgit", lambda task=task, batch=batch, plain=plain: dataclasses.replace(task, batch=batch, **plain))
             lines = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text().splitlines()]
             arrays = load_file(Path(folder, "run", "model.safetensors"))
             summary = json.loads(Path(folder, "run", "summary.json").read_text())

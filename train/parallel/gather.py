@@ -1,14 +1,14 @@
 """Parameters in parts, put together where they are used: the blocks of a stack one by one inside its scan, all others at once.
 
 A gradient of a gathered parameter is summed over the devices and split again by the same exchange run backwards, so that of the blocks no
-device ever holds more than one whole (Rajbhandari et al. 2020, arXiv:1910.02054, stage 3)."""
+device ever holds more than one whole (Rajbhandari et al. 2020, arXiv:1910.02054, stage 3). Parameters travel in the type of the
+computation, and so do their gradients.
+"""
 
-import functools
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import PyTree
 
@@ -28,20 +28,6 @@ def fsdp_specs(tree: PyTree, mesh: Mesh) -> PyTree:
     return map_named(spec, tree)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _whole(part: jax.Array, axis: int) -> jax.Array:
-    return jax.lax.all_gather(part, "fsdp", axis=axis, tiled=True)
-
-
-def _backward(axis: int, _: None, cotangent: jax.Array) -> tuple[jax.Array]:
-    # The devices' shares are added in float32, and rounded once.
-    wide = cotangent.astype(jnp.promote_types(cotangent.dtype, jnp.float32))
-    return (jax.lax.psum_scatter(wide, "fsdp", scatter_dimension=axis, tiled=True).astype(cotangent.dtype),)
-
-
-_whole.defvjp(lambda part, axis: (_whole(part, axis), None), _backward)
-
-
 class Gather(eqx.Module):
     """Puts the arrays of a tree together, of which each device of the axis `fsdp` has a part.
 
@@ -53,7 +39,7 @@ class Gather(eqx.Module):
 
     def __call__(self, tree: PyTree) -> PyTree:
         leaves, structure = jax.tree.flatten(tree)
-        whole = [x if axis is None else _whole(x, axis) for x, axis in zip(leaves, self.axes)]
+        whole = [x if axis is None else jax.lax.all_gather(x, "fsdp", axis=axis, tiled=True) for x, axis in zip(leaves, self.axes)]
         return jax.tree.unflatten(structure, whole)
 
 
