@@ -30,7 +30,7 @@ from train.release import save_model
 from train.tokenizers import build_vqgan
 
 OUT = Path(__file__).parent / "results" / "cpu" / "input.json"
-ROUNDS, STEPS, WARM = 5, 24, 8
+ROUNDS, STEPS, WARM = 3, 16, 8
 LIMIT = 0.03
 
 
@@ -84,11 +84,13 @@ def measure(config: TrainConfig, task: Task) -> dict[str, Any]:
 def main() -> None:
     root = sys.argv[1] if len(sys.argv) > 1 else None
     with tempfile.TemporaryDirectory() as folder:
-        found = {name: measure(config, make()) for name, (config, make) in recipes(Path(folder), root).items()}
+        found = {}
+        for name, (config, make) in recipes(Path(folder), root).items():
+            found[name] = measure(config, make())
+            print(name, found[name], flush=True)
     about = {"jax": jax.__version__, "python": platform.python_version(), "cpus": os.cpu_count(), "rounds": ROUNDS, "steps": STEPS}
     reached = all(numbers["input_wait"] < LIMIT for numbers in found.values())
     OUT.write_text(json.dumps({"limit": LIMIT, "reached": reached, "recipes": found, "about": about}, indent=2) + "\n", encoding="utf-8")
-    print(OUT.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
