@@ -43,23 +43,19 @@ SHORT = {
 }
 FULL = {
     "maskgit": [
-        (mesh, accumulate, count)
-        for count in (16, 13)
-        for mesh, accumulate in [
-            ("data=1", 1),
-            ("data=1", 2),
-            ("data=1", 4),
-            ("data=8", 1),
-            ("data=8", 2),
-            ("fsdp=8", 1),
-            ("fsdp=8", 2),
-            ("data=2,fsdp=4", 2),
-            ("data=4,model=2", 1),
-            ("data=2,fsdp=2,model=2", 1),
-            ("data=2,fsdp=2,model=2", 4),
-        ]
+        ("data=1", 1, 16),
+        ("data=1", 2, 16),
+        ("data=1", 4, 16),
+        ("data=8", 1, 16),
+        ("fsdp=8", 1, 16),
+        ("data=4,model=2", 1, 16),
+        ("data=2,fsdp=2,model=2", 4, 16),
+        ("data=1", 1, 13),
+        ("data=8", 2, 13),
+        ("fsdp=8", 2, 13),
+        ("data=2,fsdp=2,model=2", 1, 13),
     ],
-    "vqgan": [(mesh, 1, count) for count in (16, 13) for mesh in ("data=1", "data=8", "fsdp=8", "data=2,fsdp=4")],
+    "vqgan": [("data=1", 1, 16), ("data=8", 1, 16), ("fsdp=8", 1, 16), ("data=1", 1, 13), ("data=2,fsdp=4", 1, 13)],
 }
 
 
