@@ -98,7 +98,7 @@ def _run(run_dir: Path) -> None:
         log = Log(folder, STEPS, first)
         for step in range(first + 1, STEPS + 1):
             state = state_of(step, SIZE)
-            log.metrics(step, {"loss": 1.0, "examples": step, "examples_per_s": 1.0, "seconds": 0.0})
+            log.metrics(step, {"loss": 1.0, "examples": step, "examples_per_s": 1.0, "step_ms": 1.0, "seconds": 0.0})
             checkpoints.save(step, state)
             save_model(folder / "model.safetensors", state["ema"], {})
         checkpoints.close()
