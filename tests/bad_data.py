@@ -137,6 +137,7 @@ CASES = [
     ids(110, "shorter than a window", bytes(8), "--context 4", r"at least context \+ 1 = 5 tokens, got 4: take a longer text"),
     text(110, "no UTF-8", lambda p: (p / "x.txt").write_bytes(b"ab\xff"), "x.txt: expected UTF-8 text, got byte 0xff at offset 2"),
     named(111, "no images", archive(images=IMAGES[:0], labels=LABELS[:0]), "x.npz", "expected at least one image, got none"),
+    named(111, "fewer images than a batch", archive(), "x.npz", "expected at least as many training images as --batch-size, 64, got [0-9]+"),
     named(111, "a class without pictures", lambda p: (pictures(nothing)(p), (p / "set" / "c").mkdir()), "set", "c: expected pictures .*, got none"),
     named(113, "a shard altered", prepared(flipped), "set", "train-images-00000.npy: expected SHA-256 [0-9a-f]{64}, got [0-9a-f]{64}"),
     named(113, "a shard cut short", prepared(cut), "set", "train-images-00000.npy: expected [0-9,]+ bytes, got"),

@@ -147,7 +147,7 @@ def task(config: Config) -> "Task":
     from train.rundir import path_of
     from train.tokenizers import keep_tokenizer, open_tokenizer, tokenize
 
-    dataset = load(config.data)
+    dataset = load(config.data).enough_for(config.batch_size)
     tokenizer = open_tokenizer(config.tokenizer, dataset, path_of(config, "maskgit"))
     check_steps(config.decode.steps, tokenizer.tokens, "--decode.steps")
     core = program(config, tokenizer.tokens, tokenizer.codes, dataset.num_classes)

@@ -188,7 +188,7 @@ def task(config: Config) -> "Task":
     from train.loop import Task
     from train.tokenizers import check_factor, reconstruct
 
-    dataset = load(config.data)
+    dataset = load(config.data).enough_for(config.batch_size)
     check_factor(config.model.factor, dataset.image_shape)
     augment = Augment.of(config.data.augment, config.seed, dataset)
 

@@ -65,6 +65,13 @@ class Dataset:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    def enough_for(self, batch_size: int) -> "Dataset":
+        """This data set; raises `DataError` where a batch would hold an example twice."""
+        if batch_size > len(self.train_images):
+            expected = f"at least as many training images as --batch-size, {batch_size}"
+            raise DataError(self.name, expected, f"{len(self.train_images)}", "pass a smaller --batch-size, or add images")
+        return self
+
     def normalise(self, images: UInt8[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
         """Grey levels `0 ... levels - 1` as float32 in [-1, 1], both ends reached."""
         return images.astype(np.float32) * np.float32(2 / (self.levels - 1)) - np.float32(1)
