@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -148,6 +149,8 @@ def script(name, *flags, **env):
     ("name", "count"), [("kill_in_save", 6), ("corruption", 60), ("resume_every_step", 4), ("disk_full", 3)], ids=lambda x: str(x)
 )
 def test_a_figure_is_reached_in_a_shortened_run(tmp_path, name, count):
+    if name == "disk_full" and not (shutil.which("cc") and sys.platform == "linux"):
+        pytest.skip("the calls that fail are made by a library in C, and there is no compiler")
     script(name, "--folder", tmp_path / "work", "--out", tmp_path / "figure.json", "--count", count)
     assert json.loads((tmp_path / "figure.json").read_text())["reached"]
 
