@@ -36,7 +36,6 @@ from train.parallel import (
     place,
     sharded_state,
     split,
-    trainable,
 )
 from train.precision import all_finite, check_skipped, choose
 from train.processes import from_first, is_first, start, whole
@@ -216,7 +215,7 @@ class _Run:
     def check(self, state: State, step: int) -> None:
         """Raises `UserError` after `--max-skips` updates in a row that could not be made."""
         try:
-            check_skipped(state.skipped, state.scale, trainable(state.model), limit=self.config.max_skips, step=step)
+            check_skipped(state.skipped, state.scale, state.model, limit=self.config.max_skips, step=step)
         except FloatingPointError as error:
             raise UserError(f"{error}; {self._last_good()}") from None
 

@@ -14,18 +14,15 @@ from train.errors import UserError
 Json = TypeVar("Json")
 
 
-# What says that this process is one of several, which JAX then finds by itself; the number of processes where it is said.
-SURROUNDINGS = {
-    "SLURM_STEP_NUM_TASKS": "SLURM",
-    "OMPI_COMM_WORLD_SIZE": "Open MPI",
-    "JAX_NUM_PROCESSES": "JAX",
-}
+# What says that this process is one of several. JAX finds the others by the first two; the third it does not read, and asking it then is an
+# error, where going on would train a run in each process.
+SURROUNDINGS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "JAX_NUM_PROCESSES")
 
 
 def start(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
     """Joins the other processes of a run, if there are any. To be called once, before anything asks for a device.
 
-    Without arguments, TPU pods, SLURM, Open MPI and JAX's own variables are recognised by `jax.distributed.initialize`.
+    Without arguments, TPU pods, SLURM and Open MPI are recognised by `jax.distributed.initialize`.
 
     Args:
         coordinator: `host:port` of process 0.

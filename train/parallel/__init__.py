@@ -1,7 +1,7 @@
 """Many devices: the mesh, where each array lies on it, and one update over all of them."""
 
 from train.parallel.mesh import AXES, BATCH, check_batch, local_rows, make_mesh, parse_mesh, parts, replicated, split
-from train.parallel.rules import check_heads, place, shardings, spec_of
+from train.parallel.rules import check_heads, place, spec_of
 from train.parallel.step import (
     Axes,
     Loss,
@@ -39,7 +39,6 @@ __all__ = [
     "place",
     "replicated",
     "sharded_state",
-    "shardings",
     "spec_of",
     "split",
     "trainable",

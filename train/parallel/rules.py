@@ -80,11 +80,6 @@ def map_named(function: Callable[[str, Any], Any], tree: Tree) -> Tree:
     return jax.tree_util.tree_map_with_path(named, tree)
 
 
-def shardings(tree: Tree, mesh: Mesh) -> Tree:
-    """The tree with a `NamedSharding` in place of each array."""
-    return map_named(lambda path, leaf: NamedSharding(mesh, spec_of(path, leaf.shape, mesh)), tree)
-
-
 def place(tree: Tree, mesh: Mesh) -> Tree:
     """Every array where the rules put it. Inside a compiled program this is a constraint; a shape is given its sharding."""
 
