@@ -81,6 +81,16 @@ def wheel(session: nox.Session) -> None:
     os.remove(os.path.join(out, name))
 
 
+@nox.session(python=LOWEST)
+def parity(session: nox.Session) -> None:
+    """The kept answers of published implementations (tests/oracles) against those implementations."""
+    install(session, "test")
+    session.install("torch==2.13.0")  # the CPU build, where the index has one: on 3.11 alone
+    session.install("transformers==5.23.0")
+    session.install("--no-deps", "vector-quantize-pytorch", "einx")
+    session.run("pytest", "tests/test_oracles.py", *session.posargs, env={"JAX_PLATFORMS": "cpu"})
+
+
 @nox.session
 def tpu(session: nox.Session) -> None:
     """Compiles the imagenet256 train step and the kernels for TPU topologies, without a TPU."""

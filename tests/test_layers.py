@@ -1,5 +1,6 @@
-"""The layers, from one table; and what is particular to some."""
+"""Every layer of the catalogue, from one table; and what is particular to some."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,87 +11,95 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 
 from eqxgen import RNG, nn
 from eqxgen.nn.conv import average_pool, blur, upsample
+from tests.layer_rows import Row, call, widened
+from train.paths import named_arrays
 from train.precision import cast
+from train.release import with_arrays
 
 KEY = jr.key(0)
 BF16 = jnp.dtype("bfloat16")
-# layer, shape in, shape out
-LAYERS = {
-    "Projection": (nn.Projection(5, 3, key=KEY), (2, 4, 5), (2, 4, 3)),
-    "Projection without bias": (nn.Projection(5, 3, bias=False, key=KEY), (5,), (3,)),
-    "MLP": (nn.MLP(5, key=KEY), (7, 5), (7, 5)),
-    "LayerNorm": (nn.LayerNorm(5), (7, 5), (7, 5)),
-    "LayerNorm without affine": (nn.LayerNorm(5, affine=False), (5,), (5,)),
-    "GroupNorm": (nn.GroupNorm(6, 3), (4, 5, 6), (4, 5, 6)),
-    "Dropout": (nn.Dropout(0.3), (7, 5), (7, 5)),
-    "Convolution": (nn.Convolution(4, 6, key=KEY), (5, 7, 4), (5, 7, 6)),
-    "Convolution, strided and grouped": (nn.Convolution(4, 6, kernel=2, stride=2, padding=0, groups=2, key=KEY), (6, 8, 4), (3, 4, 6)),
-    "ResidualBlock": (nn.ResidualBlock(4, 6, groups=2, key=KEY), (5, 7, 4), (5, 7, 6)),
-    "SelfAttention": (nn.SelfAttention(8, 2, key=KEY), (5, 8), (5, 8)),
-    "SelfAttention, causal, grouped": (nn.SelfAttention(8, 4, kv_heads=2, causal=True, key=KEY), (5, 8), (5, 8)),
-    "TransformerBlock": (nn.TransformerBlock(8, 2, key=KEY), (5, 8), (5, 8)),
-    "TransformerBlock, norms behind": (nn.TransformerBlock(8, 2, placement="post", key=KEY), (5, 8), (5, 8)),
-    "Stack": (nn.Stack(lambda key: nn.TransformerBlock(8, 2, key=key), 3, key=KEY), (5, 8), (5, 8)),
-    **{f"Activation {name}": (nn.Activation(name), (3, 4), (3, 4)) for name in nn.ACTIVATIONS},
-}
+TABLES = [importlib.import_module(f"tests.{path.stem}") for path in sorted(Path(__file__).parent.glob("layers_*.py"))]
+LAYERS: dict[str, Row] = {name: row for table in TABLES for name, row in table.LAYERS.items()}
+WRONG = [wrong for table in TABLES for wrong in table.WRONG]
 
 
-@eqx.filter_jit
-def call(layer, x):
-    return (
-        layer(x, inference=True) if isinstance(layer, (nn.MLP, nn.Dropout, nn.SelfAttention, nn.TransformerBlock, nn.Stack)) else layer(x)
-    )
+def test_no_two_tables_name_a_row_alike():
+    assert len(LAYERS) == sum(len(table.LAYERS) for table in TABLES)
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_keeps_shape_and_dtype_maps_over_a_batch_and_has_finite_gradients(name):
-    layer, shape, out = LAYERS[name]
-    xs = jr.normal(jr.key(1), (2, *shape))
-    y = call(layer, xs[0])
-    assert (y.shape, y.dtype) == (out, jnp.float32)
-    together = jax.vmap(lambda x: call(layer, x))(xs)
-    np.testing.assert_allclose(together[0], y, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(together[1], call(layer, xs[1]), rtol=1e-5, atol=1e-5)
-    half = call(cast(layer, BF16), xs[0].astype(BF16))
-    assert half.dtype == BF16
-    np.testing.assert_allclose(half.astype(jnp.float32), y, atol=0.1)
-    grads = eqx.filter_jit(eqx.filter_grad(lambda both: jnp.sum(call(*both).astype(jnp.float32) ** 2)))(
-        (cast(layer, BF16), xs[0].astype(BF16))
-    )
-    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+def test_a_layer_compiles_maps_scans_saves_and_is_deterministic(name):
+    row = LAYERS[name]
+    layer, twin = row.make(KEY), row.make(KEY)
+    assert eqx.tree_equal(layer, twin), "the same key must give the same layer"
+    inputs = [row.inputs(jr.key(i)) for i in (1, 2)]
+    together = tuple(jnp.stack(pair) for pair in zip(*inputs))
+
+    @eqx.filter_jit
+    def every_way(layer, together):
+        one = call(layer, row, tuple(x[0] for x in together))
+        mapped = jax.vmap(lambda *inputs: call(layer, row, inputs))(*together)
+        scanned = jax.lax.scan(lambda _, inputs: (None, call(layer, row, inputs)), None, together)[1]
+        return one, mapped, scanned
+
+    one, mapped, scanned = every_way(layer, together)
+    assert (one.shape, scanned.shape) == (row.out, (2, *row.out))
+    assert not jnp.issubdtype(one.dtype, jnp.floating) or one.dtype == jnp.float32
+    np.testing.assert_allclose(mapped, scanned, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(one, scanned[0], rtol=1e-5, atol=1e-5)
+
+    other = row.make(jr.key(7))
+    restored = with_arrays(other, {name: jnp.asarray(array) for name, array in load(save(_numpy(layer))).items()})
+    np.testing.assert_array_equal(every_way(restored, together)[1], mapped)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        (lambda: nn.Projection(0, 3, key=KEY), "in_dim must be an integer of at least 1: got 0"),
-        (lambda: nn.Projection(5, 3, key=KEY)(jnp.ones((5, 4))), r"in_dim=5 entries: got shape \(5, 4\)"),
-        (lambda: nn.Embedding(0, 3, key=KEY), "vocab must be an integer of at least 1: got 0"),
-        (lambda: nn.Embedding(4, 3, key=KEY)(jnp.asarray([4])), r"ids must be in \[0, vocab=4\): got values from 4 to 4"),
-        (lambda: nn.Embedding(4, 3, key=KEY)(jnp.asarray([-1, 2])), "ids must be in .*: got values from -1 to 2"),
-        (lambda: nn.Dropout(1.0), r"rate must be in \[0, 1\): got 1.0"),
-        (lambda: nn.Dropout(-0.5), r"rate must be in \[0, 1\): got -0.5"),
-        (lambda: nn.Dropout(float("nan")), "rate"),
-        (lambda: nn.Dropout(0.5)(jnp.ones(3)), "dropout needs key"),
-        (lambda: nn.LayerNorm(4, epsilon=0.0), "epsilon must be positive and finite: got 0.0"),
-        (lambda: nn.GroupNorm(10, 4), "groups must divide channels: got channels=10, groups=4"),
-        (lambda: nn.Activation("gelo"), "name must be one of .*: got 'gelo'"),
-        (lambda: nn.SelfAttention(10, 4, key=KEY), "heads must divide dim: got dim=10, heads=4"),
-        (lambda: nn.SelfAttention(8, 4, kv_heads=3, key=KEY), "kv_heads must divide heads: got heads=4, kv_heads=3"),
-        (lambda: nn.Stack(lambda key: nn.MLP(4, key=key), 0, key=KEY), "depth must be an integer of at least 1: got 0"),
-        (lambda: nn.Convolution(3, 4, groups=2, key=KEY), "groups must divide in_channels: got in_channels=3, groups=2"),
-        (lambda: nn.Convolution(3, 4, padding=-1, key=KEY), "padding must not be negative: got -1"),
-        (lambda: nn.Convolution(3, 4, key=KEY)(jnp.ones((5, 5, 4))), r"in_channels=3 entries: got shape \(5, 5, 4\)"),
-        (lambda: nn.Convolution(3, 4, kernel=5, padding=0, key=KEY)(jnp.ones((4, 9, 3))), "at least kernel=5"),
-        (lambda: average_pool(jnp.ones((5, 4, 1))), "size must divide height: got height=5, size=2"),
-    ],
-)
-def test_a_wrong_argument_is_an_error_with_the_law(wrong, message):
-    with pytest.raises(ValueError, match=message):
-        wrong()
+def _numpy(layer) -> dict[str, np.ndarray]:
+    return {name: np.asarray(array) for name, array in named_arrays(layer).items()}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_keeps_the_dtype_and_has_finite_gradients(name):
+    row = LAYERS[name]
+    layer, inputs = row.make(KEY), row.inputs(jr.key(1))
+
+    @eqx.filter_jit
+    def value_and_grads(layer, inputs):
+        def loss(both):
+            y = call(*both[:1], row, both[1])
+            return jnp.sum(y.astype(jnp.float32) ** 2), y
+
+        return eqx.filter_value_and_grad(loss, has_aux=True)((layer, inputs))
+
+    (_, y), grads = value_and_grads(layer, inputs)
+    (_, half), half_grads = value_and_grads(cast(layer, BF16), inputs if row.ids else jax.tree.map(lambda x: x.astype(BF16), inputs))
+    if jnp.issubdtype(y.dtype, jnp.floating):
+        assert half.dtype == BF16
+        np.testing.assert_allclose(widened(half), y, atol=row.atol)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((grads, half_grads)))
+
+
+@pytest.mark.parametrize("name", [name for name, row in LAYERS.items() if row.draws])
+def test_a_layer_that_draws_asks_for_a_key_and_has_an_inference_mode(name):
+    row = LAYERS[name]
+    layer, inputs = row.make(KEY), row.inputs(jr.key(1))
+    with pytest.raises(ValueError, match="key"):
+        call(layer, row, inputs, inference=None)
+    first, again, other = (call(layer, row, inputs, key=jr.key(seed), inference=None) for seed in (0, 0, 5))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    quiet = call(layer, row, inputs)
+    np.testing.assert_array_equal(call(layer, row, inputs, key=jr.key(3)), quiet)
+    np.testing.assert_array_equal(call(eqx.nn.inference_mode(layer), row, inputs, inference=None), quiet)
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=[f"{i}: {wrong.says[:50]}" for i, wrong in enumerate(WRONG)])
+def test_a_wrong_argument_is_an_error_with_the_law(wrong):
+    with pytest.raises(wrong.kind, match=wrong.says):
+        wrong.call()
 
 
 def test_an_id_out_of_range_is_nan_where_its_value_is_not_known():

@@ -1,0 +1,56 @@
+"""What the table of layers is made of, and how a layer of it is called."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+
+
+class Row(NamedTuple):
+    """One layer of the table.
+
+    make: builds it from a key.
+    out: shape of its result for one example; of the first array, where it gives several.
+    shapes: of its inputs, for one example.
+    ids: where the inputs are integers, the bound that they stay below.
+    draws: whether a call in training draws. Then it must ask for a key, and `inference=True` must not need one.
+    stateful: whether it is called as `layer(x, state)` and gives `(y, state)`; the first state is `layer.init_state()`.
+    atol: how far a bfloat16 result may be from the float32 one.
+    """
+
+    make: Callable[[Any], Any]
+    out: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    ids: int = 0
+    draws: bool = False
+    stateful: bool = False
+    atol: float = 0.1
+
+    def inputs(self, key: Any) -> tuple[jax.Array, ...]:
+        keys = jr.split(key, len(self.shapes))
+        if self.ids:
+            return tuple(jr.randint(key, shape, 0, self.ids) for key, shape in zip(keys, self.shapes))
+        return tuple(jr.normal(key, shape) for key, shape in zip(keys, self.shapes))
+
+
+class Wrong(NamedTuple):
+    """A call that must fail, and the message that it must give as a regular expression."""
+
+    call: Callable[[], Any]
+    says: str
+    kind: type[Exception] = ValueError
+
+
+def call(layer: Any, row: Row, inputs: tuple, *, key: Any = None, inference: bool | None = True) -> jax.Array:
+    """The layer's first result. `inference` is handed to those that take it."""
+    takes = inspect.signature(type(layer).__call__).parameters
+    options = {"inference": inference} if "inference" in takes else {}
+    found = layer(*inputs, *((layer.init_state(),) if row.stateful else ()), key=key, **options)
+    return jax.tree.leaves(found)[0]
+
+
+def widened(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x

@@ -1,0 +1,24 @@
+"""What published implementations answer, kept as small files, so that parity is checked where they are not installed.
+
+A subject is a module beside this one with a function `cases()` that runs the published code (imported inside it) and returns
+`{case: {name: array}}`: the inputs, the weights under that library's names, what came out. `python -m tests.oracles SUBJECT...` writes its
+`SUBJECT.npz`; `nox -s parity` installs the libraries and holds the files against them again.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+FOLDER = Path(__file__).parent
+Cases = dict[str, dict[str, np.ndarray]]
+
+
+def load(subject: str) -> Cases:
+    """The cases of a subject as they were written."""
+    found: Cases = {}
+    with np.load(FOLDER / f"{subject}.npz", allow_pickle=False) as stored:
+        for path in stored.files:
+            case, name = path.rsplit("/", 1)
+            found.setdefault(case, {})[name] = stored[path]
+    found.pop("about")
+    return found
