@@ -87,7 +87,7 @@ def parity(session: nox.Session) -> None:
     install(session, "test")
     session.install("torch==2.13.0")  # the CPU build, where the index has one: on 3.11 alone
     session.install("transformers==5.23.0")
-    session.install("--no-deps", "vector-quantize-pytorch", "einx")
+    session.install("--no-deps", "vector-quantize-pytorch", "einx", "torch-einops-utils", "frozendict", "loguru")
     session.run("pytest", "tests/test_oracles.py", *session.posargs, env={"JAX_PLATFORMS": "cpu"})
 
 
