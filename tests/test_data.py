@@ -114,7 +114,7 @@ BAD_CONFIGS = [
     ({"name": "cfar10"}, "data.name must be one of .*did you mean cifar10"),
     ({"name": ""}, "data.name"),
     ({"name": "a\0b"}, "data.name"),
-    ({"name": "flowers"}, r"a folder is written \./flowers"),
+    ({"name": "flowers"}, r"a path is written \./flowers"),
     ({"root": " "}, "data.root must be a folder: got ' '"),
     ({"image_size": 0}, "data.image_size must be between 1 and 8192: got 0"),
     ({"image_size": -3}, "got -3"),

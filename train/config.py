@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from train import flags
 from train.configfile import read_config
-from train.data import DataConfig, DataError, DataStalled
+from train.data import DataConfig, DataError, DataStalled, SourceConfig
 from train.errors import UsageError, UserError, require
 from train.precision.policy import Policy
 from train.settings import EmaConfig, OptimConfig
@@ -45,6 +45,8 @@ class TrainConfig:
     """Steps between lines of metrics."""
     sample_every: int = 500
     """Steps between sample grids; 0: only at the end."""
+    eval_every: int = 0
+    """Steps between measurements on held-out data, of recipes that have some; 0: only at the end."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     keep: int = 2
@@ -79,8 +81,8 @@ class TrainConfig:
     """With --coordinator: how many processes there are."""
     process_id: int | None = None
     """With --coordinator: which of them this is, from 0."""
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    """The images."""
+    data: SourceConfig = dataclasses.field(default_factory=DataConfig)
+    """What is learnt from."""
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     """The optimiser."""
     ema: EmaConfig = dataclasses.field(default_factory=EmaConfig)
@@ -90,7 +92,8 @@ class TrainConfig:
         for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep", "accumulate", "max_skips"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1: got {getattr(self, name)}")
         Policy.parse(self.precision)
-        require(self.sample_every >= 0, f"sample_every must be at least 0: got {self.sample_every}")
+        for name in ("sample_every", "eval_every"):
+            require(getattr(self, name) >= 0, f"{name} must be at least 0: got {getattr(self, name)}")
         require(
             not self.keep_best or re.fullmatch(r"(max:|min:)?\w+", self.keep_best) is not None,
             f"keep_best must be METRIC or max:METRIC: got {self.keep_best!r}",
@@ -137,7 +140,7 @@ class TrainConfig:
 
     # Fields that may change between a run and its resumption: none alters the numbers that come out.
     FREE = (
-        *("run_dir", "config", "log_every", "sample_every", "checkpoint_every", "keep", "keep_best", "strict"),
+        *("run_dir", "config", "log_every", "sample_every", "eval_every", "checkpoint_every", "keep", "keep_best", "strict"),
         *("dry_run", "compile_for", "print_groups", "wandb", "profile", "compile_cache"),
         *("data.root", "data.threads", "data.workers", "data.timeout"),
         *("accumulate", "mesh", "coordinator", "num_processes", "process_id", "max_skips"),

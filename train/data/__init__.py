@@ -1,6 +1,6 @@
-"""Labelled images: where they come from, how they are checked, and which of them a step sees. NumPy only."""
+"""Images and texts: where they come from, how they are checked, and which of them a step sees. NumPy only."""
 
-from .config import AugmentConfig, DataConfig
+from .config import AugmentConfig, DataConfig, SourceConfig, TextConfig
 from .dataset import Dataset
 from .draws import uniforms
 from .errors import DataError, DataStalled
@@ -16,6 +16,8 @@ __all__ = [
     "Dataset",
     "Order",
     "Part",
+    "SourceConfig",
+    "TextConfig",
     "batch_indices",
     "image_grid",
     "load",

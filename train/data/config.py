@@ -4,8 +4,9 @@ import dataclasses
 import difflib
 import os
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
+TOKENIZERS = ("chars", "bytes", "bpe")
 NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "eurosat64")
 
 
@@ -74,20 +75,104 @@ class AugmentConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class SourceConfig:
+    """Which data to train on, and where they are.
+
+    Raises:
+        ValueError: `name` is neither a known set nor a path, or a text is empty.
+    """
+
+    KNOWN: ClassVar[tuple[str, ...]] = ()
+    SUFFIXES: ClassVar[tuple[str, ...]] = ()
+
+    name: str = ""
+    """A known set, or a path."""
+
+    root: str | None = None
+    """Folder that holds a known set's own folder. Default: $EQXGEN_DATA, else ~/.cache/eqxgen/data, into which it is downloaded."""
+
+    timeout: float = 60.0
+    """Seconds without a single example after which the data count as hanging; after 4 s a line says what is waited for."""
+
+    def __post_init__(self):
+        known = ", ".join(self.KNOWN)
+        if not 0 < self.timeout < float("inf"):
+            raise ValueError(f"data.timeout must be positive and finite: got {self.timeout}")
+        if not self.name.strip() or "\0" in self.name:
+            raise ValueError(f"data.name must be one of {known}, or a path: got {self.name!r}")
+        if self.name not in self.KNOWN and not self.is_path:
+            near = difflib.get_close_matches(self.name, self.KNOWN, n=1)
+            hint = f"did you mean {near[0]}? A" if near else "a"
+            raise ValueError(f"data.name must be one of {known}, or a path: got {self.name!r}; {hint} path is written ./{self.name}")
+        if self.root is not None and (not self.root.strip() or "\0" in self.root):
+            raise ValueError(f"data.root must be a folder: got {self.root!r}; leave it out to use the cache folder")
+
+    @property
+    def is_path(self) -> bool:
+        """Whether `name` is a path rather than the name of a known set."""
+        marked = self.name.startswith((".", "~")) or any(mark in self.name for mark in "/\\")
+        return self.name not in self.KNOWN and (marked or self.name.lower().endswith(self.SUFFIXES))
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig(SourceConfig):
+    """Which text to train on, and what its tokens are.
+
+    Raises:
+        ValueError: as `SourceConfig`; `vocab` or `held_out` is out of its range.
+    """
+
+    KNOWN: ClassVar[tuple[str, ...]] = ("tiny_shakespeare",)
+    SUFFIXES: ClassVar[tuple[str, ...]] = (".txt", ".text", ".md", ".npy", ".bin")
+
+    name: str = "tiny_shakespeare"
+    """tiny_shakespeare; or a path: a text file, a folder of them (./books), a folder that `python -m train.data prepare` wrote, or a file
+    of token ids (.npy or .bin), which needs --data.vocab."""
+
+    tokenizer: str = "chars"
+    """chars: the characters of the text; bytes; bpe: pairs of bytes learnt from the text, --data.vocab of them; or a path: a
+    tokenizer.json, or a folder with GPT-2's vocab.json and merges.txt."""
+
+    vocab: int | None = None
+    """Size of the vocabulary: of bpe, how many tokens to learn; of a file of ids, what they are below."""
+
+    held_out: float = 0.1
+    """The share at the end of a text that is not trained on."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.vocab is not None and not 2 <= self.vocab <= 2**32:
+            raise ValueError(f"data.vocab must be from 2 to 2**32: got {self.vocab}")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"data.held_out must be between 0 and 1: got {self.held_out}")
+        if self.tokenizer == "bpe" and self.vocab is not None and self.vocab < 256:
+            raise ValueError(f"data.vocab must be at least 256, the bytes, with data.tokenizer=bpe: got {self.vocab}")
+        if self.own_tokenizer and not any(mark in self.tokenizer for mark in "/\\."):
+            known = ", ".join(TOKENIZERS)
+            raise ValueError(
+                f"data.tokenizer must be one of {known}, or a path: got {self.tokenizer!r}; a path is written ./{self.tokenizer}"
+            )
+
+    @property
+    def own_tokenizer(self) -> bool:
+        """Whether `tokenizer` is a path."""
+        return self.tokenizer not in TOKENIZERS
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(SourceConfig):
     """Which images to train on, and where they are.
 
     Raises:
-        ValueError: `name` is neither a known set nor a path, a text is empty, or `image_size` is not positive.
+        ValueError: as `SourceConfig`; or `image_size`, `memory`, `threads` or `workers` is out of its range.
     """
+
+    KNOWN: ClassVar[tuple[str, ...]] = NAMES
+    SUFFIXES: ClassVar[tuple[str, ...]] = (".npz",)
 
     name: str = "digits"
     """digits, mnist, fashion_mnist, cifar10, eurosat64; or a path: a folder with one subfolder per class (./flowers), or an .npz file
     with arrays images and labels."""
-
-    root: str | None = None
-    """Folder that holds mnist/, cifar10/ and so on. Default: $EQXGEN_DATA, else ~/.cache/eqxgen/data, into which mnist, fashion_mnist and
-    cifar10 are downloaded."""
 
     image_size: int | None = None
     """Side of the square images. A folder's images are resized (shorter side, then centre crop); those of any other set must have it."""
@@ -104,35 +189,15 @@ class DataConfig:
     workers: int = 0
     """Processes that read ahead instead, each with that many threads; worth their start where decoding is the bottleneck."""
 
-    timeout: float = 60.0
-    """Seconds without a single example after which the data count as hanging; after 4 s a line says what is waited for."""
-
     def __post_init__(self):
+        super().__post_init__()
         for name, low in (("threads", 1), ("workers", 0)):
             if not low <= getattr(self, name) <= 256:
                 raise ValueError(f"data.{name} must be between {low} and 256: got {getattr(self, name)}")
         if not 0 <= self.memory < float("inf"):
             raise ValueError(f"data.memory must be at least 0 and finite: got {self.memory}")
-        if not 0 < self.timeout < float("inf"):
-            raise ValueError(f"data.timeout must be positive and finite: got {self.timeout}")
-        if not self.name.strip() or "\0" in self.name:
-            raise ValueError(f"data.name must be one of {', '.join(NAMES)}, or a path: got {self.name!r}")
-        if self.name not in NAMES and not self.is_path:
-            near = difflib.get_close_matches(self.name, NAMES, n=1)
-            hint = f"did you mean {near[0]}? A" if near else "a"
-            raise ValueError(
-                f"data.name must be one of {', '.join(NAMES)}, or a path: got {self.name!r}; {hint} folder is written ./{self.name}"
-            )
-        if self.root is not None and (not self.root.strip() or "\0" in self.root):
-            raise ValueError(f"data.root must be a folder: got {self.root!r}; leave it out to use the cache folder")
         if self.image_size is not None and not 1 <= self.image_size <= 8192:
             raise ValueError(f"data.image_size must be between 1 and 8192: got {self.image_size}")
-
-    @property
-    def is_path(self) -> bool:
-        """Whether `name` is a path rather than the name of a known set."""
-        marks = ("/", "\\", ".", "~")
-        return self.name not in NAMES and (any(mark in self.name for mark in marks[:2]) or self.name.startswith(marks[2:]) or self.is_npz)
 
     @property
     def is_npz(self) -> bool:

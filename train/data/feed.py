@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .ahead import Ahead, Make
-from .config import DataConfig
+from .config import DataConfig, SourceConfig
 from .errors import DataError, DataStalled
 from .lazy import Lazy
 from .order import Order
@@ -65,7 +65,7 @@ class Feed:
         place: brings host arrays to where the step needs them; see `to_devices`.
         first: the step to begin with.
         last: the step to end before.
-        config: `threads`, `workers` and `timeout`.
+        config: `timeout`; and of images `threads` and `workers`.
         multiple: the batch is filled up to a multiple of this.
         depth: batches made ahead; 0 makes each when it is asked for.
         say: takes a line for people.
@@ -84,7 +84,7 @@ class Feed:
         *,
         first: int,
         last: int,
-        config: DataConfig,
+        config: SourceConfig,
         multiple: int = 1,
         depth: int = 2,
         say: Callable[[str], None] = print,
@@ -93,7 +93,7 @@ class Feed:
         self.order, self._place, self._multiple = order, place, multiple
         self._next, self._last, self._depth = first, last, depth
         self._failed = self._closed = False
-        if isinstance(source, Lazy):
+        if isinstance(source, Lazy) and isinstance(config, DataConfig):
             self._host = Ahead(make, order, source.name, first, last, config.threads, config.workers)
         else:
             self._host = _Direct(make, order, first)

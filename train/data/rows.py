@@ -72,6 +72,11 @@ class Rows(Lazy):
             raise DataError(self.path, f"{wanted:,} bytes", got, "the file was cut short while it was in use; write or fetch it again")
         return np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
 
+    def part(self, start: int, stop: int | None) -> "Rows":
+        """The rows from `start` to `stop`, still in the file."""
+        stop = len(self) if stop is None else stop
+        return Rows(self.path, (stop - start, *self.shape[1:]), self.dtype, self._offset + start * self._row)
+
     def read(self, index: int) -> np.ndarray:
         return self.run(index, 1)[0]
 

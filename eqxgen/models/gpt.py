@@ -1,0 +1,178 @@
+"""GPT: a causal transformer over tokens (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners").
+
+Pre-norm blocks between an embedding and a head that share one table, learned positions, a last norm. Weights are drawn from a normal of
+deviation 0.02, and those that end a residual branch from one of 0.02 / sqrt(2 depth) (section 2.3); biases start at zero.
+
+By its config the same model is nanoGPT's (no biases, exact GELU), LLaMA's (RMSNorm, SwiGLU, rotary positions, grouped queries, a head of its
+own) or one with DeepSeek's latent attention; see `eqxgen.configs.GPTConfig`. `eqxgen.pretrained.gpt2` reads and writes published weights.
+"""
+
+import functools
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray, PyTree
+
+from eqxgen.configs import GPTConfig
+from eqxgen.losses import projected_cross_entropy
+from eqxgen.nn import (
+    GLU,
+    MLP,
+    Dropout,
+    Embedding,
+    LatentAttention,
+    LayerNorm,
+    Projection,
+    RMSNorm,
+    RoPE,
+    SelfAttention,
+    Stack,
+    TransformerBlock,
+    _check,
+)
+from eqxgen.nn.linear import check_ids
+
+_normal = jax.nn.initializers.normal(0.02)
+EPSILON = 1e-5
+
+
+class Caches(eqx.Module):
+    """What the model remembers of the tokens so far: the blocks' caches, and how many tokens there were."""
+
+    blocks: PyTree
+    count: Int[Array, ""]
+
+
+class GPT(eqx.Module):
+    """Logits of the token that follows each token of one sequence.
+
+    Args:
+        vocab: number of tokens there are.
+        config: the sizes.
+    """
+
+    embedding: Embedding
+    positions: Float[Array, "context dim"] | None
+    dropout: Dropout
+    stack: Stack
+    norm: LayerNorm | RMSNorm
+    head: Projection | None
+    context: int = eqx.field(static=True)
+
+    def __init__(self, vocab: int, config: GPTConfig, *, key: PRNGKeyArray):
+        _check.positive(vocab=vocab)
+        embed_key, position_key, stack_key, head_key = jr.split(key, 4)
+        self.embedding = Embedding(vocab, config.dim, init=_normal, key=embed_key)
+        self.positions = _normal(position_key, (config.context, config.dim), jnp.float32) if config.positions == "learned" else None
+        self.dropout = Dropout(config.dropout)
+        stack = Stack(functools.partial(_block, config), config.depth, remat=config.remat, key=stack_key)
+        ends = lambda stack: (stack.blocks.attention.out.weight, stack.blocks.mlp.down.weight)
+        self.stack = eqx.tree_at(ends, stack, [weight / math.sqrt(2 * config.depth) for weight in ends(stack)])
+        self.norm = _norm(config)
+        self.head = None if config.tied else Projection(config.dim, vocab, bias=False, init=_normal, key=head_key)
+        self.context = config.context
+
+    @property
+    def vocab(self) -> int:
+        """Number of tokens there are."""
+        return self.embedding.vocab
+
+    def __call__(
+        self, ids: Int[Array, " seq"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
+    ) -> Float[Array, "seq vocab"]:
+        """Logits, in float32 at least.
+
+        Args:
+            ids: tokens in [0, vocab), at most `context` of them.
+            key: of dropout; needed in training, where there is any.
+            inference: no dropout, if true.
+
+        Raises:
+            ValueError: there are more tokens than `context`, or an id is out of range (inside a compiled program it gives NaN instead).
+        """
+        return self._logits(self.hidden(ids, key=key, inference=inference))
+
+    def hidden(self, ids: Int[Array, " seq"], *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> Float[Array, "seq dim"]:
+        """What the head sees; the arguments are those of a call."""
+        if len(ids) > self.context:
+            raise ValueError(f"ids must be at most context={self.context} tokens: got {len(ids)}")
+        check_ids(ids, self.vocab, "ids", "vocab")
+        embed_key, stack_key = (None, None) if key is None else jr.split(key)
+        x = self.embedding(ids)
+        if self.positions is not None:
+            x = x + self.positions[: len(ids)].astype(x.dtype)
+        x = self.dropout(x, key=embed_key, inference=inference)
+        return self.norm(self.stack(x, key=stack_key, inference=inference))
+
+    def losses(
+        self,
+        ids: Int[Array, " seq"],
+        targets: Int[Array, " seq"],
+        *,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
+    ) -> Float[Array, " seq"]:
+        """Cross-entropy of each target in nats, without all logits in memory at once; the arguments are otherwise those of a call."""
+        return projected_cross_entropy(self.hidden(ids, key=key, inference=inference), self._table, targets)
+
+    def cache(self, dtype: DTypeLike = jnp.float32) -> Caches:
+        """The memory of no token yet, with room for `context`."""
+        return Caches(self.stack.cache(self.context, dtype), jnp.zeros((), jnp.int32))
+
+    def extend(
+        self, ids: Int[Array, " new"], cache: Caches, *, count: int | Int[Array, ""] | None = None
+    ) -> tuple[Float[Array, " vocab"], Caches]:
+        """Logits of the token that follows, and the memory with the new tokens in it; as in use, without dropout.
+
+        Args:
+            ids: the tokens behind those that the cache holds.
+            cache: from `cache` or the call before.
+            count: how many of them are tokens, the rest being padding; all, by default. With 0 the logits mean nothing.
+
+        Raises:
+            ValueError: there is no more room; inside a compiled program, where that is not known, the logits are NaN.
+        """
+        check_ids(ids, self.vocab, "ids", "vocab")
+        count = jnp.asarray(len(ids) if count is None else count, jnp.int32)
+        x = self.embedding(ids)
+        if self.positions is not None:
+            places = cache.count + jnp.arange(len(ids))
+            x = x + self.positions.at[places].get(mode="fill", fill_value=jnp.nan).astype(x.dtype)
+        x, blocks = self.stack.extend(x, cache.blocks, count=count)
+        last = jax.lax.dynamic_slice_in_dim(x, jnp.maximum(count - 1, 0), 1)
+        return self._logits(self.norm(last))[0], Caches(blocks, cache.count + count)
+
+    @property
+    def _table(self) -> Float[Array, "vocab dim"]:
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    def _logits(self, x: Float[Array, "seq dim"]) -> Float[Array, "seq vocab"]:
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        return jnp.matmul(x, self._table.T.astype(x.dtype), preferred_element_type=wide)
+
+
+def _norm(config: GPTConfig) -> LayerNorm | RMSNorm:
+    return RMSNorm(config.dim, epsilon=EPSILON) if config.norm == "rms" else LayerNorm(config.dim, epsilon=EPSILON, bias=config.bias)
+
+
+def _block(config: GPTConfig, key: PRNGKeyArray) -> TransformerBlock:
+    attention_key, mlp_key = jr.split(key)
+    options = {"bias": config.bias, "dropout": config.dropout, "init": _normal}
+    mlp = GLU if config.mlp == "swiglu" else MLP
+    return TransformerBlock(
+        _attention(config, options, attention_key),
+        mlp(config.dim, config.hidden_dim, activation={"swiglu": "swish"}.get(config.mlp, config.mlp), **options, key=mlp_key),
+        attention_norm=_norm(config),
+        mlp_norm=_norm(config),
+    )
+
+
+def _attention(config: GPTConfig, options: dict, key: PRNGKeyArray) -> SelfAttention | LatentAttention:
+    head_dim = config.dim // config.heads
+    if config.latent:
+        raise NotImplementedError
+    rope = RoPE(head_dim) if config.positions == "rotary" else None
+    return SelfAttention(config.dim, config.heads, kv_heads=config.kv_heads, causal=True, rope=rope, **options, key=key)

@@ -1,0 +1,59 @@
+"""From logits to a token: pure functions of one position, to be mapped over a batch."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from eqxgen.configs import Sampling
+
+NEVER = -jnp.inf
+
+
+def penalised(logits: Float[Array, " vocab"], seen: Bool[Array, " vocab"], penalty: float) -> Float[Array, " vocab"]:
+    """Positive logits of the tokens that were seen divided by the penalty, negative ones multiplied (Keskar et al. 2019, section 4.1)."""
+    return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def top_k(logits: Float[Array, " vocab"], k: int) -> Float[Array, " vocab"]:
+    """-inf for all but the k largest; those equal to the k-th stay. More than there are is all."""
+    least = jax.lax.top_k(logits, min(k, logits.shape[-1]))[0][-1]
+    return jnp.where(logits >= least, logits, NEVER)
+
+
+def top_p(logits: Float[Array, " vocab"], p: float) -> Float[Array, " vocab"]:
+    """-inf for all but the fewest largest whose probabilities reach p together; the largest always stays (Holtzman et al. 2019)."""
+    order = jnp.argsort(-logits)
+    probs = jax.nn.softmax(logits)[order]
+    before = jnp.cumsum(probs) - probs  # what the likelier ones have together
+    keep = jnp.zeros(logits.shape, bool).at[order].set((before < p) | (jnp.arange(len(probs)) == 0))
+    return jnp.where(keep, logits, NEVER)
+
+
+def min_p(logits: Float[Array, " vocab"], p: float) -> Float[Array, " vocab"]:
+    """-inf for tokens less likely than p times the likeliest (Nguyen et al. 2024, section 3)."""
+    return jnp.where(logits >= jnp.max(logits) + jnp.log(p), logits, NEVER)
+
+
+def adjusted(logits: Float[Array, " vocab"], sampling: Sampling, seen: Bool[Array, " vocab"]) -> Float[Array, " vocab"]:
+    """The logits of what is drawn: penalty, temperature, then top_k, top_p, min_p; of temperature 0, no temperature."""
+    logits = logits.astype(jnp.float32)
+    if sampling.repetition_penalty != 1:
+        logits = penalised(logits, seen, sampling.repetition_penalty)
+    if sampling.temperature > 0:
+        logits = logits / sampling.temperature
+    for rule, limit in ((top_k, sampling.top_k), (top_p, sampling.top_p), (min_p, sampling.min_p)):
+        logits = logits if limit is None else rule(logits, limit)
+    return logits
+
+
+def draw(logits: Float[Array, " vocab"], sampling: Sampling, seen: Bool[Array, " vocab"], *, key: PRNGKeyArray) -> Int[Array, ""]:
+    """The next token; logits that are not numbers give -1, where a draw would give some token.
+
+    Args:
+        seen: which tokens occurred, for the penalty.
+        key: not used at temperature 0.
+    """
+    logits = adjusted(logits, sampling, seen)
+    drawn = jnp.argmax(logits) if sampling.temperature == 0 else jr.categorical(key, logits)
+    return jnp.where(jnp.isnan(logits).any(), -1, drawn).astype(jnp.int32)
