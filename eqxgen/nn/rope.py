@@ -1,0 +1,99 @@
+"""Rotary positions: queries and keys turned by angles that grow with their position, so that logits tell distances."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from eqxgen.nn import _check
+
+
+class RoPE(eqx.Module):
+    """Rotary position embedding (Su et al. 2021, arXiv:2104.09864, equation 34): pair i is turned by `position * base^(-2i/head_dim)`.
+
+    Args:
+        head_dim: even; all of it is turned.
+        base: of the wavelengths.
+        interleaved: whether pair i is the entries 2i and 2i + 1, as in the paper (and GPT-J); otherwise i and i + head_dim/2, as in LLaMA's
+            published weights in Hugging Face's layout. The two are a permutation of the weights apart.
+        key: not used; every layer takes one.
+    """
+
+    head_dim: int = eqx.field(static=True)
+    base: float = eqx.field(static=True)
+    interleaved: bool = eqx.field(static=True)
+
+    def __init__(self, head_dim: int, *, base: float = 10_000.0, interleaved: bool = False, key: PRNGKeyArray | None = None):
+        _check.positive(head_dim=head_dim)
+        if head_dim % 2:
+            raise ValueError(f"head_dim must be even, as RoPE turns pairs: got {head_dim}")
+        _check_base(base)
+        self.head_dim, self.base, self.interleaved = head_dim, float(base), interleaved
+
+    def __call__(
+        self, x: Float[Array, "seq heads head_dim"], positions: Int[Array, " seq"] | None = None, *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "seq heads head_dim"]:
+        """Queries or keys at `positions`, 0, 1, ... by default."""
+        positions = _positions(x, positions, self.head_dim)
+        return turn(x, _angles(positions, self.head_dim, self.base), interleaved=self.interleaved)
+
+
+class AxialRoPE(eqx.Module):
+    """Rotary positions on a grid: the first half of the pairs tells the row, the second the column (Heo et al. 2024, arXiv:2403.13298).
+
+    Args:
+        head_dim: a multiple of 4.
+        size: height and width of the grid; token p lies at row p // width and column p % width.
+        base, interleaved: as `RoPE`'s. The paper takes base 100 for images.
+        key: not used; every layer takes one.
+    """
+
+    head_dim: int = eqx.field(static=True)
+    size: tuple[int, int] = eqx.field(static=True)
+    base: float = eqx.field(static=True)
+    interleaved: bool = eqx.field(static=True)
+
+    def __init__(
+        self, head_dim: int, size: tuple[int, int], *, base: float = 100.0, interleaved: bool = True, key: PRNGKeyArray | None = None
+    ):
+        height, width = size
+        _check.positive(head_dim=head_dim, height=height, width=width)
+        if head_dim % 4:
+            raise ValueError(f"head_dim must be a multiple of 4, as half of the pairs tells rows and half columns: got {head_dim}")
+        _check_base(base)
+        self.head_dim, self.size, self.base, self.interleaved = head_dim, (height, width), float(base), interleaved
+
+    def __call__(
+        self, x: Float[Array, "seq heads head_dim"], positions: Int[Array, " seq"] | None = None, *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "seq heads head_dim"]:
+        """Queries or keys at `positions` on the grid, counted row by row; 0, 1, ... by default."""
+        positions = _positions(x, positions, self.head_dim)
+        angles = [_angles(at, self.head_dim // 2, self.base) for at in (positions // self.size[1], positions % self.size[1])]
+        return turn(x, jnp.concatenate(angles, -1), interleaved=self.interleaved)
+
+
+def turn(
+    x: Float[Array, "seq heads head_dim"], angles: Float[Array, "seq pairs"], *, interleaved: bool
+) -> Float[Array, "seq heads head_dim"]:
+    """Every pair of x turned by its angle, in float32."""
+    cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    a, b = (wide[..., ::2], wide[..., 1::2]) if interleaved else jnp.split(wide, 2, axis=-1)
+    a, b = a * cos - b * sin, b * cos + a * sin
+    y = jnp.stack([a, b], -1).reshape(x.shape) if interleaved else jnp.concatenate([a, b], -1)
+    return y.astype(x.dtype)
+
+
+def _angles(positions: Array, dim: int, base: float) -> Float[Array, "seq pairs"]:
+    rates = base ** (-jnp.arange(0, dim, 2, dtype=jnp.float32) / dim)
+    return positions.astype(jnp.float32)[:, None] * rates[None]
+
+
+def _positions(x: Array, positions: Array | None, head_dim: int) -> Array:
+    if x.ndim != 3 or x.shape[-1] != head_dim:
+        raise ValueError(f"x must have shape (seq, heads, head_dim={head_dim}): got {x.shape}")
+    return jnp.arange(x.shape[0]) if positions is None else positions
+
+
+def _check_base(base: float) -> None:
+    if not base > 1:
+        raise ValueError(f"base must be greater than 1: got {base}")
