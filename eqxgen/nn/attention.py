@@ -7,7 +7,8 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from eqxgen import ops
 from eqxgen.nn import _check
-from eqxgen.nn.linear import Dropout, Initializer, Projection, torch_uniform
+from eqxgen.nn.drop import Dropout
+from eqxgen.nn.linear import Initializer, Projection, torch_uniform
 
 
 class SelfAttention(eqx.Module):
