@@ -25,9 +25,6 @@ LAYERS = {
     "ResidualBlock": Row(lambda key: nn.ResidualBlock(4, 6, groups=2, key=key), (5, 7, 6), ((5, 7, 4),)),
     "SelfAttention": Row(lambda key: nn.SelfAttention(8, 2, dropout=0.1, key=key), (5, 8), ((5, 8),), draws=True),
     "SelfAttention, causal, grouped": Row(lambda key: nn.SelfAttention(8, 4, kv_heads=2, causal=True, key=key), (5, 8), ((5, 8),)),
-    "TransformerBlock": Row(lambda key: nn.TransformerBlock(8, 2, key=key), (5, 8), ((5, 8),)),
-    "TransformerBlock, norms behind": Row(lambda key: nn.TransformerBlock(8, 2, placement="post", key=key), (5, 8), ((5, 8),)),
-    "Stack": Row(lambda key: nn.Stack(lambda key: nn.TransformerBlock(8, 2, key=key), 3, key=key), (5, 8), ((5, 8),)),
     **{f"Activation {name}": Row(lambda key, name=name: nn.Activation(name), (3, 4), ((3, 4),)) for name in nn.ACTIVATIONS},
 }
 

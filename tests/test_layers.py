@@ -124,7 +124,7 @@ def test_causal_attention_does_not_look_ahead():
 
 
 def test_a_stack_is_its_blocks_one_after_another():
-    stack = nn.Stack(lambda key: nn.TransformerBlock(8, 2, key=key), 3, key=KEY)
+    stack = nn.Stack(lambda key: nn.Selformer(8, 2, key=key), 3, key=KEY)
     x = y = jr.normal(jr.key(1), (5, 8))
     for i in range(3):
         y = jax.tree.map(lambda leaf, i=i: leaf[i] if eqx.is_array(leaf) else leaf, stack.blocks)(y)

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from eqxgen.nn.blocks import Stack
+from eqxgen.nn import Stack
 from eqxgen.nn.linear import Projection
 from train.errors import UsageError
 from train.optim import check_groups, groups_of, optimiser, schedule, shown, table

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import pytest
 
-from eqxgen.nn import Stack, TransformerBlock
+from eqxgen.nn import Selformer, Stack
 from train.paths import any_of, leaves, mask, matches, named_arrays, names
 
 
@@ -37,7 +37,7 @@ def test_a_pattern_names_a_path_and_what_lies_below_it(pattern, path, leads, is_
 
 
 def test_paths_are_the_fields_and_positions_that_lead_to_a_leaf():
-    block = lambda key: TransformerBlock(8, 2, hidden_dim=16, key=key)
+    block = lambda key: Selformer(8, 2, hidden_dim=16, key=key)
     model = {"stack": Stack(block, 2, key=jr.key(0)), "rest": [jnp.ones(2), 3]}
     arrays = named_arrays(model)
     assert arrays["stack.blocks.attention_norm.scale"].shape == (2, 8)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from eqxgen.configs import MaskGITConfig
 from eqxgen.generate import mask_schedule, masked_decode
-from eqxgen.nn import Dropout, Embedding, LayerNorm, Projection, Stack, TransformerBlock, _check
+from eqxgen.nn import Dropout, Embedding, LayerNorm, Projection, Selformer, Stack, _check
 from eqxgen.nn.activation import Activation
 from eqxgen.nn.linear import check_ids
 from eqxgen.rng import RNG
@@ -53,12 +53,12 @@ class MaskGIT(eqx.Module):
         keys = RNG(key)
         dim = config.dim
 
-        def block(key: PRNGKeyArray) -> TransformerBlock:
-            return TransformerBlock(
+        def block(key: PRNGKeyArray) -> Selformer:
+            return Selformer(
                 dim,
                 config.heads,
                 hidden_dim=config.hidden_dim,
-                placement=config.placement,  # pyright: ignore[reportArgumentType]
+                placement=config.placement,
                 activation="gelu_tanh",
                 dropout=config.dropout,
                 epsilon=1e-12,

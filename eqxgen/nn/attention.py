@@ -10,7 +10,8 @@ from eqxgen import ops
 from eqxgen.nn import _check
 from eqxgen.nn.cache import KVCache
 from eqxgen.nn.cached_attention import attend
-from eqxgen.nn.linear import Dropout, Initializer, Projection, torch_uniform
+from eqxgen.nn.drop import Dropout
+from eqxgen.nn.linear import Initializer, Projection, torch_uniform
 from eqxgen.nn.rope import AxialRoPE, RoPE
 
 Bias = Float[Array, "#heads #q_seq #kv_seq"] | ops.ALiBi

@@ -1,28 +1,138 @@
-"""Transformer blocks, and a stack of them under one compiled body."""
+"""Transformer blocks: attention and an MLP, each with its norms and a residual addition."""
 
+import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any
 
 import equinox as eqx
-import jax
+import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from numpy.typing import DTypeLike
 
+from eqxgen import ops
 from eqxgen.nn import _check
+from eqxgen.nn._call import run
 from eqxgen.nn.attention import SelfAttention
+from eqxgen.nn.drop import DropPath
 from eqxgen.nn.linear import Initializer, torch_uniform
 from eqxgen.nn.mlp import MLP
 from eqxgen.nn.norm import LayerNorm
 
+PLACEMENTS = ("pre", "post", "sandwich", "parallel")
+Layer = Callable[..., Any]
+
 
 class TransformerBlock(eqx.Module):
-    """Self-attention and an MLP, each with a norm and a residual addition.
+    """Attention and an MLP, made elsewhere, put together: f is either, n its norm, o its out-norm.
+
+        pre        x + f(n(x)), for one and then the other    GPT-2 (Radford et al. 2019), LLaMA
+        post       n(x + f(x)), for one and then the other    Vaswani et al. 2017, section 3.1; BERT
+        sandwich   x + o(f(n(x))), likewise                   CogView (Ding et al. 2021, arXiv:2105.13290), section 2.3; Gemma 2
+        parallel   x + attention(n(x)) + mlp(n(x))            GPT-J (Wang 2021); ViT-22B (Dehghani et al. 2023, arXiv:2302.05442), equation 1
+
+    Any layers that keep `(seq, dim)` will do, so that a LLaMA's block is this one with RMSNorm, a gated MLP and an attention with grouped
+    heads and rotated positions, and one with a cross-attention is called as `block(x, context)`.
+
+    Args:
+        attention: `(seq, dim) -> (seq, dim)`, given whatever context the block is called with.
+        mlp: `(seq, dim) -> (seq, dim)`.
+        attention_norm, mlp_norm: one for each of the two. A parallel block without `mlp_norm` has one norm for both, as its sources; with it,
+            each has its own, as GPT-NeoX.
+        attention_out_norm, mlp_out_norm: behind each of the two; of a sandwich block alone.
+        placement: one of those above.
+        drop_path: how often, in training, an example goes without one of the two, see `DropPath`.
+
+    Raises:
+        ValueError: the placement is unknown, or a norm is missing that it needs or given that it has no place for.
+    """
+
+    attention: Layer
+    mlp: Layer
+    attention_norm: Layer
+    mlp_norm: Layer | None
+    attention_out_norm: Layer | None
+    mlp_out_norm: Layer | None
+    drop_path: DropPath
+    placement: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        attention: Layer,
+        mlp: Layer,
+        *,
+        attention_norm: Layer,
+        mlp_norm: Layer | None = None,
+        attention_out_norm: Layer | None = None,
+        mlp_out_norm: Layer | None = None,
+        placement: str = "pre",
+        drop_path: float = 0.0,
+    ):
+        _check.one_of("placement", placement, PLACEMENTS)
+        if mlp_norm is None and placement != "parallel":
+            raise ValueError(f"placement={placement!r} needs mlp_norm: only a parallel block can do with one norm")
+        for name, norm in ("attention_out_norm", attention_out_norm), ("mlp_out_norm", mlp_out_norm):
+            if (norm is None) == (placement == "sandwich"):
+                raise ValueError(f"{name} goes with placement='sandwich' and no other: got {name}={norm}, placement={placement!r}")
+        self.attention, self.mlp = attention, mlp
+        self.attention_norm, self.mlp_norm = attention_norm, mlp_norm
+        self.attention_out_norm, self.mlp_out_norm = attention_out_norm, mlp_out_norm
+        self.drop_path, self.placement = DropPath(drop_path), placement
+
+    def __call__(
+        self,
+        x: Float[Array, "seq dim"],
+        *context: Array,
+        mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
+    ) -> Float[Array, "seq dim"]:
+        """`context` and, if there is one, `mask` are for the attention."""
+        attention = self.attention if mask is None else functools.partial(self.attention, mask=mask)
+        return self._through(x, lambda x, key: (run(attention, x, *context, key=key, inference=inference), None), key, inference)[0]
+
+    def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> Any:
+        """An empty cache of `length` tokens, of the attention's making."""
+        return _caching(self.attention).cache(length, dtype)
+
+    def extend(self, x: Float[Array, "seq dim"], cache: Any, *, count: Array | None = None) -> tuple[Float[Array, "seq dim"], Any]:
+        """The block's result for tokens that follow those in the cache, and the cache with them in it; as in use, without dropout.
+
+        Args:
+            x: the next tokens.
+            cache: from `cache` or the call before.
+            count: how many of x are tokens, the rest being padding; all, by default.
+        """
+        attention = _caching(self.attention)
+        return self._through(x, lambda x, key: attention.extend(x, cache, count=count), None, True)
+
+    def _through(self, x: Array, attend: Callable[..., tuple[Array, Any]], key: PRNGKeyArray | None, inference: bool | None):
+        attention_key, mlp_key, *drop_keys = (None,) * 4 if key is None else jr.split(key, 4)
+        mlp = lambda x: run(self.mlp, x, key=mlp_key, inference=inference)
+        drop, drop_mlp = (functools.partial(self.drop_path, key=key, inference=inference) for key in drop_keys)
+        norm, mlp_norm = self.attention_norm, self.attention_norm if self.mlp_norm is None else self.mlp_norm
+        out, mlp_out = self.attention_out_norm, self.mlp_out_norm
+        if self.placement == "post":
+            y, cache = attend(x, attention_key)
+            x = norm(x + drop(y))
+            return mlp_norm(x + drop_mlp(mlp(x))), cache
+        normed = norm(x)
+        y, cache = attend(normed, attention_key)
+        if self.placement == "parallel":
+            return x + drop(y) + drop_mlp(mlp(normed if self.mlp_norm is None else mlp_norm(x))), cache
+        x = x + drop(y if out is None else out(y))
+        y = mlp(mlp_norm(x))
+        return x + drop_mlp(y if mlp_out is None else mlp_out(y)), cache
+
+
+class Selformer(TransformerBlock):
+    """The block of plain numbers: self-attention, an MLP of two projections, layer norms.
 
     Args:
         dim: width of a token, kept.
         heads: number of attention heads.
         hidden_dim: inner width of the MLP; 4 * dim by default.
-        placement: "pre": `x + f(norm(x))` (GPT-2); "post": `norm(x + f(x))` (Vaswani et al. 2017; BERT).
+        placement: of the norms, see `TransformerBlock`.
         activation: the MLP's.
         dropout: rate on attention probabilities and on the output of both halves.
         causal: whether the attention is.
@@ -30,19 +140,13 @@ class TransformerBlock(eqx.Module):
         init: how the weights are drawn.
     """
 
-    attention: SelfAttention
-    mlp: MLP
-    attention_norm: LayerNorm
-    mlp_norm: LayerNorm
-    placement: str = eqx.field(static=True)
-
     def __init__(
         self,
         dim: int,
         heads: int,
         *,
         hidden_dim: int | None = None,
-        placement: Literal["pre", "post"] = "pre",
+        placement: str = "pre",
         activation: str = "gelu",
         dropout: float = 0.0,
         causal: bool = False,
@@ -50,68 +154,20 @@ class TransformerBlock(eqx.Module):
         init: Initializer = torch_uniform,
         key: PRNGKeyArray,
     ):
-        _check.one_of("placement", placement, ("pre", "post"))
         attention_key, mlp_key = jr.split(key)
-        self.attention = SelfAttention(dim, heads, dropout=dropout, causal=causal, init=init, key=attention_key)
-        self.mlp = MLP(dim, hidden_dim, activation=activation, dropout=dropout, init=init, key=mlp_key)
-        self.attention_norm = LayerNorm(dim, epsilon=epsilon)
-        self.mlp_norm = LayerNorm(dim, epsilon=epsilon)
-        self.placement = placement
-
-    def __call__(
-        self, x: Float[Array, "seq dim"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
-    ) -> Float[Array, "seq dim"]:
-        attention_key, mlp_key = (None, None) if key is None else jr.split(key)
-        if self.placement == "pre":
-            x = x + self.attention(self.attention_norm(x), key=attention_key, inference=inference)
-            return x + self.mlp(self.mlp_norm(x), key=mlp_key, inference=inference)
-        x = self.attention_norm(x + self.attention(x, key=attention_key, inference=inference))
-        return self.mlp_norm(x + self.mlp(x, key=mlp_key, inference=inference))
+        norm = functools.partial(LayerNorm, dim, epsilon=epsilon)
+        super().__init__(
+            SelfAttention(dim, heads, dropout=dropout, causal=causal, init=init, key=attention_key),
+            MLP(dim, hidden_dim, activation=activation, dropout=dropout, init=init, key=mlp_key),
+            attention_norm=norm(),
+            mlp_norm=None if placement == "parallel" else norm(),
+            attention_out_norm=norm() if placement == "sandwich" else None,
+            mlp_out_norm=norm() if placement == "sandwich" else None,
+            placement=placement,
+        )
 
 
-class Stack(eqx.Module):
-    """`depth` like blocks, one after another, compiled once whatever the depth.
-
-    The parameters of all blocks lie stacked along a leading axis and `jax.lax.scan` runs over it.
-
-    Args:
-        block: makes one block from a key.
-        depth: how many.
-        remat: whether the backward pass computes each block's inside again, rather than keep it: memory for time.
-    """
-
-    blocks: eqx.Module
-    fetch: Callable[[PyTree], PyTree] | None
-    depth: int = eqx.field(static=True)
-    remat: bool = eqx.field(static=True)
-
-    def __init__(self, block: Callable[[PRNGKeyArray], eqx.Module], depth: int, *, remat: bool = False, key: PRNGKeyArray):
-        _check.positive(depth=depth)
-        self.blocks = eqx.filter_vmap(block)(jr.split(key, depth))
-        self.depth, self.remat, self.fetch = depth, remat, None
-
-    def fetching(self, fetch: Callable[[PyTree], PyTree]) -> "Stack":
-        """The same stack, which calls `fetch` on the arrays of each block just before the block runs, in both passes.
-
-        For parameters that lie in parts on several devices, or elsewhere. The backward pass keeps the results of matrix products and
-        fetches the parameters again, rather than keep those of all blocks.
-        """
-        return eqx.tree_at(lambda stack: stack.fetch, self, fetch, is_leaf=lambda x: x is None)
-
-    def __call__(
-        self, x: Float[Array, "seq dim"], *context: Array, key: PRNGKeyArray | None = None, inference: bool | None = None
-    ) -> Float[Array, "seq dim"]:
-        """Every block is given the same `context` behind x."""
-        arrays, rest = eqx.partition(self.blocks, eqx.is_array)
-        keys = None if key is None else jr.split(key, self.depth)
-
-        def step(x: Array, layer):
-            block, key = layer
-            block = block if self.fetch is None else self.fetch(block)
-            return eqx.combine(block, rest)(x, *context, key=key, inference=inference), None
-
-        if self.remat:
-            step = jax.checkpoint(step, prevent_cse=False)  # scan already keeps the two passes apart
-        elif self.fetch is not None:
-            step = jax.checkpoint(step, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable)
-        return jax.lax.scan(step, x, (arrays, keys))[0]
+def _caching(attention: Any) -> Any:
+    if not (hasattr(attention, "cache") and hasattr(attention, "extend")):
+        raise ValueError(f"attention must have the methods cache and extend for decoding step by step: got {type(attention).__name__}")
+    return attention

@@ -3,7 +3,6 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -71,35 +70,6 @@ class Embedding(eqx.Module):
     def attend(self, x: Float[Array, "*leading dim"]) -> Float[Array, "*leading vocab"]:
         """The tied output head: logits as products with every row."""
         return x @ self.weight.T.astype(x.dtype)
-
-
-class Dropout(eqx.Module):
-    """Zeroes each entry with probability `rate` and scales the rest by 1 / (1 - rate).
-
-    Raises:
-        ValueError: `rate` is outside [0, 1); or the layer is called in training without a key.
-    """
-
-    rate: float = eqx.field(static=True)
-    inference: bool
-
-    def __init__(self, rate: float = 0.5, *, inference: bool = False):
-        _check.rate(rate=rate)
-        self.rate, self.inference = rate, inference
-
-    def __call__(self, x: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> Array:
-        if self.active(key, inference) and key is not None:
-            keep = jr.bernoulli(key, 1 - self.rate, x.shape)
-            x = jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
-        return x
-
-    def active(self, key: PRNGKeyArray | None, inference: bool | None) -> bool:
-        """Whether entries are to be dropped; the error that a key is missing is raised here."""
-        if (self.inference if inference is None else inference) or self.rate == 0:
-            return False
-        if key is None:
-            raise ValueError("dropout needs key=... in training: pass one, or inference=True")
-        return True
 
 
 def check_ids(ids: Array, size: int, name: str, law: str) -> None:

@@ -4,7 +4,8 @@ import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.nn.activation import Activation
-from eqxgen.nn.linear import Dropout, Initializer, Projection, torch_uniform
+from eqxgen.nn.drop import Dropout
+from eqxgen.nn.linear import Initializer, Projection, torch_uniform
 from eqxgen.rng import RNG
 
 

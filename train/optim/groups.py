@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 from jaxtyping import PyTree
 
-from eqxgen.nn.blocks import Stack
+from eqxgen.nn import Stack
 from train.errors import UsageError
 from train.paths import any_of, leaves, matches
 from train.settings import OptimConfig
