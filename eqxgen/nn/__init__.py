@@ -5,12 +5,14 @@ from eqxgen.nn.attention import SelfAttention
 from eqxgen.nn.blocks import Stack, TransformerBlock
 from eqxgen.nn.conv import Convolution, ResidualBlock, average_pool, blur, upsample
 from eqxgen.nn.linear import Dropout, Embedding, Projection
-from eqxgen.nn.mlp import MLP
+from eqxgen.nn.lora import LoRA, lora, merge_lora, not_lora
+from eqxgen.nn.mlp import GLU, MLP
 from eqxgen.nn.norm import GroupNorm, LayerNorm
 from eqxgen.nn.quantize import VectorQuantizer
 
 __all__ = [
     "ACTIVATIONS",
+    "GLU",
     "MLP",
     "Activation",
     "Convolution",
@@ -18,6 +20,7 @@ __all__ = [
     "Embedding",
     "GroupNorm",
     "LayerNorm",
+    "LoRA",
     "Projection",
     "ResidualBlock",
     "SelfAttention",
@@ -26,5 +29,8 @@ __all__ = [
     "VectorQuantizer",
     "average_pool",
     "blur",
+    "lora",
+    "merge_lora",
+    "not_lora",
     "upsample",
 ]
