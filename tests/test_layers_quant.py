@@ -9,6 +9,8 @@ import pytest
 
 from eqxgen import nn
 from eqxgen.nn.activation import ACTIVATIONS, ALIASES
+from eqxgen.nn.magnitude import to_magnitude_one
+from eqxgen.nn.reparam import Power, with_weight
 from tests import oracles
 from train.paths import named_arrays
 from train.toolkit import gradients
@@ -122,3 +124,99 @@ def test_lora_adapts_what_is_chosen_and_nothing_else_is_trained():
     found = named_arrays(grads)
     assert not found["blocks.attention.qkv.lora_a"].any()
     assert found["blocks.attention.qkv.lora_b"].any()
+
+
+def ours(array, image):
+    """torch's (out, in, *kernel) or (1, channels, *spatial) as ours: (*kernel, in, out) or (*spatial, channels)."""
+    if array.ndim != 4:
+        return jnp.asarray(array)
+    return jnp.asarray(array[0].transpose(1, 2, 0) if image else array.transpose(2, 3, 1, 0))
+
+
+def layer_of(case):
+    weight = ours(case["weight"], image=False)
+    layer = nn.Projection(5, 3, key=KEY) if weight.ndim == 2 else nn.Convolution(3, 4, key=KEY)
+    return eqx.tree_at(lambda layer: layer.bias, with_weight(layer, weight), jnp.asarray(case["bias"]))
+
+
+def flat_as_ours(vector, layer):
+    """torch's right singular vector, over (in, *kernel), in our order (*kernel, in)."""
+    return jnp.asarray(vector if layer.weight.ndim == 2 else vector.reshape(3, 3, 3).transpose(1, 2, 0).reshape(-1))
+
+
+@pytest.mark.parametrize("kind", ["projection", "convolution"])
+def test_weight_norm_and_its_gradients_are_torchs(kind):
+    case = CASES[f"weight norm {kind}"]
+    layer, x = nn.WeightNorm(layer_of(case)), ours(case["x"], image=True)
+    np.testing.assert_allclose(layer(x), layer.layer(x), rtol=1e-5, atol=1e-5)
+    layer = eqx.tree_at(lambda layer: layer.gain, layer, ours(case["gain"], image=False))
+    np.testing.assert_allclose(layer(x), ours(case["y"], image=True), rtol=1e-5, atol=1e-5)
+    grads = eqx.filter_grad(lambda layer: jnp.sum(layer(x) ** 2))(layer)
+    np.testing.assert_allclose(grads.gain, ours(case["to_gain"], image=False), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(grads.layer.weight, ours(case["to_weight"], image=False), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["projection", "convolution"])
+def test_spectral_norm_and_its_state_are_torchs_after_each_iteration(kind):
+    case = CASES[f"spectral norm {kind}"]
+    layer, x = nn.SpectralNorm(layer_of(case), iterations=3), ours(case["x"], image=True)
+    state = Power(jnp.asarray(case["left"]), flat_as_ours(case["right"], layer.layer))
+    _, state = layer(x, state)
+
+    def loss(layer):
+        y, after = layer(x, state)
+        return jnp.sum(y**2), (y, after)
+
+    grads, (y, after) = eqx.filter_grad(loss, has_aux=True)(layer)
+    np.testing.assert_allclose(y, ours(case["y"], image=True), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(after.left, case["left_after"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(after.right, flat_as_ours(case["right_after"], layer.layer), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(grads.layer.weight, ours(case["to_weight"], image=False), rtol=1e-4, atol=1e-4)
+    quiet, same = eqx.nn.inference_mode(layer)(x, after)
+    np.testing.assert_allclose(quiet, ours(case["y_inference"], image=True), rtol=1e-5, atol=1e-5)
+    assert eqx.tree_equal(same, after)
+
+
+def test_spectral_norm_comes_to_a_largest_singular_value_of_one():
+    layer = nn.SpectralNorm(nn.Projection(6, 4, bias=False, key=KEY), iterations=50)
+    y, state = layer(jnp.eye(6), layer.init_state())
+    largest = np.linalg.svd(np.asarray(y), compute_uv=False)[0]
+    assert largest == pytest.approx(1, abs=1e-5)
+    mapped = jax.vmap(layer, in_axes=(0, None), out_axes=(0, None))(jnp.eye(6), state)
+    np.testing.assert_allclose(mapped[0], y, atol=1e-5)
+
+
+def magnitude(x):
+    return float(jnp.sqrt(jnp.mean(jnp.square(x))))
+
+
+def test_what_comes_in_with_magnitude_one_goes_out_with_magnitude_one():
+    a, b = jr.normal(jr.key(2), (512, 64)), jr.normal(jr.key(3), (512, 192))
+    projection = nn.MagnitudePreserving(nn.Projection(64, 96, bias=False, key=KEY))
+    convolution = nn.MagnitudePreserving(nn.Convolution(64, 32, padding=0, bias=False, key=KEY))
+    for y in (projection(a), convolution(a.reshape(16, 32, 64)), nn.mp_silu(a), nn.mp_sum(a, b[:, :64]), nn.mp_cat(a, b, 0.3)):
+        assert magnitude(y) == pytest.approx(1, abs=0.04)
+    assert magnitude(to_magnitude_one(7 * a)) == pytest.approx(1, abs=1e-3)
+    # Of a and b behind one another, each adds as much as its share says, though b is three times as wide.
+    parts = jnp.square(nn.mp_cat(a, b, 0.3)).sum(0)
+    assert float(jnp.sqrt(parts[64:].sum() / parts[:64].sum())) == pytest.approx(0.3 / 0.7, rel=0.02)
+
+
+def test_magnitude_preserving_weights_have_length_one_at_any_scale_and_gradients_orthogonal_to_them():
+    layer, x = nn.MagnitudePreserving(nn.Convolution(3, 4, bias=False, key=KEY)), jr.normal(jr.key(1), (5, 6, 3))
+    tenfold = eqx.tree_at(lambda layer: layer.layer.weight, layer, replace_fn=lambda weight: 10 * weight)
+    np.testing.assert_allclose(tenfold(x), layer(x), rtol=1e-3)
+    grad = eqx.filter_grad(lambda layer: jnp.sum(layer(x) ** 3))(layer).layer.weight
+    along = jnp.sum(grad * layer.layer.weight, axis=(0, 1, 2)) / jnp.linalg.norm(grad.reshape(-1, 4), axis=0)
+    assert float(jnp.abs(along).max()) < 2e-3  # but for epsilon, zero
+    moved = eqx.tree_at(lambda layer: layer.layer.weight, layer, layer.layer.weight - grad)
+    forced = nn.force_weight_norm({"stack": [moved]})["stack"][0]
+    np.testing.assert_allclose(jnp.mean(jnp.square(forced.layer.weight), axis=(0, 1, 2)), 1, rtol=1e-3)
+    np.testing.assert_allclose(forced(x), moved(x), rtol=1e-3, atol=1e-4)
+
+
+def test_forced_weight_norm_takes_each_layer_of_a_stack_by_itself():
+    make = lambda key: nn.MagnitudePreserving(nn.Projection(4, 4, bias=False, key=key))
+    stack = eqx.filter_vmap(make)(jr.split(KEY, 3))
+    grown = eqx.tree_at(lambda stack: stack.layer.weight, stack, replace_fn=lambda weight: weight * jnp.asarray([1.0, 2, 5])[:, None, None])
+    np.testing.assert_allclose(nn.force_weight_norm(grown).layer.weight, stack.layer.weight, rtol=1e-3)

@@ -6,9 +6,11 @@ from eqxgen.nn.blocks import Stack, TransformerBlock
 from eqxgen.nn.conv import Convolution, ResidualBlock, average_pool, blur, upsample
 from eqxgen.nn.linear import Dropout, Embedding, Projection
 from eqxgen.nn.lora import LoRA, lora, merge_lora, not_lora
+from eqxgen.nn.magnitude import MagnitudePreserving, force_weight_norm, mp_cat, mp_silu, mp_sum
 from eqxgen.nn.mlp import GLU, MLP
 from eqxgen.nn.norm import GroupNorm, LayerNorm
 from eqxgen.nn.quantize import VectorQuantizer
+from eqxgen.nn.reparam import SpectralNorm, WeightNorm
 
 __all__ = [
     "ACTIVATIONS",
@@ -21,16 +23,23 @@ __all__ = [
     "GroupNorm",
     "LayerNorm",
     "LoRA",
+    "MagnitudePreserving",
     "Projection",
     "ResidualBlock",
     "SelfAttention",
+    "SpectralNorm",
     "Stack",
     "TransformerBlock",
     "VectorQuantizer",
+    "WeightNorm",
     "average_pool",
     "blur",
+    "force_weight_norm",
     "lora",
     "merge_lora",
+    "mp_cat",
+    "mp_silu",
+    "mp_sum",
     "not_lora",
     "upsample",
 ]
