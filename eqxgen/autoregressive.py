@@ -55,7 +55,7 @@ def stream(
     prompts: Sequence[Integer[np.ndarray, " length"]],
     sampling: Sampling = Sampling(),
     *,
-    key: PRNGKeyArray,  # noqa: B008
+    key: PRNGKeyArray,
 ) -> Iterator[Int32[np.ndarray, " n"]]:
     """The tokens that follow some prompts, one of each at a time, without end.
 
@@ -105,7 +105,7 @@ def generate(
     length: int,
     sampling: Sampling = Sampling(),
     *,
-    key: PRNGKeyArray,  # noqa: B008
+    key: PRNGKeyArray,
 ) -> Int32[np.ndarray, "n length"]:
     """The first `length` tokens of `stream`."""
     if length < 1:

@@ -1,5 +1,6 @@
 """The checks that constructors share. Each error names the argument, the law and what came."""
 
+import difflib
 import math
 
 
@@ -31,6 +32,14 @@ def epsilon(value: float) -> None:
 
 
 def one_of(name: str, value: str, known) -> None:
-    """The value must be one of the known names."""
+    """The value must be one of the known names; the message has those that are spelled most like it."""
     if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(sorted(known))}: got {value!r}")
+        near = difflib.get_close_matches(str(value), known, n=3)
+        nearest = f"; nearest: {', '.join(near)}" if near else ""
+        raise ValueError(f"{name} must be one of {', '.join(sorted(known))}: got {value!r}{nearest}")
+
+
+def last_axis(x, name: str, size: int) -> None:
+    """The last axis of an array `x` must have `size` entries, which the layer calls `name`."""
+    if x.ndim == 0 or x.shape[-1] != size:
+        raise ValueError(f"the last axis of x must have {name}={size} entries: got shape {x.shape}")

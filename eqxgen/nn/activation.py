@@ -10,25 +10,48 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from eqxgen.nn import _check
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # Hendrycks and Gimpel 2016, x Φ(x)
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),  # the same paper's tanh form; BERT in JAX, GPT-2
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # Hendrycks and Gimpel 2016 (arXiv:1606.08415), x Φ(x)
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),  # the same paper's x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))); GPT-2
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # the same paper's sigmoid form; CLIP
-    "swish": jax.nn.silu,
+    "swish": jax.nn.silu,  # x σ(x); Ramachandran et al. 2017, arXiv:1710.05941
+    "hard_swish": jax.nn.hard_swish,  # x clip(x + 3, 0, 6) / 6; Howard et al. 2019, arXiv:1905.02244
+    "mish": jax.nn.mish,  # x tanh(ln(1 + exp(x))); Misra 2019, arXiv:1908.08681
     "relu": jax.nn.relu,
-    "leaky_relu": lambda x: jax.nn.leaky_relu(x, 0.2),  # slope 0.2, as the discriminators of StyleGAN
+    "relu6": jax.nn.relu6,
+    "squared_relu": lambda x: jnp.square(jax.nn.relu(x)),  # So et al. 2021 (Primer), arXiv:2109.08668
+    "leaky_relu": lambda x: jax.nn.leaky_relu(x, 0.2),  # slope 0.2, as the discriminators of StyleGAN; torch's default is 0.01
+    "elu": jax.nn.elu,  # exp(x) - 1 below zero; Clevert et al. 2015, arXiv:1511.07289
+    "selu": jax.nn.selu,  # Klambauer et al. 2017, arXiv:1706.02515
+    "softplus": jax.nn.softplus,  # ln(1 + exp(x))
+    "sigmoid": jax.nn.sigmoid,
     "tanh": jnp.tanh,
-    "mish": jax.nn.mish,
+    "identity": lambda x: x,
 }
+
+ALIASES: dict[str, str] = {
+    "egelu": "gelu",  # exact
+    "ngelu": "gelu_tanh",
+    "gelu_new": "gelu_tanh",  # transformers' name
+    "agelu": "quick_gelu",  # approximate
+    "quick": "quick_gelu",
+    "silu": "swish",
+    "relu2": "squared_relu",
+}
+"""Other names under which the same functions are known."""
 
 
 class Activation(eqx.Module):
-    """An elementwise function by name: one of `ACTIVATIONS`."""
+    """An elementwise function by name: one of `ACTIVATIONS`, or of `ALIASES`.
+
+    Raises:
+        ValueError: the name is none of them; the message has those that are spelled most like it.
+    """
 
     name: str = eqx.field(static=True)
 
-    def __init__(self, name: str = "gelu"):
-        _check.one_of("name", name, ACTIVATIONS)
-        self.name = name
+    def __init__(self, name: str = "gelu", *, key: PRNGKeyArray | None = None):
+        _check.one_of("name", name, (*ACTIVATIONS, *ALIASES))
+        self.name = ALIASES.get(name, name)
 
     def __call__(self, x: Float[Array, "*shape"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*shape"]:
         return ACTIVATIONS[self.name](x)

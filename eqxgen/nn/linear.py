@@ -36,8 +36,7 @@ class Projection(eqx.Module):
         self.in_dim, self.out_dim = in_dim, out_dim
 
     def __call__(self, x: Float[Array, "*leading in_dim"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*leading out_dim"]:
-        if x.shape[-1] != self.in_dim:
-            raise ValueError(f"the last axis of x must have in_dim={self.in_dim} entries: got shape {x.shape}")
+        _check.last_axis(x, "in_dim", self.in_dim)
         y = x @ self.weight.T.astype(x.dtype)
         return y if self.bias is None else y + _expand(self.bias.astype(x.dtype), y)
 

@@ -1,0 +1,123 @@
+"""Layers whose weight is computed from their parameters before each use: weight and spectral normalisation."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from eqxgen.nn import _check
+
+START = 15
+"""Power iterations that `SpectralNorm.init_state` runs; torch's number."""
+
+
+class WeightNorm(eqx.Module):
+    """The layer with the weight of each output as a direction and a length that are learned apart (Salimans and Kingma 2016,
+    arXiv:1602.07868, equation 2): `gain * weight / |weight|`, equal to the layer at first.
+
+    Lengths are taken in float32. `equinox.nn.WeightNorm` is not used because two of its layers are never equal, so each compiles anew.
+
+    Args:
+        layer: with a field `weight` as `Projection` `(out, in)` or `Convolution` `(*kernel, in, out)` has it.
+    """
+
+    layer: Any
+    gain: Float[Array, "*ones_and_outputs"]
+
+    def __init__(self, layer: Any, *, key: PRNGKeyArray | None = None):
+        inner = inner_axes(layer)
+        self.layer, self.gain = layer, _length(layer.weight, inner)
+
+    def __call__(self, x: Array, *, key: PRNGKeyArray | None = None) -> Array:
+        weight = self.layer.weight.astype(jnp.float32)
+        scale = self.gain.astype(jnp.float32) / _length(weight, inner_axes(self.layer))
+        return with_weight(self.layer, weight * scale)(x, key=key)
+
+
+class Power(NamedTuple):
+    """The state of `SpectralNorm`: estimates of the first left and right singular vectors, of length 1, in float32."""
+
+    left: Float[Array, " outputs"]
+    right: Float[Array, " inputs"]
+
+
+class SpectralNorm(eqx.Module):
+    """The layer with its weight divided by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
+
+    The value is `left @ weight @ right`, with vectors that follow the weight by power iteration as it is trained; in inference they stay. The
+    gradient passes through the weight alone. Numbers as torch's `spectral_norm`. Called as `y, state = layer(x, state)`, and over a batch as
+    `jax.vmap(layer, in_axes=(0, None), out_axes=(0, None))`, since the state is the same for all.
+
+    `equinox.nn.SpectralNorm` is not used because it takes the first axis of every weight for the outputs; in ours they are the last axis of
+    a convolution's.
+
+    Args:
+        layer: with a field `weight` as `Projection` `(out, in)` or `Convolution` `(*kernel, in, out)` has it.
+        iterations: of each call in training.
+        epsilon: least length that a vector is divided by.
+    """
+
+    layer: Any
+    inference: bool
+    iterations: int = eqx.field(static=True)
+    epsilon: float = eqx.field(static=True)
+
+    def __init__(
+        self, layer: Any, *, iterations: int = 1, epsilon: float = 1e-12, inference: bool = False, key: PRNGKeyArray | None = None
+    ):
+        _check.positive(iterations=iterations)
+        _check.epsilon(epsilon)
+        inner_axes(layer)
+        self.layer, self.iterations, self.epsilon, self.inference = layer, iterations, epsilon, inference
+
+    def init_state(self) -> Power:
+        """Fifteen iterations on the weight as it is, from vectors drawn always alike."""
+        matrix = _matrix(self.layer)
+        left, right = (jr.normal(key, (size,)) for key, size in zip(jr.split(jr.key(0)), matrix.shape))
+        return self._iterate(matrix, Power(left, right), START)
+
+    def __call__(self, x: Array, state: Power, *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> tuple[Array, Power]:
+        matrix = _matrix(self.layer)
+        if not (self.inference if inference is None else inference):
+            state = self._iterate(jax.lax.stop_gradient(matrix), state, self.iterations)
+        largest = state.left @ matrix @ state.right
+        return with_weight(self.layer, self.layer.weight.astype(jnp.float32) / largest)(x, key=key), state
+
+    def _iterate(self, matrix: Float[Array, "outputs inputs"], state: Power, times: int) -> Power:
+        unit = lambda vector: vector / jnp.maximum(jnp.linalg.norm(vector), self.epsilon)
+
+        def once(state: Power, _: None):
+            left = unit(matrix @ state.right)
+            return Power(left, unit(left @ matrix)), None
+
+        return jax.lax.scan(once, state, length=times)[0]
+
+
+def inner_axes(layer: Any) -> tuple[int, ...]:
+    """The axes of a layer's weight that each output sums over, counted from the last, so that they hold for stacked weights too.
+
+    Raises:
+        ValueError: the layer has no weight of at least two axes.
+    """
+    weight = getattr(layer, "weight", None)
+    if weight is None or not eqx.is_array(weight) or weight.ndim < 2:
+        raise ValueError(f"layer must have a weight of at least two axes, as Projection and Convolution: got {type(layer).__name__}")
+    return (-1,) if weight.ndim == 2 else tuple(range(-weight.ndim, -1))
+
+
+def with_weight(layer: Any, weight: Array) -> Any:
+    """The layer with another weight, in the type of its own."""
+    return eqx.tree_at(lambda layer: layer.weight, layer, weight.astype(layer.weight.dtype))
+
+
+def _length(weight: Array, axes: tuple[int, ...]) -> Array:
+    return jnp.sqrt(jnp.sum(weight.astype(jnp.float32) ** 2, axis=axes, keepdims=True))
+
+
+def _matrix(layer: Any) -> Float[Array, "outputs inputs"]:
+    """The weight with a row for each output."""
+    weight = layer.weight.astype(jnp.float32)
+    return weight if weight.ndim == 2 else weight.reshape(-1, weight.shape[-1]).T
