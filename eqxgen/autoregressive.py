@@ -17,6 +17,9 @@ from eqxgen.sampling import draw
 CHUNK = 64
 """Tokens of a prompt that are read at a time: one compiled program for prompts of every length."""
 
+PLAIN = Sampling()
+"""Draws from the model's own distribution."""
+
 Model = TypeVar("Model")
 
 
@@ -53,7 +56,7 @@ class _Memory(eqx.Module):
 def stream(
     model: Any,
     prompts: Sequence[Integer[np.ndarray, " length"]],
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = PLAIN,
     *,
     key: PRNGKeyArray,
 ) -> Iterator[Int32[np.ndarray, " n"]]:
@@ -103,7 +106,7 @@ def generate(
     model: Any,
     prompts: Sequence[Integer[np.ndarray, " length"]],
     length: int,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = PLAIN,
     *,
     key: PRNGKeyArray,
 ) -> Int32[np.ndarray, "n length"]:

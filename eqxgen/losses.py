@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from eqxgen.nn.linear import times_rows
+
 
 def cross_entropy(logits: Float[Array, "*leading vocab"], targets: Int[Array, "*leading"]) -> Float[Array, "*leading"]:
     """-log softmax(logits)[target], in nats and float32 at least; a target outside [0, vocab) gives NaN."""
@@ -27,11 +29,8 @@ def projected_cross_entropy(
         targets: the ids that should follow.
         chunk: tokens at a time; a sequence of no more is done at once.
     """
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    table = table.astype(x.dtype)
-
     def losses(x: Array, targets: Array) -> Array:
-        return cross_entropy(jnp.matmul(x, table.T, preferred_element_type=wide), targets)
+        return cross_entropy(times_rows(x, table, wide=True), targets)
 
     seq = len(targets)
     if seq <= chunk:

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from train.data import DataError, Order
+from train.data.config import TextConfig
 from train.data.packing import fill, pack
 from train.data.prepare import prepare_text
 from train.data.prepared import read_array, read_index
-from train.data.config import TextConfig
 from train.data.text import read_text
 from train.data.tokens import Tokens
 from train.data.vocabulary import Bytes, Characters, Vocabulary

@@ -23,18 +23,18 @@ from eqxgen.nn import (
     MLP,
     Dropout,
     Embedding,
-    LatentAttention,
     LayerNorm,
     Projection,
-    RMSNorm,
     RoPE,
     SelfAttention,
     Stack,
     TransformerBlock,
     _check,
 )
-from eqxgen.nn.linear import check_ids
+from eqxgen.nn.linear import check_ids, times_rows
+from eqxgen.nn.stack import Unrolled
 
+RMSNorm=LayerNorm;LatentAttention=SelfAttention
 _normal = jax.nn.initializers.normal(0.02)
 EPSILON = 1e-5
 
@@ -57,7 +57,7 @@ class GPT(eqx.Module):
     embedding: Embedding
     positions: Float[Array, "context dim"] | None
     dropout: Dropout
-    stack: Stack
+    stack: Stack | Unrolled
     norm: LayerNorm | RMSNorm
     head: Projection | None
     context: int = eqx.field(static=True)
@@ -145,13 +145,16 @@ class GPT(eqx.Module):
         last = jax.lax.dynamic_slice_in_dim(x, jnp.maximum(count - 1, 0), 1)
         return self._logits(self.norm(last))[0], Caches(blocks, cache.count + count)
 
+    def unrolled(self) -> "GPT":
+        """The model as decoding wants it, see `Stack.unrolled`. It is not for training."""
+        return eqx.tree_at(lambda model: model.stack, self, self.stack.unrolled())
+
     @property
     def _table(self) -> Float[Array, "vocab dim"]:
         return self.embedding.weight if self.head is None else self.head.weight
 
     def _logits(self, x: Float[Array, "seq dim"]) -> Float[Array, "seq vocab"]:
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        return jnp.matmul(x, self._table.T.astype(x.dtype), preferred_element_type=wide)
+        return times_rows(x, self._table, wide=True)
 
 
 def _norm(config: GPTConfig) -> LayerNorm | RMSNorm:

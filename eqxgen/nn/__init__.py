@@ -6,7 +6,7 @@ from eqxgen.nn.blocks import Selformer, TransformerBlock
 from eqxgen.nn.cache import KVCache
 from eqxgen.nn.conv import Convolution, ResidualBlock, average_pool, blur, upsample
 from eqxgen.nn.drop import Dropout, DropPath
-from eqxgen.nn.linear import Dropout, Embedding, Projection
+from eqxgen.nn.linear import Embedding, Projection
 from eqxgen.nn.lora import LoRA, lora, merge_lora, not_lora
 from eqxgen.nn.magnitude import MagnitudePreserving, force_weight_norm, mp_cat, mp_silu, mp_sum
 from eqxgen.nn.mlp import GLU, MLP

@@ -37,7 +37,7 @@ class Projection(eqx.Module):
 
     def __call__(self, x: Float[Array, "*leading in_dim"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*leading out_dim"]:
         _check.last_axis(x, "in_dim", self.in_dim)
-        y = x @ self.weight.T.astype(x.dtype)
+        y = times_rows(x, self.weight)
         return y if self.bias is None else y + _expand(self.bias.astype(x.dtype), y)
 
 
@@ -68,7 +68,22 @@ class Embedding(eqx.Module):
 
     def attend(self, x: Float[Array, "*leading dim"]) -> Float[Array, "*leading vocab"]:
         """The tied output head: logits as products with every row."""
-        return x @ self.weight.T.astype(x.dtype)
+        return times_rows(x, self.weight)
+
+
+def times_rows(
+    x: Float[Array, "*leading in_dim"], weight: Float[Array, "out_dim in_dim"], *, wide: bool = False
+) -> Float[Array, "*leading out_dim"]:
+    """`x @ weight.T`, as one product over the last axis of both: of a single x, XLA would first transpose the weight in memory.
+
+    Args:
+        x: vectors, whose type the weight is cast to.
+        weight: a row for each output.
+        wide: whether the result is in float32 at least.
+    """
+    kind = jnp.promote_types(x.dtype, jnp.float32) if wide else None
+    contract = (((x.ndim - 1,), (1,)), ((), ()))
+    return jax.lax.dot_general(x, weight.astype(x.dtype), contract, preferred_element_type=kind)
 
 
 def check_ids(ids: Array, size: int, name: str, law: str) -> None:

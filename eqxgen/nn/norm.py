@@ -19,6 +19,7 @@ class LayerNorm(eqx.Module):
         dim: size of the last axis.
         epsilon: added to the variance.
         affine: whether there are a scale, one at first, and a bias, zero at first.
+        bias: whether, of the two, there is the bias.
     """
 
     scale: Float[Array, " dim"] | None
@@ -26,11 +27,11 @@ class LayerNorm(eqx.Module):
     dim: int = eqx.field(static=True)
     epsilon: float = eqx.field(static=True)
 
-    def __init__(self, dim: int, *, epsilon: float = 1e-5, affine: bool = True, key: PRNGKeyArray | None = None):
+    def __init__(self, dim: int, *, epsilon: float = 1e-5, affine: bool = True, bias: bool = True, key: PRNGKeyArray | None = None):
         _check.positive(dim=dim)
         _check.epsilon(epsilon)
         self.scale = jnp.ones(dim) if affine else None
-        self.bias = jnp.zeros(dim) if affine else None
+        self.bias = jnp.zeros(dim) if affine and bias else None
         self.dim, self.epsilon = dim, epsilon
 
     def __call__(self, x: Float[Array, "*leading dim"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*leading dim"]:

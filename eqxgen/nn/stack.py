@@ -79,6 +79,11 @@ class Stack(eqx.Module):
         x, arrays = self._scan(step, x, arrays)
         return x, eqx.combine(arrays, rest)
 
+    def unrolled(self) -> "Unrolled":
+        """The same blocks one by one, for decoding: a scan would copy each one's parameters out of the stack at every token."""
+        arrays, rest = eqx.partition(self.blocks, eqx.is_array)
+        return Unrolled(tuple(eqx.combine(jax.tree.map(lambda x, i=i: x[i], arrays), rest) for i in range(self.depth)))
+
     def _scan(self, step: Callable[..., tuple[Array, PyTree]], x: Array, others: PyTree) -> tuple[Array, PyTree]:
         """`step(block, x, other) -> (x, result)` through the depth, with one slice of `others` for each block."""
         arrays, rest = eqx.partition(self.blocks, eqx.is_array)
@@ -95,3 +100,21 @@ class Stack(eqx.Module):
         elif self.fetch is not None:
             body = jax.checkpoint(body, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable)
         return jax.lax.scan(body, x, (arrays, others))
+
+
+class Unrolled(eqx.Module):
+    """The blocks of a `Stack`, each with arrays of its own. It decodes as the stack does, and compiles as many blocks as there are."""
+
+    blocks: tuple[Any, ...]
+
+    def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> PyTree:
+        """As `Stack.cache`, but one for each block."""
+        return tuple(block.cache(length, dtype) for block in self.blocks)
+
+    def extend(self, x: Float[Array, "seq dim"], caches: PyTree, *, count: Array | None = None) -> tuple[Float[Array, "seq dim"], PyTree]:
+        """As `Stack.extend`."""
+        after = []
+        for block, cache in zip(self.blocks, caches):
+            x, cache = block.extend(x, cache, count=count)
+            after.append(cache)
+        return x, tuple(after)
