@@ -29,6 +29,7 @@ def projected_cross_entropy(
         targets: the ids that should follow.
         chunk: tokens at a time; a sequence of no more is done at once.
     """
+
     def losses(x: Array, targets: Array) -> Array:
         return cross_entropy(times_rows(x, table, wide=True), targets)
 

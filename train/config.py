@@ -46,14 +46,14 @@ class TrainConfig:
     sample_every: int = 500
     """Steps between sample grids; 0: only at the end."""
     eval_every: int = 0
-    """Steps between measurements on held-out data, of recipes that have some; 0: only at the end."""
+    """Steps between evaluations such as that at the end, whose numbers join metrics.jsonl; 0: only at the end."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     keep: int = 2
     """Checkpoints kept."""
     keep_best: str = ""
-    """Metric by which one checkpoint more is kept, the best, also as best.safetensors: loss, or max:accuracy where more is better. It is a
-    metric of training: its mean over the lines of metrics.jsonl since the checkpoint before."""
+    """Metric by which one checkpoint more is kept, the best, also as best.safetensors: loss, or max:accuracy where more is better. It is
+    the metric's mean over the lines of metrics.jsonl since the checkpoint before; one of the evaluation needs --eval-every."""
     strict: bool = False
     """Refuse to resume where the newest checkpoint is damaged, in place of going on from the one before it."""
     config: str | None = None

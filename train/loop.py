@@ -77,6 +77,7 @@ class Task:
         evaluate: numbers of the averaged model for summary.json.
         prepare: called with the run's folder before the first step.
         released: which part of the model model.safetensors holds; all of it by default.
+        tokens: of one example, for the rate; 0 where examples are not counted in tokens.
         maintain: gives for a step the change of the model before its update, of (model, batch, key), such as dead codes restarted; or None.
     """
 
@@ -89,6 +90,7 @@ class Task:
     evaluate: Callable[[PyTree], dict[str, float]]
     prepare: Callable[[Path], None] = lambda folder: None
     released: Callable[[PyTree], PyTree] = lambda model: model
+    tokens: int = 0
     maintain: Callable[[int], Callable[[PyTree, dict[str, jax.Array], PRNGKeyArray], PyTree] | None] = lambda step: None
 
 
@@ -167,7 +169,7 @@ class _Run:
         rate = schedule(config.optim, config.steps)
         data_key, maintain_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
         profiler = Profiler(config.profiled, self.folder / "profile")
-        meter = Meter(config.batch_size, first)
+        meter = Meter(config.batch_size, first, tokens=task.tokens)
         for step in range(first, config.steps):
             batch = feed.take()
             if change := task.maintain(step):
@@ -181,7 +183,8 @@ class _Run:
             done = step + 1
             if done % 8 == 0 or done == config.steps:
                 self.check(state, done)  # it waits: no more than 8 steps in flight, since virtual CPU devices hang from about 32
-            if done % config.log_every == 0 or done == config.steps:
+            measured = config.eval_every and done % config.eval_every == 0 and done < config.steps
+            if done % config.log_every == 0 or done == config.steps or measured:
                 values = {name: float(value) for name, value in metrics.items()}
                 values = {
                     "examples": done * config.batch_size,
@@ -190,8 +193,11 @@ class _Run:
                     **meter.read(done, feed.waited),
                     "seconds": self.seconds(),
                 }
+                if measured:
+                    values |= self.measure(state)
+                    meter.restart(done, feed.waited)
                 self.log.metrics(done, values)
-                self.score(values)
+                self.score(values, bool(measured))
                 self.checkpoints.poll()
             stopping = stop.agreed(done)
             if stopping or done % config.checkpoint_every == 0 or done == config.steps:
@@ -219,12 +225,18 @@ class _Run:
         except FloatingPointError as error:
             raise UserError(f"{error}; {self._last_good()}") from None
 
-    def score(self, values: dict[str, Any]) -> None:
-        """Notes the metric of `--keep-best`."""
+    def measure(self, state: State) -> dict[str, float]:
+        """What the recipe's evaluation says of the averaged model as it is now."""
+        model = self.averaged(state)
+        return from_first(lambda: self.task.evaluate(model))
+
+    def score(self, values: dict[str, Any], measured: bool) -> None:
+        """Notes the metric of `--keep-best`; those of the evaluation are there only where it was `measured`."""
         name = self.config.keep_best.removeprefix("max:").removeprefix("min:")
-        if name and name not in values:
-            raise UsageError(f"--keep-best must be a metric of this run, one of {', '.join(values)}: got {name!r}")
-        self.scores += [values[name]] if name else []
+        if name and name not in values and (measured or not self.config.eval_every):
+            cure = "" if measured else "; those of the evaluation need --eval-every"
+            raise UsageError(f"--keep-best must be a metric of this run, one of {', '.join(values)}: got {name!r}{cure}")
+        self.scores += [values[name]] if name in values else []
 
     def save(self, step: int, state: State, feed: Feed) -> None:
         """A checkpoint, and the released model as it is now."""

@@ -18,6 +18,7 @@ from eqxgen.configs import MaskGITConfig, VQGANConfig, parse_schedule
 from train.config import OptimConfig, TrainConfig, from_dict, parse, require, run
 from train.data import AugmentConfig, DataConfig, Part, image_grid, load, save_png, uniforms
 from train.facts import facts_of
+from train.sampling import ImageSample
 
 if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
     from train.loop import Program, Task
@@ -175,25 +176,44 @@ def task(config: Config) -> "Task":
     return Task("maskgit", facts, core, dataset.train_labels, batch, grid, evaluate, prepare)
 
 
-def sample(folder: Path, record: dict[str, Any], options: Any) -> Any:
-    """Images `(n, height, width, channels)` in [-1, 1] of a run, for `train.sample`."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SAMPLE(ImageSample):
+    """What `train.sample` takes of such runs; what is left out is as the run's `DecodeConfig` says."""
+
+    steps: int | None = None
+    """Parallel guesses per image, at most as many as tokens."""
+    guidance: float | None = None
+    """Classifier-free guidance; 1 is none."""
+    choice_temperature: float | None = None
+    """Randomness of the order in which tokens are accepted."""
+    temperature: float | None = None
+    """Temperature of each token's draw."""
+    schedule: str | None = None
+    """Mask schedule."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.steps is None or self.steps >= 1, f"steps must be at least 1: got {self.steps}")
+
+
+def sample(folder: Path, record: dict[str, Any], options: SAMPLE) -> int:
+    """Draws images of a run, for `train.sample`."""
     import jax.random as jr
     import numpy as np
 
     from train.decode import check_steps, draw_maskgit
     from train.release import load_model
-    from train.sample import check_label
     from train.tokenizers import tokenizer_of_run
 
     facts = record["facts"]
-    check_label(options.label, facts["classes"])
+    options.check_label(facts["classes"])
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(DecodeConfig)}
     config = from_dict(Config, record["config"], folder / "config.json")
     decode = dataclasses.replace(config.decode, **{name: value for name, value in given.items() if value is not None})
     check_steps(decode.steps, facts["tokens"], "--steps")
     model, _ = load_model(folder / "model.safetensors", build)
     labels = np.arange(options.n) % facts["classes"] if options.label is None else np.full(options.n, options.label)
-    return draw_maskgit(model, tokenizer_of_run(folder, record), labels.astype(np.int32), decode, jr.key(options.seed))
+    return options.save(draw_maskgit(model, tokenizer_of_run(folder, record), labels.astype(np.int32), decode, jr.key(options.seed)))
 
 
 def main(config: Config) -> int:

@@ -19,6 +19,7 @@ from eqxgen.configs import VQGANConfig
 from train.config import OptimConfig, TrainConfig, from_dict, parse, require, run
 from train.data import AugmentConfig, DataConfig, Part, image_grid, load, save_png
 from train.facts import facts_of
+from train.sampling import ImageSample
 
 if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
     from train.loop import Program, Task
@@ -218,24 +219,21 @@ def task(config: Config) -> "Task":
     return Task("vqgan", facts, core, dataset.train_images, batch, grid, evaluate, released=released, maintain=maintenance(config))
 
 
-def sample(folder: Path, record: dict[str, Any], options: Any) -> Any:
-    """Held-out images and their reconstructions in [-1, 1], a row of each in turn, for `train.sample`."""
+SAMPLE = ImageSample
 
-    from train.errors import UsageError
-    from train.sample import check_label
+
+def sample(folder: Path, record: dict[str, Any], options: ImageSample) -> int:
+    """Draws held-out images and their reconstructions, a row of each in turn, for `train.sample`."""
     from train.tokenizers import load_vqgan, reconstruct
 
-    unused = [name for name in ("steps", "guidance", "choice_temperature", "temperature", "schedule") if getattr(options, name) is not None]
-    if unused:
-        raise UsageError(f"--{unused[0].replace('_', '-')} is for a run of train.maskgit: a tokenizer only reconstructs")
-    check_label(options.label, record["facts"]["classes"])
+    options.check_label(record["facts"]["classes"])
     tokenizer, _ = load_vqgan(folder)
     dataset = load(from_dict(Config, record["config"], folder / "config.json").data)
     of_label = slice(None) if options.label is None else dataset.test_labels == options.label
     count = max(options.columns, options.n // 2 // options.columns * options.columns)
     originals = dataset.test_images[of_label][:count]
     fakes, _ = reconstruct(tokenizer, originals, dataset)
-    return rows_in_turn(dataset.normalise(originals), fakes, options.columns)
+    return options.save(rows_in_turn(dataset.normalise(originals), fakes, options.columns))
 
 
 def rows_in_turn(originals: Any, fakes: Any, columns: int) -> Any:

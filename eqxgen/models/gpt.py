@@ -34,7 +34,8 @@ from eqxgen.nn import (
 from eqxgen.nn.linear import check_ids, times_rows
 from eqxgen.nn.stack import Unrolled
 
-RMSNorm=LayerNorm;LatentAttention=SelfAttention
+RMSNorm = LayerNorm
+LatentAttention = SelfAttention
 _normal = jax.nn.initializers.normal(0.02)
 EPSILON = 1e-5
 

@@ -5,7 +5,7 @@ import codecs
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -63,15 +63,10 @@ class Vocabulary(abc.ABC):
         """The text of ids; bytes that are no UTF-8, as at a torn end, become U+FFFD."""
         return b"".join(map(self.token, ids.tolist())).decode("utf-8", "replace")
 
-    def decoded(self, ids: Iterable[int]) -> Iterator[str]:
-        """The text of each id as it comes: bytes are held back until they make a whole character, so pieces may be empty.
-
-        What is left when the ids end becomes U+FFFD, as in `decode`.
-        """
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        for id in ids:
-            yield decoder.decode(self.token(id))
-        yield decoder.decode(b"", final=True)
+    def decoder(self) -> Callable[[int], str]:
+        """What turns one id after another into text: bytes are held back until they make a whole character, so a piece may be empty."""
+        held = codecs.getincrementaldecoder("utf-8")("replace")
+        return lambda id: held.decode(self.token(id))
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-TITLES = {"maskgit": "MaskGIT", "vqgan": "VQGAN tokenizer"}
+TITLES = {"gpt": "GPT", "maskgit": "MaskGIT", "vqgan": "VQGAN tokenizer"}
 
 LICENCES = {
     "digits": "Optical Recognition of Handwritten Digits, UCI Machine Learning Repository: CC BY 4.0",
@@ -12,11 +12,12 @@ LICENCES = {
     "fashion_mnist": "Fashion-MNIST, Zalando SE: MIT",
     "cifar10": "CIFAR-10, A. Krizhevsky: none is stated",
     "eurosat64": "EuroSAT, P. Helber et al.: MIT",
+    "tiny_shakespeare": "Tiny Shakespeare, from the works of W. Shakespeare: public domain",
 }
 """Of the data sets that are known by name."""
 
 
-def card(record: dict[str, Any], summary: dict[str, Any], examples: int, pictures: dict[str, str]) -> str:
+def card(record: dict[str, Any], summary: dict[str, Any], examples: int, pictures: dict[str, str], text: str = "") -> str:
     """The card as Markdown.
 
     Args:
@@ -24,6 +25,7 @@ def card(record: dict[str, Any], summary: dict[str, Any], examples: int, picture
         summary: of summary.json.
         examples: of training.
         pictures: caption and file beside the card.
+        text: a block of what the model writes.
     """
     config, recipe = record["config"], record["recipe"]
     data = config["data"]["name"]
@@ -39,14 +41,14 @@ def card(record: dict[str, Any], summary: dict[str, Any], examples: int, picture
 
 {shown}
 
-| number | value |
+{text}| number | value |
 |---|---|
 {numbers}
 
 ## Data
 
-{examples:,} training examples of `{data}`, images of {" x ".join(map(str, record["facts"]["image_shape"]))}.
-Licence: {LICENCES.get(data, "that of the images in this folder or file, which only their owner knows")}.
+{examples:,} training examples of `{data}`, {_kind(record["facts"])}.
+Licence: {LICENCES.get(data, "that of what lies in this folder or file, which only its owner knows")}.
 
 ## Again
 
@@ -64,6 +66,12 @@ The code is eqxgen's, Apache-2.0. Weights are bound by the licence of their data
 """
 
 
+def _kind(facts: dict[str, Any]) -> str:
+    if "image_shape" in facts:
+        return f"images of {' x '.join(map(str, facts['image_shape']))}"
+    return f"windows of {facts['context']} tokens of a vocabulary of {facts['vocab']:,}"
+
+
 def write_card(folder: Path, summary: dict[str, Any], examples: int) -> None:
     """Writes the loss curve, the film of the samples, and README.md beside them, into the folder of a run. The rest is as in `card`."""
     from train.report.animation import animate
@@ -78,6 +86,9 @@ def write_card(folder: Path, summary: dict[str, Any], examples: int) -> None:
     pictures = {"loss by step": "loss.svg"}
     if grids := sorted((folder / "samples").glob("step-*.png")):
         pictures["samples at the end"] = f"samples/{grids[-1].name}"
+    text = ""
+    if texts := sorted((folder / "samples").glob("step-*.txt")):
+        text = f"```\n{texts[-1].read_text(encoding='utf-8')[:1000]}\n```\n\n"
     if animate(folder / "samples", folder / "samples.webp"):
         pictures["samples along the way"] = "samples.webp"
-    (folder / "README.md").write_text(card(record, summary, examples, pictures), encoding="utf-8")
+    (folder / "README.md").write_text(card(record, summary, examples, pictures, text), encoding="utf-8")

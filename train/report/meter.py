@@ -7,7 +7,7 @@ import jax.monitoring
 
 from train.report.peak import peak_of
 
-CLOCKED = ("examples_per_s", "seconds", "step_ms", "compile_s", "device_gib", "mfu", "input_wait")
+CLOCKED = ("examples_per_s", "tokens_per_s", "seconds", "step_ms", "compile_s", "device_gib", "mfu", "input_wait")
 """Names of the numbers that no seed determines."""
 
 _compiling = [0.0]
@@ -28,15 +28,17 @@ class Meter:
         batch_size: examples per step.
         step: the step it starts from.
         flops: of one step on one device, or None where they are not known.
+        tokens: of one example, for their rate; 0: none.
     """
 
-    def __init__(self, batch_size: int, step: int, flops: float | None = None):
-        self.batch_size, self.flops = batch_size, flops
+    def __init__(self, batch_size: int, step: int, flops: float | None = None, *, tokens: int = 0):
+        self.batch_size, self.flops, self.tokens = batch_size, flops, tokens
         self._peak = peak_of(jax.local_devices()[0].device_kind)
         self._compiled = _compiling[0]
-        self._restart(step)
+        self.restart(step)
 
-    def _restart(self, step: int, waited: float = 0.0) -> None:
+    def restart(self, step: int, waited: float = 0.0) -> None:
+        """Counts from here."""
         self._step, self._began, self._paused, self._waited = step, time.perf_counter(), 0.0, waited
 
     def pause(self, seconds: float) -> None:
@@ -46,7 +48,7 @@ class Meter:
     def read(self, step: int, waited: float) -> dict[str, float]:
         """The numbers of the steps since the last reading.
 
-        step_ms: milliseconds of a step; input_wait: share of the time that was spent waiting for data; compile_s: seconds of tracing and
+        step_ms: milliseconds of a step; tokens_per_s: where examples have tokens; input_wait: share of the time that was spent waiting for data; compile_s: seconds of tracing and
         compiling so far; device_gib: most memory in use so far of the first device, where it tells; mfu: share of the device's peak that the
         step's operations come to, where both are known.
 
@@ -56,11 +58,13 @@ class Meter:
         seconds = max(time.perf_counter() - self._began - self._paused, 1e-9)
         each = seconds / max(step - self._step, 1)
         values = {"examples_per_s": self.batch_size / each, "step_ms": 1000 * each, "input_wait": (waited - self._waited) / seconds}
+        if self.tokens:
+            values["tokens_per_s"] = self.tokens * values["examples_per_s"]
         values["compile_s"] = _compiling[0] - self._compiled
         memory = jax.local_devices()[0].memory_stats() or {}
         if "peak_bytes_in_use" in memory:
             values["device_gib"] = memory["peak_bytes_in_use"] / 2**30
         if self.flops and self._peak:
             values["mfu"] = self.flops / each / self._peak
-        self._restart(step, waited)
+        self.restart(step, waited)
         return values

@@ -1,0 +1,116 @@
+"""Train a GPT (Radford et al. 2019) on text: characters, bytes, byte pairs, or token ids of your own.
+
+  python -m train.gpt                                        nanoGPT's small CPU model on tiny Shakespeare, 2,000 steps
+  python -m train.gpt --preset cpu-char                      ours of the same size, steps and tokens: lower loss
+  python -m train.gpt --preset nano-char                     nanoGPT's GPU model; its validation loss to beat is 1.4697
+  python -m train.gpt --data.name ./books --data.tokenizer bpe --data.vocab 2048
+  python -m train.gpt --preset gpt2 --data.name ./openwebtext --data.tokenizer ./gpt2
+  python -m train.sample --run runs/gpt-nano-cpu --prompt "QUEEN" --chars 1000
+
+Writes runs/gpt-PRESET: config.json, vocabulary.json, metrics.jsonl, samples/, checkpoints/, TensorBoard events, model.safetensors, and
+summary.json with the validation loss in nats per token and its exponential, the perplexity. The same command again resumes.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eqxgen.configs import GPT2_SIZES, GPTConfig
+from train.config import EmaConfig, OptimConfig, from_dict, parse, run
+from train.data import TextConfig
+from train.language import LanguageConfig, program, vocab_on_paper
+from train.language import task as language_task
+from train.sampling import TextSample, write_texts
+
+if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
+    from train.loop import Task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(LanguageConfig):
+    """Every flag starts from the preset's value."""
+
+    model: GPTConfig = dataclasses.field(default_factory=GPTConfig)
+    """The transformer."""
+
+
+SAMPLE = TextSample
+NO_AVERAGE = EmaConfig(decay=0.0)
+
+# nanoGPT's optimisation: AdamW, decay of matrices alone, warm-up, cosine to a tenth of the peak, gradients clipped at 1, no average.
+_NANO = {
+    "eval_every": 500,
+    "optim": OptimConfig(learning_rate=1e-3, warmup=100, decay="cosine", final=0.1, beta1=0.9, beta2=0.99, weight_decay=0.1),
+    "ema": NO_AVERAGE,
+}
+_SMALL = {"dim": 128, "depth": 4, "heads": 4, "context": 64, "bias": False, "mlp": "gelu"}
+_LARGE = {
+    "steps": 600_000,
+    "batch_size": 480,
+    "precision": "bfloat16",
+    "sample_every": 10_000,
+    "eval_every": 1000,
+    "checkpoint_every": 1000,
+    "optim": OptimConfig(learning_rate=6e-4, warmup=2000, decay="cosine", final=0.1, beta1=0.9, beta2=0.95, weight_decay=0.1),
+    "ema": NO_AVERAGE,
+    "data": TextConfig(name="./openwebtext", tokenizer="./gpt2", vocab=50257),
+}
+
+PRESETS = {
+    # Its README's settings for a MacBook: validation loss 1.88 there over 20 batches, 1.907 over 200 and three seeds.
+    "nano-cpu": Config(preset="nano-cpu", steps=2000, batch_size=12, model=GPTConfig(**_SMALL), **_NANO),
+    "cpu-char": Config(preset="cpu-char", steps=2000, batch_size=12, model=GPTConfig(**_SMALL), **_NANO),
+    # config/train_shakespeare_char.py: 1.4697 after 5,000 steps on an A100.
+    "nano-char": Config(
+        preset="nano-char",
+        steps=5000,
+        batch_size=64,
+        model=GPTConfig(dim=384, depth=6, heads=6, context=256, dropout=0.2, bias=False, mlp="gelu"),
+        **_NANO,
+    ),
+    # config/train_gpt2.py: 491,520 tokens a step; 2.85 on OpenWebText.
+    **{name: Config(preset=name, model=dataclasses.replace(GPTConfig.gpt2(name), bias=False, remat=True), **_LARGE) for name in GPT2_SIZES},
+    "llama": Config(preset="llama", model=dataclasses.replace(GPTConfig.llama(), remat=True), **_LARGE | {"batch_size": 240}),
+    "mla": Config(preset="mla", model=dataclasses.replace(GPTConfig.mla(), remat=True), **_LARGE | {"batch_size": 240}),
+}
+
+
+def build(record: dict[str, Any]) -> Any:
+    """The model of a run's config.json, with weights of no meaning yet."""
+    import jax.random as jr
+
+    from eqxgen.models.gpt import GPT
+
+    return GPT(record["facts"]["vocab"], GPTConfig(**record["config"]["model"]), key=jr.key(0))
+
+
+def maker(config: Config, vocab: int) -> Any:
+    """What makes the model from a key."""
+    from eqxgen.models.gpt import GPT
+
+    return lambda key: GPT(vocab, config.model, key=key)
+
+
+def task(config: Config) -> "Task":
+    """The program with its text, samples and evaluation."""
+    return language_task("gpt", config, config.model.context, lambda vocab: maker(config, vocab))
+
+
+def sample(folder: Path, record: dict[str, Any], options: TextSample) -> int:
+    """Writes text of a run, for `train.sample`; gives the exit status."""
+    from_dict(Config, record["config"], folder / "config.json")
+    return write_texts(folder, record, options, build)
+
+
+def main(config: Config) -> int:
+    if not config.on_paper:
+        from train.loop import fit
+
+        return fit(config, "gpt", lambda: task(config))
+    from train.dryrun import dry_run
+
+    return dry_run(config, program(config.model.context, maker(config, vocab_on_paper(config))))
+
+
+if __name__ == "__main__":
+    run(lambda: main(parse("gpt", Config, PRESETS, __doc__ or "")))
