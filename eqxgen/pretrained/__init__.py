@@ -1,0 +1,1 @@
+"""Published weights: a table of names for each family, safetensors in and out."""

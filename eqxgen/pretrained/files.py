@@ -1,0 +1,96 @@
+"""A folder as Hugging Face lays it out: config.json, and weights in one safetensors file or several with an index."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+_JSON_BYTES = 64 * 2**20
+
+
+def read_config(folder: Path, family: str) -> dict[str, Any]:
+    """What config.json says.
+
+    Raises:
+        ValueError: there is none, it is no JSON object, or it is of a model of another family.
+    """
+    values = _read_json(folder / CONFIG)
+    if values.get("model_type") != family:
+        raise ValueError(f"{folder / CONFIG}: model_type must be {family!r}: got {values.get('model_type')!r}")
+    return values
+
+
+def read_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """All weights by their published names.
+
+    Raises:
+        ValueError: a file is missing or damaged, or the index names one outside the folder.
+        ModuleNotFoundError: safetensors is not installed.
+    """
+    names = [WEIGHTS]
+    if (folder / INDEX).exists():
+        try:
+            names = sorted({str(name) for name in _read_json(folder / INDEX)["weight_map"].values()})
+        except (KeyError, AttributeError) as error:
+            raise ValueError(f"{folder / INDEX}: must have a weight_map of names to files: {error}") from None
+    arrays: dict[str, np.ndarray] = {}
+    for name in names:
+        if os.path.basename(name) != name or not name.endswith(".safetensors"):
+            raise ValueError(f"{folder / INDEX}: must name .safetensors files beside it: got {name!r}")
+        arrays |= _read_file(folder / name)
+    return arrays
+
+
+def write(folder: Path, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes config.json and model.safetensors, as `from_pretrained` of the family's library reads them."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def take(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...], where: Path) -> np.ndarray:
+    """Takes an array out of the table, as float32.
+
+    Raises:
+        ValueError: it is not there, or has another shape or no floating-point type.
+    """
+    if name not in arrays:
+        raise ValueError(f"{where}: array {name} is missing: is it a model of the family that its config names?")
+    array = arrays.pop(name)
+    if array.shape != shape or not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"{where}: array {name} must be floating-point{list(shape)}, as the config says: got {array.dtype}{list(array.shape)}")
+    return array.astype(np.float32)
+
+
+def _read_file(path: Path) -> dict[str, np.ndarray]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f'no module {error.name}: pip install "eqxgen[train]"', name=error.name) from None
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file: expected the weights of a published model")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path}: this file is damaged: {error}; fetch it again") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _JSON_BYTES:
+            raise ValueError(f"more than {_JSON_BYTES:,} bytes")
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file: expected the folder of a published model") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: must be a JSON object: got {type(values).__name__}")
+    return values
