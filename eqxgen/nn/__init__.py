@@ -6,6 +6,7 @@ from eqxgen.nn.attention import SelfAttention
 from eqxgen.nn.batchnorm import BatchNorm, BatchNormState
 from eqxgen.nn.blocks import Stack, TransformerBlock
 from eqxgen.nn.conv import Convolution, Convolution1D, ConvolutionTranspose, ConvolutionTranspose1D
+from eqxgen.nn.focal import FocalModulation, SqueezeExcitation
 from eqxgen.nn.linear import Dropout, Embedding, Projection
 from eqxgen.nn.mlp import MLP
 from eqxgen.nn.norm import GroupNorm, LayerNorm, RMSNorm
@@ -35,6 +36,7 @@ __all__ = [
     "Downsample",
     "Dropout",
     "Embedding",
+    "FocalModulation",
     "GroupNorm",
     "LSTMState",
     "LayerNorm",
@@ -45,6 +47,7 @@ __all__ = [
     "RMSNorm",
     "ResidualBlock",
     "SelfAttention",
+    "SqueezeExcitation",
     "Stack",
     "TransformerBlock",
     "Upsample",
