@@ -1,48 +1,77 @@
 """Layers for one example at a time: `jax.vmap` them over a batch."""
 
 from eqxgen.nn.activation import ACTIVATIONS, Activation
+from eqxgen.nn.actnorm import ActNorm
 from eqxgen.nn.attention import SelfAttention
+from eqxgen.nn.batchnorm import BatchNorm, BatchNormState
 from eqxgen.nn.blocks import Selformer, TransformerBlock
 from eqxgen.nn.cache import KVCache
-from eqxgen.nn.conv import Convolution, ResidualBlock, average_pool, blur, upsample
+from eqxgen.nn.conv import Convolution, Convolution1D, ConvolutionTranspose, ConvolutionTranspose1D
 from eqxgen.nn.drop import Dropout, DropPath
+from eqxgen.nn.focal import FocalModulation, SqueezeExcitation
 from eqxgen.nn.linear import Embedding, Projection
 from eqxgen.nn.lora import LoRA, lora, merge_lora, not_lora
 from eqxgen.nn.magnitude import MagnitudePreserving, force_weight_norm, mp_cat, mp_silu, mp_sum
 from eqxgen.nn.mlp import GLU, MLP
-from eqxgen.nn.norm import GroupNorm, LayerNorm
+from eqxgen.nn.norm import GroupNorm, LayerNorm, RMSNorm
+from eqxgen.nn.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, MaxPool
 from eqxgen.nn.quantize import VectorQuantizer
+from eqxgen.nn.recurrent import GRU, LSTM, LSTMState, VanillaRNN
 from eqxgen.nn.reparam import SpectralNorm, WeightNorm
+from eqxgen.nn.resample import BlurPool, Downsample, PixelShuffle, PixelUnshuffle, Upsample, blur, downsample, upfirdn, upsample
+from eqxgen.nn.residual import ResidualBlock
 from eqxgen.nn.rope import AxialRoPE, RoPE
 from eqxgen.nn.stack import Stack
 
 __all__ = [
     "ACTIVATIONS",
     "GLU",
+    "GRU",
+    "LSTM",
     "MLP",
+    "ActNorm",
     "Activation",
+    "AdaptiveAvgPool",
+    "AdaptiveMaxPool",
+    "AvgPool",
     "AxialRoPE",
+    "BatchNorm",
+    "BatchNormState",
+    "BlurPool",
     "Convolution",
+    "Convolution1D",
+    "ConvolutionTranspose",
+    "ConvolutionTranspose1D",
+    "Downsample",
     "DropPath",
     "Dropout",
     "Embedding",
+    "FocalModulation",
     "GroupNorm",
     "KVCache",
+    "LSTMState",
     "LayerNorm",
     "LoRA",
     "MagnitudePreserving",
+    "MaxPool",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "Projection",
+    "RMSNorm",
     "ResidualBlock",
     "RoPE",
     "SelfAttention",
     "Selformer",
     "SpectralNorm",
+    "SqueezeExcitation",
     "Stack",
     "TransformerBlock",
+    "Upsample",
+    "VanillaRNN",
     "VectorQuantizer",
     "WeightNorm",
-    "average_pool",
     "blur",
+    "downsample",
     "force_weight_norm",
     "lora",
     "merge_lora",
@@ -50,5 +79,6 @@ __all__ = [
     "mp_silu",
     "mp_sum",
     "not_lora",
+    "upfirdn",
     "upsample",
 ]
