@@ -24,7 +24,7 @@ Model = TypeVar("Model")
 
 
 class LanguageModel(Protocol):
-    """What is decoded: `eqxgen.models.gpt.GPT`, `eqxgen.models.rnn.CharRNN`, or one's own."""
+    """What is decoded: `eqxgen.models.gpt.GPT`, `eqxgen.models.rnn.RNN`, or one's own."""
 
     @property
     def vocab(self) -> int:

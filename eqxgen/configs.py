@@ -231,6 +231,26 @@ class GPTConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class RNNConfig:
+    """Sizes of `eqxgen.models.rnn.RNN`."""
+
+    dim: int = 256
+    """Width of the embedding and of every layer."""
+    depth: int = 2
+    """Number of recurrent layers."""
+    cell: str = "lstm"
+    """lstm, gru or rnn."""
+    dropout: float = 0.0
+    """Dropout rate, of the embedding and behind every layer."""
+
+    def __post_init__(self):
+        for name in ("dim", "depth"):
+            _require(getattr(self, name) >= 1, f"model.{name} must be at least 1: got {getattr(self, name)}")
+        _require(self.cell in ("lstm", "gru", "rnn"), f"model.cell must be lstm, gru or rnn: got {self.cell!r}")
+        _require(0 <= self.dropout < 1, f"model.dropout must be in [0, 1): got {self.dropout}")
+
+
+@dataclasses.dataclass(frozen=True)
 class Sampling:
     """How the next token is drawn from logits. In this order: the penalty, the temperature, then whichever tokens are left out."""
 

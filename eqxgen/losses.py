@@ -16,9 +16,14 @@ def cross_entropy(logits: Float[Array, "*leading vocab"], targets: Int[Array, "*
 
 
 def projected_cross_entropy(
-    x: Float[Array, "seq dim"], table: Float[Array, "vocab dim"], targets: Int[Array, " seq"], *, chunk: int = 256
+    x: Float[Array, "seq dim"],
+    table: Float[Array, "vocab dim"],
+    targets: Int[Array, " seq"],
+    *,
+    bias: Float[Array, " vocab"] | None = None,
+    chunk: int = 256,
 ) -> Float[Array, " seq"]:
-    """`cross_entropy(x @ table.T, targets)` that never holds the logits of more than some tokens.
+    """`cross_entropy(x @ table.T + bias, targets)` that never holds the logits of more than some tokens.
 
     The logits of a large vocabulary are most of a language model's memory. Here those of `chunk` tokens at a time are made, and made again
     in the backward pass. Products accumulate, and logits are, in float32 at least.
@@ -27,11 +32,13 @@ def projected_cross_entropy(
         x: the last hidden states.
         table: the head's weight.
         targets: the ids that should follow.
+        bias: the head's.
         chunk: tokens at a time; a sequence of no more is done at once.
     """
 
     def losses(x: Array, targets: Array) -> Array:
-        return cross_entropy(times_rows(x, table, wide=True), targets)
+        logits = times_rows(x, table, wide=True)
+        return cross_entropy(logits if bias is None else logits + bias.astype(logits.dtype)[None], targets)
 
     seq = len(targets)
     if seq <= chunk:

@@ -5,7 +5,7 @@ from typing import Any
 
 from train.errors import UserError
 
-RECIPES = {"gpt": "train.gpt", "maskgit": "train.maskgit", "vqgan": "train.vqgan"}
+RECIPES = {"gpt": "train.gpt", "maskgit": "train.maskgit", "rnn": "train.rnn", "vqgan": "train.vqgan"}
 
 
 def recipe_of(record: Any, where: object) -> Any:

@@ -25,6 +25,7 @@ from eqxgen.nn import (
     Embedding,
     LayerNorm,
     Projection,
+    RMSNorm,
     RoPE,
     SelfAttention,
     Stack,
@@ -34,7 +35,6 @@ from eqxgen.nn import (
 from eqxgen.nn.linear import check_ids, times_rows
 from eqxgen.nn.stack import Unrolled
 
-RMSNorm = LayerNorm
 LatentAttention = SelfAttention
 _normal = jax.nn.initializers.normal(0.02)
 EPSILON = 1e-5
@@ -174,7 +174,7 @@ def _block(config: GPTConfig, key: PRNGKeyArray) -> TransformerBlock:
     )
 
 
-def _attention(config: GPTConfig, options: dict, key: PRNGKeyArray) -> SelfAttention | LatentAttention:
+def _attention(config: GPTConfig, options: dict, key: PRNGKeyArray) -> SelfAttention:
     head_dim = config.dim // config.heads
     if config.latent:
         raise NotImplementedError

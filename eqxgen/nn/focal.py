@@ -8,7 +8,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.nn import _check
 from eqxgen.nn.conv import Convolution
-from eqxgen.nn.linear import Dropout, Projection
+from eqxgen.nn.drop import Dropout
+from eqxgen.nn.linear import Projection
 from eqxgen.rng import RNG
 
 

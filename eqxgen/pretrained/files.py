@@ -64,7 +64,9 @@ def take(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...], where
         raise ValueError(f"{where}: array {name} is missing: is it a model of the family that its config names?")
     array = arrays.pop(name)
     if array.shape != shape or not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"{where}: array {name} must be floating-point{list(shape)}, as the config says: got {array.dtype}{list(array.shape)}")
+        raise ValueError(
+            f"{where}: array {name} must be floating-point{list(shape)}, as the config says: got {array.dtype}{list(array.shape)}"
+        )
     return array.astype(np.float32)
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-TITLES = {"gpt": "GPT", "maskgit": "MaskGIT", "vqgan": "VQGAN tokenizer"}
+TITLES = {"gpt": "GPT", "maskgit": "MaskGIT", "rnn": "Recurrent language model", "vqgan": "VQGAN tokenizer"}
 
 LICENCES = {
     "digits": "Optical Recognition of Handwritten Digits, UCI Machine Learning Repository: CC BY 4.0",

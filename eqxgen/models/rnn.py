@@ -1,0 +1,125 @@
+"""A recurrent language model: an embedding, recurrent layers with dropout between them, a head (Graves 2013, arXiv:1308.0850; Karpathy's
+char-rnn). Weights are drawn as torch draws those of its layers: uniform in ±1/sqrt(width), the embedding normal with deviation 1.
+"""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from eqxgen.configs import RNNConfig
+from eqxgen.losses import projected_cross_entropy
+from eqxgen.nn import GRU, LSTM, Dropout, Embedding, Projection, VanillaRNN, _check
+from eqxgen.nn.linear import check_ids
+
+CELLS = {"lstm": LSTM, "gru": GRU, "rnn": VanillaRNN}
+
+
+class RNN(eqx.Module):
+    """Logits of the token that follows each token of one sequence, however long.
+
+    Args:
+        vocab: number of tokens there are.
+        config: the sizes.
+    """
+
+    embedding: Embedding
+    layers: tuple[LSTM | GRU | VanillaRNN, ...]
+    dropout: Dropout
+    head: Projection
+    context = None
+
+    def __init__(self, vocab: int, config: RNNConfig, *, key: PRNGKeyArray):
+        _check.positive(vocab=vocab)
+        embed_key, head_key, *keys = jr.split(key, config.depth + 2)
+        edge = 1 / math.sqrt(config.dim)
+        init = lambda key, shape, dtype=jnp.float32: jr.uniform(key, shape, dtype, -edge, edge)
+        self.embedding = Embedding(vocab, config.dim, key=embed_key)
+        self.layers = tuple(CELLS[config.cell](config.dim, config.dim, init=init, key=key) for key in keys)
+        self.dropout = Dropout(config.dropout)
+        self.head = Projection(config.dim, vocab, init=init, key=head_key)
+
+    @property
+    def vocab(self) -> int:
+        """Number of tokens there are."""
+        return self.embedding.vocab
+
+    def __call__(
+        self, ids: Int[Array, " seq"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
+    ) -> Float[Array, "seq vocab"]:
+        """Logits, in float32 at least.
+
+        Args:
+            ids: tokens in [0, vocab).
+            key: of dropout; needed in training, where there is any.
+            inference: no dropout, if true.
+
+        Raises:
+            ValueError: an id is out of range (inside a compiled program it gives NaN instead).
+        """
+        return self._logits(self._through(ids, self.cache(), key, inference)[0])
+
+    def losses(
+        self,
+        ids: Int[Array, " seq"],
+        targets: Int[Array, " seq"],
+        *,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
+    ) -> Float[Array, " seq"]:
+        """Cross-entropy of each target in nats; the arguments are otherwise those of a call."""
+        x, _ = self._through(ids, self.cache(), key, inference)
+        return projected_cross_entropy(x, self.head.weight, targets, bias=self.head.bias)
+
+    def cache(self) -> PyTree:
+        """The layers' states before any token."""
+        return tuple(layer.init_state() for layer in self.layers)
+
+    def extend(
+        self, ids: Int[Array, " new"], cache: PyTree, *, count: int | Int[Array, ""] | None = None
+    ) -> tuple[Float[Array, " vocab"], PyTree]:
+        """Logits of the token that follows, and the states behind the new ones; as in use, without dropout.
+
+        Args:
+            ids: the tokens behind those that made the states.
+            cache: from `cache` or the call before.
+            count: how many of them are tokens, the rest being padding; all, by default. With 0 the logits mean nothing.
+        """
+        check_ids(ids, self.vocab, "ids", "vocab")
+        count = jnp.asarray(len(ids) if count is None else count, jnp.int32)
+        x, last = self.embedding(ids), jnp.maximum(count - 1, 0)
+        states = []
+        for layer, state in zip(self.layers, cache):
+            x, state = _until(layer, x, state, count)
+            states.append(state)
+        return self._logits(jax.lax.dynamic_slice_in_dim(x, last, 1))[0], tuple(states)
+
+    def _through(self, ids: Array, states: PyTree, key: PRNGKeyArray | None, inference: bool | None) -> tuple[Array, PyTree]:
+        check_ids(ids, self.vocab, "ids", "vocab")
+        keys = [None] * (len(self.layers) + 1) if key is None else list(jr.split(key, len(self.layers) + 1))
+        x = self.dropout(self.embedding(ids), key=keys[0], inference=inference)
+        after = []
+        for layer, state, key in zip(self.layers, states, keys[1:]):
+            x, state = layer(x, state)
+            x = self.dropout(x, key=key, inference=inference)
+            after.append(state)
+        return x, tuple(after)
+
+    def _logits(self, x: Float[Array, "seq dim"]) -> Float[Array, "seq vocab"]:
+        y = self.head(x)
+        return y.astype(jnp.promote_types(y.dtype, jnp.float32))
+
+
+def _until(layer: LSTM | GRU | VanillaRNN, x: Array, state: PyTree, count: Array) -> tuple[Array, PyTree]:
+    """Outputs of a layer, and its state behind the first `count` entries."""
+
+    def step(state: PyTree, entry: tuple[Array, Array]) -> tuple[PyTree, Array]:
+        at, x = entry
+        y, new = layer.step(x, state)
+        return jax.tree.map(lambda new, old: jnp.where(at < count, new, old), new, state), y
+
+    state, y = jax.lax.scan(step, state, (jnp.arange(len(x)), x))
+    return y, state
