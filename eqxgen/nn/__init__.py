@@ -9,23 +9,41 @@ from eqxgen.nn.lora import LoRA, lora, merge_lora, not_lora
 from eqxgen.nn.magnitude import MagnitudePreserving, force_weight_norm, mp_cat, mp_silu, mp_sum
 from eqxgen.nn.mlp import GLU, MLP
 from eqxgen.nn.norm import GroupNorm, LayerNorm
-from eqxgen.nn.quantize import VectorQuantizer
+from eqxgen.nn.quantize import (
+    FSQ,
+    LFQ,
+    CosineQuantizer,
+    EMAQuantizer,
+    FactorisedQuantizer,
+    GumbelQuantizer,
+    Quantized,
+    ResidualVQ,
+    VectorQuantizer,
+)
 from eqxgen.nn.reparam import SpectralNorm, WeightNorm
 
 __all__ = [
     "ACTIVATIONS",
+    "FSQ",
     "GLU",
+    "LFQ",
     "MLP",
     "Activation",
     "Convolution",
+    "CosineQuantizer",
     "Dropout",
+    "EMAQuantizer",
     "Embedding",
+    "FactorisedQuantizer",
     "GroupNorm",
+    "GumbelQuantizer",
     "LayerNorm",
     "LoRA",
     "MagnitudePreserving",
     "Projection",
+    "Quantized",
     "ResidualBlock",
+    "ResidualVQ",
     "SelfAttention",
     "SpectralNorm",
     "Stack",
