@@ -10,7 +10,7 @@ python -m train.data check ./flowers64                                every file
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -34,8 +34,8 @@ class Prepare:
     """Threads that decode."""
     shard_mib: int = 256
     """Size of a file of images at most."""
-    tokenizer: Literal["bytes", "chars"] | None = None
-    """What the ids of a text are: its bytes, or its characters."""
+    tokenizer: str | None = None
+    """What the ids of a text are: bytes, chars, bpe-4096 (as many byte pairs, learned of the text), or the path of a tokenizer's files."""
     held_out: float = 0.1
     """The share at the end of a text that is not trained on."""
 

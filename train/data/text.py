@@ -1,11 +1,7 @@
-"""Text from files: checked to be UTF-8, and as ids of a vocabulary."""
+"""Text from files, checked to be UTF-8."""
 
-import dataclasses
 import os
 from pathlib import Path
-
-import numpy as np
-from jaxtyping import Int32, UInt8, UInt32
 
 from .errors import DataError
 from .files import MAX_BYTES, read_bytes
@@ -44,67 +40,3 @@ def decode(path: Path, data: bytes) -> str:
     except UnicodeDecodeError as error:
         got = f"byte {data[error.start]:#04x} at offset {error.start:,} ({error.reason})"
         raise DataError(path, "UTF-8 text", got, "convert it, such as with iconv -t UTF-8, or take the file out") from None
-
-
-@dataclasses.dataclass(frozen=True)
-class Bytes:
-    """The bytes of UTF-8 as ids: any text, 256 of them."""
-
-    kind = "bytes"
-    size = 256
-
-    def encode(self, text: str) -> UInt8[np.ndarray, " n"]:
-        return np.frombuffer(text.encode("utf-8"), np.uint8)
-
-    def decode(self, ids: Int32[np.ndarray, " n"]) -> str:
-        """The text; bytes that are no UTF-8, as at a torn end, become U+FFFD."""
-        return ids.astype(np.uint8).tobytes().decode("utf-8", "replace")
-
-
-@dataclasses.dataclass(frozen=True)
-class Characters:
-    """The characters of a text, in the order of their code points.
-
-    Raises:
-        ValueError: there is no character, one comes twice, or they are not in order.
-    """
-
-    characters: str
-    kind = "chars"
-
-    def __post_init__(self):
-        if not self.characters or sorted(set(self.characters)) != list(self.characters):
-            raise ValueError(f"characters must be one or more, each once, by code point: got {self.characters[:40]!r}")
-
-    @classmethod
-    def of(cls, text: str) -> "Characters":
-        """Those that a text has."""
-        return cls("".join(sorted(set(text))))
-
-    @property
-    def size(self) -> int:
-        return len(self.characters)
-
-    def encode(self, text: str) -> UInt32[np.ndarray, " n"]:
-        """Ids of a text.
-
-        Raises:
-            ValueError: a character is not of the vocabulary.
-        """
-        known, points = _points(self.characters), _points(text)
-        ids = np.minimum(np.searchsorted(known, points), len(known) - 1).astype(np.uint32)
-        if (unknown := known[ids] != points).any():
-            at = int(np.argmax(unknown))
-            raise ValueError(f"text must have characters of the vocabulary's {self.size} alone: got {text[at]!r} at character {at:,}")
-        return ids
-
-    def decode(self, ids: Int32[np.ndarray, " n"]) -> str:
-        """The text of ids."""
-        return _points(self.characters)[ids].tobytes().decode("utf-32-le")
-
-
-Vocabulary = Bytes | Characters
-
-
-def _points(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
