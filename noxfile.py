@@ -12,7 +12,7 @@ nox.options.error_on_missing_interpreters = False
 LOWEST, NEWEST = "3.11", "3.13"
 
 
-def install(session: nox.Session, *groups: str, extras: str = "train") -> None:
+def install(session: nox.Session, *groups: str, extras: str = "train,text") -> None:
     """The checkout in place, with an extra and some dependency groups of pyproject.toml."""
     session.install("-e", f".[{extras}]", *packages(*groups))
 

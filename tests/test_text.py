@@ -12,13 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from train.data import DataError, Order
-from train.data.config import TextConfig
 from train.data.packing import fill, pack
 from train.data.prepare import prepare_text
 from train.data.prepared import read_array, read_index
 from train.data.text import read_text
 from train.data.tokens import Tokens
-from train.data.vocabulary import Bytes, Characters, Vocabulary
+from train.data.vocabulary import Bytes, Characters, load_vocabulary
 
 
 def test_texts_of_a_folder_are_read_in_the_order_of_their_names(tmp_path):
@@ -156,10 +155,10 @@ def test_packing_is_first_fit_within_the_open_rows():
 @pytest.mark.parametrize("tokenizer", ["bytes", "chars"])
 def test_a_prepared_text_comes_back_and_its_windows_can_be_drawn(tokenizer, tmp_path, shared_data):
     source = shared_data / "tiny_shakespeare" / "input.txt"
-    prepare_text(source, tmp_path / "ids", TextConfig(tokenizer=tokenizer), lambda line: None)
+    prepare_text(source, tmp_path / "ids", tokenizer, 0.1, lambda line: None)
     index = read_index(tmp_path / "ids", "tokens")
     text = source.read_text(encoding="utf-8")
-    vocabulary = Vocabulary.from_json(index["vocabulary"])
+    vocabulary = load_vocabulary(tmp_path / "ids" / "vocabulary.json", index["vocabulary"])
     assert (index["vocab"], vocabulary.size) == ((256, 256) if tokenizer == "bytes" else (65, 65))
     ids = [read_array(tmp_path / "ids", index["files"][index["parts"][part]]) for part in ("train", "val")]
     assert [len(part) for part in ids] == [1003854, 111540]

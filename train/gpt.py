@@ -3,7 +3,7 @@
   python -m train.gpt                                        nanoGPT's small CPU model on tiny Shakespeare, 2,000 steps
   python -m train.gpt --preset cpu-char                      ours of the same size, steps and tokens: lower loss
   python -m train.gpt --preset nano-char                     nanoGPT's GPU model; its validation loss to beat is 1.4697
-  python -m train.gpt --data.name ./books --data.tokenizer bpe --data.vocab 2048
+  python -m train.gpt --data.name ./books --data.tokenizer bpe-2048
   python -m train.gpt --preset gpt2 --data.name ./openwebtext --data.tokenizer ./gpt2
   python -m train.sample --run runs/gpt-nano-cpu --prompt "QUEEN" --chars 1000
 

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 from train.config import TrainConfig, require
 from train.data import Part, SourceConfig, TextConfig
 from train.data.corpus import Corpus, load_text
-from train.data.vocabulary import Vocabulary
+from train.data.vocabulary import NAME, Vocabulary, load_vocabulary
 from train.errors import UserError
 
 if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
     from train.loop import Program, Task
-
-VOCABULARY = "vocabulary.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,7 +90,7 @@ def task(recipe: str, config: LanguageConfig, context: int, make: Callable[[int]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".txt").write_text(vocabulary.decode(np.concatenate([prompt, ids])), encoding="utf-8")
 
-    facts = {"vocab": corpus.vocab, "vocabulary": None if vocabulary is None else vocabulary.fingerprint, "context": context}
+    facts = {"vocab": corpus.vocab, "vocabulary": None if vocabulary is None else vocabulary.sha256, "context": context}
     prepare = lambda folder: keep_vocabulary(folder, vocabulary)
     core = program(context, make(corpus.vocab))
     return Task(recipe, facts, core, corpus.train, batch, sample, evaluate, prepare, tokens=context)
@@ -141,32 +139,20 @@ def validation_loss(model: Any, tokens: Any, batch_size: int, batches: int) -> f
 
 def keep_vocabulary(folder: Path, vocabulary: Vocabulary | None) -> None:
     """Writes the vocabulary beside the run, unless it is there."""
-    from train.rundir import write_json
-
-    if vocabulary is not None and not (folder / VOCABULARY).exists():
-        write_json(folder / VOCABULARY, vocabulary.to_json())
+    if vocabulary is not None and not (folder / NAME).exists():
+        vocabulary.save(folder / NAME)
 
 
 def vocabulary_of_run(folder: Path, facts: dict[str, Any]) -> Vocabulary:
     """The vocabulary that a run was trained with.
 
     Raises:
-        UserError: the run has none, or its file is missing, damaged, or of another vocabulary than the model's.
+        UserError: the run has none.
+        DataError: its file is missing, damaged, or of another vocabulary than the model's.
     """
-    from train.rundir import read_json
-
-    path = folder / VOCABULARY
     if facts.get("vocabulary") is None:
         raise UserError(f"--run {folder}: was trained on ids without a vocabulary, so it can write no text")
-    try:
-        vocabulary = Vocabulary.from_json(read_json(path))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f"{path}: is not a vocabulary: {error}; restore it from a copy of the run") from None
-    if (vocabulary.size, vocabulary.fingerprint) != (facts["vocab"], facts["vocabulary"]):
-        got = f"one of {vocabulary.size} tokens, SHA-256 {vocabulary.fingerprint[:12]}"
-        wanted = f"{facts['vocab']} tokens, SHA-256 {facts['vocabulary'][:12]}"
-        raise UserError(f"{path}: must be the vocabulary that the model was trained with ({wanted}): got {got}; restore it from a copy")
-    return vocabulary
+    return load_vocabulary(folder / NAME, facts["vocabulary"])
 
 
 def encode_prompt(vocabulary: Vocabulary, prompt: str, flag: str, context: int | None) -> Any:

@@ -15,7 +15,14 @@ from eqxgen.nn.magnitude import MagnitudePreserving, force_weight_norm, mp_cat, 
 from eqxgen.nn.mlp import GLU, MLP
 from eqxgen.nn.norm import GroupNorm, LayerNorm, RMSNorm
 from eqxgen.nn.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, MaxPool
-from eqxgen.nn.quantize import VectorQuantizer
+from eqxgen.nn.quantize.ema import EMAQuantizer
+from eqxgen.nn.quantize.finite import FSQ
+from eqxgen.nn.quantize.gumbel import GumbelQuantizer
+from eqxgen.nn.quantize.lookup_free import LFQ
+from eqxgen.nn.quantize.quantized import Quantized
+from eqxgen.nn.quantize.residual import ResidualVQ
+from eqxgen.nn.quantize.vector import VectorQuantizer
+from eqxgen.nn.quantize.wrapped import CosineQuantizer, FactorisedQuantizer
 from eqxgen.nn.recurrent import GRU, LSTM, LSTMState, VanillaRNN
 from eqxgen.nn.reparam import SpectralNorm, WeightNorm
 from eqxgen.nn.resample import BlurPool, Downsample, PixelShuffle, PixelUnshuffle, Upsample, blur, downsample, upfirdn, upsample
@@ -25,8 +32,10 @@ from eqxgen.nn.stack import Stack
 
 __all__ = [
     "ACTIVATIONS",
+    "FSQ",
     "GLU",
     "GRU",
+    "LFQ",
     "LSTM",
     "MLP",
     "ActNorm",
@@ -42,12 +51,16 @@ __all__ = [
     "Convolution1D",
     "ConvolutionTranspose",
     "ConvolutionTranspose1D",
+    "CosineQuantizer",
     "Downsample",
     "DropPath",
     "Dropout",
+    "EMAQuantizer",
     "Embedding",
+    "FactorisedQuantizer",
     "FocalModulation",
     "GroupNorm",
+    "GumbelQuantizer",
     "KVCache",
     "LSTMState",
     "LayerNorm",
@@ -57,8 +70,10 @@ __all__ = [
     "PixelShuffle",
     "PixelUnshuffle",
     "Projection",
+    "Quantized",
     "RMSNorm",
     "ResidualBlock",
+    "ResidualVQ",
     "RoPE",
     "SelfAttention",
     "Selformer",

@@ -25,6 +25,13 @@ def rate(**numbers: float) -> None:
             raise ValueError(f"{name} must be in [0, 1): got {value!r}")
 
 
+def above_zero(**numbers: float) -> None:
+    """Each number must be positive and finite."""
+    for name, value in numbers.items():
+        if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be positive and finite: got {value!r}")
+
+
 def divides(**pair: int) -> None:
     """The second number must be a multiple of the first: `divides(heads=3, dim=100)`."""
     (small_name, small), (large_name, large) = pair.items()
@@ -34,8 +41,7 @@ def divides(**pair: int) -> None:
 
 def epsilon(value: float) -> None:
     """A norm's epsilon must be positive and finite."""
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"epsilon must be positive and finite: got {value!r}")
+    above_zero(epsilon=value)
 
 
 def one_of(name: str, value: str, known) -> None:

@@ -10,7 +10,7 @@ def cases() -> Cases:
 
     torch.manual_seed(0)
     activations = {f"activation {name}": case for name, case in _activations(torch).items()}
-    return {**activations, **_reparametrised(torch)}
+    return {**activations, **_numpy(_reparametrised(torch)), **_numpy(_quantised(torch))}
 
 
 def _activations(torch) -> dict[str, dict[str, np.ndarray]]:
@@ -39,7 +39,7 @@ def _activations(torch) -> dict[str, dict[str, np.ndarray]]:
     return {name: {"x": x.numpy(), "y": function(x).numpy()} for name, function in published.items()}
 
 
-def _reparametrised(torch) -> Cases:
+def _reparametrised(torch):
     """Layers with what they give; of spectral normalisation, the vectors at the start and after two calls of three iterations each."""
     from copy import deepcopy
 
@@ -65,4 +65,48 @@ def _reparametrised(torch) -> Cases:
         to_weight = torch.autograd.grad((y**2).sum(), normed.parametrizations.weight.original)[0]
         after = {"left_after": vectors._u, "right_after": vectors._v, "y_inference": normed.eval()(x)}
         found[f"spectral norm {name}"] = case | {"y": y, "to_weight": to_weight} | after
-    return {case: {name: array.detach().numpy() for name, array in parts.items()} for case, parts in found.items()}
+    return found
+
+
+def _quantised(torch):
+    """In training, of vectors (1, 9, 4): what comes out, the ids, the losses, and the gradient of `sum(y * weight)` to the vectors."""
+    import vector_quantize_pytorch as library
+
+    x, weight = torch.randn(1, 9, 4), torch.randn(1, 9, 4)
+    plain = {"dim": 4, "codebook_size": 8, "commitment_weight": 0.25, "ema_update": False, "rotation_trick": False}
+    quantizers = {
+        "straight through": library.VectorQuantize(**plain),
+        "rotation": library.VectorQuantize(**plain | {"rotation_trick": True}),
+        "cosine": library.VectorQuantize(**plain, use_cosine_sim=True),
+        "FSQ": library.FSQ([5, 4, 3, 8]),
+        "FSQ, symmetric levels": library.FSQ([3, 5, 7, 9]),
+        "residual": library.ResidualVQ(num_quantizers=3, **plain),
+    }
+    found = {}
+    for name, quantizer in quantizers.items():
+        z = x.clone().requires_grad_()
+        y, ids, *losses = quantizer(z)
+        gradient = torch.autograd.grad((y * weight).sum(), z)[0]
+        found[name] = {"x": x, "weight": weight, "y": y, "ids": ids, "gradient": gradient}
+        found[name] |= {"loss": losses[0]} if losses else {}
+        found[name] |= {"codebook": getattr(quantizer, "codebooks", getattr(quantizer, "codebook", None))} if losses else {}
+
+    z = x.clone().requires_grad_()
+    (y, ids, _), parts = library.LFQ(dim=4, codebook_size=16, commitment_loss_weight=1.0)(
+        z, inv_temperature=1.0, return_loss_breakdown=True
+    )
+    gradient = torch.autograd.grad(parts.per_sample_entropy - parts.batch_entropy, z)[0]
+    found["LFQ"] = {"x": x, "y": y, "ids": ids, "gradient": gradient} | parts._asdict()
+
+    moving = library.VectorQuantize(dim=4, codebook_size=8, decay=0.8, rotation_trick=False, commitment_weight=0.25)
+    found["EMA"] = {"x": x, "codebook": moving.codebook.clone()}
+    for call in (1, 2):
+        y, ids, loss = moving(x * call)
+        averages = {"counts": moving._codebook.cluster_size[0], "sums": moving._codebook.embed_avg[0], "codebook": moving.codebook}
+        kept = {"y": y, "ids": ids, "loss": loss, **averages}
+        found["EMA"] |= {f"{name}_{call}": value.clone() for name, value in kept.items()}
+    return found
+
+
+def _numpy(cases) -> Cases:
+    return {case: {name: array.detach().numpy() for name, array in parts.items()} for case, parts in cases.items()}

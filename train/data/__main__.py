@@ -15,7 +15,7 @@ from typing import Annotated
 import tyro
 
 from train.config import require, run
-from train.data.config import DataConfig, TextConfig
+from train.data.config import DataConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,28 +35,20 @@ class Prepare:
     shard_mib: int = 256
     """Size of a file of images at most."""
     tokenizer: str | None = None
-    """What the ids of a text are, as --data.tokenizer of train.gpt: chars, bytes, bpe, or a path."""
-    vocab: int | None = None
-    """Of bpe, how many tokens to learn."""
+    """What the ids of a text are: bytes, chars, bpe-4096 (as many byte pairs, learned of the text), or the path of a tokenizer's files."""
     held_out: float = 0.1
     """The share at the end of a text that is not trained on."""
 
     def __post_init__(self):
         require(self.shard_mib >= 1, f"--shard-mib must be at least 1: got {self.shard_mib}")
         require(0 < self.held_out < 1, f"--held-out must be between 0 and 1: got {self.held_out}")
-        require(self.vocab is None or self.tokenizer == "bpe", "--vocab goes with --tokenizer bpe, which was not given")
-        if self.tokenizer:
-            self.text()
         require(self.tokenizer is None or self.image_size is None, "--image-size is for images and --tokenizer for texts: got both")
-
-    def text(self) -> TextConfig:
-        return TextConfig(tokenizer=self.tokenizer or "chars", vocab=self.vocab, held_out=self.held_out)
 
     def __call__(self) -> int:
         from train.data.prepare import prepare_images, prepare_text
 
         if self.tokenizer:
-            index = prepare_text(Path(self.source).expanduser(), self.out, self.text())
+            index = prepare_text(Path(self.source).expanduser(), self.out, self.tokenizer, self.held_out)
         else:
             config = DataConfig(self.source, root=self.root, image_size=self.image_size, threads=self.threads)
             index = prepare_images(config, self.out, self.shard_mib * 2**20)

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import ClassVar, Literal
 
-TOKENIZERS = ("chars", "bytes", "bpe")
 NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "eurosat64")
 
 
@@ -130,11 +129,11 @@ class TextConfig(SourceConfig):
     of token ids (.npy or .bin), which needs --data.vocab."""
 
     tokenizer: str = "chars"
-    """chars: the characters of the text; bytes; bpe: pairs of bytes learnt from the text, --data.vocab of them; or a path: a
-    tokenizer.json, or a folder with GPT-2's vocab.json and merges.txt."""
+    """chars: the characters of the text; bytes; bpe-4096: as many byte pairs, learnt from the text; or a path: a tokenizer.json, a folder
+    with GPT-2's vocab.json and merges.txt, or a vocabulary.json of another run."""
 
     vocab: int | None = None
-    """Size of the vocabulary: of bpe, how many tokens to learn; of a file of ids, what they are below."""
+    """Of a file of ids, what they are below."""
 
     held_out: float = 0.1
     """The share at the end of a text that is not trained on."""
@@ -145,18 +144,8 @@ class TextConfig(SourceConfig):
             raise ValueError(f"data.vocab must be from 2 to 2**32: got {self.vocab}")
         if not 0 < self.held_out < 1:
             raise ValueError(f"data.held_out must be between 0 and 1: got {self.held_out}")
-        if self.tokenizer == "bpe" and self.vocab is not None and self.vocab < 256:
-            raise ValueError(f"data.vocab must be at least 256, the bytes, with data.tokenizer=bpe: got {self.vocab}")
-        if self.own_tokenizer and not any(mark in self.tokenizer for mark in "/\\."):
-            known = ", ".join(TOKENIZERS)
-            raise ValueError(
-                f"data.tokenizer must be one of {known}, or a path: got {self.tokenizer!r}; a path is written ./{self.tokenizer}"
-            )
-
-    @property
-    def own_tokenizer(self) -> bool:
-        """Whether `tokenizer` is a path."""
-        return self.tokenizer not in TOKENIZERS
+        if not self.tokenizer.strip() or "\0" in self.tokenizer:
+            raise ValueError(f"data.tokenizer must be chars, bytes, bpe-SIZE, or a path: got {self.tokenizer!r}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from .prepared import INDEX, is_prepared, read_index
 from .store import Store
 from .text import read_text
 from .tokens import Tokens
-from .vocabulary import Vocabulary, open_vocabulary, vocabulary_of
+from .vocabulary import NAME, Bytes, Vocabulary, load_vocabulary, open_vocabulary
 
 _IDS = (".npy", ".bin")
 
@@ -59,7 +59,7 @@ def load_text(config: TextConfig, context: int, store: Store | None = None) -> C
     cut = int(len(text) * (1 - config.held_out))
     if not 0 < cut < len(text):
         raise DataError(path, "a text long enough to hold some of it out", f"{len(text)} characters", "take a longer one")
-    vocabulary = vocabulary_of(config, text, text[:cut])
+    vocabulary = open_vocabulary(config.tokenizer, text if config.tokenizer == "chars" else text[:cut], "--data.tokenizer")
     parts = []
     for part in (text[:cut], text[cut:]):
         try:
@@ -72,11 +72,11 @@ def load_text(config: TextConfig, context: int, store: Store | None = None) -> C
 
 def _ids(config: TextConfig, path: Path, context: int) -> Corpus:
     """A file of ids of a tokenizer of one's own: the end of it is held out."""
-    vocabulary = open_vocabulary(Path(config.tokenizer).expanduser()) if config.own_tokenizer else None
+    known = config.tokenizer in ("chars", "bytes") or config.tokenizer.startswith("bpe-")
+    vocabulary = Bytes() if config.tokenizer == "bytes" else None if known else open_vocabulary(config.tokenizer, " ", "--data.tokenizer")
     vocab = config.vocab or (vocabulary.size if vocabulary else 0)
     if not vocab:
-        cure = "give --data.vocab, or --data.tokenizer a path"
-        raise DataError(path, "the size of the vocabulary of a file of ids", "none", cure)
+        raise DataError(path, "the size of its vocabulary", "none", "give --data.vocab, or --data.tokenizer a path")
     whole = Tokens(path, vocab=vocab, context=context)
     return Corpus(config.name, *whole.cut(config.held_out), vocabulary, vocab)
 
@@ -86,7 +86,7 @@ def _prepared(config: TextConfig, path: Path, context: int) -> Corpus:
     index = read_index(path, "tokens")
     try:
         names, vocab = index["parts"], int(index["vocab"])
-        vocabulary = Vocabulary.from_json(index["vocabulary"])
+        vocabulary = load_vocabulary(path / NAME, str(index["vocabulary"]))
         train, held_out = (Tokens(path / names[part], vocab=vocab, context=context) for part in ("train", "val"))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(path / INDEX, "an index that prepare wrote", f"{type(error).__name__}: {error}", "prepare it again") from error

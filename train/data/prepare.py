@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from .config import DataConfig, TextConfig
+from .config import DataConfig
 from .errors import DataError
 from .files import write_atomic
 from .lazy import Lazy
 from .prepared import FORMAT, INDEX
 from .sources import load
 from .text import read_text
-from .vocabulary import vocabulary_of
+from .vocabulary import NAME, open_vocabulary
 
 _DRAFT = f"unfinished-{INDEX}"
 
@@ -48,28 +48,27 @@ def prepare_images(config: DataConfig, out: Path, shard_bytes: int, say: Callabl
     return draft.finish({"parts": parts})
 
 
-def prepare_text(source: Path, out: Path, config: TextConfig, say: Callable[[str], None] = print) -> Path:
-    """Writes `train.npy` and `val.npy`, the ids of a text's beginning and of its end, and an index with the vocabulary; gives its path.
+def prepare_text(source: Path, out: Path, tokenizer: str, held_out: float, say: Callable[[str], None] = print) -> Path:
+    """Writes `train.npy` and `val.npy`, the ids of a text's beginning and of its last `held_out`, and an index; gives the index's path.
 
-    Args:
-        source: a text, or a folder of them, whose files are joined by an empty line.
-        config: what its tokens are, and how much of it is held out.
+    Files of a folder are joined by an empty line. What `tokenizer` may be, `open_vocabulary` says; byte pairs are learned of the whole text.
+    The vocabulary is written beside the ids, and its hash into the index.
 
     Raises:
         DataError: the text cannot be read, or is too short to hold anything out.
         OSError: the folder cannot be written.
     """
     text = "\n\n".join(read_text(source).values())
-    cut = int(len(text) * (1 - config.held_out))
+    cut = int(len(text) * (1 - held_out))
     if not 0 < cut < len(text):
         raise DataError(source, "a text long enough to hold some of it out", f"{len(text)} characters", "take a longer one")
-    vocabulary = vocabulary_of(config, text, text[:cut])
-    about = {"format": FORMAT, "kind": "tokens", "vocab": vocabulary.size, "vocabulary": vocabulary.to_json()}
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    draft = _Draft(out, about, f"{digest} {vocabulary.fingerprint} {config.held_out}", say)
+    vocabulary = open_vocabulary(tokenizer, text)
+    about = {"format": FORMAT, "kind": "tokens", "tokenizer": vocabulary.kind, "vocab": vocabulary.size, "vocabulary": vocabulary.sha256}
+    draft = _Draft(out, about, f"{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()} {tokenizer} {held_out}", say)
     dtype = np.uint16 if vocabulary.size <= 2**16 else np.uint32
     for name, part in (("train.npy", text[:cut]), ("val.npy", text[cut:])):
         draft.write(name, lambda part=part: vocabulary.encode(part).astype(dtype))
+    vocabulary.save(out / NAME)
     return draft.finish({"parts": {"train": "train.npy", "val": "val.npy"}})
 
 

@@ -1,95 +1,115 @@
-"""Vocabularies: from text to token ids and back. Every token stands for some bytes, so any stream of ids can be shown as it comes."""
+"""Vocabularies: text to ids and back, kept as a file beside a run that is known by its hash."""
 
-import abc
 import codecs
-import functools
+import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Integer, UInt
+from jaxtyping import Integer, UInt8, UInt32
 
-from .config import TOKENIZERS, TextConfig
+from train.errors import UsageError
+
 from .errors import DataError
-from .files import MAX_BYTES, read_bytes
+from .files import read_bytes, write_atomic
 
-_JSON_BYTES = 256 * 2**20
-_FILES = ("vocab.json", "merges.txt")
-_INSTALL = 'pip install "eqxgen[text]"'
+FORMAT = "eqxgen-vocabulary 1"
+NAME = "vocabulary.json"
+_FILE_BYTES = 256 * 2**20
+_SHOWN = 8
 
 
-class Vocabulary(abc.ABC):
-    """Tokens, each a string of bytes."""
+class Vocabulary:
+    """What every kind has: `encode`, `decode`, `stream`, and a file.
+
+    Attributes:
+        kind: of the vocabulary, as it is named in its file.
+    """
 
     kind: ClassVar[str]
 
     @property
-    @abc.abstractmethod
     def size(self) -> int:
-        """Number of tokens; ids are below it."""
+        """How many ids there are."""
+        raise NotImplementedError
 
-    @abc.abstractmethod
-    def encode(self, text: str) -> UInt[np.ndarray, " n"]:
-        """Ids of a text. Raises `ValueError` where it cannot be said in these tokens."""
-
-    @abc.abstractmethod
-    def token(self, id: int) -> bytes:
-        """What a token stands for."""
-
-    @abc.abstractmethod
-    def to_json(self) -> dict[str, Any]:
-        """All there is to know, for `from_json`."""
-
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> "Vocabulary":
-        """What `to_json` gave.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is not that.
-        """
-        kinds: dict[str, Callable[[], Vocabulary]] = {
-            "bytes": Bytes,
-            "chars": lambda: Characters(values["characters"]),
-            "pairs": lambda: Pairs(values["tokenizer"]),
-        }
-        if values["kind"] not in kinds:
-            raise ValueError(f"kind must be one of {', '.join(kinds)}: got {values['kind']!r}")
-        return kinds[values["kind"]]()
+    def encode(self, text: str) -> np.ndarray:
+        """The ids of a text; none of an empty one."""
+        raise NotImplementedError
 
     def decode(self, ids: Integer[np.ndarray, " n"]) -> str:
-        """The text of ids; bytes that are no UTF-8, as at a torn end, become U+FFFD."""
-        return b"".join(map(self.token, ids.tolist())).decode("utf-8", "replace")
+        """The text of ids; bytes that are no UTF-8, as at a torn end, become U+FFFD.
 
-    def decoder(self) -> Callable[[int], str]:
-        """What turns one id after another into text: bytes are held back until they make a whole character, so a piece may be empty."""
+        Raises:
+            ValueError: an id is not of the vocabulary.
+        """
+        return self.bytes_of(ids).decode("utf-8", "replace")
+
+    def stream(self, ids: Iterable[int]) -> Iterator[str]:
+        """The text of ids as they come, in whole characters alone; all of it together is what `decode` gives.
+
+        Raises:
+            ValueError: an id is not of the vocabulary.
+        """
+        decode = self.decoder()
+        for id in ids:
+            if text := decode(id):
+                yield text
+        if text := decode(None):
+            yield text
+
+    def decoder(self) -> Callable[[int | None], str]:
+        """What turns one id after another into text, as `stream`; a piece may be empty. None, for the end, gives what was held back."""
         held = codecs.getincrementaldecoder("utf-8")("replace")
-        return lambda id: held.decode(self.token(id))
+        return lambda id: held.decode(b"", final=True) if id is None else held.decode(self.bytes_of(np.asarray([id])))
 
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of `to_json`."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+    def bytes_of(self, ids: Integer[np.ndarray, " n"]) -> bytes:
+        """The UTF-8 of ids, which need not end where a character does."""
+        if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < self.size:
+            raise ValueError(f"ids must be in [0, size={self.size}): got values from {ids.min()} to {ids.max()}")
+        return self._bytes(ids)
+
+    @property
+    def sha256(self) -> str:
+        """By which a checkpoint knows its vocabulary."""
+        return hashlib.sha256(self._file()).hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Writes the file that `load_vocabulary` reads."""
+        write_atomic(path, self._file())
+
+    def _file(self) -> bytes:
+        about = {"format": FORMAT, "kind": self.kind} | self._fields()
+        return json.dumps(about, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+
+    def _bytes(self, ids: np.ndarray) -> bytes:
+        raise NotImplementedError
+
+    def _fields(self) -> dict[str, Any]:
+        return {}
 
 
+@dataclasses.dataclass(frozen=True)
 class Bytes(Vocabulary):
-    """The bytes of UTF-8: any text, 256 tokens."""
+    """The bytes of UTF-8 as ids: any text, 256 of them."""
 
     kind = "bytes"
-    size = 256
 
-    def encode(self, text: str) -> UInt[np.ndarray, " n"]:
+    @property
+    def size(self) -> int:
+        return 256
+
+    def encode(self, text: str) -> UInt8[np.ndarray, " n"]:
         return np.frombuffer(text.encode("utf-8"), np.uint8)
 
-    def token(self, id: int) -> bytes:
-        return bytes([id])
-
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind}
+    def _bytes(self, ids: np.ndarray) -> bytes:
+        return ids.astype(np.uint8).tobytes()
 
 
+@dataclasses.dataclass(frozen=True)
 class Characters(Vocabulary):
     """The characters of a text, in the order of their code points.
 
@@ -97,12 +117,12 @@ class Characters(Vocabulary):
         ValueError: there is no character, one comes twice, or they are not in order.
     """
 
+    characters: str
     kind = "chars"
 
-    def __init__(self, characters: str):
-        if not characters or sorted(set(characters)) != list(characters):
-            raise ValueError(f"characters must be one or more, each once, by code point: got {characters[:40]!r}")
-        self.characters = characters
+    def __post_init__(self):
+        if not self.characters or sorted(set(self.characters)) != list(self.characters):
+            raise ValueError(f"characters must be one or more, each once, by code point: got {self.characters[:40]!r}")
 
     @classmethod
     def of(cls, text: str) -> "Characters":
@@ -113,161 +133,81 @@ class Characters(Vocabulary):
     def size(self) -> int:
         return len(self.characters)
 
-    def encode(self, text: str) -> UInt[np.ndarray, " n"]:
+    def encode(self, text: str) -> UInt32[np.ndarray, " n"]:
+        """Ids of a text.
+
+        Raises:
+            ValueError: characters are not of the vocabulary; they are named.
+        """
         known, points = _points(self.characters), _points(text)
         ids = np.minimum(np.searchsorted(known, points), len(known) - 1).astype(np.uint32)
         if (unknown := known[ids] != points).any():
             at = int(np.argmax(unknown))
-            raise ValueError(f"text must have characters of the vocabulary's {self.size} alone: got {text[at]!r} at character {at:,}")
+            kinds = sorted(set(text) - set(self.characters))
+            more = f", and in all {len(kinds)} that it lacks: {' '.join(map(repr, kinds[:_SHOWN]))}" if len(kinds) > 1 else ""
+            raise ValueError(f"text must have characters of the vocabulary's {self.size} alone: got {text[at]!r} at character {at:,}{more}")
         return ids
 
-    def token(self, id: int) -> bytes:
-        return self.characters[id].encode("utf-8")
+    def _bytes(self, ids: np.ndarray) -> bytes:
+        return _points(self.characters)[ids].tobytes().decode("utf-32-le").encode("utf-8")
 
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "characters": self.characters}
+    def _fields(self) -> dict[str, Any]:
+        return {"characters": self.characters}
 
 
-class Pairs(Vocabulary):
-    """Byte pairs (Sennrich et al. 2016) over bytes, as GPT-2 has them (Radford et al. 2019, section 2.2).
+def open_vocabulary(name: str, text: str, flag: str = "--tokenizer") -> Vocabulary:
+    """The vocabulary that a flag names: bytes, chars, bpe-4096 (as many byte pairs learned of the text), or a path.
 
-    Args:
-        tokenizer: what Hugging Face's `tokenizers` writes as tokenizer.json, as text.
+    A path leads to a vocabulary.json of another run, a tokenizer.json, or a folder with one of them or with vocab.json and merges.txt.
 
     Raises:
-        ValueError: it is not that, or its tokens are not made of bytes.
+        DataError: the files are not there, or not what they should be.
+        UsageError: the name is another, or has a size that cannot be.
+        ValueError: the text is empty.
     """
+    from .bpe import read_byte_pairs, train_byte_pairs
 
-    kind = "pairs"
-
-    def __init__(self, tokenizer: str):
+    if not text:
+        raise ValueError("text must not be empty, as there is nothing to make a vocabulary of")
+    if name == "bytes":
+        return Bytes()
+    if name == "chars":
+        return Characters.of(text)
+    if name.startswith("bpe-") and name[4:].isdecimal():
         try:
-            self._tokenizer = _tokenizers().Tokenizer.from_str(tokenizer)
-        except Exception as error:
-            if type(error) is Exception:  # the library has no type of its own
-                raise ValueError(f"tokenizer must be a tokenizer.json: {error}") from error
-            raise
-        self.json = json.dumps(json.loads(tokenizer), sort_keys=True)
-        decoder = json.loads(self.json).get("decoder") or {}
-        if decoder.get("type") != "ByteLevel":
-            raise ValueError(f"tokenizer must be of bytes, with a ByteLevel decoder, as GPT-2's: got {decoder.get('type')}")
-        added = {entry["id"] for entry in json.loads(self.json).get("added_tokens", [])}
-        bytes_of = {character: byte for byte, character in _byte_characters().items()}
-        self._tokens: list[bytes] = []
-        for id in range(self._tokenizer.get_vocab_size(with_added_tokens=True)):
-            token = self._tokenizer.id_to_token(id)
-            if token is None:
-                raise ValueError(f"tokenizer must have a token for every id below its size: got none for {id}")
-            self._tokens.append(token.encode() if id in added else bytes(bytes_of[character] for character in token))
-
-    @classmethod
-    def learnt(cls, text: str, size: int) -> "Pairs":
-        """The most frequent pairs of a text, up to a number of tokens, the 256 bytes among them.
-
-        Raises:
-            ValueError: `size` is below 256.
-        """
-        if size < 256:
-            raise ValueError(f"data.vocab must be at least 256, the bytes: got {size}")
-        library = _tokenizers()
-        tokenizer = library.Tokenizer(library.models.BPE())
-        tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = library.decoders.ByteLevel()
-        alphabet = sorted(library.pre_tokenizers.ByteLevel.alphabet())
-        trainer = library.trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
-        tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
-        return cls(tokenizer.to_str())
-
-    @property
-    def size(self) -> int:
-        return len(self._tokens)
-
-    def encode(self, text: str) -> UInt[np.ndarray, " n"]:
-        return np.asarray(self._tokenizer.encode(text, add_special_tokens=False).ids, np.uint32)
-
-    def token(self, id: int) -> bytes:
-        return self._tokens[id]
-
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "tokenizer": self.json}
+            return train_byte_pairs(text, int(name[4:]))
+        except ValueError as error:
+            raise UsageError(f"{flag} {name}: {error}") from error
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise UsageError(f"{flag} must be bytes, chars, bpe-SIZE such as bpe-4096, or a path: got {name!r}, where there is nothing")
+    kept = path / NAME if path.is_dir() else path
+    return load_vocabulary(kept) if kept.name == NAME and kept.exists() else read_byte_pairs(path)
 
 
-def vocabulary_of(config: TextConfig, text: str, train: str) -> Vocabulary:
-    """The vocabulary that a config names.
-
-    Args:
-        text: all of it, for its characters.
-        train: the part that tokens are learnt from.
+def load_vocabulary(path: Path, sha256: str | None = None) -> Vocabulary:
+    """The vocabulary of a file that `Vocabulary.save` wrote; it must be the one with `sha256`, where that is given.
 
     Raises:
-        DataError: a file of it cannot be read, or is not a vocabulary of bytes.
-        ValueError: as `Pairs.learnt`.
+        DataError: the file cannot be read, is no vocabulary, or does not match the checkpoint that has the hash.
     """
-    match config.tokenizer:
-        case "chars":
-            return Characters.of(text)
-        case "bytes":
-            return Bytes()
-        case "bpe":
-            return Pairs.learnt(train, config.vocab or 1024)
-        case path:
-            return open_vocabulary(Path(path).expanduser())
+    from .bpe import BytePairs
 
-
-def open_vocabulary(path: Path) -> Vocabulary:
-    """The vocabulary of a tokenizer.json, or of a folder that has one, or GPT-2's vocab.json and merges.txt.
-
-    Raises:
-        DataError: there is no such file, or it is not a vocabulary of bytes.
-    """
-    if path.is_dir() and not (path / "tokenizer.json").exists():
-        return _gpt2(path)
-    path = path / "tokenizer.json" if path.is_dir() else path
-    return _checked(path, lambda: Pairs(read_bytes(path, _JSON_BYTES).decode("utf-8")))
-
-
-def _gpt2(folder: Path) -> Vocabulary:
-    vocab, merges = (read_bytes(folder / name, MAX_BYTES) for name in _FILES)
-
-    def make() -> Pairs:
-        library = _tokenizers()
-        lines = [line.split(" ") for line in merges.decode("utf-8").splitlines() if line and not line.startswith("#version")]
-        table = json.loads(vocab)
-        tokenizer = library.Tokenizer(library.models.BPE(vocab=table, merges=[(left, right) for left, right in lines]))
-        tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = library.decoders.ByteLevel()
-        if "<|endoftext|>" in table:
-            tokenizer.add_special_tokens(["<|endoftext|>"])
-        return Pairs(tokenizer.to_str())
-
-    return _checked(folder, make)
-
-
-def _checked(path: Path, make: Callable[[], Vocabulary]) -> Vocabulary:
+    cure = "put back the file that was saved with the run"
+    data = read_bytes(path, _FILE_BYTES)
+    if sha256 is not None and (found := hashlib.sha256(data).hexdigest()) != sha256:
+        raise DataError(path, f"the vocabulary of the checkpoint, SHA-256 {sha256[:16]}...", f"another, {found[:16]}...", cure)
+    kinds = {Bytes.kind: Bytes, Characters.kind: Characters, BytePairs.kind: BytePairs}
     try:
-        return make()
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(path, f"a tokenizer.json, or {' and '.join(_FILES)}", f"{error}", "fetch it again, or name another") from error
-
-
-@functools.cache
-def _byte_characters() -> dict[int, str]:
-    """The printable character that stands for each byte in GPT-2's files: itself, or one from U+0100 on."""
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    rest = [byte for byte in range(256) if byte not in plain]
-    return {byte: chr(byte) for byte in plain} | {byte: chr(0x100 + number) for number, byte in enumerate(rest)}
-
-
-def _tokenizers() -> Any:
-    try:
-        import tokenizers
-    except ModuleNotFoundError as error:
-        raise DataError("--data.tokenizer", "the library tokenizers", f"no module {error.name}", _INSTALL) from error
-    return tokenizers
+        about = json.loads(data)
+        if about.pop("format") != FORMAT:
+            raise ValueError(f"not of the format {FORMAT}")
+        return kinds[about.pop("kind")](**about)
+    except DataError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(path, "a vocabulary that a run saved", f"{type(error).__name__}: {error}", cure) from error
 
 
 def _points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-
-
-__all__ = ["TOKENIZERS", "Bytes", "Characters", "Pairs", "Vocabulary", "open_vocabulary", "vocabulary_of"]

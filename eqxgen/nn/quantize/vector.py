@@ -1,0 +1,79 @@
+"""A learned codebook (van den Oord et al. 2017, arXiv:1711.00937)."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from eqxgen.nn import _check
+from eqxgen.nn.quantize.estimator import Estimator, straight_through
+from eqxgen.nn.quantize.quantized import Quantized, find_nearest, quantise, rows
+
+
+class VectorQuantizer(eqx.Module):
+    """Replaces each vector by the nearest row of a learned codebook.
+
+    `distance` holds `|sg(z) - e|² + commitment |z - sg(e)|²`, so the codebook follows the encoder with weight 1 and the encoder the codebook
+    with weight `commitment` (equation 3 of the paper). Soft assignments are the softmax of `-|z - e|² / temperature` over codes; low
+    entropy of each and high entropy of their mean is the entropy loss of MaskGIT's tokenizer.
+
+    Args:
+        codes: number of codes.
+        dim: size of each.
+        commitment: weight of the encoder's part of the loss; 0.25 in the paper.
+        temperature: of the soft assignments; 0.01 in MaskGIT.
+        estimator: how the gradient passes from codes to vectors: `straight_through`, or `rotate`.
+    """
+
+    codebook: Float[Array, "codes dim"]
+    commitment: float = eqx.field(static=True)
+    temperature: float = eqx.field(static=True)
+    estimator: Estimator = eqx.field(static=True)
+
+    def __init__(
+        self,
+        codes: int,
+        dim: int,
+        *,
+        commitment: float = 0.25,
+        temperature: float = 0.01,
+        estimator: Estimator = straight_through,
+        key: PRNGKeyArray,
+    ):
+        _check.positive(codes=codes, dim=dim)
+        _check.above_zero(temperature=temperature)
+        self.codebook = draw_codebook(codes, dim, key=key)
+        self.commitment, self.temperature, self.estimator = commitment, temperature, estimator
+
+    @property
+    def codes(self) -> int:
+        return self.codebook.shape[0]
+
+    @property
+    def dim(self) -> int:
+        return self.codebook.shape[1]
+
+    def __call__(self, z: Float[Array, "*leading dim"], *, key: PRNGKeyArray | None = None) -> Quantized:
+        _check.last_axis(z, "dim", self.dim)
+        return quantise(
+            z,
+            self.codebook,
+            learn=1.0,
+            commitment=self.commitment,
+            temperature=self.temperature,
+            estimator=self.estimator,
+        )
+
+    def nearest(self, z: Float[Array, "*leading dim"]) -> Int[Array, "*leading"]:
+        """The ids alone."""
+        _check.last_axis(z, "dim", self.dim)
+        return find_nearest(z, self.codebook)
+
+    def lookup(self, ids: Int[Array, "*leading"]) -> Float[Array, "*leading dim"]:
+        """The codes of some ids; as `Embedding`, ids out of range are an error, or NaN inside a compiled program."""
+        return rows(self.codebook, ids)
+
+
+def draw_codebook(codes: int, dim: int, *, key: PRNGKeyArray) -> Float[Array, "codes dim"]:
+    """MaskGIT's: variance_scaling(1, fan_in, uniform) over the code axis. `data_start` replaces it by data before training."""
+    return jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")(key, (codes, dim), jnp.float32)
