@@ -114,7 +114,7 @@ WRONG = [
     Wrong(lambda: nn.AdaLNZero(8, key=KEY)(jnp.ones((5, 4)), jnp.ones(8)), r"x must have dim=8 entries: got shape \(5, 4\)"),
     Wrong(lambda: nn.AdaLN(8, epsilon=0.0, key=KEY), "epsilon must be positive and finite: got 0.0"),
     Wrong(lambda: nn.FiLM(8, 0, key=KEY), "in_dim must be an integer of at least 1: got 0"),
-    Wrong(lambda: nn.FiLM(8, key=KEY)(jnp.ones((3, 5, 8)), jnp.ones((3, 8))), r"condition must be one vector .*: got shape \(3, 8\)"),
+    Wrong(lambda: nn.FiLM(8, key=KEY)(jnp.ones((3, 5, 8)), jnp.ones(3)), r"condition must be one vector .*=8 entries: got shape \(3,\)"),
     Wrong(lambda: nn.PatchEmbed(3, 8, patch=2, key=KEY)(jnp.ones((4, 5, 3))), "patch must divide width: got width=5, patch=2"),
     Wrong(lambda: nn.PatchEmbed(3, 8, patch=2, key=KEY)(jnp.ones((4, 4, 1))), r"\(height, width, channels=3\): got shape \(4, 4, 1\)"),
     Wrong(lambda: nn.PatchEmbed(3, 8, patch=0, key=KEY), "patch must be an integer of at least 1: got 0"),

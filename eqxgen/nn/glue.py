@@ -37,7 +37,7 @@ class Sequential(eqx.Module):
 
     layers: tuple[Layer, ...]
 
-    def __init__(self, *layers: Layer, key: PRNGKeyArray | None = None):
+    def __init__(self, *layers: Any, key: PRNGKeyArray | None = None):
         for place, layer in enumerate(layers):
             _layer(f"layers[{place}]", layer)
         self.layers = layers
@@ -89,7 +89,7 @@ class _At(NamedTuple):
     def __getitem__(self, place: int) -> "_At":  # pyright: ignore[reportIncompatibleMethodOverride]
         return _At(self.net, _index(place, len(self.net)))
 
-    def set(self, layer: Layer) -> Sequential:
+    def set(self, layer: Any) -> Sequential:
         layers = list(self.net.layers)
         layers[self.place] = layer  # pyright: ignore[reportArgumentType, reportCallIssue]
         return Sequential(*layers)
@@ -104,7 +104,7 @@ class Lambda(eqx.Module):
 
     function: Layer
 
-    def __init__(self, function: Layer, *, key: PRNGKeyArray | None = None):
+    def __init__(self, function: Any, *, key: PRNGKeyArray | None = None):
         _layer("function", function)
         self.function = function
 
@@ -125,7 +125,7 @@ class Residual(eqx.Module):
     branch: Sequential
     drop_path: DropPath
 
-    def __init__(self, *layers: Layer, drop_path: float = 0.0, key: PRNGKeyArray | None = None):
+    def __init__(self, *layers: Any, drop_path: float = 0.0, key: PRNGKeyArray | None = None):
         self.branch, self.drop_path = Sequential(*layers), DropPath(drop_path)
 
     def __call__(
@@ -208,7 +208,7 @@ def stateful(layer: Layer) -> bool:
     return any(map(stateful, layer)) if isinstance(layer, Sequential) else hasattr(layer, "init_state")
 
 
-def _layer(name: str, layer: Layer) -> None:
+def _layer(name: str, layer: Any) -> None:
     if not callable(layer):
         raise ValueError(f"{name} must be a layer or a function: got {layer!r}")
 
