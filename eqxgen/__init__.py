@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from eqxgen.overview import summary
     from eqxgen.rng import RNG
 
 __version__ = "0.1.0"
-__all__ = ["RNG"]
+__all__ = ["RNG", "summary"]
 
 
 def __getattr__(name: str):
@@ -15,4 +16,8 @@ def __getattr__(name: str):
         from eqxgen.rng import RNG
 
         return RNG
+    if name == "summary":
+        from eqxgen.overview import summary
+
+        return summary
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -25,7 +25,8 @@ dot_product_attention = _package.dot_product_attention
 layer_norm = _package.layer_norm
 rms_norm = _package.rms_norm
 group_norm = _package.group_norm
+dropout_mask = _package.dropout_mask
 ALiBi = _package.ALiBi
 masks = _package.masks
 
-__all__ = ["ALiBi", "dot_product_attention", "group_norm", "layer_norm", "masks", "rms_norm"]
+__all__ = ["ALiBi", "dot_product_attention", "dropout_mask", "group_norm", "layer_norm", "masks", "rms_norm"]

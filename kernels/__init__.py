@@ -16,6 +16,7 @@ _HOME = {
     "rms_norm": "norm",
     "group_norm": "norm",
     "ALiBi": "attention",
+    "dropout_mask": "_dropout",
     "masks": "masks",
 }
 __all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]

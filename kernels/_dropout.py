@@ -1,5 +1,7 @@
 """Random bits as a function of a position, so that any tiling of a kernel draws the same ones."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -30,3 +32,20 @@ def keep(seed0, seed1, i, j, rate: float):
     low, high = _mix(row ^ seed0), _mix(row + seed1)
     bits = _mix(_mix(j + low) ^ high)
     return jax.lax.shift_right_logical(bits, jnp.int32(8)) >= jnp.int32(round(rate * 2**24))
+
+
+def dropout_mask(key, shape: tuple[int, ...], rate: float):
+    """Which entries of an array are kept: true with probability `1 - rate`, each on its own, `rate` rounded to a multiple of 2^-24.
+
+    A function of 64 bits drawn from the key and of the entry's place; several times cheaper than `jax.random.bernoulli`.
+
+    Args:
+        key: of `jax.random`.
+        shape: the array's; the last axis, and the product of the others, below 2^31.
+        rate: in [0, 1).
+    """
+    seed = jax.lax.bitcast_convert_type(jax.random.bits(key, (2,), jnp.uint32), jnp.int32)
+    rows, columns = math.prod(shape[:-1]), shape[-1] if shape else 1
+    i = jax.lax.broadcasted_iota(jnp.int32, (rows, 1), 0)
+    j = jax.lax.broadcasted_iota(jnp.int32, (1, columns), 1)
+    return keep(seed[0], seed[1], i, jnp.broadcast_to(j, (rows, columns)), rate).reshape(shape)

@@ -1,5 +1,8 @@
 """The table's rows of blocks, stacks, conditioning, patches and glue."""
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import jax.random as jr
 
 from eqxgen import nn
@@ -18,6 +21,13 @@ def block(**options):
     return nn.TransformerBlock(nn.SelfAttention(8, 2, key=KEY), nn.MLP(8, key=KEY), **options)
 
 
+def awake(layer):
+    """A layer that starts at zero, with small numbers added to its parameters."""
+    return jax.tree.map(lambda x: x + 0.1 * jr.normal(KEY, x.shape) if eqx.is_inexact_array(x) else x, layer)
+
+
+X = jnp.ones((5, 8))
+NET = nn.Sequential(nn.Identity(), nn.EMA(X))
 LAYERS = {
     **{
         f"Selformer, {name}": Row(lambda key, name=name: nn.Selformer(8, 2, placement=name, key=key), (5, 8), ((5, 8),))
@@ -40,7 +50,39 @@ LAYERS = {
     "Stack that keeps products alone": Row(
         lambda key: nn.Stack(lambda key: nn.Selformer(8, 2, dropout=0.2, key=key), 3, remat="dots", key=key), (5, 8), ((5, 8),), draws=True
     ),
+    "LongSkipStack": Row(lambda key: nn.LongSkipStack(lambda key: nn.Selformer(8, 2, key=key), 5, dim=8, key=key), (5, 8), ((5, 8),)),
+    "LongSkipStack, conditioned, rematerialised": Row(
+        lambda key: nn.LongSkipStack(lambda key: nn.Timeformer(8, 2, condition_dim=6, key=key), 3, dim=8, remat=True, key=key),
+        (5, 8),
+        ((5, 8), (6,)),
+    ),
+    "Timeformer": Row(lambda key: awake(nn.Timeformer(8, 2, key=key)), (5, 8), ((5, 8), (8,))),
+    "Timeformer that drops": Row(
+        lambda key: awake(nn.Timeformer(8, 2, condition_dim=6, dropout=0.2, key=key)), (5, 8), ((5, 8), (6,)), draws=True
+    ),
+    "AdaLN": Row(lambda key: awake(nn.AdaLN(8, key=key)), (5, 8), ((5, 8), (8,))),
+    "AdaLN on an image": Row(lambda key: awake(nn.AdaLN(8, 6, key=key)), (3, 4, 8), ((3, 4, 8), (6,))),
+    "AdaLNZero": Row(lambda key: awake(nn.AdaLNZero(8, 6, key=key)), (5, 8), ((5, 8), (6,))),
+    "FiLM": Row(lambda key: nn.FiLM(8, 6, key=key), (3, 4, 8), ((3, 4, 8), (6,))),
+    "PatchEmbed": Row(lambda key: nn.PatchEmbed(3, 8, patch=2, key=key), (6, 8), ((4, 6, 3),)),
+    "Unpatch": Row(lambda key: nn.Unpatch(8, 3, patch=2, bias=False, key=key), (6, 6, 3), ((9, 8),)),
+    "ClassToken": Row(lambda key: nn.ClassToken(8, key=key), (6, 8), ((5, 8),)),
+    "Registers": Row(lambda key: nn.Registers(8, 3, key=key), (8, 8), ((5, 8),)),
     "DropPath": Row(lambda key: nn.DropPath(0.5), (7, 5), ((7, 5),), draws=True),
+    "TokenDrop": Row(lambda key: nn.TokenDrop(4), (7, 5), ((7, 5),), draws=True),
+    "Sequential": Row(
+        lambda key: nn.Sequential(nn.Projection(5, 4, key=key), jax.nn.relu, nn.Dropout(0.4), jnp.tanh), (7, 4), ((7, 5),), draws=True
+    ),
+    "Sequential of none": Row(lambda key: nn.Sequential(), (7, 5), ((7, 5),)),
+    "Sequential with state": Row(
+        lambda key: nn.Sequential(nn.Projection(5, 5, key=key), nn.EMA(jnp.ones((7, 5)))), (7, 5), ((7, 5),), stateful=True
+    ),
+    "Identity": Row(lambda key: nn.Identity(key=key), (7, 5), ((7, 5),)),
+    "Lambda": Row(lambda key: nn.Lambda(jnp.sin), (7, 5), ((7, 5),)),
+    "Residual": Row(
+        lambda key: nn.Residual(nn.LayerNorm(5), nn.MLP(5, dropout=0.2, key=key), drop_path=0.2), (7, 5), ((7, 5),), draws=True
+    ),
+    "EMA": Row(lambda key: nn.EMA(jnp.ones((7, 5)), 0.9), (7, 5), ((7, 5),), stateful=True),
 }
 
 WRONG = [
@@ -64,4 +106,30 @@ WRONG = [
     ),
     Wrong(lambda: nn.Stack(lambda key: nn.MLP(4, key=key), 0, key=KEY), "depth must be an integer of at least 1: got 0"),
     Wrong(lambda: nn.Stack(lambda key: nn.MLP(4, key=key), 2, remat="all", key=KEY), "remat must be one of dots, full, none: got 'all'"),
+    Wrong(
+        lambda: nn.LongSkipStack(lambda key: nn.MLP(4, key=key), 4, dim=4, key=KEY),
+        "depth must be odd and at least 3, two halves .*: got 4",
+    ),
+    Wrong(lambda: nn.AdaLN(8, 6, key=KEY)(X, jnp.ones(8)), r"condition must be one vector of condition_dim=6 entries: got shape \(8,\)"),
+    Wrong(lambda: nn.AdaLNZero(8, key=KEY)(jnp.ones((5, 4)), jnp.ones(8)), r"x must have dim=8 entries: got shape \(5, 4\)"),
+    Wrong(lambda: nn.AdaLN(8, epsilon=0.0, key=KEY), "epsilon must be positive and finite: got 0.0"),
+    Wrong(lambda: nn.FiLM(8, 0, key=KEY), "in_dim must be an integer of at least 1: got 0"),
+    Wrong(lambda: nn.FiLM(8, key=KEY)(jnp.ones((3, 5, 8)), jnp.ones(3)), r"condition must be one vector .*=8 entries: got shape \(3,\)"),
+    Wrong(lambda: nn.PatchEmbed(3, 8, patch=2, key=KEY)(jnp.ones((4, 5, 3))), "patch must divide width: got width=5, patch=2"),
+    Wrong(lambda: nn.PatchEmbed(3, 8, patch=2, key=KEY)(jnp.ones((4, 4, 1))), r"\(height, width, channels=3\): got shape \(4, 4, 1\)"),
+    Wrong(lambda: nn.PatchEmbed(3, 8, patch=0, key=KEY), "patch must be an integer of at least 1: got 0"),
+    Wrong(lambda: nn.Unpatch(8, 3, patch=2, key=KEY)(X), r"x must be .* a multiple of rows=2 patches: got shape \(5, 8\); give rows"),
+    Wrong(lambda: nn.Registers(8, 2, key=KEY)(jnp.ones((5, 4))), r"x must be \(seq, dim=8\): got shape \(5, 4\)"),
+    Wrong(lambda: nn.Registers(8, 6, key=KEY).split(X), r"begin with the count=6 tokens that were put there: got shape \(5, 8\)"),
+    Wrong(lambda: nn.ClassToken(0, key=KEY), "dim must be an integer of at least 1: got 0"),
+    Wrong(lambda: nn.TokenDrop(6)(X, key=KEY), r"x must be \(seq, dim\) with a seq of at least count=6: got shape \(5, 8\)"),
+    Wrong(lambda: nn.TokenDrop(4)(X), "token drop needs key=... in training: pass one, or inference=True"),
+    Wrong(lambda: nn.Sequential(nn.Identity(), 3), r"layers\[1\] must be a layer or a function: got 3"),
+    Wrong(lambda: nn.Sequential(jnp.sin)[1], r"the place of a layer must be in \[-1, 1\), there being 1: got 1", IndexError),
+    Wrong(lambda: nn.Sequential(jnp.sin).at[-2].set(jnp.cos), r"in \[-1, 1\), there being 1: got -2", IndexError),
+    Wrong(lambda: NET(X), r"state is needed by EMA: call y, state = net\(x, state\), first with net.init_state\(\)"),
+    Wrong(lambda: nn.Lambda(None), "function must be a layer or a function: got None"),
+    Wrong(lambda: nn.Residual(nn.Projection(8, 4, key=KEY))(X), r"must keep the shape of x: got \(5, 4\) from \(5, 8\)"),
+    Wrong(lambda: nn.EMA(X, 1.0), r"decay must be in \[0, 1\): got 1.0"),
+    Wrong(lambda: nn.EMA(X)(X[0], nn.EMA(X).init_state()), r"shapes \(\(5, 8\),\) that the average was made for: got \(8,\)"),
 ]

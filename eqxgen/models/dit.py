@@ -9,16 +9,13 @@ Where we differ: labels are dropped for classifier-free guidance by the caller, 
 
 import math
 
-import einops
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from eqxgen import ops
 from eqxgen.configs import DiTConfig
-from eqxgen.nn import MLP, Embedding, Projection, SelfAttention, Stack, _check
+from eqxgen.nn import AdaLN, Embedding, PatchEmbed, Projection, Stack, Timeformer, Unpatch, _check
 from eqxgen.nn.linear import check_ids
 from eqxgen.rng import RNG
 
@@ -27,38 +24,6 @@ _small = jax.nn.initializers.normal(0.02)
 _zeros = jax.nn.initializers.zeros
 EPSILON = 1e-6
 FREQUENCIES = 256
-
-
-class DiTBlock(eqx.Module):
-    """`x + gate * f(norm(x) * (1 + scale) + shift)` for attention, then for an MLP (section 3.2 of the paper).
-
-    Args:
-        dim: width of a token, kept, and of the condition.
-        heads: attention heads; divides dim.
-        hidden_dim: inner width of the MLP.
-    """
-
-    attention: SelfAttention
-    mlp: MLP
-    modulation: Projection
-
-    def __init__(self, dim: int, heads: int, hidden_dim: int, *, key: PRNGKeyArray):
-        attention_key, mlp_key, key = jr.split(key, 3)
-        self.attention = SelfAttention(dim, heads, init=_xavier, key=attention_key)
-        self.mlp = MLP(dim, hidden_dim, activation="gelu_tanh", init=_xavier, key=mlp_key)
-        self.modulation = Projection(dim, 6 * dim, init=_zeros, key=key)
-
-    def __call__(
-        self,
-        x: Float[Array, "seq dim"],
-        condition: Float[Array, " dim"],
-        *,
-        key: PRNGKeyArray | None = None,
-        inference: bool | None = None,
-    ) -> Float[Array, "seq dim"]:
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = _rows(self.modulation, condition, 6)
-        x = x + gate * self.attention(_modulated(x, shift, scale), inference=inference)
-        return x + mlp_gate * self.mlp(_modulated(x, mlp_shift, mlp_scale), inference=inference)
 
 
 class DiT(eqx.Module):
@@ -70,13 +35,13 @@ class DiT(eqx.Module):
         config: the sizes.
     """
 
-    patches: Projection
+    patches: PatchEmbed
     frequencies: Projection
     time: Projection
     labels: Embedding
     stack: Stack
-    modulation: Projection
-    out: Projection
+    norm: AdaLN
+    out: Unpatch
     height: int = eqx.field(static=True)
     width: int = eqx.field(static=True)
     channels: int = eqx.field(static=True)
@@ -88,15 +53,15 @@ class DiT(eqx.Module):
         _check.divides(patch=config.patch, height=height)
         _check.divides(patch=config.patch, width=width)
         keys, dim = RNG(key), config.dim
-        self.patches = Projection(config.patch**2 * channels, dim, init=_xavier, key=next(keys))
+        self.patches = PatchEmbed(channels, dim, patch=config.patch, init=_xavier, key=next(keys))
         self.frequencies = Projection(FREQUENCIES, dim, init=_small, key=next(keys))
         self.time = Projection(dim, dim, init=_small, key=next(keys))
         self.labels = Embedding(classes + 1, dim, init=_small, key=next(keys))
-        block = lambda key: DiTBlock(dim, config.heads, config.hidden_dim, key=key)
+        block = lambda key: Timeformer(dim, config.heads, hidden_dim=config.hidden_dim, epsilon=EPSILON, init=_xavier, key=key)
         self.stack = Stack(block, config.depth, remat=config.remat, key=next(keys))
-        self.modulation = Projection(dim, 2 * dim, init=_zeros, key=next(keys))
+        self.norm = AdaLN(dim, epsilon=EPSILON, key=next(keys))
         out_channels = channels * (2 if config.learn_variance else 1)
-        self.out = Projection(dim, config.patch**2 * out_channels, init=_zeros, key=next(keys))
+        self.out = Unpatch(dim, out_channels, patch=config.patch, init=_zeros, key=next(keys))
         self.height, self.width, self.channels, self.classes, self.patch = height, width, channels, classes, config.patch
 
     @property
@@ -127,24 +92,14 @@ class DiT(eqx.Module):
         if x.shape != (self.height, self.width, self.channels):
             raise ValueError(f"x must have the latent's shape ({self.height}, {self.width}, {self.channels}): got {x.shape}")
         check_ids(label, self.classes + 1, "label", "classes + 1 null")
-        cut = {"p": self.patch, "q": self.patch}
-        tokens = einops.rearrange(x, "(h p) (w q) c -> (h w) (p q c)", **cut)
         rows, columns = self.height // self.patch, self.width // self.patch
-        tokens = self.patches(tokens) + _positions(rows, columns, self.patches.out_dim).astype(x.dtype)
+        tokens = self.patches(x)
+        tokens = tokens + _positions(rows, columns, tokens.shape[-1]).astype(x.dtype)
         times = jax.nn.silu(self.frequencies(_waves(time, FREQUENCIES).astype(x.dtype)))
         condition = self.time(times) + self.labels(label)
         tokens = self.stack(tokens, condition, inference=inference)
-        y = self.out(_modulated(tokens, *_rows(self.modulation, condition, 2)))
-        y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
-        return einops.rearrange(y, "(h w) (p q c) -> (h p) (w q) c", h=rows, **cut)
-
-
-def _rows(modulation: Projection, condition: Float[Array, " dim"], count: int) -> list[Float[Array, "1 dim"]]:
-    return list(jnp.split(modulation(jax.nn.silu(condition))[None], count, axis=-1))
-
-
-def _modulated(x: Float[Array, "seq dim"], shift: Float[Array, "1 dim"], scale: Float[Array, "1 dim"]) -> Float[Array, "seq dim"]:
-    return ops.layer_norm(x, modulation=(shift, scale), epsilon=EPSILON)
+        y = self.out(self.norm(tokens, condition), rows=rows)
+        return y.astype(jnp.promote_types(y.dtype, jnp.float32))
 
 
 def _waves(x: Float[Array, "*leading"], size: int) -> Float[Array, "*leading size"]:

@@ -4,16 +4,19 @@ from eqxgen.nn.activation import ACTIVATIONS, Activation
 from eqxgen.nn.actnorm import ActNorm
 from eqxgen.nn.attention import SelfAttention
 from eqxgen.nn.batchnorm import BatchNorm, BatchNormState
-from eqxgen.nn.blocks import Selformer, TransformerBlock
+from eqxgen.nn.blocks import Selformer, Timeformer, TransformerBlock
 from eqxgen.nn.cache import KVCache
+from eqxgen.nn.condition import AdaLN, AdaLNZero, FiLM
 from eqxgen.nn.conv import Convolution, Convolution1D, ConvolutionTranspose, ConvolutionTranspose1D
-from eqxgen.nn.drop import Dropout, DropPath
+from eqxgen.nn.drop import Dropout, DropPath, TokenDrop
 from eqxgen.nn.focal import FocalModulation, SqueezeExcitation
+from eqxgen.nn.glue import EMA, Lambda, Residual, Sequential
 from eqxgen.nn.linear import Embedding, Projection
 from eqxgen.nn.lora import LoRA, lora, merge_lora, not_lora
 from eqxgen.nn.magnitude import MagnitudePreserving, force_weight_norm, mp_cat, mp_silu, mp_sum
 from eqxgen.nn.mlp import GLU, MLP
 from eqxgen.nn.norm import GroupNorm, LayerNorm, RMSNorm
+from eqxgen.nn.patch import ClassToken, PatchEmbed, Registers, Unpatch
 from eqxgen.nn.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, MaxPool
 from eqxgen.nn.quantize.ema import EMAQuantizer
 from eqxgen.nn.quantize.finite import FSQ
@@ -28,10 +31,11 @@ from eqxgen.nn.reparam import SpectralNorm, WeightNorm
 from eqxgen.nn.resample import BlurPool, Downsample, PixelShuffle, PixelUnshuffle, Upsample, blur, downsample, upfirdn, upsample
 from eqxgen.nn.residual import ResidualBlock
 from eqxgen.nn.rope import AxialRoPE, RoPE
-from eqxgen.nn.stack import Stack
+from eqxgen.nn.stack import LongSkipStack, Stack
 
 __all__ = [
     "ACTIVATIONS",
+    "EMA",
     "FSQ",
     "GLU",
     "GRU",
@@ -40,6 +44,8 @@ __all__ = [
     "MLP",
     "ActNorm",
     "Activation",
+    "AdaLN",
+    "AdaLNZero",
     "AdaptiveAvgPool",
     "AdaptiveMaxPool",
     "AvgPool",
@@ -47,6 +53,7 @@ __all__ = [
     "BatchNorm",
     "BatchNormState",
     "BlurPool",
+    "ClassToken",
     "Convolution",
     "Convolution1D",
     "ConvolutionTranspose",
@@ -58,29 +65,39 @@ __all__ = [
     "EMAQuantizer",
     "Embedding",
     "FactorisedQuantizer",
+    "FiLM",
     "FocalModulation",
     "GroupNorm",
     "GumbelQuantizer",
     "KVCache",
     "LSTMState",
+    "Lambda",
     "LayerNorm",
     "LoRA",
+    "LongSkipStack",
     "MagnitudePreserving",
     "MaxPool",
+    "PatchEmbed",
     "PixelShuffle",
     "PixelUnshuffle",
     "Projection",
     "Quantized",
     "RMSNorm",
+    "Registers",
+    "Residual",
     "ResidualBlock",
     "ResidualVQ",
     "RoPE",
     "SelfAttention",
     "Selformer",
+    "Sequential",
     "SpectralNorm",
     "SqueezeExcitation",
     "Stack",
+    "Timeformer",
+    "TokenDrop",
     "TransformerBlock",
+    "Unpatch",
     "Upsample",
     "VanillaRNN",
     "VectorQuantizer",

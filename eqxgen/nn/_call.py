@@ -18,3 +18,8 @@ def _named(layer: Callable[..., Any]) -> set[str]:
         return set(inspect.signature(layer).parameters)
     except ValueError:  # some of C's functions tell nobody what they take
         return set()
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Those options that are not `None`, for layers that need not know the others."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -7,13 +7,13 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
-from numpy.typing import DTypeLike
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from eqxgen import ops
 from eqxgen.nn import _check
-from eqxgen.nn._call import run
+from eqxgen.nn._call import given, run
 from eqxgen.nn.attention import SelfAttention
+from eqxgen.nn.condition import AdaLNZero
 from eqxgen.nn.drop import DropPath
 from eqxgen.nn.linear import Initializer, torch_uniform
 from eqxgen.nn.mlp import MLP
@@ -84,27 +84,36 @@ class TransformerBlock(eqx.Module):
         x: Float[Array, "seq dim"],
         *context: Array,
         mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
+        bias: "Float[Array, '...'] | ops.ALiBi | None" = None,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> Float[Array, "seq dim"]:
-        """`context` and, if there is one, `mask` are for the attention."""
-        attention = self.attention if mask is None else functools.partial(self.attention, mask=mask)
+        """`context` and, where they are given, `mask` and `bias` are for the attention."""
+        attention = functools.partial(self.attention, **given(mask=mask, bias=bias))
         return self._through(x, lambda x, key: (run(attention, x, *context, key=key, inference=inference), None), key, inference)[0]
 
     def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> Any:
         """An empty cache of `length` tokens, of the attention's making."""
         return _caching(self.attention).cache(length, dtype)
 
-    def extend(self, x: Float[Array, "seq dim"], cache: Any, *, count: Array | None = None) -> tuple[Float[Array, "seq dim"], Any]:
+    def extend(
+        self,
+        x: Float[Array, "seq dim"],
+        cache: Any,
+        *,
+        count: int | Int[Array, ""] | None = None,
+        bias: "Float[Array, '...'] | ops.ALiBi | None" = None,
+    ) -> tuple[Float[Array, "seq dim"], Any]:
         """The block's result for tokens that follow those in the cache, and the cache with them in it; as in use, without dropout.
 
         Args:
             x: the next tokens.
             cache: from `cache` or the call before.
             count: how many of x are tokens, the rest being padding; all, by default.
+            bias: for the attention, where it is given.
         """
-        attention = _caching(self.attention)
-        return self._through(x, lambda x, key: attention.extend(x, cache, count=count), None, True)
+        attention, options = _caching(self.attention), given(bias=bias)
+        return self._through(x, lambda x, key: attention.extend(x, cache, count=count, **options), None, True)
 
     def _through(self, x: Array, attend: Callable[..., tuple[Array, Any]], key: PRNGKeyArray | None, inference: bool | None):
         attention_key, mlp_key, *drop_keys = (None,) * 4 if key is None else jr.split(key, 4)
@@ -165,6 +174,63 @@ class Selformer(TransformerBlock):
             mlp_out_norm=norm() if placement == "sandwich" else None,
             placement=placement,
         )
+
+
+class Timeformer(eqx.Module):
+    """A block that a condition steers, such as the time of a diffusion: DiT's.
+
+    `x + gate * f(norm(x) * (1 + scale) + shift)` for self-attention, then for an MLP, with shift, scale and gate from the condition and
+    zero at first, so that a fresh block is the identity (Peebles and Xie 2023, arXiv:2212.09748, section 3.2).
+
+    Args:
+        dim: width of a token, kept.
+        heads: number of attention heads.
+        condition_dim: size of the condition; `dim` by default.
+        hidden_dim: inner width of the MLP; 4 * dim by default.
+        activation: the MLP's.
+        dropout: rate on attention probabilities and on the output of both halves.
+        epsilon: the norms'.
+        init: how the weights of attention and MLP are drawn.
+    """
+
+    attention: SelfAttention
+    mlp: MLP
+    attention_norm: AdaLNZero
+    mlp_norm: AdaLNZero
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        condition_dim: int | None = None,
+        hidden_dim: int | None = None,
+        activation: str = "gelu_tanh",
+        dropout: float = 0.0,
+        epsilon: float = 1e-6,
+        init: Initializer = torch_uniform,
+        key: PRNGKeyArray,
+    ):
+        attention_key, mlp_key, key = jr.split(key, 3)
+        self.attention = SelfAttention(dim, heads, dropout=dropout, init=init, key=attention_key)
+        self.mlp = MLP(dim, hidden_dim, activation=activation, dropout=dropout, init=init, key=mlp_key)
+        self.attention_norm, self.mlp_norm = (AdaLNZero(dim, condition_dim, epsilon=epsilon, key=key) for key in jr.split(key))
+
+    def __call__(
+        self,
+        x: Float[Array, "seq dim"],
+        condition: Float[Array, " condition_dim"],
+        *,
+        mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
+    ) -> Float[Array, "seq dim"]:
+        """`mask` is for the attention."""
+        attention_key, mlp_key = (None, None) if key is None else jr.split(key)
+        y, gate = self.attention_norm(x, condition)
+        x = x + gate * self.attention(y, mask=mask, key=attention_key, inference=inference)
+        y, gate = self.mlp_norm(x, condition)
+        return x + gate * self.mlp(y, key=mlp_key, inference=inference)
 
 
 def _caching(attention: Any) -> Any:

@@ -3,13 +3,16 @@
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from eqxgen import ops
 from eqxgen.nn import _check
 
 
 class Dropout(eqx.Module):
     """Zeroes each entry with probability `rate` and scales the rest by 1 / (1 - rate) (Srivastava et al. 2014).
+
+    Entries are chosen by `eqxgen.ops.dropout_mask`, which rounds the rate to a multiple of 2^-24.
 
     Raises:
         ValueError: `rate` is outside [0, 1); or the layer is called in training without a key.
@@ -24,8 +27,7 @@ class Dropout(eqx.Module):
 
     def __call__(self, x: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> Array:
         if self.active(key, inference) and key is not None:
-            keep = jr.bernoulli(key, 1 - self.rate, x.shape)
-            x = jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
+            x = jnp.where(ops.dropout_mask(key, x.shape, self.rate), x / (1 - self.rate), jnp.zeros_like(x))
         return x
 
     def active(self, key: PRNGKeyArray | None, inference: bool | None) -> bool:
@@ -55,6 +57,44 @@ class DropPath(eqx.Module):
             # A choice and not a product, so that what is dropped may be infinite.
             x = jnp.where(jr.bernoulli(key, 1 - self.rate), x / (1 - self.rate), jnp.zeros_like(x))
         return x
+
+
+class TokenDrop(eqx.Module):
+    """Keeps `count` tokens of a sequence, drawn at random without repetition, in their order: what a masked autoencoder's encoder sees
+    (He et al. 2022, arXiv:2111.06377, section 3; MAGE: Li et al. 2023, arXiv:2211.09117, section 3.2).
+
+    Args:
+        count: how many are kept.
+
+    Raises:
+        ValueError: a sequence is shorter than that; or the layer is called in training without a key.
+    """
+
+    count: int = eqx.field(static=True)
+    inference: bool
+
+    def __init__(self, count: int, *, inference: bool = False, key: PRNGKeyArray | None = None):
+        _check.positive(count=count)
+        self.count, self.inference = count, inference
+
+    def __call__(
+        self, x: Float[Array, "seq dim"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
+    ) -> tuple[Float[Array, "kept dim"], Int[Array, " kept"]]:
+        """The tokens that are kept, and their places in x, rising; in inference all of them."""
+        if x.ndim != 2 or x.shape[0] < self.count:
+            raise ValueError(f"x must be (seq, dim) with a seq of at least count={self.count}: got shape {x.shape}")
+        if self.inference if inference is None else inference:
+            return x, jnp.arange(x.shape[0])
+        if key is None:
+            raise ValueError("token drop needs key=... in training: pass one, or inference=True")
+        places = jnp.sort(jr.permutation(key, x.shape[0])[: self.count])
+        return x[places], places
+
+    def restore(
+        self, kept: Float[Array, "kept dim"], places: Int[Array, " kept"], others: Float[Array, "seq dim"]
+    ) -> Float[Array, "seq dim"]:
+        """The whole sequence again: `kept` at their `places`, and elsewhere `others`, such as a mask's token."""
+        return others.astype(kept.dtype).at[places].set(kept)
 
 
 def _active(layer: Dropout | DropPath, name: str, key: PRNGKeyArray | None, inference: bool | None) -> bool:

@@ -1,4 +1,4 @@
-"""A stack of like blocks under one compiled body."""
+"""Like blocks, one after another, under one compiled body."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +7,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
-from numpy.typing import DTypeLike
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray, PyTree
 
 from eqxgen import ops
 from eqxgen.nn import _check
+from eqxgen.nn._call import given
+from eqxgen.nn.linear import Initializer, Projection, torch_uniform
 
 REMATS = ("none", "dots", "full")
 
@@ -53,30 +54,39 @@ class Stack(eqx.Module):
         x: Float[Array, "seq dim"],
         *context: Array,
         mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
+        bias: "Float[Array, '...'] | ops.ALiBi | None" = None,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> Float[Array, "seq dim"]:
-        """Every block is given the same `context` behind x and, if there is one, the same `mask`."""
-        options = {"inference": inference} | ({} if mask is None else {"mask": mask})
+        """Every block is given the same `context` behind x and, where they are given, the same `mask` and `bias`."""
+        options = given(mask=mask, bias=bias)
 
         def step(block: Any, x: Array, key: PRNGKeyArray | None):
-            return block(x, *context, key=key, **options), None
+            return block(x, *context, key=key, inference=inference, **options), None
 
-        return self._scan(step, x, None if key is None else jr.split(key, self.depth))[0]
+        return self.scan(step, x, None if key is None else jr.split(key, self.depth))[0]
 
     def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> PyTree:
         """The blocks' empty caches of `length` tokens, stacked as their parameters are."""
         return eqx.filter_vmap(lambda block: block.cache(length, dtype))(self.blocks)
 
-    def extend(self, x: Float[Array, "seq dim"], caches: PyTree, *, count: Array | None = None) -> tuple[Float[Array, "seq dim"], PyTree]:
+    def extend(
+        self,
+        x: Float[Array, "seq dim"],
+        caches: PyTree,
+        *,
+        count: int | Int[Array, ""] | None = None,
+        bias: "Float[Array, '...'] | ops.ALiBi | None" = None,
+    ) -> tuple[Float[Array, "seq dim"], PyTree]:
         """The stack's result for tokens that follow those in the caches, and the caches with them in it; see `TransformerBlock.extend`."""
         arrays, rest = eqx.partition(caches, eqx.is_array)
+        options = given(bias=bias)
 
         def step(block: Any, x: Array, cache: PyTree):
-            x, cache = block.extend(x, eqx.combine(cache, rest), count=count)
+            x, cache = block.extend(x, eqx.combine(cache, rest), count=count, **options)
             return x, eqx.filter(cache, eqx.is_array)
 
-        x, arrays = self._scan(step, x, arrays)
+        x, arrays = self.scan(step, x, arrays)
         return x, eqx.combine(arrays, rest)
 
     def unrolled(self) -> "Unrolled":
@@ -84,8 +94,8 @@ class Stack(eqx.Module):
         arrays, rest = eqx.partition(self.blocks, eqx.is_array)
         return Unrolled(tuple(eqx.combine(jax.tree.map(lambda x, i=i: x[i], arrays), rest) for i in range(self.depth)))
 
-    def _scan(self, step: Callable[..., tuple[Array, PyTree]], x: Array, others: PyTree) -> tuple[Array, PyTree]:
-        """`step(block, x, other) -> (x, result)` through the depth, with one slice of `others` for each block."""
+    def scan(self, step: Callable[..., tuple[Array, PyTree]], x: Array, others: PyTree) -> tuple[Array, PyTree]:
+        """`step(block, x, other) -> (x, result)` through the depth: each block is given its slice of `others`, the results are stacked."""
         arrays, rest = eqx.partition(self.blocks, eqx.is_array)
 
         def body(x: Array, layer):
@@ -111,10 +121,91 @@ class Unrolled(eqx.Module):
         """As `Stack.cache`, but one for each block."""
         return tuple(block.cache(length, dtype) for block in self.blocks)
 
-    def extend(self, x: Float[Array, "seq dim"], caches: PyTree, *, count: Array | None = None) -> tuple[Float[Array, "seq dim"], PyTree]:
+    def extend(
+        self,
+        x: Float[Array, "seq dim"],
+        caches: PyTree,
+        *,
+        count: int | Int[Array, ""] | None = None,
+        bias: "Float[Array, '...'] | ops.ALiBi | None" = None,
+    ) -> tuple[Float[Array, "seq dim"], PyTree]:
         """As `Stack.extend`."""
         after = []
         for block, cache in zip(self.blocks, caches):
-            x, cache = block.extend(x, cache, count=count)
+            x, cache = block.extend(x, cache, count=count, **given(bias=bias))
             after.append(cache)
         return x, tuple(after)
+
+
+class Joined(eqx.Module):
+    """A block behind a projection that joins x with what an earlier block gave: `block(join([x, skip]))`."""
+
+    join: Projection
+    block: eqx.Module
+
+
+class LongSkipStack(eqx.Module):
+    """A stack whose second half is given what the first half made, the last block what the first made and so inwards, as in a U-Net:
+    `x = block(join([x, skip]))`, `join` a projection from `2 * dim` to `dim` (U-ViT: Bao et al. 2023, arXiv:2209.12152, section 3.1).
+
+    Two scans, one for each half, and a block between them.
+
+    Args:
+        block: makes one block from a key.
+        depth: how many in all; odd, at least 3.
+        dim: width of a token.
+        remat: see `Stack`.
+        init: how the weights of the joins are drawn.
+    """
+
+    first: Stack
+    middle: eqx.Module
+    second: Stack
+
+    def __init__(
+        self,
+        block: Callable[[PRNGKeyArray], eqx.Module],
+        depth: int,
+        *,
+        dim: int,
+        remat: bool | str = "none",
+        init: Initializer = torch_uniform,
+        key: PRNGKeyArray,
+    ):
+        _check.positive(depth=depth, dim=dim)
+        if depth < 3 or depth % 2 == 0:
+            raise ValueError(f"depth must be odd and at least 3, two halves and a middle: got {depth}")
+
+        def joined(key: PRNGKeyArray) -> Joined:
+            join_key, block_key = jr.split(key)
+            return Joined(Projection(2 * dim, dim, init=init, key=join_key), block(block_key))
+
+        first_key, middle_key, second_key = jr.split(key, 3)
+        self.first = Stack(block, depth // 2, remat=remat, key=first_key)
+        self.middle = block(middle_key)
+        self.second = Stack(joined, depth // 2, remat=remat, key=second_key)
+
+    def __call__(
+        self,
+        x: Float[Array, "seq dim"],
+        *context: Array,
+        mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
+    ) -> Float[Array, "seq dim"]:
+        """Every block is given the same `context` behind x and, if there is one, the same `mask`."""
+        first_key, middle_key, second_key = (None,) * 3 if key is None else jr.split(key, 3)
+        keys = lambda key: None if key is None else jr.split(key, self.first.depth)
+        run = lambda block, x, key: block(x, *context, key=key, inference=inference, **given(mask=mask))
+
+        def down(block: Any, x: Array, key: PRNGKeyArray | None):
+            x = run(block, x, key)
+            return x, x
+
+        def up(joined: Any, x: Array, other):
+            key, skip = other
+            return run(joined.block, joined.join(jnp.concatenate([x, skip], -1)), key), None
+
+        x, skips = self.first.scan(down, x, keys(first_key))
+        x = run(self.middle, x, middle_key)
+        return self.second.scan(up, x, (keys(second_key), skips[::-1]))[0]
