@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 
 from bench.reliability.common import MAZE, ROOT
-
-CLOCK = ("seconds", "examples_per_s", "input_wait")
-"""What a clock says in a line of metrics."""
+from train.report.meter import CLOCKED
 
 
 def start(run_dir: Path, cache: Path, *flags: str) -> subprocess.Popen[str]:
@@ -32,4 +30,4 @@ def logged(run_dir: Path) -> dict[int, dict]:
     path = run_dir / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     rows = [json.loads(line) for line in lines if line.endswith("\n")]
-    return {row["step"]: {name: value for name, value in row.items() if name not in CLOCK} for row in rows}
+    return {row["step"]: {name: value for name, value in row.items() if name not in CLOCKED} for row in rows}
