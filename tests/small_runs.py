@@ -43,3 +43,8 @@ def metrics(folder: Path) -> list[dict]:
 def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
     """Bit for bit."""
     return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def words(**options) -> list[str]:
+    """Options as the words of a command line."""
+    return [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]

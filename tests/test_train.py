@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_runs import metrics, same, tiny, weights
+from small_runs import metrics, same, tiny, weights, words
 
 from train import maskgit, sample
 from train.config import to_dict
@@ -181,7 +181,7 @@ def test_updates_that_are_not_finite_are_left_out_until_their_limit(tmp_path, mo
 def test_samples_of_a_run_depend_on_the_seed_alone(finished, tmp_path):
     def draw(name, **options):
         path = tmp_path / name
-        assert sample.main(sample.Config(run=str(finished), out=str(path), **options)) == 0
+        assert sample.main(words(run=finished, out=path, **options)) == 0
         return path.read_bytes()
 
     assert draw("a.png", n=4, steps=2) == draw("b.png", n=4, steps=2)

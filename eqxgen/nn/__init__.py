@@ -10,7 +10,7 @@ from eqxgen.nn.condition import AdaLN, AdaLNZero, FiLM
 from eqxgen.nn.conv import Convolution, Convolution1D, ConvolutionTranspose, ConvolutionTranspose1D
 from eqxgen.nn.drop import Dropout, DropPath, TokenDrop
 from eqxgen.nn.focal import FocalModulation, SqueezeExcitation
-from eqxgen.nn.glue import EMA, Lambda, Residual, Sequential
+from eqxgen.nn.glue import EMA, Identity, Lambda, Residual, Sequential
 from eqxgen.nn.linear import Embedding, Projection
 from eqxgen.nn.lora import LoRA, lora, merge_lora, not_lora
 from eqxgen.nn.magnitude import MagnitudePreserving, force_weight_norm, mp_cat, mp_silu, mp_sum
@@ -69,6 +69,7 @@ __all__ = [
     "FocalModulation",
     "GroupNorm",
     "GumbelQuantizer",
+    "Identity",
     "KVCache",
     "LSTMState",
     "Lambda",
