@@ -4,7 +4,6 @@ import jax.numpy as jnp
 import jax.random as jr
 
 from eqxgen import nn
-from eqxgen.nn.conv import average_pool
 from tests.layer_rows import Row, Wrong
 
 KEY = jr.key(0)
@@ -51,5 +50,5 @@ WRONG = [
     Wrong(lambda: nn.Convolution(3, 4, padding=-1, key=KEY), "padding must not be negative: got -1"),
     Wrong(lambda: nn.Convolution(3, 4, key=KEY)(jnp.ones((5, 5, 4))), r"in_channels=3 entries: got shape \(5, 5, 4\)"),
     Wrong(lambda: nn.Convolution(3, 4, kernel=5, padding=0, key=KEY)(jnp.ones((4, 9, 3))), "at least kernel=5"),
-    Wrong(lambda: average_pool(jnp.ones((5, 4, 1))), "size must divide height: got height=5, size=2"),
+    Wrong(lambda: nn.downsample(jnp.ones((5, 4, 1))), "factor must divide height: got height=5, factor=2"),
 ]

@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen.configs import VQGANConfig
-from eqxgen.nn import Convolution, GroupNorm, ResidualBlock, VectorQuantizer, _check, average_pool, upsample
+from eqxgen.nn import Convolution, GroupNorm, ResidualBlock, VectorQuantizer, _check, downsample, upsample
 from eqxgen.nn.quantize import Quantized
 from eqxgen.rng import RNG
 
@@ -38,7 +38,7 @@ class Encoder(eqx.Module):
     def __call__(self, image: Float[Array, "height width channels"]) -> Float[Array, "rows columns latent_dim"]:
         x = self.stem(image)
         for i, level in enumerate(self.levels):
-            x = average_pool(x) if i else x
+            x = downsample(x) if i else x
             x = _run(level, x)
         return self.head(self.norm(_run(self.middle, x), activation="silu"))
 

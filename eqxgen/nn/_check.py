@@ -10,6 +10,13 @@ def positive(**numbers: int) -> None:
             raise ValueError(f"{name} must be an integer of at least 1: got {value!r}")
 
 
+def not_negative(**numbers: int) -> None:
+    """Each number must be an integer of at least 0."""
+    for name, value in numbers.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"{name} must not be negative: got {value!r}")
+
+
 def rate(**numbers: float) -> None:
     """Each number must be in [0, 1)."""
     for name, value in numbers.items():
@@ -34,3 +41,22 @@ def one_of(name: str, value: str, known) -> None:
     """The value must be one of the known names."""
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(sorted(known))}: got {value!r}")
+
+
+def last_axis(x, name: str, size: int) -> None:
+    """The last axis of an array `x` must have `size` entries, which the layer calls `name`."""
+    if x.ndim == 0 or x.shape[-1] != size:
+        raise ValueError(f"the last axis of x must have {name}={size} entries: got shape {x.shape}")
+
+
+def spatial(x, rank: int) -> None:
+    """An array `x` must be one example of `rank` spatial axes and channels."""
+    if x.ndim != rank + 1:
+        axes = "1 spatial axis" if rank == 1 else f"{rank} spatial axes"
+        raise ValueError(f"x must have {axes} and one of channels: got shape {x.shape}; jax.vmap the layer over a batch")
+
+
+def some_spatial(x) -> None:
+    """An array `x` must be one example of at least one spatial axis and channels."""
+    if x.ndim < 2:
+        raise ValueError(f"x must have spatial axes and one of channels: got shape {x.shape}")

@@ -1,38 +1,134 @@
-"""Convolution and resampling, channels-last."""
+"""Convolutions, channels-last, with one implementation for every rank."""
 
-from collections.abc import Sequence
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from einops import rearrange, reduce, repeat
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.nn import _check
 from eqxgen.nn.linear import Initializer
-from eqxgen.nn.norm import GroupNorm
 
 conv_uniform: Initializer = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""Uniform in ±1/sqrt(fan_in) for kernels of shape (height, width, in, out): the default of torch and Equinox."""
+"""Uniform in ±1/sqrt(fan_in) for kernels of shape (*kernel, in, out): the default of torch and Equinox."""
+
+PADDINGS = {"zeros": "constant", "circular": "wrap", "reflect": "reflect"}  # torch's names, and those of jnp.pad
 
 
 class Convolution(eqx.Module):
-    """2-D convolution of one image `(height, width, channels)`.
+    """2-D convolution of one image `(height, width, in_channels)`; `Convolution1D` is that of one sequence `(seq, in_channels)`.
+
+        y[i] = bias + Σ_j padded[stride * i + dilation * j] @ weight[j]     over the places j of the kernel
 
     Args:
         in_channels, out_channels: sizes of the last axis.
-        kernel: side of the square kernel.
+        kernel: side of the kernel.
         stride: step between outputs.
-        padding: zeros at each border; `(kernel - 1) // 2` by default, which keeps the size at stride 1 and odd `kernel`.
+        padding: entries added at each border; `dilation * (kernel - 1) // 2` by default, which keeps the size at stride 1 and odd `kernel`.
+        dilation: step between the places of the kernel.
         groups: splits the channels into independent convolutions; it divides both channel counts.
+        padding_mode: what is added: "zeros", "circular" (the other end) or "reflect" (mirrored about the last entry), as torch.
         bias: whether a bias, zero at first, is added.
         init: a `jax.nn.initializers` function for the kernel `(kernel, kernel, in_channels // groups, out_channels)`.
+
+    Raises:
+        ValueError: a number breaks its law; x has another rank or channel count, or is smaller than the kernel or its padding.
     """
 
-    weight: Float[Array, "kernel kernel in_group out_channels"]
+    rank: ClassVar[int] = 2
+
+    weight: Float[Array, "*kernel in_group out_channels"]
     bias: Float[Array, " out_channels"] | None
     stride: int = eqx.field(static=True)
     padding: int = eqx.field(static=True)
+    dilation: int = eqx.field(static=True)
+    groups: int = eqx.field(static=True)
+    padding_mode: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: int = 3,
+        stride: int = 1,
+        padding: int | None = None,
+        dilation: int = 1,
+        groups: int = 1,
+        padding_mode: str = "zeros",
+        bias: bool = True,
+        init: Initializer = conv_uniform,
+        key: PRNGKeyArray,
+    ):
+        self.padding = _checked_padding(in_channels, out_channels, kernel, stride, padding, dilation, groups)
+        _check.one_of("padding_mode", padding_mode, PADDINGS)
+        self.weight = init(key, (*(kernel,) * self.rank, in_channels // groups, out_channels), jnp.float32)
+        self.bias = jnp.zeros(out_channels) if bias else None
+        self.stride, self.dilation, self.groups, self.padding_mode = stride, dilation, groups, padding_mode
+
+    def __call__(
+        self, x: Float[Array, "*spatial in_channels"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*out_spatial out_channels"]:
+        kernel, padding = self.weight.shape[0], self.padding
+        _check.spatial(x, self.rank)
+        _check.last_axis(x, "in_channels", self.weight.shape[-2] * self.groups)
+        if min(x.shape[:-1]) + 2 * padding <= self.dilation * (kernel - 1):
+            raise ValueError(
+                f"every spatial axis of x must with its padding be at least kernel={kernel} long, spread by its dilation: "
+                f"got shape {x.shape}, padding={padding}, dilation={self.dilation}"
+            )
+        if self.padding_mode != "zeros":
+            x, padding = self._padded(x), 0
+        y = convolve(x, self.weight, stride=self.stride, padding=(padding, padding), dilation=self.dilation, groups=self.groups)
+        return y if self.bias is None else y + self.bias.astype(y.dtype)[(None,) * self.rank]
+
+    def _padded(self, x: Array) -> Array:
+        longest = min(x.shape[:-1]) - (self.padding_mode == "reflect")
+        if self.padding > longest:
+            raise ValueError(f"padding must be at most {longest} with padding_mode={self.padding_mode!r}: got {self.padding} for {x.shape}")
+        return jnp.pad(x, (*((self.padding, self.padding),) * self.rank, (0, 0)), mode=PADDINGS[self.padding_mode])
+
+
+class Convolution1D(Convolution):
+    """`Convolution` of one sequence `(seq, in_channels)`, with a kernel `(kernel, in_channels // groups, out_channels)`."""
+
+    rank: ClassVar[int] = 1
+    __init__ = Convolution.__init__  # inherited all the same, but type checkers give a dataclass a new one
+
+
+class ConvolutionTranspose(eqx.Module):
+    """The transpose of a 2-D convolution, for one image `(height, width, in_channels)`; `ConvolutionTranspose1D` for one sequence.
+
+    Each entry of x is spread over the output, whose sides are `(side - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1 +
+    output_padding`, as torch:
+
+        y[stride * i + dilation * j - padding] += x[i] @ weight[j]     over the places j of the kernel
+
+    Args:
+        in_channels, out_channels: sizes of the last axis.
+        kernel: side of the kernel.
+        stride: step between the places to which neighbours are sent.
+        padding: entries cut from each border; `dilation * (kernel - 1) // 2` by default: then stride 2 and kernel 4 double an image.
+        output_padding: entries added to the far border of each axis; less than the stride or the dilation.
+        dilation: step between the places of the kernel.
+        groups: splits the channels into independent convolutions; it divides both channel counts.
+        bias: whether a bias, zero at first, is added.
+        init: a `jax.nn.initializers` function for the kernel `(kernel, kernel, in_channels // groups, out_channels)`. By default uniform
+            in ±1/sqrt(its first three axes' product), where torch counts output channels.
+
+    Raises:
+        ValueError: a number breaks its law; x has another rank or channel count; nothing would be left of it.
+    """
+
+    rank: ClassVar[int] = 2
+
+    weight: Float[Array, "*kernel in_group out_channels"]
+    bias: Float[Array, " out_channels"] | None
+    stride: int = eqx.field(static=True)
+    padding: int = eqx.field(static=True)
+    output_padding: int = eqx.field(static=True)
+    dilation: int = eqx.field(static=True)
     groups: int = eqx.field(static=True)
 
     def __init__(
@@ -43,100 +139,76 @@ class Convolution(eqx.Module):
         kernel: int = 3,
         stride: int = 1,
         padding: int | None = None,
+        output_padding: int = 0,
+        dilation: int = 1,
         groups: int = 1,
         bias: bool = True,
         init: Initializer = conv_uniform,
         key: PRNGKeyArray,
     ):
-        _check.positive(in_channels=in_channels, out_channels=out_channels, kernel=kernel, stride=stride, groups=groups)
-        _check.divides(groups=groups, in_channels=in_channels)
-        _check.divides(groups=groups, out_channels=out_channels)
-        if padding is not None and padding < 0:
-            raise ValueError(f"padding must not be negative: got {padding}")
-        self.weight = init(key, (kernel, kernel, in_channels // groups, out_channels), jnp.float32)
+        self.padding = _checked_padding(in_channels, out_channels, kernel, stride, padding, dilation, groups)
+        if not 0 <= output_padding < max(stride, dilation):
+            raise ValueError(
+                f"output_padding must be in [0, the larger of stride and dilation): got {output_padding}, stride={stride}, dilation={dilation}"
+            )
+        self.weight = init(key, (*(kernel,) * self.rank, in_channels // groups, out_channels), jnp.float32)
         self.bias = jnp.zeros(out_channels) if bias else None
-        self.stride, self.groups = stride, groups
-        self.padding = (kernel - 1) // 2 if padding is None else padding
+        self.stride, self.output_padding, self.dilation, self.groups = stride, output_padding, dilation, groups
 
     def __call__(
-        self, x: Float[Array, "height width in_channels"], *, key: PRNGKeyArray | None = None
-    ) -> Float[Array, "out_height out_width out_channels"]:
-        kernel, channels = self.weight.shape[0], self.weight.shape[2] * self.groups
-        if x.shape[-1] != channels:
-            raise ValueError(f"the last axis of x must have in_channels={channels} entries: got shape {x.shape}")
-        if min(x.shape[:2]) + 2 * self.padding < kernel:
-            raise ValueError(f"the padded image must be at least kernel={kernel} wide and high: got {x.shape[:2]}, padding={self.padding}")
-        y = jax.lax.conv_general_dilated(
-            x[None],
-            self.weight.astype(x.dtype),
-            window_strides=(self.stride, self.stride),
-            padding=((self.padding, self.padding),) * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )[0]
-        return y if self.bias is None else y + self.bias.astype(y.dtype)[None, None]
+        self, x: Float[Array, "*spatial in_channels"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*out_spatial out_channels"]:
+        _check.spatial(x, self.rank)
+        _check.last_axis(x, "in_channels", self.weight.shape[-2] * self.groups)
+        border = self.dilation * (self.weight.shape[0] - 1) - self.padding
+        pads = (border, border + self.output_padding)
+        shortest = (min(x.shape[:-1]) - 1) * self.stride + self.dilation * (1 - self.weight.shape[0]) + sum(pads) + 1
+        if shortest < 1:
+            raise ValueError(
+                f"padding={self.padding} must leave at least 1 entry of every axis: got shape {x.shape}, which leaves {shortest}"
+            )
+        flipped = jnp.flip(self.weight, tuple(range(self.rank)))
+        y = convolve(x, flipped, padding=pads, dilation=self.dilation, groups=self.groups, spread=self.stride)
+        return y if self.bias is None else y + self.bias.astype(y.dtype)[(None,) * self.rank]
 
 
-def average_pool(x: Float[Array, "height width channels"], size: int = 2) -> Float[Array, "small_height small_width channels"]:
-    """Mean over each `size` x `size` square. Raises `ValueError` where `size` does not divide the image."""
-    _check.divides(size=size, height=x.shape[0])
-    _check.divides(size=size, width=x.shape[1])
-    return reduce(x, "(h i) (w j) c -> h w c", "mean", i=size, j=size)
+class ConvolutionTranspose1D(ConvolutionTranspose):
+    """`ConvolutionTranspose` of one sequence `(seq, in_channels)`, with a kernel `(kernel, in_channels // groups, out_channels)`."""
+
+    rank: ClassVar[int] = 1
+    __init__ = ConvolutionTranspose.__init__  # inherited all the same, but type checkers give a dataclass a new one
 
 
-def upsample(x: Float[Array, "height width channels"], size: int = 2) -> Float[Array, "large_height large_width channels"]:
-    """Each pixel repeated `size` times along both axes (nearest neighbour)."""
-    return repeat(x, "h w c -> (h i) (w j) c", i=size, j=size)
+def convolve(
+    x: Float[Array, "*spatial in_channels"],
+    weight: Float[Array, "*kernel in_group out_channels"],
+    *,
+    stride: int = 1,
+    padding: tuple[int, int] = (0, 0),
+    dilation: int = 1,
+    groups: int = 1,
+    spread: int = 1,
+) -> Float[Array, "*out_spatial out_channels"]:
+    """`jax.lax.conv_general_dilated` of one example, every axis alike; `spread - 1` zeros come between neighbours of x first."""
+    rank = x.ndim - 1
+    axes = "DHW"[3 - rank :]
+    return jax.lax.conv_general_dilated(
+        x[None],
+        weight.astype(x.dtype),
+        window_strides=(stride,) * rank,
+        padding=(padding,) * rank,
+        lhs_dilation=(spread,) * rank,
+        rhs_dilation=(dilation,) * rank,
+        dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
+        feature_group_count=groups,
+    )[0]
 
 
-def blur(
-    x: Float[Array, "height width channels"], taps: Sequence[float] = (1, 3, 3, 1), *, stride: int = 1
-) -> Float[Array, "out_height out_width channels"]:
-    """Separable low-pass filter, then every `stride`-th pixel (Zhang 2019, arXiv:1904.11486; StyleGAN2's resampling).
-
-    `taps` are normalised to sum 1. With an even number of taps and stride 2 an even size is halved exactly.
-    """
-    kernel = jnp.asarray(taps, jnp.float32) / sum(taps)
-    before, after = (len(taps) - 1) // 2, len(taps) // 2 - (len(taps) % 2 == 0 and stride > 1)
-    for axis in (0, 1):
-        rows = rearrange(jnp.moveaxis(x, axis, -1), "a c s -> (a c) s 1")
-        rows = jax.lax.conv_general_dilated(
-            rows, kernel.astype(x.dtype)[:, None, None], (stride,), ((before, after),), dimension_numbers=("NHC", "HIO", "NHC")
-        )
-        x = jnp.moveaxis(rearrange(rows, "(a c) s 1 -> a c s", c=x.shape[-1]), -1, axis)
-    return x
-
-
-class ResidualBlock(eqx.Module):
-    """norm, swish, convolution, twice, added to the input, which a 1x1 convolution fits where the channels change.
-
-    The block of the MaskGIT tokenizer: group norm with epsilon 1e-6, no bias in any convolution.
-
-    Args:
-        in_channels, out_channels: sizes of the last axis.
-        groups: of both group norms; lowered to the channel count where that is smaller.
-    """
-
-    norms: tuple[GroupNorm, GroupNorm]
-    convs: tuple[Convolution, Convolution]
-    shortcut: Convolution | None
-
-    def __init__(self, in_channels: int, out_channels: int, *, groups: int = 32, key: PRNGKeyArray):
-        keys = jax.random.split(key, 3)
-        self.norms = (
-            GroupNorm(in_channels, min(groups, in_channels), epsilon=1e-6),
-            GroupNorm(out_channels, min(groups, out_channels), epsilon=1e-6),
-        )
-        self.convs = (
-            Convolution(in_channels, out_channels, bias=False, key=keys[0]),
-            Convolution(out_channels, out_channels, bias=False, key=keys[1]),
-        )
-        self.shortcut = None if in_channels == out_channels else Convolution(in_channels, out_channels, kernel=1, bias=False, key=keys[2])
-
-    def __call__(
-        self, x: Float[Array, "height width in_channels"], *, key: PRNGKeyArray | None = None
-    ) -> Float[Array, "height width out_channels"]:
-        h = x
-        for norm, conv in zip(self.norms, self.convs):
-            h = conv(norm(h, activation="silu"))
-        return h + (x if self.shortcut is None else self.shortcut(x))
+def _checked_padding(in_channels: int, out_channels: int, kernel: int, stride: int, padding: int | None, dilation: int, groups: int) -> int:
+    _check.positive(in_channels=in_channels, out_channels=out_channels, kernel=kernel, stride=stride, dilation=dilation, groups=groups)
+    _check.divides(groups=groups, in_channels=in_channels)
+    _check.divides(groups=groups, out_channels=out_channels)
+    if padding is None:
+        return dilation * (kernel - 1) // 2
+    _check.not_negative(padding=padding)
+    return padding
