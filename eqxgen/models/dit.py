@@ -7,8 +7,6 @@ identity and the model at zero). Weights are Xavier uniform, the embeddings' nor
 Where we differ: labels are dropped for classifier-free guidance by the caller, who gives `null_label`.
 """
 
-import math
-
 import einops
 import equinox as eqx
 import jax
@@ -18,7 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen import ops
 from eqxgen.configs import DiTConfig
-from eqxgen.nn import MLP, Embedding, Projection, SelfAttention, Stack, _check
+from eqxgen.nn import MLP, Embedding, Projection, SelfAttention, Stack, TimestepEmbedding, _check, sincos_table
 from eqxgen.nn.linear import check_ids
 from eqxgen.rng import RNG
 
@@ -26,7 +24,6 @@ _xavier = jax.nn.initializers.glorot_uniform(in_axis=-1, out_axis=-2)
 _small = jax.nn.initializers.normal(0.02)
 _zeros = jax.nn.initializers.zeros
 EPSILON = 1e-6
-FREQUENCIES = 256
 
 
 class DiTBlock(eqx.Module):
@@ -71,8 +68,7 @@ class DiT(eqx.Module):
     """
 
     patches: Projection
-    frequencies: Projection
-    time: Projection
+    time: TimestepEmbedding
     labels: Embedding
     stack: Stack
     modulation: Projection
@@ -89,8 +85,7 @@ class DiT(eqx.Module):
         _check.divides(patch=config.patch, width=width)
         keys, dim = RNG(key), config.dim
         self.patches = Projection(config.patch**2 * channels, dim, init=_xavier, key=next(keys))
-        self.frequencies = Projection(FREQUENCIES, dim, init=_small, key=next(keys))
-        self.time = Projection(dim, dim, init=_small, key=next(keys))
+        self.time = TimestepEmbedding(dim, init=_small, key=next(keys))
         self.labels = Embedding(classes + 1, dim, init=_small, key=next(keys))
         block = lambda key: DiTBlock(dim, config.heads, config.hidden_dim, key=key)
         self.stack = Stack(block, config.depth, remat=config.remat, key=next(keys))
@@ -130,9 +125,9 @@ class DiT(eqx.Module):
         cut = {"p": self.patch, "q": self.patch}
         tokens = einops.rearrange(x, "(h p) (w q) c -> (h w) (p q c)", **cut)
         rows, columns = self.height // self.patch, self.width // self.patch
-        tokens = self.patches(tokens) + _positions(rows, columns, self.patches.out_dim).astype(x.dtype)
-        times = jax.nn.silu(self.frequencies(_waves(time, FREQUENCIES).astype(x.dtype)))
-        condition = self.time(times) + self.labels(label)
+        positions = sincos_table((rows, columns), self.patches.out_dim).reshape(rows * columns, -1)
+        tokens = self.patches(tokens) + positions.astype(x.dtype)
+        condition = self.time(time, dtype=x.dtype) + self.labels(label)
         tokens = self.stack(tokens, condition, inference=inference)
         y = self.out(_modulated(tokens, *_rows(self.modulation, condition, 2)))
         y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
@@ -145,16 +140,3 @@ def _rows(modulation: Projection, condition: Float[Array, " dim"], count: int) -
 
 def _modulated(x: Float[Array, "seq dim"], shift: Float[Array, "1 dim"], scale: Float[Array, "1 dim"]) -> Float[Array, "seq dim"]:
     return ops.layer_norm(x, modulation=(shift, scale), epsilon=EPSILON)
-
-
-def _waves(x: Float[Array, "*leading"], size: int) -> Float[Array, "*leading size"]:
-    """Cosines and then sines of x at `size / 2` wavelengths from 2 pi to 20,000 pi (Vaswani et al. 2017, section 3.5)."""
-    rates = jnp.exp(-math.log(10_000) / (size // 2) * jnp.arange(size // 2, dtype=jnp.float32))
-    angles = x.astype(jnp.float32)[..., None] * rates.reshape(*(1,) * x.ndim, -1)
-    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
-
-
-def _positions(rows: int, columns: int, dim: int) -> Float[Array, "tokens dim"]:
-    """Fixed positions: half of the width tells the column, half the row."""
-    row, column = jnp.divmod(jnp.arange(rows * columns), columns)
-    return jnp.concatenate([_waves(column.astype(jnp.float32), dim // 2), _waves(row.astype(jnp.float32), dim // 2)], -1)

@@ -37,6 +37,32 @@ class LayerNorm(eqx.Module):
         return ops.layer_norm(x, self.scale, self.bias, epsilon=self.epsilon)
 
 
+class RMSNorm(eqx.Module):
+    """Unit mean square over the last axis, then a scale; statistics in float32 (Zhang and Sennrich 2019, arXiv:1910.07467).
+
+    Hand it the whole `(seq, dim)` array, as `LayerNorm`. Equal to torch's with the same epsilon (torch's default is that of the dtype).
+
+    Args:
+        dim: size of the last axis.
+        epsilon: added to the mean square.
+        affine: whether there is a scale, one at first.
+    """
+
+    scale: Float[Array, " dim"] | None
+    dim: int = eqx.field(static=True)
+    epsilon: float = eqx.field(static=True)
+
+    def __init__(self, dim: int, *, epsilon: float = 1e-6, affine: bool = True, key: PRNGKeyArray | None = None):
+        _check.positive(dim=dim)
+        _check.epsilon(epsilon)
+        self.scale = jnp.ones(dim) if affine else None
+        self.dim, self.epsilon = dim, epsilon
+
+    def __call__(self, x: Float[Array, "*leading dim"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*leading dim"]:
+        _check.last_axis(x, "dim", self.dim)
+        return ops.rms_norm(x, self.scale, epsilon=self.epsilon)
+
+
 class GroupNorm(eqx.Module):
     """Zero mean and unit variance over each group of channels and all positions (Wu and He 2018, arXiv:1803.08494).
 
