@@ -7,15 +7,13 @@ identity and the model at zero). Weights are Xavier uniform, the embeddings' nor
 Where we differ: labels are dropped for classifier-free guidance by the caller, who gives `null_label`.
 """
 
-import math
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen.configs import DiTConfig
-from eqxgen.nn import AdaLN, Embedding, PatchEmbed, Projection, Stack, Timeformer, Unpatch, _check
+from eqxgen.nn import AdaLN, Embedding, PatchEmbed, Stack, Timeformer, TimestepEmbedding, Unpatch, _check, sincos_table
 from eqxgen.nn.linear import check_ids
 from eqxgen.rng import RNG
 
@@ -23,7 +21,6 @@ _xavier = jax.nn.initializers.glorot_uniform(in_axis=-1, out_axis=-2)
 _small = jax.nn.initializers.normal(0.02)
 _zeros = jax.nn.initializers.zeros
 EPSILON = 1e-6
-FREQUENCIES = 256
 
 
 class DiT(eqx.Module):
@@ -36,8 +33,7 @@ class DiT(eqx.Module):
     """
 
     patches: PatchEmbed
-    frequencies: Projection
-    time: Projection
+    time: TimestepEmbedding
     labels: Embedding
     stack: Stack
     norm: AdaLN
@@ -54,8 +50,7 @@ class DiT(eqx.Module):
         _check.divides(patch=config.patch, width=width)
         keys, dim = RNG(key), config.dim
         self.patches = PatchEmbed(channels, dim, patch=config.patch, init=_xavier, key=next(keys))
-        self.frequencies = Projection(FREQUENCIES, dim, init=_small, key=next(keys))
-        self.time = Projection(dim, dim, init=_small, key=next(keys))
+        self.time = TimestepEmbedding(dim, init=_small, key=next(keys))
         self.labels = Embedding(classes + 1, dim, init=_small, key=next(keys))
         block = lambda key: Timeformer(dim, config.heads, hidden_dim=config.hidden_dim, epsilon=EPSILON, init=_xavier, key=key)
         self.stack = Stack(block, config.depth, remat=config.remat, key=next(keys))
@@ -94,22 +89,9 @@ class DiT(eqx.Module):
         check_ids(label, self.classes + 1, "label", "classes + 1 null")
         rows, columns = self.height // self.patch, self.width // self.patch
         tokens = self.patches(x)
-        tokens = tokens + _positions(rows, columns, tokens.shape[-1]).astype(x.dtype)
-        times = jax.nn.silu(self.frequencies(_waves(time, FREQUENCIES).astype(x.dtype)))
-        condition = self.time(times) + self.labels(label)
+        positions = sincos_table((rows, columns), tokens.shape[-1]).reshape(rows * columns, -1)
+        tokens = tokens + positions.astype(x.dtype)
+        condition = self.time(time, dtype=x.dtype) + self.labels(label)
         tokens = self.stack(tokens, condition, inference=inference)
         y = self.out(self.norm(tokens, condition), rows=rows)
         return y.astype(jnp.promote_types(y.dtype, jnp.float32))
-
-
-def _waves(x: Float[Array, "*leading"], size: int) -> Float[Array, "*leading size"]:
-    """Cosines and then sines of x at `size / 2` wavelengths from 2 pi to 20,000 pi (Vaswani et al. 2017, section 3.5)."""
-    rates = jnp.exp(-math.log(10_000) / (size // 2) * jnp.arange(size // 2, dtype=jnp.float32))
-    angles = x.astype(jnp.float32)[..., None] * rates.reshape(*(1,) * x.ndim, -1)
-    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
-
-
-def _positions(rows: int, columns: int, dim: int) -> Float[Array, "tokens dim"]:
-    """Fixed positions: half of the width tells the column, half the row."""
-    row, column = jnp.divmod(jnp.arange(rows * columns), columns)
-    return jnp.concatenate([_waves(column.astype(jnp.float32), dim // 2), _waves(row.astype(jnp.float32), dim // 2)], -1)

@@ -8,16 +8,23 @@ from eqxgen.nn.blocks import Selformer, Timeformer, TransformerBlock
 from eqxgen.nn.cache import KVCache
 from eqxgen.nn.condition import AdaLN, AdaLNZero, FiLM
 from eqxgen.nn.conv import Convolution, Convolution1D, ConvolutionTranspose, ConvolutionTranspose1D
+from eqxgen.nn.cross import CrossAttention
 from eqxgen.nn.drop import Dropout, DropPath, TokenDrop
 from eqxgen.nn.focal import FocalModulation, SqueezeExcitation
+from eqxgen.nn.fourier import FourierEmbedding, RandomFourier
 from eqxgen.nn.glue import EMA, Identity, Lambda, Residual, Sequential
+from eqxgen.nn.latent import LatentAttention
 from eqxgen.nn.linear import Embedding, Projection
+from eqxgen.nn.linear_attention import LinearAttention
 from eqxgen.nn.lora import LoRA, lora, merge_lora, not_lora
 from eqxgen.nn.magnitude import MagnitudePreserving, force_weight_norm, mp_cat, mp_silu, mp_sum
 from eqxgen.nn.mlp import GLU, MLP
+from eqxgen.nn.multihead import MultiheadAttention
 from eqxgen.nn.norm import GroupNorm, LayerNorm, RMSNorm
+from eqxgen.nn.parallel_attention import ParallelAttention
 from eqxgen.nn.patch import ClassToken, PatchEmbed, Registers, Unpatch
 from eqxgen.nn.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, MaxPool
+from eqxgen.nn.position import LearnedPositions
 from eqxgen.nn.quantize.ema import EMAQuantizer
 from eqxgen.nn.quantize.finite import FSQ
 from eqxgen.nn.quantize.gumbel import GumbelQuantizer
@@ -27,10 +34,12 @@ from eqxgen.nn.quantize.residual import ResidualVQ
 from eqxgen.nn.quantize.vector import VectorQuantizer
 from eqxgen.nn.quantize.wrapped import CosineQuantizer, FactorisedQuantizer
 from eqxgen.nn.recurrent import GRU, LSTM, LSTMState, VanillaRNN
+from eqxgen.nn.relative import T5Bias, alibi
 from eqxgen.nn.reparam import SpectralNorm, WeightNorm
 from eqxgen.nn.resample import BlurPool, Downsample, PixelShuffle, PixelUnshuffle, Upsample, blur, downsample, upfirdn, upsample
 from eqxgen.nn.residual import ResidualBlock
 from eqxgen.nn.rope import AxialRoPE, RoPE
+from eqxgen.nn.sinusoid import SinusoidalEmbedding, TimestepEmbedding, sincos_table
 from eqxgen.nn.stack import LongSkipStack, Stack
 
 __all__ = [
@@ -59,6 +68,7 @@ __all__ = [
     "ConvolutionTranspose",
     "ConvolutionTranspose1D",
     "CosineQuantizer",
+    "CrossAttention",
     "Downsample",
     "DropPath",
     "Dropout",
@@ -67,23 +77,30 @@ __all__ = [
     "FactorisedQuantizer",
     "FiLM",
     "FocalModulation",
+    "FourierEmbedding",
     "GroupNorm",
     "GumbelQuantizer",
     "Identity",
     "KVCache",
     "LSTMState",
     "Lambda",
+    "LatentAttention",
     "LayerNorm",
+    "LearnedPositions",
+    "LinearAttention",
     "LoRA",
     "LongSkipStack",
     "MagnitudePreserving",
     "MaxPool",
+    "MultiheadAttention",
+    "ParallelAttention",
     "PatchEmbed",
     "PixelShuffle",
     "PixelUnshuffle",
     "Projection",
     "Quantized",
     "RMSNorm",
+    "RandomFourier",
     "Registers",
     "Residual",
     "ResidualBlock",
@@ -92,10 +109,13 @@ __all__ = [
     "SelfAttention",
     "Selformer",
     "Sequential",
+    "SinusoidalEmbedding",
     "SpectralNorm",
     "SqueezeExcitation",
     "Stack",
+    "T5Bias",
     "Timeformer",
+    "TimestepEmbedding",
     "TokenDrop",
     "TransformerBlock",
     "Unpatch",
@@ -103,6 +123,7 @@ __all__ = [
     "VanillaRNN",
     "VectorQuantizer",
     "WeightNorm",
+    "alibi",
     "blur",
     "downsample",
     "force_weight_norm",
@@ -112,6 +133,7 @@ __all__ = [
     "mp_silu",
     "mp_sum",
     "not_lora",
+    "sincos_table",
     "upfirdn",
     "upsample",
 ]

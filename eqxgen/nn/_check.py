@@ -39,6 +39,13 @@ def divides(**pair: int) -> None:
         raise ValueError(f"{small_name} must divide {large_name}: got {large_name}={large}, {small_name}={small}")
 
 
+def even(**numbers: int) -> None:
+    """Each number must be a multiple of two."""
+    for name, value in numbers.items():
+        if value % 2:
+            raise ValueError(f"{name} must be even: got {value}")
+
+
 def epsilon(value: float) -> None:
     """A norm's epsilon must be positive and finite."""
     above_zero(epsilon=value)

@@ -12,7 +12,8 @@ from eqxgen.nn.cache import KVCache
 from eqxgen.nn.cached_attention import attend
 from eqxgen.nn.drop import Dropout
 from eqxgen.nn.linear import Initializer, Projection, torch_uniform
-from eqxgen.nn.rope import AxialRoPE, RoPE
+from eqxgen.nn.norm import RMSNorm
+from eqxgen.nn.rope import AxialRoPE, RoPE, check_rope
 
 Bias = Float[Array, "#heads #q_seq #kv_seq"] | ops.ALiBi
 
@@ -38,8 +39,8 @@ class SelfAttention(eqx.Module):
     qkv: Projection  # outputs in the order (kv_heads, queries of the head then its key and value, head_dim)
     out: Projection
     dropout: Dropout
-    q_scale: Float[Array, " head_dim"] | None
-    k_scale: Float[Array, " head_dim"] | None
+    q_norm: RMSNorm | None
+    k_norm: RMSNorm | None
     rope: RoPE | AxialRoPE | None
     heads: int = eqx.field(static=True)
     kv_heads: int = eqx.field(static=True)
@@ -66,13 +67,12 @@ class SelfAttention(eqx.Module):
         _check.divides(heads=heads, dim=dim)
         _check.divides(kv_heads=kv_heads, heads=heads)
         head_dim = dim // heads
-        if rope is not None and rope.head_dim != head_dim:
-            raise ValueError(f"rope must turn head_dim = dim / heads = {head_dim} entries: got rope.head_dim={rope.head_dim}")
+        check_rope(rope, head_dim)
         in_key, out_key = jr.split(key)
         self.qkv = Projection(dim, dim + 2 * kv_heads * head_dim, bias=bias, init=init, key=in_key)
         self.out = Projection(dim, dim, bias=bias, init=init, key=out_key)
         self.dropout = Dropout(dropout)
-        self.q_scale, self.k_scale = (jnp.ones(head_dim), jnp.ones(head_dim)) if qk_norm else (None, None)
+        self.q_norm, self.k_norm = (RMSNorm(head_dim), RMSNorm(head_dim)) if qk_norm else (None, None)
         self.rope, self.heads, self.kv_heads, self.causal, self.window = rope, heads, kv_heads, causal, window
 
     @property
@@ -112,7 +112,7 @@ class SelfAttention(eqx.Module):
             dropout_rate=self.dropout.rate if active else 0.0,
             dropout_key=probs_key,
         )
-        return self.dropout(self.out(rearrange(y, "seq heads head_dim -> seq (heads head_dim)")), key=out_key, inference=inference)
+        return self.dropout(self.out(join_heads(y)), key=out_key, inference=inference)
 
     def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> KVCache:
         """An empty cache for `length` tokens; with a window shorter than that, a ring of as many rows as the window."""
@@ -141,18 +141,26 @@ class SelfAttention(eqx.Module):
             raise ValueError("extend needs causal=True: what a token becomes must not depend on those behind it")
         q, k, v = self._heads(x, cache.count + jnp.arange(x.shape[0], dtype=jnp.int32))
         y, cache = attend(q, k, v, cache, count=count, window=self.window, bias=bias)
-        return self.out(rearrange(y, "new heads head_dim -> new (heads head_dim)")), cache
+        return self.out(join_heads(y)), cache
 
     def _heads(self, x: Float[Array, "seq dim"], positions: Int[Array, " seq"]) -> tuple[Array, Array, Array]:
         """Queries (seq, heads, head_dim), keys and values (seq, kv_heads, head_dim)."""
-        # Each key and value head beside the queries that share it, so that a split of the projection by its outputs is one by whole heads.
-        qkv = rearrange(
-            self.qkv(x), "seq (kv_heads parts head_dim) -> seq kv_heads parts head_dim", kv_heads=self.kv_heads, head_dim=self.head_dim
-        )
-        q = rearrange(qkv[:, :, :-2], "seq kv_heads shared head_dim -> seq (kv_heads shared) head_dim")
-        k, v = qkv[:, :, -2], qkv[:, :, -1]
-        if self.q_scale is not None:
-            q, k = ops.rms_norm(q, self.q_scale), ops.rms_norm(k, self.k_scale)
+        q, k, v = split_heads(self.qkv(x), self.kv_heads, self.head_dim)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
         if self.rope is not None:
             q, k = self.rope(q, positions), self.rope(k, positions)
         return q, k, v
+
+
+def split_heads(qkv: Float[Array, "seq features"], kv_heads: int, head_dim: int) -> tuple[Array, Array, Array]:
+    """Queries (seq, heads, head_dim), keys and values (seq, kv_heads, head_dim) from a projection to all three.
+
+    Each key and value head lies beside the queries that share it, so that a split of the projection by its outputs is one by whole heads.
+    """
+    qkv = rearrange(qkv, "seq (kv_heads parts head_dim) -> seq kv_heads parts head_dim", kv_heads=kv_heads, head_dim=head_dim)
+    return rearrange(qkv[:, :, :-2], "seq kv_heads shared head_dim -> seq (kv_heads shared) head_dim"), qkv[:, :, -2], qkv[:, :, -1]
+
+
+def join_heads(y: Float[Array, "seq heads head_dim"]) -> Float[Array, "seq features"]:
+    return rearrange(y, "seq heads head_dim -> seq (heads head_dim)")

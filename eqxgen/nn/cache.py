@@ -18,7 +18,7 @@ class KVCache(eqx.Module):
     Args:
         length: rows.
         kv_heads, head_dim: of the keys, and of the values.
-        v_head_dim: of the values, where it differs.
+        v_head_dim: of the values, where it differs. 0 keeps none: the values are part of the keys, as of `LatentAttention`.
         dtype: of both arrays.
         ring: whether the newest tokens overwrite the oldest.
         key: not used; every layer takes one.
@@ -41,7 +41,7 @@ class KVCache(eqx.Module):
         key: PRNGKeyArray | None = None,
     ):
         v_head_dim = head_dim if v_head_dim is None else v_head_dim
-        _check.positive(length=length, kv_heads=kv_heads, head_dim=head_dim, v_head_dim=v_head_dim)
+        _check.positive(length=length, kv_heads=kv_heads, head_dim=head_dim, **({"v_head_dim": v_head_dim} if v_head_dim else {}))
         self.k = jnp.zeros((length, kv_heads, head_dim), dtype)
         self.v = jnp.zeros((length, kv_heads, v_head_dim), dtype)
         self.count = jnp.zeros((), jnp.int32)

@@ -20,7 +20,8 @@ def attend(
     window: int | None = None,
     bias: Any = None,
     scale: float | None = None,
-) -> tuple[Float[Array, "new heads v_head_dim"], KVCache]:
+    shared: int | None = None,
+) -> tuple[Float[Array, "new heads out_dim"], KVCache]:
     """Causal attention of the next tokens over the cache and one another, and the cache with them.
 
     Several tokens run on the fused op; one is a pair of small products, which no tiling makes faster. Rows not yet written are never seen.
@@ -33,6 +34,7 @@ def attend(
         bias: added to the logits: an `ops.ALiBi`, whose offset is set here, or an array that broadcasts to (heads, new, length), over the
             rows of the cache, which must not be a ring.
         scale: of the logits; 1 / sqrt(head_dim) by default.
+        shared: the values are the first so many entries of the keys; v is then empty, (new, kv_heads, 0), and so is the cache's.
 
     Returns:
         The result in q's dtype, all NaN where a compiled program ran out of room; and the new cache.
@@ -53,6 +55,7 @@ def attend(
         # The first of the new tokens still see rows that the last of them overwrite.
         keys, values = (jnp.concatenate([kept, rows.astype(kept.dtype)]) for kept, rows in ((cache.k, k), (cache.v, v)))
         held = jnp.concatenate([cache.positions(), jnp.where(at < after.count, at, -1)])
+    values = values if shared is None else keys[..., :shared]
     keys, values = keys.astype(q.dtype), values.astype(q.dtype)
     slopes = getattr(bias, "slopes", None)
     if slopes is not None:

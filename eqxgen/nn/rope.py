@@ -24,8 +24,7 @@ class RoPE(eqx.Module):
 
     def __init__(self, head_dim: int, *, base: float = 10_000.0, interleaved: bool = False, key: PRNGKeyArray | None = None):
         _check.positive(head_dim=head_dim)
-        if head_dim % 2:
-            raise ValueError(f"head_dim must be even, as RoPE turns pairs: got {head_dim}")
+        _check.even(head_dim=head_dim)
         _check_base(base)
         self.head_dim, self.base, self.interleaved = head_dim, float(base), interleaved
 
@@ -97,3 +96,9 @@ def _positions(x: Array, positions: Array | None, head_dim: int) -> Array:
 def _check_base(base: float) -> None:
     if not base > 1:
         raise ValueError(f"base must be greater than 1: got {base}")
+
+
+def check_rope(rope: RoPE | AxialRoPE | None, head_dim: int) -> None:
+    """An error where a layer's heads have another size than its rotary positions turn."""
+    if rope is not None and rope.head_dim != head_dim:
+        raise ValueError(f"rope must turn head_dim = dim / heads = {head_dim} entries: got rope.head_dim={rope.head_dim}")
