@@ -1,9 +1,10 @@
 """Every layer against its counterpart of equinox.nn and of PyTorch, on the CPU, forward and with all gradients.
 
-    python -m bench.bench_layers [--rounds 15] [--only NAME] [--out bench/results/cpu]
+    python -m bench.bench_layers [--rounds 15] [--only NAME,NAME] [--out bench/results/cpu]
 
-The rows are those of `bench/layers_*.py`. All contenders of a row run in one process, with two threads each; each round runs every one, in an
-order that turns, and the ratios are medians over the rounds of that round's ratio. Each has the layout of its own library.
+The rows are those of `bench/layers_*.py`; with `--only` those whose names hold one of the words, and the file keeps its other rows. All
+contenders of a row run in one process, with two threads each; each round runs every one, in an order that turns, and the ratios are medians
+over the rounds of that round's ratio. Each has the layout of its own library.
 """
 
 import argparse
@@ -50,9 +51,8 @@ def table(results: list[dict[str, Any]]) -> str:
     for row in results:
         for phase in PHASES:
             ratios = row[phase]["ours over"]
-            cells = [f"**{ratios[r]:.2f}**" if ratios[r] > TARGET else f"{ratios[r]:.2f}" for r in RIVALS if r in ratios]
-            known = iter(cells)
-            cells = [next(known) if rival in ratios else "" for rival in RIVALS]
+            marked = {rival: f"**{ratio:.2f}**" if ratio > TARGET else f"{ratio:.2f}" for rival, ratio in ratios.items()}
+            cells = [marked.get(rival, "") for rival in RIVALS]
             lines.append("| " + " | ".join([row["layer"], phase, f"{row[phase]['median ms']['ours']:.2f}", *cells]) + " |")
     return "\n".join(lines) + f"\n\nOver {TARGET} in bold.\n"
 
@@ -60,20 +60,27 @@ def table(results: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default=[""], type=lambda text: text.split(","))
     parser.add_argument("--out", type=pathlib.Path)
     options = parser.parse_args()
-    results = []
+    found: dict[str, dict[str, Any]] = {}
     for name, row in races().items():
-        if options.only in name:
-            results.append(measure(name, row, options.rounds))
-            print("\n".join(table(results[-1:]).splitlines()[2:4]), flush=True)
+        if any(word in name for word in options.only):
+            found[name] = measure(name, row, options.rounds)
+            print("\n".join(table([found[name]]).splitlines()[2:4]), flush=True)
     if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        head = {"jax": jax.__version__, "device": jax.devices()[0].device_kind, "cores": os.cpu_count(), "rounds": options.rounds}
-        head["load average, 1 minute"] = round(os.getloadavg()[0], 1)
-        (options.out / "layers.json").write_text(json.dumps({**head, "results": results}, indent=1) + "\n")
-        (options.out / "layers.md").write_text(table(results))
+        keep(found, options.out, options.rounds)
+
+
+def keep(found: dict[str, dict[str, Any]], folder: pathlib.Path, rounds: int) -> None:
+    """Writes the rows over those of the same names, in the table's order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "layers.json"
+    old = {row["layer"]: row for row in json.loads(path.read_text())["results"]} if path.is_file() else {}
+    results = [(old | found)[name] for name in races() if name in old | found]
+    head = {"jax": jax.__version__, "device": jax.devices()[0].device_kind, "cores": os.cpu_count(), "rounds": rounds}
+    path.write_text(json.dumps({**head, "results": results}, indent=1) + "\n")
+    path.with_suffix(".md").write_text(table(results))
 
 
 if __name__ == "__main__":
