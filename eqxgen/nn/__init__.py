@@ -5,7 +5,7 @@ from eqxgen.nn.attention import SelfAttention
 from eqxgen.nn.blocks import Stack, TransformerBlock
 from eqxgen.nn.conv import Convolution, ResidualBlock, average_pool, blur, upsample
 from eqxgen.nn.linear import Dropout, Embedding, Projection
-from eqxgen.nn.lora import LoRA, lora, merge_lora, not_lora
+from eqxgen.nn.low_rank import LoRA, lora, merge_lora, not_lora
 from eqxgen.nn.magnitude import MagnitudePreserving, force_weight_norm, mp_cat, mp_silu, mp_sum
 from eqxgen.nn.mlp import GLU, MLP
 from eqxgen.nn.norm import GroupNorm, LayerNorm
