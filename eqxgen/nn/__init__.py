@@ -16,7 +16,7 @@ from eqxgen.nn.glue import EMA, Identity, Lambda, Residual, Sequential
 from eqxgen.nn.latent import LatentAttention
 from eqxgen.nn.linear import Embedding, Projection
 from eqxgen.nn.linear_attention import LinearAttention
-from eqxgen.nn.lora import LoRA, lora, merge_lora, not_lora
+from eqxgen.nn.low_rank import LoRA, lora, merge_lora, not_lora
 from eqxgen.nn.magnitude import MagnitudePreserving, force_weight_norm, mp_cat, mp_silu, mp_sum
 from eqxgen.nn.mlp import GLU, MLP
 from eqxgen.nn.multihead import MultiheadAttention

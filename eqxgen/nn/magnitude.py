@@ -62,7 +62,7 @@ def force_weight_norm(model: Tree) -> Tree:
 
 
 def to_magnitude_one(x: Float[Array, "*shape"], axis: int | tuple[int, ...] = -1, *, epsilon: float = EPSILON) -> Float[Array, "*shape"]:
-    """`x / (epsilon + magnitude)` over the axes, computed in float32; over the channels, the paper's pixel norm (equation 30)."""
+    """`x / (epsilon + magnitude)` over the axes, computed in float32; over the channels, the paper's pixel norm."""
     wide = x.astype(jnp.float32)
     square = jnp.mean(wide**2, axis=axis, keepdims=True)
     # The root has no gradient at zero; where a vector is zero, it has to be taken of something else.

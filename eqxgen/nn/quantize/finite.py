@@ -22,8 +22,8 @@ class FSQ(eqx.Module):
     The gradient passes straight through the rounding, and through the tanh as it is. An even number of levels lies at multiples of
     `2 / levels` from -1 up, an odd one around 0. Id = sum of the level's number times the product of the levels before it.
 
-    The paper's listing shifts even levels by `tan(offset / half)`; its bound is a tanh, whose inverse, as here, puts zero in the middle of a
-    level.
+    The paper's listing shifts even levels by the tangent of `offset / reach`, with a reach narrower by the margin. Here, as in
+    vector-quantize-pytorch, the shift is by the inverse of the tanh, which puts zero in the middle of a level, and the reach is wider.
 
     Args:
         levels: of each dimension; such as (8, 5, 5, 5) for about 2**10 codes (table 1).

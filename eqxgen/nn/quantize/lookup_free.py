@@ -14,7 +14,7 @@ class LFQ(eqx.Module):
     """Each entry becomes 1 where it is positive and -1 elsewhere; the id is the number whose bits they are, the first the highest.
 
     It has no parameters. `distance` is `commitment |z - sg(e)|²`. Soft assignments are over all codes, as `VectorQuantizer`'s, so that
-    `mean(entropy) - entropy_of(assignment)` is the paper's entropy penalty (equation 5); they take room for `2**bits` numbers per vector.
+    `mean(entropy) - entropy_of(assignment)` is the entropy penalty of the paper; they take room for `2**bits` numbers per vector.
 
     Args:
         bits: size of the vectors; there are `2**bits` codes.
