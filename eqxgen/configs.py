@@ -209,6 +209,8 @@ class GPTConfig:
         _require(self.latent >= 0, f"model.latent must be at least 0: got {self.latent}")
         whole = self.latent == 0 or (self.kv_heads is None and self.positions == "rotary")
         _require(whole, "model.latent goes with model.positions=rotary and without model.kv_heads, as its keys are rotated and not shared")
+        _require(self.latent == 0 or self.dropout == 0, f"model.latent goes without model.dropout: got model.dropout={self.dropout}")
+        _require(self.latent == 0 or self.dim // self.heads >= 4, "model.dim / model.heads must be at least 4 with model.latent")
 
     @classmethod
     def gpt2(cls, name: str = "gpt2") -> "GPTConfig":

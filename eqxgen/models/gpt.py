@@ -23,6 +23,7 @@ from eqxgen.nn import (
     MLP,
     Dropout,
     Embedding,
+    LatentAttention,
     LayerNorm,
     Projection,
     RMSNorm,
@@ -35,7 +36,6 @@ from eqxgen.nn import (
 from eqxgen.nn.linear import check_ids, times_rows
 from eqxgen.nn.stack import Unrolled
 
-LatentAttention = SelfAttention
 _normal = jax.nn.initializers.normal(0.02)
 EPSILON = 1e-5
 
@@ -174,9 +174,11 @@ def _block(config: GPTConfig, key: PRNGKeyArray) -> TransformerBlock:
     )
 
 
-def _attention(config: GPTConfig, options: dict, key: PRNGKeyArray) -> SelfAttention:
+def _attention(config: GPTConfig, options: dict, key: PRNGKeyArray) -> SelfAttention | LatentAttention:
     head_dim = config.dim // config.heads
-    if config.latent:
-        raise NotImplementedError
-    rope = RoPE(head_dim) if config.positions == "rotary" else None
-    return SelfAttention(config.dim, config.heads, kv_heads=config.kv_heads, causal=True, rope=rope, **options, key=key)
+    if not config.latent:
+        rope = RoPE(head_dim) if config.positions == "rotary" else None
+        return SelfAttention(config.dim, config.heads, kv_heads=config.kv_heads, causal=True, rope=rope, **options, key=key)
+    turned = head_dim // 4 * 2  # half of a head's query and key tell the position, the other half the content
+    sizes = {"kv_lora_rank": config.latent, "qk_nope_head_dim": head_dim - turned, "qk_rope_head_dim": turned, "v_head_dim": head_dim}
+    return LatentAttention(config.dim, config.heads, **sizes, bias=config.bias, init=_normal, key=key)
