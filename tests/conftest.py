@@ -19,9 +19,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 import jax
 import pytest
 
-jax.config.update("jax_numpy_rank_promotion", "raise")
+from tests.oracles import DATA
 
-DATA = Path(os.environ.get("EQXGEN_DATA") or Path(__file__).parents[2] / "shared" / "data")
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture(scope="session")

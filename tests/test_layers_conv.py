@@ -129,3 +129,14 @@ def test_upsampling_by_a_filter_keeps_the_brightness():
 def test_unshuffling_undoes_shuffling():
     x = jr.normal(KEY, (3, 4, 18))
     np.testing.assert_array_equal(nn.PixelUnshuffle(3)(nn.PixelShuffle(3)(x)), x)
+
+
+def test_the_seeds_constructors_exist_under_their_names_and_run():
+    """`MaxPool`, `LayerNorm` and `GroupNorm` of scratchpad's README are missing in its code, and its `FocalModulation` crashes."""
+    convolution = nn.Convolution(128, 256, kernel=3, padding=1, stride=1, groups=1, key=KEY)
+    focalmod = nn.FocalModulation(128, window=3, level=3, factor=2, bias=True, dropout=0.1, key=KEY)
+    x = jr.normal(KEY, (4, 4, 128))
+    assert convolution(x).shape == (4, 4, 256)
+    assert focalmod(x, key=KEY).shape == (4, 4, 128)
+    assert nn.MaxPool(window=2, key=KEY)(x).shape == (2, 2, 128)
+    assert nn.LayerNorm(128, key=KEY)(x).shape == nn.GroupNorm(128, 4, key=KEY)(x).shape == (4, 4, 128)

@@ -34,6 +34,7 @@ class LayerNorm(eqx.Module):
         self.dim, self.epsilon = dim, epsilon
 
     def __call__(self, x: Float[Array, "*leading dim"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*leading dim"]:
+        _check.last_axis(x, "dim", self.dim)
         return ops.layer_norm(x, self.scale, self.bias, epsilon=self.epsilon)
 
 
@@ -91,4 +92,5 @@ class GroupNorm(eqx.Module):
         self, x: Float[Array, "*spatial channels"], *, activation: Literal["silu"] | None = None, key: PRNGKeyArray | None = None
     ) -> Float[Array, "*spatial channels"]:
         """`activation="silu"` is fused into the same pass."""
+        _check.last_axis(x, "channels", self.channels)
         return ops.group_norm(x, self.scale, self.bias, groups=self.groups, activation=activation, epsilon=self.epsilon, batch_dims=0)

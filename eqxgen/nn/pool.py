@@ -77,10 +77,14 @@ class AdaptiveAvgPool(eqx.Module):
         self.size = _checked_size(size)
 
     def __call__(self, x: Float[Array, "*spatial channels"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*out_spatial channels"]:
+        wide = jnp.promote_types(x.dtype, jnp.float32)
         for axis, size in enumerate(_sizes(self.size, x)):
-            windows, share = _adaptive_windows(x, axis, size)
-            share = share.reshape(*share.shape, *(1,) * (x.ndim - axis - 1))[(None,) * axis]
-            x = jnp.sum(windows * jnp.asarray(share, x.dtype), axis + 1)
+            starts, ends = _adaptive_bounds(x.shape[axis], size)
+            places = np.arange(x.shape[axis])
+            inside = (starts[:, None] <= places) & (places < ends[:, None])
+            sums = jnp.tensordot(jnp.asarray(inside, x.dtype), x, ((1,), (axis,)), precision="highest", preferred_element_type=wide)
+            counts = (ends - starts).reshape(size, *(1,) * (x.ndim - 1))
+            x = jnp.moveaxis((sums / jnp.asarray(counts, wide)).astype(x.dtype), 0, axis)
         return x
 
 
@@ -97,7 +101,7 @@ class AdaptiveMaxPool(eqx.Module):
 
     def __call__(self, x: Float[Array, "*spatial channels"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*out_spatial channels"]:
         for axis, size in enumerate(_sizes(self.size, x)):
-            x = jnp.max(_adaptive_windows(x, axis, size)[0], axis + 1)
+            x = jnp.max(_adaptive_windows(x, axis, size), axis + 1)
         return x
 
 
@@ -160,12 +164,16 @@ def _sizes(size: int | tuple[int, ...], x: Array) -> tuple[int, ...]:
     return sizes
 
 
-def _adaptive_windows(x: Array, axis: int, size: int) -> tuple[Array, np.ndarray]:
-    """The windows in two axes (size, window) in place of one, the short ones filled with their last entry; and each entry's share of a mean."""
+def _adaptive_bounds(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where each window of an axis of n entries starts and ends."""
+    return np.arange(size) * n // size, -(-np.arange(1, size + 1) * n // size)
+
+
+def _adaptive_windows(x: Array, axis: int, size: int) -> Array:
+    """The windows in two axes (size, window) in place of one; the short ones are filled with their last entry."""
     n = x.shape[axis]
     if n % size == 0:
-        return x.reshape(*x.shape[:axis], size, n // size, *x.shape[axis + 1 :]), np.full((size, n // size), size / n)
-    starts, ends = np.arange(size) * n // size, -(-np.arange(1, size + 1) * n // size)
+        return x.reshape(*x.shape[:axis], size, n // size, *x.shape[axis + 1 :])
+    starts, ends = _adaptive_bounds(n, size)
     places = starts[:, None] + np.arange(max(ends - starts))
-    inside = places < ends[:, None]
-    return jnp.take(x, np.minimum(places, ends[:, None] - 1), axis), inside / inside.sum(1, keepdims=True)
+    return jnp.take(x, np.minimum(places, ends[:, None] - 1), axis)

@@ -5,11 +5,14 @@ A subject is a module beside this one with a function `cases()` that runs the pu
 `SUBJECT.npz`; `nox -s parity` installs the libraries and holds the files against them again.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
 
 FOLDER = Path(__file__).parent
+# Real data sets, for the few cases that need one.
+DATA = Path(os.environ.get("EQXGEN_DATA") or FOLDER.parents[2] / "shared" / "data")
 Cases = dict[str, dict[str, np.ndarray]]
 
 

@@ -1,0 +1,118 @@
+"""Batch normalisation, with its running statistics handed in and out."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from eqxgen.nn import _check
+
+
+class BatchNormState(NamedTuple):
+    """What inference normalises by, and how many batches it has seen."""
+
+    mean: Float[Array, " channels"]
+    variance: Float[Array, " channels"]
+    batches: Int[Array, ""]
+
+
+class BatchNorm(eqx.Module):
+    """Zero mean and unit variance of each channel over the batch and all positions, then an affine map (arXiv:1502.03167).
+
+    Equal to torch's `BatchNorm1d` and `BatchNorm2d` on channels-last `(*spatial, channels)`. The batch is the axis that the caller maps over:
+
+        state = norm.init_state()
+        y, state = jax.vmap(norm, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, state)
+
+    Inside `jax.shard_map(..., check_vma=False)`, `axis_name=("batch", "data")` takes the statistics over that mesh axis too (synchronised batch
+    norm); with `check_vma=True` JAX has no mean over a mapped axis. Statistics are float32, the variance around the mean, in a second pass.
+
+    Args:
+        channels: size of the last axis.
+        epsilon: added to the variance.
+        momentum: share of the new batch in the running statistics; `None` averages all batches alike, as torch. The running variance is
+            unbiased (by n - 1), the one that normalises in training is not.
+        affine: whether there are a scale, one at first, and a bias, zero at first.
+        axis_name: the mapped and mesh axes over which a batch is spread; `None` takes one example's positions alone.
+        inference: whether to normalise by the running statistics and leave them; a call's own `inference` comes first.
+
+    Raises:
+        ValueError: a number breaks its law; x has another channel count; in training there is a single value for each channel, or an axis
+            that `shard_map` keeps from being averaged.
+    """
+
+    scale: Float[Array, " channels"] | None
+    bias: Float[Array, " channels"] | None
+    inference: bool
+    channels: int = eqx.field(static=True)
+    epsilon: float = eqx.field(static=True)
+    momentum: float | None = eqx.field(static=True)
+    axis_name: tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        epsilon: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        axis_name: str | Sequence[str] | None = "batch",
+        inference: bool = False,
+        key: PRNGKeyArray | None = None,
+    ):
+        _check.positive(channels=channels)
+        _check.epsilon(epsilon)
+        if momentum is not None and not 0 <= momentum <= 1:
+            raise ValueError(f"momentum must be in [0, 1] or None: got {momentum}")
+        self.scale, self.bias = (jnp.ones(channels), jnp.zeros(channels)) if affine else (None, None)
+        self.channels, self.epsilon, self.momentum, self.inference = channels, epsilon, momentum, inference
+        self.axis_name = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
+
+    def init_state(self) -> BatchNormState:
+        """Mean 0, variance 1, no batch yet."""
+        return BatchNormState(jnp.zeros(self.channels), jnp.ones(self.channels), jnp.zeros((), jnp.int32))
+
+    def __call__(
+        self, x: Float[Array, "*spatial channels"], state: BatchNormState, *, key: PRNGKeyArray | None = None, inference: bool | None = None
+    ) -> tuple[Float[Array, "*spatial channels"], BatchNormState]:
+        _check.last_axis(x, "channels", self.channels)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if self.inference if inference is None else inference:
+            mean, variance = state.mean, state.variance
+        else:
+            mean, variance, count = self._statistics(wide)
+            state = self._updated(state, mean, variance, count)
+        factor = jax.lax.rsqrt(variance + self.epsilon) * (1.0 if self.scale is None else self.scale.astype(variance.dtype))
+        ones = (None,) * (x.ndim - 1)
+        y = (wide - mean[ones]) * factor[ones]
+        return (y if self.bias is None else y + self.bias.astype(y.dtype)[ones]).astype(x.dtype), state
+
+    def _statistics(self, x: Array) -> tuple[Array, Array, int]:
+        """Mean, biased variance, and of how many values."""
+        count = math.prod(x.shape[:-1]) * math.prod(jax.lax.axis_size(name) for name in self.axis_name)
+        if count < 2:
+            raise ValueError(f"training needs at least 2 values for each channel: got shape {x.shape}, axis_name={self.axis_name}")
+
+        mapped = set(self.axis_name) - set(jax.sharding.get_abstract_mesh().axis_names)
+        if mapped and jax.typeof(x).manual_axis_type.varying:
+            raise ValueError(
+                f"axis_name={self.axis_name} holds {mapped.pop()!r}, over which shard_map lets no mean be taken: give it check_vma=False"
+            )
+
+        def over_all(x: Array) -> Array:
+            mean = jnp.mean(x, tuple(range(x.ndim - 1)))
+            return jax.lax.pmean(mean, self.axis_name) if self.axis_name else mean
+
+        mean = over_all(x)
+        return mean, over_all((x - mean[(None,) * (x.ndim - 1)]) ** 2), count
+
+    def _updated(self, state: BatchNormState, mean: Array, variance: Array, count: int) -> BatchNormState:
+        mean, variance = jax.lax.stop_gradient((mean, variance * count / (count - 1)))
+        batches = state.batches + 1
+        share = 1 / batches.astype(jnp.float32) if self.momentum is None else self.momentum
+        blend = lambda old, new: old + (share * (new - old)).astype(old.dtype)
+        return BatchNormState(blend(state.mean, mean), blend(state.variance, variance), batches)
