@@ -38,6 +38,24 @@ def layer_of(name):
     return eqx.tree_at(scales, layer, (jr.normal(KEY, (4,)), jr.normal(jr.key(3), (4,))))
 
 
+def close(found, wanted):
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def moved(layer, x, other):
+    """Which tokens come out otherwise where `other` goes in for x."""
+    return np.asarray(eqx.filter_jit(lambda layer, x, other: jnp.abs(layer(other) - layer(x)).max(-1) > 1e-6)(layer, x, other))
+
+
+def with_weights(layer, **arrays):
+    """The layer with other arrays at dotted paths."""
+    for path, array in arrays.items():
+        where = lambda layer, path=path: functools.reduce(getattr, path.split("."), layer)
+        assert where(layer).shape == array.shape, path
+        layer = eqx.tree_at(where, layer, jnp.asarray(array))
+    return layer
+
+
 @pytest.mark.parametrize("name", CACHED)
 def test_a_padded_prefill_and_steps_are_the_full_forward_and_compile_once(name):
     layer, x = layer_of(name), jr.normal(jr.key(1), (SEQ, 16))
@@ -54,11 +72,11 @@ def test_a_padded_prefill_and_steps_are_the_full_forward_and_compile_once(name):
 
         return first, jax.lax.scan(step, cache, count + jnp.arange(SEQ - 5))[1], cache
 
-    wanted = layer(x)
+    wanted = eqx.filter_jit(layer)(x)
     for count in (2, 5):
         first, steps, cache = decode(x, jnp.asarray(count))
-        np.testing.assert_allclose(first[:count], wanted[:count], rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(steps[: SEQ - 5], wanted[count : count + SEQ - 5], rtol=1e-5, atol=1e-5)
+        close(first[:count], wanted[:count])
+        close(steps[: SEQ - 5], wanted[count : count + SEQ - 5])
         assert int(cache.count) == count
     assert len(traces) == 1
 
@@ -81,7 +99,7 @@ def test_a_cache_filled_in_unequal_parts_is_the_full_forward(name):
         return jnp.concatenate(found), cache
 
     found, cache = in_parts(x)
-    np.testing.assert_allclose(found, layer(x), rtol=1e-5, atol=1e-5)
+    close(found, eqx.filter_jit(layer)(x))
     assert cache.ring == (name == "window")
 
 
@@ -94,8 +112,8 @@ def test_caches_of_unlike_fill_map_over_a_batch():
         return layer.extend(jax.lax.dynamic_slice_in_dim(x, count, 1), cache)[0]
 
     y = jax.jit(jax.vmap(decode))(x, counts)
-    wanted = jax.vmap(layer)(x)
-    np.testing.assert_allclose(y[:, 0], wanted[jnp.arange(2), counts], rtol=1e-5, atol=1e-5)
+    wanted = jax.jit(jax.vmap(layer))(x)
+    close(y[:, 0], wanted[jnp.arange(2), counts])
 
 
 def test_a_ring_keeps_the_last_rows_and_none_of_the_padding():
@@ -121,10 +139,15 @@ def test_a_full_cache_is_an_error_and_nan_where_its_count_is_not_known():
 
 def test_a_half_precision_cache_gives_the_dtype_of_the_tokens():
     layer, x = layer_of("grouped"), jr.normal(jr.key(1), (4, 16))
-    y, cache = layer.extend(x, layer.cache(8, jnp.bfloat16))
-    z, cache = layer.extend(x[:1], cache)
+
+    @jax.jit
+    def two(x):
+        y, cache = layer.extend(x, layer.cache(8, jnp.bfloat16))
+        return y, *layer.extend(x[:1], cache)
+
+    y, z, cache = two(x)
     assert (y.dtype, z.dtype, cache.k.dtype) == (jnp.float32, jnp.float32, jnp.bfloat16)
-    np.testing.assert_allclose(y, layer(x), atol=0.02)
+    np.testing.assert_allclose(y, eqx.filter_jit(layer)(x), atol=0.02)
 
 
 @pytest.mark.parametrize("ring", [False, True])
@@ -141,28 +164,15 @@ def test_alibi_goes_on_from_a_cache(ring):
             found.append(y)
         return jnp.concatenate(found)
 
-    np.testing.assert_allclose(in_parts(q, k, v), wanted, rtol=1e-5, atol=1e-5)
+    close(in_parts(q, k, v), wanted)
 
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_window_sees_tokens_less_than_its_size_away(causal):
     layer = nn.SelfAttention(8, 2, causal=causal, window=3, key=KEY)
     x = jr.normal(jr.key(1), (9, 8))
-    changed = jnp.abs(layer(x.at[4].add(1.0)) - layer(x)).max(-1) > 1e-6
-    assert jnp.flatnonzero(changed).tolist() == ([4, 5, 6] if causal else [2, 3, 4, 5, 6])
-
-
-def close(found, wanted):
-    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
-
-
-def with_weights(layer, **arrays):
-    """The layer with other arrays at dotted paths."""
-    for path, array in arrays.items():
-        where = lambda layer, path=path: functools.reduce(getattr, path.split("."), layer)
-        assert where(layer).shape == array.shape, path
-        layer = eqx.tree_at(where, layer, jnp.asarray(array))
-    return layer
+    changed = moved(layer, x, x.at[4].add(1.0))
+    assert np.flatnonzero(changed).tolist() == ([4, 5, 6] if causal else [2, 3, 4, 5, 6])
 
 
 def test_grouped_rotary_attention_is_llamas():
@@ -170,7 +180,7 @@ def test_grouped_rotary_attention_is_llamas():
     layer = nn.SelfAttention(16, 4, kv_heads=2, causal=True, bias=False, rope=nn.RoPE(4), key=KEY)
     q, k, v = (kept[f"{name}_proj.weight"].reshape(2, -1, 4, 16) for name in "qkv")
     weights = {"qkv.weight": np.concatenate([q, k, v], 1).reshape(-1, 16), "out.weight": kept["o_proj.weight"]}
-    close(with_weights(layer, **weights)(jnp.asarray(kept["x"])), kept["y"])
+    close(eqx.filter_jit(with_weights(layer, **weights))(jnp.asarray(kept["x"])), kept["y"])
 
 
 def test_cross_attention_is_torchs():
@@ -186,7 +196,7 @@ def test_cross_attention_is_torchs():
         "out.bias": kept["out_proj.bias"],
     }
     layer = with_weights(nn.CrossAttention(8, 6, heads=2, key=KEY), **weights)
-    close(layer(jnp.asarray(kept["x"]), jnp.asarray(kept["context"]), mask=jnp.asarray(kept["mask"])), kept["y"])
+    close(eqx.filter_jit(layer)(*(jnp.asarray(kept[name]) for name in ("x", "context")), mask=jnp.asarray(kept["mask"])), kept["y"])
 
 
 @pytest.mark.parametrize("name", LATENT)
@@ -201,7 +211,7 @@ def test_latent_attention_is_deepseeks_and_decodes_on_its_latents(name):
         weights["q_norm.scale"] = kept["q_a_layernorm.weight"]
     layer = with_weights(layer, **weights, **{f"{ours}.weight": kept[f"{theirs}.weight"] for ours, theirs in names.items()})
     x = jnp.asarray(kept["x"])
-    close(layer(x), kept["y"])
+    close(eqx.filter_jit(layer)(x), kept["y"])
 
     @eqx.filter_jit
     def decode(x, count):
@@ -260,7 +270,8 @@ def test_alibi_plugs_into_attention():
     layer, x = nn.SelfAttention(6, 3, causal=True, key=KEY), jr.normal(jr.key(1), (5, 6))
     distance = jnp.abs(jnp.arange(5)[:, None] - jnp.arange(5)[None])
     slopes = jnp.asarray([2.0**-4, 2.0**-8, 2.0**-2])  # of two heads, and the first of four
-    close(layer(x, bias=nn.alibi(3)), layer(x, bias=-slopes[:, None, None] * distance[None].astype(jnp.float32)))
+    both = lambda x: (layer(x, bias=nn.alibi(3)), layer(x, bias=-slopes[:, None, None] * distance[None].astype(jnp.float32)))
+    close(*jax.jit(both)(x))
 
 
 def test_fourier_features_are_perceivers_though_the_seeds_crashed():
@@ -311,8 +322,7 @@ def test_parallel_attention_honours_causal_which_the_seeds_ignored():
     x = jr.normal(jr.key(1), (5, 8))
     for causal in (True, False):
         layer = nn.ParallelAttention(8, 2, causal=causal, key=KEY)
-        moved = jnp.abs(layer(x.at[3].set(1.0)) - layer(x)).max(-1) > 1e-6
-        assert moved.tolist() == [not causal] * 3 + [True, True]
+        assert moved(layer, x, x.at[3].set(1.0)).tolist() == [not causal] * 3 + [True, True]
 
 
 def test_parallel_attention_is_attention_and_mlp_of_one_norm():
@@ -322,7 +332,7 @@ def test_parallel_attention_is_attention_and_mlp_of_one_norm():
     up, down, zero = layer.up.weight, layer.down.weight, jnp.zeros(8)
     attention = with_weights(attention, **{"qkv.weight": up[:24], "out.weight": down[:, :8], "out.bias": zero})
     mlp = with_weights(mlp, **{"up.weight": up[24:], "down.weight": down[:, 8:], "down.bias": zero})
-    close(layer(x), attention(layer.norm(x)) + mlp(layer.norm(x)))
+    close(*jax.jit(lambda x: (layer(x), attention(layer.norm(x)) + mlp(layer.norm(x))))(x))
 
 
 OPTIONS = {
@@ -342,9 +352,10 @@ def test_multihead_attention_is_equinoxs_with_its_weights(name):
     ours = jax.tree.unflatten(jax.tree.structure(ours), jax.tree.leaves(theirs))
     q, k, v = (jr.normal(jr.key(i), (seq, size)) for i, (seq, size) in enumerate(zip((3, 5, 5), sizes)))
     turned = lambda q, k, v: (q * 2, jnp.flip(k, 0), v + 1)
-    for mask in (None, jnp.tril(jnp.ones((3, 5), bool)), jr.bernoulli(KEY, 0.7, (2, 3, 5)).at[:, :, 0].set(True)):
-        for process in (None, turned):
-            close(ours(q, k, v, mask, process_heads=process), theirs(q, k, v, mask, process_heads=process))
+    calls = [(None, None), (jnp.tril(jnp.ones((3, 5), bool)), turned), (jr.bernoulli(KEY, 0.7, (2, 3, 5)).at[:, :, 0].set(True), None)]
+    every = eqx.filter_jit(lambda layer, *x: [layer(*x, mask, process_heads=process) for mask, process in calls])
+    for found, wanted in zip(every(ours, q, k, v), every(theirs, q, k, v)):
+        close(found, wanted)
     assert inspect.signature(type(ours).__init__) == inspect.signature(type(theirs).__init__)
     assert list(inspect.signature(ours.__call__).parameters) == list(inspect.signature(theirs.__call__).parameters)
 
@@ -363,7 +374,7 @@ def test_linear_attention_is_its_quadratic_form(chunk):
 def test_a_block_sparse_mask_plugs_into_attention():
     layer, x = nn.SelfAttention(8, 2, key=KEY), jr.normal(jr.key(1), (6, 8))
     pattern = ops.masks.BlockSparse(np.eye(3, dtype=bool), 2)
-    close(layer(x, mask=pattern)[2:4], layer(x[2:4]))
+    close(*jax.jit(lambda x: (layer(x, mask=pattern)[2:4], layer(x[2:4])))(x))
 
 
 def test_learned_positions_go_on_from_a_start_and_are_nan_beyond_the_end():

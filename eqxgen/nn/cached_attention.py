@@ -70,16 +70,25 @@ def attend(
     return (y if cache.ring else jnp.where(after.count > cache.length, jnp.nan, y)), after
 
 
-def _one(q: Array, k: Array, v: Array, seen: Array, bias: Array | None, scale: float) -> Float[Array, "1 heads v_head_dim"]:
+def _one(q: Array, k: Array, v: Array, seen: Array, bias: Array | None, scale: float) -> Float[Array, "1 heads out_dim"]:
+    """Attention of a single query; its logits are (rows, kv_heads, queries that share one)."""
     _, heads, head_dim = q.shape
-    groups = k.shape[1]
+    rows, groups, _ = k.shape
+    q_groups = q.reshape(groups, heads // groups, head_dim)
     exact: Any = {"precision": "highest", "preferred_element_type": jnp.float32}
-    logits = jnp.einsum("gnd,lgd->gnl", q.reshape(groups, heads // groups, head_dim), k, **exact).reshape(heads, -1) * scale
+    # A head of its own for each query makes products of a matrix and a vector, for which XLA would copy the cache to transpose it.
+    alone = heads == groups
+    wide = lambda x: x.astype(jnp.float32)
+    logits = (wide(k) * wide(q)).sum(-1)[..., None] if alone else jnp.einsum("gnd,lgd->lgn", q_groups, k, **exact)
+    logits = logits.reshape(rows, heads) * scale
     if bias is not None:
-        logits = logits + jnp.broadcast_to(bias, (heads, 1, logits.shape[-1]))[:, 0].astype(jnp.float32)
-    weights = jax.nn.softmax(jnp.where(seen, logits, jnp.finfo(jnp.float32).min), axis=-1)
-    weights = weights.astype(v.dtype).reshape(groups, heads // groups, -1)
-    return jnp.einsum("gnl,lgd->gnd", weights, v, **exact).reshape(1, heads, -1).astype(q.dtype)
+        logits = logits + wide(jnp.broadcast_to(bias, (heads, 1, rows))[:, 0].T)
+    weights = jax.nn.softmax(jnp.where(seen.T, logits, jnp.finfo(jnp.float32).min), axis=0)
+    if alone:
+        y = (weights[..., None] * wide(v)).sum(0)
+    else:
+        y = jnp.einsum("lgn,lgd->gnd", weights.astype(v.dtype).reshape(rows, groups, -1), v, **exact)
+    return y.reshape(1, heads, -1).astype(q.dtype)
 
 
 def _seen(at: Array, held: Array, window: int | None) -> Bool[Array, "new rows"]:
