@@ -5,6 +5,7 @@ from eqxgen.nn.attention import SelfAttention
 from eqxgen.nn.blocks import Selformer, Timeformer, TransformerBlock
 from eqxgen.nn.condition import AdaLN, AdaLNZero, FiLM
 from eqxgen.nn.conv import Convolution, ResidualBlock, average_pool, blur, upsample
+from eqxgen.nn.decoder import DecoderBlock
 from eqxgen.nn.drop import Dropout, DropPath, TokenDrop
 from eqxgen.nn.glue import EMA, Identity, Lambda, Residual, Sequential
 from eqxgen.nn.linear import Embedding, Projection
@@ -23,6 +24,7 @@ __all__ = [
     "AdaLNZero",
     "ClassToken",
     "Convolution",
+    "DecoderBlock",
     "DropPath",
     "Dropout",
     "Embedding",
