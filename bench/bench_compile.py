@@ -98,7 +98,7 @@ def main(part: str | None = None) -> None:
     else:
         result = imports(5) | {"help_s": round(statistics.median(seconds("-m", "train.maskgit", "--help") for _ in range(5)), 3)}
         result |= compile_by_depth(5)
-    result |= stack_by_depth(7) | {"jax_version": jax.__version__, "python": sys.version.split()[0]}
+    result |= stack_by_depth(3) | {"jax_version": jax.__version__, "python": sys.version.split()[0]}
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
