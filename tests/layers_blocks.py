@@ -21,6 +21,21 @@ def block(**options):
     return nn.TransformerBlock(nn.SelfAttention(8, 2, key=KEY), nn.MLP(8, key=KEY), **options)
 
 
+class Mean(eqx.Module):
+    """Attention to a context of the simplest kind: all of it alike."""
+
+    value: nn.Projection
+
+    def __call__(self, x, context):
+        return jnp.broadcast_to(jnp.mean(self.value(context), 0, keepdims=True), x.shape)
+
+
+def decoder(key, placement="pre"):
+    cross, mlp = Mean(nn.Projection(8, 8, key=key)), nn.MLP(8, dropout=0.2, key=key)
+    attention = nn.SelfAttention(8, 2, causal=True, key=key)
+    return nn.DecoderBlock(attention, cross, mlp, **parts(cross_norm=nn.LayerNorm(8)), placement=placement, drop_path=0.1)
+
+
 def awake(layer):
     """A layer that starts at zero, with small numbers added to its parameters."""
     return jax.tree.map(lambda x: x + 0.1 * jr.normal(KEY, x.shape) if eqx.is_inexact_array(x) else x, layer)
@@ -46,6 +61,8 @@ LAYERS = {
         ((5, 8),),
         draws=True,
     ),
+    "DecoderBlock": Row(decoder, (5, 8), ((5, 8), (3, 8)), draws=True),
+    "DecoderBlock, norms behind": Row(lambda key: decoder(key, placement="post"), (5, 8), ((5, 8), (3, 8)), draws=True),
     "Stack": Row(lambda key: nn.Stack(lambda key: nn.Selformer(8, 2, key=key), 3, key=key), (5, 8), ((5, 8),)),
     "Stack that keeps products alone": Row(
         lambda key: nn.Stack(lambda key: nn.Selformer(8, 2, dropout=0.2, key=key), 3, remat="dots", key=key), (5, 8), ((5, 8),), draws=True
@@ -98,6 +115,7 @@ WRONG = [
         "mlp_out_norm goes with placement='sandwich' and no other: got mlp_out_norm=None",
     ),
     Wrong(lambda: block(**parts(drop_path=1.0)), r"rate must be in \[0, 1\): got 1.0"),
+    Wrong(lambda: decoder(KEY, placement="parallel"), "placement must be one of post, pre: got 'parallel'"),
     Wrong(lambda: nn.DropPath(0.5)(jr.normal(KEY, (3, 4))), "drop path needs key=... in training: pass one, or inference=True"),
     Wrong(lambda: nn.DropPath(-1.0), r"rate must be in \[0, 1\): got -1.0"),
     Wrong(

@@ -9,7 +9,7 @@ import pytest
 
 from eqxgen import nn
 from eqxgen.nn.blocks import PLACEMENTS
-from tests.layers_blocks import awake
+from tests.layers_blocks import awake, decoder
 
 KEY = jr.key(0)
 
@@ -85,6 +85,21 @@ def test_a_stack_extended_step_by_step_equals_the_whole(placement):
         found.append(y)
     np.testing.assert_allclose(jnp.concatenate(found), stack(x), rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(caches[1], [6, 6, 6])
+
+
+@pytest.mark.parametrize("placement", ["pre", "post"])
+def test_a_decoder_block_is_its_formula_and_extends_step_by_step(placement):
+    block = decoder(KEY, placement)
+    block = eqx.tree_at(lambda block: block.attention, block, Remembering(block.attention))
+    x, context = jr.normal(jr.key(1), (4, 8)), jr.normal(jr.key(2), (3, 8))
+    y, normed = x, nn.LayerNorm(8)
+    for f in (block.attention.attention, lambda x: block.rest.attention(x, context), lambda x: block.rest.mlp(x, inference=True)):
+        y = y + f(normed(y)) if placement == "pre" else normed(y + f(y))
+    whole = block(x, context, inference=True)
+    np.testing.assert_allclose(whole, y, rtol=1e-4, atol=1e-5)
+    first, cache = block.extend(x[:3], block.cache(4), context)
+    last, _ = block.extend(x[3:], cache, context)
+    np.testing.assert_allclose(jnp.concatenate([first, last]), whole, rtol=1e-4, atol=1e-5)
 
 
 def test_every_way_to_rematerialise_gives_the_same_gradient():

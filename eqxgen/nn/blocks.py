@@ -94,7 +94,7 @@ class TransformerBlock(eqx.Module):
 
     def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> Any:
         """An empty cache of `length` tokens, of the attention's making."""
-        return _caching(self.attention).cache(length, dtype)
+        return caching(self.attention).cache(length, dtype)
 
     def extend(
         self,
@@ -112,7 +112,7 @@ class TransformerBlock(eqx.Module):
             count: how many of x are tokens, the rest being padding; all, by default.
             bias: for the attention, where it is given.
         """
-        attention, options = _caching(self.attention), given(bias=bias)
+        attention, options = caching(self.attention), given(bias=bias)
         return self._through(x, lambda x, key: attention.extend(x, cache, count=count, **options), None, True)
 
     def _through(self, x: Array, attend: Callable[..., tuple[Array, Any]], key: PRNGKeyArray | None, inference: bool | None):
@@ -233,7 +233,8 @@ class Timeformer(eqx.Module):
         return x + gate * self.mlp(y, key=mlp_key, inference=inference)
 
 
-def _caching(attention: Any) -> Any:
+def caching(attention: Any) -> Any:
+    """The attention, if it can decode step by step; an error otherwise."""
     if not (hasattr(attention, "cache") and hasattr(attention, "extend")):
         raise ValueError(f"attention must have the methods cache and extend for decoding step by step: got {type(attention).__name__}")
     return attention

@@ -74,16 +74,19 @@ class Stack(eqx.Module):
         self,
         x: Float[Array, "seq dim"],
         caches: PyTree,
-        *,
+        *context: Array,
         count: int | Int[Array, ""] | None = None,
         bias: "Float[Array, '...'] | ops.ALiBi | None" = None,
     ) -> tuple[Float[Array, "seq dim"], PyTree]:
-        """The stack's result for tokens that follow those in the caches, and the caches with them in it; see `TransformerBlock.extend`."""
+        """The stack's result for tokens that follow those in the caches, and the caches with them in it; see `TransformerBlock.extend`.
+
+        Every block is given the same `context` behind its cache, as `DecoderBlock.extend` takes it.
+        """
         arrays, rest = eqx.partition(caches, eqx.is_array)
         options = given(bias=bias)
 
         def step(block: Any, x: Array, cache: PyTree):
-            x, cache = block.extend(x, eqx.combine(cache, rest), count=count, **options)
+            x, cache = block.extend(x, eqx.combine(cache, rest), *context, count=count, **options)
             return x, eqx.filter(cache, eqx.is_array)
 
         x, arrays = self.scan(step, x, arrays)

@@ -58,8 +58,8 @@ def _text(keys: tuple) -> str:
 
 
 def _noting(node: Any, path: str) -> Any:
-    kind = _kind(type(node)) if callable(node) else type(node)
-    copy = object.__new__(kind)
+    called = callable(node)
+    copy = object.__new__(_kind(type(node)) if called else type(node))
     for field in dataclasses.fields(node):
         try:
             value = getattr(node, field.name)
@@ -71,13 +71,13 @@ def _noting(node: Any, path: str) -> Any:
             )
             value = jax.tree_util.tree_map_with_path(put, value, is_leaf=lambda leaf: isinstance(leaf, eqx.Module))
         object.__setattr__(copy, field.name, value)
-    if callable(node):
+    if called:
         object.__setattr__(copy, "noted_path", path)
     return copy
 
 
 @functools.cache
-def _kind(kind: type) -> type:
+def _kind(kind: Any) -> type:
     """The class with calls noted; one for each, as JAX forgets no class that it was told of."""
 
     # A subclass and no wrapper, so that `isinstance`, indexing and methods of its own work on, and a class and no object's attribute, so that

@@ -33,8 +33,8 @@ def by_mark(jaxpr: Any, mark: int = 0, times: int = 1) -> Counter[int]:
 
 
 def _operations(equation: Any) -> int:
-    shapes = [getattr(x.aval, "shape", ()) for x in equation.invars]
-    out = equation.outvars[0].aval.shape if equation.outvars else ()
+    shapes: list[Any] = [getattr(x.aval, "shape", ()) for x in equation.invars]
+    out: Any = getattr(equation.outvars[0].aval, "shape", ()) if equation.outvars else ()
     match equation.primitive.name:
         case "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
