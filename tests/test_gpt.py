@@ -1,5 +1,8 @@
 """GPT: equal to the published implementation in its logits, its files, its greedy text and a training run; its memory; its family."""
 
+# A case is a row, however long.
+# ruff: noqa: E501
+
 import json
 
 import equinox as eqx

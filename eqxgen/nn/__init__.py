@@ -9,7 +9,7 @@ from eqxgen.nn.cache import KVCache
 from eqxgen.nn.condition import AdaLN, AdaLNZero, FiLM
 from eqxgen.nn.conv import Convolution, Convolution1D, ConvolutionTranspose, ConvolutionTranspose1D
 from eqxgen.nn.cross import CrossAttention
-from eqxgen.nn.decoder import DecoderBlock
+from eqxgen.nn.decoder import Crossformer, DecoderBlock
 from eqxgen.nn.drop import Dropout, DropPath, TokenDrop
 from eqxgen.nn.focal import FocalModulation, SqueezeExcitation
 from eqxgen.nn.fourier import FourierEmbedding, RandomFourier
@@ -70,6 +70,7 @@ __all__ = [
     "ConvolutionTranspose1D",
     "CosineQuantizer",
     "CrossAttention",
+    "Crossformer",
     "DecoderBlock",
     "Downsample",
     "DropPath",

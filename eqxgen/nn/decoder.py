@@ -12,7 +12,12 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 from eqxgen import ops
 from eqxgen.nn import _check
 from eqxgen.nn._call import given, run
+from eqxgen.nn.attention import SelfAttention
 from eqxgen.nn.blocks import Layer, TransformerBlock, caching
+from eqxgen.nn.cross import CrossAttention
+from eqxgen.nn.linear import Initializer, torch_uniform
+from eqxgen.nn.mlp import MLP
+from eqxgen.nn.norm import LayerNorm
 
 
 class DecoderBlock(eqx.Module):
@@ -92,3 +97,49 @@ class DecoderBlock(eqx.Module):
         y, cache = attend(self.attention_norm(x) if pre else x)
         x = x + self.rest.drop_path(y, key=key, inference=inference)
         return x if pre else self.attention_norm(x), cache
+
+
+class Crossformer(DecoderBlock):
+    """The decoder block of plain numbers: causal self-attention, attention to a context, an MLP of two projections, layer norms.
+
+    Args:
+        dim: width of a token, kept.
+        context_dim: width of the context's tokens; `dim` by default.
+        heads: number of heads of both attentions; by default as many as have 64 entries, and at least one.
+        hidden_dim: inner width of the MLP; 4 * dim by default.
+        placement: "pre" or "post", see `DecoderBlock`.
+        activation: the MLP's.
+        dropout: rate on attention probabilities and on the output of each of the three.
+        causal: whether the self-attention is.
+        epsilon: the norms'.
+        init: how the weights are drawn.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        context_dim: int | None = None,
+        heads: int | None = None,
+        *,
+        hidden_dim: int | None = None,
+        placement: str = "pre",
+        activation: str = "gelu",
+        dropout: float = 0.0,
+        causal: bool = True,
+        epsilon: float = 1e-5,
+        init: Initializer = torch_uniform,
+        key: PRNGKeyArray,
+    ):
+        _check.positive(dim=dim)
+        heads = max(1, dim // 64) if heads is None else heads
+        attention_key, cross_key, mlp_key = jr.split(key, 3)
+        norm = functools.partial(LayerNorm, dim, epsilon=epsilon)
+        super().__init__(
+            SelfAttention(dim, heads, dropout=dropout, causal=causal, init=init, key=attention_key),
+            CrossAttention(dim, context_dim, heads=heads, dropout=dropout, init=init, key=cross_key),
+            MLP(dim, hidden_dim, activation=activation, dropout=dropout, init=init, key=mlp_key),
+            attention_norm=norm(),
+            cross_norm=norm(),
+            mlp_norm=norm(),
+            placement=placement,
+        )
