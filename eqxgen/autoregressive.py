@@ -46,16 +46,16 @@ class LanguageModel(Protocol):
 
 
 class _Memory(eqx.Module):
-    """Of several sequences side by side."""
+    """Of several sequences side by side, or of one of them."""
 
-    logits: Float[Array, "n vocab"]
+    logits: Float[Array, "*n vocab"]
     cache: PyTree
-    seen: Bool[Array, "n vocab"]
+    seen: Bool[Array, "*n vocab"]
 
 
 def stream(
     model: Any,
-    prompts: Sequence[Integer[np.ndarray, " length"]],
+    prompts: Sequence[Integer[np.ndarray, " _"]],
     sampling: Sampling = PLAIN,
     *,
     key: PRNGKeyArray,
@@ -104,7 +104,7 @@ def _stream(model: Any, prompts: list[np.ndarray], sampling: Sampling, key: PRNG
 
 def generate(
     model: Any,
-    prompts: Sequence[Integer[np.ndarray, " length"]],
+    prompts: Sequence[Integer[np.ndarray, " _"]],
     length: int,
     sampling: Sampling = PLAIN,
     *,

@@ -109,16 +109,20 @@ def test_a_rule_that_cannot_be_is_an_error(options, message):
         Sampling(**options)
 
 
+@eqx.filter_jit
+def logits_at(model, ids, last):
+    return model(ids, inference=True)[last]
+
+
 def full_greedy(model, prompt, length):
     """By a forward pass over the whole text for each token; of a model with a context, over what its window holds."""
     ids, start = list(prompt), 0
-    forward = eqx.filter_jit(lambda model, ids, last: model(ids, inference=True)[last])
     for _ in range(length):
         if model.context and len(ids) - start >= model.context:
             start = len(ids) - model.context // 2
         window = ids[start:]
         padded = jnp.asarray(window + [0] * ((model.context or 32 * 9) - len(window)))
-        ids.append(int(jnp.argmax(forward(model, padded, len(window) - 1))))
+        ids.append(int(jnp.argmax(logits_at(model, padded, jnp.asarray(len(window) - 1)))))
     return ids[len(prompt) :]
 
 
@@ -147,9 +151,14 @@ def test_prompts_of_every_length_share_one_program(model):
 
 
 def test_the_penalty_counts_the_prompt_and_what_was_drawn(model):
-    prompt = np.asarray([4, 4, 4], np.int32)
-    found = generate(model, [prompt], 7, Sampling(temperature=0.0, repetition_penalty=1e6), key=jr.key(0))[0]
-    assert len({4, *found.tolist()}) == 8
+    prompt = np.asarray([4, 4, 1], np.int32)
+    found = generate(model, [prompt], 12, Sampling(temperature=0.0, repetition_penalty=1.7), key=jr.key(0))[0]
+    ids = prompt.tolist()
+    for token in found.tolist():
+        logits = logits_at(model, jnp.asarray(ids + [0] * (24 - len(ids))), jnp.asarray(len(ids) - 1))
+        seen = jnp.zeros(VOCAB, bool).at[jnp.asarray(ids)].set(True)
+        assert token == int(jnp.argmax(penalised(logits, seen, 1.7)))
+        ids.append(token)
 
 
 def test_a_beam_search_as_wide_as_all_texts_finds_the_likeliest(model):
