@@ -1,6 +1,9 @@
 """From logits to tokens: each rule against its definition in NumPy, and decoding against full forward passes."""
 
 import itertools
+import re
+import runpy
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -203,3 +206,11 @@ def test_weights_that_are_no_numbers_stop_the_stream():
     broken = eqx.tree_at(lambda m: m.norm.scale, GPT_ONLY(), jnp.full(16, jnp.nan))
     with pytest.raises(FloatingPointError, match="logits are not numbers"):
         generate(broken, [np.asarray([1])], 2, key=jr.key(0))
+
+
+def test_the_documented_example_runs(tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "language.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "example.py").write_text(block, encoding="utf-8")
+    found = runpy.run_path(str(tmp_path / "example.py"))
+    assert (found["ids"].shape, found["first"].shape) == ((2, 20), (2,))
