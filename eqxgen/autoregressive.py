@@ -179,7 +179,7 @@ def _empty(model: Any, n: int) -> _Memory:
 
 
 @eqx.filter_jit(donate="all-except-first")
-def _prefill(given: tuple[Any, Int[Array, "n chunk"], Int[Array, " n"]], memory: _Memory) -> _Memory:
+def _prefill(given: tuple[Any, Any, Any], memory: _Memory) -> _Memory:
     model, ids, counts = given
 
     def one(logits, cache, seen, ids, count):

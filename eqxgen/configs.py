@@ -222,14 +222,13 @@ class GPTConfig:
     @classmethod
     def llama(cls, dim: int = 768, depth: int = 12, heads: int = 12, kv_heads: int = 4, context: int = 2048) -> "GPTConfig":
         """LLaMA's architecture (Touvron et al. 2023, arXiv:2302.13971, section 2.2) with grouped queries, as LLaMA 2's large models have."""
-        sizes = {"dim": dim, "depth": depth, "heads": heads, "kv_heads": kv_heads, "context": context}
-        return cls(**sizes, bias=False, tied=False, positions="rotary", norm="rms", mlp="swiglu")
+        style = cls(bias=False, tied=False, positions="rotary", norm="rms", mlp="swiglu")
+        return dataclasses.replace(style, dim=dim, depth=depth, heads=heads, kv_heads=kv_heads, context=context)
 
     @classmethod
     def mla(cls, dim: int = 768, depth: int = 12, heads: int = 12, latent: int = 256, context: int = 2048) -> "GPTConfig":
         """A LLaMA with DeepSeek's attention, whose cache holds a latent for each token (DeepSeek-AI 2024, arXiv:2405.04434, section 2.1)."""
-        sizes = {"dim": dim, "depth": depth, "heads": heads, "latent": latent, "context": context}
-        return cls(**sizes, bias=False, tied=False, positions="rotary", norm="rms", mlp="swiglu")
+        return dataclasses.replace(cls.llama(), dim=dim, depth=depth, heads=heads, kv_heads=None, latent=latent, context=context)
 
 
 @dataclasses.dataclass(frozen=True)

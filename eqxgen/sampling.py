@@ -42,8 +42,10 @@ def adjusted(logits: Float[Array, " vocab"], sampling: Sampling, seen: Bool[Arra
         logits = penalised(logits, seen, sampling.repetition_penalty)
     if sampling.temperature > 0:
         logits = logits / sampling.temperature
-    for rule, limit in ((top_k, sampling.top_k), (top_p, sampling.top_p), (min_p, sampling.min_p)):
-        logits = logits if limit is None else rule(logits, limit)
+    if sampling.top_k is not None:
+        logits = top_k(logits, sampling.top_k)
+    for rule, share in ((top_p, sampling.top_p), (min_p, sampling.min_p)):
+        logits = logits if share is None else rule(logits, share)
     return logits
 
 

@@ -1,5 +1,8 @@
 """Language models as runs: trained on a text, resumed bit for bit, sampled as a stream; and what is refused."""
 
+# A case is a row, however long.
+# ruff: noqa: E501
+
 import json
 import shutil
 import subprocess
@@ -56,7 +59,7 @@ def finished(request, verse, tmp_path_factory):
 
 
 def test_a_run_writes_what_it_promises(finished):
-    recipe, folder = finished
+    _, folder = finished
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["val_perplexity"] == pytest.approx(np.exp(summary["val_loss"]))
     assert summary["val_loss"] < np.log(len(set(VERSE))) + 0.5

@@ -38,13 +38,13 @@ SAMPLE = TextSample
 NO_AVERAGE = EmaConfig(decay=0.0)
 
 # nanoGPT's optimisation: AdamW, decay of matrices alone, warm-up, cosine to a tenth of the peak, gradients clipped at 1, no average.
-_NANO = {
+_NANO: dict[str, Any] = {
     "eval_every": 500,
     "optim": OptimConfig(learning_rate=1e-3, warmup=100, decay="cosine", final=0.1, beta1=0.9, beta2=0.99, weight_decay=0.1),
     "ema": NO_AVERAGE,
 }
-_SMALL = {"dim": 128, "depth": 4, "heads": 4, "context": 64, "bias": False, "mlp": "gelu"}
-_LARGE = {
+_SMALL: dict[str, Any] = {"dim": 128, "depth": 4, "heads": 4, "context": 64, "bias": False, "mlp": "gelu"}
+_LARGE: dict[str, Any] = {
     "steps": 600_000,
     "batch_size": 480,
     "precision": "bfloat16",
@@ -70,8 +70,10 @@ PRESETS = {
     ),
     # config/train_gpt2.py: 491,520 tokens a step; 2.85 on OpenWebText.
     **{name: Config(preset=name, model=dataclasses.replace(GPTConfig.gpt2(name), bias=False, remat=True), **_LARGE) for name in GPT2_SIZES},
-    "llama": Config(preset="llama", model=dataclasses.replace(GPTConfig.llama(), remat=True), **_LARGE | {"batch_size": 240}),
-    "mla": Config(preset="mla", model=dataclasses.replace(GPTConfig.mla(), remat=True), **_LARGE | {"batch_size": 240}),
+    "llama": dataclasses.replace(
+        Config(**_LARGE), preset="llama", batch_size=240, model=dataclasses.replace(GPTConfig.llama(), remat=True)
+    ),
+    "mla": dataclasses.replace(Config(**_LARGE), preset="mla", batch_size=240, model=dataclasses.replace(GPTConfig.mla(), remat=True)),
 }
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from train.config import TrainConfig, require
-from train.data import Part, SourceConfig, TextConfig
-from train.data.corpus import Corpus, load_text
+from train.data import Part, TextConfig
+from train.data.corpus import load_text
 from train.data.vocabulary import NAME, Vocabulary, load_vocabulary
 from train.errors import UserError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --
 class LanguageConfig(TrainConfig):
     """What every language model's recipe has. A recipe's own `Config` adds its model."""
 
-    data: SourceConfig = dataclasses.field(default_factory=TextConfig)
+    data: TextConfig = dataclasses.field(default_factory=TextConfig)
     """The text."""
     eval_batches: int = 200
     """Batches that the validation loss is of, drawn from the held-out text, always the same; 0: every token of it once, in order."""
@@ -70,7 +70,7 @@ def task(recipe: str, config: LanguageConfig, context: int, make: Callable[[int]
     from eqxgen.autoregressive import generate
     from train.loop import Task
 
-    corpus = open_corpus(config, context)
+    corpus = load_text(config.data, context)
     vocabulary = corpus.vocabulary
     prompt = corpus.held_out.windows(np.zeros(1, np.int64))[0, :1]
     if config.prompt is not None and vocabulary is not None:
@@ -96,19 +96,12 @@ def task(recipe: str, config: LanguageConfig, context: int, make: Callable[[int]
     return Task(recipe, facts, core, corpus.train, batch, sample, evaluate, prepare, tokens=context)
 
 
-def open_corpus(config: LanguageConfig, context: int) -> Corpus:
-    """The text of a config."""
-    if not isinstance(config.data, TextConfig):
-        raise TypeError(f"config.data must be a TextConfig: got {type(config.data).__name__}")
-    return load_text(config.data, context)
-
-
 def vocab_on_paper(config: LanguageConfig) -> int:
     """The size of the vocabulary without reading the text, where it can be told so: --data.vocab, or 256 bytes; else the text is read."""
     data = config.data
-    if isinstance(data, TextConfig) and (data.vocab is not None or data.tokenizer == "bytes"):
+    if data.vocab is not None or data.tokenizer == "bytes":
         return data.vocab or 256
-    return open_corpus(config, 1).vocab
+    return load_text(config.data, 1).vocab
 
 
 def validation_loss(model: Any, tokens: Any, batch_size: int, batches: int) -> float:

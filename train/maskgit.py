@@ -50,6 +50,8 @@ class DecodeConfig:
 class Config(TrainConfig):
     """Every flag starts from the preset's value."""
 
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    """The images."""
     tokenizer: str = "pixels"
     """pixels, or the folder of a finished train.vqgan run."""
     label_smoothing: float = 0.1

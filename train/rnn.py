@@ -36,7 +36,7 @@ SAMPLE = TextSample
 
 def _preset(cell: str) -> Config:
     optim = OptimConfig(learning_rate=3e-3, warmup=100, decay="cosine", final=0.1, beta2=0.99, weight_decay=0.01)
-    sizes = {"steps": 2000, "batch_size": 32, "eval_every": 500, "context": 64}
+    sizes: dict[str, Any] = {"steps": 2000, "batch_size": 32, "eval_every": 500, "context": 64}
     return Config(preset=cell, model=RNNConfig(cell=cell), optim=optim, ema=EmaConfig(decay=0.99), **sizes)
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --
 class Config(TrainConfig):
     """Every flag starts from the preset's value."""
 
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    """The images."""
     quantisation: float = 1.0
     """Weight of the codebook and commitment terms."""
     entropy: float = 0.1

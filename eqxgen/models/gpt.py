@@ -9,6 +9,7 @@ own) or one with DeepSeek's latent attention; see `eqxgen.configs.GPTConfig`. `e
 
 import functools
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -34,7 +35,6 @@ from eqxgen.nn import (
     _check,
 )
 from eqxgen.nn.linear import check_ids, times_rows
-from eqxgen.nn.stack import Unrolled
 
 _normal = jax.nn.initializers.normal(0.02)
 EPSILON = 1e-5
@@ -58,7 +58,7 @@ class GPT(eqx.Module):
     embedding: Embedding
     positions: Float[Array, "context dim"] | None
     dropout: Dropout
-    stack: Stack | Unrolled
+    stack: Any  # a Stack, or for decoding an Unrolled
     norm: LayerNorm | RMSNorm
     head: Projection | None
     context: int = eqx.field(static=True)
@@ -180,5 +180,10 @@ def _attention(config: GPTConfig, options: dict, key: PRNGKeyArray) -> SelfAtten
         rope = RoPE(head_dim) if config.positions == "rotary" else None
         return SelfAttention(config.dim, config.heads, kv_heads=config.kv_heads, causal=True, rope=rope, **options, key=key)
     turned = head_dim // 4 * 2  # half of a head's query and key tell the position, the other half the content
-    sizes = {"kv_lora_rank": config.latent, "qk_nope_head_dim": head_dim - turned, "qk_rope_head_dim": turned, "v_head_dim": head_dim}
+    sizes: dict[str, Any] = {
+        "kv_lora_rank": config.latent,
+        "qk_nope_head_dim": head_dim - turned,
+        "qk_rope_head_dim": turned,
+        "v_head_dim": head_dim,
+    }
     return LatentAttention(config.dim, config.heads, **sizes, bias=config.bias, init=_normal, key=key)

@@ -3,6 +3,7 @@ char-rnn). Weights are drawn as torch draws those of its layers: uniform in ±1/
 """
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -36,7 +37,7 @@ class RNN(eqx.Module):
         _check.positive(vocab=vocab)
         embed_key, head_key, *keys = jr.split(key, config.depth + 2)
         edge = 1 / math.sqrt(config.dim)
-        init = lambda key, shape, dtype=jnp.float32: jr.uniform(key, shape, dtype, -edge, edge)
+        init: Any = lambda key, shape, dtype=jnp.float32: jr.uniform(key, shape, dtype, -edge, edge)
         self.embedding = Embedding(vocab, config.dim, key=embed_key)
         self.layers = tuple(CELLS[config.cell](config.dim, config.dim, init=init, key=key) for key in keys)
         self.dropout = Dropout(config.dropout)

@@ -122,7 +122,9 @@ def _config(folder: Path, values: dict[str, Any]) -> tuple[GPTConfig, int]:
     if len(rates) != 1:
         raise ValueError(f"{where}: resid_pdrop, embd_pdrop and attn_pdrop must be one rate: got {sorted(rates)}")
     try:
-        sizes = {ours: int(values[theirs]) for ours, theirs in (("dim", "n_embd"), ("depth", "n_layer"), ("heads", "n_head"))}
+        sizes: dict[str, Any] = {
+            ours: int(values[theirs]) for ours, theirs in (("dim", "n_embd"), ("depth", "n_layer"), ("heads", "n_head"))
+        }
         context, vocab = int(values.get("n_positions", 1024)), int(values["vocab_size"])
         hidden = None if values.get("n_inner") is None else int(values["n_inner"])
         return GPTConfig(**sizes, hidden_dim=hidden, context=context, dropout=float(rates.pop())), vocab

@@ -67,7 +67,7 @@ def load_text(config: TextConfig, context: int, store: Store | None = None) -> C
         except ValueError as error:
             raise DataError(path, "text of the vocabulary", str(error), "take another --data.tokenizer") from error
         parts.append(Tokens(ids, vocab=vocabulary.size, context=context, where=path))
-    return Corpus(config.name, *parts, vocabulary, vocabulary.size)
+    return Corpus(config.name, parts[0], parts[1], vocabulary, vocabulary.size)
 
 
 def _ids(config: TextConfig, path: Path, context: int) -> Corpus:
@@ -78,7 +78,8 @@ def _ids(config: TextConfig, path: Path, context: int) -> Corpus:
     if not vocab:
         raise DataError(path, "the size of its vocabulary", "none", "give --data.vocab, or --data.tokenizer a path")
     whole = Tokens(path, vocab=vocab, context=context)
-    return Corpus(config.name, *whole.cut(config.held_out), vocabulary, vocab)
+    train, held_out = whole.cut(config.held_out)
+    return Corpus(config.name, train, held_out, vocabulary, vocab)
 
 
 def _prepared(config: TextConfig, path: Path, context: int) -> Corpus:

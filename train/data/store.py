@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from .config import DataConfig, cache_folder
+from .config import SourceConfig, cache_folder
 from .errors import DataError
 from .files import read_verified
 from .known import FILES, KnownFile
@@ -26,7 +26,7 @@ class Store:
     files: Mapping[str, KnownFile] = dataclasses.field(default_factory=lambda: FILES)
 
     @classmethod
-    def of(cls, config: DataConfig) -> "Store":
+    def of(cls, config: SourceConfig) -> "Store":
         """`data.root` or `$EQXGEN_DATA`, which must then exist, and the cache folder.
 
         Raises:
