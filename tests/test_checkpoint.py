@@ -133,7 +133,7 @@ def test_a_file_can_name_no_code_to_build_it(tmp_path):
     from safetensors.numpy import save_file
 
     save_file({}, tmp_path / "m.safetensors", metadata={"eqxgen": json.dumps({"recipe": "os"})})
-    with pytest.raises(UserError, match=r"m\.safetensors: expected the config of a run of maskgit, vqgan: got recipe 'os'"):
+    with pytest.raises(UserError, match=r"m\.safetensors: expected the config of a run of gpt, maskgit, rnn, vqgan: got recipe 'os'"):
         load(tmp_path / "m.safetensors")
 
 

@@ -186,8 +186,11 @@ def describe(change):
 BAD_RUNS = {
     "no config": (broken("maskgit/config.json", Path.unlink), "config.json: no such file: is .* the folder of a run"),
     "config is no JSON": (broken("maskgit/config.json", lambda p: p.write_text("{")), "config.json: cannot be read as JSON"),
-    "config is a list": (broken("maskgit/config.json", lambda p: p.write_text("[]")), "expected the config of a run of maskgit, vqgan"),
-    "another recipe": (broken("maskgit/config.json", lambda p: p.write_text('{"recipe": "gpt"}')), "got recipe 'gpt'"),
+    "config is a list": (
+        broken("maskgit/config.json", lambda p: p.write_text("[]")),
+        "expected the config of a run of gpt, maskgit, rnn, vqgan",
+    ),
+    "another recipe": (broken("maskgit/config.json", lambda p: p.write_text('{"recipe": "bert"}')), "got recipe 'bert'"),
     "no model": (broken("maskgit/model.safetensors", Path.unlink), "model.safetensors: no such file"),
     "empty model": (broken("maskgit/model.safetensors", lambda p: p.write_bytes(b"")), "model.safetensors: this file is damaged"),
     "truncated model": (

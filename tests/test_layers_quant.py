@@ -72,7 +72,7 @@ def test_a_split_of_a_glu_by_its_outputs_is_one_by_hidden_units():
 
 
 def transformer():
-    return nn.Stack(lambda key: nn.TransformerBlock(8, 2, key=key), 2, key=KEY)
+    return nn.Stack(lambda key: nn.Selformer(8, 2, key=key), 2, key=KEY)
 
 
 def trained(model):

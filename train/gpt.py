@@ -59,7 +59,16 @@ _LARGE: dict[str, Any] = {
 PRESETS = {
     # Its README's settings for a MacBook: validation loss 1.88 there over 20 batches, 1.907 over 200 and three seeds.
     "nano-cpu": Config(preset="nano-cpu", steps=2000, batch_size=12, model=GPTConfig(**_SMALL), **_NANO),
-    "cpu-char": Config(preset="cpu-char", steps=2000, batch_size=12, model=GPTConfig(**_SMALL), **_NANO),
+    # Of no more parameters, and the same tokens: LLaMA's parts, and Muon for what lies between.
+    "cpu-char": Config(
+        preset="cpu-char",
+        steps=2000,
+        batch_size=12,
+        eval_every=500,
+        model=GPTConfig(**_SMALL | {"positions": "rotary", "norm": "rms", "mlp": "swiglu", "hidden_dim": 344}),
+        optim=OptimConfig(name="muon", learning_rate=4e-3, warmup=100, decay="cosine", beta2=0.99, weight_decay=0.1),
+        ema=EmaConfig(decay=0.99),
+    ),
     # config/train_shakespeare_char.py: 1.4697 after 5,000 steps on an A100.
     "nano-char": Config(
         preset="nano-char",

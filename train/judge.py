@@ -25,7 +25,7 @@ from train.ema import decay, move
 from train.errors import UserError
 from train.release import load_model, save_model
 
-_VERSION = 1  # of the training below: a change of it makes cached judges stale
+_VERSION = 2  # of the training below: a change of it makes cached judges stale
 _BATCH = 128
 
 
