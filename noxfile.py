@@ -93,10 +93,12 @@ def parity(session: nox.Session) -> None:
 
 @nox.session
 def tpu(session: nox.Session) -> None:
-    """Compiles the imagenet256 train step and the kernels for TPU topologies, without a TPU."""
+    """Compiles the train steps of imagenet256 and gpt2-xl and the kernels for TPU topologies, without a TPU."""
     install(session, extras="train,tpu")
     env = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
     step = ("python", "-m", "train.maskgit", "--preset", "imagenet256", "--dry-run", "--compile-for", "v5e:2x4")
     session.run(*step, env=env)
+    large = ("--mesh", "fsdp=8", "--batch-size", "64", "--accumulate", "8", "--dry-run", "--compile-for", "v5e:2x4")
+    session.run("python", "-m", "train.gpt", "--preset", "gpt2-xl", *large, env=env)
     for name in ("attention", "norm"):
         session.run("python", "-m", f"bench.tpu_{name}", *session.posargs, env=env)

@@ -1,4 +1,4 @@
-"""GPT on a CPU against PyTorch: a training step of nanoGPT's small model, and decoding of GPT-2 small.
+"""GPT on a CPU against PyTorch: a training step of nanoGPT's small model, and decoding of GPT-2 small; and compiling by depth.
 
     python -m bench.bench_gpt [--rounds 30] [--tokens 500]      needs torch and transformers
 
@@ -7,6 +7,7 @@ from 32 tokens, for its number of tokens a second in turn, twice; weights are dr
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
@@ -26,12 +27,13 @@ from eqxgen.autoregressive import stream
 from eqxgen.configs import GPTConfig, Sampling
 from eqxgen.models.gpt import GPT
 from train import gpt
+from train.dryrun import abstract_update, lower
 from train.language import program
 from train.parallel import Setup, make_mesh, make_step, sharded_state
 
 OUT = pathlib.Path(__file__).parent / "results" / "cpu" / "gpt.json"
 VOCAB, BATCH, CONTEXT = 65, 12, 64
-TARGETS = {"step": 0.7, "decoding": 1.3, "position": 1.2}
+TARGETS = {"step": 0.7, "decoding": 1.3, "position": 1.2, "compiling": 1.3}
 
 
 def our_step(ids: np.ndarray) -> Callable[[], None]:
@@ -110,6 +112,21 @@ def decoding(tokens: int) -> dict[str, Any]:
     return {"tokens_per_s": best, "rate_over_transformers": ratio} | at | {"900 over 100": at["ms at 900"] / at["ms at 100"]}
 
 
+def compiling(rounds: int = 3) -> dict[str, float]:
+    """Seconds to lower and compile the train step of the smallest and the largest published size, for this machine and without any array."""
+    times: dict[str, list[float]] = {"gpt2": [], "gpt2-xl": []}
+    for _ in range(rounds):
+        for name, seconds in times.items():
+            config = dataclasses.replace(gpt.PRESETS[name], batch_size=8, precision="float32")
+            core = program(config.model.context, gpt.maker(config, 50257))
+            jax.clear_caches()
+            begin = time.perf_counter()
+            lower(*abstract_update(config, core, make_mesh())).compile()
+            seconds.append(time.perf_counter() - begin)
+    ratio = statistics.median(xl / small for small, xl in zip(*times.values()))
+    return {f"{name} s": statistics.median(seconds) for name, seconds in times.items()} | {"xl over small": ratio}
+
+
 def rounded(value: Any) -> Any:
     return {name: rounded(item) for name, item in value.items()} if isinstance(value, dict) else round(value, 3)
 
@@ -127,11 +144,12 @@ def main() -> None:
         "median_ms": {name: statistics.median(values) for name, values in times.items()},
         "ours_over_torch": statistics.median(o / t for o, t in zip(times["ours"], times["torch"])),
     }
-    found = rounded({"step": step, "decoding": decoding(given.tokens)})
+    found = rounded({"step": step, "decoding": decoding(given.tokens), "compiling": compiling()})
     reached = {
         "step": found["step"]["ours_over_torch"] <= TARGETS["step"],
         "decoding": found["decoding"]["rate_over_transformers"] >= TARGETS["decoding"],
         "position": found["decoding"]["900 over 100"] <= TARGETS["position"],
+        "compiling": found["compiling"]["xl over small"] <= TARGETS["compiling"],
     }
     import torch
     import transformers
