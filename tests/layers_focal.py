@@ -9,7 +9,7 @@ from tests.layer_rows import Row, Wrong
 KEY = jr.key(0)
 
 LAYERS = {
-    "FocalModulation": Row(lambda key: nn.FocalModulation(4, level=2, dropout=0.1, key=key), (5, 6, 4), ((5, 6, 4),), draws=True),
+    "FocalModulation": Row(lambda key: nn.FocalModulation(4, level=1, dropout=0.1, key=key), (5, 6, 4), ((5, 6, 4),), draws=True),
     "FocalModulation without bias": Row(lambda key: nn.FocalModulation(4, level=1, bias=False, key=key), (5, 6, 4), ((5, 6, 4),)),
     "SqueezeExcitation": Row(lambda key: nn.SqueezeExcitation(8, 4, key=key), (3, 5, 8), ((3, 5, 8),)),
 }
