@@ -13,17 +13,14 @@ summary.json with the validation loss in nats per token and its exponential, the
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eqxgen.configs import GPT2_SIZES, GPTConfig
+from train import language
 from train.config import EmaConfig, OptimConfig, from_dict, parse, run
 from train.data import TextConfig
-from train.language import LanguageConfig, program, vocab_on_paper
-from train.language import task as language_task
+from train.language import LanguageConfig
 from train.sampling import TextSample, write_texts
-
-if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
-    from train.loop import Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,11 +99,6 @@ def maker(config: Config, vocab: int) -> Any:
     return lambda key: GPT(vocab, config.model, key=key)
 
 
-def task(config: Config) -> "Task":
-    """The program with its text, samples and evaluation."""
-    return language_task("gpt", config, config.model.context, lambda vocab: maker(config, vocab))
-
-
 def sample(folder: Path, record: dict[str, Any], options: TextSample) -> int:
     """Writes text of a run, for `train.sample`; gives the exit status."""
     from_dict(Config, record["config"], folder / "config.json")
@@ -114,13 +106,7 @@ def sample(folder: Path, record: dict[str, Any], options: TextSample) -> int:
 
 
 def main(config: Config) -> int:
-    if not config.on_paper:
-        from train.loop import fit
-
-        return fit(config, "gpt", lambda: task(config))
-    from train.dryrun import dry_run
-
-    return dry_run(config, program(config.model.context, maker(config, vocab_on_paper(config))))
+    return language.main("gpt", config, config.model.context, lambda vocab: maker(config, vocab))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from train.data import Part, TextConfig
 from train.data.corpus import load_text
 from train.data.vocabulary import NAME, Vocabulary, load_vocabulary
 from train.errors import UserError
+from train.files import write_atomically
 
 if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
     from train.loop import Program, Task
@@ -33,6 +34,17 @@ class LanguageConfig(TrainConfig):
         require(self.eval_batches >= 0, f"eval_batches must be at least 0: got {self.eval_batches}")
         require(self.prompt != "", "prompt must be one or more characters: got ''; leave it out for the first of the held-out text")
         require(self.sample_tokens >= 1, f"sample_tokens must be at least 1: got {self.sample_tokens}")
+
+
+def main(recipe: str, config: LanguageConfig, context: int, make: Callable[[int], Callable[[Any], Any]]) -> int:
+    """Trains, or says on paper what would be trained; gives the exit status. The arguments are those of `task`."""
+    if not config.on_paper:
+        from train.loop import fit
+
+        return fit(config, recipe, lambda: task(recipe, config, context, make))
+    from train.dryrun import dry_run
+
+    return dry_run(config, program(context, make(vocab_on_paper(config))))
 
 
 def program(context: int, make: Callable[[Any], Any]) -> "Program":
@@ -87,8 +99,8 @@ def task(recipe: str, config: LanguageConfig, context: int, make: Callable[[int]
         if vocabulary is None:
             return
         ids = generate(model, [prompt], config.sample_tokens, key=jr.key(config.seed))[0]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".txt").write_text(vocabulary.decode(np.concatenate([prompt, ids])), encoding="utf-8")
+        text = vocabulary.decode(np.concatenate([prompt, ids]))
+        write_atomically(path.with_suffix(".txt"), lambda part: part.write_text(text, encoding="utf-8"))
 
     facts = {"vocab": corpus.vocab, "vocabulary": None if vocabulary is None else vocabulary.sha256, "context": context}
     prepare = lambda folder: keep_vocabulary(folder, vocabulary)
@@ -133,7 +145,7 @@ def validation_loss(model: Any, tokens: Any, batch_size: int, batches: int) -> f
 def keep_vocabulary(folder: Path, vocabulary: Vocabulary | None) -> None:
     """Writes the vocabulary beside the run, unless it is there."""
     if vocabulary is not None and not (folder / NAME).exists():
-        vocabulary.save(folder / NAME)
+        write_atomically(folder / NAME, vocabulary.save)
 
 
 def vocabulary_of_run(folder: Path, facts: dict[str, Any]) -> Vocabulary:
