@@ -1,5 +1,6 @@
 """Arrays for a shape of `bench.shapes`, the call they make, and a mask that is chosen at run time."""
 
+import contextlib
 import dataclasses
 import functools
 from typing import Any
@@ -15,12 +16,22 @@ from kernels.attention.xla import plan as sizes
 ALIBI_OFFSET = 2
 
 
-def set_tiles(forward, backward):
-    """Set xla's tiles, so that small shapes need several, and return those before."""
-    before = sizes.FORWARD_TILES, sizes.BACKWARD_TILES
-    sizes.FORWARD_TILES, sizes.BACKWARD_TILES = forward, backward
+@contextlib.contextmanager
+def tiles(forward, backward, short=0):
+    """Within it xla has these tiles, so that small shapes need several, and takes problems of up to `short` tokens whole."""
+    before = sizes.FORWARD_TILES, sizes.BACKWARD_TILES, sizes.SHORT
+    sizes.FORWARD_TILES, sizes.BACKWARD_TILES, sizes.SHORT = forward, backward, short
     jax.clear_caches()
-    return before
+    try:
+        yield
+    finally:
+        sizes.FORWARD_TILES, sizes.BACKWARD_TILES, sizes.SHORT = before
+        jax.clear_caches()
+
+
+def whole():
+    """Within it xla takes every short problem whole, as it does for users."""
+    return tiles(sizes.FORWARD_TILES, sizes.BACKWARD_TILES, 128)
 
 
 def inputs(case, *, seed=0, dtype=jnp.float32):

@@ -1,5 +1,6 @@
 """The attention op: every implementation against its formula, over the table of cases."""
 
+import contextlib
 import functools
 import os
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import call, inputs, measure, set_tiles
+from attention_cases import call, inputs, measure, tiles, whole
 from attention_oracle import agree, oracle
 
 from bench.shapes import ATTENTION, MASKS, Attention
@@ -22,9 +23,8 @@ TABLE = [("xla", name) for name in ATTENTION] + [("reference", name) for name in
 @pytest.fixture(autouse=True, scope="module")
 def small_tiles():
     """Tiles so small that the shapes here need several."""
-    before = set_tiles(((64, 64), (32, 32)), ((32, 32), (16, 32)))
-    yield
-    set_tiles(*before)
+    with tiles(((64, 64), (32, 32)), ((32, 32), (16, 32))):
+        yield
 
 
 def close(got, want, scale=2e-5):
@@ -39,6 +39,13 @@ def close(got, want, scale=2e-5):
 def test_an_implementation_has_the_value_and_every_gradient_of_the_formula(implementation, name):
     arrays, rest = inputs(ATTENTION[name])
     agree(jax.jit(functools.partial(measure, rest=rest, implementation=implementation))(arrays), ATTENTION[name], arrays, rest)
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_short_problems_taken_whole_have_the_value_and_every_gradient_of_the_formula(name):
+    arrays, rest = inputs(ATTENTION[name])
+    with whole():
+        agree(jax.jit(functools.partial(measure, rest=rest, implementation="xla"))(arrays), ATTENTION[name], arrays, rest)
 
 
 def test_the_same_call_twice_is_equal_bit_by_bit():
@@ -84,7 +91,8 @@ def test_leading_axes_may_be_many_or_none():
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 @pytest.mark.parametrize("causal", [True, False])
-def test_the_error_against_float64_is_at_most_twice_that_of_jax_nn(dtype, causal):
+@pytest.mark.parametrize("cut", [contextlib.nullcontext, whole], ids=["tiles", "whole"])
+def test_the_error_against_float64_is_at_most_twice_that_of_jax_nn(dtype, causal, cut):
     mask = MASKS["causal"] if causal else None
     case = Attention(batch=2, q_seq=96, kv_seq=96, heads=4, kv_heads=4, head_dim=32, v_head_dim=32, mask=mask)
     arrays, rest = inputs(case, seed=3, dtype=dtype)
@@ -98,7 +106,8 @@ def test_the_error_against_float64_is_at_most_twice_that_of_jax_nn(dtype, causal
         grads, out = jax.jit(jax.grad(value, has_aux=True))(cast)
         return [out, *(grads[name] for name in true_grads)]
 
-    ours = run(functools.partial(dot_product_attention, implementation="xla"), dtype)
+    with cut():
+        ours = run(functools.partial(dot_product_attention, implementation="xla"), dtype)
     # jax.nn refuses float16 on the CPU: there its bfloat16 result stands in, whose error is the larger by the dtypes' ratio.
     peer = jnp.bfloat16 if dtype == jnp.float16 else dtype
     theirs = run(jax.nn.dot_product_attention, peer)
@@ -153,8 +162,6 @@ def test_dropout_drops_at_its_rate_and_is_the_same_whatever_the_tiles():
     assert len(np.unique(rows, axis=0)) == len(rows)
     np.testing.assert_array_equal(kept, np.asarray(weights(key, implementation="reference")) > 0)
     assert (kept != (np.asarray(weights(jax.random.key(8), implementation="xla")) > 0)).any()
-    before = set_tiles(((48, 16),), ((48, 16),))
-    try:
-        np.testing.assert_array_equal(kept, np.asarray(weights(key, implementation="xla")) > 0)
-    finally:
-        set_tiles(*before)
+    for others in (tiles(((48, 16),), ((48, 16),)), whole()):
+        with others:
+            np.testing.assert_array_equal(kept, np.asarray(weights(key, implementation="xla")) > 0)

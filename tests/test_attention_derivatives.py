@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import call, inputs, scalar, set_tiles
+from attention_cases import call, inputs, scalar, tiles
 
 from bench.shapes import MASKS, Attention
 from kernels import dot_product_attention, masks
@@ -22,9 +22,8 @@ CASES = {
 
 @pytest.fixture(autouse=True, scope="module")
 def small_tiles():
-    before = set_tiles(((16, 16),), ((16, 16),))
-    yield
-    set_tiles(*before)
+    with tiles(((16, 16),), ((16, 16),)):
+        yield
 
 
 def close(got, want, tolerance=1e-4):

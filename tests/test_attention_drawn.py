@@ -8,7 +8,7 @@ import os
 import jax
 import numpy as np
 import pytest
-from attention_cases import Pick, all_masks, inputs, measure, set_tiles
+from attention_cases import Pick, all_masks, inputs, measure, tiles
 from attention_oracle import agree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,9 +18,8 @@ from bench.shapes import MASKS, Attention
 
 @pytest.fixture(autouse=True, scope="module")
 def small_tiles():
-    before = set_tiles(((64, 64), (32, 32)), ((32, 32), (16, 32)))
-    yield
-    set_tiles(*before)
+    with tiles(((64, 64), (32, 32)), ((32, 32), (16, 32))):
+        yield
 
 
 JOINS = [operator.and_, operator.or_]

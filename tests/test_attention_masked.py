@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import Pick, call, inputs, measure, set_tiles
+from attention_cases import Pick, call, inputs, measure, tiles, whole
 
 from bench.shapes import Attention
 from kernels import masks
@@ -15,11 +15,11 @@ IMPLEMENTATIONS = ["reference", "xla"]
 CASE = Attention(q_seq=40, kv_seq=40)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def small_tiles():
-    before = set_tiles(((64, 64), (32, 32)), ((32, 32), (16, 32)))
-    yield
-    set_tiles(*before)
+@pytest.fixture(autouse=True, scope="module", params=["tiles", "whole"])
+def cut(request):
+    with tiles(((64, 64), (32, 32)), ((32, 32), (16, 32))) if request.param == "tiles" else whole():
+        total.cache_clear()
+        yield
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

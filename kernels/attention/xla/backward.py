@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from ..bias import ALiBi
 from ..problem import Extras, Setting, accumulator
 from . import plan as sizes
-from .operands import corner, cut, dot, pad, put, quarantine, rows_of, scaled, sequence_second, varying
+from . import short
+from .operands import clean, corner, cut, dot, pad, put, quarantine, rows_of, scaled, sequence_second, varying
 from .plan import make_plan
 from .tiles import Tiles
 from .walk import lanes_of, visits_of, walk
@@ -16,6 +17,8 @@ from .walk import lanes_of, visits_of, walk
 
 def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool):
     """Cotangents of q, k, v and, with `with_bias`, of the bias."""
+    if sizes.is_short(q, k):
+        return short.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
     plan = make_plan(q, k, extras, sizes.BACKWARD_TILES)
     dtypes, wide = (q.dtype, k.dtype, v.dtype), accumulator(q.dtype)
     q, k, v, out, dout = sequence_second(q, k, v, out, dout)
@@ -24,8 +27,6 @@ def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *,
     lse, delta = (pad(jnp.where(empty, 0, x), 2, plan.q_block) for x in (lse, delta))
     dout = jnp.where(jnp.swapaxes(empty, 1, 2)[..., None], 0, dout) if extras.mask is not None else dout
     q, k, v = quarantine(q, k, v, extras)
-    # NaN marks a row for its logits; the products below must not spread it to those who do not see it.
-    clean = (lambda x: jnp.where(jnp.isnan(x), 0, x)) if extras.mask is not None else (lambda x: x)
     q, left = scaled(q, setting.scale)
     visits = visits_of(extras, plan, turned=True)
     tiles = Tiles(extras, setting, plan)
@@ -71,8 +72,8 @@ def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *,
                     ds = jnp.where(allowed, ds, 0) if allowed is not None else ds
                 flat = lambda x: x.astype(q.dtype).reshape(plan.kv_block, rows)
                 dv = dv + dot(flat(dropped), dout_tile, (1, 0))
-                dk = dk + dot(flat(ds), clean(q_tile), (1, 0))
-                more = dot(flat(ds), clean(k_tiles[lane]), (0, 0)).reshape(plan.repeat, plan.q_block, -1)
+                dk = dk + dot(flat(ds), clean(q_tile, extras), (1, 0))
+                more = dot(flat(ds), clean(k_tiles[lane], extras), (0, 0)).reshape(plan.repeat, plan.q_block, -1)
                 more = cut(dq, at[2], plan.q_block) + more
                 dq = jax.lax.dynamic_update_slice_in_dim(dq, more, at[2], 1)
                 return dq, dk, dv, dbias

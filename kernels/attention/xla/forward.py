@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from ..problem import Extras, Setting, accumulator
 from . import plan as sizes
+from . import short
 from .operands import cut, dot, pad, put, quarantine, rows_of, scaled, sequence_second, varying
 from .plan import make_plan
 from .tiles import Tiles
@@ -13,6 +14,8 @@ from .walk import lanes_of, visits_of, walk
 
 def attend(q, k, v, extras: Extras, setting: Setting):
     """`reference.attend`, one tile at a time."""
+    if sizes.is_short(q, k):
+        return short.attend(q, k, v, extras, setting)
     plan = make_plan(q, k, extras, sizes.FORWARD_TILES)
     dtype, v_dim = q.dtype, v.shape[-1]
     wide = accumulator(dtype)

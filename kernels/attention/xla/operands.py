@@ -40,9 +40,15 @@ def quarantine(q, k, v, extras: Extras):
     """Rows of q and k that hold a number that is not finite, in k or v, become NaN; v becomes finite."""
     if extras.mask is None:
         return q, k, v
-    bad_q = ~jnp.isfinite(q).all(-1, keepdims=True)
-    bad_k = ~(jnp.isfinite(k).all(-1, keepdims=True) & jnp.isfinite(v).all(-1, keepdims=True))
-    return jnp.where(bad_q, jnp.nan, q), jnp.where(bad_k, jnp.nan, k), jnp.where(jnp.isfinite(v), v, 0)
+    # One NaN in a row makes NaN of all its logits.
+    only_nan = lambda x: jnp.where(jnp.isfinite(x), x, jnp.nan)
+    good_v = jnp.isfinite(v)
+    return only_nan(q), jnp.where(jnp.isfinite(k) & good_v.all(-1, keepdims=True), k, jnp.nan), jnp.where(good_v, v, 0)
+
+
+def clean(x, extras: Extras):
+    """Rows without the NaN by which `quarantine` marks them for their logits: a product must not spread it to those who do not see them."""
+    return x if extras.mask is None else jnp.where(jnp.isnan(x), 0, x)
 
 
 def sequence_second(*arrays):

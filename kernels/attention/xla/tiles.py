@@ -78,10 +78,14 @@ class Tiles:
 
     def kept(self, at, turn):
         """Where dropout keeps a weight, or None."""
-        seeds = self.extras.seeds
-        if seeds is None:
+        if self.extras.seeds is None:
             return None
         i, j = self.positions(at)
-        start = corner(at[0] if seeds.shape[0] > 1 else 0, at[1] * self.plan.repeat, 0)
-        seed = jax.lax.dynamic_slice(seeds, start, (1, self.plan.repeat, 2))[0][:, None, None]
+        seed = self.seeds(at)
         return turn(_dropout.keep(seed[..., 0], seed[..., 1], i, j, self.setting.dropout_rate))
+
+    def seeds(self, at):
+        """The seeds of dropout, with axes (heads of the group, 1, 1, 2)."""
+        seeds = self.extras.seeds
+        start = corner(at[0] if seeds.shape[0] > 1 else 0, at[1] * self.plan.repeat, 0)
+        return jax.lax.dynamic_slice(seeds, start, (1, self.plan.repeat, 2))[0][:, None, None]

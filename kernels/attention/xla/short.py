@@ -1,0 +1,117 @@
+"""Both passes of short sequences: the pairs of all heads at once, by one product over all heads.
+
+There are at most `plan.SHORT` queries and keys, so memory stays linear in the lengths.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from ..bias import ALiBi
+from ..problem import Extras, Setting, accumulator
+from .operands import clean, quarantine, scaled
+from .plan import Plan
+from .tiles import Tiles
+
+
+def attend(q, k, v, extras: Extras, setting: Setting):
+    """`reference.attend`, all pairs at once."""
+    dtype, wide = q.dtype, accumulator(q.dtype)
+    q, k, v = quarantine(q, k, v, extras)
+    q, left = scaled(q, setting.scale)
+    whole = Whole(q, k, extras, setting)
+    s = whole.product(q, k)
+    s, _, _ = whole.logits(s if left == 1.0 else s * left, None, extras.mask is not None, lambda x: x)
+    top = jnp.maximum(s.max(-1, keepdims=True), jnp.finfo(wide).min / 2)
+    p = jnp.exp(s - top)
+    total = p.sum(-1, keepdims=True)
+    kept = whole.kept(None, lambda x: x)
+    if kept is not None:
+        p = jnp.where(kept, p * (1.0 / (1.0 - setting.dropout_rate)), 0)
+    empty = total == 0
+    total = jnp.where(empty, 1, total)
+    out = whole.over_keys(p.astype(v.dtype), v) / total
+    return out.astype(dtype), jnp.where(empty, -jnp.inf, top + jnp.log(total))[..., 0]
+
+
+def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool):
+    """As `xla.backward`, all pairs at once."""
+    dtypes, wide = (q.dtype, k.dtype, v.dtype), accumulator(q.dtype)
+    masked = extras.mask is not None
+    empty = (lse == -jnp.inf)[..., None]
+    delta = jnp.sum(dout.astype(wide) * out.astype(wide), -1, keepdims=True) - dlse[..., None]
+    lse = jnp.where(empty, 0, lse[..., None])
+    dout = jnp.where(empty, 0, dout) if masked else dout
+    q, k, v = quarantine(q, k, v, extras)
+    q, left = scaled(q, setting.scale)
+    whole = Whole(q, k, extras, setting)
+    s = whole.product(q, k)
+    s, capped, allowed = whole.logits(s if left == 1.0 else s * left, None, masked, lambda x: x)
+    of_allowed = (lambda x: jnp.where(allowed, x, 0)) if masked else (lambda x: x)
+    p = of_allowed(jnp.exp(jnp.minimum(s - lse, 0)))
+    dp = whole.product(dout, v)
+    dropped, kept = p, whole.kept(None, lambda x: x)
+    if kept is not None:
+        inverse = 1.0 / (1.0 - setting.dropout_rate)
+        dropped, dp = jnp.where(kept, p * inverse, 0), jnp.where(kept, dp * inverse, 0)
+    ds = of_allowed(p * (dp - delta))
+    dbias = _bias_gradient(ds, extras, whole) if with_bias else None
+    if setting.soft_cap is not None:
+        ds = of_allowed(ds * (1 - jnp.square(capped / setting.soft_cap)))
+    narrow = ds.astype(dtypes[0])
+    dq = whole.over_keys(narrow, clean(k, extras)) * setting.scale
+    dk = whole.over_queries(narrow, clean(q, extras)) * left
+    dv = whole.over_queries(dropped.astype(dtypes[0]), dout)
+    grads = tuple(x.astype(dtype) for x, dtype in zip((dq, dk, dv), dtypes))
+    return (*grads, dbias) if with_bias else grads
+
+
+class Whole(Tiles):
+    """The bias, mask and dropout of all pairs, with axes (example, head, query, key), and products between them and the rows of heads."""
+
+    def __init__(self, q, k, extras: Extras, setting: Setting):
+        plan = Plan(q.shape[0], k.shape[1], q.shape[1] // k.shape[1], q.shape[2], k.shape[2], q.shape[2], k.shape[2])
+        super().__init__(extras, setting, plan)
+
+    def cut(self, x, at):
+        return x
+
+    def positions(self, at):
+        return (
+            jnp.arange(size, dtype=jnp.int32).reshape(shape)
+            for size, shape in zip((self.plan.q_seq, self.plan.kv_seq), ((1, 1, -1, 1), (1, 1, 1, -1)))
+        )
+
+    def seeds(self, at):
+        return self.extras.seeds[:, :, None, None]
+
+    def product(self, rows, keys):
+        """(examples, heads, queries, keys) of rows (examples, heads, queries, dim) and keys (examples, kv_heads, keys, dim)."""
+        return self._dot(self._grouped(rows), keys, 3, 3).reshape(*rows.shape[:3], -1)
+
+    def over_keys(self, pairs, keys):
+        """(examples, heads, queries, dim): for each query the sum over keys of pair times key."""
+        return self._dot(self._grouped(pairs), keys, 3, 2).reshape(*pairs.shape[:3], -1)
+
+    def over_queries(self, pairs, rows):
+        """(examples, kv_heads, keys, dim): for each key the sum over the queries that read it of pair times row."""
+        return self._dot(self._grouped(pairs), self._grouped(rows), 2, 2)
+
+    def _grouped(self, x):
+        """The rows of all heads that read one key head, one after another."""
+        return x.reshape(x.shape[0], self.plan.kv_heads, -1, x.shape[3])
+
+    def _dot(self, a, b, contract_a: int, contract_b: int):
+        dtype = accumulator(a.dtype)
+        precision = "highest" if a.dtype == dtype else "default"
+        dims = (((contract_a,), (contract_b,)), ((0, 1), (0, 1)))
+        return jax.lax.dot_general(a, b, dims, preferred_element_type=dtype, precision=precision)
+
+
+def _bias_gradient(ds, extras: Extras, whole: Whole):
+    """The share of each pair, summed over the axes along which the bias broadcasts."""
+    if isinstance(extras.bias, ALiBi):
+        ds = -ds * whole.distance(None).astype(ds.dtype)
+    shape = whole.slopes.shape if isinstance(extras.bias, ALiBi) else extras.bias.shape
+    ds = ds.sum(tuple(axis for axis in range(4) if shape[axis] == 1), keepdims=True)
+    leaf = extras.bias.slopes if isinstance(extras.bias, ALiBi) else extras.bias
+    return ds.reshape(leaf.shape).astype(leaf.dtype)
