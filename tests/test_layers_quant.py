@@ -37,6 +37,29 @@ def test_ngelu_has_a_product_where_the_seeds_had_a_sum():
     assert np.abs(formula - defect).max() > 0.1
 
 
+PLAIN = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "swish": lambda x: x * jax.nn.sigmoid(x),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_an_activation_that_keeps_its_slope_keeps_one_array_and_has_every_derivative(name):
+    x = jnp.linspace(-12.0, 12.0, 97)
+    _, pull = jax.vjp(ACTIVATIONS[name], x)
+    assert sum(leaf.size for leaf in jax.tree.leaves(pull)) <= x.size
+    for derivative in (lambda f: f, jax.grad, jax.jacfwd, jax.hessian):
+        ours, plain = (jax.vmap(derivative(f))(x) for f in (ACTIVATIONS[name], PLAIN[name]))
+        np.testing.assert_allclose(ours, plain, atol=1e-5)
+
+
+def test_gelu_in_bfloat16_is_that_of_float32_rounded():
+    x = jnp.linspace(-6.0, 6.0, 301, dtype=jnp.bfloat16)
+    np.testing.assert_array_equal(ACTIVATIONS["gelu"](x), ACTIVATIONS["gelu"](x.astype(jnp.float32)).astype(jnp.bfloat16))
+
+
 def test_an_alias_is_another_name_for_an_activation_and_hides_none():
     assert not set(ALIASES) & set(ACTIVATIONS)
     assert {nn.Activation(alias).name for alias in ALIASES} <= set(ACTIVATIONS)

@@ -21,6 +21,7 @@ from train.config import STARTED, TrainConfig
 from train.data import Order, Part
 from train.data.feed import Feed, to_devices
 from train.errors import UsageError, UserError
+from train.hostmemory import keep_freed_memory
 from train.log import Log, Mute
 from train.optim import schedule
 from train.parallel import (
@@ -110,7 +111,10 @@ def fit(config: TrainConfig, recipe: str, make_task: Callable[[], Task]) -> int:
     use_cache(config.compile_cache)
     mesh = make_mesh(config.mesh)
     check_batch(config.batch_size, mesh, config.accumulate)
-    setup = Setup.of(config, mesh, on_cpu=jax.default_backend() == "cpu")
+    on_cpu = jax.default_backend() == "cpu"
+    if on_cpu:
+        keep_freed_memory()
+    setup = Setup.of(config, mesh, on_cpu=on_cpu)
     with open_run(config, recipe) as folder:
         if from_first((folder / "summary.json").exists):
             if is_first():

@@ -1,5 +1,7 @@
 """Activations by name, each to its published formula."""
 
+import functools
+import math
 from collections.abc import Callable
 
 import equinox as eqx
@@ -9,11 +11,52 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.nn import _check
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # Hendrycks and Gimpel 2016 (arXiv:1606.08415), x Φ(x)
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),  # the same paper's x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))); GPT-2
-    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # the same paper's sigmoid form; CLIP
-    "swish": jax.nn.silu,  # x σ(x); Ramachandran et al. 2017, arXiv:1710.05941
+Function = Callable[[Array], Array]
+
+
+def keeping_slope(both: Callable[[Array], tuple[Array, Array]]) -> Function:
+    """An activation from what gives its value and its slope at once, in float32 at least.
+
+    For the backward pass its slope alone is kept, in the type of its input: by itself JAX would keep each factor of the chain rule, three or
+    four arrays as large as the widest activations of a model, where reading them is most of the time.
+    """
+
+    def narrow(x: Array) -> tuple[Array, Array]:
+        value, slope = both(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+        return value.astype(x.dtype), slope.astype(x.dtype)
+
+    function = jax.custom_jvp(lambda x: narrow(x)[0])
+
+    @function.defjvp
+    def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+        value, slope = narrow(*primals)
+        return value, slope * tangents[0]
+
+    return function
+
+
+def _gelu(x: Array) -> tuple[Array, Array]:
+    cdf = 0.5 + 0.5 * jax.lax.erf(x * math.sqrt(0.5))
+    return x * cdf, cdf + x * jnp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+
+
+def _gelu_tanh(x: Array) -> tuple[Array, Array]:
+    scale = math.sqrt(2 / math.pi)
+    tanh = jnp.tanh(scale * (x + 0.044715 * x * x * x))
+    cdf = 0.5 + 0.5 * tanh
+    return x * cdf, cdf + 0.5 * x * (1 - tanh * tanh) * scale * (1 + 3 * 0.044715 * x * x)
+
+
+def _swish(x: Array, beta: float = 1.0) -> tuple[Array, Array]:
+    gate = jax.nn.sigmoid(beta * x)
+    return x * gate, gate + beta * x * gate * (1 - gate)
+
+
+ACTIVATIONS: dict[str, Function] = {
+    "gelu": keeping_slope(_gelu),  # Hendrycks and Gimpel 2016 (arXiv:1606.08415), x Φ(x)
+    "gelu_tanh": keeping_slope(_gelu_tanh),  # the same paper's x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))); GPT-2
+    "quick_gelu": keeping_slope(functools.partial(_swish, beta=1.702)),  # the same paper's sigmoid form; CLIP
+    "swish": keeping_slope(_swish),  # x σ(x); Ramachandran et al. 2017, arXiv:1710.05941
     "hard_swish": jax.nn.hard_swish,  # x clip(x + 3, 0, 6) / 6; Howard et al. 2019, arXiv:1905.02244
     "mish": jax.nn.mish,  # x tanh(ln(1 + exp(x))); Misra 2019, arXiv:1908.08681
     "relu": jax.nn.relu,

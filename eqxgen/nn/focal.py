@@ -7,6 +7,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.nn import _check
+from eqxgen.nn.activation import ACTIVATIONS
 from eqxgen.nn.conv import Convolution
 from eqxgen.nn.drop import Dropout
 from eqxgen.nn.linear import Projection
@@ -67,7 +68,7 @@ class FocalModulation(eqx.Module):
     ) -> Float[Array, "height width dim"]:
         _check.spatial(x, 2)
         _check.last_axis(x, "dim", self.dim)
-        gelu = lambda x: jax.nn.gelu(x, approximate=False)
+        gelu = ACTIVATIONS["gelu"]
         query, context, gates = jnp.split(self.project_in(x), (self.dim, 2 * self.dim), axis=-1)
         gathered = jnp.zeros_like(x)
         for i, level in enumerate(self.levels):

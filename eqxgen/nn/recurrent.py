@@ -54,11 +54,12 @@ class _Recurrent(eqx.Module):
             raise ValueError(f"x must be one sequence (seq, in_dim): got shape {x.shape}; jax.vmap the layer over a batch")
         state = self._checked(x, state)
 
-        def step(state: Any, projected: Array):
-            state = self._advanced(projected, state)
+        def step(state: Any, inputs: list[Array]):
+            state = self._advanced(inputs, state)
             return state, _output(state).astype(x.dtype)
 
-        state, y = jax.lax.scan(step, state, self.from_input(x))
+        # Cut into gates before the scan: of a slice of a slice XLA on a CPU makes a loop without vectors.
+        state, y = jax.lax.scan(step, state, self._gates(self.from_input(x)))
         return y, state
 
     def step(self, x: Float[Array, "*in_dim"], state: Any = None, *, key: PRNGKeyArray | None = None) -> tuple[Float[Array, " dim"], Any]:
@@ -66,7 +67,7 @@ class _Recurrent(eqx.Module):
         if x.ndim != 1:
             raise ValueError(f"x must be one entry (in_dim,) of a sequence: got shape {x.shape}; call the layer for a whole one")
         state = self._checked(x, state)
-        state = self._advanced(self.from_input(x), state)
+        state = self._advanced(self._gates(self.from_input(x)), state)
         return _output(state).astype(x.dtype), state
 
     def _checked(self, x: Array, state: Any) -> Any:
@@ -80,7 +81,15 @@ class _Recurrent(eqx.Module):
         wide = jnp.promote_types(x.dtype, jnp.float32)
         return jax.tree.map(lambda part: _varying(part.astype(wide), x, self.from_input.weight, self.from_output.weight), state)
 
-    def _advanced(self, projected: Array, state: Any) -> Any:
+    def _gates(self, projected: Array) -> list[Array]:
+        return jnp.split(projected, self.gates, axis=-1)
+
+    def _sums(self, inputs: list[Array], output: Array) -> list[tuple[Array, Array]]:
+        """For each gate the products with the input and with the last output, in the state's type."""
+        outputs = self._gates(self.from_output(output.astype(inputs[0].dtype)))
+        return [(a.astype(output.dtype), b.astype(output.dtype)) for a, b in zip(inputs, outputs)]
+
+    def _advanced(self, inputs: list[Array], state: Any) -> Any:
         raise NotImplementedError
 
 
@@ -103,8 +112,9 @@ class VanillaRNN(_Recurrent):
     gates: ClassVar[int] = 1
     __init__ = _Recurrent.__init__  # inherited all the same, but type checkers give a dataclass a new one
 
-    def _advanced(self, projected: Array, state: Array) -> Array:
-        return jnp.tanh(projected.astype(state.dtype) + self.from_output(state.astype(projected.dtype)).astype(state.dtype))
+    def _advanced(self, inputs: list[Array], state: Array) -> Array:
+        ((a, b),) = self._sums(inputs, state)
+        return jnp.tanh(a + b)
 
 
 class GRU(_Recurrent):
@@ -120,11 +130,10 @@ class GRU(_Recurrent):
     bias_of_output: ClassVar[bool] = True
     __init__ = _Recurrent.__init__
 
-    def _advanced(self, projected: Array, state: Array) -> Array:
-        inputs = projected.astype(state.dtype)
-        outputs = self.from_output(state.astype(projected.dtype)).astype(state.dtype)
-        reset, update = jnp.split(jax.nn.sigmoid(inputs[: 2 * self.dim] + outputs[: 2 * self.dim]), 2)
-        new = jnp.tanh(inputs[2 * self.dim :] + reset * outputs[2 * self.dim :])
+    def _advanced(self, inputs: list[Array], state: Array) -> Array:
+        (a, b), (c, d), (e, f) = self._sums(inputs, state)
+        reset, update = jax.nn.sigmoid(a + b), jax.nn.sigmoid(c + d)
+        new = jnp.tanh(e + reset * f)
         return new + update * (state - new)
 
 
@@ -144,10 +153,8 @@ class LSTM(_Recurrent):
         """Zeros."""
         return LSTMState(jnp.zeros(self.dim), jnp.zeros(self.dim))
 
-    def _advanced(self, projected: Array, state: LSTMState) -> LSTMState:
-        wide = state.cell.dtype
-        parts = projected.astype(wide) + self.from_output(state.output.astype(projected.dtype)).astype(wide)
-        write, forget, new, show = jnp.split(parts, 4)
+    def _advanced(self, inputs: list[Array], state: LSTMState) -> LSTMState:
+        write, forget, new, show = (a + b for a, b in self._sums(inputs, state.output))
         cell = jax.nn.sigmoid(forget) * state.cell + jax.nn.sigmoid(write) * jnp.tanh(new)
         return LSTMState(jax.nn.sigmoid(show) * jnp.tanh(cell), cell)
 
