@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from eqxgen import nn, ops
+from eqxgen.nn import rope
 from eqxgen.nn.cached_attention import attend
 from eqxgen.nn.linear_attention import linear_attention
 from tests import oracles
@@ -234,6 +235,15 @@ def test_interleaved_rotary_positions_are_gptjs_and_the_sines_behind_them_too():
     close(nn.RoPE(8, interleaved=True)(jnp.asarray(kept["x"])), kept["y"])
     close(nn.SinusoidalEmbedding(8)(jnp.arange(len(kept["table"]))), kept["table"])
     close(nn.sincos_table((len(kept["table"]),), 8), kept["table"])
+
+
+@pytest.mark.parametrize("layer", [nn.RoPE(8), nn.AxialRoPE(8, (20, 20))], ids=["sequence", "grid"])
+def test_rotary_positions_turn_alike_from_a_table_in_the_program_and_by_positions_given(layer, monkeypatch):
+    x = jr.normal(KEY, (400, 2, 8))
+    table, given = (jax.jit(layer)(*arguments) for arguments in ((x,), (x, jnp.arange(400))))
+    monkeypatch.setattr(rope, "LARGEST", 0)
+    close(table, jax.jit(lambda x: layer(x))(x))
+    close(table, given)
 
 
 @pytest.mark.parametrize("name", T5)

@@ -99,7 +99,7 @@ class SelfAttention(eqx.Module):
         """
         active = self.dropout.active(key, inference)
         probs_key, out_key = jr.split(key) if active and key is not None else (None, None)
-        q, k, v = self._heads(x, jnp.arange(x.shape[0]))
+        q, k, v = self._heads(x, None)
         near = None if self.window is None else (self.window - 1, self.window - 1)
         y = ops.dot_product_attention(
             q,
@@ -143,7 +143,7 @@ class SelfAttention(eqx.Module):
         y, cache = attend(q, k, v, cache, count=count, window=self.window, bias=bias)
         return self.out(join_heads(y)), cache
 
-    def _heads(self, x: Float[Array, "seq dim"], positions: Int[Array, " seq"]) -> tuple[Array, Array, Array]:
+    def _heads(self, x: Float[Array, "seq dim"], positions: Int[Array, " seq"] | None) -> tuple[Array, Array, Array]:
         """Queries (seq, heads, head_dim), keys and values (seq, kv_heads, head_dim)."""
         q, k, v = split_heads(self.qkv(x), self.kv_heads, self.head_dim)
         if self.q_norm is not None and self.k_norm is not None:

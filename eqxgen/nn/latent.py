@@ -86,9 +86,8 @@ class LatentAttention(eqx.Module):
         return self.kv_up.in_dim
 
     def __call__(self, x: Float[Array, "seq dim"], *, key: PRNGKeyArray | None = None) -> Float[Array, "seq dim"]:
-        positions = jnp.arange(x.shape[0])
-        q_nope, q_rope = self._queries(x, positions)
-        latent, k_rope = self._latents(x, positions)
+        q_nope, q_rope = self._queries(x, None)
+        latent, k_rope = self._latents(x, None)
         kv = rearrange(self.kv_up(latent), "seq (heads features) -> seq heads features", heads=self.heads)
         k_nope, v = jnp.split(kv, [self.nope_dim], axis=-1)
         k = jnp.concatenate([k_nope, jnp.broadcast_to(k_rope, (*k_nope.shape[:2], k_rope.shape[-1]))], -1)
@@ -124,13 +123,13 @@ class LatentAttention(eqx.Module):
         y = jnp.einsum("shr,hvr->shv", y, weight[:, self.nope_dim :])
         return self.out(join_heads(y)), cache
 
-    def _queries(self, x: Array, positions: Array) -> tuple[Float[Array, "seq heads nope"], Float[Array, "seq heads rope"]]:
+    def _queries(self, x: Array, positions: Array | None) -> tuple[Float[Array, "seq heads nope"], Float[Array, "seq heads rope"]]:
         if self.q_down is not None and self.q_norm is not None:
             x = self.q_norm(self.q_down(x))
         q = rearrange(self.q_up(x), "seq (heads features) -> seq heads features", heads=self.heads)
         q_nope, q_rope = jnp.split(q, [self.nope_dim], axis=-1)
         return q_nope, self.rope(q_rope, positions)
 
-    def _latents(self, x: Array, positions: Array) -> tuple[Float[Array, "seq rank"], Float[Array, "seq 1 rope"]]:
+    def _latents(self, x: Array, positions: Array | None) -> tuple[Float[Array, "seq rank"], Float[Array, "seq 1 rope"]]:
         latent, k_rope = jnp.split(self.kv_down(x), [self.rank], axis=-1)
         return self.kv_norm(latent), self.rope(k_rope[:, None], positions)

@@ -2,9 +2,13 @@
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen.nn import _check
+
+LARGEST = 1 << 19
+"""Cosines of a program's own, at most: 2 MiB, as many as of 8,192 positions of a head of 128."""
 
 
 class RoPE(eqx.Module):
@@ -67,30 +71,42 @@ class AxialRoPE(eqx.Module):
         """Queries or keys at `positions` on the grid, counted row by row; 0, 1, ... by default."""
         positions = _positions(x, positions, self.head_dim)
         angles = [_angles(at, self.head_dim // 2, self.base) for at in (positions // self.size[1], positions % self.size[1])]
-        return turn(x, jnp.concatenate(angles, -1), interleaved=self.interleaved)
+        join = np.concatenate if isinstance(positions, np.ndarray) else jnp.concatenate
+        return turn(x, join(angles, -1), interleaved=self.interleaved)
 
 
 def turn(
-    x: Float[Array, "seq heads head_dim"], angles: Float[Array, "seq pairs"], *, interleaved: bool
+    x: Float[Array, "seq heads head_dim"], angles: Float[Array | np.ndarray, "seq pairs"], *, interleaved: bool
 ) -> Float[Array, "seq heads head_dim"]:
     """Every pair of x turned by its angle, in float32."""
-    cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    cos, sin = (part.astype(wide.dtype)[:, None] for part in _table(angles))
     a, b = (wide[..., ::2], wide[..., 1::2]) if interleaved else jnp.split(wide, 2, axis=-1)
     a, b = a * cos - b * sin, b * cos + a * sin
     y = jnp.stack([a, b], -1).reshape(x.shape) if interleaved else jnp.concatenate([a, b], -1)
     return y.astype(x.dtype)
 
 
-def _angles(positions: Array, dim: int, base: float) -> Float[Array, "seq pairs"]:
-    rates = base ** (-jnp.arange(0, dim, 2, dtype=jnp.float32) / dim)
-    return positions.astype(jnp.float32)[:, None] * rates[None]
+def _table(angles: Array | np.ndarray) -> tuple[Array, Array]:
+    """Their cosines and sines: made here and now where they are known, for a compiled program may make them again for every example and head.
+
+    A table of more than `LARGEST` numbers is left to the program, as it would make that too large.
+    """
+    if isinstance(angles, np.ndarray) and angles.size <= LARGEST:
+        exact = angles.astype(np.float64)
+        return jnp.asarray(np.cos(exact), jnp.float32), jnp.asarray(np.sin(exact), jnp.float32)
+    return jnp.cos(jnp.asarray(angles)), jnp.sin(jnp.asarray(angles))
 
 
-def _positions(x: Array, positions: Array | None, head_dim: int) -> Array:
+def _angles(positions: Array | np.ndarray, dim: int, base: float) -> Float[Array | np.ndarray, "seq pairs"]:
+    rates = (base ** (-np.arange(0, dim, 2) / dim)).astype(np.float32)
+    return positions.astype(np.float32)[:, None] * rates[None]
+
+
+def _positions(x: Array, positions: Array | None, head_dim: int) -> Array | np.ndarray:
     if x.ndim != 3 or x.shape[-1] != head_dim:
         raise ValueError(f"x must have shape (seq, heads, head_dim={head_dim}): got {x.shape}")
-    return jnp.arange(x.shape[0]) if positions is None else positions
+    return np.arange(x.shape[0]) if positions is None else positions
 
 
 def _check_base(base: float) -> None:

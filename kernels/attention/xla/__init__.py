@@ -10,7 +10,7 @@ five products: it walks the queries of one block of keys and adds to the gradien
 On a CPU a product of this size runs on one core, and independent operations in the body of a loop run side by side. So key heads that
 visit the same blocks walk them together, as many as there are lanes.
 
-Short sequences, of up to 128 tokens, are taken whole: the loop around a tile of them would cost more than the tile.
+Short sequences, of up to 128 tokens, and few of up to 256, are taken whole: the loop around a tile of them would cost more than the tile.
 
 Source: Rabe and Staats 2021 for chunks in plain JAX; Dao 2023 (FlashAttention-2) for the backward pass.
 """

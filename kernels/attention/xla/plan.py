@@ -13,8 +13,9 @@ FORWARD_TILES = (1024, 1024), (512, 512), (256, 256)
 BACKWARD_TILES = (512, 512), (256, 256)
 WASTE = 1.15
 
-# Up to so many queries and keys, all pairs of all heads are held at once: a tile of so few is cheaper than the loop around it.
-SHORT = 128
+# Up to so many queries and keys, all pairs of all heads are held at once: a tile of so few is cheaper than the loop around it. So it is with
+# twice as many, where no more than FEW pairs are held.
+SHORT, FEW = 128, 1 << 21
 
 # How many heads may be worked on side by side: LANES; with no more than LANE_PAIRS pairs in their tiles, as a core's cache holds few and a
 # large product keeps the cores busy by itself; and two at least of no more than LANE_ROWS rows, as each has copies of its own.
@@ -36,7 +37,8 @@ class Plan:
 
 def is_short(q, k) -> bool:
     """Whether a problem is taken whole."""
-    return max(q.shape[2], k.shape[2]) <= SHORT
+    longest = max(q.shape[2], k.shape[2])
+    return longest <= SHORT or (longest <= 2 * SHORT and q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] <= FEW)
 
 
 def make_plan(q, k, extras: Extras, tiles: tuple[tuple[int, int], ...]) -> Plan:

@@ -1,6 +1,6 @@
 """Both passes of short sequences: the pairs of all heads at once, by one product over all heads.
 
-There are at most `plan.SHORT` queries and keys, so memory stays linear in the lengths.
+There are few of them by `plan.is_short`, so memory stays linear in the lengths.
 """
 
 import jax
