@@ -4,7 +4,7 @@
 
 The rows are those of `bench/layers_*.py`; with `--only` those whose names hold one of the words, and the file keeps its other rows. All
 contenders of a row run in one process, with two threads each; each round runs every one, in an order that turns, and the ratios are medians
-over the rounds of that round's ratio. Each has the layout of its own library. Freed memory is kept, as in training (`train.hostmemory`).
+over the rounds of that round's ratio. Each has the layout of its own library.
 """
 
 import argparse
@@ -19,7 +19,6 @@ import jax
 
 from bench.bench_norm import race
 from bench.layer_race import PHASES, Race
-from train.hostmemory import keep_freed_memory
 
 RIVALS = ("equinox", "torch")
 # Ours may take this many times a rival's time.
@@ -64,7 +63,6 @@ def main() -> None:
     parser.add_argument("--only", default=[""], type=lambda text: text.split(","))
     parser.add_argument("--out", type=pathlib.Path)
     options = parser.parse_args()
-    keep_freed_memory()
     found: dict[str, dict[str, Any]] = {}
     for name, row in races().items():
         if any(word in name for word in options.only):

@@ -159,7 +159,9 @@ def split_heads(qkv: Float[Array, "seq features"], kv_heads: int, head_dim: int)
     Each key and value head lies beside the queries that share it, so that a split of the projection by its outputs is one by whole heads.
     """
     qkv = rearrange(qkv, "seq (kv_heads parts head_dim) -> seq kv_heads parts head_dim", kv_heads=kv_heads, head_dim=head_dim)
-    return rearrange(qkv[:, :, :-2], "seq kv_heads shared head_dim -> seq (kv_heads shared) head_dim"), qkv[:, :, -2], qkv[:, :, -1]
+    q, k, v = jnp.split(qkv, (qkv.shape[2] - 2, qkv.shape[2] - 1), axis=2)  # a split's gradient is one concatenation, that of slices a sum
+    join = lambda x: rearrange(x, "seq kv_heads shared head_dim -> seq (kv_heads shared) head_dim")
+    return join(q), join(k), join(v)
 
 
 def join_heads(y: Float[Array, "seq heads head_dim"]) -> Float[Array, "seq features"]:

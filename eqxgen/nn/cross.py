@@ -1,6 +1,7 @@
 """Attention of one sequence to another."""
 
 import equinox as eqx
+import jax.numpy as jnp
 import jax.random as jr
 from einops import rearrange
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
@@ -84,7 +85,7 @@ class CrossAttention(eqx.Module):
         probs_key, out_key = jr.split(key) if active and key is not None else (None, None)
         q = rearrange(self.q(x), "q_seq (heads head_dim) -> q_seq heads head_dim", heads=self.heads)
         kv = rearrange(self.kv(context), "kv_seq (heads parts head_dim) -> kv_seq heads parts head_dim", heads=self.heads, parts=2)
-        k, v = kv[:, :, 0], kv[:, :, 1]
+        k, v = (part[:, :, 0] for part in jnp.split(kv, 2, axis=2))
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         rate = self.dropout.rate if active else 0.0

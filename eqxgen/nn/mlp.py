@@ -3,6 +3,7 @@
 import math
 
 import equinox as eqx
+import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -102,5 +103,6 @@ class GLU(eqx.Module):
         self, x: Float[Array, "*leading dim"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
     ) -> Float[Array, "*leading dim"]:
         both = rearrange(self.up(x), "... (hidden parts) -> ... hidden parts", parts=2)
-        hidden = both[..., 0] * self.activation(both[..., 1])
+        value, gate = (part[..., 0] for part in jnp.split(both, 2, axis=-1))
+        hidden = value * self.activation(gate)
         return self.dropout(self.down(hidden), key=key, inference=inference)
