@@ -1,6 +1,6 @@
 """Attention on this CPU against `jax.nn` and PyTorch, paired and interleaved in one process.
 
-    python -m bench.bench_attention 256 1024 4096     # lengths to measure
+    python -m bench.bench_attention 64 256 1024 4096     # lengths to measure
     python -m bench.bench_attention memory window accuracy
 
 Each row is the median over rounds of the ratio of times within a round, so that a change of the machine's speed touches both. Results
@@ -175,7 +175,7 @@ def record(name: str, row: dict) -> None:
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or ["256", "1024", "4096", "memory", "window", "accuracy"]
+    wanted = sys.argv[1:] or ["16", "64", "128", "256", "1024", "4096", "memory", "window", "accuracy"]
     for batch, seq in CPU_ATTENTION:
         if str(seq) in wanted:
             for causal in (False, True):

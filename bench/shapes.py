@@ -68,5 +68,5 @@ ATTENTION: dict[str, Attention] = {
     ),
 } | {name: Attention(batch=2, q_seq=37, kv_seq=75, heads=4, mask=mask) for name, mask in MASKS.items()}
 
-# The measurements: batch, length, heads, head_dim.
-CPU_ATTENTION = [(4, 256), (1, 1024), (4, 1024), (1, 4096)]
+# Batch and length of what is measured on a CPU: short sequences, and what the targets of attention are named for.
+CPU_ATTENTION = [(128, 16), (16, 64), (8, 128), (4, 256), (1, 1024), (4, 1024), (1, 4096)]
