@@ -8,8 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
+from train import processes
 from train.signals import StopRequest
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +35,7 @@ def test_the_first_signal_is_remembered_and_interrupts_nothing(number, status):
 # The main thread sleeps in C for a minute, as in a long compilation, where Python would hear no signal.
 BUSY = """
 import ctypes, sys
+from train import processes
 from train.signals import StopRequest
 with StopRequest() as stop:
     print("ready", flush=True)
@@ -71,3 +74,10 @@ def test_two_processes_share_checkpoints_a_lock_and_the_step_they_stop_at(tmp_pa
     for process, (said, errors) in zip(both, outputs):
         assert process.returncode == 0, errors[-3000:]
         assert "stopped at 8" in said
+
+
+def test_processes_that_are_done_wait_a_day_and_more_for_the_first_to_evaluate(monkeypatch):
+    given = {}
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **options: given.update(options))
+    processes.start("localhost:1", 2, 0)
+    assert given["shutdown_timeout_seconds"] >= 24 * 3600

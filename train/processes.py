@@ -18,6 +18,10 @@ Json = TypeVar("Json")
 # error, where going on would train a run in each process.
 SURROUNDINGS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "JAX_NUM_PROCESSES")
 
+PATIENCE = 7 * 24 * 3600
+"""Seconds for which a process that is done waits for the others. The first still draws, evaluates and writes for all of them, which may take
+hours, and JAX's own five minutes would end them all as failed. One that dies is noticed by its missing heartbeats."""
+
 
 def start(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
     """Joins the other processes of a run, if there are any. To be called once, before anything asks for a device.
@@ -37,7 +41,7 @@ def start(coordinator: str | None, num_processes: int | None, process_id: int | 
     # Its service swallows SIGTERM, and knows neither SIGINT nor a second signal: train.signals listens to both and agrees on a step.
     jax.config.update("jax_enable_preemption_service", False)
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        jax.distributed.initialize(coordinator, num_processes, process_id, shutdown_timeout_seconds=PATIENCE)
     except (RuntimeError, ValueError) as error:
         where = f"--coordinator {coordinator}" if coordinator else "the processes of this job"
         raise UserError(f"{where}: the processes did not find each other: {str(error).splitlines()[0]}") from None
