@@ -171,10 +171,15 @@ class ConvolutionTranspose(eqx.Module):
             raise ValueError(
                 f"padding={self.padding} must leave at least 1 entry of every axis: got shape {x.shape}, which leaves {shortest}"
             )
-        flipped = jnp.flip(self.weight, tuple(range(self.rank)))
-        # The zeros between the entries are written out: a convolution that is told of them has gradients 3 times as slow on a CPU.
-        x = jax.lax.pad(x, jnp.zeros((), x.dtype), (*((*pads, self.stride - 1),) * self.rank, (0, 0, 0)))
-        y = convolve(x, flipped, dilation=self.dilation, groups=self.groups)
+        sides = [shortest + (side - min(x.shape[:-1])) * self.stride for side in x.shape[:-1]]
+        depthwise = self.groups == x.shape[-1] == self.weight.shape[-1]
+        if self.stride > 1 and self.dilation == 1 and not depthwise:
+            y = _by_phases(x, self.weight, stride=self.stride, groups=self.groups)
+            cuts = [(-self.padding, side + self.padding - full, 0) for side, full in zip(sides, y.shape)]
+            y = jax.lax.pad(y, jnp.zeros((), y.dtype), (*cuts, (0, 0, 0)))
+        else:
+            x = jax.lax.pad(x, jnp.zeros((), x.dtype), (*((*pads, self.stride - 1),) * self.rank, (0, 0, 0)))
+            y = convolve(x, jnp.flip(self.weight, tuple(range(self.rank))), dilation=self.dilation, groups=self.groups)
         return y if self.bias is None else y + self.bias.astype(y.dtype)[(None,) * self.rank]
 
 
@@ -206,6 +211,9 @@ def convolve(
 def _library(x: Array, weight: Array, *, stride: int, padding: tuple[int, int], dilation: int, groups: int) -> Array:
     rank = x.ndim - 1
     axes = "DHW"[3 - rank :]
+    if sum(padding) > dilation * (weight.shape[0] - 1):
+        # Written out where the output becomes larger than x: the gradient of a convolution told of it takes ten times as long on a CPU.
+        x, padding = jax.lax.pad(x, jnp.zeros((), x.dtype), (*((*padding, 0),) * rank, (0, 0, 0))), (0, 0)
     return jax.lax.conv_general_dilated(
         x[None],
         weight,
@@ -230,6 +238,26 @@ def _by_shifts(x: Array, weight: Array, *, stride: int, padding: tuple[int, int]
         part = jax.lax.slice(x, (*starts, 0), (*ends, x.shape[-1]), (*(stride,) * rank, 1))
         total = total + part.astype(wide) * weight[place].astype(wide)[(None,) * (rank - 1)]
     return total.astype(x.dtype)
+
+
+def _by_phases(x: Array, weight: Array, *, stride: int, groups: int) -> Array:
+    """The transpose of a convolution without padding: the outputs at each place within a stride are a convolution of x of their own.
+
+    All are made by one, of kernels `stride` times shorter, with the phases as channels: a convolution over x with zeros between its entries
+    would mostly multiply zeros, and its gradients are several times as slow.
+    """
+    rank, kernel = x.ndim - 1, weight.shape[0]
+    taps = -(-kernel // stride)
+    weight = jax.lax.pad(weight, jnp.zeros((), weight.dtype), (*((0, taps * stride - kernel, 0),) * rank, (0, 0, 0), (0, 0, 0)))
+    in_group, out_channels = weight.shape[-2:]
+    weight = weight.reshape(*(taps, stride) * rank, in_group, groups, out_channels // groups)
+    places, phases = range(0, 2 * rank, 2), range(1, 2 * rank, 2)
+    weight = jnp.flip(weight, tuple(places)).transpose(*places, 2 * rank, 2 * rank + 1, *phases, 2 * rank + 2)
+    y = convolve(x, weight.reshape(*(taps,) * rank, in_group, -1), padding=(taps - 1, taps - 1), groups=groups)
+    sides = y.shape[:-1]
+    y = y.reshape(*sides, groups, *(stride,) * rank, out_channels // groups)
+    pairs = [axis for i in range(rank) for axis in (i, rank + 1 + i)]
+    return y.transpose(*pairs, rank, 2 * rank + 1).reshape(*(side * stride for side in sides), out_channels)
 
 
 def _checked_padding(in_channels: int, out_channels: int, kernel: int, stride: int, padding: int | None, dilation: int, groups: int) -> int:
