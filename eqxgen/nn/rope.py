@@ -36,8 +36,8 @@ class RoPE(eqx.Module):
         self, x: Float[Array, "seq heads head_dim"], positions: Int[Array, " seq"] | None = None, *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "seq heads head_dim"]:
         """Queries or keys at `positions`, 0, 1, ... by default."""
-        positions = _positions(x, positions, self.head_dim)
-        return turn(x, _angles(positions, self.head_dim, self.base), interleaved=self.interleaved)
+        at = _positions(x, positions, self.head_dim)
+        return turn(x, _angles(at, self.head_dim, self.base), interleaved=self.interleaved)
 
 
 class AxialRoPE(eqx.Module):
@@ -69,9 +69,9 @@ class AxialRoPE(eqx.Module):
         self, x: Float[Array, "seq heads head_dim"], positions: Int[Array, " seq"] | None = None, *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "seq heads head_dim"]:
         """Queries or keys at `positions` on the grid, counted row by row; 0, 1, ... by default."""
-        positions = _positions(x, positions, self.head_dim)
-        angles = [_angles(at, self.head_dim // 2, self.base) for at in (positions // self.size[1], positions % self.size[1])]
-        join = np.concatenate if isinstance(positions, np.ndarray) else jnp.concatenate
+        at = _positions(x, positions, self.head_dim)
+        angles = [_angles(part, self.head_dim // 2, self.base) for part in (at // self.size[1], at % self.size[1])]
+        join = np.concatenate if isinstance(at, np.ndarray) else jnp.concatenate
         return turn(x, join(angles, -1), interleaved=self.interleaved)
 
 

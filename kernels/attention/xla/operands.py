@@ -23,10 +23,13 @@ def varying(x, like):
     return jax.lax.pcast(x, tuple(axes), to="varying")
 
 
-def dot(a, b, contract: tuple[int, int]):
+def dot(a, b, contract: tuple[int, int], batch: int = 0):
+    """The product over one axis of each, whose first `batch` axes they have in common."""
     dtype = accumulator(a.dtype)
     precision = "highest" if a.dtype == dtype else "default"
-    return jax.lax.dot_general(a, b, (((contract[0],), (contract[1],)), ((), ())), preferred_element_type=dtype, precision=precision)
+    shared = tuple(range(batch))
+    dims = (((contract[0],), (contract[1],)), (shared, shared))
+    return jax.lax.dot_general(a, b, dims, preferred_element_type=dtype, precision=precision)
 
 
 def scaled(q, scale: float):

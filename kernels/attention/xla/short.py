@@ -3,12 +3,11 @@
 There are few of them by `plan.is_short`, so memory stays linear in the lengths.
 """
 
-import jax
 import jax.numpy as jnp
 
 from ..bias import ALiBi
 from ..problem import Extras, Setting, accumulator
-from .operands import clean, quarantine, scaled
+from .operands import clean, dot, quarantine, scaled
 from .plan import Plan
 from .tiles import Tiles
 
@@ -46,7 +45,7 @@ def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *,
     whole = Whole(q, k, extras, setting)
     s = whole.product(q, k)
     s, capped, allowed = whole.logits(s if left == 1.0 else s * left, None, masked, lambda x: x)
-    of_allowed = (lambda x: jnp.where(allowed, x, 0)) if masked else (lambda x: x)
+    of_allowed = (lambda x: x) if allowed is None else (lambda x: jnp.where(allowed, x, 0))
     p = of_allowed(jnp.exp(jnp.minimum(s - lse, 0)))
     dp = whole.product(dout, v)
     dropped, kept = p, whole.kept(None, lambda x: x)
@@ -76,35 +75,27 @@ class Whole(Tiles):
         return x
 
     def positions(self, at):
-        return (
-            jnp.arange(size, dtype=jnp.int32).reshape(shape)
-            for size, shape in zip((self.plan.q_seq, self.plan.kv_seq), ((1, 1, -1, 1), (1, 1, 1, -1)))
-        )
+        i, j = (jnp.arange(size, dtype=jnp.int32) for size in (self.plan.q_seq, self.plan.kv_seq))
+        return i.reshape(1, 1, -1, 1), j.reshape(1, 1, 1, -1)
 
     def seeds(self, at):
         return self.extras.seeds[:, :, None, None]
 
     def product(self, rows, keys):
         """(examples, heads, queries, keys) of rows (examples, heads, queries, dim) and keys (examples, kv_heads, keys, dim)."""
-        return self._dot(self._grouped(rows), keys, 3, 3).reshape(*rows.shape[:3], -1)
+        return dot(self._grouped(rows), keys, (3, 3), batch=2).reshape(*rows.shape[:3], -1)
 
     def over_keys(self, pairs, keys):
         """(examples, heads, queries, dim): for each query the sum over keys of pair times key."""
-        return self._dot(self._grouped(pairs), keys, 3, 2).reshape(*pairs.shape[:3], -1)
+        return dot(self._grouped(pairs), keys, (3, 2), batch=2).reshape(*pairs.shape[:3], -1)
 
     def over_queries(self, pairs, rows):
         """(examples, kv_heads, keys, dim): for each key the sum over the queries that read it of pair times row."""
-        return self._dot(self._grouped(pairs), self._grouped(rows), 2, 2)
+        return dot(self._grouped(pairs), self._grouped(rows), (2, 2), batch=2)
 
     def _grouped(self, x):
         """The rows of all heads that read one key head, one after another."""
         return x.reshape(x.shape[0], self.plan.kv_heads, -1, x.shape[3])
-
-    def _dot(self, a, b, contract_a: int, contract_b: int):
-        dtype = accumulator(a.dtype)
-        precision = "highest" if a.dtype == dtype else "default"
-        dims = (((contract_a,), (contract_b,)), ((0, 1), (0, 1)))
-        return jax.lax.dot_general(a, b, dims, preferred_element_type=dtype, precision=precision)
 
 
 def _bias_gradient(ds, extras: Extras, whole: Whole):
