@@ -153,7 +153,7 @@ def test_a_run_killed_outright_resumes_from_its_last_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize(("limit", "steps"), [(3, 6), (4, 7)])
-def test_updates_that_are_not_finite_are_left_out_until_their_limit(tmp_path, monkeypatch, finished, limit, steps):
+def test_updates_that_are_not_finite_are_left_out_until_their_limit(tmp_path, monkeypatch, finished, capsys, limit, steps):
     made = maskgit.task
 
     def spoilt(config):
@@ -166,6 +166,7 @@ def test_updates_that_are_not_finite_are_left_out_until_their_limit(tmp_path, mo
     if limit == 3:
         with pytest.raises(UserError, match=r"in 3 steps in a row.*at step 6, .*is not finite.*; the last checkpoint is of step 3"):
             maskgit.main(config)
+        assert "warm-up: all of the 6 steps, of the preset's 50" in capsys.readouterr().out
         return
     monkeypatch.setattr(Log, "say", _stop_at_evaluation)
     with pytest.raises(KeyboardInterrupt):

@@ -142,6 +142,8 @@ def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
             parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
             devices = f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
             log.say(f"{task.recipe}: {parameters:,} parameters, {len(task.source):,} examples, {devices}, to {folder}")
+            if config.optim.warmup > config.steps:
+                log.say(f"warm-up: all of the {config.steps} steps, of the preset's {config.optim.warmup}")
             run = _Run(config, task, folder, setup, log, checkpoints, record)
             state = run.train(state, first, key, stop)
             checkpoints.wait()
