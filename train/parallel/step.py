@@ -118,11 +118,13 @@ def gradients(
             whole = gathered(policy.cast_to_compute(eqx.combine(params, fixed, static)), eqx.combine(specs, fixed, static))
             sums = loss(whole, batch, keys, axes or None)
             sums = Sums(policy.cast_to_output(sums.loss), sums.weight, policy.cast_to_output(sums.metrics))
-            return scale.scale(sums.loss), sums
+            # What is scaled is a mean, as a loss scale is meant for: of a sum over many tokens its first factor would overflow.
+            part = 1 if isinstance(scale, NoLossScale) else jax.lax.stop_gradient(jnp.where(sums.weight > 0, sums.weight, 1))
+            return scale.scale(sums.loss) / part, (sums, part)
 
         def wide(params, batch):
-            grads, sums = jax.grad(total, has_aux=True)(params, batch)
-            return jax.tree.map(widen, grads), sums
+            grads, (sums, part) = jax.grad(total, has_aux=True)(params, batch)
+            return jax.tree.map(lambda g: widen(g) * part, grads), sums
 
         grads, sums = _accumulated(wide, params, batch, accumulate, axes)
         return _over(jax.lax.psum, grads, specs, axes), jax.lax.psum(sums, axes)
