@@ -38,6 +38,18 @@ def batched(layer: Any, x: jax.Array) -> jax.Array:
     return jax.vmap(layer)(x)
 
 
+def each_token(layer: Any, x: jax.Array) -> jax.Array:
+    """A layer of one token on a batch of sequences."""
+    return jax.vmap(jax.vmap(layer))(x)
+
+
+def torch_layers() -> Any:
+    """`torch.nn`, imported when a race against it begins."""
+    import torch
+
+    return torch.nn
+
+
 def normal(*shape: int) -> jax.Array:
     return jr.normal(jr.key(0), shape)
 

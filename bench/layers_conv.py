@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.random as jr
 
-from bench.layer_race import Race, batched, first, normal, tensor
+from bench.layer_race import Race, batched, first, normal, tensor, torch_layers
 from eqxgen import nn
 
 KEY = jr.key(0)
@@ -19,12 +19,6 @@ def images(ours, equinox=None, torch=None, shape=IMAGES) -> Race:
         equinox and (lambda: (batched, equinox(), first(normal(*shape)))),
         torch and (lambda: (torch(torch_layers()), tensor(normal(*shape)))),
     )
-
-
-def torch_layers():
-    import torch
-
-    return torch.nn
 
 
 def batch_norm_of_equinox():

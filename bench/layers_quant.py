@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.random as jr
 
-from bench.layer_race import Race, batched, normal, tensor
+from bench.layer_race import Race, batched, each_token, normal, tensor, torch_layers
 from eqxgen import nn
 
 KEY = jr.key(0)
@@ -18,16 +18,6 @@ def tokens(ours, equinox=None, torch=None) -> Race:
         equinox and (lambda: (each_token, equinox(), normal(*TOKENS))),
         torch and (lambda: (torch(torch_layers()), tensor(normal(*TOKENS).reshape(-1, TOKENS[-1])))),
     )
-
-
-def each_token(layer, x):
-    return jax.vmap(jax.vmap(layer))(x)
-
-
-def torch_layers():
-    import torch
-
-    return torch.nn
 
 
 class TwoGates(eqx.Module):

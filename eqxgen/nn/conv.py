@@ -172,8 +172,7 @@ class ConvolutionTranspose(eqx.Module):
                 f"padding={self.padding} must leave at least 1 entry of every axis: got shape {x.shape}, which leaves {shortest}"
             )
         sides = [shortest + (side - min(x.shape[:-1])) * self.stride for side in x.shape[:-1]]
-        depthwise = self.groups == x.shape[-1] == self.weight.shape[-1]
-        if self.stride > 1 and self.dilation == 1 and not depthwise:
+        if self.stride > 1 and self.dilation == 1 and not _is_depthwise(x, self.weight, self.groups):
             y = _by_phases(x, self.weight, stride=self.stride, groups=self.groups)
             cuts = [(-self.padding, side + self.padding - full, 0) for side, full in zip(sides, y.shape)]
             y = jax.lax.pad(y, jnp.zeros((), y.dtype), (*cuts, (0, 0, 0)))
@@ -202,10 +201,14 @@ def convolve(
     """A convolution of one example, every axis alike: `jax.lax.conv_general_dilated`, but for small depthwise kernels on a CPU."""
     whole = functools.partial(_library, stride=stride, padding=padding, dilation=dilation, groups=groups)
     weight = weight.astype(x.dtype)
-    if groups == x.shape[-1] == weight.shape[-1] and math.prod(weight.shape[:-2]) <= SHIFTS:
+    if _is_depthwise(x, weight, groups) and math.prod(weight.shape[:-2]) <= SHIFTS:
         shifts = functools.partial(_by_shifts, stride=stride, padding=padding, dilation=dilation)
         return jax.lax.platform_dependent(x, weight, cpu=shifts, default=whole)
     return whole(x, weight)
+
+
+def _is_depthwise(x: Array, weight: Array, groups: int) -> bool:
+    return groups == x.shape[-1] == weight.shape[-1]
 
 
 def _library(x: Array, weight: Array, *, stride: int, padding: tuple[int, int], dilation: int, groups: int) -> Array:

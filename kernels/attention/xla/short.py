@@ -100,9 +100,9 @@ class Whole(Tiles):
 
 def _bias_gradient(ds, extras: Extras, whole: Whole):
     """The share of each pair, summed over the axes along which the bias broadcasts."""
+    leaf = like = extras.bias
     if isinstance(extras.bias, ALiBi):
+        leaf, like = extras.bias.slopes, whole.slopes
         ds = -ds * whole.distance(None).astype(ds.dtype)
-    shape = whole.slopes.shape if isinstance(extras.bias, ALiBi) else extras.bias.shape
-    ds = ds.sum(tuple(axis for axis in range(4) if shape[axis] == 1), keepdims=True)
-    leaf = extras.bias.slopes if isinstance(extras.bias, ALiBi) else extras.bias
+    ds = ds.sum(tuple(axis for axis in range(4) if like.shape[axis] == 1), keepdims=True)
     return ds.reshape(leaf.shape).astype(leaf.dtype)
