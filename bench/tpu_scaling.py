@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import jax
 
 from train import maskgit
-from train.dryrun import abstract_update, costs, lower, topology
+from train.dryrun import abstract_update, lower, memory_of, topology
 from train.parallel import make_mesh
+from train.report.peak import flops_of
 
 OUT = Path(__file__).parent / "results" / "tpu" / "scaling.json"
 MESHES = {
@@ -128,7 +129,8 @@ def measure(name: str, mesh_text: str) -> dict[str, Any]:
             row[key] += value
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.model) if isinstance(leaf, jax.ShapeDtypeStruct))
     about = {"topology": name, "mesh": mesh_text, "devices": mesh.size, "parameters": parameters, "batch": config.batch_size}
-    return {**about, **costs(compiled), "collectives": rows, "sent_per_device": sum(one.sent for one in found)}
+    about["TFLOP per device"] = flops_of(update, inputs, state) / mesh.size / 1e12
+    return {**about, **memory_of(compiled), "collectives": rows, "sent_per_device": sum(one.sent for one in found)}
 
 
 def main() -> None:

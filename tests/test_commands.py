@@ -363,7 +363,7 @@ def test_a_dry_run_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert command("maskgit", "--dry-run", "--model.depth", "1") == 0
     output = capsys.readouterr().out
-    for word in ("parameters", "compiled", "GFLOP per device", "GiB per device"):
+    for word in ("parameters", "compiled", "TFLOP per device", "GiB per device"):
         assert word in output
     assert command("maskgit", "--preset", "imagenet256", "--dry-run", "--compile-for", "cuda") == 0
     assert "lowered for cuda" in capsys.readouterr().out

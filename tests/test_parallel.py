@@ -28,6 +28,12 @@ def test_devices_and_micro_batches_give_the_gradient_of_one_device(rows, case):
     assert row["alike"]
 
 
+@pytest.mark.parametrize("case", ROWS, ids=str)
+def test_the_model_has_as_many_operations_on_every_mesh(rows, case):
+    alone = next(row for row in rows.values() if row["program"] == case[0])
+    assert rows[case]["operations"] == pytest.approx(alone["operations"], rel=1e-3)
+
+
 def test_fully_sharded_devices_hold_their_share_of_parameters_and_optimiser(rows):
     # Small arrays stay whole; of a model of this size they are a few hundredths.
     assert rows["maskgit", "fsdp=8", 1, 13]["held"] <= 1 / 8 + 0.1

@@ -1,18 +1,23 @@
 """What a run shows of itself: the trace's table, the curve, the film, the card, the rates."""
 
+import dataclasses
 import gzip
 import json
 import math
 import time
 import xml.etree.ElementTree as xml
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+from eqxgen.configs import GPTConfig
+from train import gpt
+from train.dryrun import abstract_update
+from train.language import program
+from train.parallel import make_mesh
 from train.report import meter as meters
 from train.report.animation import animate
 from train.report.card import write_card
@@ -83,9 +88,25 @@ def test_the_peak_is_of_the_longest_name_that_fits(kind, peak):
     assert peak_of(kind) == peak
 
 
-def test_operations_of_a_step_are_those_that_xla_counts():
-    step = eqx.filter_jit(lambda x, name: x @ x, donate="all-except-first")
-    assert flops_of(step, jnp.ones((16, 16)), "w") == pytest.approx(2 * 16**3, rel=0.01)
+STEPS = {
+    "one block": ({"depth": 1}, {}),
+    "a stack of blocks, each as one": ({"depth": 4}, {}),
+    "blocks that are computed again": ({"depth": 4, "remat": True}, {}),
+    "micro-batches": ({"depth": 2}, {"accumulate": 3}),
+    "a loss in chunks, whose logits are made again": ({"depth": 1, "context": 512}, {}),
+}
+
+
+@pytest.mark.parametrize(("sizes", "settings"), STEPS.values(), ids=STEPS)
+def test_operations_of_a_step_are_six_for_each_weight_and_token_and_those_of_attention(sizes, settings):
+    """Kaplan et al. 2020, "Scaling Laws for Neural Language Models", section 2.1, three times over for the backward pass."""
+    model = GPTConfig(**{"dim": 64, "heads": 4, "context": 32, "mlp": "gelu"} | sizes)
+    config = dataclasses.replace(gpt.PRESETS["nano-cpu"], model=model, batch_size=12, **settings)
+    vocab, tokens = 65, config.batch_size * model.context
+    weights = model.depth * 12 * model.dim**2 + vocab * model.dim
+    attention = model.depth * 4 * model.context * model.dim
+    found = flops_of(*abstract_update(config, program(model.context, gpt.maker(config, vocab)), make_mesh()))
+    assert found == pytest.approx(tokens * 3 * (2 * weights + attention), rel=1e-6)
 
 
 def test_the_meter_leaves_out_pauses_and_shares_out_the_waiting(monkeypatch):

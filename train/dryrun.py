@@ -8,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jax.sharding import Mesh
 
 from train.config import TrainConfig
@@ -16,6 +15,7 @@ from train.errors import UserError
 from train.loop import Program
 from train.optim import check_groups, groups_of, table
 from train.parallel import Setup, abstract_state, check_batch, check_heads, make_mesh, make_update, replicated, split
+from train.report.peak import flops_of
 
 
 def dry_run(config: TrainConfig, program: Program) -> int:
@@ -34,6 +34,7 @@ def dry_run(config: TrainConfig, program: Program) -> int:
         print(f"batch.{name:18} {dtype}{[config.batch_size, *shape]}")
     print(f"parameters               {parameters:,} ({4 * parameters / 2**20:,.0f} MiB in float32)")
     print(f"steps                    {config.steps:,}, {config.steps * config.batch_size:,} examples")
+    print(f"TFLOP per device         {flops_of(update, inputs, state) / mesh.size / 1e12:,.3f}")
     begin = time.perf_counter()
     lowered = lower(update, inputs, state, "cuda" if target == "cuda" else None)
     print(f"lowered                  {time.perf_counter() - begin:.1f} s")
@@ -44,7 +45,7 @@ def dry_run(config: TrainConfig, program: Program) -> int:
     compiled = lowered.compile()
     print(f"compiled                 {time.perf_counter() - begin:.1f} s for {mesh.size} x {mesh.devices.flat[0].device_kind}")
     print(f"Pallas kernels           {compiled.as_text().count('tpu_custom_call')}")
-    for name, value in costs(compiled).items():
+    for name, value in memory_of(compiled).items():
         print(f"{name:24} {value:,.3f}")
     return 0
 
@@ -75,19 +76,17 @@ def lower(update: Any, inputs: Any, state: Any, platform: str | None = None) -> 
     return traced.lower() if platform is None else traced.lower(lowering_platforms=(platform,))
 
 
-def costs(compiled: Any) -> dict[str, float]:
-    """What the compiler says of a program, for each device."""
-    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
-    cost = cost[0] if isinstance(cost, list) else cost
-    result = {"GFLOP per device": cost.get("flops", np.nan) / 1e9, "GB accessed": cost.get("bytes accessed", np.nan) / 1e9}
-    if memory is not None:
-        kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-        result |= {
-            "GiB of state and batch": kept / 2**30,
-            "GiB of temporaries": memory.temp_size_in_bytes / 2**30,
-            "GiB per device": (kept + memory.temp_size_in_bytes) / 2**30,
-        }
-    return result
+def memory_of(compiled: Any) -> dict[str, float]:
+    """What the compiler says of a program's memory, for each device; nothing where it says nothing."""
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return {}
+    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return {
+        "GiB of state and batch": kept / 2**30,
+        "GiB of temporaries": memory.temp_size_in_bytes / 2**30,
+        "GiB per device": (kept + memory.temp_size_in_bytes) / 2**30,
+    }
 
 
 def topology(target: str) -> Any:

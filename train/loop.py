@@ -34,6 +34,7 @@ from train.parallel import (
     local_rows,
     make_mesh,
     make_step,
+    make_update,
     place,
     sharded_state,
     split,
@@ -181,7 +182,8 @@ class _Run:
             if change := task.maintain(step):
                 state = _maintain(change, state, batch, jr.fold_in(maintain_key, step), self.setup.mesh)
             if step == first and peak_of(jax.devices()[0].device_kind):
-                meter.flops = flops_of(step_fn, (batch, data_key), state)
+                whole = flops_of(make_update(task.program.loss, self.setup), (batch, data_key), state)
+                meter.flops = whole / self.setup.mesh.size
             profiler.before(step, state)
             state, metrics = step_fn((batch, data_key), state)
             if found := profiler.after(step, metrics):

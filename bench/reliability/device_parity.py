@@ -28,6 +28,7 @@ from train.data import DataConfig
 from train.ema import averages
 from train.parallel import Setup, gradients, make_mesh, make_step, sharded_state, split
 from train.precision import Policy
+from train.report.peak import flops_of
 from train.settings import EmaConfig
 
 FLAGS = (
@@ -121,15 +122,15 @@ def compare(dtype, cases):
             state = sharded_state(init, setup_of(mesh, dtype), jr.key(0))
             batch = jax.device_put(batch_of(program, tops, count, dtype), split(mesh))
 
-            @eqx.filter_jit
             def compute(model, batch, mesh=mesh, accumulate=accumulate, loss=program.loss):
                 return gradients(loss, model, batch, jr.key(1), mesh, Policy.parse(dtype), accumulate=accumulate)
 
-            grads, metrics = jax.block_until_ready(compute(state.model, batch))
+            grads, metrics = jax.block_until_ready(eqx.filter_jit(compute)(state.model, batch))
             values = {key: float(value) for key, value in metrics.items()}
             first = reference.setdefault(count, (grads, values))
             off = {key: abs(values[key] - first[1][key]) / (abs(first[1][key]) + 1e-6) for key in values}
             row = {"program": name, "mesh": text, "accumulate": accumulate, "examples": count, "gradient": relative(grads, first[0])}
+            row["operations"] = flops_of(compute, state.model, batch)
             rows.append(row | {"metrics": max(off.values()), "alike": alike(grads), "held": held((state.model, state.opt_state))})
             print(dtype, rows[-1], file=sys.stderr, flush=True)
     return rows

@@ -8,22 +8,33 @@ from typing import Any
 
 MARK = re.compile(r"~(\d+)~")
 """How a part is marked: `jax.named_scope("~7~")`."""
+AGAIN = "rematted_computation"
+"""How JAX names what `jax.checkpoint` computes a second time."""
+
+
+def flops(jaxpr: Any) -> int:
+    """Operations that a program asks for, over all the devices of its `shard_map`s; see `by_mark` for what counts."""
+    return by_mark(jaxpr).total()
 
 
 def by_mark(jaxpr: Any, mark: int = 0, times: int = 1) -> Counter[int]:
     """Operations of the products and convolutions under each mark, the innermost counting; `mark` is that of the program itself.
 
     A multiplication and an addition are two operations, as is usual; what is elementwise is not counted. Loops count as often as they
-    turn, where that is known (`scan`); otherwise once. Of a `cond` the branch with the most operations counts.
+    turn, where that is known (`scan`); otherwise once. Of a `cond` the branch with the most operations counts. What is only computed again,
+    by `jax.checkpoint` or inside attention's backward pass, does not count: these are the model's operations, as a model FLOPs utilisation
+    is a share of (Chowdhery et al. 2022, "PaLM", appendix B). Attention counts as if nothing was masked.
     """
     counts: Counter[int] = Counter()
     for equation in jaxpr.eqns:
         found = MARK.findall(str(equation.source_info.name_stack))
         here = int(found[-1]) if found else mark
+        if AGAIN in str(equation.source_info.name_stack):
+            continue
         if own := _operations(equation):
             counts[here] += times * own
             continue
-        turns = equation.params["length"] if equation.primitive.name == "scan" else 1
+        turns = _turns(equation)
         inner = [by_mark(part, here, times * turns) for part in _inside(equation)]
         if equation.primitive.name == "cond":
             inner = [max(inner, key=Counter.total)]
@@ -44,11 +55,26 @@ def _operations(equation: Any) -> int:
             inputs, *spatial = equation.params["dimension_numbers"].rhs_spec[1:]
             places = math.prod(shapes[1][axis] for axis in spatial)
             return 2 * math.prod(out) * places * shapes[1][inputs] // math.prod(equation.params["lhs_dilation"])
-        case "eqxgen_attention":
+        case "eqxgen_attention" | "eqxgen_attention_tangent" | "eqxgen_attention_backward" as name:
             (batch, heads, q_seq, head_dim), (*_, kv_seq, _), (*_, v_head_dim) = shapes[:3]
-            return 2 * batch * heads * q_seq * kv_seq * (head_dim + v_head_dim)
+            passes = 1 if name == "eqxgen_attention" else 2
+            return passes * 2 * batch * heads * q_seq * kv_seq * (head_dim + v_head_dim)
         case _:
             return 0
+
+
+def _turns(equation: Any) -> int:
+    """How often what is inside is done: by a loop, or by devices."""
+    match equation.primitive.name:
+        case "scan":
+            return equation.params["length"]
+        case "shard_map":
+            mesh = equation.params["mesh"]
+            return math.prod(mesh.shape[axis] for axis in equation.params["newly_manual_axes"])
+        case "pallas_call":  # of a norm: no products to speak of
+            return 0
+        case _:
+            return 1
 
 
 def _inside(equation: Any) -> Iterator[Any]:

@@ -1,6 +1,11 @@
 """The most that a device can compute, for the share of it that a run makes use of."""
 
+from collections.abc import Callable
 from typing import Any
+
+import equinox as eqx
+
+from eqxgen.overview.flops import flops
 
 PEAKS: dict[str, float] = {
     # Google's pages of each TPU, per chip; of v2 and v3 a device is half a chip.
@@ -31,12 +36,13 @@ def peak_of(kind: str) -> float | None:
     return PEAKS[max(names, key=len)] if names else None
 
 
-def flops_of(step: Any, *arguments: Any) -> float | None:
-    """Operations of one call of a compiled step on one device, as XLA counts them; a kernel that is not XLA's counts for nothing.
+def flops_of(update: Callable, *arguments: Any) -> int:
+    """The model's operations in one call of an update, over all devices, whatever kernels it is compiled to; see `eqxgen.overview.flops`.
+
+    XLA's own count is none: it counts the body of a loop once, as of a stack of blocks, and a kernel that is not its own for nothing.
 
     Args:
-        step: made by `eqx.filter_jit`. It is compiled here, and once more when it is called, then from the cache of compiled programs.
+        update: it is only traced.
+        arguments: arrays, or their shapes.
     """
-    cost = step.lower(*arguments).compile().compiled.cost_analysis()
-    cost = cost[0] if isinstance(cost, list) else cost
-    return (cost or {}).get("flops")
+    return flops(eqx.filter_make_jaxpr(update)(*arguments)[0].jaxpr)
