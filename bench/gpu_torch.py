@@ -13,7 +13,7 @@ def step(family: str, batch: int, sizes: tuple[int, ...], config: Any, rate: flo
     place = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_float32_matmul_precision("high")
     with torch.device(place):
-        model, loss = {"maskgit": maskgit, "dit": dit}[family](batch, sizes, config)
+        model, loss = {"dit": dit, "gpt": gpt, "maskgit": maskgit}[family](batch, sizes, config)
     optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=1e-4, fused=place == "cuda")
     forward = torch.compile(model) if compiled else model
 
@@ -124,3 +124,43 @@ def dit(batch: int, sizes: tuple[int, ...], config: Any) -> tuple[Any, Callable[
         return (said.float() - noise).square().mean()
 
     return DiT().train(), loss
+
+
+def gpt(batch: int, sizes: tuple[int, ...], config: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """The same for GPT-2."""
+    import torch
+    from torch import nn
+
+    (vocab,), dim, context = sizes, config.dim, config.context
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.qkv, self.out = nn.LayerNorm(dim), nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+            self.mlp = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(approximate="tanh"), nn.Linear(4 * dim, dim))
+
+        def forward(self, x):
+            q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, config.heads, -1)).permute(2, 0, 3, 1, 4)
+            x = x + self.out(nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+            return x + self.mlp(x)
+
+    class GPT(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.positions = nn.Embedding(vocab, dim), nn.Embedding(context, dim)
+            self.blocks, self.norm = nn.ModuleList(Block() for _ in range(config.depth)), nn.LayerNorm(dim)
+            nn.init.normal_(self.table.weight, std=0.02)
+
+        def forward(self, ids):
+            x = self.table(ids) + self.positions.weight
+            for block in self.blocks:
+                x = block(x)
+            return self.norm(x) @ self.table.weight.T
+
+    ids = torch.randint(vocab, (batch, context + 1))
+
+    def loss(model):
+        logits = model(ids[:, :-1])
+        return nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+
+    return GPT().train(), loss

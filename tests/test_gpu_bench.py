@@ -44,12 +44,21 @@ def test_every_section_writes_rows_and_the_table_names_them(tmp_path, without_to
     for section in ("right: attention", "right: norms"):
         assert all(row["right"] == {"xla": True} for row in sections[section])
     assert [row["case"] for row in sections["steps"]] == ["DiT, batch 2"]
-    assert all("jax.nn xla attention, plain norms" in row["times ours"] for row in sections["steps"])
+    for row in sections["steps"]:
+        assert "jax.nn xla attention, plain norms" in row["times ours"]
+        assert row["tokens/s"]["ours"] == pytest.approx(1e3 * 2 * 4 / row["ms"]["ours"], rel=1e-2)
+        assert 0.5 < sum(row["share of ours"].values()) <= 1.001
     assert book.result["about"]["versions"]["jax"]
     text = gpu.table(book.result)
     assert "- forward: jax.nn xla takes " in text
     assert "## machine" in text
     assert gpu.wrong(book.result) == []
+
+
+def test_a_step_comes_to_tokens_and_to_a_share_of_the_peak():
+    found = gpu_steps.rates({"ours": 20.0, "torch eager": 40.0}, 1000, 10**12, 1e15)
+    assert found == {"tokens/s": {"ours": 50e3, "torch eager": 25e3}, "MFU": {"ours": 0.05, "torch eager": 0.025}}
+    assert gpu_steps.rates({"ours": 20.0}, 1000, 10**12, None) == {"tokens/s": {"ours": 50e3}}
 
 
 def test_a_row_that_does_not_fit_the_budget_is_listed_as_left_out(tmp_path):
@@ -58,7 +67,7 @@ def test_a_row_that_does_not_fit_the_budget_is_listed_as_left_out(tmp_path):
     out = {"left out": {"the row": "the time budget"}}
     assert book.result["sections"] == {
         "right: norms": [{"case": f"layer {dtype}"} | out for dtype in ("bfloat16", "float32")],
-        "steps": [{"case": f"{name}, batch 2"} | out for name in ("DiT", "MaskGIT")],
+        "steps": [{"case": f"{name}, batch 2"} | out for name in ("DiT", "GPT", "MaskGIT")],
     }
 
 

@@ -71,9 +71,12 @@ def rows_of(events: list[dict[str, Any]]) -> list[Row]:
     """The operations by name, longest first. What an operation spends inside others, such as a loop in its body, counts for those."""
     threads = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e.get("ph") == "M" and e["name"] == "thread_name"}
     by_thread: dict[Any, list[dict[str, Any]]] = collections.defaultdict(list)
+    # A device that has a line of its own for operations may show them on its streams again.
+    lines = {thread for thread, name in threads.items() if name == "XLA Ops"}
     for event in events:
-        if event.get("ph") == "X" and ("hlo_op" in event.get("args", {}) or threads.get((event["pid"], event["tid"])) == "XLA Ops"):
-            by_thread[event["pid"], event["tid"]].append(event)
+        thread = event.get("pid"), event.get("tid")
+        if event.get("ph") == "X" and (thread in lines if lines else "hlo_op" in event.get("args", {})):
+            by_thread[thread].append(event)
     micros: dict[str, float] = collections.defaultdict(float)
     runs: collections.Counter[str] = collections.Counter()
     sources: dict[str, str] = {}
