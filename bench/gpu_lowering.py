@@ -1,6 +1,7 @@
 """Do the Hopper kernels of attention lower to CUDA for every width, mask, dtype and option, on a machine without a GPU?
 
     python -m bench.gpu_lowering --head-dim 64 --out bench/results/cuda     a minute or two for each head_dim and dtype
+    python -m bench.gpu_lowering --assemble --out bench/results/cuda        in machine code too, see `bench.gpu_assembler`; six times as long
 
 It needs jax 0.11 or newer. What other head_dims and dtypes left in the file stays there.
 """
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bench.gpu_assembler import Assembler, lowered
 from bench.shapes import MASKS, Attention
 from kernels.attention import checks, mosaic_gpu, trial
 from kernels.attention.problem import Extras, Setting
@@ -34,8 +36,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def failures(head_dim: int, mask: str | None, dtype: str, option: str) -> Iterator[tuple[str, str]]:
-    """The passes of a call that do not lower, each with the reason."""
+def passes(head_dim: int, mask: str | None, dtype: str, option: str) -> Iterator[tuple[str, str | None, list[bytes]]]:
+    """The passes of a call, each with the reason why it does not lower, or None, and its kernels."""
     rest = {"kv_heads": 4} | OPTIONS[option]
     case = Attention(
         2, 300, 420, 4, head_dim=head_dim, v_head_dim=WIDTHS.get(head_dim, head_dim), mask=MASKS[mask] if mask else None, **rest
@@ -50,11 +52,12 @@ def failures(head_dim: int, mask: str | None, dtype: str, option: str) -> Iterat
     setting = Setting(head_dim**-0.5, case.soft_cap, case.dropout_rate)
     v = shape(case.kv_heads, case.kv_seq, case.v_head_dim)
     if reason := mosaic_gpu.supports(q, k, v, extras, setting):
-        yield "both", reason
+        yield "both", reason, []
         return
     for direction in ("forward", "backward"):
-        if reason := trial.build_failure(mosaic_gpu, direction, q, k, v, extras, setting):
-            yield direction, reason
+        with lowered() as kernels:
+            reason = trial.build_failure(mosaic_gpu, direction, q, k, v, extras, setting)
+        yield direction, reason, kernels
 
 
 def bound(case: Attention) -> Any:
@@ -63,20 +66,42 @@ def bound(case: Attention) -> Any:
     return checks.bound_mask(case.mask(np.random.default_rng(0), case), (case.batch,), case.heads, case.q_seq, case.kv_seq)
 
 
+def grid(head_dim: int, dtype: str, assembler: Assembler | None) -> dict[str, Any]:
+    """Every mask and option: what does not lower, and with an assembler what its kernels spill."""
+    start, calls = time.monotonic(), list(itertools.product((None, *MASKS), OPTIONS))
+    row: dict[str, Any] = {"jax": jax.__version__, "masks": ["none", *MASKS], "options": list(OPTIONS), "calls": len(calls)}
+    row |= {"failures": []} | ({"ptxas": assembler.version, "kernels": 0, "spilled bytes": {}, "warnings": []} if assembler else {})
+    for mask, option in calls:
+        for direction, reason, kernels in passes(head_dim, mask, dtype, option):
+            row["failures"] += [[mask, option, direction, reason]] if reason else []
+            for kernel in kernels if assembler else ():
+                try:
+                    found = assembler.assemble(kernel)
+                except RuntimeError as error:
+                    row["failures"].append([mask, option, direction, str(error)])
+                    continue
+                row["kernels"] += 1
+                name = found.name.removeprefix("eqxgen_attention_")
+                row["warnings"] += [[mask, option, name, text] for text in found.warnings]
+                if found.spilled:
+                    spilled, case = row["spilled bytes"].setdefault(name, {}), f"{mask or 'none'}, {option}"
+                    spilled[case] = max(found.spilled, spilled.get(case, 0))
+    return row | {"seconds": round(time.monotonic() - start)}
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--head-dim", type=int, nargs="+", choices=list(WIDTHS), default=list(WIDTHS))
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--assemble", action="store_true", help="in machine code too")
     parser.add_argument("--out", type=pathlib.Path, help="folder of lowering.json")
     options = parser.parse_args(arguments)
     path = options.out / "lowering.json" if options.out else None
     result = json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else {}
+    assembler = Assembler() if options.assemble else None
     for head_dim, dtype in itertools.product(options.head_dim, options.dtype):
-        start, found, calls = time.monotonic(), [], list(itertools.product((None, *MASKS), OPTIONS))
-        for mask, option in calls:
-            found += [[mask, option, *failure] for failure in failures(head_dim, mask, dtype, option)]
-        row = {"jax": jax.__version__, "masks": ["none", *MASKS], "options": list(OPTIONS), "calls": len(calls), "failures": found}
-        result[f"{head_dim}/{WIDTHS[head_dim]} {dtype}"] = row | {"seconds": round(time.monotonic() - start)}
+        row = grid(head_dim, dtype, assembler)
+        result[f"{head_dim}/{WIDTHS[head_dim]} {dtype}"] = row
         print(head_dim, dtype, json.dumps(row), flush=True)
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)

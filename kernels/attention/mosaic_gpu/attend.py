@@ -13,7 +13,7 @@ from ..problem import Extras, Setting
 from . import tiling
 from .extras import Prepared
 from .guard import quarantine
-from .products import add_product, column, product, zeros
+from .products import add_products, column, product, zeros
 from .ring import Consumer, Load, Step, Walk, Work, launch, store
 from .tiling import CONSUMERS, ROWS, SIDE, Tile, blocks_of, div, rem
 from .visits import visits
@@ -72,7 +72,7 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, simulated: Any = None):
             out = out * column(keep, out.shape)
             at.switch()
             (values,) = step.wait(1)
-            out = add_product(out, p.astype(q.dtype), values, simulated is not None)
+            (out,) = add_products([out], [(p.astype(q.dtype), values)], simulated is not None)
             step.release(1)
             return out, new, total
 

@@ -12,7 +12,7 @@ from . import tiling
 from .products import column, load, two_products, zeros
 from .reader import LAYOUT
 from .ring import Consumer, Load, Step, Walk, Work, launch, store
-from .tile_math import weights_and_gradient
+from .tile_math import gradient, weights
 from .tiling import ROWS, SIDE, Tile, blocks_of, div, rem
 from .visits import flags
 
@@ -60,9 +60,10 @@ def bias_gradient(work: Work, bias, spread):
             def add(total):
                 numbers = lambda ref: load(at.own(ref), LAYOUT.reduce(1))
                 turn = lambda ref: ref.transpose((1, 0))
-                products = two_products(at.own(queries), turn(keys), at.own(dout), turn(values))
-                over = (column(numbers(ref), total.shape) for ref in (lse, delta))
-                _, ds, _ = weights_and_gradient(at.reader, here, step.flag, *products, *over)
+                sums, deltas = (column(numbers(ref), total.shape) for ref in (lse, delta))
+                take = lambda s: weights(at.reader, here, step.flag, s, sums)
+                p, dp = two_products(at.own(queries), turn(keys), at.own(dout), turn(values), take)
+                _, ds, _ = gradient(at.reader, here, *p, dp, deltas)
                 return total + (ds * -at.reader.distance(here, ds.shape) if alibi else ds)
 
             total = jax.lax.cond(step.flag > 0, add, lambda total: total, total)

@@ -6,10 +6,10 @@ import jax.experimental.pallas as pl
 import jax.numpy as jnp
 
 from . import tiling
-from .products import add_product, load, product, row, two_products, zeros
+from .products import add_products, load, product, row, two_products, zeros
 from .reader import LAYOUT
 from .ring import Consumer, Load, Step, Walk, Work, launch, store
-from .tile_math import weights_and_gradient
+from .tile_math import gradient, weights
 from .tiling import ROWS, SIDE, Tile, blocks_of, div, rem
 from .visits import by_keys, visits
 
@@ -56,13 +56,15 @@ def _kernel(work: Work, spread, *, keys: bool, values: bool):
             here = dataclasses.replace(step.tile, j=own)
             queries, dout, *numbers = step.wait(0)
             lse, delta = (row(load(ref, LAYOUT.reduce(0)), size) for ref in numbers)
+            take = lambda s: weights(at.reader, here, step.flag, s, lse)
             if keys:
-                s, dp = two_products(key_rows, queries.transpose((1, 0)), value_rows, dout.transpose((1, 0)))
+                p, dp = two_products(key_rows, queries.transpose((1, 0)), value_rows, dout.transpose((1, 0)), take)
             else:
-                s = dp = product(key_rows, queries.transpose((1, 0)))
-            p, _, ds = weights_and_gradient(at.reader, here, step.flag, s, dp, lse, delta)
+                p = take(product(key_rows, queries.transpose((1, 0))))
+                dp = p[0]
+            p, _, ds = gradient(at.reader, here, *p, dp, delta)
             factors = ([(ds, queries)] if keys else []) + ([(p, dout)] if values else [])
-            sums = tuple(add_product(total, x.astype(dtype), y, simulated) for total, (x, y) in zip(sums, factors))
+            sums = add_products(sums, [(x.astype(dtype), y) for x, y in factors], simulated)
             step.release(0)
             return sums
 

@@ -22,32 +22,37 @@ def product(a, b, issued=None):
     return pl.run_scoped(compute, plgpu.ACC((a.shape[0], b.shape[1]), jnp.float32))
 
 
-def two_products(a, b, c, d):
-    """`a b` and `c d` of tiles in shared memory, both under way at once."""
+def two_products(a, b, c, d, meanwhile):
+    """`meanwhile(a b)` and `c d` of tiles in shared memory; the second product is under way while `meanwhile` takes the first."""
 
     def compute(first, second):
         plgpu.wgmma(first, a, b)
         plgpu.wgmma(second, c, d)
-        return first[...], second[...]
+        return meanwhile(plgpu.wgmma_accumulator_load(first, wait_n=1)), second[...]
 
     accumulator = lambda a, b: plgpu.ACC((a.shape[0], b.shape[1]), jnp.float32)
     return pl.run_scoped(compute, accumulator(a, b), accumulator(c, d))
 
 
-def add_product(total, a, b, simulated: bool):
-    """`total + a b` of a factor in registers and a tile in shared memory."""
+def add_products(totals, factors, simulated: bool):
+    """`total + a b` for each total and its (a, b), a factor in registers and a tile in shared memory; all are under way at once."""
     if simulated:
-        factor = b[...]
-        # Tensor cores read in the order of the copies, this arithmetic must be put into it.
-        plgpu.commit_smem()
-        return total + jax.lax.dot(a, factor, preferred_element_type=jnp.float32)
+        return tuple(_plain_sum(total, a, b) for total, (a, b) in zip(totals, factors))
 
-    def compute(acc):
-        acc[...] = total
-        plgpu.wgmma(acc, a, b)
-        return acc[...]
+    def compute(*sums):
+        for acc, total, (a, b) in zip(sums, totals, factors):
+            acc[...] = total
+            plgpu.wgmma(acc, a, b)
+        return tuple(acc[...] for acc in sums)
 
-    return pl.run_scoped(compute, plgpu.ACC(total.shape, jnp.float32))
+    return pl.run_scoped(compute, *(plgpu.ACC(total.shape, jnp.float32) for total in totals))
+
+
+def _plain_sum(total, a, b):
+    factor = b[...]
+    # Tensor cores read in the order of the copies, this arithmetic must be put into it.
+    plgpu.commit_smem()
+    return total + jax.lax.dot(a, factor, preferred_element_type=jnp.float32)
 
 
 def load(ref, layout):

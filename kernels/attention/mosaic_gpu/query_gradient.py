@@ -6,10 +6,10 @@ import jax.experimental.pallas as pl
 import jax.numpy as jnp
 
 from . import tiling
-from .products import add_product, column, load, two_products, zeros
+from .products import add_products, column, load, two_products, zeros
 from .reader import LAYOUT
 from .ring import Consumer, Load, Step, Walk, Work, launch, store
-from .tile_math import weights_and_gradient
+from .tile_math import gradient, weights
 from .tiling import ROWS, SIDE, Tile, blocks_of, div, rem
 from .visits import visits
 
@@ -43,9 +43,10 @@ def query_gradient(work: Work, spread):
         def walk(step: Step, dq):
             here = dataclasses.replace(tile, j=step.tile.j)
             keys, values = step.wait(0)
-            s, dp = two_products(q_rows, keys.transpose((1, 0)), dout_rows, values.transpose((1, 0)))
-            _, _, ds = weights_and_gradient(at.reader, here, step.flag, s, dp, lse, delta)
-            dq = add_product(dq, ds.astype(q.dtype), keys, work.simulated is not None)
+            take = lambda s: weights(at.reader, here, step.flag, s, lse)
+            p, dp = two_products(q_rows, keys.transpose((1, 0)), dout_rows, values.transpose((1, 0)), take)
+            _, _, ds = gradient(at.reader, here, *p, dp, delta)
+            (dq,) = add_products([dq], [(ds.astype(q.dtype), keys)], work.simulated is not None)
             step.release(0)
             return dq
 
