@@ -55,7 +55,7 @@ def bias_gradient(work: Work, bias, spread):
     def consume(at: Consumer):
         def walk(step: Step, total):
             here = dataclasses.replace(step.tile, i=step.tile.i + at.wg * ROWS)
-            queries, dout, lse, delta, keys, values = step.wait(0)
+            queries, dout, lse, delta, keys, values = step.slot.wait(0)
 
             def add(total):
                 numbers = lambda ref: load(at.own(ref), LAYOUT.reduce(1))
@@ -67,7 +67,7 @@ def bias_gradient(work: Work, bias, spread):
                 return total + (ds * -at.reader.distance(here, ds.shape) if alibi else ds)
 
             total = jax.lax.cond(step.flag > 0, add, lambda total: total, total)
-            step.release(0)
+            step.slot.release(0)
             return total
 
         total = at.loop(walk, zeros((ROWS, plan.block)))

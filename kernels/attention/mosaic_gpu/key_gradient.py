@@ -54,7 +54,7 @@ def _kernel(work: Work, spread, *, keys: bool, values: bool):
 
         def walk(step: Step, sums):
             here = dataclasses.replace(step.tile, j=own)
-            queries, dout, *numbers = step.wait(0)
+            queries, dout, *numbers = step.slot.wait(0)
             lse, delta = (row(load(ref, LAYOUT.reduce(0)), size) for ref in numbers)
             take = lambda s: weights(at.reader, here, step.flag, s, lse)
             if keys:
@@ -65,7 +65,7 @@ def _kernel(work: Work, spread, *, keys: bool, values: bool):
             p, _, ds = gradient(at.reader, here, *p, dp, delta)
             factors = ([(ds, queries)] if keys else []) + ([(p, dout)] if values else [])
             sums = add_products(sums, [(x.astype(dtype), y) for x, y in factors], simulated)
-            step.release(0)
+            step.slot.release(0)
             return sums
 
         dims = ([shape.dim] if keys else []) + ([shape.v_dim] if values else [])

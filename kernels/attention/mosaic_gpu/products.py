@@ -22,16 +22,40 @@ def product(a, b, issued=None):
     return pl.run_scoped(compute, plgpu.ACC((a.shape[0], b.shape[1]), jnp.float32))
 
 
-def two_products(a, b, c, d, meanwhile):
-    """`meanwhile(a b)` and `c d` of tiles in shared memory; the second product is under way while `meanwhile` takes the first."""
+def two_products(a, b, c, d, take):
+    """(`take(a b)`, `c d`) of tiles in shared memory; the second product is under way while `take` has the first."""
 
     def compute(first, second):
         plgpu.wgmma(first, a, b)
         plgpu.wgmma(second, c, d)
-        return meanwhile(plgpu.wgmma_accumulator_load(first, wait_n=1)), second[...]
+        return take(plgpu.wgmma_accumulator_load(first, wait_n=1)), second[...]
 
     accumulator = lambda a, b: plgpu.ACC((a.shape[0], b.shape[1]), jnp.float32)
     return pl.run_scoped(compute, accumulator(a, b), accumulator(c, d))
+
+
+def product_and_sum(a, b, total, c, d, take, issued, *, overlap: bool, simulated: bool):
+    """(`take(a b)`, `total + c d`) of a factor `c` in registers and tiles in shared memory.
+
+    `issued()` runs when both are under way. With `overlap` the sum still is while `take` has the product; without it `take` has the registers
+    of `c` as well.
+    """
+    if simulated:
+        first = product(a, b)
+        issued()
+        return take(first), _plain_sum(total, c, d)
+
+    def compute(first, second):
+        second[...] = total
+        plgpu.wgmma(first, a, b)
+        plgpu.wgmma(second, c, d)
+        issued()
+        if overlap:
+            return take(plgpu.wgmma_accumulator_load(first, wait_n=1)), second[...]
+        summed = second[...]
+        return take(first[...]), summed
+
+    return pl.run_scoped(compute, plgpu.ACC((a.shape[0], b.shape[1]), jnp.float32), plgpu.ACC(total.shape, jnp.float32))
 
 
 def add_products(totals, factors, simulated: bool):

@@ -42,12 +42,12 @@ def query_gradient(work: Work, spread):
 
         def walk(step: Step, dq):
             here = dataclasses.replace(tile, j=step.tile.j)
-            keys, values = step.wait(0)
+            keys, values = step.slot.wait(0)
             take = lambda s: weights(at.reader, here, step.flag, s, lse)
             p, dp = two_products(q_rows, keys.transpose((1, 0)), dout_rows, values.transpose((1, 0)), take)
             _, _, ds = gradient(at.reader, here, *p, dp, delta)
             (dq,) = add_products([dq], [(ds.astype(q.dtype), keys)], work.simulated is not None)
-            step.release(0)
+            step.slot.release(0)
             return dq
 
         dq = at.loop(walk, zeros((ROWS, shape.dim)))

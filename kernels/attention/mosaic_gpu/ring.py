@@ -50,22 +50,29 @@ class Walk:
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
-    """One turn of the ring, seen by a computing warpgroup."""
+class Slot:
+    """The place in the ring of what one turn loads, seen by a computing warpgroup."""
 
-    tile: Tile
-    flag: Any
-    slot: Any
+    number: Any
     buffers: Any
     full: Any
     empty: Any
 
     def wait(self, group: int) -> list[Any]:
-        plgpu.barrier_wait(self.full[group].at[self.slot])
-        return [buffer.at[self.slot] for buffer in self.buffers[group]]
+        plgpu.barrier_wait(self.full[group].at[self.number])
+        return [buffer.at[self.number] for buffer in self.buffers[group]]
 
     def release(self, group: int) -> None:
-        plgpu.barrier_arrive(self.empty[group].at[self.slot])
+        plgpu.barrier_arrive(self.empty[group].at[self.number])
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One turn of the ring: its tile, whether the mask must be evaluated, and where its operands are."""
+
+    tile: Tile
+    flag: Any
+    slot: Slot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,11 +87,17 @@ class Consumer:
     outs: Sequence[Any]
     turn: Any
     reader: Reader
-    loop: Callable[[Callable[[Step, Any], Any], Any], Any]
+    count: Any
+    step: Callable[[Any], Step]
+    slot: Callable[[Any], Slot]
 
     def own(self, ref):
         """This warpgroup's rows of a buffer that both share."""
         return ref.at[pl.ds(self.wg * ROWS, ROWS)]
+
+    def loop(self, step: Callable[[Step, Any], Any], carry: Any) -> Any:
+        """The carry after all turns."""
+        return jax.lax.fori_loop(0, self.count, lambda n, carry: step(self.step(n), carry), carry)
 
     def switch(self):
         """Let the other warpgroup have the tensor cores, and come back when it gives them up."""
@@ -172,15 +185,14 @@ def launch(
                 if fixed:
                     plgpu.barrier_wait(ready)
 
-                def loop(step, carry):
-                    def turn_of_ring(n, carry):
-                        tile, flag = walk.step(ins[0], base, n)
-                        return step(Step(tile, flag, rem(n, stages), buffers, full, empty), carry)
+                def slot(n):
+                    return Slot(rem(n, stages), buffers, full, empty)
 
-                    return jax.lax.fori_loop(0, count, turn_of_ring, carry)
+                def step(n):
+                    return Step(*walk.step(ins[0], base, n), slot(n))
 
                 reader = Reader(work.prepared, work.setting, work.shape, work.flip, ins[first_extra:])
-                consume(Consumer(wg, base, fixed_buffers, kept, ins[1:first_extra], results, turn, reader, loop))
+                consume(Consumer(wg, base, fixed_buffers, kept, ins[1:first_extra], results, turn, reader, count, step, slot))
                 plgpu.wait_smem_to_gmem(0)
 
         loads = [*fixed, *(item for items in groups for item in items)]
