@@ -2,12 +2,13 @@
 
 import json
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from bench import gpu, gpu_attention, gpu_correct, gpu_rows, gpu_steps, gpu_torch, tune_attention
+from bench import gpu, gpu_attention, gpu_correct, gpu_rows, gpu_steps, gpu_torch, gpu_train, tune_attention
 from bench.gpu_book import SHARES, Book
 from bench.gpu_race import Clock, Turn, compare, race, try_sides
 from bench.norm_shapes import LAYER, Case
@@ -129,11 +130,12 @@ def test_an_error_is_a_share_of_the_largest_number_and_infinite_where_only_one_i
         assert gpu_correct.errors([jnp.array(odd)], [exact]) == [float("inf")]
 
 
-def test_without_a_gpu_both_commands_say_so(capsys, monkeypatch):
+def test_without_a_gpu_each_command_says_so(capsys, monkeypatch):
     monkeypatch.setattr(gpu, "device", lambda: None)
-    for command in (gpu.main, tune_attention.main):
+    monkeypatch.setattr(gpu_train, "device", lambda: None)
+    for command, arguments in ((gpu.main, []), (tune_attention.main, []), (gpu_train.main, ["data"])):
         with pytest.raises(SystemExit):
-            command([])
+            command(arguments)
         assert "no GPU: " in capsys.readouterr().err
 
 
@@ -181,3 +183,43 @@ def test_every_class_of_the_full_tuning_is_one_of_the_tables():
 @pytest.mark.parametrize(("device", "name"), [("NVIDIA H200", "h200"), ("NVIDIA A100-SXM4-80GB", "a100-sxm4-80gb")])
 def test_results_lie_in_the_folder_of_their_device(device, name):
     assert gpu.folder(device) == gpu.RESULTS / name
+
+
+def test_as_many_steps_are_trained_as_the_time_has_room_for():
+    # A start of 20 s, with the compilation; then 0.05 s a step. A quarter is left for what comes after training.
+    lines = [{"step": step, "seconds": 20 + 0.05 * step + slow} for step, slow in ((10, 3), (20, 1), (30, 0), (40, 0))]
+    assert gpu_train.fitting(lines, 200.0) == 2600
+    assert gpu_train.fitting(lines, 31.0) == 65
+    assert gpu_train.fitting(lines, 1.0) == 1
+
+
+def test_a_run_that_is_not_complete_in_time_is_stopped_as_a_queue_would(tmp_path):
+    code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); print('on', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", code, "--run-dir", str(tmp_path)]
+    runner = gpu_train.Runner(tmp_path, tmp_path, time.monotonic() + 2, tiny=True)
+    began = time.monotonic()
+    with pytest.raises(SystemExit, match="the time is up; the same command resumes it"):
+        runner.run(command)
+    assert time.monotonic() - began < 30
+
+
+def test_a_rate_is_measured_by_lines_of_metrics_and_leaves_nothing(tmp_path):
+    code = "import json, sys, time, pathlib; folder = pathlib.Path(sys.argv[sys.argv.index('--run-dir') + 1]); folder.mkdir()\n"
+    code += "file = open(folder / 'metrics.jsonl', 'w')\n"
+    code += "for n in range(1, 9): file.write(json.dumps({'step': 10 * n, 'seconds': 0.1 * n}) + '\\n'); file.flush(); time.sleep(0.01)\n"
+    code += "file.write('{\"step\": 9'); file.flush(); time.sleep(60)"
+    runner = gpu_train.Runner(tmp_path, tmp_path, time.monotonic() + 60, tiny=True)
+    steps = runner.steps([sys.executable, "-c", code, "--run-dir", str(tmp_path / "run")], 100.0)
+    assert 7000 < steps <= 7500
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_run_leaves_for_the_results_is_its_summary_curve_lines_and_last_samples(tmp_path):
+    run, out = tmp_path / "maskgit-photos", tmp_path / "out"
+    (run / "samples").mkdir(parents=True)
+    for name in ("summary.json", "metrics.jsonl", "loss.svg", "samples/step-01.png", "samples/step-02.png"):
+        (run / name).write_text(name)
+    gpu_train.keep(run, out)
+    kept = {path.name: path.read_text() for path in out.iterdir()}
+    names = {".json": "summary.json", ".jsonl": "metrics.jsonl", ".svg": "loss.svg", ".png": "samples/step-02.png"}
+    assert kept == {f"maskgit-photos{suffix}": text for suffix, text in names.items()}
