@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from bench import gpu, gpu_attention, gpu_correct, gpu_rows, gpu_steps, gpu_torch, gpu_train, tune_attention
+from bench import gpu, gpu_attention, gpu_correct, gpu_report, gpu_rows, gpu_steps, gpu_torch, gpu_train, tune_attention
 from bench.gpu_book import SHARES, Book
 from bench.gpu_race import Clock, Turn, compare, race, try_sides
 from bench.norm_shapes import LAYER, Case
@@ -223,3 +223,63 @@ def test_what_a_run_leaves_for_the_results_is_its_summary_curve_lines_and_last_s
     kept = {path.name: path.read_text() for path in out.iterdir()}
     names = {".json": "summary.json", ".jsonl": "metrics.jsonl", ".svg": "loss.svg", ".png": "samples/step-02.png"}
     assert kept == {f"maskgit-photos{suffix}": text for suffix, text in names.items()}
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """The folder of a device whose numbers are made up."""
+    rows = [
+        {
+            "case": f"forward D64 T{seq} full",
+            "times ours": {"jax.nn cudnn": 1.0 + seq / 1024},
+            "TFLOP/s": {"ours": 300.0, "jax.nn cudnn": 200.0},
+        }
+        for seq in (1024, 2048)
+    ]
+    norm = {"times ours": {"xla": 1.7}, "of copy": 0.87}
+    step = {"case": "DiT-B/2, batch 64", "tokens/s": {"ours": 1e6}, "MFU": {"ours": 0.42}, "times ours": {"torch eager": 1.3}}
+    sections = {
+        "machine": [{"case": "copy", "GB/s": 4300.0}],
+        "attention": rows,
+        "norms": [{"case": "x", "forward": norm}],
+        "steps": [step],
+    }
+    about = {"device": "NVIDIA X", "date": "2026-01-02T03:04:05", "versions": {"jax": "0.11.2", "triton": "3.6.0"}}
+    folder = tmp_path / "bench" / "results" / "x"
+    (folder / "runs").mkdir(parents=True)
+    (folder / "gpu.json").write_text(json.dumps({"about": about, "sections": sections, "stopped": []}))
+    (folder / "runs" / "maskgit-eurosat64.json").write_text(json.dumps({"steps": 9000, "seconds": 512.3, "sample_accuracy": 0.9}))
+    (folder / "runs" / "maskgit-eurosat64.png").write_bytes(b"")
+    return folder
+
+
+def test_the_section_of_the_readme_is_made_from_the_results_alone_and_once(measured, monkeypatch):
+    readme = measured.parents[2] / "README.md"
+    readme.write_text("# eqxgen\n\n## Tests\n\nthe end\n")
+    monkeypatch.setattr(gpu_report, "RESULTS", measured.parent)
+    monkeypatch.setattr(gpu_report, "README", readme)
+    assert gpu_report.main() == gpu_report.main() == 0
+    text = readme.read_text()
+    for line in (
+        "**NVIDIA X**, 2026-01-02, jax 0.11.2; [all rows](bench/results/x/gpu.md).",
+        "The device's own copy: 4,300 GB/s.",
+        "- forward: jax.nn cudnn takes 2.45 times ours, geometric mean of 2",
+        "- forward: 0.87 to 0.87 of the copy's bandwidth, over 1 shapes",
+        "| DiT-B/2, batch 64 | 1,000,000 | 42% | 1.30 |",
+        "- maskgit-eurosat64: 9,000 steps in 512 s, sample_accuracy 0.9",
+        "![Samples of maskgit-eurosat64](bench/results/x/runs/maskgit-eurosat64.png)",
+        "![TFLOP/s of attention by length](bench/results/x/attention.svg)",
+    ):
+        assert text.count(line) == 1
+    assert text.startswith("# eqxgen\n\n<!-- made by")
+    assert text.endswith("## Tests\n\nthe end\n")
+    assert "forward, full, head_dim 64" in (measured / "attention.svg").read_text()
+    (measured / "gpu.json").unlink()
+    assert gpu_report.main() == 0
+    assert readme.read_text() == "# eqxgen\n\n## Tests\n\nthe end\n"
+
+
+def test_the_readme_holds_what_the_results_say():
+    text = gpu_report.README.read_text()
+    made = [gpu_report.section(path.parent) for path in sorted(gpu_report.RESULTS.glob("*/gpu.json"))]
+    assert gpu_report.with_section(text, "\n".join(made)) == text
