@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from .. import blocks
 from ..problem import Extras, Setting
-from . import tiling
+from . import pattern, tiling
 from .extras import Prepared
 from .guard import quarantine
 from .products import add_products, column, product, product_and_sum, zeros
@@ -30,10 +30,13 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, simulated: Any = None):
     q, k, v = quarantine(q, k, v, extras.mask is not None)
     size = q.dtype.itemsize
     held = SIDE * size * (shape.dim + (shape.v_dim if shape.v_dim != shape.dim else 0))
-    plan = tiling.plan((128, 64) if max(shape.dim, shape.v_dim) <= 128 else (64,), held, (shape.dim + shape.v_dim) * size)
+    prepared = Prepared(extras, flip=False)
+    # A pattern's rows and 128 keys do not fit the registers both.
+    wide = max(shape.dim, shape.v_dim) <= 128 and not pattern.holds_pattern(prepared.mask)
+    plan = tiling.plan((128, 64) if wide else (64,), held, (shape.dim + shape.v_dim) * size)
     table = visits(*blocks.spread(extras.mask, shape.q_seq, shape.kv_seq, SIDE, plan.block))
     operands = [tiling.operand(q, shape.dim), tiling.operand(k, shape.dim), tiling.operand(v, shape.v_dim)]
-    work = Work(shape, setting, Prepared(extras, flip=False), operands, False, simulated)
+    work = Work(shape, setting, prepared, operands, False, simulated)
     rows = blocks_of(shape.q_seq, SIDE)
 
     def base(_, block):
@@ -92,7 +95,7 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, simulated: Any = None):
                 values,
                 take,
                 at.switch,
-                overlap=work.prepared.bias is None,  # a bias and the last turn's weights do not fit the registers both
+                overlap=work.prepared.bias is None,  # the last turn's weights would not fit the registers as well
                 simulated=simulated is not None,
             )
             before.release(1)

@@ -42,6 +42,11 @@ class Prepared:
         if extras.seeds is not None:
             self.seeds = [self._view(extras.seeds[..., n], "bh") for n in range(2)]
 
+    @property
+    def heavy(self) -> bool:
+        """Whether a tile needs many registers beside its products: those of a bias, or of the rows of a pattern."""
+        return self.bias is not None or pattern.holds_pattern(self.mask)
+
     def _view(self, x, axes: str) -> Slot:
         if isinstance(x, int):
             return Slot("int", x)

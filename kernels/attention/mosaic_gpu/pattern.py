@@ -48,6 +48,11 @@ def in_kernel(mask: Any) -> Any:
     return mask
 
 
+def holds_pattern(mask: Any) -> bool:
+    """Whether there is a pattern in a mask as `in_kernel` gives it."""
+    return isinstance(mask, Stripes) or (isinstance(mask, (And, Or)) and (holds_pattern(mask.left) or holds_pattern(mask.right)))
+
+
 def too_fine(mask: Any) -> BlockSparse | None:
     """A pattern of blocks so small that a tile would read too many of its rows, if there is one."""
     if isinstance(mask, (And, Or)):

@@ -18,7 +18,9 @@ def query_gradient(work: Work, spread):
     """In the layout of `tiling.operand`. `spread(q_block, kv_block)` is that of `blocks.spread`."""
     shape, q = work.shape, work.operands[0]
     both = (shape.dim + shape.v_dim) * q.dtype.itemsize
-    plan = tiling.plan((128, 64) if max(shape.dim, shape.v_dim) <= 64 else (64, 32), SIDE * both, both)
+    # Two products of 128 keys leave registers for little else.
+    light = not (work.prepared.heavy or work.prepared.seeds or work.setting.soft_cap)
+    plan = tiling.plan((128, 64) if light and max(shape.dim, shape.v_dim) <= 64 else (64, 32), SIDE * both, both)
     table = visits(*spread(SIDE, plan.block))
     rows = blocks_of(shape.q_seq, SIDE)
 
