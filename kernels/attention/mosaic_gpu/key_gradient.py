@@ -29,7 +29,9 @@ def _kernel(work: Work, spread, *, keys: bool, values: bool):
     dtype = operands[0].dtype
     simulated = work.simulated is not None
     both = (shape.dim + shape.v_dim) * dtype.itemsize
-    plan = tiling.plan((64, 32) if shape.dim + shape.v_dim <= 256 else (32,), SIDE * both, both, per_step=512)
+    # Dropout's random numbers take registers of their own, and the time: a smaller product is not what it waits for.
+    wide = shape.dim + shape.v_dim <= (256 if work.prepared.seeds is None else 128)
+    plan = tiling.plan((64, 32) if wide else (32,), SIDE * both, both, per_step=512)
     columns = blocks_of(shape.q_seq, plan.block)
     some, every = spread(plan.block, SIDE)
     table = visits(*by_keys(some, every, shape.repeat))
