@@ -91,6 +91,14 @@ def parity(session: nox.Session) -> None:
     session.run("pytest", "tests/test_oracles.py", *session.posargs, env={"JAX_PLATFORMS": "cpu"})
 
 
+@nox.session(python=NEWEST)
+def cuda(session: nox.Session) -> None:
+    """The kernels for NVIDIA GPUs without a GPU: in JAX's and Triton's simulators, in machine code by ptxas. Several GB of packages."""
+    install(session, "test", extras="cuda")
+    files = ("attention_gpu", "attention_triton", "norm_triton", "cuda_fallback")
+    session.run("pytest", *(f"tests/test_{name}.py" for name in files), *session.posargs, env={"JAX_PLATFORMS": "cpu"})
+
+
 @nox.session
 def tpu(session: nox.Session) -> None:
     """Compiles the train steps of imagenet256 and gpt2-xl and the kernels for TPU topologies, without a TPU."""

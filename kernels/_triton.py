@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import jax
 from jax import Array
 
-from . import _cuda
+from . import _compat, _cuda
 
 OLDEST = 80  # what is compiled for sm_80 runs on any later GPU, and on no earlier one
 
@@ -46,7 +46,9 @@ def unavailable() -> str | None:
 def call(launch: Any, *inputs: Array) -> list[Array]:
     """The outputs of a launch."""
     import jax_triton  # here, because jax runs without it and it does not run without jax's CUDA plugin
+    from jax_triton import triton_lib
 
+    _compat.keep_always(triton_lib.triton_kernel_call_p)
     kernels = importlib.import_module(f".{launch.package}.{launch.module}", __package__)
     return jax_triton.triton_call(
         *inputs,

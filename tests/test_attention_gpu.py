@@ -21,6 +21,7 @@ from bench import gpu_assembler
 from bench.gpu_lowering import OPTIONS, WIDTHS, passes
 from bench.shapes import MASKS, Attention
 from kernels import ALiBi, _dispatch, dot_product_attention, masks
+from kernels.attention import mosaic_gpu
 
 OLD = jax.__version_info__ < (0, 11)
 current = pytest.mark.skipif(
@@ -124,6 +125,10 @@ SPILLED = {
 def test_the_assembler_finds_registers_for_the_kernels_and_no_product_that_must_wait(width, mask, assembler):
     found = [assembler.assemble(kernel) for _, _, kernels in passes(width, mask, "bfloat16", "plain") for kernel in kernels]
     assert len(found) == (4 if width == 256 else 3)
+    if not mosaic_gpu.shares_registers():
+        # Where this fails, jax gives them their registers again, and `choice.rule` can put them first.
+        assert all("'setmaxnreg' ignored" in x.warnings[0] for x in found)
+        return
     assert {x.warnings for x in found} == {()}
     allowed = SPILLED.get((width, mask), {})
     assert {x.name: x.spilled for x in found if x.spilled > allowed.get(x.name.removeprefix("eqxgen_attention_"), 0)} == {}

@@ -125,9 +125,15 @@ def test_a_measured_order_is_written_read_and_followed(tmp_path, monkeypatch):
     q = jax.ShapeDtypeStruct((2, 4, 1000, 50), jnp.bfloat16)
     ask = lambda device, direction: choice.order(device, q, q, Extras(mask=masks.Causal()), direction)
     assert ask("a GPU", "forward") == row.order
+    monkeypatch.setattr(choice, "shares_registers", lambda: True)
     assert ask("a GPU", "backward") == choice.NAMES
     assert ask("NVIDIA H200", "forward") == ("mosaic_gpu", "cudnn", "triton", "xla")
     assert ask(None, "forward") == ("mosaic_gpu", "triton", "xla", "cudnn")
+    monkeypatch.setattr(choice, "shares_registers", lambda: False)
+    assert ask("a GPU", "forward") == row.order
+    assert ask("a GPU", "backward") == ("triton", "cudnn", "mosaic_gpu", "xla")
+    assert ask("NVIDIA H200", "forward") == ("cudnn", "triton", "mosaic_gpu", "xla")
+    assert ask(None, "forward") == ("triton", "mosaic_gpu", "xla", "cudnn")
 
 
 WRONG = {
@@ -302,9 +308,9 @@ def build(launch, types, capability):
 
 def spilled(ptx, name, capability):
     """Bytes that ptxas says it stores because registers do not hold them."""
-    import triton.backends.nvidia
+    from triton.backends.nvidia.compiler import get_ptxas
 
-    (ptxas,) = (pathlib.Path(where) / "bin" / "ptxas" for where in triton.backends.nvidia.__path__)
+    ptxas = get_ptxas(capability).path
     file = pathlib.Path(os.environ["TRITON_CACHE_DIR"]) / f"{name}.ptx"
     file.write_text(ptx)
     arch = f"sm_{capability}" + "a" * (capability == 90)

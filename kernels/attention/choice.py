@@ -12,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from .. import _cuda, masks
+from .mosaic_gpu.support import HOPPER_NAMES, shares_registers
 from .problem import Extras
 
 FILE = pathlib.Path(__file__).with_name("choice.json")
@@ -43,7 +44,7 @@ def order(device: str | None, q, k, extras: Extras, direction: str) -> tuple[str
     """The names to try, best first, for a call on a device of this kind, or on one that is not known."""
     if device is None:
         # cuDNN asks the device what it can, so nothing may depend on it where there is none.
-        return ("mosaic_gpu", "triton", "xla", "cudnn")
+        return (*(("mosaic_gpu", "triton") if shares_registers() else ("triton", "mosaic_gpu")), "xla", "cudnn")
     row = table().get(
         (device, q.dtype.name, head_dim_class(q.shape[-1]), length_class(max(q.shape[2], k.shape[2])), kind(extras), direction)
     )
@@ -54,12 +55,12 @@ def rule(device: str, dtype: Any, mask: str) -> tuple[str, ...]:
     """The order where nothing was measured.
 
     On Hopper cuDNN goes before Triton in what it computes best; published forward passes put Triton at about 0.56 of its speed there. With a
-    bias, and on older GPUs, Triton goes first.
+    bias, and on older GPUs, Triton goes first. The Hopper kernels go first of all where the compiler gives them their registers.
     """
-    hopper = any(name in device for name in ("H100", "H200", "GH200", "H800", "H20"))
-    if hopper and dtype in (jnp.bfloat16, jnp.float16) and mask in ("none", "causal"):
-        return ("mosaic_gpu", "cudnn", "triton", "xla")
-    return NAMES
+    hopper = any(name in device for name in HOPPER_NAMES)
+    dense = hopper and dtype in (jnp.bfloat16, jnp.float16) and mask in ("none", "causal")
+    others = ("cudnn", "triton") if dense else ("triton", "cudnn")
+    return (*(("mosaic_gpu", *others) if shares_registers() else (*others, "mosaic_gpu")), "xla")
 
 
 def kind(extras: Extras) -> str:

@@ -3,12 +3,17 @@
 import jax
 import jax.numpy as jnp
 
-from .. import masks
+from .. import _cuda, masks
 from .problem import Extras, Setting
+
+OLDEST = 80
 
 
 def supports(q, k, v, extras: Extras, setting: Setting) -> str | None:
     """Why `jax.nn`'s cuDNN path would refuse this call or give another answer, or None."""
+    capability = _cuda.capability()
+    if capability is not None and capability < OLDEST:
+        return f"it runs on compute capability {OLDEST / 10} and newer: this device is {capability / 10}"
     if q.dtype not in (jnp.bfloat16, jnp.float16):
         return f"it computes bfloat16 and float16: got {q.dtype}"
     if setting.soft_cap is not None:
