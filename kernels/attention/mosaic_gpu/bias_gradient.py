@@ -62,8 +62,8 @@ def bias_gradient(work: Work, bias, spread):
                 turn = lambda ref: ref.transpose((1, 0))
                 sums, deltas = (column(numbers(ref), total.shape) for ref in (lse, delta))
                 take = lambda s: weights(at.reader, here, step.flag, s, sums)
-                p, dp = two_products(at.own(queries), turn(keys), at.own(dout), turn(values), take)
-                _, ds, _ = gradient(at.reader, here, *p, dp, deltas)
+                (p, share), dp = two_products(at.own(queries), turn(keys), at.own(dout), turn(values), take)
+                _, ds, _ = gradient(at.reader, here, p, share, dp, deltas)
                 return total + (ds * -at.reader.distance(here, ds.shape) if alibi else ds)
 
             total = jax.lax.cond(step.flag > 0, add, lambda total: total, total)

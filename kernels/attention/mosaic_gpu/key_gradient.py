@@ -60,11 +60,11 @@ def _kernel(work: Work, spread, *, keys: bool, values: bool):
             lse, delta = (row(load(ref, LAYOUT.reduce(0)), size) for ref in numbers)
             take = lambda s: weights(at.reader, here, step.flag, s, lse)
             if keys:
-                p, dp = two_products(key_rows, queries.transpose((1, 0)), value_rows, dout.transpose((1, 0)), take)
+                (p, share), dp = two_products(key_rows, queries.transpose((1, 0)), value_rows, dout.transpose((1, 0)), take)
             else:
-                p = take(product(key_rows, queries.transpose((1, 0))))
-                dp = p[0]
-            p, _, ds = gradient(at.reader, here, *p, dp, delta)
+                p, share = take(product(key_rows, queries.transpose((1, 0))))
+                dp = p
+            p, _, ds = gradient(at.reader, here, p, share, dp, delta)
             factors = ([(ds, queries)] if keys else []) + ([(p, dout)] if values else [])
             sums = add_products(sums, [(x.astype(dtype), y) for x, y in factors], simulated)
             step.slot.release(0)

@@ -46,8 +46,8 @@ def query_gradient(work: Work, spread):
             here = dataclasses.replace(tile, j=step.tile.j)
             keys, values = step.slot.wait(0)
             take = lambda s: weights(at.reader, here, step.flag, s, lse)
-            p, dp = two_products(q_rows, keys.transpose((1, 0)), dout_rows, values.transpose((1, 0)), take)
-            _, _, ds = gradient(at.reader, here, *p, dp, delta)
+            (p, share), dp = two_products(q_rows, keys.transpose((1, 0)), dout_rows, values.transpose((1, 0)), take)
+            _, _, ds = gradient(at.reader, here, p, share, dp, delta)
             (dq,) = add_products([dq], [(ds.astype(q.dtype), keys)], work.simulated is not None)
             step.slot.release(0)
             return dq
