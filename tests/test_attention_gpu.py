@@ -21,7 +21,7 @@ from bench import gpu_assembler
 from bench.gpu_lowering import OPTIONS, WIDTHS, passes
 from bench.shapes import MASKS, Attention
 from kernels import ALiBi, _dispatch, dot_product_attention, masks
-from kernels.attention import mosaic_gpu
+from kernels.attention import choice, mosaic_gpu
 
 OLD = jax.__version_info__ < (0, 11)
 current = pytest.mark.skipif(
@@ -118,20 +118,22 @@ SPILLED = {
     (256, None): {"backward_q": 32, "backward_kv": 48},
     (256, "causal"): {"backward_q": 32, "backward_kv": 92},
 }
+IGNORED, SERIAL = "'setmaxnreg' ignored", "wgmma.mma_async instructions are serialized"
 
 
 @current
 @pytest.mark.parametrize(("width", "mask"), list(itertools.product((64, 128, 256), (None, "causal"))))
 def test_the_assembler_finds_registers_for_the_kernels_and_no_product_that_must_wait(width, mask, assembler):
     found = [assembler.assemble(kernel) for _, _, kernels in passes(width, mask, "bfloat16", "plain") for kernel in kernels]
-    assert len(found) == (4 if width == 256 else 3)
-    if not mosaic_gpu.shares_registers():
-        # Where this fails, jax gives them their registers again, and `choice.rule` can put them first.
-        assert all("'setmaxnreg' ignored" in x.warnings[0] for x in found)
-        return
-    assert {x.warnings for x in found} == {()}
-    allowed = SPILLED.get((width, mask), {})
-    assert {x.name: x.spilled for x in found if x.spilled > allowed.get(x.name.removeprefix("eqxgen_attention_"), 0)} == {}
+    shares = mosaic_gpu.shares_registers()
+    assert len(found) == (3 if width == 64 or (width == 128 and shares) else 4)
+    warned = lambda text: {any(text in warning for warning in x.warnings) for x in found}
+    # Where the first fails, this jax gives the kernels their registers, and `shares_registers` can say so.
+    assert warned(IGNORED) == {not shares}
+    assert warned(SERIAL) == {not shares and width > choice.FITTING}
+    allowed = SPILLED.get((width, mask), {}) if shares else dict.fromkeys(("backward_q", "backward_kv"), 32)
+    if shares or width <= choice.FITTING:
+        assert {x.name: x.spilled for x in found if x.spilled > allowed.get(x.name.removeprefix("eqxgen_attention_"), 0)} == {}
 
 
 def test_what_the_assembler_says_is_read():
@@ -147,7 +149,7 @@ ptxas info    : Used 168 registers, used 16 barriers"""
 
 
 @current
-@pytest.mark.parametrize(("width", "kernels"), [(128, 3), (256, 4)])
+@pytest.mark.parametrize(("width", "kernels"), [(64, 3), (128, 3 if mosaic_gpu.shares_registers() else 4), (256, 4)])
 def test_a_gradient_calls_the_forward_kernel_and_two_more_or_three_for_wide_heads(width, kernels):
     x = jax.ShapeDtypeStruct((1, 128, 2, width), jnp.bfloat16)
     assert lowered(jax.grad(lambda *x: jnp.sum(attend(*x).astype(jnp.float32)), (0, 1, 2)), x, x, x).count(KERNEL) == kernels

@@ -131,9 +131,10 @@ def test_a_measured_order_is_written_read_and_followed(tmp_path, monkeypatch):
     assert ask(None, "forward") == ("mosaic_gpu", "triton", "xla", "cudnn")
     monkeypatch.setattr(choice, "shares_registers", lambda: False)
     assert ask("a GPU", "forward") == row.order
-    assert ask("a GPU", "backward") == ("triton", "cudnn", "mosaic_gpu", "xla")
-    assert ask("NVIDIA H200", "forward") == ("cudnn", "triton", "mosaic_gpu", "xla")
-    assert ask(None, "forward") == ("triton", "mosaic_gpu", "xla", "cudnn")
+    assert ask("a GPU", "backward") == choice.NAMES
+    assert ask("NVIDIA H200", "forward") == ("cudnn", "mosaic_gpu", "triton", "xla")
+    assert choice.rule("NVIDIA H200", q.dtype, "causal", 256) == ("cudnn", "triton", "mosaic_gpu", "xla")
+    assert choice.rule("NVIDIA H200", q.dtype, "packed", 256) == ("triton", "mosaic_gpu", "cudnn", "xla")
 
 
 WRONG = {

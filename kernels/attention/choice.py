@@ -12,7 +12,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from .. import _cuda, masks
-from .mosaic_gpu.support import HOPPER_NAMES, shares_registers
+from .mosaic_gpu.support import HOPPER_NAMES
+from .mosaic_gpu.tiling import shares_registers
 from .problem import Extras
 
 FILE = pathlib.Path(__file__).with_name("choice.json")
@@ -21,6 +22,8 @@ NAMES = ("mosaic_gpu", "triton", "cudnn", "xla")
 LENGTHS = (512, 2048, 8192, 1 << 31)
 MASKS = ("none", "causal", "window", "packed", "bias", "other")
 DIRECTIONS = ("forward", "backward")
+# The widest heads whose Hopper kernels fit the registers that a warpgroup has by itself.
+FITTING = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,23 +47,26 @@ def order(device: str | None, q, k, extras: Extras, direction: str) -> tuple[str
     """The names to try, best first, for a call on a device of this kind, or on one that is not known."""
     if device is None:
         # cuDNN asks the device what it can, so nothing may depend on it where there is none.
-        return (*(("mosaic_gpu", "triton") if shares_registers() else ("triton", "mosaic_gpu")), "xla", "cudnn")
+        return ("mosaic_gpu", "triton", "xla", "cudnn")
     row = table().get(
         (device, q.dtype.name, head_dim_class(q.shape[-1]), length_class(max(q.shape[2], k.shape[2])), kind(extras), direction)
     )
-    return row.order if row else rule(device, q.dtype, kind(extras))
+    return row.order if row else rule(device, q.dtype, kind(extras), max(q.shape[-1], k.shape[-1]))
 
 
-def rule(device: str, dtype: Any, mask: str) -> tuple[str, ...]:
+def rule(device: str, dtype: Any, mask: str, head_dim: int) -> tuple[str, ...]:
     """The order where nothing was measured.
 
     On Hopper cuDNN goes before Triton in what it computes best; published forward passes put Triton at about 0.56 of its speed there. With a
-    bias, and on older GPUs, Triton goes first. The Hopper kernels go first of all where the compiler gives them their registers.
+    bias, and on older GPUs, Triton goes first. The Hopper kernels go first of all where the compiler gives them their registers; where not,
+    cuDNN goes before them, and Triton too where the heads are so wide that they spill.
     """
     hopper = any(name in device for name in HOPPER_NAMES)
     dense = hopper and dtype in (jnp.bfloat16, jnp.float16) and mask in ("none", "causal")
-    others = ("cudnn", "triton") if dense else ("triton", "cudnn")
-    return (*(("mosaic_gpu", *others) if shares_registers() else (*others, "mosaic_gpu")), "xla")
+    if shares_registers():
+        return ("mosaic_gpu", "cudnn", "triton", "xla") if dense else NAMES
+    ours = ("triton", "mosaic_gpu") if head_dim > FITTING else ("mosaic_gpu", "triton")
+    return ("cudnn", *ours, "xla") if dense else (*ours, "cudnn", "xla")
 
 
 def kind(extras: Extras) -> str:

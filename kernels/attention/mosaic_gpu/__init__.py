@@ -13,7 +13,8 @@ Source: Shah et al. 2024 (FlashAttention-3) for the division of labour; Dao 2023
 from typing import Any
 
 from ..problem import Extras, Setting
-from .support import device_reason, shares_registers, supports
+from .support import device_reason, supports
+from .tiling import shares_registers
 
 __all__ = ["backward", "device_reason", "forward", "shares_registers", "supports"]
 

@@ -32,7 +32,7 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, simulated: Any = None):
     held = SIDE * size * (shape.dim + (shape.v_dim if shape.v_dim != shape.dim else 0))
     prepared = Prepared(extras, flip=False)
     # A pattern's rows and 128 keys do not fit the registers both.
-    wide = max(shape.dim, shape.v_dim) <= 128 and not pattern.holds_pattern(prepared.mask)
+    wide = max(shape.dim, shape.v_dim) <= 128 and not pattern.holds_pattern(prepared.mask) and tiling.shares_registers()
     plan = tiling.plan((128, 64) if wide else (64,), held, (shape.dim + shape.v_dim) * size)
     table = visits(*blocks.spread(extras.mask, shape.q_seq, shape.kv_seq, SIDE, plan.block))
     operands = [tiling.operand(q, shape.dim), tiling.operand(k, shape.dim), tiling.operand(v, shape.v_dim)]

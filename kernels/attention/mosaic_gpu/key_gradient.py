@@ -13,13 +13,13 @@ from .tile_math import gradient, weights
 from .tiling import ROWS, SIDE, Tile, blocks_of, div, rem
 from .visits import by_keys, visits
 
-# Wider, the two sums of a row do not fit the registers, and take a kernel each.
-WIDEST_SUMS = 320
+# Wider, the two sums of a row do not fit the registers, and take a kernel each: those that warpgroups share, and those that one has by itself.
+WIDEST_SUMS, WIDEST_OWN_SUMS = 320, 192
 
 
 def key_gradients(work: Work, spread):
     """(dk, dv) in the layout of `tiling.operand`. `spread(q_block, kv_block)` is that of `blocks.spread`."""
-    if work.shape.dim + work.shape.v_dim <= WIDEST_SUMS:
+    if work.shape.dim + work.shape.v_dim <= (WIDEST_SUMS if tiling.shares_registers() else WIDEST_OWN_SUMS):
         return _kernel(work, spread, keys=True, values=True)
     return *_kernel(work, spread, keys=True, values=False), *_kernel(work, spread, keys=False, values=True)
 
@@ -31,7 +31,7 @@ def _kernel(work: Work, spread, *, keys: bool, values: bool):
     both = (shape.dim + shape.v_dim) * dtype.itemsize
     # Dropout's random numbers take registers of their own, and the time: a smaller product is not what it waits for.
     wide = shape.dim + shape.v_dim <= (256 if work.prepared.seeds is None else 128)
-    plan = tiling.plan((64, 32) if wide else (32,), SIDE * both, both, per_step=512)
+    plan = tiling.plan((64, 32) if wide and tiling.shares_registers() else (32,), SIDE * both, both, per_step=512)
     columns = blocks_of(shape.q_seq, plan.block)
     some, every = spread(plan.block, SIDE)
     table = visits(*by_keys(some, every, shape.repeat))

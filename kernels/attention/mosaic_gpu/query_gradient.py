@@ -20,7 +20,8 @@ def query_gradient(work: Work, spread):
     both = (shape.dim + shape.v_dim) * q.dtype.itemsize
     # Two products of 128 keys leave registers for little else.
     light = not (work.prepared.heavy or work.prepared.seeds or work.setting.soft_cap)
-    plan = tiling.plan((128, 64) if light and max(shape.dim, shape.v_dim) <= 64 else (64, 32), SIDE * both, both)
+    wide = light and max(shape.dim, shape.v_dim) <= 64 and tiling.shares_registers()
+    plan = tiling.plan((128, 64) if wide else (64, 32), SIDE * both, both)
     table = visits(*spread(SIDE, plan.block))
     rows = blocks_of(shape.q_seq, SIDE)
 

@@ -45,15 +45,6 @@ def device_reason(named: bool) -> str | None:
     return _toolkit_reason()
 
 
-def shares_registers() -> bool:
-    """Whether the computing warpgroups can take the registers that the loading one gives up.
-
-    From jax 0.12 on its CUDA plugin assembles by nvJitLink, which ignores the request (ptxas' C7504): the kernels are right but slow then, as
-    registers spill and each product waits for the last.
-    """
-    return jax.__version_info__ < (0, 12)
-
-
 def _capability() -> str | None:
     """The compute capability of the program's device, or the device's name where that is all that is known."""
     device = jax.sharding.get_abstract_mesh().abstract_device
