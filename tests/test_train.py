@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from small_runs import metrics, same, tiny, weights, words
 
-from train import maskgit, sample
+from train import loop, maskgit, sample
 from train.config import to_dict
 from train.errors import UserError
 from train.log import Log
+from train.report import meter
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,6 +42,19 @@ def test_every_line_of_metrics_has_every_number(finished):
     assert [line["examples"] for line in lines] == [16, 32, 48]
     for line in lines:
         assert {"loss", "accuracy", "learning_rate", "grad_norm", "examples_per_s"} <= line.keys()
+
+
+def test_where_the_devices_peak_is_known_each_line_has_the_share_of_it_that_the_model_makes_use_of(tmp_path, monkeypatch, finished):
+    for module in (loop, meter):
+        monkeypatch.setattr(module, "peak_of", lambda kind: 1e12)
+    assert maskgit.main(tiny(tmp_path / "run")) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    # 8 examples of 65 tokens; two blocks, the head and the table, each weight three times two operations, and attention.
+    weights = 2 * (4 * 16 * 16 + 2 * 16 * 32) + 16 * 16 + 16 * 17
+    operations = 3 * 8 * 65 * (2 * weights + 2 * 4 * 65 * 16)
+    for line in lines:
+        assert line["mfu"] * line["step_ms"] * 1e9 == pytest.approx(operations, rel=0.05)
+    assert metrics(tmp_path / "run") == metrics(finished)
 
 
 def test_the_summary_has_every_number(finished):

@@ -68,7 +68,7 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, simulated: Any = None):
             shrink = jnp.exp2(top - new)
             return p, new, total * shrink + p.sum(1), shrink
 
-        def factor(step: Step, p):
+        def as_factor(step: Step, p):
             """The weights as the tensor cores take them. They must not be made while those work, or each product waits for the last."""
             kept = at.reader.kept(dataclasses.replace(tile, j=step.tile.j), size)
             if kept is not None:
@@ -99,7 +99,7 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, simulated: Any = None):
                 simulated=simulated is not None,
             )
             before.release(1)
-            return out * column(shrink, out.shape), factor(step, p), top, total
+            return out * column(shrink, out.shape), as_factor(step, p), top, total
 
         full = lambda value: plgpu.layout_cast(jnp.full((ROWS,), value, jnp.float32), plgpu.Layout.WGMMA.reduce(1))
         nothing = zeros((ROWS, shape.v_dim)), full(LOW), full(0.0)
@@ -112,7 +112,7 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, simulated: Any = None):
             step.slot.release(0)
             p, top, total, _ = weigh(step, s, top, total)
             at.switch()
-            out, p, top, total = jax.lax.fori_loop(1, at.count, walk, (out, factor(step, p), top, total))
+            out, p, top, total = jax.lax.fori_loop(1, at.count, walk, (out, as_factor(step, p), top, total))
             last = at.slot(at.count - 1)
             (values,) = last.wait(1)
             (out,) = add_products([out], [(p, values)], simulated is not None)
