@@ -44,7 +44,7 @@ TINY = {
         "1",
         "1",
     ),
-    "maskgit": ("--batch-size", "4", "--model.dim", "16", "--model.depth", "1", "--model.heads", "2", "--model.hidden-dim", "16"),
+    "maskgit": ("--batch-size", "4", "--model.dim", "16", "--model.depth", "1", "--model.heads", "2", "--decode.steps", "2"),
 }
 
 
@@ -93,16 +93,19 @@ class Runner:
         shutil.rmtree(where, ignore_errors=True)
         if len(lines) < SEEN:
             raise SystemExit(f"{where}: no rate could be measured")
-        return fitting(lines, seconds - (time.monotonic() - began))
+        left = seconds - (time.monotonic() - began)
+        if (count := fitting(lines, left)) == 0:
+            raise SystemExit(f"{where}: no step fits into the {left:.0f} seconds that are left for it; give more --minutes")
+        return count
 
 
 def fitting(lines: list[dict[str, Any]], seconds: float) -> int:
-    """Steps that fit into so many seconds, start included, by a run's lines of metrics; a multiple of 100 where there are as many."""
+    """Steps that fit into so many seconds, start included, by a run's lines of metrics: a multiple of 100 where there are as many, or 0."""
     first, last = lines[WARM], lines[-1]
     each = (last["seconds"] - first["seconds"]) / (last["step"] - first["step"])
     start = max(first["seconds"] - first["step"] * each, 0.0)
     count = math.floor((seconds * (1 - SPARE) - start) / each)
-    return max(count // 100 * 100 if count >= 100 else count, 1)
+    return max(count // 100 * 100 if count >= 100 else count, 0)
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -148,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=pathlib.Path, help="the folder of the data sets")
     parser.add_argument("--only", choices=("characters", "photos"))
-    parser.add_argument("--data-set", default="eurosat64", choices=("eurosat64", "cifar10"))
+    parser.add_argument("--data-set", choices=("eurosat64", "cifar10", "digits"), help="of the photos; with --tiny, digits")
     parser.add_argument("--minutes", type=float, default=10.0, help="of each")
     parser.add_argument("--runs", type=pathlib.Path, help="where the runs go; a temporary folder by default")
     parser.add_argument("--out", type=pathlib.Path, help="where the results go; bench/results/<device>/runs by default")
@@ -157,12 +160,13 @@ def main(arguments: list[str] | None = None) -> int:
     name = device()
     if name is None and not (options.tiny and options.out):
         parser.error("no GPU: nvidia-smi names none; --tiny --out FOLDER checks the machinery without one")
+    data_set = options.data_set or ("digits" if options.tiny else "eurosat64")
     out = options.out or folder(str(name)) / "runs"
     runs = options.runs or pathlib.Path(tempfile.mkdtemp(prefix="runs-"))
     for what in (options.only,) if options.only else ("characters", "photos"):
         end = time.monotonic() + 60 * options.minutes
         runner = Runner(options.data.resolve(), runs.resolve(), end, tiny=options.tiny)
-        made = characters(runner) if what == "characters" else photos(runner, options.data_set)
+        made = characters(runner) if what == "characters" else photos(runner, data_set)
         for run in made:
             keep(run, out)
             print((out / f"{run.name}.json").read_text(encoding="utf-8"), flush=True)

@@ -190,7 +190,7 @@ def test_as_many_steps_are_trained_as_the_time_has_room_for():
     lines = [{"step": step, "seconds": 20 + 0.05 * step + slow} for step, slow in ((10, 3), (20, 1), (30, 0), (40, 0))]
     assert gpu_train.fitting(lines, 200.0) == 2600
     assert gpu_train.fitting(lines, 31.0) == 65
-    assert gpu_train.fitting(lines, 1.0) == 1
+    assert gpu_train.fitting(lines, 1.0) == 0
 
 
 def test_a_run_that_is_not_complete_in_time_is_stopped_as_a_queue_would(tmp_path):
@@ -211,6 +211,8 @@ def test_a_rate_is_measured_by_lines_of_metrics_and_leaves_nothing(tmp_path):
     runner = gpu_train.Runner(tmp_path, tmp_path, time.monotonic() + 60, tiny=True)
     steps = runner.steps([sys.executable, "-c", code, "--run-dir", str(tmp_path / "run")], 100.0)
     assert 7000 < steps <= 7500
+    with pytest.raises(SystemExit, match=r"no step fits into the .* seconds that are left for it; give more --minutes"):
+        runner.steps([sys.executable, "-c", code, "--run-dir", str(tmp_path / "run")], 0.1)
     assert list(tmp_path.iterdir()) == []
 
 
