@@ -53,17 +53,15 @@ class Assembler:
 
     def __init__(self):
         plugin, self.root = _plugin(), _root()
-        folder = pathlib.Path(tempfile.mkdtemp())
-        source = folder / "driver.c"
-        source.write_text(DRIVER)
         compiler = shutil.which("cc") or shutil.which("gcc")
         if compiler is None:
             raise RuntimeError("no C compiler: cc and gcc are not on the path")
-        library = folder / "libcuda.so.1"
-        subprocess.run([compiler, "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", library, source], check=True)
-        # Whoever asks for that name from now on gets this one.
-        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-        shutil.rmtree(folder)
+        with tempfile.TemporaryDirectory() as folder:
+            source, library = pathlib.Path(folder, "driver.c"), pathlib.Path(folder, "libcuda.so.1")
+            source.write_text(DRIVER)
+            subprocess.run([compiler, "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", library, source], check=True)
+            # Whoever asks for that name from now on gets this one.
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
         self._compile = ctypes.CDLL(str(plugin)).MosaicGpuCompile
         self._compile.argtypes, self._compile.restype = [ctypes.c_char_p, ctypes.c_int], ctypes.c_void_p
         os.environ |= {"MOSAIC_GPU_CUDA_ROOT": str(self.root), "CUDA_ROOT": str(self.root), "MOSAIC_GPU_DUMP_PTXAS": "1"}

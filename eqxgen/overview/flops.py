@@ -27,10 +27,11 @@ def by_mark(jaxpr: Any, mark: int = 0, times: int = 1) -> Counter[int]:
     """
     counts: Counter[int] = Counter()
     for equation in jaxpr.eqns:
-        found = MARK.findall(str(equation.source_info.name_stack))
-        here = int(found[-1]) if found else mark
-        if AGAIN in str(equation.source_info.name_stack):
+        names = str(equation.source_info.name_stack)
+        if AGAIN in names:
             continue
+        found = MARK.findall(names)
+        here = int(found[-1]) if found else mark
         if own := _operations(equation):
             counts[here] += times * own
             continue

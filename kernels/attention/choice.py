@@ -12,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from .. import _cuda, masks
+from ..masks.algebra import parts
 from .mosaic_gpu.support import HOPPER_NAMES
 from .mosaic_gpu.tiling import shares_registers
 from .problem import Extras
@@ -73,14 +74,14 @@ def kind(extras: Extras) -> str:
     """The class of a call's mask and bias."""
     if extras.bias is not None:
         return "bias"
-    parts = list(_parts(extras.mask))
-    if any(isinstance(part, masks.Segments) for part in parts):
+    found = list(parts(extras.mask))
+    if any(isinstance(part, masks.Segments) for part in found):
         return "packed"
-    if any(isinstance(part, masks.Window) for part in parts):
+    if any(isinstance(part, masks.Window) for part in found):
         return "window"
-    if parts and all(isinstance(part, masks.Causal) for part in parts):
+    if found and all(isinstance(part, masks.Causal) for part in found):
         return "causal"
-    return "other" if parts else "none"
+    return "other" if found else "none"
 
 
 def head_dim_class(dim: int) -> int:
@@ -135,11 +136,3 @@ def write(rows: list[Row], path: pathlib.Path = FILE) -> None:
     """Write rows, sorted by key, one to a line, which `read` reads."""
     lines = [json.dumps(dataclasses.asdict(row)) for row in sorted(rows, key=lambda row: row.key)]
     path.write_text("[" + ",\n ".join(lines) + "]\n", encoding="utf-8")
-
-
-def _parts(mask: Any):
-    if isinstance(mask, (masks.And, masks.Or)):
-        yield from _parts(mask.left)
-        yield from _parts(mask.right)
-    elif mask is not None:
-        yield mask

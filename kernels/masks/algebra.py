@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 
 import jax
 
@@ -59,6 +60,15 @@ class Or(_Joint):
     def touch(self, i0, i1, j0, j1, *spans):
         left, right = self._both("touch", (i0, i1, j0, j1), spans)
         return left[0] | right[0], left[1] | right[1]
+
+
+def parts(mask: Mask | None) -> Iterator[Mask]:
+    """The masks that a mask is joined from, itself where it is one."""
+    if isinstance(mask, _Joint):
+        yield from parts(mask.left)
+        yield from parts(mask.right)
+    elif mask is not None:
+        yield mask
 
 
 def as_mask(value) -> Mask:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...masks import And, BlockSparse, Mask, Or
+from ...masks.algebra import parts
 from .tiling import SIDE, pad
 
 FINEST = 8
@@ -50,14 +51,12 @@ def in_kernel(mask: Any) -> Any:
 
 def holds_pattern(mask: Any) -> bool:
     """Whether there is a pattern in a mask as `in_kernel` gives it."""
-    return isinstance(mask, Stripes) or (isinstance(mask, (And, Or)) and (holds_pattern(mask.left) or holds_pattern(mask.right)))
+    return any(isinstance(part, Stripes) for part in parts(mask))
 
 
 def too_fine(mask: Any) -> BlockSparse | None:
     """A pattern of blocks so small that a tile would read too many of its rows, if there is one."""
-    if isinstance(mask, (And, Or)):
-        return too_fine(mask.left) or too_fine(mask.right)
-    return mask if isinstance(mask, BlockSparse) and mask.block < FINEST else None
+    return next((part for part in parts(mask) if isinstance(part, BlockSparse) and part.block < FINEST), None)
 
 
 def _stripes(mask: BlockSparse):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...masks import And, BlockSparse, Mask, Or
+from ...masks.algebra import parts
 from .tiling import Shape, Tile
 
 WORD = 32
@@ -53,13 +54,13 @@ def in_kernel(mask: Any, shape: Shape) -> Any:
 
 def too_fine(mask: Any, shape: Shape) -> BlockSparse | None:
     """A pattern of so many blocks that its bits do not fit, if there is one."""
-    if isinstance(mask, (And, Or)):
-        return too_fine(mask.left, shape) or too_fine(mask.right, shape)
-    if not isinstance(mask, BlockSparse):
-        return None
+    return next((part for part in parts(mask) if isinstance(part, BlockSparse) and _bytes(part, shape) > MOST_BYTES), None)
+
+
+def _bytes(mask: BlockSparse, shape: Shape) -> int:
     rows = _span(shape.q_blocks, shape.q_block, mask.block)
     words = -(-shape.kv_seq // (mask.block * WORD))
-    return mask if 4 * (rows + -rows % 8) * (words + -words % 128) > MOST_BYTES else None
+    return 4 * (rows + -rows % 8) * (words + -words % 128)
 
 
 def _words(mask: BlockSparse, shape: Shape) -> np.ndarray:
