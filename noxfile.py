@@ -34,7 +34,9 @@ def ends(session: nox.Session) -> None:
     install(session, "test")
     if session.python == LOWEST:
         session.install("jax==0.10.2")
-    session.run("pytest", "-n", "2", "--dist", "loadfile", *session.posargs, env={"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""})
+    session.run(
+        "pytest", "-n", "2", "--dist", "loadfile", *session.posargs, env={"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    )
 
 
 @nox.session
@@ -56,7 +58,9 @@ def types(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The benchmarks, or those named: `nox -s bench -- attention norm`. Results go to bench/results/."""
     install(session, "bench")
-    if os.environ.get("EQXGEN_BENCH_TORCH"):  # a rival in the same process; left out elsewhere, as its default build is several GB
+    if os.environ.get(
+        "EQXGEN_BENCH_TORCH"
+    ):  # a rival in the same process; left out elsewhere, as its default build is several GB
         session.install("torch==2.13.0")
     names = session.posargs or ["attention", "norm", "compile"]
     for name in names:
@@ -93,7 +97,9 @@ def parity(session: nox.Session) -> None:
 
 @nox.session(python=NEWEST)
 def cuda(session: nox.Session) -> None:
-    """The kernels for NVIDIA GPUs without a GPU: in JAX's and Triton's simulators, in machine code by ptxas. Several GB of packages."""
+    """The kernels for NVIDIA GPUs without a GPU: in JAX's and Triton's simulators, in machine code by ptxas. Several GB
+    of packages.
+    """
     install(session, "test", extras="cuda")
     files = ("attention_gpu", "attention_triton", "norm_triton", "cuda_fallback")
     session.run("pytest", *(f"tests/test_{name}.py" for name in files), *session.posargs, env={"JAX_PLATFORMS": "cpu"})

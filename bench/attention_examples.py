@@ -39,7 +39,12 @@ def run(examples: int) -> dict[str, object]:
     ]
     start = time.perf_counter()
     done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"EQXGEN_HYPOTHESIS_EXAMPLES": str(examples)}, capture_output=True, text=True, check=False
+        command,
+        cwd=ROOT,
+        env=os.environ | {"EQXGEN_HYPOTHESIS_EXAMPLES": str(examples)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     seconds = time.perf_counter() - start
     count = lambda kind: sum(int(n) for n in re.findall(rf"(\d+) {kind}[ ,]", done.stdout))

@@ -3,8 +3,8 @@
     python -m bench.bench_attention 64 256 1024 4096     # lengths to measure
     python -m bench.bench_attention memory window accuracy
 
-Each row is the median over rounds of the ratio of times within a round, so that a change of the machine's speed touches both. Results
-are merged into bench/results/cpu/attention.json, and attention.md is made from it.
+Each row is the median over rounds of the ratio of times within a round, so that a change of the machine's speed touches
+both. Results are merged into bench/results/cpu/attention.json, and attention.md is made from it.
 """
 
 import json
@@ -97,7 +97,11 @@ def memory(seq: int) -> dict:
 
     analysis = jax.jit(both).lower(x, x, x, x).compile().memory_analysis()
     held = analysis.argument_size_in_bytes + analysis.output_size_in_bytes
-    return {"temporary bytes": analysis.temp_size_in_bytes, "held bytes": held, "temporary / held": analysis.temp_size_in_bytes / held}
+    return {
+        "temporary bytes": analysis.temp_size_in_bytes,
+        "held bytes": held,
+        "temporary / held": analysis.temp_size_in_bytes / held,
+    }
 
 
 def window(seq: int, size: int) -> dict:
@@ -106,7 +110,10 @@ def window(seq: int, size: int) -> dict:
     narrow = lambda q, k, v: dot_product_attention(q, k, v, mask=masks.Window(size, 0))
     row = {}
     for backward, name in ((False, "forward"), (True, "forward and backward")):
-        sides = {"window": jax_side(narrow, arrays, backward), "full": jax_side(dot_product_attention, arrays, backward)}
+        sides = {
+            "window": jax_side(narrow, arrays, backward),
+            "full": jax_side(dot_product_attention, arrays, backward),
+        }
         times = race(sides, 3)
         row[f"{name}: full / window"] = statistics.median(b / a for a, b in zip(times["window"], times["full"]))
     return row
@@ -150,7 +157,11 @@ def accuracy(dtype: str, problems: int) -> dict:
             # One key alone has no gradient but by roundings.
             if error(theirs) > 1e-9:
                 ratios[name].append(error(ours) / error(theirs))
-    row = {f"{name} {what}": f(r) for name, r in ratios.items() for what, f in (("median", statistics.median), ("largest", max))}
+    row = {
+        f"{name} {what}": f(r)
+        for name, r in ratios.items()
+        for what, f in (("median", statistics.median), ("largest", max))
+    }
     return row | {"problems": problems}
 
 
@@ -167,7 +178,10 @@ def record(name: str, row: dict) -> None:
         f"float32, {HEADS} heads of {HEAD_DIM}, {os.cpu_count()} cores, jax {jax.__version__}, {platform.machine()}.",
         "",
     ]
-    lines += ["`x / ours` is the median ratio of times: above 1, ours is faster. `load` is the machine's load average after the row.", ""]
+    lines += [
+        "`x / ours` is the median ratio of times: above 1, ours is faster. `load` is the machine's load average after the row.",
+        "",
+    ]
     for key, values in table.items():
         lines.append(f"- {key}: " + ", ".join(f"{k} {v:g}" for k, v in values.items()))
     path.with_suffix(".md").write_text("\n".join(lines) + "\n")

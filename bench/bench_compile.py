@@ -54,7 +54,9 @@ def compile_by_depth(rounds: int) -> dict[str, float]:
     ratios, times = [], {6: [], 24: []}
     for _ in range(rounds):
         for depth in times:
-            config = dataclasses.replace(maskgit.PRESETS["digits"], model=dataclasses.replace(maskgit.PRESETS["digits"].model, depth=depth))
+            config = dataclasses.replace(
+                maskgit.PRESETS["digits"], model=dataclasses.replace(maskgit.PRESETS["digits"].model, depth=depth)
+            )
             update, inputs, state = abstract_update(config, maskgit.program(config, 64, 17, 10), make_mesh())
             jax.clear_caches()
             begin = time.perf_counter()
@@ -71,7 +73,9 @@ def stack_by_depth(rounds: int) -> dict[str, float]:
     optimiser = optax.adamw(1e-3)
 
     def step(stack, state, x, key):
-        grads = eqx.filter_grad(lambda stack: jnp.sum(jax.vmap(lambda x, key: stack(x, key=key))(x, jr.split(key, len(x))) ** 2))(stack)
+        grads = eqx.filter_grad(
+            lambda stack: jnp.sum(jax.vmap(lambda x, key: stack(x, key=key))(x, jr.split(key, len(x))) ** 2)
+        )(stack)
         updates, state = optimiser.update(grads, state, eqx.filter(stack, eqx.is_array))
         return eqx.apply_updates(stack, updates), state
 
@@ -96,7 +100,9 @@ def main(part: str | None = None) -> None:
     if part == "stack":
         result = json.loads(OUT.read_text())
     else:
-        result = imports(5) | {"help_s": round(statistics.median(seconds("-m", "train.maskgit", "--help") for _ in range(5)), 3)}
+        result = imports(5) | {
+            "help_s": round(statistics.median(seconds("-m", "train.maskgit", "--help") for _ in range(5)), 3)
+        }
         result |= compile_by_depth(5)
     result |= stack_by_depth(3) | {"jax_version": jax.__version__, "python": sys.version.split()[0]}
     OUT.parent.mkdir(parents=True, exist_ok=True)

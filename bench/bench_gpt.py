@@ -1,10 +1,11 @@
-"""GPT on a CPU against PyTorch: a training step of nanoGPT's small model, and decoding of GPT-2 small; and compiling by depth.
+"""GPT on a CPU against PyTorch: a training step of nanoGPT's small model, and decoding of GPT-2 small; and compiling by
+depth.
 
     python -m bench.bench_gpt [--rounds 30] [--tokens 500]      needs torch and transformers
 
-Both sides in one process with two threads and the engine's way with freed memory, which both gain from. Steps are interleaved, and the
-ratio is the median of each round's. Each side decodes greedily from 32 tokens, for its number of tokens a second in turn, twice; weights are
-drawn, as speed does not depend on them.
+Both sides in one process with two threads and the engine's way with freed memory, which both gain from. Steps are
+interleaved, and the ratio is the median of each round's. Each side decodes greedily from 32 tokens, for its number of
+tokens a second in turn, twice; weights are drawn, as speed does not depend on them.
 """
 
 import argparse
@@ -111,11 +112,17 @@ def decoding(tokens: int) -> dict[str, Any]:
     at = {"ms at 100": 1000 * statistics.median(far[60:100]), "ms at 900": 1000 * statistics.median(far[850:890])}
     best = {name: max(values) for name, values in rates.items()}
     ratio = statistics.median(o / t for o, t in zip(*rates.values()))
-    return {"tokens_per_s": best, "rate_over_transformers": ratio} | at | {"900 over 100": at["ms at 900"] / at["ms at 100"]}
+    return (
+        {"tokens_per_s": best, "rate_over_transformers": ratio}
+        | at
+        | {"900 over 100": at["ms at 900"] / at["ms at 100"]}
+    )
 
 
 def compiling(rounds: int = 3) -> dict[str, float]:
-    """Seconds to lower and compile the train step of the smallest and the largest published size, for this machine and without any array."""
+    """Seconds to lower and compile the train step of the smallest and the largest published size, for this machine and
+    without any array.
+    """
     times: dict[str, list[float]] = {"gpt2": [], "gpt2-xl": []}
     for _ in range(rounds):
         for name, seconds in times.items():
@@ -158,8 +165,14 @@ def main() -> None:
     import transformers
 
     versions = {"jax": jax.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
-    about = versions | {"python": platform.python_version(), "cpus": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
-    OUT.write_text(json.dumps({"targets": TARGETS, "reached": reached, **found, "about": about}, indent=2) + "\n", encoding="utf-8")
+    about = versions | {
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
+    }
+    OUT.write_text(
+        json.dumps({"targets": TARGETS, "reached": reached, **found, "about": about}, indent=2) + "\n", encoding="utf-8"
+    )
     print(OUT.read_text())
 
 

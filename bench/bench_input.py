@@ -2,7 +2,8 @@
 
   python -m bench.bench_input [DATA]   writes bench/results/cpu/input.json; DATA as --data.root
 
-The digits and MNIST recipes run some steps in turn with and without batches made ahead; the first steps, which compile, do not count.
+The digits and MNIST recipes run some steps in turn with and without batches made ahead; the first steps, which compile,
+do not count.
 """
 
 import dataclasses
@@ -35,11 +36,19 @@ LIMIT = 0.03
 
 
 def recipes(folder: Path, root: str | None) -> dict[str, tuple[TrainConfig, Callable[[], Task]]]:
-    """Each recipe's config and what makes its task. The tokenizer of MNIST has weights of no meaning, which cost the same."""
+    """Each recipe's config and what makes its task. The tokenizer of MNIST has weights of no meaning, which cost the
+    same.
+    """
     tokenizer = dataclasses.replace(vqgan.PRESETS["mnist"], data=DataConfig("mnist", root=root))
-    description = {"recipe": "vqgan", "config": to_dict(tokenizer), "facts": {"image_shape": (28, 28, 1), "classes": 10}}
+    description = {
+        "recipe": "vqgan",
+        "config": to_dict(tokenizer),
+        "facts": {"image_shape": (28, 28, 1), "classes": 10},
+    }
     save_model(folder / "model.safetensors", build_vqgan(description), description)
-    second = dataclasses.replace(maskgit.PRESETS["mnist"], data=tokenizer.data, tokenizer=str(folder), run_dir=str(folder / "run"))
+    second = dataclasses.replace(
+        maskgit.PRESETS["mnist"], data=tokenizer.data, tokenizer=str(folder), run_dir=str(folder / "run")
+    )
     return {
         "maskgit-digits": (maskgit.PRESETS["digits"], lambda: maskgit.task(maskgit.PRESETS["digits"])),
         "maskgit-mnist": (second, lambda: maskgit.task(second)),
@@ -52,14 +61,20 @@ def measure(config: TrainConfig, task: Task) -> dict[str, Any]:
     """Seconds a step, and the share of them that the loop waited, with two batches made ahead and with none."""
     mesh = make_mesh()
     setup = Setup.of(config, mesh, on_cpu=True)
-    state, step_fn, key = sharded_state(task.program.init, setup, jr.key(0)), make_step(task.program.loss, setup), jr.key(1)
+    state, step_fn, key = (
+        sharded_state(task.program.init, setup, jr.key(0)),
+        make_step(task.program.loss, setup),
+        jr.key(1),
+    )
     order = Order(config.seed, config.batch_size, len(task.source))
     place = to_devices(split(mesh), config.batch_size)
     seconds: dict[int, list[float]] = {0: [], 2: []}
     waits: dict[int, list[float]] = {0: [], 2: []}
     for _ in range(ROUNDS):
         for depth in seconds:
-            with Feed(task.batch, task.source, order, place, first=0, last=WARM + STEPS, config=config.data, depth=depth) as feed:
+            with Feed(
+                task.batch, task.source, order, place, first=0, last=WARM + STEPS, config=config.data, depth=depth
+            ) as feed:
                 begin = waited = 0.0
                 for step in range(WARM + STEPS):
                     if step == WARM:
@@ -88,9 +103,18 @@ def main() -> None:
         for name, (config, make) in recipes(Path(folder), root).items():
             found[name] = measure(config, make())
             print(name, found[name], flush=True)
-    about = {"jax": jax.__version__, "python": platform.python_version(), "cpus": os.cpu_count(), "rounds": ROUNDS, "steps": STEPS}
+    about = {
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+        "rounds": ROUNDS,
+        "steps": STEPS,
+    }
     reached = all(numbers["input_wait"] < LIMIT for numbers in found.values())
-    OUT.write_text(json.dumps({"limit": LIMIT, "reached": reached, "recipes": found, "about": about}, indent=2) + "\n", encoding="utf-8")
+    OUT.write_text(
+        json.dumps({"limit": LIMIT, "reached": reached, "recipes": found, "about": about}, indent=2) + "\n",
+        encoding="utf-8",
+    )
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python -m bench.bench_layers [--rounds 15] [--only NAME,NAME] [--out bench/results/cpu]
 
-The rows are those of `bench/layers_*.py`; with `--only` those whose names hold one of the words, and the file keeps its other rows. All
-contenders of a row run in one process, with two threads each; each round runs every one, in an order that turns, and the ratios are medians
-over the rounds of that round's ratio. Each has the layout of its own library.
+The rows are those of `bench/layers_*.py`; with `--only` those whose names hold one of the words, and the file keeps its
+other rows. All contenders of a row run in one process, with two threads each; each round runs every one, in an order
+that turns, and the ratios are medians over the rounds of that round's ratio. Each has the layout of its own library.
 """
 
 import argparse
@@ -51,9 +51,13 @@ def table(results: list[dict[str, Any]]) -> str:
     for row in results:
         for phase in PHASES:
             ratios = row[phase]["ours over"]
-            marked = {rival: f"**{ratio:.2f}**" if ratio > TARGET else f"{ratio:.2f}" for rival, ratio in ratios.items()}
+            marked = {
+                rival: f"**{ratio:.2f}**" if ratio > TARGET else f"{ratio:.2f}" for rival, ratio in ratios.items()
+            }
             cells = [marked.get(rival, "") for rival in RIVALS]
-            lines.append("| " + " | ".join([row["layer"], phase, f"{row[phase]['median ms']['ours']:.2f}", *cells]) + " |")
+            lines.append(
+                "| " + " | ".join([row["layer"], phase, f"{row[phase]['median ms']['ours']:.2f}", *cells]) + " |"
+            )
     return "\n".join(lines) + f"\n\nOver {TARGET} in bold.\n"
 
 

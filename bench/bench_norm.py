@@ -1,11 +1,12 @@
-"""Norms against the plain `jnp` formula, on the CPU also against PyTorch, on a GPU also against our own form in XLA's operations.
+"""Norms against the plain `jnp` formula, on the CPU also against PyTorch, on a GPU also against our own form in XLA's
+operations.
 
     python -m bench.bench_norm [--rounds 30] [--out bench/results/cpu]
     python -m bench.bench_norm --out bench/results/h200                 on a GPU: its cases in bfloat16, and the copy's bandwidth
 
-All contenders run in one process. Each round runs every one, in an order that turns from round to round; the ratios are medians over the
-rounds of that round's ratio, so a machine that slows down for a while slows both sides. On the CPU every contender has two threads.
-`--suite cuda` runs a GPU's cases anywhere.
+All contenders run in one process. Each round runs every one, in an order that turns from round to round; the ratios are
+medians over the rounds of that round's ratio, so a machine that slows down for a while slows both sides. On the CPU
+every contender has two threads. `--suite cuda` runs a GPU's cases anywhere.
 """
 
 import argparse
@@ -24,7 +25,8 @@ import numpy as np
 from bench.norm_shapes import MEASURED, ON_CUDA, Case
 
 PHASES = ("forward", "backward", "forward and backward")
-# Of the cases, their dtype, the phases, and the calls that are queued before the clock is read: a GPU runs behind Python.
+# Of the cases, their dtype, the phases, and the calls that are queued before the clock is read: a GPU runs behind
+# Python.
 SUITES = {"cpu": (MEASURED, "float32", (PHASES[0], PHASES[2]), 1), "cuda": (ON_CUDA, "bfloat16", PHASES, 20)}
 
 
@@ -63,7 +65,9 @@ def both(function, arguments, cotangent):
 
 
 def in_torch(case: Case, arguments: dict[str, Any], cotangent: Any):
-    """Forward alone, and forward with backward, in PyTorch's native kernels and its own layout; `None` where it has no such call."""
+    """Forward alone, and forward with backward, in PyTorch's native kernels and its own layout; `None` where it has no
+    such call.
+    """
     import torch
 
     torch.set_num_threads(2)
@@ -71,7 +75,9 @@ def in_torch(case: Case, arguments: dict[str, Any], cotangent: Any):
     if case.residual or case.modulation or case.op == "rms_norm":
         return None
     move = (lambda a: a.movedim(-1, 1).contiguous()) if case.op == "group_norm" else (lambda a: a)
-    tensors = {k: move(torch.tensor(np.asarray(v))) if k == "x" else torch.tensor(np.asarray(v)) for k, v in arguments.items()}
+    tensors = {
+        k: move(torch.tensor(np.asarray(v))) if k == "x" else torch.tensor(np.asarray(v)) for k, v in arguments.items()
+    }
     leaves = [t.requires_grad_() for t in tensors.values()]
     dy = move(torch.tensor(np.asarray(cotangent)))
 
@@ -190,7 +196,12 @@ def main() -> None:
     print(table(results))
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        head = {"jax": jax.__version__, "device": jax.devices()[0].device_kind, "cores": os.cpu_count(), "rounds": options.rounds}
+        head = {
+            "jax": jax.__version__,
+            "device": jax.devices()[0].device_kind,
+            "cores": os.cpu_count(),
+            "rounds": options.rounds,
+        }
         head["dtype"] = SUITES[options.suite][1]
         head["load average, 1 minute"] = round(os.getloadavg()[0], 1)
         (options.out / "norm.json").write_text(json.dumps({**head, "results": results}, indent=1) + "\n")

@@ -2,8 +2,8 @@
 
   python -m bench.bench_overhead       writes bench/results/cpu/overhead.json
 
-The step is compiled and run once, and then gives the same state and metrics again at once. Time that the loop spends waiting for batches is
-told apart: behind a step that takes time it vanishes, as `input_wait` of a real run shows.
+The step is compiled and run once, and then gives the same state and metrics again at once. Time that the loop spends
+waiting for batches is told apart: behind a step that takes time it vanishes, as `input_wait` of a real run shows.
 """
 
 import dataclasses
@@ -36,13 +36,18 @@ class Empty:
 
 
 def of_loop(steps: int) -> dict[str, float]:
-    """Milliseconds of a step of a run, without and with the time it waits for data: medians over its lines of metrics."""
+    """Milliseconds of a step of a run, without and with the time it waits for data: medians over its lines of
+    metrics.
+    """
     real = loop.make_step
     with tempfile.TemporaryDirectory() as folder:
         config = dataclasses.replace(
             maskgit.PRESETS["digits"], run_dir=f"{folder}/run", steps=steps, sample_every=0, checkpoint_every=10**9
         )
-        with mock.patch.object(loop, "make_step", lambda *args: Empty(real(*args))), mock.patch.object(loop._Run, "finish", return_value=0):
+        with (
+            mock.patch.object(loop, "make_step", lambda *args: Empty(real(*args))),
+            mock.patch.object(loop._Run, "finish", return_value=0),
+        ):
             maskgit.main(config)
         lines = [json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()][1:-1]
     return {

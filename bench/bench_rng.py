@@ -2,9 +2,10 @@
 
   python -m bench.bench_rng          writes bench/results/cpu/rng.json
 
-The model has 100 layers, each a projection with dropout, none of them scanned; lowered is its loss and gradient. By hand the key is split
-once into as many keys as layers. Repetitions are interleaved; the ratio is that of the smallest times, which what else the machine does
-disturbs least, and the median of the pairs' stands beside it. Beside it, what drawing one key costs outside of any program.
+The model has 100 layers, each a projection with dropout, none of them scanned; lowered is its loss and gradient. By
+hand the key is split once into as many keys as layers. Repetitions are interleaved; the ratio is that of the smallest
+times, which what else the machine does disturbs least, and the median of the pairs' stands beside it. Beside it, what
+drawing one key costs outside of any program.
 """
 
 import gc

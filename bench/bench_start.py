@@ -1,4 +1,5 @@
-"""From the command to the first step, with an empty cache of compiled programs and with one that a start before has filled.
+"""From the command to the first step, with an empty cache of compiled programs and with one that a start before has
+filled.
 
   python -m bench.bench_start [CASE]   writes bench/results/cpu/start.json
 
@@ -21,7 +22,18 @@ OUT = Path(__file__).parent / "results" / "cpu" / "start.json"
 CASES = {
     "digits": [],
     # The cifar10 preset's transformer, on the tokens of digits, which need no download.
-    "cifar10_model": ["--model.dim", "384", "--model.depth", "8", "--model.heads", "12", "--model.hidden-dim", "1536", "--batch-size", "8"],
+    "cifar10_model": [
+        "--model.dim",
+        "384",
+        "--model.depth",
+        "8",
+        "--model.heads",
+        "12",
+        "--model.hidden-dim",
+        "1536",
+        "--batch-size",
+        "8",
+    ],
 }
 
 

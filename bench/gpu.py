@@ -4,9 +4,10 @@
     python -m bench.gpu --quick               correctness alone, about a minute
     python -m bench.gpu --tiny --out /tmp/x   the machinery, in sizes for a CPU
 
-Random data; contenders take turns in one process; the device's copy bandwidth and matrix rate are measured in the same run. Each section
-has a share of `--minutes`, what it leaves goes to the next, and a row that would not fit is listed as left out. The work is done by
-`bench.gpu_rows` in a process of its own: when a contender hangs or crashes it, the next one goes on without that contender.
+Random data; contenders take turns in one process; the device's copy bandwidth and matrix rate are measured in the same
+run. Each section has a share of `--minutes`, what it leaves goes to the next, and a row that would not fit is listed as
+left out. The work is done by `bench.gpu_rows` in a process of its own: when a contender hangs or crashes it, the next
+one goes on without that contender.
 """
 
 import argparse
@@ -48,7 +49,9 @@ def supervise(command: list[str], book: Book, minutes: float, patience: float) -
 
 
 def _watch(child: subprocess.Popen, now: pathlib.Path, patience: float, end: float) -> str | None:
-    """Why a process did not end well, or None. It is killed where nobody has taken the device for `patience` seconds, or after the end."""
+    """Why a process did not end well, or None. It is killed where nobody has taken the device for `patience` seconds,
+    or after the end.
+    """
     began = time.time()
     while child.poll() is None:
         time.sleep(0.1)
@@ -65,7 +68,9 @@ def table(result: dict) -> str:
     about = result["about"]
     lines = [f"# {about['device']}, {about['date']}", "", "`times ours` above 1: ours is faster.", ""]
     lines += [f"- {line}" for line in means(result["sections"].get("attention", []))]
-    lines += [f"- stopped the process: {x['name'] or 'no contender'} at {x['case']} ({x['why']})" for x in result["stopped"]]
+    lines += [
+        f"- stopped the process: {x['name'] or 'no contender'} at {x['case']} ({x['why']})" for x in result["stopped"]
+    ]
     for name, rows in result["sections"].items():
         lines += ["", f"## {name}", ""]
         for row in rows:
@@ -81,7 +86,10 @@ def means(rows: list[dict]) -> list[str]:
         for rival, ratio in row.get("times ours", {}).items():
             found.setdefault((row["case"].split()[0], rival), []).append(ratio)
     mean = lambda ratios: math.exp(sum(map(math.log, ratios)) / len(ratios))
-    return [f"{way}: {rival} takes {mean(x):.2f} times ours, geometric mean of {len(x)}" for (way, rival), x in found.items()]
+    return [
+        f"{way}: {rival} takes {mean(x):.2f} times ours, geometric mean of {len(x)}"
+        for (way, rival), x in found.items()
+    ]
 
 
 def _flat(x: object) -> str:
@@ -119,7 +127,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="correctness alone")
     parser.add_argument("--tiny", action="store_true", help="sizes for a CPU: the machinery alone")
     parser.add_argument("--only", nargs="+", choices=list(SHARES), default=list(SHARES))
-    parser.add_argument("--patience", type=float, default=100.0, help="seconds after which a contender that does not answer is stopped")
+    parser.add_argument(
+        "--patience", type=float, default=100.0, help="seconds after which a contender that does not answer is stopped"
+    )
     parser.add_argument("--out", type=pathlib.Path, help="where the results go; bench/results/<device> by default")
     options = parser.parse_args(arguments)
     name = device()

@@ -1,7 +1,9 @@
-"""NVIDIA's assembler for Pallas' Mosaic GPU kernels, on a machine without a GPU: their registers, what they spill, what it warns of.
+"""NVIDIA's assembler for Pallas' Mosaic GPU kernels, on a machine without a GPU: their registers, what they spill, what
+it warns of.
 
-Needed are jax's CUDA plugin and `ptxas` (the extra `cuda` brings both), and a C compiler. The plugin builds a kernel for the device that the
-driver tells of; so this process gets a driver that tells of one Hopper, and loads and runs nothing.
+Needed are jax's CUDA plugin and `ptxas` (the extra `cuda` brings both), and a C compiler. The plugin builds a kernel
+for the device that the driver tells of; so this process gets a driver that tells of one Hopper, and loads and runs
+nothing.
 """
 
 import contextlib
@@ -59,17 +61,25 @@ class Assembler:
         with tempfile.TemporaryDirectory() as folder:
             source, library = pathlib.Path(folder, "driver.c"), pathlib.Path(folder, "libcuda.so.1")
             source.write_text(DRIVER)
-            subprocess.run([compiler, "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", library, source], check=True)
+            subprocess.run(
+                [compiler, "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", library, source], check=True
+            )
             # Whoever asks for that name from now on gets this one.
             ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
         self._compile = ctypes.CDLL(str(plugin)).MosaicGpuCompile
         self._compile.argtypes, self._compile.restype = [ctypes.c_char_p, ctypes.c_int], ctypes.c_void_p
-        os.environ |= {"MOSAIC_GPU_CUDA_ROOT": str(self.root), "CUDA_ROOT": str(self.root), "MOSAIC_GPU_DUMP_PTXAS": "1"}
+        os.environ |= {
+            "MOSAIC_GPU_CUDA_ROOT": str(self.root),
+            "CUDA_ROOT": str(self.root),
+            "MOSAIC_GPU_DUMP_PTXAS": "1",
+        }
 
     @property
     def version(self) -> str:
         """Of ptxas."""
-        said = subprocess.run([self.root / "bin" / "ptxas", "--version"], capture_output=True, text=True, check=True).stdout
+        said = subprocess.run(
+            [self.root / "bin" / "ptxas", "--version"], capture_output=True, text=True, check=True
+        ).stdout
         return re.findall(r"V[\d.]+", said)[-1]
 
     def assemble(self, module: bytes) -> Assembled:
@@ -107,8 +117,13 @@ def read(said: str) -> Assembled:
     if not (name and spilled and registers):
         raise RuntimeError(f"it does not assemble: {said.strip()[:2000]}")
     told = re.compile(r"\(C\d+\)|warning|error", re.IGNORECASE)
-    known = ("Registers are spilled", "JIT session error")  # the first is counted, the second is of the host's part, which is not linked
-    warnings = tuple(line.strip() for line in said.splitlines() if told.search(line) and not any(text in line for text in known))
+    known = (
+        "Registers are spilled",
+        "JIT session error",
+    )  # the first is counted, the second is of the host's part, which is not linked
+    warnings = tuple(
+        line.strip() for line in said.splitlines() if told.search(line) and not any(text in line for text in known)
+    )
     return Assembled(name[1], int(registers[1]), int(spilled[1]), warnings)
 
 

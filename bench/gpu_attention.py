@@ -1,4 +1,6 @@
-"""Attention's timed rows of `bench.gpu`: the FlashAttention-3 paper's grid, and the calls that only a mask or a bias makes fast."""
+"""Attention's timed rows of `bench.gpu`: the FlashAttention-3 paper's grid, and the calls that only a mask or a bias
+makes fast.
+"""
 
 import functools
 import itertools
@@ -71,7 +73,9 @@ def torch_maker(arrays: list[jax.Array], causal: bool, direction: str) -> Callab
         import torch
 
         place = "cuda" if torch.cuda.is_available() else "cpu"
-        turn = lambda x: torch.tensor(np.asarray(x, np.float32), device=place, dtype=torch.bfloat16).transpose(1, 2).contiguous()
+        turn = lambda x: (
+            torch.tensor(np.asarray(x, np.float32), device=place, dtype=torch.bfloat16).transpose(1, 2).contiguous()
+        )
         q, k, v, dout = map(turn, arrays)
         sdpa = functools.partial(torch.nn.functional.scaled_dot_product_attention, is_causal=causal)
         if direction == "forward":
@@ -97,10 +101,17 @@ def grid(tiny: bool) -> Iterator[Task]:
     tokens, width, lengths, dims = (64, 64, (32,), (32,)) if tiny else (TOKENS, WIDTH, LENGTHS, HEAD_DIMS)
     for seq, dim, causal, direction in itertools.product(lengths, dims, (False, True), DIRECTIONS):
         name = f"{direction} D{dim} T{seq} {'causal' if causal else 'full'}"
-        yield name, functools.partial(_grid_row, tokens // seq, seq, width // dim, dim, causal, direction, 0.05 if tiny else 1.0)
+        yield (
+            name,
+            functools.partial(
+                _grid_row, tokens // seq, seq, width // dim, dim, causal, direction, 0.05 if tiny else 1.0
+            ),
+        )
 
 
-def _grid_row(batch: int, seq: int, heads: int, dim: int, causal: bool, direction: str, seconds: float, turn: Turn) -> dict[str, Any]:
+def _grid_row(
+    batch: int, seq: int, heads: int, dim: int, causal: bool, direction: str, seconds: float, turn: Turn
+) -> dict[str, Any]:
     arrays = operands(batch, seq, heads, dim)
     ours = functools.partial(dot_product_attention, is_causal=causal)
     theirs = functools.partial(jax.nn.dot_product_attention, is_causal=causal)
@@ -110,7 +121,10 @@ def _grid_row(batch: int, seq: int, heads: int, dim: int, causal: bool, directio
     # Beyond, its logits alone are 16 GiB and more.
     if seq <= 4096:
         makers["jax.nn xla"] = make(functools.partial(theirs, implementation="xla"))
-    makers |= {"torch sdpa": torch_maker(arrays, causal, direction), "tokamax": tokamax_maker(arrays, causal, direction)}
+    makers |= {
+        "torch sdpa": torch_maker(arrays, causal, direction),
+        "tokamax": tokamax_maker(arrays, causal, direction),
+    }
     flops = 4.0 * batch * heads * seq * seq * dim * (0.5 if causal else 1.0) * (1.0 if direction == "forward" else 2.5)
     row = compare(makers, turn, seconds)
     return row | {"TFLOP/s": {n: flops / t / 1e9 for n, t in row["ms"].items()}}
@@ -122,7 +136,9 @@ def special(tiny: bool) -> Iterator[Task]:
         yield f"{name} {direction}", functools.partial(_special_row, kind, shape, direction, 0.05 if tiny else 1.0)
 
 
-def _special_row(kind: str, shape: tuple[int, int, int, int], direction: str, seconds: float, turn: Turn) -> dict[str, Any]:
+def _special_row(
+    kind: str, shape: tuple[int, int, int, int], direction: str, seconds: float, turn: Turn
+) -> dict[str, Any]:
     batch, seq, heads, _ = shape
     arrays, window = operands(*shape), seq // 16
     extra = (draw((1, heads, seq, seq), jnp.bfloat16, 9),) if kind == "bias" else ()

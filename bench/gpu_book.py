@@ -54,15 +54,23 @@ class Book:
         self.now.write_text(json.dumps({"section": section, "case": case, "name": name}), encoding="utf-8")
 
     def stopped(self, why: str) -> None:
-        """Note that the process stopped at whoever had the device: a contender is out from now on, a row without one is done."""
-        at = json.loads(self.now.read_text(encoding="utf-8")) if self.now.exists() else {"section": "", "case": "", "name": ""}
+        """Note that the process stopped at whoever had the device: a contender is out from now on, a row without one is
+        done.
+        """
+        at = (
+            json.loads(self.now.read_text(encoding="utf-8"))
+            if self.now.exists()
+            else {"section": "", "case": "", "name": ""}
+        )
         self.result["stopped"].append(at | {"why": why})
         if not at["name"] and at["case"]:
             self.put(at["section"], at["case"], {"left out": {"the row": why}})
         self.write()
 
     def without(self) -> dict[str, str]:
-        return {x["name"]: f"it stopped the process at {x['case']}: {x['why']}" for x in self.result["stopped"] if x["name"]}
+        return {
+            x["name"]: f"it stopped the process at {x['case']}: {x['why']}" for x in self.result["stopped"] if x["name"]
+        }
 
 
 def _rounded(x: Any) -> Any:

@@ -36,7 +36,12 @@ ATTENTION: dict[str, tuple[str, Attention]] = {
     "D256 float32 causal": ("float32", _wide(256, mask=MASKS["causal"])),
     "D256 causal, key bias": ("float16", _wide(256, mask=MASKS["causal"], bias=(True, False, False, True))),
 }
-TINY = {"D8 window": ("float16", Attention(q_seq=17, kv_seq=23, heads=2, mask=MASKS["window"], bias=(False, True, True, True)))}
+TINY = {
+    "D8 window": (
+        "float16",
+        Attention(q_seq=17, kv_seq=23, heads=2, mask=MASKS["window"], bias=(False, True, True, True)),
+    )
+}
 
 _silu = (("groups", 32), ("activation", "silu"))
 NORMS: dict[str, Case] = {
@@ -96,8 +101,13 @@ def judge(call: Callable[[str], Callable], arguments: tuple, turn: Turn, names: 
 
 
 def errors(got: Any, exact: Any) -> list[float]:
-    """The largest error of each array, as a share of its largest number; infinite where a number that is not finite differs."""
-    return [_error(np.asarray(g, np.float64), np.asarray(t, np.float64)) for g, t in zip(jax.tree.leaves(got), jax.tree.leaves(exact))]
+    """The largest error of each array, as a share of its largest number; infinite where a number that is not finite
+    differs.
+    """
+    return [
+        _error(np.asarray(g, np.float64), np.asarray(t, np.float64))
+        for g, t in zip(jax.tree.leaves(got), jax.tree.leaves(exact))
+    ]
 
 
 def _error(got: np.ndarray, exact: np.ndarray) -> float:

@@ -40,7 +40,14 @@ def passes(head_dim: int, mask: str | None, dtype: str, option: str) -> Iterator
     """The passes of a call, each with the reason why it does not lower, or None, and its kernels."""
     rest = {"kv_heads": 4} | OPTIONS[option]
     case = Attention(
-        2, 300, 420, 4, head_dim=head_dim, v_head_dim=WIDTHS.get(head_dim, head_dim), mask=MASKS[mask] if mask else None, **rest
+        2,
+        300,
+        420,
+        4,
+        head_dim=head_dim,
+        v_head_dim=WIDTHS.get(head_dim, head_dim),
+        mask=MASKS[mask] if mask else None,
+        **rest,
     )
     shape = lambda heads, seq, dim: jax.ShapeDtypeStruct((case.batch, heads, seq, dim), jnp.dtype(dtype))
     q, k = shape(case.heads, case.q_seq, head_dim), shape(case.kv_heads, case.kv_seq, head_dim)
@@ -63,14 +70,23 @@ def passes(head_dim: int, mask: str | None, dtype: str, option: str) -> Iterator
 def bound(case: Attention) -> Any:
     """A case's mask as the kernels receive it."""
     assert case.mask is not None
-    return checks.bound_mask(case.mask(np.random.default_rng(0), case), (case.batch,), case.heads, case.q_seq, case.kv_seq)
+    return checks.bound_mask(
+        case.mask(np.random.default_rng(0), case), (case.batch,), case.heads, case.q_seq, case.kv_seq
+    )
 
 
 def grid(head_dim: int, dtype: str, assembler: Assembler | None) -> dict[str, Any]:
     """Every mask and option: what does not lower, and with an assembler what its kernels spill."""
     start, calls = time.monotonic(), list(itertools.product((None, *MASKS), OPTIONS))
-    row: dict[str, Any] = {"jax": jax.__version__, "masks": ["none", *MASKS], "options": list(OPTIONS), "calls": len(calls)}
-    row |= {"failures": []} | ({"ptxas": assembler.version, "kernels": 0, "spilled bytes": {}, "warnings": []} if assembler else {})
+    row: dict[str, Any] = {
+        "jax": jax.__version__,
+        "masks": ["none", *MASKS],
+        "options": list(OPTIONS),
+        "calls": len(calls),
+    }
+    row |= {"failures": []} | (
+        {"ptxas": assembler.version, "kernels": 0, "spilled bytes": {}, "warnings": []} if assembler else {}
+    )
     for mask, option in calls:
         for direction, reason, kernels in passes(head_dim, mask, dtype, option):
             row["failures"] += [[mask, option, direction, reason]] if reason else []

@@ -26,8 +26,8 @@ class Clock:
 class Turn:
     """One row's turn on the device.
 
-    `start` is told each contender's name before it gets the device, so that whoever watches knows who stopped it; `without` holds those
-    that stopped it before, each with what happened.
+    `start` is told each contender's name before it gets the device, so that whoever watches knows who stopped it;
+    `without` holds those that stopped it before, each with what happened.
     """
 
     clock: Clock
@@ -43,7 +43,9 @@ class Turn:
         self.start(name)
         try:
             return function(), None
-        except Exception as error:  # A rival that is not installed or refuses a shape leaves its column empty; the row goes on.
+        except (
+            Exception
+        ) as error:  # A rival that is not installed or refuses a shape leaves its column empty; the row goes on.
             return None, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:160]
 
 

@@ -1,4 +1,5 @@
-"""What `bench.gpu` and `bench.gpu_train` measured, for people: the README's section on GPUs, and a plot of attention for each device.
+"""What `bench.gpu` and `bench.gpu_train` measured, for people: the README's section on GPUs, and a plot of attention
+for each device.
 
     python -m bench.gpu_report          from bench/results/*/gpu.json and beside it runs/*.json; run it after either
 
@@ -24,8 +25,12 @@ def section(folder: pathlib.Path) -> str:
     """The Markdown of one device."""
     result = json.loads((folder / "gpu.json").read_text(encoding="utf-8"))
     about, sections = result["about"], result["sections"]
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items() if name in ("jax", "torch", "tokamax"))
-    lines = [f"**{about['device']}**, {about['date'][:10]}, {versions}; [all rows](bench/results/{folder.name}/gpu.md)."]
+    versions = ", ".join(
+        f"{name} {version}" for name, version in about["versions"].items() if name in ("jax", "torch", "tokamax")
+    )
+    lines = [
+        f"**{about['device']}**, {about['date'][:10]}, {versions}; [all rows](bench/results/{folder.name}/gpu.md)."
+    ]
     for name, unit in (("copy", "GB/s"), ("product", "TFLOP/s")):
         found = [row for row in sections.get("machine", []) if row["case"].startswith(name) and unit in row]
         lines += [f"The device's own {row['case']}: {row[unit]:,.0f} {unit}." for row in found]
@@ -49,7 +54,9 @@ def _norms(rows: list[dict[str, Any]]) -> list[str]:
             ("of the copy's bandwidth", [x["of copy"] for x in passes if "of copy" in x]),
             ("times as fast as XLA", [x["times ours"]["xla"] for x in passes if "xla" in x.get("times ours", {})]),
         ):
-            found += [f"{way}: {min(values):.2f} to {max(values):.2f} {what}, over {len(values)} shapes"] if values else []
+            found += (
+                [f"{way}: {min(values):.2f} to {max(values):.2f} {what}, over {len(values)} shapes"] if values else []
+            )
     return found
 
 
@@ -79,7 +86,10 @@ def _runs(folder: pathlib.Path) -> list[str]:
         summary = json.loads(path.read_text(encoding="utf-8"))
         told = ", ".join(f"{name} {summary[name]:.4g}" for name in TOLD if name in summary)
         lines.append(f"{path.stem}: {summary['steps']:,} steps in {summary['seconds']:,.0f} s, {told}")
-    pictures = [f"![Samples of {path.stem}]({path.relative_to(README.parent).as_posix()})" for path in sorted(folder.glob("maskgit*.png"))]
+    pictures = [
+        f"![Samples of {path.stem}]({path.relative_to(README.parent).as_posix()})"
+        for path in sorted(folder.glob("maskgit*.png"))
+    ]
     return [*_listed("Trained there, by `python -m bench.gpu_train`", lines), *([""] if pictures else []), *pictures]
 
 
@@ -88,7 +98,9 @@ def with_section(readme: str, text: str) -> str:
     readme = re.sub(rf"{re.escape(BEGIN)}.*?{re.escape(END)}\n", "", readme, flags=re.DOTALL)
     made = f"{BEGIN}\n## On a GPU\n\n{text}\n{END}\n" if text else ""
     if readme.count(BEFORE) != 1:
-        raise ValueError(f"README.md must have one line {BEFORE.strip()!r}, before which the section stands: it has {readme.count(BEFORE)}")
+        raise ValueError(
+            f"README.md must have one line {BEFORE.strip()!r}, before which the section stands: it has {readme.count(BEFORE)}"
+        )
     return readme.replace(BEFORE, made + BEFORE)
 
 
@@ -119,7 +131,9 @@ def plot(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
         axis = axes[row, column]
         for name, points in panels.get((way, dim, mask), {}).items():
             bold = 2.5 if name == OURS else 1.2
-            axis.plot(*zip(*points), label=name, color=f"C{names.index(name)}", linewidth=bold, marker="o", markersize=3)
+            axis.plot(
+                *zip(*points), label=name, color=f"C{names.index(name)}", linewidth=bold, marker="o", markersize=3
+            )
         axis.set_xscale("log", base=2)
         axis.set_ylim(bottom=0)
         axis.set_title(f"{way}, {mask}, head_dim {dim}", fontsize=9)

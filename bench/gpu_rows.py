@@ -1,4 +1,5 @@
-"""The rows of `bench.gpu`, in a process that may stop: what was found is in a file after each row, and the next process goes on from there.
+"""The rows of `bench.gpu`, in a process that may stop: what was found is in a file after each row, and the next process
+goes on from there.
 
 `bench.gpu` starts it. A contender that stopped a process is left out of the next one.
 """
@@ -77,8 +78,13 @@ def about() -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
-        "driver": _told("nvidia-smi", "--query-gpu=driver_version,clocks.sm,power.limit,memory.total", "--format=csv,noheader"),
-        "ptxas": {"on the path": _told("ptxas", "--version"), **{name: _told(path, "--version") for name, path in _ptxas().items()}},
+        "driver": _told(
+            "nvidia-smi", "--query-gpu=driver_version,clocks.sm,power.limit,memory.total", "--format=csv,noheader"
+        ),
+        "ptxas": {
+            "on the path": _told("ptxas", "--version"),
+            **{name: _told(path, "--version") for name, path in _ptxas().items()},
+        },
     }
 
 

@@ -1,8 +1,10 @@
-"""Whole train steps of `bench.gpu`: ours, the same with `jax.nn`'s attention and plain norms, and PyTorch's eager and compiled.
+"""Whole train steps of `bench.gpu`: ours, the same with `jax.nn`'s attention and plain norms, and PyTorch's eager and
+compiled.
 
-DiT-B/2 on 32 x 32 x 4 latents, GPT-2 small on 1,024 tokens, and MaskGIT-base on 16 x 16 tokens of ImageNet with dropout: loss, gradients and
-AdamW, bfloat16 inside and float32 parameters, on random data. `jax.nn`'s attention has no dropout, so its MaskGIT does without that of the
-probabilities. A contender's MFU is the share of the device's data sheet that the model's operations come to (`train.report.peak`).
+DiT-B/2 on 32 x 32 x 4 latents, GPT-2 small on 1,024 tokens, and MaskGIT-base on 16 x 16 tokens of ImageNet with
+dropout: loss, gradients and AdamW, bfloat16 inside and float32 parameters, on random data. `jax.nn`'s attention has no
+dropout, so its MaskGIT does without that of the probabilities. A contender's MFU is the share of the device's data
+sheet that the model's operations come to (`train.report.peak`).
 """
 
 import contextlib
@@ -81,7 +83,9 @@ def gpt(batch: int, sizes: tuple[int, ...], config: GPTConfig) -> tuple[Any, Cal
 
 
 def dit(batch: int, sizes: tuple[int, ...], config: DiTConfig) -> tuple[Any, Callable, tuple]:
-    """The same for the paper's simple loss: the noise's mean square error (Ho et al. 2020, equation 14), labels dropped one time in ten."""
+    """The same for the paper's simple loss: the noise's mean square error (Ho et al. 2020, equation 14), labels dropped
+    one time in ten.
+    """
     *shape, classes = sizes
     model = eqx.filter_jit(DiT)(*shape, classes, config, key=jr.key(0))
     latent, label = jr.normal(jr.key(1), (batch, *shape), jnp.bfloat16), jr.randint(jr.key(2), (batch,), 0, classes)
@@ -166,7 +170,9 @@ def _row(batch: int, sizes: tuple[int, ...], config: Any, tiny: bool, turn: Turn
     step, held = update(make)
     parts, reason = turn.attempt("ours", lambda: profile(ours()))
     row |= {"share of ours": parts} if reason is None else {"left out": row["left out"] | {"profile": reason}}
-    return row | rates(row["ms"], batch * _tokens(sizes, config), flops_of(step, *held), peak_of(jax.devices()[0].device_kind))
+    return row | rates(
+        row["ms"], batch * _tokens(sizes, config), flops_of(step, *held), peak_of(jax.devices()[0].device_kind)
+    )
 
 
 def rates(times: dict[str, float], tokens: int, flops: int, peak: float | None) -> dict[str, dict[str, float]]:

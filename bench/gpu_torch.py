@@ -1,4 +1,6 @@
-"""The models of `bench.gpu_steps` in PyTorch's own layers, with the same sizes and losses. Importing it does not import PyTorch."""
+"""The models of `bench.gpu_steps` in PyTorch's own layers, with the same sizes and losses. Importing it does not import
+PyTorch.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -43,7 +45,14 @@ def maskgit(batch: int, sizes: tuple[int, ...], config: Any) -> tuple[Any, Calla
             self.start = nn.Sequential(norm(), nn.Dropout(config.dropout))
             gelu = nn.GELU(approximate="tanh")
             layer = nn.TransformerEncoderLayer(
-                dim, config.heads, config.hidden_dim, config.dropout, gelu, 1e-12, batch_first=True, norm_first=config.placement == "pre"
+                dim,
+                config.heads,
+                config.hidden_dim,
+                config.dropout,
+                gelu,
+                1e-12,
+                batch_first=True,
+                norm_first=config.placement == "pre",
             )
             self.stack = nn.TransformerEncoder(layer, config.depth, enable_nested_tensor=False)
             self.head = nn.Sequential(nn.Linear(dim, dim), gelu, norm())
@@ -81,7 +90,9 @@ def dit(batch: int, sizes: tuple[int, ...], config: Any) -> tuple[Any, Callable[
         def __init__(self):
             super().__init__()
             self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-            self.mlp = nn.Sequential(nn.Linear(dim, config.hidden_dim), nn.GELU(approximate="tanh"), nn.Linear(config.hidden_dim, dim))
+            self.mlp = nn.Sequential(
+                nn.Linear(dim, config.hidden_dim), nn.GELU(approximate="tanh"), nn.Linear(config.hidden_dim, dim)
+            )
             self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
 
         def forward(self, x, condition):
@@ -137,11 +148,15 @@ def gpt(batch: int, sizes: tuple[int, ...], config: Any) -> tuple[Any, Callable[
         def __init__(self):
             super().__init__()
             self.norm, self.qkv, self.out = nn.LayerNorm(dim), nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-            self.mlp = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(approximate="tanh"), nn.Linear(4 * dim, dim))
+            self.mlp = nn.Sequential(
+                nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(approximate="tanh"), nn.Linear(4 * dim, dim)
+            )
 
         def forward(self, x):
             q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, config.heads, -1)).permute(2, 0, 3, 1, 4)
-            x = x + self.out(nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+            x = x + self.out(
+                nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+            )
             return x + self.mlp(x)
 
     class GPT(nn.Module):

@@ -1,13 +1,15 @@
-"""Models trained for real on the GPU at hand, inside ten minutes each: nanoGPT's character model, and MaskGIT on photos with its tokenizer.
+"""Models trained for real on the GPU at hand, inside ten minutes each: nanoGPT's character model, and MaskGIT on photos
+with its tokenizer.
 
     python -m bench.gpu_train DATA                        both; results in bench/results/<device>/runs
     python -m bench.gpu_train DATA --only characters      nanoGPT's: 1.4697 on the validation text is to be beaten
     python -m bench.gpu_train DATA --only photos --data-set cifar10
     python -m bench.gpu_train DATA --tiny --minutes 3 --out /tmp/x      the machinery, in sizes for a CPU
 
-Each model is a recipe's own command, printed as it is run, so that it can be given again: after SIGTERM at the end of the time it resumes.
-The character model trains its published 5,000 steps. How many steps of the photos' two models fit is measured: each begins, is stopped after
-some lines of metrics, and begins anew with as many as its share of the time has room for; what is compiled is kept.
+Each model is a recipe's own command, printed as it is run, so that it can be given again: after SIGTERM at the end of
+the time it resumes. The character model trains its published 5,000 steps. How many steps of the photos' two models fit
+is measured: each begins, is stopped after some lines of metrics, and begins anew with as many as its share of the time
+has room for; what is compiled is kept.
 """
 
 import argparse
@@ -24,12 +26,26 @@ from typing import Any
 
 from bench.gpu import device, folder
 
-# The tokenizer's share of the time of a model of photos, and the share of either's that is left for samples, their judge and the evaluation.
+# The tokenizer's share of the time of a model of photos, and the share of either's that is left for samples, their
+# judge and the evaluation.
 TOKENIZER, SPARE = 0.4, 0.25
 WARM, SEEN = 2, 4  # lines of metrics that a measured rate leaves out, and that it needs
 # A CPU's.
 TINY = {
-    "gpt": ("--steps", "20", "--batch-size", "4", "--model.dim", "16", "--model.depth", "1", "--model.heads", "2", "--eval-batches", "2"),
+    "gpt": (
+        "--steps",
+        "20",
+        "--batch-size",
+        "4",
+        "--model.dim",
+        "16",
+        "--model.depth",
+        "1",
+        "--model.heads",
+        "2",
+        "--eval-batches",
+        "2",
+    ),
     "vqgan": (
         "--batch-size",
         "4",
@@ -44,7 +60,18 @@ TINY = {
         "1",
         "1",
     ),
-    "maskgit": ("--batch-size", "4", "--model.dim", "16", "--model.depth", "1", "--model.heads", "2", "--decode.steps", "2"),
+    "maskgit": (
+        "--batch-size",
+        "4",
+        "--model.dim",
+        "16",
+        "--model.depth",
+        "1",
+        "--model.heads",
+        "2",
+        "--decode.steps",
+        "2",
+    ),
 }
 
 
@@ -56,7 +83,17 @@ class Runner:
 
     def command(self, recipe: str, preset: str, *flags: str) -> list[str]:
         where = self.runs / f"{recipe}-{preset}"
-        start = [sys.executable, "-m", f"train.{recipe}", "--preset", preset, "--data.root", str(self.data), "--run-dir", str(where)]
+        start = [
+            sys.executable,
+            "-m",
+            f"train.{recipe}",
+            "--preset",
+            preset,
+            "--data.root",
+            str(self.data),
+            "--run-dir",
+            str(where),
+        ]
         return [*start, *(TINY[recipe] if self.tiny else ()), *flags]
 
     def run(self, command: list[str]) -> pathlib.Path:
@@ -81,7 +118,17 @@ class Runner:
         """How many steps of a run fit, by how long some take; nothing of these is kept but compiled programs."""
         where = self.runs / "probe"
         shutil.rmtree(where, ignore_errors=True)
-        probe = [*command, "--steps", "1000000", "--log-every", "10", "--sample-every", "0", "--checkpoint-every", "1000000"]
+        probe = [
+            *command,
+            "--steps",
+            "1000000",
+            "--log-every",
+            "10",
+            "--sample-every",
+            "0",
+            "--checkpoint-every",
+            "1000000",
+        ]
         probe[probe.index("--run-dir") + 1] = str(where)
         began = time.monotonic()
         with subprocess.Popen(probe) as child:
@@ -95,12 +142,16 @@ class Runner:
             raise SystemExit(f"{where}: no rate could be measured")
         left = seconds - (time.monotonic() - began)
         if (count := fitting(lines, left)) == 0:
-            raise SystemExit(f"{where}: no step fits into the {left:.0f} seconds that are left for it; give more --minutes")
+            raise SystemExit(
+                f"{where}: no step fits into the {left:.0f} seconds that are left for it; give more --minutes"
+            )
         return count
 
 
 def fitting(lines: list[dict[str, Any]], seconds: float) -> int:
-    """Steps that fit into so many seconds, start included, by a run's lines of metrics: a multiple of 100 where there are as many, or 0."""
+    """Steps that fit into so many seconds, start included, by a run's lines of metrics: a multiple of 100 where there
+    are as many, or 0.
+    """
     first, last = lines[WARM], lines[-1]
     each = (last["seconds"] - first["seconds"]) / (last["step"] - first["step"])
     start = max(first["seconds"] - first["step"] * each, 0.0)
@@ -151,7 +202,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=pathlib.Path, help="the folder of the data sets")
     parser.add_argument("--only", choices=("characters", "photos"))
-    parser.add_argument("--data-set", choices=("eurosat64", "cifar10", "digits"), help="of the photos; with --tiny, digits")
+    parser.add_argument(
+        "--data-set", choices=("eurosat64", "cifar10", "digits"), help="of the photos; with --tiny, digits"
+    )
     parser.add_argument("--minutes", type=float, default=10.0, help="of each")
     parser.add_argument("--runs", type=pathlib.Path, help="where the runs go; a temporary folder by default")
     parser.add_argument("--out", type=pathlib.Path, help="where the results go; bench/results/<device>/runs by default")

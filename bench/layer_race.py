@@ -14,7 +14,8 @@ PHASES = ("forward", "forward and backward")
 
 
 class Race(NamedTuple):
-    """One layer's row. Each contender is made when its turn comes, and is `(function, *arguments)` with one array as its result.
+    """One layer's row. Each contender is made when its turn comes, and is `(function, *arguments)` with one array as
+    its result.
 
     ours: in JAX; `batched(layer)` is the usual function, and the layer itself the first argument.
     equinox: the same of `equinox.nn`, in its layout; `None` where it has no such layer.

@@ -51,10 +51,14 @@ BIASES = {f"use_{name}_bias": True for name in ("query", "key", "value", "output
 
 RACES: dict[str, Race] = {
     "MultiheadAttention": Race(
-        lambda: (multihead, nn.MultiheadAttention(HEADS, TOKENS[-1], key=KEY), normal(*TOKENS)), plain(), torch_multihead
+        lambda: (multihead, nn.MultiheadAttention(HEADS, TOKENS[-1], key=KEY), normal(*TOKENS)),
+        plain(),
+        torch_multihead,
     ),
     "SelfAttention": Race(
-        lambda: (batched, nn.SelfAttention(TOKENS[-1], HEADS, bias=False, key=KEY), normal(*TOKENS)), plain(), torch_multihead
+        lambda: (batched, nn.SelfAttention(TOKENS[-1], HEADS, bias=False, key=KEY), normal(*TOKENS)),
+        plain(),
+        torch_multihead,
     ),
     "CrossAttention": Race(
         lambda: (cross, nn.CrossAttention(TOKENS[-1], 256, heads=HEADS, key=KEY), normal(*TOKENS), normal(4, 77, 256)),

@@ -15,7 +15,9 @@ TORCH_OPTIONS = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "nor
 
 
 def torch_block():
-    return torch_layers().TransformerEncoderLayer(TOKENS[-1], HEADS, 4 * TOKENS[-1], **TORCH_OPTIONS), tensor(normal(*TOKENS))
+    return torch_layers().TransformerEncoderLayer(TOKENS[-1], HEADS, 4 * TOKENS[-1], **TORCH_OPTIONS), tensor(
+        normal(*TOKENS)
+    )
 
 
 def torch_decoder_block():

@@ -23,13 +23,17 @@ def images(ours, equinox=None, torch=None, shape=IMAGES) -> Race:
 
 def batch_norm_of_equinox():
     layer, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(64, "batch", mode="batch")
-    run = jax.vmap(lambda layer, x, state: layer(x, state), in_axes=(None, 0, None), out_axes=(0, None), axis_name="batch")
+    run = jax.vmap(
+        lambda layer, x, state: layer(x, state), in_axes=(None, 0, None), out_axes=(0, None), axis_name="batch"
+    )
     return lambda layer, x: run(layer, x, state)[0], layer, first(normal(*IMAGES))
 
 
 def batch_norm():
     layer = nn.BatchNorm(64)
-    run = jax.vmap(lambda layer, x, state: layer(x, state), in_axes=(None, 0, None), out_axes=(0, None), axis_name="batch")
+    run = jax.vmap(
+        lambda layer, x, state: layer(x, state), in_axes=(None, 0, None), out_axes=(0, None), axis_name="batch"
+    )
     return lambda layer, x: run(layer, x, layer.init_state())[0], layer, normal(*IMAGES)
 
 
@@ -79,7 +83,9 @@ def squeeze_of_torch():
     class Squeeze(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.gate = torch.nn.Sequential(torch.nn.Linear(64, 4), torch.nn.ReLU(), torch.nn.Linear(4, 64), torch.nn.Sigmoid())
+            self.gate = torch.nn.Sequential(
+                torch.nn.Linear(64, 4), torch.nn.ReLU(), torch.nn.Linear(4, 64), torch.nn.Sigmoid()
+            )
 
         def forward(self, x):
             return x * self.gate(x.mean((2, 3)))[:, :, None, None]
@@ -130,8 +136,12 @@ RACES: dict[str, Race] = {
         lambda: nn.AdaptiveMaxPool(7), lambda: eqx.nn.AdaptiveMaxPool2d(7), lambda torch: torch.AdaptiveMaxPool2d(7)
     ),
     "Upsample 2": images(lambda: nn.Upsample(2), None, lambda torch: torch.Upsample(scale_factor=2)),
-    "Upsample 2, bilinear": images(lambda: nn.Upsample(2, "bilinear"), None, lambda torch: torch.Upsample(scale_factor=2, mode="bilinear")),
-    "BlurPool": images(lambda: nn.BlurPool(), None, lambda torch: torch.Conv2d(64, 64, 4, stride=2, padding=1, groups=64, bias=False)),
+    "Upsample 2, bilinear": images(
+        lambda: nn.Upsample(2, "bilinear"), None, lambda torch: torch.Upsample(scale_factor=2, mode="bilinear")
+    ),
+    "BlurPool": images(
+        lambda: nn.BlurPool(), None, lambda torch: torch.Conv2d(64, 64, 4, stride=2, padding=1, groups=64, bias=False)
+    ),
     "PixelShuffle 2": images(lambda: nn.PixelShuffle(2), None, lambda torch: torch.PixelShuffle(2)),
     "PixelUnshuffle 2": images(lambda: nn.PixelUnshuffle(2), None, lambda torch: torch.PixelUnshuffle(2)),
     "RMSNorm": Race(
@@ -144,5 +154,7 @@ RACES: dict[str, Race] = {
     "GRU": recurrent(nn.GRU, lambda: over_time(eqx.nn.GRUCell(128, 128, key=KEY), ZEROS), "GRU"),
     "LSTM": recurrent(nn.LSTM, lambda: over_time(eqx.nn.LSTMCell(128, 128, key=KEY), (ZEROS, ZEROS)), "LSTM"),
     "FocalModulation": Race(lambda: (batched, nn.FocalModulation(64, key=KEY), normal(*IMAGES)), None, focal_net),
-    "SqueezeExcitation": Race(lambda: (batched, nn.SqueezeExcitation(64, key=KEY), normal(*IMAGES)), None, squeeze_of_torch),
+    "SqueezeExcitation": Race(
+        lambda: (batched, nn.SqueezeExcitation(64, key=KEY), normal(*IMAGES)), None, squeeze_of_torch
+    ),
 }

@@ -1,4 +1,6 @@
-"""Affine maps, feed-forward layers, reparametrised layers and quantisers against equinox.nn, torch and vector-quantize-pytorch."""
+"""Affine maps, feed-forward layers, reparametrised layers and quantisers against equinox.nn, torch and
+vector-quantize-pytorch.
+"""
 
 import equinox as eqx
 import jax
@@ -75,7 +77,9 @@ def quantizer_of_torch(**options):
 
 RACES: dict[str, Race] = {
     "Projection": tokens(
-        lambda: nn.Projection(256, 256, key=KEY), lambda: eqx.nn.Linear(256, 256, key=KEY), lambda torch: torch.Linear(256, 256)
+        lambda: nn.Projection(256, 256, key=KEY),
+        lambda: eqx.nn.Linear(256, 256, key=KEY),
+        lambda torch: torch.Linear(256, 256),
     ),
     "MLP, relu": tokens(
         lambda: nn.MLP(256, activation="relu", key=KEY),
@@ -84,7 +88,9 @@ RACES: dict[str, Race] = {
     ),
     "GLU": tokens(lambda: nn.GLU(256, key=KEY), lambda: TwoGates(256, 768), two_gates_of_torch),
     "Activation gelu": tokens(lambda: nn.Activation("gelu"), None, lambda torch: torch.GELU()),
-    "Activation gelu_tanh": tokens(lambda: nn.Activation("gelu_tanh"), None, lambda torch: torch.GELU(approximate="tanh")),
+    "Activation gelu_tanh": tokens(
+        lambda: nn.Activation("gelu_tanh"), None, lambda torch: torch.GELU(approximate="tanh")
+    ),
     "Activation swish": tokens(lambda: nn.Activation("swish"), None, lambda torch: torch.SiLU()),
     "WeightNorm": tokens(
         lambda: nn.WeightNorm(nn.Projection(256, 256, key=KEY)),

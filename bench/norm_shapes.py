@@ -14,7 +14,9 @@ OPS = {"layer_norm": layer_norm, "rms_norm": rms_norm, "group_norm": group_norm}
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One call: `scale`, `bias` and `residual` say whether they are given, `modulation` has its shape, `options` the other arguments."""
+    """One call: `scale`, `bias` and `residual` say whether they are given, `modulation` has its shape, `options` the
+    other arguments.
+    """
 
     op: str
     shape: tuple[int, ...]
@@ -25,7 +27,11 @@ class Case:
     options: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
-        parts = [self.op, "x".join(map(str, self.shape)), *(n for n in ("scale", "bias", "residual") if getattr(self, n))]
+        parts = [
+            self.op,
+            "x".join(map(str, self.shape)),
+            *(n for n in ("scale", "bias", "residual") if getattr(self, n)),
+        ]
         parts += [f"modulation{'x'.join(map(str, self.modulation))}"] if self.modulation else []
         return "-".join([*parts, *(f"{k}{v}" for k, v in self.options)])
 

@@ -1,4 +1,5 @@
-"""How well a train step would scale, from what `bench.tpu_scaling` read in compiled programs and the published rates of chips.
+"""How well a train step would scale, from what `bench.tpu_scaling` read in compiled programs and the published rates of
+chips.
 
   python -m bench.scaling_model        prints the tables of docs/scaling.md
 
@@ -53,7 +54,8 @@ def predict(row: dict[str, Any], chips: int) -> tuple[float, float]:
     compute = flops_per_chip(row) / (MFU * chip.flops)
     inside = min(chips, chip.slice)
     side = round(inside ** (1 / chip.axes))
-    # Rings that are not closed, below 16 chips along an axis (v5e) or 4 (v5p), carry in one direction what closed ones carry in two.
+    # Rings that are not closed, below 16 chips along an axis (v5e) or 4 (v5p), carry in one direction what closed ones
+    # carry in two.
     ways = 2 if side >= (16 if chip.axes == 2 else 4) else 1
     grown = (inside - 1) / inside / ((row["devices"] - 1) / row["devices"])
     runs = sum(kind["runs"] for kind in row["collectives"].values())
@@ -73,7 +75,13 @@ def main() -> None:
         runs = sum(kind["runs"] for kind in row["collectives"].values())
         memory = f"{row['GiB of state and batch']:.2f} | {row['GiB per device']:.2f}"
         print(f"| {row['topology']} | `{row['mesh']}` | {row['sent_per_device'] / 1e6:,.0f} | {runs} | {memory} |")
-    print("\n| chip | mesh as in | " + " | ".join(f"{count:,}" for count in COUNTS) + " |\n" + "|---" * (len(COUNTS) + 2) + "|")
+    print(
+        "\n| chip | mesh as in | "
+        + " | ".join(f"{count:,}" for count in COUNTS)
+        + " |\n"
+        + "|---" * (len(COUNTS) + 2)
+        + "|"
+    )
     for row in rows:
         cells = [" to ".join(f"{100 * value:.0f}" for value in predict(row, count)) for count in COUNTS]
         print(f"| {row['topology'].split(':')[0]} | `{row['mesh']}` | {' | '.join(cells)} |")

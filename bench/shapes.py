@@ -36,7 +36,9 @@ MASKS: dict[str, Callable[[np.random.Generator, Attention], masks.Mask]] = {
     "window": lambda draw, a: masks.Window(7, 3),
     "prefix": lambda draw, a: masks.PrefixLM(draw.integers(0, a.kv_seq + 1, a.batch)),
     "segments": lambda draw, a: masks.Segments(_ids(draw, a.batch, a.q_seq), _ids(draw, a.batch, a.kv_seq)),
-    "lengths": lambda draw, a: masks.Lengths(draw.integers(0, a.q_seq + 1, a.batch), draw.integers(0, a.kv_seq + 1, a.batch)),
+    "lengths": lambda draw, a: masks.Lengths(
+        draw.integers(0, a.q_seq + 1, a.batch), draw.integers(0, a.kv_seq + 1, a.batch)
+    ),
     "pattern": lambda draw, a: masks.BlockSparse(draw.random((-(-a.q_seq // 8), -(-a.kv_seq // 8))) > 0.5, 8),
     "dense": lambda draw, a: masks.Dense(draw.random((a.batch, 1, a.q_seq, a.kv_seq)) > 0.5),
 }

@@ -2,8 +2,8 @@
 
     JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 python -m bench.tpu_attention
 
-Needs `jax[tpu]`. FLOPs are those the call defines, 2 products forward and 5 backward, halved under a causal mask: the compiler does not
-look into a kernel. Bytes are the compiler's, for one forward and backward pass.
+Needs `jax[tpu]`. FLOPs are those the call defines, 2 products forward and 5 backward, halved under a causal mask: the
+compiler does not look into a kernel. Bytes are the compiler's, for one forward and backward pass.
 """
 
 import os
@@ -33,7 +33,10 @@ def topology(name: str):
 def measure(name: str, seq: int, head_dim: int, *, heads: int = 4, kv_heads: int = 2) -> dict[str, float]:
     """Bytes, FLOPs and kernels of a causal bfloat16 forward and backward pass."""
     sharding = NamedSharding(Mesh(np.array(topology(name).devices[:1]), "x"), PartitionSpec())
-    arrays = [jax.ShapeDtypeStruct((1, seq, h, head_dim), jnp.bfloat16, sharding=sharding) for h in (heads, kv_heads, kv_heads, heads)]
+    arrays = [
+        jax.ShapeDtypeStruct((1, seq, h, head_dim), jnp.bfloat16, sharding=sharding)
+        for h in (heads, kv_heads, kv_heads, heads)
+    ]
 
     def both(q, k, v, dout):
         out, transpose = jax.vjp(lambda *x: dot_product_attention(*x, is_causal=True), q, k, v)

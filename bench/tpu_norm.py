@@ -53,17 +53,21 @@ def operands(case: Case, place: Any) -> tuple[dict[str, Any], Any]:
 def bytes_over_least(case: Case, function: Any, place: Any) -> tuple[float, float]:
     """Bytes of the compiled forward and backward pass, over those of reading and writing each array once.
 
-    First what XLA's cost analysis counts, then what goes from and to the main memory: XLA brings arrays into the on-chip memory ahead of the
-    operation that reads them, and counts the copy and the on-chip reads as well.
+    First what XLA's cost analysis counts, then what goes from and to the main memory: XLA brings arrays into the
+    on-chip memory ahead of the operation that reads them, and counts the copy and the on-chip reads as well.
     """
     compiled = jax.jit(functools.partial(both, function)).lower(*operands(case, place)).compile()
     # With a residual both it and x have the same gradient, which is written and copied.
     least = least_bytes(case) // 2 + 2 * 2 * case.residual * int(np.prod(case.shape))
-    return round(compiled.cost_analysis()["bytes accessed"] / least, 2), round(main_memory_bytes(compiled.as_text()) / least, 2)
+    return round(compiled.cost_analysis()["bytes accessed"] / least, 2), round(
+        main_memory_bytes(compiled.as_text()) / least, 2
+    )
 
 
 def main_memory_bytes(text: str) -> int:
-    """Bytes that the operations of a compiled program's entry read from and write to the main memory, each operand once."""
+    """Bytes that the operations of a compiled program's entry read from and write to the main memory, each operand
+    once.
+    """
     entry = text[text.index("\nENTRY") :]
     lines = re.findall(r"^  (?:ROOT )?%(\S+) = (.*?) ([a-z][a-z-]*)\((.*?)\)(?:,|$)", entry, re.MULTILINE)
     types = {name: kind for name, kind, _, _ in lines}
@@ -81,7 +85,11 @@ def main_memory_bytes(text: str) -> int:
 def _bytes(kind: str) -> int:
     """Bytes of the arrays of a type that lie in the main memory; a layout with S(1) is the on-chip memory's."""
     arrays = re.findall(r"(\w+)\[([\d,]*)\](\{[^}]*\})?", kind)
-    return sum(ITEMSIZE[t] * int(np.prod([int(n) for n in shape.split(",") if n])) for t, shape, layout in arrays if "S(" not in layout)
+    return sum(
+        ITEMSIZE[t] * int(np.prod([int(n) for n in shape.split(",") if n]))
+        for t, shape, layout in arrays
+        if "S(" not in layout
+    )
 
 
 def main() -> None:
@@ -106,7 +114,9 @@ def main() -> None:
             print(rows[-1], flush=True)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "norm_tpu_bytes.json").write_text(json.dumps({"jax": jax.__version__, "bytes over least": rows}, indent=1) + "\n")
+        (options.out / "norm_tpu_bytes.json").write_text(
+            json.dumps({"jax": jax.__version__, "bytes over least": rows}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
   python -m bench.tpu_scaling                 all of the table below, to bench/results/tpu/scaling.json; see docs/scaling.md
   python -m bench.tpu_scaling v5e:4x4         one topology
 
-The step is that of `python -m train.maskgit --preset imagenet256`. For each mesh: the collectives of the compiled step, how often each runs,
-its bytes, and the bytes that a chip puts on its links for them if rings carry them out.
+The step is that of `python -m train.maskgit --preset imagenet256`. For each mesh: the collectives of the compiled step,
+how often each runs, its bytes, and the bytes that a chip puts on its links for them if rings carry them out.
 """
 
 import argparse
@@ -57,7 +57,8 @@ class Collective(NamedTuple):
 def collectives(text: str, depth: int) -> list[Collective]:
     """The exchanges of a compiled program.
 
-    The compiler cuts some in pieces that run beside other work: these share the name of a chain, and count once. One inside a loop runs once
+    The compiler cuts some in pieces that run beside other work: these share the name of a chain, and count once. One
+        inside a loop runs once
     per layer: the layers' scan is the only loop around parameters.
 
     Args:
@@ -65,7 +66,9 @@ def collectives(text: str, depth: int) -> list[Collective]:
         depth: number of layers.
     """
     bodies = _bodies(text)
-    inside = _reachable(bodies, {name for lines in bodies.values() for line in lines for name in re.findall(r"body=%([\w.\-]+)", line)})
+    inside = _reachable(
+        bodies, {name for lines in bodies.values() for line in lines for name in re.findall(r"body=%([\w.\-]+)", line)}
+    )
     found: dict[tuple[str, str], Collective] = {}
     for body, lines in bodies.items():
         for line in lines:
@@ -74,7 +77,9 @@ def collectives(text: str, depth: int) -> list[Collective]:
                 chain = re.search(r'chain_id="\d+"', line)
                 channel = re.search(r"channel_id=\d+", line)
                 devices = _group(line)
-                size = sum(_bytes(dtype, shape) for dtype, shape in ARRAY.findall(result)) * (devices if kind == "reduce-scatter" else 1)
+                size = sum(_bytes(dtype, shape) for dtype, shape in ARRAY.findall(result)) * (
+                    devices if kind == "reduce-scatter" else 1
+                )
                 key = (kind, f"{chain.group()} {channel.group()}" if chain and channel else name)
                 found.setdefault(key, Collective(kind, devices, size, depth if body in inside else 1))
     return list(found.values())
@@ -128,7 +133,13 @@ def measure(name: str, mesh_text: str) -> dict[str, Any]:
         for key, value in {"exchanges": 1, "runs": one.times, "bytes": one.bytes * one.times, "sent": one.sent}.items():
             row[key] += value
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.model) if isinstance(leaf, jax.ShapeDtypeStruct))
-    about = {"topology": name, "mesh": mesh_text, "devices": mesh.size, "parameters": parameters, "batch": config.batch_size}
+    about = {
+        "topology": name,
+        "mesh": mesh_text,
+        "devices": mesh.size,
+        "parameters": parameters,
+        "batch": config.batch_size,
+    }
     about["TFLOP per device"] = flops_of(update, inputs, state) / mesh.size / 1e12
     return {**about, **memory_of(compiled), "collectives": rows, "sent_per_device": sum(one.sent for one in found)}
 

@@ -4,8 +4,9 @@
     python -m bench.tune_attention --minutes 9               the rows that come first, in that time
     python -m bench.tune_attention --tiny --out /tmp/x.json  the machinery, in sizes for a CPU
 
-One shape stands for each class of device, dtype, head_dim, length and mask. A contender that is wrong against XLA's form is put last, and one
-that cannot run after those that can. The file is written after each row, and the next program that is compiled follows it.
+One shape stands for each class of device, dtype, head_dim, length and mask. A contender that is wrong against XLA's
+form is put last, and one that cannot run after those that can. The file is written after each row, and the next program
+that is compiled follows it.
 """
 
 import argparse
@@ -36,12 +37,21 @@ TINY = (32, 16, {512: 16}, (8,), ("float32",), ("bias", "packed"))
 
 
 def classes(tiny: bool) -> Iterator[tuple[str, int, int, str, tuple[int, int, int]]]:
-    """(dtype, end of the length's class, head_dim, mask) with the (batch, seq, heads) that stand for it, most used first."""
+    """(dtype, end of the length's class, head_dim, mask) with the (batch, seq, heads) that stand for it, most used
+    first.
+    """
     tokens, width, lengths, dims, dtypes, kinds = TINY if tiny else (TOKENS, WIDTH, LENGTHS, HEAD_DIMS, DTYPES, MASKS)
     for dtype, (length, seq), dim, mask in itertools.product(dtypes, lengths.items(), dims, kinds):
-        # A bias of one plane for each head; beyond 4,096 it is larger than all the rest. AlphaFold's few small heads share one.
+        # A bias of one plane for each head; beyond 4,096 it is larger than all the rest. AlphaFold's few small heads
+        # share one.
         if mask != "bias" or seq <= 4096:
-            yield dtype, length, dim, mask, (tokens // seq, seq, min(8, width // dim) if mask == "bias" else width // dim)
+            yield (
+                dtype,
+                length,
+                dim,
+                mask,
+                (tokens // seq, seq, min(8, width // dim) if mask == "bias" else width // dim),
+            )
 
 
 def is_right(name: str, arrays: list[jax.Array], extra: tuple, mask: Any) -> bool:
@@ -58,7 +68,9 @@ def is_right(name: str, arrays: list[jax.Array], extra: tuple, mask: Any) -> boo
 
 
 def orders(times: dict[str, float], wrong: set[str]) -> tuple[str, ...]:
-    """All names: the right ones that ran, fastest first; then those that did not run, in the rule's order; then the wrong ones."""
+    """All names: the right ones that ran, fastest first; then those that did not run, in the rule's order; then the
+    wrong ones.
+    """
     ran = sorted((name for name in times if name not in wrong), key=lambda name: times[name])
     rest = [name for name in choice.NAMES if name not in times and name not in wrong]
     return (*ran, *rest, *(name for name in choice.NAMES if name in wrong))

@@ -62,8 +62,9 @@ def stream(
 ) -> Iterator[Int32[np.ndarray, " n"]]:
     """The tokens that follow some prompts, one of each at a time, without end.
 
-    Nothing is computed twice while the context lasts. When a sequence fills it, the last half of it is read anew and decoding goes on from
-    there: the positions of a learned table cannot move on by one. Sequence i depends on its prompt, the key and i alone, not on the others.
+    Nothing is computed twice while the context lasts. When a sequence fills it, the last half of it is read anew and
+    decoding goes on from there: the positions of a learned table cannot move on by one. Sequence i depends on its
+        prompt, the key and i alone, not on the others.
 
     Args:
         model: a `LanguageModel`.
@@ -88,7 +89,10 @@ def _stream(model: Any, prompts: list[np.ndarray], sampling: Sampling, key: PRNG
     while True:
         if model.context is not None and (full := counts >= model.context).any():
             kept = max(model.context // 2, 1)
-            again = _read(model, [np.array(text[-kept:], np.int32) if old else np.zeros(0, np.int32) for text, old in zip(texts, full)])
+            again = _read(
+                model,
+                [np.array(text[-kept:], np.int32) if old else np.zeros(0, np.int32) for text, old in zip(texts, full)],
+            )
             memory = _merged(memory, again, full)
             counts[full] = kept
         drawn, memory = _step((model, keys, np.int32(step)), memory, sampling)
@@ -117,8 +121,11 @@ def generate(
     return np.stack([next(tokens) for _ in range(length)], axis=1)
 
 
-def beam_search(model: Any, prompt: Integer[np.ndarray, " start"], length: int, beams: int) -> tuple[Int32[np.ndarray, " length"], float]:
-    """The likeliest continuation that is found with `beams` candidates kept at each step, and its log probability in nats.
+def beam_search(
+    model: Any, prompt: Integer[np.ndarray, " start"], length: int, beams: int
+) -> tuple[Int32[np.ndarray, " length"], float]:
+    """The likeliest continuation that is found with `beams` candidates kept at each step, and its log probability in
+    nats.
 
     Args:
         model: a `LanguageModel`.
@@ -135,7 +142,9 @@ def beam_search(model: Any, prompt: Integer[np.ndarray, " start"], length: int, 
     if not 1 <= beams <= model.vocab:
         raise ValueError(f"beams must be from 1 to the vocabulary's {model.vocab}: got {beams}")
     if model.context is not None and len(prompt) + length > model.context:
-        raise ValueError(f"prompt and length must be at most context={model.context} tokens together: got {len(prompt)} and {length}")
+        raise ValueError(
+            f"prompt and length must be at most context={model.context} tokens together: got {len(prompt)} and {length}"
+        )
     model = decoding(model)
     ids, score = _search(model, _read(model, [np.asarray(prompt, np.int32)]), length, beams)
     return np.asarray(ids), float(score)
@@ -149,13 +158,19 @@ def check_prompts(model: Any, prompts: Sequence[np.ndarray]) -> None:
         if prompt.ndim != 1 or len(prompt) == 0:
             raise ValueError(f"prompt {number} must be one or more ids: got shape {prompt.shape}")
         if model.context is not None and len(prompt) > model.context:
-            raise ValueError(f"prompt {number} must be at most context={model.context} tokens: got {len(prompt)}; shorten it")
+            raise ValueError(
+                f"prompt {number} must be at most context={model.context} tokens: got {len(prompt)}; shorten it"
+            )
         if int(prompt.min()) < 0 or int(prompt.max()) >= model.vocab:
-            raise ValueError(f"prompt {number} must have ids in [0, vocab={model.vocab}): got {int(prompt.min())} to {int(prompt.max())}")
+            raise ValueError(
+                f"prompt {number} must have ids in [0, vocab={model.vocab}): got {int(prompt.min())} to {int(prompt.max())}"
+            )
 
 
 def decoding(model: Model) -> Model:
-    """The model without dropout, its blocks one by one where it can have them so: a stack would copy each one's weights at every token."""
+    """The model without dropout, its blocks one by one where it can have them so: a stack would copy each one's weights
+    at every token.
+    """
     model = eqx.nn.inference_mode(model)
     return model.unrolled() if hasattr(model, "unrolled") else model  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -185,7 +200,9 @@ def _prefill(given: tuple[Any, Any, Any], memory: _Memory) -> _Memory:
     def one(logits, cache, seen, ids, count):
         new, cache = model.extend(ids, cache, count=count)
         real = jnp.where(jnp.arange(len(ids)) < count, ids, len(seen))
-        return _Memory(jnp.where(count > 0, new.astype(logits.dtype), logits), cache, seen.at[real].set(True, mode="drop"))
+        return _Memory(
+            jnp.where(count > 0, new.astype(logits.dtype), logits), cache, seen.at[real].set(True, mode="drop")
+        )
 
     return eqx.filter_vmap(one)(memory.logits, memory.cache, memory.seen, ids, counts)
 
@@ -205,7 +222,9 @@ def _step(given: tuple[Any, Any, Any], memory: _Memory, sampling: Sampling) -> t
 @eqx.filter_jit
 def _merged(memory: _Memory, again: _Memory, chosen: Bool[Array, " n"]) -> _Memory:
     """The memory with some sequences' part replaced; what was seen stays seen."""
-    pick = lambda new, old: jnp.where(chosen.reshape(-1, *(1,) * (new.ndim - 1)), new, old) if eqx.is_array(new) else new
+    pick = lambda new, old: (
+        jnp.where(chosen.reshape(-1, *(1,) * (new.ndim - 1)), new, old) if eqx.is_array(new) else new
+    )
     merged = jax.tree.map(pick, again, memory)
     return eqx.tree_at(lambda m: m.seen, merged, memory.seen)
 

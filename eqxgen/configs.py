@@ -17,7 +17,8 @@ SCHEDULES = ("cosine", "linear", "power", "log", "exp", "sqrt", "arccos")
 
 
 def parse_schedule(name: str) -> tuple[str, float]:
-    """The kind of a mask schedule and its exponent, which only `power` has: "power2.5" is ("power", 2.5), "power" alone ("power", 2).
+    """The kind of a mask schedule and its exponent, which only `power` has: "power2.5" is ("power", 2.5), "power" alone
+    ("power", 2).
 
     Raises:
         ValueError: the name is unknown, or the exponent is not positive.
@@ -29,7 +30,8 @@ def parse_schedule(name: str) -> tuple[str, float]:
     except ValueError:
         exponent = math.nan
     _require(
-        math.isfinite(exponent) and exponent > 0, f"the exponent of schedule power must be a positive number, as in power2.5: got {name!r}"
+        math.isfinite(exponent) and exponent > 0,
+        f"the exponent of schedule power must be a positive number, as in power2.5: got {name!r}",
     )
     return kind, exponent
 
@@ -65,7 +67,9 @@ class MaskGITConfig:
 
     @classmethod
     def base(cls) -> "MaskGITConfig":
-        """The paper's model for ImageNet (Chang et al. 2022, section 4.1): 24 layers, 768 wide, 172 M parameters here."""
+        """The paper's model for ImageNet (Chang et al. 2022, section 4.1): 24 layers, 768 wide, 172 M parameters
+        here.
+        """
         return cls()
 
 
@@ -149,7 +153,12 @@ class VQGANConfig:
         return cls()
 
 
-GPT2_SIZES = {"gpt2": (768, 12, 12), "gpt2-medium": (1024, 24, 16), "gpt2-large": (1280, 36, 20), "gpt2-xl": (1600, 48, 25)}
+GPT2_SIZES = {
+    "gpt2": (768, 12, 12),
+    "gpt2-medium": (1024, 24, 16),
+    "gpt2-large": (1280, 36, 20),
+    "gpt2-xl": (1600, 48, 25),
+}
 """Width, depth and heads of the published models (Radford et al. 2019, table 2)."""
 
 
@@ -201,16 +210,29 @@ class GPTConfig:
             f"model.kv_heads must divide model.heads: got model.heads={self.heads}, model.kv_heads={self.kv_heads}",
         )
         _require(0 <= self.dropout < 1, f"model.dropout must be in [0, 1): got {self.dropout}")
-        for name, known in (("positions", ("learned", "rotary")), ("norm", ("layer", "rms")), ("mlp", ("gelu_tanh", "gelu", "swiglu"))):
+        for name, known in (
+            ("positions", ("learned", "rotary")),
+            ("norm", ("layer", "rms")),
+            ("mlp", ("gelu_tanh", "gelu", "swiglu")),
+        ):
             value = getattr(self, name)
             _require(value in known, f"model.{name} must be one of {', '.join(known)}: got {value!r}")
         odd = self.positions == "rotary" and (self.dim // self.heads) % 2
         _require(not odd, f"model.dim / model.heads must be even for rotary positions: got {self.dim} / {self.heads}")
         _require(self.latent >= 0, f"model.latent must be at least 0: got {self.latent}")
         whole = self.latent == 0 or (self.kv_heads is None and self.positions == "rotary")
-        _require(whole, "model.latent goes with model.positions=rotary and without model.kv_heads, as its keys are rotated and not shared")
-        _require(self.latent == 0 or self.dropout == 0, f"model.latent goes without model.dropout: got model.dropout={self.dropout}")
-        _require(self.latent == 0 or self.dim // self.heads >= 4, "model.dim / model.heads must be at least 4 with model.latent")
+        _require(
+            whole,
+            "model.latent goes with model.positions=rotary and without model.kv_heads, as its keys are rotated and not shared",
+        )
+        _require(
+            self.latent == 0 or self.dropout == 0,
+            f"model.latent goes without model.dropout: got model.dropout={self.dropout}",
+        )
+        _require(
+            self.latent == 0 or self.dim // self.heads >= 4,
+            "model.dim / model.heads must be at least 4 with model.latent",
+        )
 
     @classmethod
     def gpt2(cls, name: str = "gpt2") -> "GPTConfig":
@@ -220,15 +242,25 @@ class GPTConfig:
         return cls(dim=dim, depth=depth, heads=heads)
 
     @classmethod
-    def llama(cls, dim: int = 768, depth: int = 12, heads: int = 12, kv_heads: int = 4, context: int = 2048) -> "GPTConfig":
-        """LLaMA's architecture (Touvron et al. 2023, arXiv:2302.13971, section 2.2) with grouped queries, as LLaMA 2's large models have."""
+    def llama(
+        cls, dim: int = 768, depth: int = 12, heads: int = 12, kv_heads: int = 4, context: int = 2048
+    ) -> "GPTConfig":
+        """LLaMA's architecture (Touvron et al. 2023, arXiv:2302.13971, section 2.2) with grouped queries, as LLaMA 2's
+        large models have.
+        """
         style = cls(bias=False, tied=False, positions="rotary", norm="rms", mlp="swiglu")
         return dataclasses.replace(style, dim=dim, depth=depth, heads=heads, kv_heads=kv_heads, context=context)
 
     @classmethod
-    def mla(cls, dim: int = 768, depth: int = 12, heads: int = 12, latent: int = 256, context: int = 2048) -> "GPTConfig":
-        """A LLaMA with DeepSeek's attention, whose cache holds a latent for each token (DeepSeek-AI 2024, arXiv:2405.04434, section 2.1)."""
-        return dataclasses.replace(cls.llama(), dim=dim, depth=depth, heads=heads, kv_heads=None, latent=latent, context=context)
+    def mla(
+        cls, dim: int = 768, depth: int = 12, heads: int = 12, latent: int = 256, context: int = 2048
+    ) -> "GPTConfig":
+        """A LLaMA with DeepSeek's attention, whose cache holds a latent for each token (DeepSeek-AI 2024,
+        arXiv:2405.04434, section 2.1).
+        """
+        return dataclasses.replace(
+            cls.llama(), dim=dim, depth=depth, heads=heads, kv_heads=None, latent=latent, context=context
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,14 +285,18 @@ class RNNConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn from logits. In this order: the penalty, the temperature, then whichever tokens are left out."""
+    """How the next token is drawn from logits. In this order: the penalty, the temperature, then whichever tokens are
+    left out.
+    """
 
     temperature: float = 1.0
     """Divides the logits; 0 takes the likeliest token (greedy)."""
     top_k: int | None = None
     """Only so many of the likeliest tokens."""
     top_p: float | None = None
-    """Only the fewest of the likeliest tokens that have this probability together (nucleus; Holtzman et al. 2019, arXiv:1904.09751)."""
+    """Only the fewest of the likeliest tokens that have this probability together (nucleus; Holtzman et al. 2019,
+    arXiv:1904.09751).
+    """
     min_p: float | None = None
     """Only tokens of at least this probability relative to the likeliest (Nguyen et al. 2024, arXiv:2407.01082)."""
     repetition_penalty: float = 1.0
@@ -268,9 +304,14 @@ class Sampling:
 
     def __post_init__(self):
         _require(0 <= self.temperature < math.inf, f"temperature must be at least 0 and finite: got {self.temperature}")
-        _require(self.top_k is None or self.top_k >= 1, f"top_k must be at least 1: got {self.top_k}; leave it out for all tokens")
+        _require(
+            self.top_k is None or self.top_k >= 1,
+            f"top_k must be at least 1: got {self.top_k}; leave it out for all tokens",
+        )
         for name in ("top_p", "min_p"):
             value = getattr(self, name)
-            _require(value is None or 0 < value <= 1, f"{name} must be in (0, 1]: got {value}; leave it out for all tokens")
+            _require(
+                value is None or 0 < value <= 1, f"{name} must be in (0, 1]: got {value}; leave it out for all tokens"
+            )
         penalty = self.repetition_penalty
         _require(0 < penalty < math.inf, f"repetition_penalty must be positive and finite: got {penalty}; 1 is none")

@@ -17,9 +17,9 @@ def mask_schedule(name: str, tokens: int) -> Schedule:
     """The mask schedule of some name: from the progress r in [0, 1] to the share of tokens that is still masked.
 
     cosine cos(πr/2) · linear 1 - r · power 1 - r² (`power3`: 1 - r³) · sqrt 1 - √r · log -log2(r) / log2(tokens) ·
-    exp 1 - 2^(-log2(tokens) (1 - r)), the original's and those of its comparison (table 3) · arccos 2 arccos(r) / π (Besnier and Chen 2023,
-    arXiv:2310.14400). Every one is 1 at r = 0 and 0 at r = 1; the original's clip to at least 1e-6 is left out, because `masked_decode`
-    counts whole tokens.
+    exp 1 - 2^(-log2(tokens) (1 - r)), the original's and those of its comparison (table 3) · arccos 2 arccos(r) / π
+    (Besnier and Chen 2023, arXiv:2310.14400). Every one is 1 at r = 0 and 0 at r = 1; the original's clip to at least
+    1e-6 is left out, because `masked_decode` counts whole tokens.
 
     Raises:
         ValueError: the name is unknown, or the exponent is not positive.
@@ -37,7 +37,8 @@ def mask_schedule(name: str, tokens: int) -> Schedule:
     }[kind]
 
     def schedule(r: Float[Array, ""]) -> Float[Array, ""]:
-        # The ends are exact by definition; some formulas only come near them, as cos(π/2) in float32 and 1 - 2^(-log2 n) do.
+        # The ends are exact by definition; some formulas only come near them, as cos(π/2) in float32 and 1 - 2^(-log2
+        # n) do.
         return jnp.where(r >= 1, 0.0, jnp.where(r <= 0, 1.0, jnp.clip(share(jnp.clip(r, 0, 1)), 0.0, 1.0)))
 
     return schedule
@@ -58,8 +59,9 @@ def masked_decode(
     """Fills the unknown tokens of one sequence in `steps` parallel guesses, the surest first.
 
     At step t of T every token that is still masked is drawn from the model. With n unknown tokens at the start, all but
-    ⌊n·schedule((t+1)/T)⌋ of them are then accepted: those with the highest log p + choice_temperature · (1 - (t+1)/T) · Gumbel noise. A
-    token once accepted, and every token that was known, never changes; at least one is accepted at each step while any is masked.
+    ⌊n·schedule((t+1)/T)⌋ of them are then accepted: those with the highest log p + choice_temperature · (1 - (t+1)/T) ·
+    Gumbel noise. A token once accepted, and every token that was known, never changes; at least one is accepted at each
+    step while any is masked.
 
     Args:
         predict: logits for a sequence in which masked tokens are `mask_id`.
@@ -98,10 +100,15 @@ def masked_decode(
         progress = (t + 1).astype(jnp.float32) / steps
         confidence = log_prob + choice_temperature * (1 - progress) * jr.gumbel(order_key, (seq,))
         still = jnp.sum(masked)
-        target = jnp.floor(start * share(progress) + 1e-4).astype(still.dtype)  # n - 1 of n in float32 may fall short of itself
-        # The original masks at least one token until its last step; to accept at least one at each serves few tokens and many steps alike.
+        target = jnp.floor(start * share(progress) + 1e-4).astype(
+            still.dtype
+        )  # n - 1 of n in float32 may fall short of itself
+        # The original masks at least one token until its last step; to accept at least one at each serves few tokens
+        # and many steps alike.
         keep_masked = jnp.where(progress >= 1, 0, jnp.clip(target, 0, jnp.maximum(still - 1, 0)))
-        rank = jnp.argsort(jnp.argsort(jnp.where(masked, confidence, jnp.inf)))  # 0 for the least sure of the masked ones
+        rank = jnp.argsort(
+            jnp.argsort(jnp.where(masked, confidence, jnp.inf))
+        )  # 0 for the least sure of the masked ones
         accept = masked & (rank >= keep_masked)
         tokens = jnp.where(accept, drawn.astype(tokens.dtype), tokens)
         return tokens, tokens

@@ -25,8 +25,8 @@ def projected_cross_entropy(
 ) -> Float[Array, " seq"]:
     """`cross_entropy(x @ table.T + bias, targets)` that never holds the logits of more than some tokens.
 
-    The logits of a large vocabulary are most of a language model's memory. Here those of `chunk` tokens at a time are made, and made again
-    in the backward pass. Products accumulate, and logits are, in float32 at least.
+    The logits of a large vocabulary are most of a language model's memory. Here those of `chunk` tokens at a time are
+    made, and made again in the backward pass. Products accumulate, and logits are, in float32 at least.
 
     Args:
         x: the last hidden states.

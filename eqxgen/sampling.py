@@ -11,7 +11,9 @@ NEVER = -jnp.inf
 
 
 def penalised(logits: Float[Array, " vocab"], seen: Bool[Array, " vocab"], penalty: float) -> Float[Array, " vocab"]:
-    """Positive logits of the tokens that were seen divided by the penalty, negative ones multiplied (Keskar et al. 2019, section 4.1)."""
+    """Positive logits of the tokens that were seen divided by the penalty, negative ones multiplied (Keskar et al.
+    2019, section 4.1).
+    """
     return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
@@ -22,7 +24,9 @@ def top_k(logits: Float[Array, " vocab"], k: int) -> Float[Array, " vocab"]:
 
 
 def top_p(logits: Float[Array, " vocab"], p: float) -> Float[Array, " vocab"]:
-    """-inf for all but the fewest largest whose probabilities reach p together; the largest always stays (Holtzman et al. 2019)."""
+    """-inf for all but the fewest largest whose probabilities reach p together; the largest always stays (Holtzman et
+    al. 2019).
+    """
     order = jnp.argsort(-logits)
     probs = jax.nn.softmax(logits)[order]
     before = jnp.cumsum(probs) - probs  # what the likelier ones have together
@@ -49,7 +53,9 @@ def adjusted(logits: Float[Array, " vocab"], sampling: Sampling, seen: Bool[Arra
     return logits
 
 
-def draw(logits: Float[Array, " vocab"], sampling: Sampling, seen: Bool[Array, " vocab"], *, key: PRNGKeyArray) -> Int[Array, ""]:
+def draw(
+    logits: Float[Array, " vocab"], sampling: Sampling, seen: Bool[Array, " vocab"], *, key: PRNGKeyArray
+) -> Int[Array, ""]:
     """The next token; logits that are not numbers give -1, where a draw would give some token.
 
     Args:

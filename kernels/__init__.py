@@ -1,13 +1,13 @@
 """Attention and norms for TPU, GPU and CPU behind one API.
 
-The names below are imported on first use, so that importing this package costs nothing. Code outside this checkout imports them from
-`eqxgen.ops`.
+The names below are imported on first use, so that importing this package costs nothing. Code outside this checkout
+imports them from `eqxgen.ops`.
 """
 
 import importlib
 
-# Not eqxgen's version. Hugging Face's `kernels` shares this name, and transformers asks for its version; one outside the window it accepts
-# makes transformers go on without that package when it runs in a checkout of ours.
+# Not eqxgen's version. Hugging Face's `kernels` shares this name, and transformers asks for its version; one outside
+# the window it accepts makes transformers go on without that package when it runs in a checkout of ours.
 __version__ = "0.0.0+eqxgen"
 
 _HOME = {

@@ -10,9 +10,9 @@ log = logging.getLogger("eqxgen.kernels")
 def choose(op: str, requested: str | None, candidates: Mapping[str, Callable[[], str | None]]) -> str:
     """The name of the implementation to run.
 
-    `candidates` maps each name, best first, to a function that returns `None` where the implementation can run and otherwise the reason
-    why not. With `requested=None` the first that can is taken, and logged once; the last candidate must always be able to. A requested
-    name runs or raises.
+    `candidates` maps each name, best first, to a function that returns `None` where the implementation can run and
+    otherwise the reason why not. With `requested=None` the first that can is taken, and logged once; the last candidate
+    must always be able to. A requested name runs or raises.
 
     Raises:
         ValueError: `requested` is not the name of a candidate.

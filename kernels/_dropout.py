@@ -24,7 +24,8 @@ def seeds(key, batch: int, heads: int):
 
 
 def keep(seed0, seed1, i, j, rate: float):
-    """True with probability `1 - rate`, a function of an example's and head's seeds, the query `i` and the key `j`, all int32 arrays.
+    """True with probability `1 - rate`, a function of an example's and head's seeds, the query `i` and the key `j`, all
+    int32 arrays.
 
     The rate is rounded to a multiple of 2^-24.
     """
@@ -35,9 +36,11 @@ def keep(seed0, seed1, i, j, rate: float):
 
 
 def dropout_mask(key, shape: tuple[int, ...], rate: float):
-    """Which entries of an array are kept: true with probability `1 - rate`, each on its own, `rate` rounded to a multiple of 2^-24.
+    """Which entries of an array are kept: true with probability `1 - rate`, each on its own, `rate` rounded to a
+    multiple of 2^-24.
 
-    A function of 64 bits drawn from the key and of the entry's place; several times cheaper than `jax.random.bernoulli`.
+    A function of 64 bits drawn from the key and of the entry's place; several times cheaper than
+    `jax.random.bernoulli`.
 
     Args:
         key: of `jax.random`.

@@ -23,11 +23,16 @@ def build_failure(function: Callable[..., Any], *operands: Any, **parameters: Ha
 def _failure(function: Callable[..., Any], shapes: tuple, parameters: tuple) -> str | None:
     operands = [jax.ShapeDtypeStruct(*x) for x in shapes]
     try:
-        lowered = jax.jit(functools.partial(function, **dict(parameters))).trace(*operands).lower(lowering_platforms=("cuda",))
+        lowered = (
+            jax.jit(functools.partial(function, **dict(parameters)))
+            .trace(*operands)
+            .lower(lowering_platforms=("cuda",))
+        )
         if jax.default_backend() == "gpu":
             # Here the assembler has its say too; it remembers the kernel, so the program's own build is short.
             lowered.compile()
-    except Exception as error:  # Whatever stops the compiler, in its many libraries, must leave the program to the next implementation.
+    # Whatever stops the compiler, in its many libraries, must leave the program to the next implementation.
+    except Exception as error:
         message = str(error).strip()
         return f"it does not build: {type(error).__name__}: {message.splitlines()[0] if message else ''}"
     return None

@@ -1,4 +1,6 @@
-"""How a Triton kernel is launched: everything about a launch is decided without triton, and handed to jax-triton in one place."""
+"""How a Triton kernel is launched: everything about a launch is decided without triton, and handed to jax-triton in one
+place.
+"""
 
 import dataclasses
 import importlib
@@ -17,8 +19,8 @@ OLDEST = 80  # what is compiled for sm_80 runs on any later GPU, and on no earli
 class Launch:
     """One launch of `kernel`, a function in the module `module` of the subpackage `package`.
 
-    It is called with pointers to its inputs, then to its `outputs`. Each op adds the compile-time arguments `sizes`, by name, and the
-    `warps` of a program.
+    It is called with pointers to its inputs, then to its `outputs`. Each op adds the compile-time arguments `sizes`, by
+    name, and the `warps` of a program.
     """
 
     package: ClassVar[str]

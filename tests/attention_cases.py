@@ -18,7 +18,9 @@ ALIBI_OFFSET = 2
 
 @contextlib.contextmanager
 def tiles(forward, backward, short=0):
-    """Within it xla has these tiles, so that small shapes need several, and takes problems of up to `short` tokens whole."""
+    """Within it xla has these tiles, so that small shapes need several, and takes problems of up to `short` tokens
+    whole.
+    """
     before = sizes.FORWARD_TILES, sizes.BACKWARD_TILES, sizes.SHORT
     sizes.FORWARD_TILES, sizes.BACKWARD_TILES, sizes.SHORT = forward, backward, short
     jax.clear_caches()

@@ -1,4 +1,6 @@
-"""The TPU kernels of attention on the CPU: by Pallas' plain interpreter through the op, or by its simulator of a TPU."""
+"""The TPU kernels of attention on the CPU: by Pallas' plain interpreter through the op, or by its simulator of a
+TPU.
+"""
 
 import contextlib
 import dataclasses
@@ -16,8 +18,9 @@ from kernels.attention.mosaic_tpu import tiling
 def interpreted(monkeypatch, *, simulated=False):
     """Small tiles, and `implementation="mosaic_tpu"` on the CPU.
 
-    The simulator keeps memory spaces and copies apart and fills what is not yet written with NaN. It calls back into Python, which a
-    primitive cannot lower, so there the kernels are joined by a `jax.custom_vjp` in the primitive's stead.
+    The simulator keeps memory spaces and copies apart and fills what is not yet written with NaN. It calls back into
+    Python, which a primitive cannot lower, so there the kernels are joined by a `jax.custom_vjp` in the primitive's
+    stead.
     """
     with monkeypatch.context() as patch:
         patch.setenv("EQXGEN_INTERPRET", "1")

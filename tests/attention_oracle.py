@@ -1,4 +1,6 @@
-"""Attention, its logsumexp and every gradient in float64 NumPy, from the formulas alone; dropout takes the op's bits."""
+"""Attention, its logsumexp and every gradient in float64 NumPy, from the formulas alone; dropout takes the op's
+bits.
+"""
 
 import numpy as np
 from attention_cases import ALIBI_OFFSET
@@ -15,7 +17,10 @@ def wave(x):
 
 def allowed(case, mask):
     """(batch, heads, q_seq, kv_seq): may the query see the key?"""
-    i, j = np.arange(case.q_seq, dtype=np.int32).reshape(1, 1, -1, 1), np.arange(case.kv_seq, dtype=np.int32).reshape(1, 1, 1, -1)
+    i, j = (
+        np.arange(case.q_seq, dtype=np.int32).reshape(1, 1, -1, 1),
+        np.arange(case.kv_seq, dtype=np.int32).reshape(1, 1, 1, -1),
+    )
     bound = checks.bound_mask(mask, (case.batch,), case.heads, case.q_seq, case.kv_seq)
     views = [x if isinstance(x, int) else np.asarray(unsqueeze(x, axes)) for axes, x in zip(bound.axes, bound.arrays())]
     return np.broadcast_to(bound.allowed(i, j, *views), (case.batch, case.heads, case.q_seq, case.kv_seq))
@@ -30,7 +35,10 @@ def oracle(case, arrays, rest, d_out=None, d_lse=None):
     capped = scale * q @ k.swapaxes(2, 3)
     if case.soft_cap is not None:
         capped = case.soft_cap * np.tanh(capped / case.soft_cap)
-    i, j = np.arange(case.q_seq, dtype=np.int32).reshape(1, 1, -1, 1), np.arange(case.kv_seq, dtype=np.int32).reshape(1, 1, 1, -1)
+    i, j = (
+        np.arange(case.q_seq, dtype=np.int32).reshape(1, 1, -1, 1),
+        np.arange(case.kv_seq, dtype=np.int32).reshape(1, 1, 1, -1),
+    )
     distance = np.abs(i + ALIBI_OFFSET - j)
     logits = capped + x.get("bias", 0.0)
     if "slopes" in x:
@@ -43,7 +51,9 @@ def oracle(case, arrays, rest, d_out=None, d_lse=None):
     kept = np.ones_like(weights)
     if case.dropout_rate:
         seeds = np.asarray(_dropout.seeds(rest["dropout_key"], case.batch, case.heads))[:, :, None, None]
-        kept = np.asarray(_dropout.keep(seeds[..., 0], seeds[..., 1], i, j, case.dropout_rate)) / (1 - case.dropout_rate)
+        kept = np.asarray(_dropout.keep(seeds[..., 0], seeds[..., 1], i, j, case.dropout_rate)) / (
+            1 - case.dropout_rate
+        )
     out = ((weights * kept) @ v).swapaxes(1, 2)
     with np.errstate(divide="ignore"):
         lse = np.log(total[..., 0]).swapaxes(1, 2)

@@ -17,8 +17,9 @@ KERNEL = "custom_call @mosaic_gpu"
 def simulated(monkeypatch, **parameters):
     """`implementation="mosaic_gpu"` on the CPU, outside `jax.jit`.
 
-    The simulator keeps memory spaces, copies and barriers apart and fills what is not yet written with NaN. It calls back into Python,
-    which a primitive cannot lower, so here the kernels are joined by a `jax.custom_vjp` in the primitive's stead.
+    The simulator keeps memory spaces, copies and barriers apart and fills what is not yet written with NaN. It calls
+    back into Python, which a primitive cannot lower, so here the kernels are joined by a `jax.custom_vjp` in the
+    primitive's stead.
     """
     mode = plgpu.InterpretGPUParams(**parameters)
 

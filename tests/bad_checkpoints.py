@@ -41,7 +41,9 @@ def made() -> Path:
     """A folder with a run that has one checkpoint, of zeros; nothing is compiled for it."""
     parent = Path(tempfile.mkdtemp(prefix="eqxgen-bad-"))
     preset = maskgit.PRESETS["digits"]
-    model = dataclasses.replace(preset.model, dim=TINY.dim, heads=TINY.heads, depth=TINY.depth, hidden_dim=TINY.hidden_dim)
+    model = dataclasses.replace(
+        preset.model, dim=TINY.dim, heads=TINY.heads, depth=TINY.depth, hidden_dim=TINY.hidden_dim
+    )
     config = dataclasses.replace(preset, run_dir=str(parent / "run"), batch_size=8, steps=6, model=model)
     facts = {"image_shape": (8, 8, 1), "tokens": 64, "codes": 17, "classes": 10}
     with open_run(config, "maskgit") as folder:
@@ -53,7 +55,9 @@ def made() -> Path:
 def state(config: maskgit.Config) -> Any:
     setup = Setup.of(config, make_mesh(devices=jax.devices()[:1]), on_cpu=True)
     shapes = abstract_state(maskgit.program(config, 64, 17, 10).init, setup)
-    return jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype)) if isinstance(x, jax.ShapeDtypeStruct) else x, shapes)
+    return jax.tree.map(
+        lambda x: jax.device_put(np.zeros(x.shape, x.dtype)) if isinstance(x, jax.ShapeDtypeStruct) else x, shapes
+    )
 
 
 def save(folder: Path, state: Any) -> None:
@@ -143,8 +147,15 @@ def saved_again(**changes: Any) -> Callable[[Path], list[str]]:
     def change(step: Path) -> None:
         shutil.rmtree(step)
         config = maskgit.PRESETS["digits"]
-        model = {"dim": TINY.dim, "heads": TINY.heads, "depth": TINY.depth, "hidden_dim": TINY.hidden_dim} | changes.pop("model", {})
-        config = dataclasses.replace(config, batch_size=8, steps=6, model=dataclasses.replace(config.model, **model), **changes)
+        model = {
+            "dim": TINY.dim,
+            "heads": TINY.heads,
+            "depth": TINY.depth,
+            "hidden_dim": TINY.hidden_dim,
+        } | changes.pop("model", {})
+        config = dataclasses.replace(
+            config, batch_size=8, steps=6, model=dataclasses.replace(config.model, **model), **changes
+        )
         save(step.parent.parent, state(config))
 
     return broken(change)

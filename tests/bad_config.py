@@ -30,7 +30,11 @@ def begun(folder: Path) -> list[str]:
     from train.config import to_dict
 
     (folder / "run").mkdir()
-    record = {"recipe": "vqgan", "config": to_dict(vqgan.PRESETS["digits"]), "facts": {"image_shape": [8, 8, 1], "classes": 10}}
+    record = {
+        "recipe": "vqgan",
+        "config": to_dict(vqgan.PRESETS["digits"]),
+        "facts": {"image_shape": [8, 8, 1], "classes": 10},
+    }
     (folder / "run" / "config.json").write_text(json.dumps(record))
     return ["train.vqgan", "--run-dir", "run", "--steps", "60"]
 
@@ -77,8 +81,17 @@ CASES = [
     file(84, "a number with a leading zero", '{"steps": 010}', "c.json: must be JSON: .* in line 1"),
     file(84, "YAML for JSON", "steps: on\n", "c.json: must be JSON: .* in line 1"),
     file(84, "true for a number", '{"steps": true}', "--steps"),
-    file(85, "a learning rate below 0", '{"optim": {"learning_rate": -1}}', "optim.learning_rate must be positive.*--config c.json"),
-    flags(88, "--steps 10 --optim.warmup 11", "--optim.warmup must be at most the steps of the run: got 11 with --steps 10"),
+    file(
+        85,
+        "a learning rate below 0",
+        '{"optim": {"learning_rate": -1}}',
+        "optim.learning_rate must be positive.*--config c.json",
+    ),
+    flags(
+        88,
+        "--steps 10 --optim.warmup 11",
+        "--optim.warmup must be at most the steps of the run: got 11 with --steps 10",
+    ),
     flags(89, "--batch-size 12 --accumulate 5", "accumulate must divide batch_size: got batch_size=12, accumulate=5"),
     flags(89, "--accumulate 0", "accumulate must be at least 1: got 0"),
     flags(92, "--max-skips 0", "max_skips must be at least 1: got 0"),
@@ -95,7 +108,11 @@ CASES = [
     flags(96, "--mesh data", "--mesh data must be a whole number of at least 1: got ''"),
     flags(91, "--profile 3", "profile must be of the form START:COUNT, such as 20:3.*got '3'"),
     flags(91, "--profile 318:3", "profile must lie within the steps of the run: got 318:3 with steps=320"),
-    flags(96, "--coordinator localhost --num-processes 2 --process-id 0", "coordinator must be of the form host:port: got 'localhost'"),
+    flags(
+        96,
+        "--coordinator localhost --num-processes 2 --process-id 0",
+        "coordinator must be of the form host:port: got 'localhost'",
+    ),
     flags(96, "--coordinator a:1 --num-processes 2", "coordinator needs --num-processes and --process-id"),
     flags(
         96,
@@ -103,9 +120,13 @@ CASES = [
         r"process_id must be in \[0, num_processes\): got process_id=2, num_processes=2",
     ),
     flags(96, "--num-processes 2", "num_processes and process_id go with --coordinator"),
-    file(97, "YAML that builds an object", "!!python/object/apply:os.system ['id']", "c.json: must be JSON: .* in line 1"),
+    file(
+        97, "YAML that builds an object", "!!python/object/apply:os.system ['id']", "c.json: must be JSON: .* in line 1"
+    ),
     file(98, "a config that is not UTF-8", b'{"preset": "caf\xe9"}', "c.json: must be UTF-8: byte 15 is not"),
-    file(98, "a config of more than a megabyte", '{"steps": 3}' + " " * 2**20, "c.json: is larger than 1,048,576 bytes"),
+    file(
+        98, "a config of more than a megabyte", '{"steps": 3}' + " " * 2**20, "c.json: is larger than 1,048,576 bytes"
+    ),
     file(98, "NaN in a config", '{"optim": {"learning_rate": NaN}}', "c.json: NaN is not a number of JSON"),
     file(98, "Infinity in a config", '{"optim": {"clip": Infinity}}', "c.json: Infinity is not a number of JSON"),
     file(98, "a config nested without end", "[" * 100_000, "c.json: (is nested too deep|must be JSON)"),
@@ -114,8 +135,18 @@ CASES = [
     flags(99, "--config 'a\nb$(id).json'", r"--config a\\nb\$\(id\).json: cannot be read: No such file"),
     flags(99, "--config -rf", "--config -rf: cannot be read: No such file"),
     flags(99, "--data.name 'x\ny'", "data.name must be one of"),
-    Case(99, "a path with a null character", lambda folder: ["train.maskgit", "--config", "a\0b"], r"--config a\\x00b: cannot be read", 2),
-    flags(81, "--print-groups --optim.undecayed hed", "--optim.undecayed: a path pattern must name something: got 'hed'.*head"),
+    Case(
+        99,
+        "a path with a null character",
+        lambda folder: ["train.maskgit", "--config", "a\0b"],
+        r"--config a\\x00b: cannot be read",
+        2,
+    ),
+    flags(
+        81,
+        "--print-groups --optim.undecayed hed",
+        "--optim.undecayed: a path pattern must name something: got 'hed'.*head",
+    ),
     flags(85, "--optim.rates head", "optim.rates must be of the form PATTERN=FACTOR.*got 'head'"),
     flags(85, "--optim.final 2", r"optim.final must be in \[0, 1\]"),
     flags(85, "--optim.decay exponential", "optim.final must be positive with optim.decay=exponential"),

@@ -1,7 +1,8 @@
 """Data files that cannot be: cases 101 to 113 of the list of bad inputs, through the command line.
 
-What lies below these, such as every way in which an .npz or an IDX file can be damaged, is in test_data_files.py; a worker that dies or hangs
-(112) and a file cut short between two reads (113) are in test_feed.py, test_prepared.py and bench/reliability/loader_faults.py.
+What lies below these, such as every way in which an .npz or an IDX file can be damaged, is in test_data_files.py; a
+worker that dies or hangs (112) and a file cut short between two reads (113) are in test_feed.py, test_prepared.py and
+bench/reliability/loader_faults.py.
 """
 
 # A case is a row, however long.
@@ -22,7 +23,9 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
 LABELS = np.arange(12) % 2
 
 
-def named(number: int, what: str, make: Callable[[Path], object], name: str, says: str, module: str = "train.vqgan") -> Case:
+def named(
+    number: int, what: str, make: Callable[[Path], object], name: str, says: str, module: str = "train.vqgan"
+) -> Case:
     """`--data.name` is a path that `make` has filled."""
 
     def prepare(folder: Path) -> list[str]:

@@ -10,7 +10,10 @@ from typing import NamedTuple
 import jax.monitoring
 
 # What making or folding a key compiles, in whichever test comes first.
-KEYS = {f"jit({name})" for name in ("_threefry_seed", "_threefry_fold_in", "_threefry_split", "convert_element_type", "stage")}
+KEYS = {
+    f"jit({name})"
+    for name in ("_threefry_seed", "_threefry_fold_in", "_threefry_split", "convert_element_type", "stage")
+}
 
 compiled: list[str] = []
 """Names of the programs that were compiled in this process, or taken from the cache of compiled programs."""

@@ -1,4 +1,6 @@
-"""Run by test_layers_norms.py in a process of its own: batch norm synchronised over two virtual devices against one, printed as JSON."""
+"""Run by test_layers_norms.py in a process of its own: batch norm synchronised over two virtual devices against one,
+printed as JSON.
+"""
 
 import json
 import sys
@@ -25,7 +27,9 @@ def main():
             return y, state
 
         if spread:
-            both = jax.shard_map(both, mesh=mesh, in_specs=(WHOLE, SPLIT), out_specs=(SPLIT, WHOLE), check_vma=check_vma)
+            both = jax.shard_map(
+                both, mesh=mesh, in_specs=(WHOLE, SPLIT), out_specs=(SPLIT, WHOLE), check_vma=check_vma
+            )
 
         def loss(arguments):
             y, state = both(*arguments)
@@ -34,7 +38,9 @@ def main():
         grads, found = jax.jit(jax.grad(loss, has_aux=True))((norm, x))
         return jax.tree.leaves((grads, found))
 
-    make = lambda names: eqx.tree_at(lambda n: (n.scale, n.inference), BatchNorm(4, axis_name=names), (jnp.arange(1.0, 5.0), None))
+    make = lambda names: eqx.tree_at(
+        lambda n: (n.scale, n.inference), BatchNorm(4, axis_name=names), (jnp.arange(1.0, 5.0), None)
+    )
     apart = lambda first, second: max(float(jnp.max(jnp.abs(a - b))) for a, b in zip(first, second))
     alone = on(make("batch"), spread=False)
     report = {"synchronised": apart(on(make(("batch", "data")), spread=True), alone)}

@@ -8,11 +8,15 @@ from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # libtpu, where it is installed, would wait for a metadata server
-# Compiled sooner and run a little slower, which suits programs that run once; XLA_FLAGS="" compiles them as users do, as `nox -s ends` does.
+# Compiled sooner and run a little slower, which suits programs that run once; XLA_FLAGS="" compiles them as users do,
+# as `nox -s ends` does.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
-os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "131072")  # glibc's default, named so that runs leave the workers' allocator alone
+os.environ.setdefault(
+    "MALLOC_TRIM_THRESHOLD_", "131072"
+)  # glibc's default, named so that runs leave the workers' allocator alone
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    # Many tests train the same small model: its step is compiled once for all workers and for the processes that they start.
+    # Many tests train the same small model: its step is compiled once for all workers and for the processes that they
+    # start.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="eqxgen-compiled-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)

@@ -10,20 +10,30 @@ KEY = jr.key(0)
 
 LAYERS = {
     "Convolution, circular, dilated": Row(
-        lambda key: nn.Convolution(4, 6, padding_mode="circular", dilation=2, groups=2, key=key), (5, 7, 6), ((5, 7, 4),)
+        lambda key: nn.Convolution(4, 6, padding_mode="circular", dilation=2, groups=2, key=key),
+        (5, 7, 6),
+        ((5, 7, 4),),
     ),
     "Convolution, reflect": Row(
         lambda key: nn.Convolution(4, 6, kernel=2, padding=1, padding_mode="reflect", key=key), (6, 8, 6), ((5, 7, 4),)
     ),
     "Convolution1D": Row(lambda key: nn.Convolution1D(4, 6, key=key), (7, 6), ((7, 4),)),
     "Convolution1D, circular, without bias": Row(
-        lambda key: nn.Convolution1D(4, 4, kernel=5, padding_mode="circular", groups=4, bias=False, key=key), (7, 4), ((7, 4),)
+        lambda key: nn.Convolution1D(4, 4, kernel=5, padding_mode="circular", groups=4, bias=False, key=key),
+        (7, 4),
+        ((7, 4),),
     ),
-    "ConvolutionTranspose": Row(lambda key: nn.ConvolutionTranspose(4, 6, kernel=4, stride=2, key=key), (6, 8, 6), ((3, 4, 4),)),
+    "ConvolutionTranspose": Row(
+        lambda key: nn.ConvolutionTranspose(4, 6, kernel=4, stride=2, key=key), (6, 8, 6), ((3, 4, 4),)
+    ),
     "ConvolutionTranspose, grouped, more at the end": Row(
-        lambda key: nn.ConvolutionTranspose(4, 6, stride=2, output_padding=1, groups=2, bias=False, key=key), (6, 8, 6), ((3, 4, 4),)
+        lambda key: nn.ConvolutionTranspose(4, 6, stride=2, output_padding=1, groups=2, bias=False, key=key),
+        (6, 8, 6),
+        ((3, 4, 4),),
     ),
-    "ConvolutionTranspose1D": Row(lambda key: nn.ConvolutionTranspose1D(4, 6, kernel=4, stride=2, key=key), (10, 6), ((5, 4),)),
+    "ConvolutionTranspose1D": Row(
+        lambda key: nn.ConvolutionTranspose1D(4, 6, kernel=4, stride=2, key=key), (10, 6), ((5, 4),)
+    ),
     "MaxPool": Row(lambda key: nn.MaxPool(window=2, key=key), (2, 3, 4), ((5, 7, 4),)),
     "MaxPool, overlapping": Row(lambda key: nn.MaxPool(3, stride=2, padding=1), (3, 4, 4), ((5, 7, 4),)),
     "MaxPool of a sequence": Row(lambda key: nn.MaxPool(3, stride=1), (5, 4), ((7, 4),)),
@@ -67,9 +77,13 @@ WRONG = [
         r"x must have 1 spatial axis and one of channels: got shape \(5, 5, 3\)",
     ),
     Wrong(
-        lambda: nn.Convolution1D(3, 4, key=KEY)(jnp.ones((3, 5))), r"the last axis of x must have in_channels=3 entries: got shape \(3, 5\)"
+        lambda: nn.Convolution1D(3, 4, key=KEY)(jnp.ones((3, 5))),
+        r"the last axis of x must have in_channels=3 entries: got shape \(3, 5\)",
     ),
-    Wrong(lambda: nn.ConvolutionTranspose(3, 4, groups=3, key=KEY), "groups must divide out_channels: got out_channels=4, groups=3"),
+    Wrong(
+        lambda: nn.ConvolutionTranspose(3, 4, groups=3, key=KEY),
+        "groups must divide out_channels: got out_channels=4, groups=3",
+    ),
     Wrong(
         lambda: nn.ConvolutionTranspose(3, 4, stride=2, output_padding=2, key=KEY),
         r"output_padding must be in \[0, the larger of stride and dilation\): got 2, stride=2, dilation=1",
@@ -91,7 +105,9 @@ WRONG = [
     ),
     Wrong(lambda: nn.Upsample(0), "factor must be an integer of at least 1: got 0"),
     Wrong(lambda: nn.Upsample(2, "cubic"), "method must be one of bilinear, nearest: got 'cubic'"),
-    Wrong(lambda: nn.Upsample()(jnp.ones((5, 3))), r"x must have 2 spatial axes and one of channels: got shape \(5, 3\)"),
+    Wrong(
+        lambda: nn.Upsample()(jnp.ones((5, 3))), r"x must have 2 spatial axes and one of channels: got shape \(5, 3\)"
+    ),
     Wrong(lambda: nn.Downsample()(jnp.ones((4, 5, 3))), "factor must divide width: got width=5, factor=2"),
     Wrong(lambda: nn.BlurPool((1, -1)), r"taps must have a sum other than 0: got \(1, -1\)"),
     Wrong(lambda: nn.BlurPool(stride=0), "stride must be an integer of at least 1: got 0"),
@@ -100,6 +116,9 @@ WRONG = [
         lambda: nn.upfirdn(jnp.ones((3, 3, 1)), (1, 1), padding=(-2, 0)),
         r"taps must be at least 1 and at most as many as an axis has entries .* got 2 taps, up=1, padding=\(-2, 0\), shape \(3, 3, 1\)",
     ),
-    Wrong(lambda: nn.PixelShuffle()(jnp.ones((4, 4, 6))), r"the square of factor=2 must divide channels: got shape \(4, 4, 6\)"),
+    Wrong(
+        lambda: nn.PixelShuffle()(jnp.ones((4, 4, 6))),
+        r"the square of factor=2 must divide channels: got shape \(4, 4, 6\)",
+    ),
     Wrong(lambda: nn.PixelUnshuffle(3)(jnp.ones((4, 3, 1))), "factor must divide height: got height=4, factor=3"),
 ]

@@ -23,15 +23,22 @@ LAYERS = {
     ),
     "ResidualBlock": Row(lambda key: nn.ResidualBlock(4, 6, groups=2, key=key), (5, 7, 6), ((5, 7, 4),)),
     "SelfAttention": Row(lambda key: nn.SelfAttention(8, 2, dropout=0.1, key=key), (5, 8), ((5, 8),), draws=True),
-    "SelfAttention, causal, grouped": Row(lambda key: nn.SelfAttention(8, 4, kv_heads=2, causal=True, key=key), (5, 8), ((5, 8),)),
-    **{f"Activation {name}": Row(lambda key, name=name: nn.Activation(name), (3, 4), ((3, 4),)) for name in nn.ACTIVATIONS},
+    "SelfAttention, causal, grouped": Row(
+        lambda key: nn.SelfAttention(8, 4, kv_heads=2, causal=True, key=key), (5, 8), ((5, 8),)
+    ),
+    **{
+        f"Activation {name}": Row(lambda key, name=name: nn.Activation(name), (3, 4), ((3, 4),))
+        for name in nn.ACTIVATIONS
+    },
 }
 
 WRONG = [
     Wrong(lambda: nn.Projection(0, 3, key=KEY), "in_dim must be an integer of at least 1: got 0"),
     Wrong(lambda: nn.Projection(5, 3, key=KEY)(jnp.ones((5, 4))), r"in_dim=5 entries: got shape \(5, 4\)"),
     Wrong(lambda: nn.Embedding(0, 3, key=KEY), "vocab must be an integer of at least 1: got 0"),
-    Wrong(lambda: nn.Embedding(4, 3, key=KEY)(jnp.asarray([4])), r"ids must be in \[0, vocab=4\): got values from 4 to 4"),
+    Wrong(
+        lambda: nn.Embedding(4, 3, key=KEY)(jnp.asarray([4])), r"ids must be in \[0, vocab=4\): got values from 4 to 4"
+    ),
     Wrong(lambda: nn.Embedding(4, 3, key=KEY)(jnp.asarray([-1, 2])), "ids must be in .*: got values from -1 to 2"),
     Wrong(lambda: nn.Dropout(1.0), r"rate must be in \[0, 1\): got 1.0"),
     Wrong(lambda: nn.Dropout(-0.5), r"rate must be in \[0, 1\): got -0.5"),
@@ -42,8 +49,12 @@ WRONG = [
     Wrong(lambda: nn.Activation("gelo"), "name must be one of .*: got 'gelo'"),
     Wrong(lambda: nn.SelfAttention(10, 4, key=KEY), "heads must divide dim: got dim=10, heads=4"),
     Wrong(lambda: nn.SelfAttention(8, 4, kv_heads=3, key=KEY), "kv_heads must divide heads: got heads=4, kv_heads=3"),
-    Wrong(lambda: nn.Stack(lambda key: nn.MLP(4, key=key), 0, key=KEY), "depth must be an integer of at least 1: got 0"),
-    Wrong(lambda: nn.Convolution(3, 4, groups=2, key=KEY), "groups must divide in_channels: got in_channels=3, groups=2"),
+    Wrong(
+        lambda: nn.Stack(lambda key: nn.MLP(4, key=key), 0, key=KEY), "depth must be an integer of at least 1: got 0"
+    ),
+    Wrong(
+        lambda: nn.Convolution(3, 4, groups=2, key=KEY), "groups must divide in_channels: got in_channels=3, groups=2"
+    ),
     Wrong(lambda: nn.Convolution(3, 4, padding=-1, key=KEY), "padding must not be negative: got -1"),
     Wrong(lambda: nn.Convolution(3, 4, key=KEY)(jnp.ones((5, 5, 4))), r"in_channels=3 entries: got shape \(5, 5, 4\)"),
     Wrong(lambda: nn.Convolution(3, 4, kernel=5, padding=0, key=KEY)(jnp.ones((4, 9, 3))), "at least kernel=5"),

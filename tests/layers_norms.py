@@ -9,16 +9,27 @@ LAYERS = {
     "RMSNorm": Row(lambda key: nn.RMSNorm(5, key=key), (7, 5), ((7, 5),)),
     "RMSNorm without affine": Row(lambda key: nn.RMSNorm(5, affine=False), (5,), ((5,),)),
     "BatchNorm": Row(lambda key: nn.BatchNorm(4, key=key), (3, 5, 4), ((3, 5, 4),), stateful=True),
-    "BatchNorm of vectors, without affine": Row(lambda key: nn.BatchNorm(4, affine=False, momentum=None), (4,), ((4,),), stateful=True),
+    "BatchNorm of vectors, without affine": Row(
+        lambda key: nn.BatchNorm(4, affine=False, momentum=None), (4,), ((4,),), stateful=True
+    ),
     "ActNorm": Row(lambda key: nn.ActNorm(4, key=key), (3, 5, 4), ((3, 5, 4),)),
 }
 
 WRONG = [
     Wrong(lambda: nn.RMSNorm(0), "dim must be an integer of at least 1: got 0"),
     Wrong(lambda: nn.RMSNorm(4, epsilon=-1.0), "epsilon must be positive and finite: got -1.0"),
-    Wrong(lambda: nn.RMSNorm(4, affine=False)(jnp.ones((3, 5))), r"the last axis of x must have dim=4 entries: got shape \(3, 5\)"),
-    Wrong(lambda: nn.LayerNorm(4, affine=False)(jnp.ones((3, 5))), r"the last axis of x must have dim=4 entries: got shape \(3, 5\)"),
-    Wrong(lambda: nn.GroupNorm(4, 2)(jnp.ones((3, 6))), r"the last axis of x must have channels=4 entries: got shape \(3, 6\)"),
+    Wrong(
+        lambda: nn.RMSNorm(4, affine=False)(jnp.ones((3, 5))),
+        r"the last axis of x must have dim=4 entries: got shape \(3, 5\)",
+    ),
+    Wrong(
+        lambda: nn.LayerNorm(4, affine=False)(jnp.ones((3, 5))),
+        r"the last axis of x must have dim=4 entries: got shape \(3, 5\)",
+    ),
+    Wrong(
+        lambda: nn.GroupNorm(4, 2)(jnp.ones((3, 6))),
+        r"the last axis of x must have channels=4 entries: got shape \(3, 6\)",
+    ),
     Wrong(lambda: nn.BatchNorm(0), "channels must be an integer of at least 1: got 0"),
     Wrong(lambda: nn.BatchNorm(4, momentum=1.5), r"momentum must be in \[0, 1\] or None: got 1.5"),
     Wrong(lambda: nn.BatchNorm(4, epsilon=0.0), "epsilon must be positive and finite: got 0.0"),

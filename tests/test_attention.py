@@ -38,14 +38,21 @@ def close(got, want, scale=2e-5):
 @pytest.mark.parametrize(("implementation", "name"), TABLE)
 def test_an_implementation_has_the_value_and_every_gradient_of_the_formula(implementation, name):
     arrays, rest = inputs(ATTENTION[name])
-    agree(jax.jit(functools.partial(measure, rest=rest, implementation=implementation))(arrays), ATTENTION[name], arrays, rest)
+    agree(
+        jax.jit(functools.partial(measure, rest=rest, implementation=implementation))(arrays),
+        ATTENTION[name],
+        arrays,
+        rest,
+    )
 
 
 @pytest.mark.parametrize("name", ATTENTION)
 def test_short_problems_taken_whole_have_the_value_and_every_gradient_of_the_formula(name):
     arrays, rest = inputs(ATTENTION[name])
     with whole():
-        agree(jax.jit(functools.partial(measure, rest=rest, implementation="xla"))(arrays), ATTENTION[name], arrays, rest)
+        agree(
+            jax.jit(functools.partial(measure, rest=rest, implementation="xla"))(arrays), ATTENTION[name], arrays, rest
+        )
 
 
 def test_the_same_call_twice_is_equal_bit_by_bit():
@@ -71,7 +78,10 @@ def test_where_every_row_sees_a_key_the_result_is_that_of_jax_nn(arguments):
 
     @jax.jit
     def both(arrays):
-        return [f(**arrays, **arguments, return_residual=True) for f in (dot_product_attention, jax.nn.dot_product_attention)]
+        return [
+            f(**arrays, **arguments, return_residual=True)
+            for f in (dot_product_attention, jax.nn.dot_product_attention)
+        ]
 
     (out, lse), (want, want_lse) = both(arrays)
     np.testing.assert_allclose(out, want, atol=2e-6)
@@ -102,13 +112,16 @@ def test_the_error_against_float64_is_at_most_twice_that_of_jax_nn(dtype, causal
 
     def run(attend, dtype):
         cast = {name: x.astype(dtype) for name, x in arrays.items()}
-        value = lambda a: (lambda out: (jnp.sum(out.astype(jnp.float32) * jnp.float32(weights)), out))(attend(**a, is_causal=causal))
+        value = lambda a: (lambda out: (jnp.sum(out.astype(jnp.float32) * jnp.float32(weights)), out))(
+            attend(**a, is_causal=causal)
+        )
         grads, out = jax.jit(jax.grad(value, has_aux=True))(cast)
         return [out, *(grads[name] for name in true_grads)]
 
     with cut():
         ours = run(functools.partial(dot_product_attention, implementation="xla"), dtype)
-    # jax.nn refuses float16 on the CPU: there its bfloat16 result stands in, whose error is the larger by the dtypes' ratio.
+    # jax.nn refuses float16 on the CPU: there its bfloat16 result stands in, whose error is the larger by the dtypes'
+    # ratio.
     peer = jnp.bfloat16 if dtype == jnp.float16 else dtype
     theirs = run(jax.nn.dot_product_attention, peer)
     shrink = float(jnp.finfo(dtype).eps) / float(jnp.finfo(peer).eps)

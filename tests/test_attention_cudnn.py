@@ -63,7 +63,9 @@ def test_a_call_reaches_jax_nn_with_its_arguments(asked, causal):
     extras, setting = Extras(mask=masks.Causal() if causal else None), Setting(0.3)
     got, want = jax.jit(lambda *x: [f(*x, extras, setting) for f in (cudnn.forward, reference.attend)])(q, k, v)
     shapes = [(2, 9, 4, 8), (2, 9, 2, 8), (2, 9, 2, 8)]
-    assert asked == [{"scale": 0.3, "is_causal": causal, "return_residual": True, "implementation": "cudnn", "shapes": shapes}]
+    assert asked == [
+        {"scale": 0.3, "is_causal": causal, "return_residual": True, "implementation": "cudnn", "shapes": shapes}
+    ]
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), got, want)
 
 
@@ -77,7 +79,9 @@ def test_the_logsumexp_has_its_true_derivative(asked, with_logsumexp):
         q, k, v, extras, setting, *cudnn.forward(q, k, v, extras, setting), *rest, with_bias=False
     )
     got = jax.jit(gradients)(q, k, v, dout, dlse)
-    want = jax.jit(lambda *x: jax.vjp(lambda *y: reference.attend(*y, extras, setting), *x[:3])[1](x[3:]))(q, k, v, dout, dlse)
+    want = jax.jit(lambda *x: jax.vjp(lambda *y: reference.attend(*y, extras, setting), *x[:3])[1](x[3:]))(
+        q, k, v, dout, dlse
+    )
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), got, want)
 
 

@@ -15,7 +15,9 @@ from kernels.attention import primitives
 
 CASES = {
     "causal": Attention(batch=2, q_seq=9, kv_seq=13, heads=4, mask=MASKS["causal"]),
-    "bias": Attention(batch=2, q_seq=9, kv_seq=13, heads=4, bias=(False, True, True, True), soft_cap=2.0, mask=MASKS["lengths"]),
+    "bias": Attention(
+        batch=2, q_seq=9, kv_seq=13, heads=4, bias=(False, True, True, True), soft_cap=2.0, mask=MASKS["lengths"]
+    ),
     "alibi dropout": Attention(batch=2, q_seq=9, kv_seq=13, heads=4, alibi=True, dropout_rate=0.2),
 }
 
@@ -36,7 +38,10 @@ def close(got, want, tolerance=1e-4):
 def agree(transform, case):
     """A transform of the op equals that of its definition."""
     arrays, rest = inputs(case)
-    got, want = (jax.jit(transform(functools.partial(scalar, rest=rest, implementation=name)))(arrays) for name in ("xla", "reference"))
+    got, want = (
+        jax.jit(transform(functools.partial(scalar, rest=rest, implementation=name)))(arrays)
+        for name in ("xla", "reference")
+    )
     close(got, want)
 
 
@@ -56,7 +61,10 @@ def test_forward_over_reverse(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_reverse_over_reverse(name):
-    agree(lambda f: jax.grad(lambda arrays: sum(jnp.sum(jnp.sin(g)) for g in jax.tree.leaves(jax.grad(f)(arrays)))), CASES[name])
+    agree(
+        lambda f: jax.grad(lambda arrays: sum(jnp.sum(jnp.sin(g)) for g in jax.tree.leaves(jax.grad(f)(arrays)))),
+        CASES[name],
+    )
 
 
 def test_hessian():
@@ -71,7 +79,9 @@ def test_third_order():
 
 
 def test_finite_differences_agree_with_every_mode_of_the_first_and_second_order():
-    """The derivatives along one direction, by jvp, grad, grad of jvp and jvp of grad, against differences of the value in float64."""
+    """The derivatives along one direction, by jvp, grad, grad of jvp and jvp of grad, against differences of the value
+    in float64.
+    """
     case = Attention(q_seq=5, kv_seq=7, heads=2, kv_heads=1, head_dim=3, v_head_dim=2, mask=MASKS["causal"])
     arrays, rest = inputs(case)
     with jax.enable_x64(True):
@@ -95,7 +105,9 @@ def test_finite_differences_agree_with_every_mode_of_the_first_and_second_order(
         first = (at(moved(wide, h, 0)) - at(moved(wide, -h, 0))) / (2 * h)
         second = sum(a * b * at(moved(wide, a * h, b * h)) for a in (-1, 1) for b in (-1, 1)) / (4 * h * h)
     for name, value in got.items():
-        np.testing.assert_allclose(value, first if name in ("forward", "reverse") else second, rtol=1e-5, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(
+            value, first if name in ("forward", "reverse") else second, rtol=1e-5, atol=1e-6, err_msg=name
+        )
 
 
 def test_the_logsumexp_alone_has_its_true_derivative():
@@ -108,7 +120,8 @@ def test_the_logsumexp_alone_has_its_true_derivative():
 
 
 @pytest.mark.parametrize(
-    ("name", "inner", "outer"), [("causal", "query", "value"), ("bias", "bias", "key"), ("alibi dropout", "slopes", "query")]
+    ("name", "inner", "outer"),
+    [("causal", "query", "value"), ("bias", "bias", "key"), ("alibi dropout", "slopes", "query")],
 )
 def test_vmap_twice_over_any_argument(name, inner, outer):
     arrays, rest = inputs(CASES[name])
@@ -123,14 +136,19 @@ def test_vmap_twice_over_any_argument(name, inner, outer):
 
 def test_vmap_over_masks_and_keys_equals_the_loop():
     arrays, _ = inputs(Attention(batch=2, q_seq=9, kv_seq=13, heads=4))
-    keys, ids = jax.random.split(jax.random.key(0), 3), jnp.sort(jax.random.randint(jax.random.key(1), (3, 2, 13), 0, 3))
+    keys, ids = (
+        jax.random.split(jax.random.key(0), 3),
+        jnp.sort(jax.random.randint(jax.random.key(1), (3, 2, 13), 0, 3)),
+    )
 
     def f(key, ids):
         mask = masks.Segments(ids[:, :9], ids)
         return dot_product_attention(**arrays, mask=mask, dropout_rate=0.2, dropout_key=key, implementation="xla")
 
     one = jax.jit(f)
-    np.testing.assert_allclose(jax.jit(jax.vmap(f))(keys, ids), jnp.stack([one(k, i) for k, i in zip(keys, ids)]), atol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(jax.vmap(f))(keys, ids), jnp.stack([one(k, i) for k, i in zip(keys, ids)]), atol=1e-6
+    )
     shared = jax.jit(jax.vmap(f, in_axes=(None, 0)))(keys[0], ids)
     np.testing.assert_allclose(shared, jnp.stack([one(keys[0], i) for i in ids]), atol=1e-6)
 

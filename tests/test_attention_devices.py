@@ -90,7 +90,13 @@ def test_eight_devices_partition_without_gathering_and_agree_with_one():
     root = Path(__file__).parent.parent
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags), "PYTHONPATH": str(root)}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, cwd=root, capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-c", PROGRAM],
+        env=environment,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
     assert done.stdout.split() == ["partitioned", "summed", "mapped", "replicated"], done.stderr[-3000:]
 
@@ -107,7 +113,9 @@ def packed(q):
 DERIVATIVES = {
     "segments and dropout": jax.grad(packed),
     "forward mode": lambda q: jax.jvp(lambda q: dot_product_attention(q, q, q), (q,), (q,))[1],
-    "second order": lambda q: jax.jvp(jax.grad(lambda q: jnp.sum(dot_product_attention(q, q, q, is_causal=True) ** 2)), (q,), (q,))[1],
+    "second order": lambda q: jax.jvp(
+        jax.grad(lambda q: jnp.sum(dot_product_attention(q, q, q, is_causal=True) ** 2)), (q,), (q,)
+    )[1],
 }
 
 

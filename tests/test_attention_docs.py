@@ -26,7 +26,9 @@ def test_there_is_a_snippet_for_each_framework():
 
 
 @pytest.mark.parametrize(
-    "code", SNIPPETS, ids=lambda code: "-".join(sorted(imported(code) - {"eqxgen", "jax", *sys.stdlib_module_names})) or "jax"
+    "code",
+    SNIPPETS,
+    ids=lambda code: "-".join(sorted(imported(code) - {"eqxgen", "jax", *sys.stdlib_module_names})) or "jax",
 )
 def test_a_snippet_runs(code, tmp_path):
     missing = sorted(name for name in imported(code) if importlib.util.find_spec(name) is None)

@@ -35,7 +35,12 @@ def test_each_pair_of_masks(join):
         arrays, _ = inputs(case, seed=seed)
         parts = all_masks(np.random.default_rng(seed), case)
         number = lambda n: np.full(case.batch, n, np.int32)
-        agree(run(arrays, join(Pick(number(a), parts), Pick(number(b), parts))), case, arrays, {"mask": join(parts[a], parts[b])})
+        agree(
+            run(arrays, join(Pick(number(a), parts), Pick(number(b), parts))),
+            case,
+            arrays,
+            {"mask": join(parts[a], parts[b])},
+        )
 
 
 @pytest.mark.parametrize("join", JOINS)
@@ -88,7 +93,9 @@ def program(number: int):
     return case, make, run
 
 
-@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
 @given(st.integers(0, PROGRAMS - 1), st.integers(0, 2**16), st.tuples(*[st.integers(0, len(MASKS) - 1)] * 2))
 def test_drawn_problems(number, seed, which):
     case, make, run = program(number)

@@ -36,17 +36,24 @@ shape = functools.partial(Attention, q_seq=70, kv_seq=100, heads=1, kv_heads=1, 
 both = lambda *names: lambda draw, a: functools.reduce(operator.and_, (MASKS[name](draw, a) for name in names))
 joint = lambda draw, a: both("segments", "pattern")(draw, a) | both("window", "lengths")(draw, a)
 
-# Every mask, option and kind of bias at least once; sizes that leave a tail in every tile. EQXGEN_FULL=1 takes each alone, and wide heads.
+# Every mask, option and kind of bias at least once; sizes that leave a tail in every tile. EQXGEN_FULL=1 takes each
+# alone, and wide heads.
 COMPACT = {
     "plain": shape(q_seq=5, kv_seq=7, head_dim=24, v_head_dim=8),
     "causal multi query": shape(q_seq=150, kv_seq=150, heads=2, mask=MASKS["causal"]),
-    "latent window prefix dropout": shape(head_dim=192, v_head_dim=128, mask=both("window", "prefix"), dropout_rate=0.3),
+    "latent window prefix dropout": shape(
+        head_dim=192, v_head_dim=128, mask=both("window", "prefix"), dropout_rate=0.3
+    ),
     "dense offset alibi": shape(head_dim=96, v_head_dim=96, mask=both("dense", "causal offset"), alibi=True),
     "packed": shape(heads=2, bias=(False, True, True, True), soft_cap=2.0, dropout_rate=0.2, mask=joint),
 }
 MORE = {
-    "prefix key bias": shape(batch=2, head_dim=32, v_head_dim=32, mask=MASKS["prefix"], bias=(True, False, False, True)),
-    "offset query bias": shape(head_dim=128, v_head_dim=128, mask=MASKS["causal offset"], bias=(False, False, True, False)),
+    "prefix key bias": shape(
+        batch=2, head_dim=32, v_head_dim=32, mask=MASKS["prefix"], bias=(True, False, False, True)
+    ),
+    "offset query bias": shape(
+        head_dim=128, v_head_dim=128, mask=MASKS["causal offset"], bias=(False, False, True, False)
+    ),
     "wide": shape(head_dim=256, v_head_dim=256, mask=MASKS["causal"]),
 } | {mask: shape(batch=2, heads=4, kv_heads=2, q_seq=150, kv_seq=200, mask=make) for mask, make in MASKS.items()}
 SIMULATED = COMPACT | MORE if FULL else COMPACT
@@ -94,7 +101,11 @@ def test_a_number_that_is_not_finite_spoils_the_rows_that_see_it_and_no_other(mo
 
 
 # Every width, mask, dtype and option is among these; `bench.gpu_lowering` takes every combination of them.
-LOWERED = [(128, mask, "float16") for mask in MASKS] + [(width, None, "bfloat16") for width in (32, *WIDTHS)] + [(64, "causal", "bfloat16")]
+LOWERED = (
+    [(128, mask, "float16") for mask in MASKS]
+    + [(width, None, "bfloat16") for width in (32, *WIDTHS)]
+    + [(64, "causal", "bfloat16")]
+)
 
 
 @current
@@ -111,7 +122,8 @@ def assembler():
         pytest.skip(str(missing))
 
 
-# The FlashAttention-3 paper's grid; bytes of a thread that registers do not hold. Of the passes that are not named here, none.
+# The FlashAttention-3 paper's grid; bytes of a thread that registers do not hold. Of the passes that are not named
+# here, none.
 SPILLED = {
     (128, None): {"backward_kv": 8},
     (128, "causal"): {"backward_kv": 112},
@@ -124,7 +136,9 @@ IGNORED, SERIAL = "'setmaxnreg' ignored", "wgmma.mma_async instructions are seri
 @current
 @pytest.mark.parametrize(("width", "mask"), list(itertools.product((64, 128, 256), (None, "causal"))))
 def test_the_assembler_finds_registers_for_the_kernels_and_no_product_that_must_wait(width, mask, assembler):
-    found = [assembler.assemble(kernel) for _, _, kernels in passes(width, mask, "bfloat16", "plain") for kernel in kernels]
+    found = [
+        assembler.assemble(kernel) for _, _, kernels in passes(width, mask, "bfloat16", "plain") for kernel in kernels
+    ]
     shares = mosaic_gpu.shares_registers()
     assert len(found) == (3 if width == 64 or (width == 128 and shares) else 4)
     warned = lambda text: {any(text in warning for warning in x.warnings) for x in found}
@@ -133,7 +147,9 @@ def test_the_assembler_finds_registers_for_the_kernels_and_no_product_that_must_
     assert warned(SERIAL) == {not shares and width > choice.FITTING}
     allowed = SPILLED.get((width, mask), {}) if shares else dict.fromkeys(("backward_q", "backward_kv"), 32)
     if shares or width <= choice.FITTING:
-        assert {x.name: x.spilled for x in found if x.spilled > allowed.get(x.name.removeprefix("eqxgen_attention_"), 0)} == {}
+        assert {
+            x.name: x.spilled for x in found if x.spilled > allowed.get(x.name.removeprefix("eqxgen_attention_"), 0)
+        } == {}
 
 
 def test_what_the_assembler_says_is_read():
@@ -152,7 +168,10 @@ ptxas info    : Used 168 registers, used 16 barriers"""
 @pytest.mark.parametrize(("width", "kernels"), [(64, 3), (128, 3 if mosaic_gpu.shares_registers() else 4), (256, 4)])
 def test_a_gradient_calls_the_forward_kernel_and_two_more_or_three_for_wide_heads(width, kernels):
     x = jax.ShapeDtypeStruct((1, 128, 2, width), jnp.bfloat16)
-    assert lowered(jax.grad(lambda *x: jnp.sum(attend(*x).astype(jnp.float32)), (0, 1, 2)), x, x, x).count(KERNEL) == kernels
+    assert (
+        lowered(jax.grad(lambda *x: jnp.sum(attend(*x).astype(jnp.float32)), (0, 1, 2)), x, x, x).count(KERNEL)
+        == kernels
+    )
 
 
 X = jax.ShapeDtypeStruct((2, 256, 4, 64), jnp.bfloat16)
@@ -170,7 +189,10 @@ X = jax.ShapeDtypeStruct((2, 256, 4, 64), jnp.bfloat16)
 def test_a_program_takes_the_kernels_unasked_on_hopper_alone(device, kernels, log, caplog):
     _dispatch._log_once.cache_clear()
     with caplog.at_level(logging.INFO, "eqxgen.kernels"):
-        assert lowered(functools.partial(dot_product_attention, is_causal=True), X, X, X, device=device).count(KERNEL) == kernels
+        assert (
+            lowered(functools.partial(dot_product_attention, is_causal=True), X, X, X, device=device).count(KERNEL)
+            == kernels
+        )
     assert log in caplog.text
 
 
@@ -198,7 +220,9 @@ def test_a_kernel_that_does_not_build_leaves_the_program_to_another_and_says_so_
 
 @current
 def test_the_kernels_lower_inside_shard_map_with_varying_axes_checked_and_under_vmap():
-    gradient = lambda q, ids: jax.grad(lambda q: jnp.sum(attend(q, q, q, mask=masks.Segments(ids)).astype(jnp.float32)))(q)
+    gradient = lambda q, ids: jax.grad(
+        lambda q: jnp.sum(attend(q, q, q, mask=masks.Segments(ids)).astype(jnp.float32))
+    )(q)
     mesh = Mesh(np.array(jax.devices()[:1]), "data")
     mapped = jax.shard_map(gradient, mesh=mesh, in_specs=(P("data"), P("data")), out_specs=P("data"), check_vma=True)
     ids = jax.ShapeDtypeStruct((2, 256), jnp.int32)
@@ -210,7 +234,12 @@ def test_the_kernels_lower_inside_shard_map_with_varying_axes_checked_and_under_
 REFUSED = {
     "float32": (jnp.float32, 64, {}, "the kernel computes bfloat16 and float16: got float32"),
     "wide": (jnp.bfloat16, 264, {}, "head_dim above 256 does not fit the registers: got 264"),
-    "fine": (jnp.bfloat16, 64, {"mask": masks.BlockSparse(np.eye(64, dtype=bool), 4)}, "a pattern of blocks below 8 .* got blocks of 4"),
+    "fine": (
+        jnp.bfloat16,
+        64,
+        {"mask": masks.BlockSparse(np.eye(64, dtype=bool), 4)},
+        "a pattern of blocks below 8 .* got blocks of 4",
+    ),
 }
 
 
@@ -225,7 +254,9 @@ def test_a_call_that_the_kernels_do_not_take_is_refused_with_the_reason(name):
 
 def test_an_older_jax_is_refused_with_the_reason(monkeypatch):
     monkeypatch.setattr(jax, "__version_info__", (0, 10, 2))
-    with pytest.raises(NotImplementedError, match=r"implementation 'mosaic_gpu' cannot run: it needs jax 0.11 or newer: this is "):
+    with pytest.raises(
+        NotImplementedError, match=r"implementation 'mosaic_gpu' cannot run: it needs jax 0.11 or newer: this is "
+    ):
         jax.eval_shape(attend, X, X, X)
 
 
@@ -246,5 +277,7 @@ def test_masks_and_biases_hold_no_square_of_the_length():
 
     shapes = ((1, seq, 2, 64), jnp.bfloat16), ((2,), jnp.float32), ((1, seq), jnp.int32), ((1,), jnp.int32)
     text = lowered(jax.grad(value), *(jax.ShapeDtypeStruct(*x) for x in shapes))
-    sizes = [math.prod(map(int, re.findall(r"\d+(?=x)", dims))) for dims in set(re.findall(r"tensor<((?:\d+x)+)", text))]
+    sizes = [
+        math.prod(map(int, re.findall(r"\d+(?=x)", dims))) for dims in set(re.findall(r"tensor<((?:\d+x)+)", text))
+    ]
     assert seq * 128 == max(sizes)

@@ -25,8 +25,12 @@ COMPACT = {
     "one token": Attention(q_seq=1, kv_seq=1, heads=1, kv_heads=1),
     "five": Attention(),
     "123 causal multi query": Attention(q_seq=123, kv_seq=123, kv_heads=1, mask=MASKS["causal"]),
-    "latent window": Attention(q_seq=37, kv_seq=45, heads=1, kv_heads=1, head_dim=192, v_head_dim=128, mask=MASKS["window"]),
-    "offset dropout": Attention(batch=2, q_seq=37, kv_seq=45, kv_heads=1, mask=MASKS["causal offset"], dropout_rate=0.3),
+    "latent window": Attention(
+        q_seq=37, kv_seq=45, heads=1, kv_heads=1, head_dim=192, v_head_dim=128, mask=MASKS["window"]
+    ),
+    "offset dropout": Attention(
+        batch=2, q_seq=37, kv_seq=45, kv_heads=1, mask=MASKS["causal offset"], dropout_rate=0.3
+    ),
     "prefix bias": Attention(batch=2, q_seq=37, kv_seq=45, mask=MASKS["prefix"], bias=(True,) * 4),
     "lengths key bias": Attention(batch=2, q_seq=37, kv_seq=45, mask=MASKS["lengths"], bias=(True, False, False, True)),
     "dense query bias": Attention(q_seq=37, kv_seq=45, mask=MASKS["dense"], bias=(False, False, True, False)),
@@ -39,7 +43,8 @@ COMPACT = {
         soft_cap=2.0,
         dropout_rate=0.2,
         mask=lambda draw, a: (
-            (MASKS["segments"](draw, a) & MASKS["pattern"](draw, a)) | (MASKS["window"](draw, a) & MASKS["lengths"](draw, a))
+            (MASKS["segments"](draw, a) & MASKS["pattern"](draw, a))
+            | (MASKS["window"](draw, a) & MASKS["lengths"](draw, a))
         ),
     ),
 }
@@ -69,7 +74,10 @@ def loss(q, k, v, key):
 
 
 def compiled(function, mesh, specs, *shapes):
-    arguments = [jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec)) for spec, (shape, dtype) in zip(specs, shapes)]
+    arguments = [
+        jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
+        for spec, (shape, dtype) in zip(specs, shapes)
+    ]
     return jax.jit(function).lower(*arguments).compile()
 
 
@@ -96,7 +104,9 @@ def test_a_program_compiled_for_a_tpu_takes_its_kernels_without_being_asked(devi
 
 def test_the_kernels_compile_inside_shard_map_with_varying_axes_checked(devices):
     def gradient(q, w, ids):
-        value = lambda w: jnp.sum(dot_product_attention(q @ w, q, q, mask=masks.Segments(ids) & masks.Causal()).astype(jnp.float32))
+        value = lambda w: jnp.sum(
+            dot_product_attention(q @ w, q, q, mask=masks.Segments(ids) & masks.Causal()).astype(jnp.float32)
+        )
         return jax.lax.pmean(jax.grad(value)(jax.lax.pcast(w, "data", to="varying")), "data")
 
     mesh = Mesh(devices, "data")
@@ -113,7 +123,9 @@ def test_a_sharded_program_without_shard_map_compiles_and_the_kernel_by_name_say
     mesh = Mesh(devices, "data")
     x = ((8, 64, 2, 64), jnp.bfloat16)
     assert KERNEL not in compiled(loss, mesh, [P("data")] * 3 + [P()], x, x, x, key_type()).as_text()
-    with pytest.raises(NotImplementedError, match=r"XLA cannot split a Mosaic kernel over devices: call it inside jax.shard_map"):
+    with pytest.raises(
+        NotImplementedError, match=r"XLA cannot split a Mosaic kernel over devices: call it inside jax.shard_map"
+    ):
         compiled(functools.partial(dot_product_attention, implementation="mosaic_tpu"), mesh, [P("data")] * 3, x, x, x)
 
 
@@ -149,7 +161,11 @@ def test_masks_and_biases_of_every_kind_hold_no_square_of_the_length(devices):
     def value(q, slopes, ids, length):
         packed = masks.Segments(ids) & (masks.PrefixLM(length) | masks.Window(4096, 512)) & masks.Lengths(length, None)
         sparse = masks.BlockSparse.strided(seq // 128, block=128, stride=4) & masks.Causal(length)
-        return jnp.sum(dot_product_attention(q, q, q, ALiBi(slopes), packed & sparse, implementation="mosaic_tpu").astype(jnp.float32))
+        return jnp.sum(
+            dot_product_attention(q, q, q, ALiBi(slopes), packed & sparse, implementation="mosaic_tpu").astype(
+                jnp.float32
+            )
+        )
 
     shapes = ((1, seq, 2, 64), jnp.bfloat16), ((2,), jnp.float32), ((1, seq), jnp.int32), ((1,), jnp.int32)
     program = compiled(jax.grad(value, (0, 1)), Mesh(devices[:1], "x"), [P()] * 4, *shapes)
@@ -159,6 +175,10 @@ def test_masks_and_biases_of_every_kind_hold_no_square_of_the_length(devices):
 
 def test_a_pattern_too_fine_for_the_scalar_memory_is_refused_with_the_reason():
     x = jax.ShapeDtypeStruct((1, 32768, 1, 64), jnp.bfloat16)
-    f = lambda x: dot_product_attention(x, x, x, mask=masks.BlockSparse(np.eye(16384, dtype=bool), 2), implementation="mosaic_tpu")
-    with pytest.raises(NotImplementedError, match=r"a pattern of blocks of 2 does not fit the scalar memory at 32768 keys"):
+    f = lambda x: dot_product_attention(
+        x, x, x, mask=masks.BlockSparse(np.eye(16384, dtype=bool), 2), implementation="mosaic_tpu"
+    )
+    with pytest.raises(
+        NotImplementedError, match=r"a pattern of blocks of 2 does not fit the scalar memory at 32768 keys"
+    ):
         jax.eval_shape(f, x)

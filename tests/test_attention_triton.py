@@ -1,6 +1,7 @@
 """The Triton kernels of attention without a GPU: in Triton's interpreter, compiled by ptxas, and lowered by jax-triton.
 
-Each runs in a process of its own, which is this file as a script, because Triton decides on import whether it interprets.
+Each runs in a process of its own, which is this file as a script, because Triton decides on import whether it
+interprets.
 """
 
 import dataclasses
@@ -27,13 +28,16 @@ from kernels.attention.triton_cuda import rows, terms, tiles
 ROOT = pathlib.Path(__file__).parent.parent
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 HAS_JAX_TRITON = HAS_TRITON and all(importlib.util.find_spec(name) for name in ("jax_triton", "jax_cuda13_plugin"))
-# Of `bench.shapes.ATTENTION`, the fewest that reach every line of the kernels; as a script this file takes other names, or all of them.
+# Of `bench.shapes.ATTENTION`, the fewest that reach every line of the kernels; as a script this file takes other names,
+# or all of them.
 CASES = ("multi query", "latent", "key bias", "alibi", "window", "pattern", "everything")
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed (extra `cuda`)")
 @pytest.mark.parametrize(
-    ("what", "environment"), [("interpreted", {"TRITON_INTERPRET": "1"}), ("compiled_for_80", {}), ("compiled_for_90", {})], ids=str
+    ("what", "environment"),
+    [("interpreted", {"TRITON_INTERPRET": "1"}), ("compiled_for_80", {}), ("compiled_for_90", {})],
+    ids=str,
 )
 def test_kernels_are_right_in_the_interpreter_and_accepted_by_ptxas(what, environment, tmp_path):
     run_script([what, *(CASES if what == "interpreted" else ())], environment | {"TRITON_CACHE_DIR": str(tmp_path)})
@@ -64,9 +68,17 @@ class Odd(masks.Mask):
 X = jax.ShapeDtypeStruct((2, 4, 40, 64), jnp.float32)
 MANY = masks.Window(1, 2) | masks.Window(3, 4) | masks.Window(5, 6) | masks.Window(7, 8)
 REFUSED = {
-    "float64": ((jax.ShapeDtypeStruct(X.shape, jnp.float64),) * 3, Extras(), "computes float32, bfloat16 and float16: got float64"),
+    "float64": (
+        (jax.ShapeDtypeStruct(X.shape, jnp.float64),) * 3,
+        Extras(),
+        "computes float32, bfloat16 and float16: got float64",
+    ),
     "head_dim": ((jax.ShapeDtypeStruct((2, 4, 40, 257), jnp.float32),) * 3, Extras(), "head_dim above 256 .*: got 257"),
-    "long": ((jax.ShapeDtypeStruct((1, 1, 2**25, 64), jnp.bfloat16),) * 3, Extras(), "elements of an example in 32 bits: got query"),
+    "long": (
+        (jax.ShapeDtypeStruct((1, 1, 2**25, 64), jnp.bfloat16),) * 3,
+        Extras(),
+        "elements of an example in 32 bits: got query",
+    ),
     "foreign mask": ((X,) * 3, Extras(mask=Odd() & masks.Causal()), "it knows the masks of kernels.masks: got Odd"),
     "many terms": ((X,) * 3, Extras(mask=MANY), "at most 24 terms .*: got 64"),
 }
@@ -82,10 +94,16 @@ def test_a_call_that_the_kernels_cannot_compute_is_refused_with_the_reason(name)
 
 def test_a_mask_becomes_clauses_of_alternatives():
     code = terms.terms_of((masks.Causal() | masks.Window(3, None)) & masks.Window(None, 2)).code
-    assert np.reshape(code, (-1, 7))[:, :4].tolist() == [[0, terms.UPPER, 0, -1], [1, terms.LOWER, 3, 0], [1, terms.UPPER, 2, -1]]
+    assert np.reshape(code, (-1, 7))[:, :4].tolist() == [
+        [0, terms.UPPER, 0, -1],
+        [1, terms.LOWER, 3, 0],
+        [1, terms.UPPER, 2, -1],
+    ]
 
 
-@pytest.mark.parametrize("mask", [None, masks.Causal(), masks.Window(20, 9), masks.Causal(7) & masks.Window(12, None)], ids=str)
+@pytest.mark.parametrize(
+    "mask", [None, masks.Causal(), masks.Window(20, 9), masks.Causal(7) & masks.Window(12, None)], ids=str
+)
 @pytest.mark.parametrize("turned", [False, True])
 def test_rows_of_one_run_name_the_blocks_that_a_list_would(mask, turned, monkeypatch):
     sizes = (1, 1, 70, 90, 8, 8)
@@ -94,7 +112,8 @@ def test_rows_of_one_run_name_the_blocks_that_a_list_would(mask, turned, monkeyp
         row = rows.rows_of(mask, sizes, 8, 16, turned=turned)
         table = np.asarray(row.entries).reshape(-1, row.plan[3])
         return row.plan[0], [
-            ([_column(r, n, row, False) for n in range(r[0])], [_column(r, n, row, True) for n in range(r[2])]) for r in table
+            ([_column(r, n, row, False) for n in range(r[0])], [_column(r, n, row, True) for n in range(r[2])])
+            for r in table
         ]
 
     run = visited()
@@ -207,7 +226,9 @@ def attend(q, k, v, extras, setting, *, implementation):
 
     def backward(saved, cotangents):
         (q, k, v, bias), results = saved
-        grads = triton_cuda.backward(q, k, v, with_bias(bias), setting, *results, *cotangents, with_bias=bias is not None)
+        grads = triton_cuda.backward(
+            q, k, v, with_bias(bias), setting, *results, *cotangents, with_bias=bias is not None
+        )
         if isinstance(bias, ALiBi):
             return *grads[:3], ALiBi(grads[3], np.zeros(bias.offset.shape, jax.dtypes.float0))
         return grads if bias is not None else (*grads, None)
@@ -274,7 +295,9 @@ def launches(dim, dtype, mask, *, bias=None, alibi=False, rate=0.0, cap=None):
 
 
 def compiled(capability):
-    """The forward pass spills no more than four registers at head_dim 64 and 128, and every kernel with everything in it is accepted."""
+    """The forward pass spills no more than four registers at head_dim 64 and 128, and every kernel with everything in
+    it is accepted.
+    """
     tiles.capability = lambda: capability
     ids = jax.ShapeDtypeStruct((2, 1000), jnp.int32)
     every = masks.Segments(ids, ids) & masks.Causal() | masks.PrefixLM(5)
@@ -283,7 +306,10 @@ def compiled(capability):
             launch, types = launches(dim, jnp.bfloat16, mask)[0]
             # Triton 3.6 needs none of them; 3.7 needs four for a causal mask at head_dim 128 on sm_90.
             assert spilled(*build(launch, types, capability), capability) <= 16, launch
-    for dtype, options in ((jnp.float16, {"bias": (1, 4, 1000, 1000), "rate": 0.1}), (jnp.float32, {"alibi": True, "cap": 3.0})):
+    for dtype, options in (
+        (jnp.float16, {"bias": (1, 4, 1000, 1000), "rate": 0.1}),
+        (jnp.float32, {"alibi": True, "cap": 3.0}),
+    ):
         found = launches(32, dtype, every, **options)
         assert len(found) == 4
         for launch, types in found:
@@ -302,7 +328,11 @@ def build(launch, types, capability):
     signature = dict(zip(kernel.arg_names, map(short.get, types))) | dict.fromkeys(launch.sizes, "constexpr")
     aligned = {(i,): [["tt.divisibility", 16]] for i in range(len(types))}
     source = ASTSource(kernel, signature, constexprs=launch.sizes, attrs=aligned)
-    out = compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": launch.warps, "num_stages": launch.stages})
+    out = compile(
+        source,
+        target=GPUTarget("cuda", capability, 32),
+        options={"num_warps": launch.warps, "num_stages": launch.stages},
+    )
     assert out.metadata.shared <= (227 if capability == 90 else 99) << 10, (launch, out.metadata.shared)
     return out.asm["ptx"], launch.kernel
 
@@ -315,7 +345,9 @@ def spilled(ptx, name, capability):
     file = pathlib.Path(os.environ["TRITON_CACHE_DIR"]) / f"{name}.ptx"
     file.write_text(ptx)
     arch = f"sm_{capability}" + "a" * (capability == 90)
-    said = subprocess.run([ptxas, "-v", f"--gpu-name={arch}", file, "-o", os.devnull], capture_output=True, text=True, check=True).stderr
+    said = subprocess.run(
+        [ptxas, "-v", f"--gpu-name={arch}", file, "-o", os.devnull], capture_output=True, text=True, check=True
+    ).stderr
     return sum(map(int, re.findall(r"(\d+) bytes spill stores", said)))
 
 

@@ -8,7 +8,17 @@ from PIL import Image
 
 from train import maskgit
 from train.data import AugmentConfig, DataConfig, DataError, Order, Part, load
-from train.data.augment import OPERATIONS, Augment, centre_crop, colour_jitter, mirror, operate, padded_crop, rand_augment, resized_crop
+from train.data.augment import (
+    OPERATIONS,
+    Augment,
+    centre_crop,
+    colour_jitter,
+    mirror,
+    operate,
+    padded_crop,
+    rand_augment,
+    resized_crop,
+)
 from train.data.mix import cutmix, mix_share, mixup, one_hot
 
 RNG = np.random.default_rng(0)
@@ -88,7 +98,9 @@ def test_sharpness_blends_with_a_weighted_mean_of_the_neighbours_inside_the_bord
     smooth = image.copy()
     for row in range(1, 11):
         for column in range(1, 9):
-            smooth[row, column] = rounded((image[row - 1 : row + 2, column - 1 : column + 2] * weights[..., None]).sum((0, 1)))
+            smooth[row, column] = rounded(
+                (image[row - 1 : row + 2, column - 1 : column + 2] * weights[..., None]).sum((0, 1))
+            )
     for sign in (1, -1):
         factor = 1 + 0.9 * 0.5 * sign
         expected = np.clip(smooth + factor * (image - smooth), 0, 255)
@@ -98,7 +110,11 @@ def test_sharpness_blends_with_a_weighted_mean_of_the_neighbours_inside_the_bord
 def test_the_other_operations_on_levels_equal_their_definitions():
     image = IMAGES[0].astype(float)
     grey = np.floor(image @ [0.299, 0.587, 0.114] + 0.5)[..., None]
-    for name, plain in (("brightness", 0 * image), ("saturation", grey), ("contrast", 0 * image + np.floor(grey.mean() + 0.5))):
+    for name, plain in (
+        ("brightness", 0 * image),
+        ("saturation", grey),
+        ("contrast", 0 * image + np.floor(grey.mean() + 0.5)),
+    ):
         for sign in (1, -1):
             expected = np.clip(plain + (1 + 0.9 * 0.3 * sign) * (image - plain), 0, 255)
             assert np.abs(changed_by(name, 9, sign) - expected).max() <= 2, name
@@ -113,7 +129,9 @@ def test_the_operations_on_places_move_pixels_as_far_as_they_say():
     step = int(150 / 331 * 10)
     np.testing.assert_array_equal(right[:, step:], IMAGES[0][:, : 10 - step])
     assert not right[:, :step].any()
-    np.testing.assert_array_equal(changed_by("translate_y", 30, 1)[: 12 - int(150 / 331 * 12)], IMAGES[0][int(150 / 331 * 12) :])
+    np.testing.assert_array_equal(
+        changed_by("translate_y", 30, 1)[: 12 - int(150 / 331 * 12)], IMAGES[0][int(150 / 331 * 12) :]
+    )
     sheared = changed_by("shear_x", 30, 1)
     for row in range(12):
         shift = int(0.3 * (row + 0.5) + 0.5)

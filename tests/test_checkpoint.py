@@ -102,7 +102,10 @@ def other(change):
             lambda t: t["model"].update(scale=jax.ShapeDtypeStruct((8,), jnp.bfloat16)),
             r"model.scale must be bfloat16\[8\]: got bfloat16\[7\].*--model",
         ),
-        (lambda t: t["model"].update(scale=jax.ShapeDtypeStruct((7,), jnp.int32)), r"model.scale must be int32\[7\]: got bfloat16\[7\]"),
+        (
+            lambda t: t["model"].update(scale=jax.ShapeDtypeStruct((7,), jnp.int32)),
+            r"model.scale must be int32\[7\]: got bfloat16\[7\]",
+        ),
         (lambda t: t["model"].update(bias=t["model"].pop("scale")), r"array model.bias is missing: .*--model"),
         (lambda t: t["opt_state"][0].pop("nu"), r"array opt_state.0.nu\..* is not of this model; .*--optim.name"),
         (lambda t: t["ema"].pop("scale"), r"array ema.scale is not of this model; .*--ema"),
@@ -122,7 +125,11 @@ def test_other_versions_are_warned_of(tmp_path, capsys, monkeypatch):
 
 
 def test_a_lock_is_gone_with_its_holder_and_leaves_nothing(tmp_path):
-    with locked(tmp_path), pytest.raises(UserError, match=f"is being written by process {os.getpid()} on "), locked(tmp_path):
+    with (
+        locked(tmp_path),
+        pytest.raises(UserError, match=f"is being written by process {os.getpid()} on "),
+        locked(tmp_path),
+    ):
         pass
     with locked(tmp_path):
         pass
@@ -133,20 +140,26 @@ def test_a_file_can_name_no_code_to_build_it(tmp_path):
     from safetensors.numpy import save_file
 
     save_file({}, tmp_path / "m.safetensors", metadata={"eqxgen": json.dumps({"recipe": "os"})})
-    with pytest.raises(UserError, match=r"m\.safetensors: expected the config of a run of gpt, maskgit, rnn, vqgan: got recipe 'os'"):
+    with pytest.raises(
+        UserError, match=r"m\.safetensors: expected the config of a run of gpt, maskgit, rnn, vqgan: got recipe 'os'"
+    ):
         load(tmp_path / "m.safetensors")
 
 
 def script(name, *flags, **env):
     """A script that measures a figure, in a process of its own; its results."""
     line = [sys.executable, "-m", f"bench.reliability.{name}", *map(str, flags)]
-    done = subprocess.run(line, cwd=ROOT, env=os.environ | env, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(
+        line, cwd=ROOT, env=os.environ | env, capture_output=True, text=True, timeout=280, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "count"), [("kill_in_save", 6), ("corruption", 60), ("resume_every_step", 4), ("disk_full", 3)], ids=lambda x: str(x)
+    ("name", "count"),
+    [("kill_in_save", 6), ("corruption", 60), ("resume_every_step", 4), ("disk_full", 3)],
+    ids=lambda x: str(x),
 )
 def test_a_figure_is_reached_in_a_shortened_run(tmp_path, name, count):
     if name == "disk_full" and not (shutil.which("cc") and sys.platform == "linux"):

@@ -96,7 +96,10 @@ def test_a_batch_that_the_devices_cannot_share_is_a_usage_error(tmp_path):
     line = [sys.executable, "-m", "train.maskgit", "--batch-size", "12", "--run-dir", str(tmp_path / "r")]
     done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "error: --batch-size must be a multiple of the number of devices, 8: got 12; try 16"
+    assert (
+        done.stderr.splitlines()[-1]
+        == "error: --batch-size must be a multiple of the number of devices, 8: got 12; try 16"
+    )
     assert not (tmp_path / "r").exists()
 
 
@@ -127,7 +130,14 @@ def finished(tmp_path_factory):
 
 def test_a_tokenizer_run_says_how_well_it_reconstructs(finished):
     summary = json.loads((finished / "vqgan" / "summary.json").read_text())
-    assert {"psnr", "codebook_usage", "codebook_perplexity", "sample_accuracy", "sample_frechet", "eval_loss"} <= summary.keys()
+    assert {
+        "psnr",
+        "codebook_usage",
+        "codebook_perplexity",
+        "sample_accuracy",
+        "sample_frechet",
+        "eval_loss",
+    } <= summary.keys()
     assert 0 < summary["codebook_usage"] <= 1
 
 
@@ -185,14 +195,23 @@ def describe(change):
 
 BAD_RUNS = {
     "no config": (broken("maskgit/config.json", Path.unlink), "config.json: no such file: is .* the folder of a run"),
-    "config is no JSON": (broken("maskgit/config.json", lambda p: p.write_text("{")), "config.json: cannot be read as JSON"),
+    "config is no JSON": (
+        broken("maskgit/config.json", lambda p: p.write_text("{")),
+        "config.json: cannot be read as JSON",
+    ),
     "config is a list": (
         broken("maskgit/config.json", lambda p: p.write_text("[]")),
         "expected the config of a run of gpt, maskgit, rnn, vqgan",
     ),
-    "another recipe": (broken("maskgit/config.json", lambda p: p.write_text('{"recipe": "bert"}')), "got recipe 'bert'"),
+    "another recipe": (
+        broken("maskgit/config.json", lambda p: p.write_text('{"recipe": "bert"}')),
+        "got recipe 'bert'",
+    ),
     "no model": (broken("maskgit/model.safetensors", Path.unlink), "model.safetensors: no such file"),
-    "empty model": (broken("maskgit/model.safetensors", lambda p: p.write_bytes(b"")), "model.safetensors: this file is damaged"),
+    "empty model": (
+        broken("maskgit/model.safetensors", lambda p: p.write_bytes(b"")),
+        "model.safetensors: this file is damaged",
+    ),
     "truncated model": (
         broken("maskgit/model.safetensors", lambda p: p.write_bytes(p.read_bytes()[:-9])),
         "model.safetensors: this file is damaged",
@@ -277,7 +296,10 @@ def test_a_run_folder_that_cannot_be_written_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("tokenizer", "message"),
     [
-        ("nowhere", "--tokenizer nowhere: has no model.safetensors: give the folder of a finished train.vqgan run, or pixels"),
+        (
+            "nowhere",
+            "--tokenizer nowhere: has no model.safetensors: give the folder of a finished train.vqgan run, or pixels",
+        ),
         ("maskgit", "is a run of train.maskgit: give one of train.vqgan"),
     ],
 )
@@ -293,7 +315,9 @@ def test_a_tokenizer_of_another_image_size_is_an_error(finished, tmp_path):
     from train.data import DataConfig
 
     with pytest.raises(UserError, match=r"is for images of \(8, 8, 1\) .*, but those of .* are \(12, 12, 1\)"):
-        maskgit.main(tiny(tmp_path / "r", tokenizer=str(finished / "vqgan"), data=DataConfig(name=str(tmp_path / "d.npz"))))
+        maskgit.main(
+            tiny(tmp_path / "r", tokenizer=str(finished / "vqgan"), data=DataConfig(name=str(tmp_path / "d.npz")))
+        )
 
 
 def checkpointed(tmp_path, monkeypatch):
@@ -337,8 +361,18 @@ def test_help_is_readable_and_needs_no_jax():
         "except SystemExit as e: assert e.code == 0\n"
         "assert 'jax' not in sys.modules, 'jax was imported'"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    for flag in ("--preset", "--steps", "--run-dir", "--data.root", "--model.heads", "--decode.guidance", "--optim.learning-rate"):
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    for flag in (
+        "--preset",
+        "--steps",
+        "--run-dir",
+        "--data.root",
+        "--model.heads",
+        "--decode.guidance",
+        "--optim.learning-rate",
+    ):
         assert flag in done.stdout
 
 

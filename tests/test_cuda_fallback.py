@@ -1,4 +1,6 @@
-"""Where an implementation for NVIDIA GPUs cannot be built, or the device lacks its features: the next one runs, or the name is refused."""
+"""Where an implementation for NVIDIA GPUs cannot be built, or the device lacks its features: the next one runs, or the
+name is refused.
+"""
 
 import functools
 import logging
@@ -66,7 +68,9 @@ def test_a_kernel_that_does_not_build_leaves_the_program_to_another_and_says_so_
 
 @pytest.mark.parametrize("op", OPS)
 def test_a_named_kernel_that_does_not_build_is_refused_with_the_reason(op, broken):
-    with pytest.raises(NotImplementedError, match=f"{op}: implementation 'triton' cannot run: it does not build: RuntimeError: ptxas"):
+    with pytest.raises(
+        NotImplementedError, match=f"{op}: implementation 'triton' cannot run: it does not build: RuntimeError: ptxas"
+    ):
         gradient(op, implementation="triton")
 
 

@@ -24,7 +24,9 @@ REAL_SETS = [
 
 
 @pytest.mark.parametrize(("name", "train", "test", "shape", "mean"), REAL_SETS)
-def test_real_sets_have_their_published_sizes_and_mean(name, train, test, shape, mean, shared_data, tmp_path, monkeypatch):
+def test_real_sets_have_their_published_sizes_and_mean(
+    name, train, test, shape, mean, shared_data, tmp_path, monkeypatch
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     data = load(DataConfig(name, root=str(shared_data)))
     assert data.train_images.shape == (train, *shape)
@@ -85,7 +87,13 @@ def test_normalise_reaches_both_ends_and_denormalise_returns_to_screen_levels():
 
 def _dataset(images, labels=None, **changes):
     labels = np.zeros(len(images), np.int32) if labels is None else np.array(labels, np.int32)
-    parts = {"name": "made", "train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
+    parts = {
+        "name": "made",
+        "train_images": images,
+        "train_labels": labels,
+        "test_images": images,
+        "test_labels": labels,
+    }
     return Dataset(**(parts | {"class_names": ("a", "b")} | changes))
 
 
@@ -94,16 +102,26 @@ BAD_DATASETS = [
     ("labels above the classes", {"labels": [0, 2]}, "labels from 0 to 1, got label 2 at index 1"),
     ("negative labels", {"labels": [-1, 0]}, "got label -1 at index 0"),
     ("labels of another length", {"labels": [0]}, "expected 2 labels"),
-    ("no test images", {"test_images": GOOD[:0], "test_labels": np.zeros(0, np.int32)}, r"made \(test part\): expected at least one image"),
+    (
+        "no test images",
+        {"test_images": GOOD[:0], "test_labels": np.zeros(0, np.int32)},
+        r"made \(test part\): expected at least one image",
+    ),
     ("four channels", {"images": np.zeros((2, 4, 4, 4), np.uint8)}, "with 1 or 3 channels"),
     ("channels first", {"images": np.zeros((2, 3, 32, 32), np.uint8)}, "put channels last"),
     ("a side of zero", {"images": np.zeros((2, 0, 4, 1), np.uint8)}, r"got shape \(2, 0, 4, 1\)"),
-    ("parts of two sizes", {"test_images": np.zeros((2, 5, 5, 1), np.uint8)}, r"images of \(4, 4, 1\), got \(5, 5, 1\)"),
+    (
+        "parts of two sizes",
+        {"test_images": np.zeros((2, 5, 5, 1), np.uint8)},
+        r"images of \(4, 4, 1\), got \(5, 5, 1\)",
+    ),
     ("a pixel above the levels", {"images": GOOD + np.uint8(17), "levels": 17}, "values below 17, got 17"),
 ]
 
 
-@pytest.mark.parametrize(("changes", "message"), [case[1:] for case in BAD_DATASETS], ids=[case[0] for case in BAD_DATASETS])
+@pytest.mark.parametrize(
+    ("changes", "message"), [case[1:] for case in BAD_DATASETS], ids=[case[0] for case in BAD_DATASETS]
+)
 def test_a_dataset_that_does_not_fit_together_is_refused(changes, message):
     changes = dict(changes)
     with pytest.raises(DataError, match=message):
@@ -134,7 +152,11 @@ def test_the_image_size_of_a_fixed_set_must_match():
 
 
 @given(
-    seed=st.integers(0, 2**64 - 1), size=st.integers(1, 12), shares=st.integers(1, 10), processes=st.integers(1, 4), first=st.integers(0, 9)
+    seed=st.integers(0, 2**64 - 1),
+    size=st.integers(1, 12),
+    shares=st.integers(1, 10),
+    processes=st.integers(1, 4),
+    first=st.integers(0, 9),
 )
 @settings(max_examples=60, deadline=None)
 def test_batches_cut_one_stream_of_whole_permutations(seed, size, shares, processes, first):
@@ -142,12 +164,16 @@ def test_batches_cut_one_stream_of_whole_permutations(seed, size, shares, proces
     stream = np.concatenate([batch_indices(seed, step, batch, size) for step in range(-(-3 * size // batch))])
     for epoch in range(3):
         assert sorted(stream[epoch * size : (epoch + 1) * size]) == list(range(size))
-    parts = [batch_indices(seed, first, batch, size, process_index=index, process_count=processes) for index in range(processes)]
+    parts = [
+        batch_indices(seed, first, batch, size, process_index=index, process_count=processes)
+        for index in range(processes)
+    ]
     np.testing.assert_array_equal(np.concatenate(parts), batch_indices(seed, first, batch, size))
 
 
 def test_a_seed_decides_the_order_for_ever():
-    # Raw Philox words are promised never to change, so a run resumed under a newer NumPy goes on with the same examples.
+    # Raw Philox words are promised never to change, so a run resumed under a newer NumPy goes on with the same
+    # examples.
     assert batch_indices(0, 0, 8, 5).tolist() == [0, 2, 1, 4, 3, 3, 2, 4]
     far = batch_indices(1, 10**9, 7, 1000)
     np.testing.assert_array_equal(far, batch_indices(1, 10**9, 7, 1000))
@@ -185,7 +211,13 @@ def test_a_grid_is_filled_row_by_row_and_saved_large_enough_to_see(tmp_path):
     images = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 5, 3), np.uint8)
     grid = image_grid(images, 2)
     assert grid.shape == (9, 11, 3)
-    assert [int(grid[row, column, 0]) for row, column in ((0, 0), (0, 6), (5, 0), (5, 6), (4, 0))] == [0, 1, 2, 128, 128]
+    assert [int(grid[row, column, 0]) for row, column in ((0, 0), (0, 6), (5, 0), (5, 6), (4, 0))] == [
+        0,
+        1,
+        2,
+        128,
+        128,
+    ]
     save_png(tmp_path / "new" / "grid.png", grid)
     with Image.open(tmp_path / "new" / "grid.png") as picture:
         assert picture.size == (517, 423)
@@ -215,5 +247,7 @@ def test_a_picture_that_cannot_be_drawn_is_refused(make, message, tmp_path):
 def test_the_package_imports_neither_jax_nor_what_only_some_sources_need():
     heavy = "jax", "sklearn", "PIL", "rich", "urllib.request", "torch"
     code = f"import sys, train.data; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.strip() == "[]"

@@ -181,5 +181,13 @@ def test_a_download_goes_into_the_cache_and_a_failed_one_says_which_file_to_put_
     with pytest.raises(DataError) as caught:
         load(DataConfig("mnist"), bad)
     message = str(caught.value)
-    for part in (str(tmp_path / "root" / name), "404", "web page", f"{server.origin}/page/file", KNOWN_SUM, "102,400 bytes", "--data.root"):
+    for part in (
+        str(tmp_path / "root" / name),
+        "404",
+        "web page",
+        f"{server.origin}/page/file",
+        KNOWN_SUM,
+        "102,400 bytes",
+        "--data.root",
+    ):
         assert part in message

@@ -48,10 +48,15 @@ def store(folder, contents, download=None):
 
 
 def mnist(folder, **changes):
-    """A small data set in MNIST's layout; `changes` replaces the unpacked bytes of train_images, train_labels, t10k_images or t10k_labels."""
+    """A small data set in MNIST's layout; `changes` replaces the unpacked bytes of train_images, train_labels,
+    t10k_images or t10k_labels.
+    """
     parts = {}
     for part, count in (("train", 12), ("t10k", 4)):
-        parts[f"{part}_images"], parts[f"{part}_labels"] = idx(IMAGES[:count, ..., 0]), idx(LABELS[:count].astype(np.uint8))
+        parts[f"{part}_images"], parts[f"{part}_labels"] = (
+            idx(IMAGES[:count, ..., 0]),
+            idx(LABELS[:count].astype(np.uint8)),
+        )
     names = {key: f"mnist/{key.replace('_', '-')}-idx{3 if 'images' in key else 1}-ubyte.gz" for key in parts}
     return store(folder, {names[key]: gzip.compress(data, mtime=0) for key, data in (parts | changes).items()})
 
@@ -90,11 +95,18 @@ def png(width, height, rows=None, bits=8, colour=2, spoil=False):
     """A PNG written by hand: only `rows` of the rows that its header announces are there."""
 
     def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body) ^ (spoil and kind == b"IDAT"))
+        return (
+            struct.pack(">I", len(body))
+            + kind
+            + body
+            + struct.pack(">I", zlib.crc32(kind + body) ^ (spoil and kind == b"IDAT"))
+        )
 
     pixels = b"\0" * ((1 + 3 * width) * (height if rows is None else rows))
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels, 9)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels, 9)) + chunk(b"IEND", b"")
+    )
 
 
 def with_picture(path, data, name="cat/bad.png"):
@@ -118,14 +130,22 @@ def altered(source, name, change):
 
 TRAIN = "mnist/train-images-idx3-ubyte.gz"
 BAD_MNIST = [
-    ("missing", lambda p: (lambda s: s.find(TRAIN).unlink() or s)(mnist(p)), r"train-images.*nothing there: put the file there .*SHA-256"),
+    (
+        "missing",
+        lambda p: (lambda s: s.find(TRAIN).unlink() or s)(mnist(p)),
+        r"train-images.*nothing there: put the file there .*SHA-256",
+    ),
     ("empty", lambda p: altered(mnist(p), TRAIN, lambda data: b""), "expected data, got an empty file"),
     (
         "truncated",
         lambda p: altered(mnist(p), TRAIN, lambda data: data[:-9]),
         "expected SHA-256 [0-9a-f]{64}, got [0-9a-f]{64}: it is truncated",
     ),
-    ("one bit altered", lambda p: altered(mnist(p), TRAIN, lambda data: data[:-1] + bytes([data[-1] ^ 1])), "train-images.*SHA-256"),
+    (
+        "one bit altered",
+        lambda p: altered(mnist(p), TRAIN, lambda data: data[:-1] + bytes([data[-1] ^ 1])),
+        "train-images.*SHA-256",
+    ),
     ("longer", lambda p: altered(mnist(p), TRAIN, lambda data: data + b"x"), r"expected at most \d+ bytes"),
     (
         "a folder",
@@ -137,23 +157,47 @@ BAD_MNIST = [
         lambda p: (lambda s: (s.find(TRAIN).unlink(), (p / TRAIN).symlink_to(p / TRAIN)) and s)(mnist(p)),
         "a readable file",
     ),
-    ("labels for images", lambda p: mnist(p, train_images=idx(LABELS.astype(np.uint8))), "magic number 0x803, got 0x801"),
-    ("images for labels", lambda p: mnist(p, train_labels=idx(IMAGES[..., 0])), "train-labels.*magic number 0x801, got 0x803"),
+    (
+        "labels for images",
+        lambda p: mnist(p, train_images=idx(LABELS.astype(np.uint8))),
+        "magic number 0x803, got 0x801",
+    ),
+    (
+        "images for labels",
+        lambda p: mnist(p, train_labels=idx(IMAGES[..., 0])),
+        "train-labels.*magic number 0x801, got 0x803",
+    ),
     ("three bytes", lambda p: mnist(p, train_images=b"\0\0\x08"), "magic number"),
     (
         "dimensions beyond the bytes",
         lambda p: mnist(p, train_images=idx(IMAGES[..., 0], shape=(2**31, 8, 8))),
         r"\(2147483648, 8, 8\), got 1,280",
     ),
-    ("overflowing dimensions", lambda p: mnist(p, train_images=idx(IMAGES[..., 0], shape=(2**32 - 1,) * 3)), "got 1,280"),
-    ("bytes after the pixels", lambda p: mnist(p, train_images=idx(IMAGES[:12, ..., 0]) + b"x"), "768 bytes for its dimensions .*got 769"),
-    ("no images", lambda p: mnist(p, train_images=idx(IMAGES[:0, ..., 0]), train_labels=idx(np.zeros(0, np.uint8))), "at least one image"),
+    (
+        "overflowing dimensions",
+        lambda p: mnist(p, train_images=idx(IMAGES[..., 0], shape=(2**32 - 1,) * 3)),
+        "got 1,280",
+    ),
+    (
+        "bytes after the pixels",
+        lambda p: mnist(p, train_images=idx(IMAGES[:12, ..., 0]) + b"x"),
+        "768 bytes for its dimensions .*got 769",
+    ),
+    (
+        "no images",
+        lambda p: mnist(p, train_images=idx(IMAGES[:0, ..., 0]), train_labels=idx(np.zeros(0, np.uint8))),
+        "at least one image",
+    ),
     (
         "a label above 9",
         lambda p: mnist(p, t10k_labels=idx(np.array([1, 2, 10, 3], np.uint8))),
         "t10k-labels.*0 to 9, got label 10 at index 2",
     ),
-    ("fewer labels", lambda p: mnist(p, train_labels=idx(np.zeros(11, np.uint8))), r"expected 12 labels.*got shape \(11,\)"),
+    (
+        "fewer labels",
+        lambda p: mnist(p, train_labels=idx(np.zeros(11, np.uint8))),
+        r"expected 12 labels.*got shape \(11,\)",
+    ),
 ]
 
 BAD_NPZ = [
@@ -232,7 +276,9 @@ BAD_PATHS = BAD_NPZ + BAD_FOLDERS
 
 
 @pytest.mark.parametrize(
-    ("make", "message"), [case[1:] for case in BAD_PATHS], ids=[f"npz {c[0]}" for c in BAD_NPZ] + [f"folder {c[0]}" for c in BAD_FOLDERS]
+    ("make", "message"),
+    [case[1:] for case in BAD_PATHS],
+    ids=[f"npz {c[0]}" for c in BAD_NPZ] + [f"folder {c[0]}" for c in BAD_FOLDERS],
 )
 def test_a_bad_npz_or_image_folder_is_refused(make, message, tmp_path):
     with pytest.raises(DataError, match=message) as caught:
@@ -244,16 +290,32 @@ def test_a_good_set_in_each_layout_is_read(tmp_path):
     data = load(DataConfig("mnist"), mnist(tmp_path / "idx"))
     assert (data.train_images.shape, data.test_labels.tolist()) == ((12, 8, 8, 1), [0, 1, 2, 3])
     data = load(npz(tmp_path, images=np.asfortranarray(IMAGES), class_names=np.array(list("abcd"))))
-    assert (data.train_images.shape, data.test_images.shape, data.class_names) == ((16, 8, 8, 3), (4, 8, 8, 3), tuple("abcd"))
-    assert {image.tobytes() for part in (data.train_images, data.test_images) for image in part} == {image.tobytes() for image in IMAGES}
-    data = load(npz(tmp_path, "grey.npz", images=IMAGES[..., 0], test_images=IMAGES[:5, ..., 1], test_labels=LABELS[:5]))
+    assert (data.train_images.shape, data.test_images.shape, data.class_names) == (
+        (16, 8, 8, 3),
+        (4, 8, 8, 3),
+        tuple("abcd"),
+    )
+    assert {image.tobytes() for part in (data.train_images, data.test_images) for image in part} == {
+        image.tobytes() for image in IMAGES
+    }
+    data = load(
+        npz(tmp_path, "grey.npz", images=IMAGES[..., 0], test_images=IMAGES[:5, ..., 1], test_labels=LABELS[:5])
+    )
     assert (data.image_shape, len(data.train_images), len(data.test_images), data.num_classes) == ((8, 8, 1), 20, 5, 4)
     data = load(DataConfig(str(folder(tmp_path / "rgb", count=6))))
-    assert (data.train_images.shape, data.test_labels.tolist(), data.class_names) == ((10, 8, 8, 3), [0, 1], ("cat", "dog"))
+    assert (data.train_images.shape, data.test_labels.tolist(), data.class_names) == (
+        (10, 8, 8, 3),
+        [0, 1],
+        ("cat", "dog"),
+    )
     folder(tmp_path / "split" / "train", mode="L")
     folder(tmp_path / "split" / "test", count=1)
     data = load(DataConfig(str(tmp_path / "split")))
-    assert (data.train_images.shape, data.test_images.shape, data.train_labels.tolist()) == ((6, 8, 8, 3), (2, 8, 8, 3), [0, 0, 0, 1, 1, 1])
+    assert (data.train_images.shape, data.test_images.shape, data.train_labels.tolist()) == (
+        (6, 8, 8, 3),
+        (2, 8, 8, 3),
+        [0, 0, 0, 1, 1, 1],
+    )
     assert data.train_images[4].tolist() == [[[101, 101, 101]] * 8] * 8
 
 
@@ -378,7 +440,9 @@ def test_a_bad_cifar_archive_is_refused(make, message, tmp_path, monkeypatch):
 
 def test_the_pickled_cifar_is_refused(tmp_path):
     (tmp_path / "cifar10" / "cifar-10-batches-py").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"expected the binary version, got the pickled one, .*put cifar-10-binary.tar.gz beside it"):
+    with pytest.raises(
+        DataError, match=r"expected the binary version, got the pickled one, .*put cifar-10-binary.tar.gz beside it"
+    ):
         load(DataConfig("cifar10"), Store((tmp_path,)))
 
 
@@ -386,7 +450,9 @@ def test_cifar_batches_are_read_in_their_own_right(tmp_path):
     buffers = {}
     for name, count in (("data_batch_1", 12), ("data_batch_4", 5), ("test_batch_first5000", 3)):
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, images=RNG.integers(0, 256, (count, 32, 32, 3), np.uint8), labels=np.arange(count) % 10)
+        np.savez_compressed(
+            buffer, images=RNG.integers(0, 256, (count, 32, 32, 3), np.uint8), labels=np.arange(count) % 10
+        )
         buffers[f"cifar10/{name}.npz"] = buffer.getvalue()
     source = store(tmp_path / "data", buffers)
     data = load(DataConfig("cifar10"), source)

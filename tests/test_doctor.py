@@ -33,7 +33,11 @@ def test_a_foreign_package_and_switches_that_hurt_are_clashes(monkeypatch):
     assert doctor.found_clashes() == []
     monkeypatch.setenv("JAX_DISABLE_JIT", "1")
     monkeypatch.setenv("JAX_ENABLE_X64", "true")
-    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: type("Spec", (), {"origin": "/site-packages/kernels/__init__.py"}))
+    monkeypatch.setattr(
+        doctor.importlib.util,
+        "find_spec",
+        lambda name: type("Spec", (), {"origin": "/site-packages/kernels/__init__.py"}),
+    )
     found = " ".join(doctor.found_clashes())
     for words in ("another package named kernels, /site-packages", "JAX_DISABLE_JIT is set", "JAX_ENABLE_X64 is set"):
         assert words in found
@@ -43,7 +47,13 @@ def test_a_variable_that_jax_dies_of_is_named_with_the_reason():
     """Number 100 of the list of bad inputs: XLA ends every process that is given a flag it does not know."""
     env = os.environ | {"XLA_FLAGS": "--xla_no_such_flag=1", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, "-m", "train.doctor"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "train.doctor"],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     last = done.stdout.strip().splitlines()[-1]
@@ -87,8 +97,13 @@ def test_a_second_process_takes_its_programs_from_the_cache(tmp_path):
         "jax.jit(lambda x: jax.numpy.tanh(x) * 3)(jax.numpy.ones(5)).block_until_ready()\n"
         "print(len(hits))"
     )
-    env = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"} | {"PYTHONPATH": str(ROOT)}
+    env = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"} | {
+        "PYTHONPATH": str(ROOT)
+    }
     line = [sys.executable, "-c", code, str(tmp_path / "cache")]
-    counts = [int(subprocess.run(line, env=env, capture_output=True, text=True, timeout=120, check=True).stdout) for _ in range(2)]
+    counts = [
+        int(subprocess.run(line, env=env, capture_output=True, text=True, timeout=120, check=True).stdout)
+        for _ in range(2)
+    ]
     assert counts[0] == 0
     assert counts[1] >= 1

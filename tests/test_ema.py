@@ -70,7 +70,9 @@ def test_a_power_average_weighs_each_step_by_its_profile():
     (state,), weights, _ = run(EmaConfig(sigma_rel=(0.2,)))
     gamma = gamma_of(0.2)
     t = np.arange(1, STEPS + 1)
-    exact = np.array([np.prod((1 - 1 / t[i:][1:]) ** (gamma + 1)) * (1 - (1 - 1 / t[i]) ** (gamma + 1)) for i in range(STEPS)])
+    exact = np.array(
+        [np.prod((1 - 1 / t[i:][1:]) ** (gamma + 1)) * (1 - (1 - 1 / t[i]) ** (gamma + 1)) for i in range(STEPS)]
+    )
     assert exact.sum() == pytest.approx(1)
     np.testing.assert_allclose(state["w"], exact @ weights[1:], atol=1e-5)
     continuous = (t / STEPS) ** (gamma + 1) - ((t - 1) / STEPS) ** (gamma + 1)

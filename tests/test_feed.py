@@ -1,4 +1,6 @@
-"""Batches made ahead of their step: the same in whatever way they are made, and every fault named in the main thread."""
+"""Batches made ahead of their step: the same in whatever way they are made, and every fault named in the main
+thread.
+"""
 
 import json
 import multiprocessing
@@ -41,7 +43,11 @@ def opened(folder, **changes):
 
     def make(part):
         noise = uniforms(7, part.step, part.index, 1).astype(np.float32)
-        return {"image": data.normalise(data.train_images[part.example]), "label": data.train_labels[part.example], "noise": noise}
+        return {
+            "image": data.normalise(data.train_images[part.example]),
+            "label": data.train_labels[part.example],
+            "noise": noise,
+        }
 
     return data, make
 
@@ -56,7 +62,10 @@ def batches(source, make, order, first=0, last=STEPS, depth=2, seen=None, say=pr
 
 
 def equal(first, second):
-    return all(one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one) for one, two in zip(first, second))
+    return all(
+        one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
+        for one, two in zip(first, second)
+    )
 
 
 READERS = [
@@ -159,7 +168,9 @@ def missing(path):
         (missing, {"threads": 2, "workers": 1}, "expected a readable file, got No such file"),
     ],
 )
-def test_an_example_that_cannot_be_read_is_named_at_its_step_and_the_rest_goes_on_once_it_is_there(spoil, reading, message, tmp_path):
+def test_an_example_that_cannot_be_read_is_named_at_its_step_and_the_rest_goes_on_once_it_is_there(
+    spoil, reading, message, tmp_path
+):
     write_pictures(tmp_path)
     data, make = opened(tmp_path, memory=0.0)
     order = Order(3, BATCH, len(data.train_images))
@@ -212,7 +223,8 @@ def test_a_read_that_hangs_is_told_and_ends_the_run_when_its_time_is_up(tmp_path
     os.mkfifo(path)  # to open it waits for a writer who never comes
     lines = []
     with pytest.raises(
-        DataStalled, match=rf"{path}: expected an example within --data.timeout 1 s, got none \(example {example}, step 1\)"
+        DataStalled,
+        match=rf"{path}: expected an example within --data.timeout 1 s, got none \(example {example}, step 1\)",
     ):
         batches(data.train_images, make, order, say=lines.append, timeout=1.0)
     assert len(lines) == 1

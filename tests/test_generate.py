@@ -60,7 +60,9 @@ def test_an_unknown_schedule_is_an_error_that_lists_the_known(name):
 @pytest.mark.parametrize("name", EVERY_SCHEDULE)
 @pytest.mark.parametrize("steps", [1, 3, SEQ])
 def test_every_schedule_reaches_zero_masked_tokens(name, steps):
-    history = masked_decode(predict, jnp.zeros(SEQ, jnp.int32), ALL, mask_id=MASK, steps=steps, schedule=name, key=jr.key(0))
+    history = masked_decode(
+        predict, jnp.zeros(SEQ, jnp.int32), ALL, mask_id=MASK, steps=steps, schedule=name, key=jr.key(0)
+    )
     assert history.shape == (steps, SEQ)
     assert not (history[-1] == MASK).any()
     assert ((history[-1] >= 0) & (history[-1] < CODES)).all()
@@ -83,7 +85,9 @@ def test_the_number_of_masked_tokens_follows_the_schedule():
 
 
 def test_with_as_many_steps_as_tokens_each_accepts_one():
-    history = masked_decode(predict, jnp.zeros(SEQ, jnp.int32), ALL, mask_id=MASK, steps=SEQ, schedule="linear", key=jr.key(3))
+    history = masked_decode(
+        predict, jnp.zeros(SEQ, jnp.int32), ALL, mask_id=MASK, steps=SEQ, schedule="linear", key=jr.key(3)
+    )
     assert np.sum(np.asarray(history) == MASK, axis=1).tolist() == list(range(SEQ - 1, -1, -1))
 
 
@@ -91,7 +95,9 @@ def test_known_tokens_survive_inpainting_and_the_others_are_filled():
     tokens = jnp.arange(SEQ, dtype=jnp.int32) % CODES
     unknown = jnp.arange(SEQ) % 3 == 0
     history = _decode_eight(tokens, unknown, jr.key(4))
-    np.testing.assert_array_equal(np.asarray(history)[:, ~np.asarray(unknown)], np.asarray(tokens)[None, ~np.asarray(unknown)].repeat(8, 0))
+    np.testing.assert_array_equal(
+        np.asarray(history)[:, ~np.asarray(unknown)], np.asarray(tokens)[None, ~np.asarray(unknown)].repeat(8, 0)
+    )
     assert not (history[-1] == MASK).any()
 
 
@@ -142,6 +148,12 @@ def test_without_randomness_the_surest_and_likeliest_are_taken_first():
     ],
 )
 def test_a_wrong_argument_is_an_error(change, message):
-    arguments = {"tokens": jnp.zeros(SEQ, jnp.int32), "unknown": ALL, "mask_id": MASK, "steps": 4, "key": jr.key(0)} | change
+    arguments = {
+        "tokens": jnp.zeros(SEQ, jnp.int32),
+        "unknown": ALL,
+        "mask_id": MASK,
+        "steps": 4,
+        "key": jr.key(0),
+    } | change
     with pytest.raises((ValueError, TypeError), match=message if "unknown" not in change else ".*"):
         masked_decode(predict, **arguments)

@@ -1,4 +1,6 @@
-"""GPT: equal to the published implementation in its logits, its files, its greedy text and a training run; its memory; its family."""
+"""GPT: equal to the published implementation in its logits, its files, its greedy text and a training run; its memory;
+its family.
+"""
 
 # A case is a row, however long.
 # ruff: noqa: E501
@@ -47,7 +49,9 @@ def test_logits_equal_the_published_models(published, folder):
 
 
 def test_greedy_text_equals_the_published_models(published, folder):
-    found = generate(from_pretrained(folder), [published["run"]["ids"][0, 0, :5]], 19, Sampling(temperature=0.0), key=jr.key(0))
+    found = generate(
+        from_pretrained(folder), [published["run"]["ids"][0, 0, :5]], 19, Sampling(temperature=0.0), key=jr.key(0)
+    )
     np.testing.assert_array_equal(found[0], published["run"]["greedy"])
 
 
@@ -121,7 +125,9 @@ BAD_FOLDERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("change", "message"), [case[1:] for case in BAD_FOLDERS], ids=[case[0] for case in BAD_FOLDERS])
+@pytest.mark.parametrize(
+    ("change", "message"), [case[1:] for case in BAD_FOLDERS], ids=[case[0] for case in BAD_FOLDERS]
+)
 def test_a_folder_that_cannot_be_read_is_an_error(change, message, folder):
     change(folder)
     with pytest.raises(ValueError, match=message):
@@ -148,7 +154,11 @@ def test_weights_in_several_files_with_an_index_are_read(published, folder):
 def test_residual_ends_are_drawn_smaller_and_biases_at_zero():
     model = GPT(300, GPTConfig(dim=64, depth=8, heads=4, context=32), key=jr.key(0))
     blocks = model.stack.blocks
-    for weight, expected in ((blocks.mlp.up.weight, 0.02), (blocks.mlp.down.weight, 0.005), (blocks.attention.out.weight, 0.005)):
+    for weight, expected in (
+        (blocks.mlp.up.weight, 0.02),
+        (blocks.mlp.down.weight, 0.005),
+        (blocks.attention.out.weight, 0.005),
+    ):
         assert float(jnp.std(weight)) == pytest.approx(expected, rel=0.03)
     assert not blocks.mlp.up.bias.any()
     assert float(jnp.std(model.positions)) == pytest.approx(0.02, rel=0.1)

@@ -116,7 +116,9 @@ def test_a_wrong_kernel_is_found_and_fails_the_command():
 
     def call(name):
         off = 1e-4 if name == "triton" else 0.0
-        return lambda *x: jax.tree.map(lambda y: y * (1 + off), case.forward_and_backward(*x, "reference" if name == "triton" else name))
+        return lambda *x: jax.tree.map(
+            lambda y: y * (1 + off), case.forward_and_backward(*x, "reference" if name == "triton" else name)
+        )
 
     row = gpu_correct.judge(call, (case.arguments(), case.cotangent()), TURN, ("xla", "triton"))
     assert row["right"] == {"xla": True, "triton": False}
@@ -146,7 +148,12 @@ def test_contenders_take_turns_and_one_that_fails_leaves_its_reason():
         raise NotImplementedError("not here\nat all")
 
     turn = Turn(Clock(60.0), told.append, {"d": "it hung"})
-    makers = {"a": lambda: lambda calls: order.append("a"), "b": lambda: lambda calls: order.append("b"), "c": refuse, "d": refuse}
+    makers = {
+        "a": lambda: lambda calls: order.append("a"),
+        "b": lambda: lambda calls: order.append("b"),
+        "c": refuse,
+        "d": refuse,
+    }
     sides, reasons = try_sides(makers, turn)
     assert reasons == {"c": "NotImplementedError: not here", "d": "it hung"}
     assert told == ["a", "b", "c"]
@@ -157,7 +164,12 @@ def test_contenders_take_turns_and_one_that_fails_leaves_its_reason():
 
 
 def test_the_measured_order_puts_the_wrong_last_and_the_refused_before_them():
-    assert tune_attention.orders({"xla": 3.0, "cudnn": 2.0, "triton": 1.0}, {"triton"}) == ("cudnn", "xla", "mosaic_gpu", "triton")
+    assert tune_attention.orders({"xla": 3.0, "cudnn": 2.0, "triton": 1.0}, {"triton"}) == (
+        "cudnn",
+        "xla",
+        "mosaic_gpu",
+        "triton",
+    )
 
 
 def test_tuning_writes_a_table_that_can_be_read_and_keeps_other_devices(tmp_path):
@@ -168,7 +180,9 @@ def test_tuning_writes_a_table_that_can_be_read_and_keeps_other_devices(tmp_path
     rows = choice.read(path.read_text())
     assert other in rows
     measured = [row for row in rows if row != other]
-    assert {(row.mask, row.direction) for row in measured} == {(m, d) for m in ("bias", "packed") for d in choice.DIRECTIONS}
+    assert {(row.mask, row.direction) for row in measured} == {
+        (m, d) for m in ("bias", "packed") for d in choice.DIRECTIONS
+    }
     assert all(row.order[0] == "xla" for row in measured)
 
 
@@ -177,7 +191,9 @@ def test_every_class_of_the_full_tuning_is_one_of_the_tables():
     assert {(x[1], x[3]) for x in found} >= {
         (end, mask) for end in choice.LENGTHS for mask in choice.MASKS if mask not in ("bias", "other")
     }
-    assert all(choice.length_class(seq) == end and choice.head_dim_class(dim) == dim for _, end, dim, _, (_, seq, _) in found)
+    assert all(
+        choice.length_class(seq) == end and choice.head_dim_class(dim) == dim for _, end, dim, _, (_, seq, _) in found
+    )
 
 
 @pytest.mark.parametrize(("device", "name"), [("NVIDIA H200", "h200"), ("NVIDIA A100-SXM4-80GB", "a100-sxm4-80gb")])
@@ -239,7 +255,12 @@ def measured(tmp_path):
         for seq in (1024, 2048)
     ]
     norm = {"times ours": {"xla": 1.7}, "of copy": 0.87}
-    step = {"case": "DiT-B/2, batch 64", "tokens/s": {"ours": 1e6}, "MFU": {"ours": 0.42}, "times ours": {"torch eager": 1.3}}
+    step = {
+        "case": "DiT-B/2, batch 64",
+        "tokens/s": {"ours": 1e6},
+        "MFU": {"ours": 0.42},
+        "times ours": {"torch eager": 1.3},
+    }
     sections = {
         "machine": [{"case": "copy", "GB/s": 4300.0}],
         "attention": rows,
@@ -250,7 +271,9 @@ def measured(tmp_path):
     folder = tmp_path / "bench" / "results" / "x"
     (folder / "runs").mkdir(parents=True)
     (folder / "gpu.json").write_text(json.dumps({"about": about, "sections": sections, "stopped": []}))
-    (folder / "runs" / "maskgit-eurosat64.json").write_text(json.dumps({"steps": 9000, "seconds": 512.3, "sample_accuracy": 0.9}))
+    (folder / "runs" / "maskgit-eurosat64.json").write_text(
+        json.dumps({"steps": 9000, "seconds": 512.3, "sample_accuracy": 0.9})
+    )
     (folder / "runs" / "maskgit-eurosat64.png").write_bytes(b"")
     return folder
 

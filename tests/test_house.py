@@ -38,7 +38,9 @@ def python_files() -> Iterator[tuple[str, str]]:
 
 
 def imports(path: str, tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
-    """Line, absolute module, and whether it was written relatively, for every import at any depth and in `import_module("...")`."""
+    """Line, absolute module, and whether it was written relatively, for every import at any depth and in
+    `import_module("...")`.
+    """
     package = path.split("/")[:-1]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -74,7 +76,11 @@ def imports_point_one_way(path: str, tree: ast.AST) -> Iterator[str]:
 
 def annotations_stay_values(path: str, tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "__future__" and any(alias.name == "annotations" for alias in node.names):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module == "__future__"
+            and any(alias.name == "annotations" for alias in node.names)
+        ):
             yield f"{node.lineno}: this import switches the run-time type checker off"
 
 
@@ -96,11 +102,17 @@ def nothing_runs_foreign_code(path: str, tree: ast.AST) -> Iterator[str]:
 
 def addresses_are_https(path: str, tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
-        if not path.startswith("tests/") and isinstance(node, ast.Constant) and isinstance(node.value, str) and "http://" in node.value:
+        if (
+            not path.startswith("tests/")
+            and isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and "http://" in node.value
+        ):
             yield f"{node.lineno}: an address that is not HTTPS"
 
 
-# Where whatever goes wrong in another's library must lead on to the next backend, or the next column of a table, with the reason kept.
+# Where whatever goes wrong in another's library must lead on to the next backend, or the next column of a table, with
+# the reason kept.
 KEEPS_GOING = ("kernels/_trial.py", "bench/gpu_race.py")
 
 
@@ -110,14 +122,18 @@ def errors_are_named(path: str, tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ExceptHandler):
             kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
-            wide = node.type is None or any(isinstance(kind, ast.Name) and kind.id in ("Exception", "BaseException") for kind in kinds)
+            wide = node.type is None or any(
+                isinstance(kind, ast.Name) and kind.id in ("Exception", "BaseException") for kind in kinds
+            )
             # To clean up and raise again hides nothing.
             if wide and not (node.body and isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None):
                 yield f"{node.lineno}: catches every error"
 
 
 def no_module_shadows_the_standard_library(path: str, tree: ast.AST) -> Iterator[str]:
-    """A script's own folder comes first on the path, so `eqxgen/types.py` would stand before `types` in `python eqxgen/x.py`."""
+    """A script's own folder comes first on the path, so `eqxgen/types.py` would stand before `types` in `python
+    eqxgen/x.py`.
+    """
     parts = path.removesuffix(".py").split("/")
     name = parts[-2] if parts[-1] == "__init__" else parts[-1]
     if name in sys.stdlib_module_names and not name.startswith("__"):

@@ -102,7 +102,11 @@ def test_the_stream_is_the_batchs_text_and_the_files(finished, capsys, tmp_path)
     assert (tmp_path / "out.txt").read_text(encoding="utf-8") == alone
     assert drawn(folder, capsys, prompt="To be", chars=40, seed=4) != alone
     greedy = drawn(folder, capsys, prompt="To be", chars=9, temperature=0)
-    assert greedy == drawn(folder, capsys, prompt="To be", chars=9, beams=1) == drawn(folder, capsys, prompt="To be", chars=9, top_k=1)
+    assert (
+        greedy
+        == drawn(folder, capsys, prompt="To be", chars=9, beams=1)
+        == drawn(folder, capsys, prompt="To be", chars=9, top_k=1)
+    )
 
 
 def test_text_comes_out_while_it_is_made(finished):
@@ -150,7 +154,9 @@ def test_a_prompt_longer_than_the_context_is_an_error_where_there_is_one(finishe
         return
     with pytest.raises(UserError, match="--prompt must be at most the model's 16 tokens: got 54; shorten it"):
         sample.main(words(run=folder, prompt="to be " * 9, chars=3))
-    with pytest.raises(UsageError, match="--chars must be at most 15 with --beams and this prompt, as the model sees 16 tokens: got 16"):
+    with pytest.raises(
+        UsageError, match="--chars must be at most 15 with --beams and this prompt, as the model sees 16 tokens: got 16"
+    ):
         sample.main(words(run=folder, prompt="t", chars=16, beams=2))
 
 
@@ -209,7 +215,10 @@ def test_a_text_that_cannot_be_trained_on_is_an_error(case, tmp_path):
 
 
 BAD_FLAGS = [
-    (["--data.name=shakespeare"], "data.name must be one of tiny_shakespeare, or a path: got 'shakespeare'; did you mean tiny_shakespeare"),
+    (
+        ["--data.name=shakespeare"],
+        "data.name must be one of tiny_shakespeare, or a path: got 'shakespeare'; did you mean tiny_shakespeare",
+    ),
     (["--data.held-out=1.5"], "data.held_out must be between 0 and 1: got 1.5"),
     (["--data.vocab=1"], r"data.vocab must be from 2 to 2\*\*32: got 1"),
     (["--data.image-size=8"], "--data.image-size: no such flag"),
@@ -230,7 +239,9 @@ def test_what_is_held_out_is_the_end_and_is_measured_alike_at_every_batch_size(v
     corpus = load_text(TextConfig(name=str(verse)), 16)
     whole = (VERSE * 10)[: corpus.train.tokens] + (VERSE * 10)[-corpus.held_out.tokens :]
     assert whole == VERSE * 10
-    model = gpt.build({"facts": {"vocab": corpus.vocab}, "config": {"model": {"dim": 16, "depth": 1, "heads": 2, "context": 16}}})
+    model = gpt.build(
+        {"facts": {"vocab": corpus.vocab}, "config": {"model": {"dim": 16, "depth": 1, "heads": 2, "context": 16}}}
+    )
     every = [validation_loss(model, corpus.held_out, size, 0) for size in (1, 5)]
     assert every[0] == pytest.approx(every[1], rel=1e-6)
     assert validation_loss(model, corpus.held_out, 3, 2) == validation_loss(model, corpus.held_out, 3, 2)
@@ -247,7 +258,9 @@ def test_windows_of_training_are_those_of_the_place_in_the_batch(verse):
 
 @pytest.mark.parametrize("preset", ["gpt2", "llama", "mla"])
 def test_a_large_preset_is_described_without_its_text(preset, capsys):
-    config = parse("gpt", gpt.Config, gpt.PRESETS, "", [f"--preset={preset}", "--dry-run", "--compile-for=cuda", "--batch-size=8"])
+    config = parse(
+        "gpt", gpt.Config, gpt.PRESETS, "", [f"--preset={preset}", "--dry-run", "--compile-for=cuda", "--batch-size=8"]
+    )
     assert gpt.main(config) == 0
     said = capsys.readouterr().out
     assert "lowered for cuda" in said

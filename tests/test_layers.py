@@ -75,7 +75,9 @@ def test_a_layer_keeps_the_dtype_and_has_finite_gradients(name):
         return eqx.filter_value_and_grad(loss, has_aux=True)((layer, inputs))
 
     (_, y), grads = value_and_grads(layer, inputs)
-    (_, half), half_grads = value_and_grads(cast(layer, BF16), inputs if row.ids else jax.tree.map(lambda x: x.astype(BF16), inputs))
+    (_, half), half_grads = value_and_grads(
+        cast(layer, BF16), inputs if row.ids else jax.tree.map(lambda x: x.astype(BF16), inputs)
+    )
     if jnp.issubdtype(y.dtype, jnp.floating):
         assert half.dtype == BF16
         np.testing.assert_allclose(widened(half), y, atol=row.atol)

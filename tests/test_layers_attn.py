@@ -45,7 +45,9 @@ def close(found, wanted):
 
 def moved(layer, x, other):
     """Which tokens come out otherwise where `other` goes in for x."""
-    return np.asarray(eqx.filter_jit(lambda layer, x, other: jnp.abs(layer(other) - layer(x)).max(-1) > 1e-6)(layer, x, other))
+    return np.asarray(
+        eqx.filter_jit(lambda layer, x, other: jnp.abs(layer(other) - layer(x)).max(-1) > 1e-6)(layer, x, other)
+    )
 
 
 def with_weights(layer, **arrays):
@@ -197,7 +199,10 @@ def test_cross_attention_is_torchs():
         "out.bias": kept["out_proj.bias"],
     }
     layer = with_weights(nn.CrossAttention(8, 6, heads=2, key=KEY), **weights)
-    close(eqx.filter_jit(layer)(*(jnp.asarray(kept[name]) for name in ("x", "context")), mask=jnp.asarray(kept["mask"])), kept["y"])
+    close(
+        eqx.filter_jit(layer)(*(jnp.asarray(kept[name]) for name in ("x", "context")), mask=jnp.asarray(kept["mask"])),
+        kept["y"],
+    )
 
 
 @pytest.mark.parametrize("name", LATENT)
@@ -210,7 +215,9 @@ def test_latent_attention_is_deepseeks_and_decodes_on_its_latents(name):
     if options["q_lora_rank"]:
         names |= {"q_down": "q_a_proj", "q_up": "q_b_proj"}
         weights["q_norm.scale"] = kept["q_a_layernorm.weight"]
-    layer = with_weights(layer, **weights, **{f"{ours}.weight": kept[f"{theirs}.weight"] for ours, theirs in names.items()})
+    layer = with_weights(
+        layer, **weights, **{f"{ours}.weight": kept[f"{theirs}.weight"] for ours, theirs in names.items()}
+    )
     x = jnp.asarray(kept["x"])
     close(eqx.filter_jit(layer)(x), kept["y"])
 
@@ -280,7 +287,10 @@ def test_alibi_plugs_into_attention():
     layer, x = nn.SelfAttention(6, 3, causal=True, key=KEY), jr.normal(jr.key(1), (5, 6))
     distance = jnp.abs(jnp.arange(5)[:, None] - jnp.arange(5)[None])
     slopes = jnp.asarray([2.0**-4, 2.0**-8, 2.0**-2])  # of two heads, and the first of four
-    both = lambda x: (layer(x, bias=nn.alibi(3)), layer(x, bias=-slopes[:, None, None] * distance[None].astype(jnp.float32)))
+    both = lambda x: (
+        layer(x, bias=nn.alibi(3)),
+        layer(x, bias=-slopes[:, None, None] * distance[None].astype(jnp.float32)),
+    )
     close(*jax.jit(both)(x))
 
 
@@ -312,11 +322,14 @@ def test_conventions_of_times_are_those_of_dit_and_ddpm():
     time = jnp.asarray(700.0)
     dit = np.exp(-np.log(10_000) * np.arange(4) / 4)
     close(
-        nn.TimestepEmbedding(3, features=8, key=KEY).waves(time), np.concatenate([np.cos(700 * dit), np.sin(700 * dit)]).astype(np.float32)
+        nn.TimestepEmbedding(3, features=8, key=KEY).waves(time),
+        np.concatenate([np.cos(700 * dit), np.sin(700 * dit)]).astype(np.float32),
     )
     ddpm = np.exp(-np.log(10_000) * np.arange(4) / 3)
     found = nn.TimestepEmbedding(3, features=8, flip=False, shift=1, key=KEY).waves(time)
-    np.testing.assert_allclose(found, np.concatenate([np.sin(700 * ddpm), np.cos(700 * ddpm)]), atol=1e-4)  # 700 in float32
+    np.testing.assert_allclose(
+        found, np.concatenate([np.sin(700 * ddpm), np.cos(700 * ddpm)]), atol=1e-4
+    )  # 700 in float32
     assert nn.TimestepEmbedding(3, key=KEY)(time, dtype=jnp.bfloat16).dtype == jnp.bfloat16
 
 
@@ -362,7 +375,11 @@ def test_multihead_attention_is_equinoxs_with_its_weights(name):
     ours = jax.tree.unflatten(jax.tree.structure(ours), jax.tree.leaves(theirs))
     q, k, v = (jr.normal(jr.key(i), (seq, size)) for i, (seq, size) in enumerate(zip((3, 5, 5), sizes)))
     turned = lambda q, k, v: (q * 2, jnp.flip(k, 0), v + 1)
-    calls = [(None, None), (jnp.tril(jnp.ones((3, 5), bool)), turned), (jr.bernoulli(KEY, 0.7, (2, 3, 5)).at[:, :, 0].set(True), None)]
+    calls = [
+        (None, None),
+        (jnp.tril(jnp.ones((3, 5), bool)), turned),
+        (jr.bernoulli(KEY, 0.7, (2, 3, 5)).at[:, :, 0].set(True), None),
+    ]
     every = eqx.filter_jit(lambda layer, *x: [layer(*x, mask, process_heads=process) for mask, process in calls])
     for found, wanted in zip(every(ours, q, k, v), every(theirs, q, k, v)):
         close(found, wanted)

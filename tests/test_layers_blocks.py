@@ -93,7 +93,11 @@ def test_a_decoder_block_is_its_formula_and_extends_step_by_step(placement):
     block = eqx.tree_at(lambda block: block.attention, block, Remembering(block.attention))
     x, context = jr.normal(jr.key(1), (4, 8)), jr.normal(jr.key(2), (3, 8))
     y, normed = x, nn.LayerNorm(8)
-    for f in (block.attention.attention, lambda x: block.rest.attention(x, context), lambda x: block.rest.mlp(x, inference=True)):
+    for f in (
+        block.attention.attention,
+        lambda x: block.rest.attention(x, context),
+        lambda x: block.rest.mlp(x, inference=True),
+    ):
         y = y + f(normed(y)) if placement == "pre" else normed(y + f(y))
     whole = block(x, context, inference=True)
     np.testing.assert_allclose(whole, y, rtol=1e-4, atol=1e-5)

@@ -30,7 +30,9 @@ def test_a_convolution_is_torchs(name):
     layer = (nn.Convolution1D, nn.Convolution)[rank - 1](*channels, **options, key=KEY)
     weight = np.moveaxis(kept["weight"], (0, 1), (-1, -2))
     assert layer.weight.shape == weight.shape
-    layer = eqx.tree_at(lambda layer: (layer.weight, layer.bias), layer, (jnp.asarray(weight), jnp.asarray(kept["bias"])))
+    layer = eqx.tree_at(
+        lambda layer: (layer.weight, layer.bias), layer, (jnp.asarray(weight), jnp.asarray(kept["bias"]))
+    )
     close(jax.vmap(layer)(channels_last(kept["x"])), kept["y"])
 
 
@@ -42,7 +44,9 @@ def test_a_transposed_convolution_is_torchs(name):
     # torch has (in_channels, out_group, *kernel): of its first axis each group's part goes with that group's outputs.
     grouped = kept["weight"].reshape(layer.groups, -1, *kept["weight"].shape[1:])
     weight = np.moveaxis(grouped, (1, 0, 2), (-3, -2, -1)).reshape(layer.weight.shape)
-    layer = eqx.tree_at(lambda layer: (layer.weight, layer.bias), layer, (jnp.asarray(weight), jnp.asarray(kept["bias"])))
+    layer = eqx.tree_at(
+        lambda layer: (layer.weight, layer.bias), layer, (jnp.asarray(weight), jnp.asarray(kept["bias"]))
+    )
     close(jax.vmap(layer)(channels_last(kept["x"])), kept["y"])
 
 
@@ -58,7 +62,12 @@ def test_a_transposed_convolution_is_the_transpose_of_one(stride):
 
 def pool_of(name: str):
     function, _, options = POOLS[name]
-    kind = {"max_": nn.MaxPool, "avg_": nn.AvgPool, "adaptive_avg_": nn.AdaptiveAvgPool, "adaptive_max_": nn.AdaptiveMaxPool}
+    kind = {
+        "max_": nn.MaxPool,
+        "avg_": nn.AvgPool,
+        "adaptive_avg_": nn.AdaptiveAvgPool,
+        "adaptive_max_": nn.AdaptiveMaxPool,
+    }
     ours = {"kernel_size": "window", "output_size": "size"}
     return kind[function.split("pool")[0]](**{ours.get(k, k): v for k, v in options.items()})
 
@@ -83,7 +92,9 @@ def test_the_largest_of_a_window_with_nan_is_nan():
 @pytest.mark.parametrize("name", [name for name in KEPT if name.startswith(("upsample", "pixel"))])
 def test_resampling_is_torchs(name):
     kind, *rest = name.split()
-    layer = {"upsample": lambda method, factor: nn.Upsample(int(factor), method), "pixel": lambda way: PIXELS[way](2)}[kind](*rest)
+    layer = {"upsample": lambda method, factor: nn.Upsample(int(factor), method), "pixel": lambda way: PIXELS[way](2)}[
+        kind
+    ](*rest)
     close(jax.vmap(layer)(channels_last(KEPT[name]["x"])), KEPT[name]["y"])
 
 
@@ -132,7 +143,9 @@ def test_unshuffling_undoes_shuffling():
 
 
 def test_the_seeds_constructors_exist_under_their_names_and_run():
-    """`MaxPool`, `LayerNorm` and `GroupNorm` of scratchpad's README are missing in its code, and its `FocalModulation` crashes."""
+    """`MaxPool`, `LayerNorm` and `GroupNorm` of scratchpad's README are missing in its code, and its `FocalModulation`
+    crashes.
+    """
     convolution = nn.Convolution(128, 256, kernel=3, padding=1, stride=1, groups=1, key=KEY)
     focalmod = nn.FocalModulation(128, window=3, level=3, factor=2, bias=True, dropout=0.1, key=KEY)
     x = jr.normal(KEY, (4, 4, 128))

@@ -22,11 +22,14 @@ def test_focal_modulation_which_crashes_in_the_seed_is_transformers(name):
 
     def arrays(n):
         pairs = [(n.project_in, "projection_in"), (n.context, "projection_context"), (n.project_out, "projection_out")]
-        weights = {f"{part}.weight": p.weight for p, part in pairs} | {f"{part}.bias": p.bias for p, part in pairs if p.bias is not None}
+        weights = {f"{part}.weight": p.weight for p, part in pairs} | {
+            f"{part}.bias": p.bias for p, part in pairs if p.bias is not None
+        }
         return weights | {f"focal_layers.{i}.0.weight": conv.weight for i, conv in enumerate(n.levels)}
 
     def fitted(weight):
-        # A convolution's (out, in, height, width) becomes (height, width, in, out); where its kernel is 1 wide, it is a projection.
+        # A convolution's (out, in, height, width) becomes (height, width, in, out); where its kernel is 1 wide, it is a
+        # projection.
         if weight.ndim < 4:
             return weight
         return weight[:, :, 0, 0] if weight.shape[-1] == 1 else jnp.moveaxis(weight, (0, 1), (-1, -2))

@@ -1,4 +1,6 @@
-"""Norms give torch's numbers, batch norm over several batches, devices and 100 steps of training; activation norm gives its definition's."""
+"""Norms give torch's numbers, batch norm over several batches, devices and 100 steps of training; activation norm gives
+its definition's.
+"""
 
 import json
 import os
@@ -65,12 +67,16 @@ def test_the_gradient_of_batch_norm_passes_through_its_statistics(name):
 
 def test_group_norm_is_torchs_where_the_seeds_interleaves_channels():
     kept = KEPT["group norm"]
-    norm = eqx.tree_at(lambda n: (n.scale, n.bias), nn.GroupNorm(6, 3), (jnp.asarray(kept["weight"]), jnp.asarray(kept["bias"])))
+    norm = eqx.tree_at(
+        lambda n: (n.scale, n.bias), nn.GroupNorm(6, 3), (jnp.asarray(kept["weight"]), jnp.asarray(kept["bias"]))
+    )
     x, y = channels_last(kept["x"]), channels_last(kept["y"])
     np.testing.assert_allclose(jax.vmap(norm)(x), y, rtol=1e-5, atol=1e-5)
     # scratchpad's groups take every third channel: "(c g)" where torch has "(g c)".
     order = np.arange(6).reshape(2, 3).T.reshape(-1)
-    interleaved = jax.vmap(eqx.tree_at(lambda n: (n.scale, n.bias), norm, (norm.scale[order], norm.bias[order])))(x[..., order])
+    interleaved = jax.vmap(eqx.tree_at(lambda n: (n.scale, n.bias), norm, (norm.scale[order], norm.bias[order])))(
+        x[..., order]
+    )
     assert float(jnp.max(jnp.abs(interleaved[..., np.argsort(order)] - y))) > 0.3
 
 
@@ -84,7 +90,11 @@ def test_layer_norm_and_rms_norm_are_torchs():
 
 def test_batch_norm_over_two_devices_is_that_of_one():
     flags = FLAGS.replace("device_count=8", "device_count=2")
-    env = os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    env = os.environ | {
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}",
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+    }
     command = [sys.executable, "-W", "error", "tests/batchnorm_devices.py"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -112,7 +122,9 @@ class Net(eqx.Module):
         def head():
             # torch flattens channels first.
             weight = array("7.weight").reshape(10, 8, 7, 7).transpose(0, 2, 3, 1).reshape(10, -1)
-            return eqx.tree_at(lambda p: (p.weight, p.bias), nn.Projection(8 * 7 * 7, 10, key=jr.key(0)), (weight, array("7.bias")))
+            return eqx.tree_at(
+                lambda p: (p.weight, p.bias), nn.Projection(8 * 7 * 7, 10, key=jr.key(0)), (weight, array("7.bias"))
+            )
 
         self.convs = conv(0, (1, 4)), conv(3, (4, 8))
         self.norms = nn.BatchNorm(4), nn.BatchNorm(8)
@@ -128,7 +140,9 @@ class Net(eqx.Module):
 
 
 def test_batch_norm_trains_a_net_on_mnist_as_torchs_does(shared_data):
-    """The loss of each of 100 steps, from the same weights on the same batches; in float64, as rounding grows from step to step."""
+    """The loss of each of 100 steps, from the same weights on the same batches; in float64, as rounding grows from step
+    to step.
+    """
     images, labels = batches(shared_data)
 
     @eqx.filter_jit

@@ -23,7 +23,9 @@ CASES = oracles.load("quant")
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_an_activation_is_its_published_formula(name):
     case = CASES[f"activation {name}"]
-    np.testing.assert_allclose(nn.Activation(name)(jnp.asarray(case["x"], jnp.float32)), case["y"], rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(
+        nn.Activation(name)(jnp.asarray(case["x"], jnp.float32)), case["y"], rtol=1e-5, atol=2e-6
+    )
     with jax.enable_x64(True):
         np.testing.assert_allclose(ACTIVATIONS[name](jnp.asarray(case["x"])), case["y"], rtol=1e-7, atol=1e-9)
 
@@ -57,7 +59,9 @@ def test_an_activation_that_keeps_its_slope_keeps_one_array_and_has_every_deriva
 
 def test_gelu_in_bfloat16_is_that_of_float32_rounded():
     x = jnp.linspace(-6.0, 6.0, 301, dtype=jnp.bfloat16)
-    np.testing.assert_array_equal(ACTIVATIONS["gelu"](x), ACTIVATIONS["gelu"](x.astype(jnp.float32)).astype(jnp.bfloat16))
+    np.testing.assert_array_equal(
+        ACTIVATIONS["gelu"](x), ACTIVATIONS["gelu"](x.astype(jnp.float32)).astype(jnp.bfloat16)
+    )
 
 
 def test_an_alias_is_another_name_for_an_activation_and_hides_none():
@@ -70,10 +74,14 @@ def test_an_alias_is_another_name_for_an_activation_and_hides_none():
 @pytest.mark.parametrize("name", ["swish", "gelu", "sigmoid"])
 def test_a_glu_is_the_product_of_a_value_and_an_activated_gate(name):
     layer, x = nn.GLU(5, 6, activation=name, bias=True, key=KEY), jr.normal(jr.key(1), (7, 5))
-    layer = eqx.tree_at(lambda glu: (glu.up.bias, glu.down.bias), layer, (jr.normal(jr.key(2), (12,)), jr.normal(jr.key(3), (5,))))
+    layer = eqx.tree_at(
+        lambda glu: (glu.up.bias, glu.down.bias), layer, (jr.normal(jr.key(2), (12,)), jr.normal(jr.key(3), (5,)))
+    )
     value = np.asarray(x) @ np.asarray(layer.up.weight)[0::2].T + np.asarray(layer.up.bias)[0::2]
     gate = np.asarray(x) @ np.asarray(layer.up.weight)[1::2].T + np.asarray(layer.up.bias)[1::2]
-    wanted = value * np.asarray(ACTIVATIONS[name](jnp.asarray(gate))) @ np.asarray(layer.down.weight).T + np.asarray(layer.down.bias)
+    wanted = value * np.asarray(ACTIVATIONS[name](jnp.asarray(gate))) @ np.asarray(layer.down.weight).T + np.asarray(
+        layer.down.bias
+    )
     np.testing.assert_allclose(layer(x), wanted, rtol=1e-5, atol=1e-6)
 
 
@@ -100,7 +108,11 @@ def transformer():
 
 def trained(model):
     return jax.tree.map(
-        lambda node: eqx.tree_at(lambda layer: layer.lora_b, node, jr.normal(jr.key(5), node.lora_b.shape)) if is_lora(node) else node,
+        lambda node: (
+            eqx.tree_at(lambda layer: layer.lora_b, node, jr.normal(jr.key(5), node.lora_b.shape))
+            if is_lora(node)
+            else node
+        ),
         model,
         is_leaf=is_lora,
     )
@@ -217,7 +229,13 @@ def test_what_comes_in_with_magnitude_one_goes_out_with_magnitude_one():
     a, b = jr.normal(jr.key(2), (512, 64)), jr.normal(jr.key(3), (512, 192))
     projection = nn.MagnitudePreserving(nn.Projection(64, 96, bias=False, key=KEY))
     convolution = nn.MagnitudePreserving(nn.Convolution(64, 32, padding=0, bias=False, key=KEY))
-    for y in (projection(a), convolution(a.reshape(16, 32, 64)), nn.mp_silu(a), nn.mp_sum(a, b[:, :64]), nn.mp_cat(a, b, 0.3)):
+    for y in (
+        projection(a),
+        convolution(a.reshape(16, 32, 64)),
+        nn.mp_silu(a),
+        nn.mp_sum(a, b[:, :64]),
+        nn.mp_cat(a, b, 0.3),
+    ):
         assert magnitude(y) == pytest.approx(1, abs=0.04)
     assert magnitude(to_magnitude_one(7 * a)) == pytest.approx(1, abs=1e-3)
     # Of a and b behind one another, each adds as much as its share says, though b is three times as wide.
@@ -241,5 +259,9 @@ def test_magnitude_preserving_weights_have_length_one_at_any_scale_and_gradients
 def test_forced_weight_norm_takes_each_layer_of_a_stack_by_itself():
     make = lambda key: nn.MagnitudePreserving(nn.Projection(4, 4, bias=False, key=key))
     stack = eqx.filter_vmap(make)(jr.split(KEY, 3))
-    grown = eqx.tree_at(lambda stack: stack.layer.weight, stack, replace_fn=lambda weight: weight * jnp.asarray([1.0, 2, 5])[:, None, None])
+    grown = eqx.tree_at(
+        lambda stack: stack.layer.weight,
+        stack,
+        replace_fn=lambda weight: weight * jnp.asarray([1.0, 2, 5])[:, None, None],
+    )
     np.testing.assert_allclose(nn.force_weight_norm(grown).layer.weight, stack.layer.weight, rtol=1e-3)

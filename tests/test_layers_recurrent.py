@@ -11,15 +11,22 @@ from eqxgen import nn
 from eqxgen.nn.recurrent import LSTMState
 from tests import oracles
 
-KEPT = {case: {name: jnp.asarray(array) for name, array in parts.items()} for case, parts in oracles.load("recurrent").items()}
+KEPT = {
+    case: {name: jnp.asarray(array) for name, array in parts.items()}
+    for case, parts in oracles.load("recurrent").items()
+}
 KINDS = {"RNN": nn.VanillaRNN, "GRU": nn.GRU, "LSTM": nn.LSTM}
 
 
 def layer_of(name: str):
     kept, layer = KEPT[name], KINDS[name](3, 5, key=jr.key(0))
-    layer = eqx.tree_at(lambda n: (n.from_input.weight, n.from_output.weight), layer, (kept["weight_ih_l0"], kept["weight_hh_l0"]))
+    layer = eqx.tree_at(
+        lambda n: (n.from_input.weight, n.from_output.weight), layer, (kept["weight_ih_l0"], kept["weight_hh_l0"])
+    )
     if name == "GRU":
-        return eqx.tree_at(lambda n: (n.from_input.bias, n.from_output.bias), layer, (kept["bias_ih_l0"], kept["bias_hh_l0"]))
+        return eqx.tree_at(
+            lambda n: (n.from_input.bias, n.from_output.bias), layer, (kept["bias_ih_l0"], kept["bias_hh_l0"])
+        )
     return eqx.tree_at(lambda n: n.from_input.bias, layer, kept["bias_ih_l0"] + kept["bias_hh_l0"])
 
 

@@ -57,7 +57,8 @@ def test_waiting_for_data_is_shown_where_it_matters():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(41.2, "41 s"), (365.0, "6:05"), (11_232.0, "3:07:12"), (792_000.0, "9 d 04:00"), (float("inf"), "?")]
+    ("seconds", "text"),
+    [(41.2, "41 s"), (365.0, "6:05"), (11_232.0, "3:07:12"), (792_000.0, "9 d 04:00"), (float("inf"), "?")],
 )
 def test_the_time_left_is_said_in_the_unit_that_suits_it(seconds, text):
     assert time_left(seconds) == text

@@ -64,10 +64,14 @@ def test_a_label_or_region_that_cannot_be_is_an_error(model):
     cases = {
         "label must be in": lambda: generate(model, jnp.asarray(4), key=jr.key(0)),
         "ids and unknown go together": lambda: generate(model, LABEL, ids=ids, key=jr.key(0)),
-        r"ids must be in \[0, codes=7\)": lambda: generate(model, LABEL, ids=ids + 7, unknown=everything, key=jr.key(0)),
+        r"ids must be in \[0, codes=7\)": lambda: generate(
+            model, LABEL, ids=ids + 7, unknown=everything, key=jr.key(0)
+        ),
         "guidance must be at least 0: got -1": lambda: generate(model, LABEL, guidance=-1.0, key=jr.key(0)),
         "guidance must be at least 0: got nan": lambda: generate(model, LABEL, guidance=float("nan"), key=jr.key(0)),
-        "steps must be an integer from 1 to the number of tokens, 16: got 17": lambda: generate(model, LABEL, steps=17, key=jr.key(0)),
+        "steps must be an integer from 1 to the number of tokens, 16: got 17": lambda: generate(
+            model, LABEL, steps=17, key=jr.key(0)
+        ),
         "the rectangle must lie inside": lambda: region(4, 4, top=2, left=0, height=3, width=1),
         "the rectangle must lie inside 4": lambda: region(4, 4, top=-1, left=0, height=3, width=1),
     }
@@ -78,7 +82,9 @@ def test_a_label_or_region_that_cannot_be_is_an_error(model):
 
 def test_the_loss_is_the_cross_entropy_of_the_masked_tokens(model):
     ids = jr.randint(jr.key(5), (16,), 0, 7)
-    losses, correct, masked = jax.vmap(lambda key: masked_loss(model, ids, LABEL, key=key, label_dropout=0.0))(jr.split(jr.key(6), 200))
+    losses, correct, masked = jax.vmap(lambda key: masked_loss(model, ids, LABEL, key=key, label_dropout=0.0))(
+        jr.split(jr.key(6), 200)
+    )
     assert ((masked >= 1) & (masked <= 16)).all()
     assert len(set(np.asarray(masked).tolist())) > 10  # every amount comes up
     assert (correct <= masked).all()
@@ -90,7 +96,9 @@ def test_the_loss_is_the_cross_entropy_of_the_masked_tokens(model):
 
 def test_label_smoothing_mixes_in_the_uniform_distribution(model):
     ids = jr.randint(jr.key(7), (16,), 0, 7)
-    loss = lambda smoothing: masked_loss(model, ids, LABEL, label_smoothing=smoothing, label_dropout=0.0, key=jr.key(8))[0]
+    loss = lambda smoothing: masked_loss(
+        model, ids, LABEL, label_smoothing=smoothing, label_dropout=0.0, key=jr.key(8)
+    )[0]
     zero, half, most = float(loss(0.0)), float(loss(0.5)), float(loss(0.999))
     assert half == pytest.approx((zero + (most - 0.001 * zero) / 0.999) / 2, rel=1e-4)
 

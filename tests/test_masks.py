@@ -15,7 +15,10 @@ CASE = Attention(batch=3, q_seq=37, kv_seq=53, heads=2)
 
 def pairs(mask, case=CASE):
     bound = checks.bound_mask(mask, (case.batch,), case.heads, case.q_seq, case.kv_seq)
-    i, j = np.arange(case.q_seq, dtype=np.int32).reshape(1, 1, -1, 1), np.arange(case.kv_seq, dtype=np.int32).reshape(1, 1, 1, -1)
+    i, j = (
+        np.arange(case.q_seq, dtype=np.int32).reshape(1, 1, -1, 1),
+        np.arange(case.kv_seq, dtype=np.int32).reshape(1, 1, 1, -1),
+    )
     views = [unsqueeze(x, axes) for axes, x in zip(bound.axes, bound.arrays())]
     return bound, np.broadcast_to(bound.allowed(i, j, *views), (case.batch, case.heads, case.q_seq, case.kv_seq))
 
@@ -117,10 +120,22 @@ WRONG = [
         ValueError,
         r"q_ids must have one id per query: got shape \(36,\) for 37",
     ),
-    (lambda: pairs(masks.Segments(np.arange(37))), ValueError, r"kv_ids must have one id per key: got shape \(37,\) for 53"),
-    (lambda: pairs(masks.PrefixLM(54)), ValueError, r"length must lie between 0 and the number of key positions: got 54 to 54 for 53"),
+    (
+        lambda: pairs(masks.Segments(np.arange(37))),
+        ValueError,
+        r"kv_ids must have one id per key: got shape \(37,\) for 53",
+    ),
+    (
+        lambda: pairs(masks.PrefixLM(54)),
+        ValueError,
+        r"length must lie between 0 and the number of key positions: got 54 to 54 for 53",
+    ),
     (lambda: pairs(masks.Lengths(38)), ValueError, r"query_seq_lengths must lie between 0.*got 38 to 38 for 37"),
-    (lambda: pairs(masks.Causal(np.arange(2))), ValueError, r"mask must broadcast to \(\*batch,\) = \(3,\): got shape \(2,\)"),
+    (
+        lambda: pairs(masks.Causal(np.arange(2))),
+        ValueError,
+        r"mask must broadcast to \(\*batch,\) = \(3,\): got shape \(2,\)",
+    ),
 ]
 
 

@@ -69,8 +69,16 @@ MODELS = [
     Row("MaskGIT, norms behind", maskgit(placement="post"), ids, (9, 7), train_maskgit),
     Row("MaskGIT, rematerialised", maskgit(remat=True), ids, (9, 7), train_maskgit),
     Row("DiT", lambda key: awake(dit(key)), noised, (6, 4, 6)),
-    Row("VQGAN", lambda key: VQGAN(12, 12, 3, VQ, key=key), lambda key: (image(key),), (12, 12, 3), lambda m, x, key=None: m(x)[0]),
-    Row("Discriminator", lambda key: Discriminator(12, 3, width=8, max_width=16, key=key), lambda key: (image(key),), ()),
+    Row(
+        "VQGAN",
+        lambda key: VQGAN(12, 12, 3, VQ, key=key),
+        lambda key: (image(key),),
+        (12, 12, 3),
+        lambda m, x, key=None: m(x)[0],
+    ),
+    Row(
+        "Discriminator", lambda key: Discriminator(12, 3, width=8, max_width=16, key=key), lambda key: (image(key),), ()
+    ),
     Row(
         "ConvNet",
         lambda key: ConvNet(3, 4, width=8, levels=2, features=6, key=key),
@@ -117,7 +125,9 @@ def test_the_same_key_makes_the_same_model_and_another_another(row, model):
 def test_a_batch_is_each_example_by_itself(row, model):
     keys = jr.split(jr.key(2), 3)
     batch = jax.vmap(row.example)(keys)
-    together = eqx.filter_jit(eqx.filter_vmap(lambda m, *x: row.call(m, *x), in_axes=(None, *(0,) * len(batch))))(model, *batch)
+    together = eqx.filter_jit(eqx.filter_vmap(lambda m, *x: row.call(m, *x), in_axes=(None, *(0,) * len(batch))))(
+        model, *batch
+    )
     for i in range(3):
         np.testing.assert_allclose(together[i], run(row.call, model, *(x[i] for x in batch)), rtol=2e-4, atol=2e-5)
 
@@ -193,7 +203,10 @@ def test_the_paper_model_has_its_size():
     ("wrong", "message"),
     [
         (lambda: MaskGIT(9, 7, 0, SIZES, key=jr.key(0)), "classes must be an integer of at least 1: got 0"),
-        (lambda: dataclasses.replace(SIZES, heads=3), r"model.heads must divide model.dim: got model.dim=16, model.heads=3"),
+        (
+            lambda: dataclasses.replace(SIZES, heads=3),
+            r"model.heads must divide model.dim: got model.dim=16, model.heads=3",
+        ),
         (lambda: dataclasses.replace(SIZES, dropout=1.0), r"model.dropout must be in \[0, 1\): got 1.0"),
         (lambda: dataclasses.replace(SIZES, placement="middle"), "model.placement must be pre or post"),
         (lambda: dataclasses.replace(SIZES, depth=0), "model.depth must be at least 1: got 0"),
@@ -206,7 +219,10 @@ def test_the_paper_model_has_its_size():
             lambda: dit(KEY)(jnp.ones((4, 6, 3)), jnp.asarray(0.0), jnp.asarray(0)),
             r"x must have the latent's shape \(6, 4, 3\): got \(4, 6",
         ),
-        (lambda: dit(KEY)(jnp.ones((6, 4, 3)), jnp.asarray(0.0), jnp.asarray(6)), r"label must be in \[0, classes \+ 1 null=6\)"),
+        (
+            lambda: dit(KEY)(jnp.ones((6, 4, 3)), jnp.asarray(0.0), jnp.asarray(6)),
+            r"label must be in \[0, classes \+ 1 null=6\)",
+        ),
         (lambda: VQGAN(13, 12, 3, VQ, key=jr.key(0)), "factor must divide height: got height=13, factor=2"),
         (lambda: ConvNet(3, 4, width=12, key=jr.key(0)), "groups must divide width: got width=12, groups=8"),
         (
@@ -217,7 +233,10 @@ def test_the_paper_model_has_its_size():
             lambda: maskgit()(jr.key(0))(jnp.full(9, 8), jnp.asarray(0), inference=True),
             r"ids must be in \[0, codes \+ 1 mask=8\): got values from 8",
         ),
-        (lambda: maskgit()(jr.key(0))(jnp.full(9, -1), jnp.asarray(0), inference=True), "ids must be in .*: got values from -1"),
+        (
+            lambda: maskgit()(jr.key(0))(jnp.full(9, -1), jnp.asarray(0), inference=True),
+            "ids must be in .*: got values from -1",
+        ),
         (
             lambda: maskgit()(jr.key(0))(jnp.zeros(9, jnp.int32), jnp.asarray(4), inference=True),
             r"label must be in \[0, classes \+ 1 null=4\)",

@@ -26,7 +26,9 @@ def strict():
 
 @pytest.fixture
 def interpreted(monkeypatch):
-    """Run the TPU kernels in Pallas' interpreter, in blocks of 16 rows or two examples, so that small cases have several."""
+    """Run the TPU kernels in Pallas' interpreter, in blocks of 16 rows or two examples, so that small cases have
+    several.
+    """
     monkeypatch.setattr(api, "Route", functools.partial(api.Route, interpret=True))
     monkeypatch.setattr(mosaic_tpu, "BLOCK_BYTES", 1)
     monkeypatch.setattr(mosaic_tpu_groups, "MAX_EXAMPLES", 2)
@@ -34,9 +36,12 @@ def interpreted(monkeypatch):
 
 @functools.cache
 def compiled(case, implementation):
-    # The reference rounds where its formula does; XLA would otherwise keep `x + residual` in float32 on its way to the norm.
+    # The reference rounds where its formula does; XLA would otherwise keep `x + residual` in float32 on its way to the
+    # norm.
     options = {"xla_allow_excess_precision": False} if implementation == "reference" else None
-    return jax.jit(functools.partial(case.forward_and_backward, implementation=implementation), compiler_options=options)
+    return jax.jit(
+        functools.partial(case.forward_and_backward, implementation=implementation), compiler_options=options
+    )
 
 
 @functools.cache
@@ -58,7 +63,9 @@ def assert_close(case, run, dtype):
         assert error <= 2 * allowed + unit, (error, allowed, unit)
 
 
-@pytest.mark.parametrize(("case", "dtype"), [(c, d) for i, c in enumerate(ODD) for d in ROUNDING if d != "float16" or i % 4 == 0], ids=str)
+@pytest.mark.parametrize(
+    ("case", "dtype"), [(c, d) for i, c in enumerate(ODD) for d in ROUNDING if d != "float16" or i % 4 == 0], ids=str
+)
 def test_xla_is_as_near_to_float64_as_the_reference(case, dtype):
     assert_close(case, compiled(case, "xla"), dtype)
 
@@ -69,10 +76,13 @@ IN_GROUP_KERNELS = [(ODD[15], "float32"), (ODD[14], "bfloat16")]
 
 
 @pytest.mark.parametrize(
-    ("case", "dtype"), [(c, "float32") for c in IN_KERNELS] + [(c, "bfloat16") for c in IN_KERNELS[::2]] + IN_GROUP_KERNELS, ids=str
+    ("case", "dtype"),
+    [(c, "float32") for c in IN_KERNELS] + [(c, "bfloat16") for c in IN_KERNELS[::2]] + IN_GROUP_KERNELS,
+    ids=str,
 )
 def test_tpu_kernels_are_as_near_to_float64_as_the_reference(case, dtype, interpreted):
-    # An interpreted kernel rounds as the code for the CPU does, and unoptimised code, which conftest.py asks for, has a coarser rsqrt.
+    # An interpreted kernel rounds as the code for the CPU does, and unoptimised code, which conftest.py asks for, has a
+    # coarser rsqrt.
     optimised = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
     assert_close(case, jax.jit(case.forward_and_backward, compiler_options=optimised), dtype)
 
@@ -82,13 +92,17 @@ def test_derivatives_agree_with_finite_differences_to_second_order(case):
     with jax.enable_x64(True):
         arguments = jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), case.arguments())
         small = jax.tree.map(lambda a: a[tuple(slice(0, 3) for _ in a.shape[:-1])], arguments)
-        check_grads(jax.jit(lambda a: case.call(a, "xla")), (small,), order=2, modes=("fwd", "rev"), rtol=1e-3, atol=1e-3)
+        check_grads(
+            jax.jit(lambda a: case.call(a, "xla")), (small,), order=2, modes=("fwd", "rev"), rtol=1e-3, atol=1e-3
+        )
 
 
 @pytest.mark.parametrize("case", [ODD[i] for i in (5, 10, 15, 16)], ids=str)
 def test_vmap_of_gradients_agrees_with_a_loop(case):
     with jax.enable_x64(True):
-        batch = [jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), case.arguments(seed=i)) for i in range(2)]
+        batch = [
+            jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), case.arguments(seed=i)) for i in range(2)
+        ]
 
         def loss(x, rest):
             return sum(jnp.sum(jnp.sin(y)) for y in jax.tree.leaves(case.call({"x": x, **rest}, "xla")))
@@ -122,7 +136,9 @@ def test_forward_over_reverse_runs_in_tpu_kernels(interpreted):
         loss = lambda a: jnp.sum(jnp.sin(PLAIN.call(a, implementation)))
         return jax.jvp(jax.grad(loss), (arguments,), (jax.tree.map(jnp.ones_like, arguments),))[1]
 
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), product(None), product("reference"))
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), product(None), product("reference")
+    )
 
 
 def test_gradients_without_jit_are_the_same():
@@ -130,12 +146,16 @@ def test_gradients_without_jit_are_the_same():
     compiled_once = PLAIN.forward_and_backward(arguments, cotangent)
     with jax.disable_jit():
         jax.tree.map(
-            functools.partial(np.testing.assert_allclose, atol=1e-6), compiled_once, PLAIN.forward_and_backward(arguments, cotangent)
+            functools.partial(np.testing.assert_allclose, atol=1e-6),
+            compiled_once,
+            PLAIN.forward_and_backward(arguments, cotangent),
         )
 
 
 @pytest.mark.parametrize(
-    "case", [Case("layer_norm", (64, 128), bias=True), Case("group_norm", (2, 32, 128), options=(("groups", 4),))], ids=str
+    "case",
+    [Case("layer_norm", (64, 128), bias=True), Case("group_norm", (2, 32, 128), options=(("groups", 4),))],
+    ids=str,
 )
 def test_no_float32_copy_of_x_is_kept(case):
     _, pull = jax.vjp(lambda a: case.call(a, "xla"), case.arguments("bfloat16"))
@@ -147,7 +167,8 @@ def test_no_float32_copy_of_x_is_kept(case):
 
 # At 1.5e38 the derivative that JAX makes of the reference meets inf * 0; ours does not.
 @pytest.mark.parametrize(
-    ("implementation", "value"), [(i, v) for v in (0.0, 3.0, -7e8, 1e19, 1e30) for i in ("xla", "reference")] + [("xla", 1.5e38)]
+    ("implementation", "value"),
+    [(i, v) for v in (0.0, 3.0, -7e8, 1e19, 1e30) for i in ("xla", "reference")] + [("xla", 1.5e38)],
 )
 @pytest.mark.parametrize("spread", ["constant", "alternating"])
 def test_constant_and_huge_rows_stay_finite(implementation, value, spread):
@@ -166,7 +187,9 @@ def test_a_constant_row_gives_the_bias():
 @pytest.mark.parametrize("implementation", ["xla", "reference"])
 def test_a_mean_of_ten_thousand_keeps_a_thousandth(implementation):
     x = np.random.default_rng(0).standard_normal((16, 512)).astype("f") + np.float32(1e4)
-    true = (x.astype("d") - x.astype("d").mean(-1, keepdims=True)) / np.sqrt(x.astype("d").var(-1, keepdims=True) + 1e-5)
+    true = (x.astype("d") - x.astype("d").mean(-1, keepdims=True)) / np.sqrt(
+        x.astype("d").var(-1, keepdims=True) + 1e-5
+    )
     for y in (
         layer_norm(jnp.asarray(x), implementation=implementation),
         group_norm(jnp.asarray(x), groups=1, implementation=implementation),
@@ -200,7 +223,9 @@ def test_group_norm_of_whole_groups_commutes_with_a_permutation_of_space(seed, g
     np.testing.assert_allclose(norm(x)[:, order], norm(x[:, order]), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", [c for c in ODD if not c.residual and not c.modulation and c.options in ((), ODD[12].options)], ids=str)
+@pytest.mark.parametrize(
+    "case", [c for c in ODD if not c.residual and not c.modulation and c.options in ((), ODD[12].options)], ids=str
+)
 def test_values_and_gradients_equal_those_of_torch(case):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed, so its norms cannot be compared with")
     arguments, cotangent = case.arguments(), case.cotangent()
@@ -210,7 +235,9 @@ def test_values_and_gradients_equal_those_of_torch(case):
     got, grads = case.forward_and_backward(arguments, cotangent)
     np.testing.assert_allclose(got, y.detach().numpy(), rtol=2e-5, atol=2e-5)
     for name, grad in grads.items():
-        np.testing.assert_allclose(grad, tensors[name].grad.numpy(), rtol=2e-4, atol=1e-5 + 2e-4 * float(jnp.abs(grad).max()))
+        np.testing.assert_allclose(
+            grad, tensors[name].grad.numpy(), rtol=2e-4, atol=1e-5 + 2e-4 * float(jnp.abs(grad).max())
+        )
 
 
 def _in_torch(torch, case, x, scale=None, bias=None):

@@ -1,4 +1,6 @@
-"""The norms on eight virtual devices: gradients inside `shard_map`, and `jit` with sharded rows, which must stay where they are."""
+"""The norms on eight virtual devices: gradients inside `shard_map`, and `jit` with sharded rows, which must stay where
+they are.
+"""
 
 import os
 import subprocess

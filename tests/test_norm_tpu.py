@@ -92,7 +92,9 @@ def test_kernels_run_inside_shard_map_and_sum_a_shared_gradient(devices, check_v
 def test_rows_that_the_partitioner_divides_stay_where_they_are(devices):
     mesh = Mesh(devices.reshape(4), ("data",), axis_types=(AxisType.Auto,))
     x, scale = on(mesh, 8, 64, 256, spec=P("data")), on(mesh, 256, dtype=jnp.float32)
-    gradient = lambda implementation: jax.jit(jax.grad(lambda x, s: jnp.sum(layer_norm(x, s, implementation=implementation))))
+    gradient = lambda implementation: jax.jit(
+        jax.grad(lambda x, s: jnp.sum(layer_norm(x, s, implementation=implementation)))
+    )
     assert "all-gather" not in gradient(None).lower(x, scale).compile().as_text()
     with pytest.raises(NotImplementedError, match="partitioned over 4 devices by XLA, which cannot divide a kernel"):
         gradient("mosaic_tpu").lower(x, scale)

@@ -1,6 +1,7 @@
 """The CUDA kernels of the norms without a GPU: in Triton's interpreter, compiled by ptxas, and lowered by jax-triton.
 
-Each runs in a process of its own, which is this file as a script, because Triton decides on import whether it interprets.
+Each runs in a process of its own, which is this file as a script, because Triton decides on import whether it
+interprets.
 """
 
 import importlib
@@ -41,7 +42,9 @@ LARGE = (
 
 @pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed (extra `cuda`)")
 @pytest.mark.parametrize(
-    ("what", "environment"), [("interpreted", {"TRITON_INTERPRET": "1"}), ("compiled_for_80", {}), ("compiled_for_90", {})], ids=str
+    ("what", "environment"),
+    [("interpreted", {"TRITON_INTERPRET": "1"}), ("compiled_for_80", {}), ("compiled_for_90", {})],
+    ids=str,
 )
 def test_kernels_are_right_in_the_interpreter_and_accepted_by_ptxas(what, environment, tmp_path):
     run_script(what, environment | {"TRITON_CACHE_DIR": str(tmp_path)})
@@ -106,7 +109,9 @@ def interpret(launch, *inputs):
 
 
 def passes(case, arguments, cotangent, method, spec):
-    """What both passes give, by `method` of `passes.Forward` and `passes.Backward`; the backward pass from our statistics of h."""
+    """What both passes give, by `method` of `passes.Forward` and `passes.Backward`; the backward pass from our
+    statistics of h.
+    """
     factor, term = fold(arguments["x"], *(arguments.get(n) for n in ("scale", "bias", "modulation")), spec)
     if method == "triton" and triton_cuda.supports(arguments["x"], factor.shape, spec):
         return None
@@ -180,7 +185,9 @@ def launches():
         given = {"x": x, "scale": row, "bias": row} | ({"residual": x} if case.residual else {})
         if case.modulation:
             given["modulation"] = (jax.ShapeDtypeStruct(case.modulation, jnp.float32),) * 2
-        jax.eval_shape(lambda a, b, case=case: passes(case, a, b, "triton", spec_of(case)), given, (x, x) if case.residual else x)
+        jax.eval_shape(
+            lambda a, b, case=case: passes(case, a, b, "triton", spec_of(case)), given, (x, x) if case.residual else x
+        )
     return found
 
 
@@ -210,7 +217,9 @@ def lowered():
     from jax._src.lib import gpu_triton  # it asks the driver, which is not there, what it compiles for
 
     gpu_triton.get_compute_capability = lambda device: 90
-    calls = lambda function, *arguments: for_cuda(function, *arguments).count("stablehlo.custom_call @triton_kernel_call")
+    calls = lambda function, *arguments: for_cuda(function, *arguments).count(
+        "stablehlo.custom_call @triton_kernel_call"
+    )
     for case, count in ((ODD[5], 2), (ODD[8], 3), (ODD[10], 2), (ODD[12], 2), (LARGE[-1], 2)):
         shapes = jax.eval_shape(lambda case=case: (case.arguments("bfloat16"), case.cotangent("bfloat16")))
         assert calls(lambda a, b, case=case: case.forward_and_backward(a, b, "triton"), *shapes) == count, case

@@ -1,4 +1,6 @@
-"""Optimisers and schedules by config: every name learns, every schedule keeps its values, every group is treated as it says."""
+"""Optimisers and schedules by config: every name learns, every schedule keeps its values, every group is treated as it
+says.
+"""
 
 import typing
 
@@ -79,7 +81,11 @@ def test_every_optimiser_fits_a_small_problem_and_keeps_the_shape_of_its_state(n
     x = jr.normal(jr.key(1), (32, 3))
     y = jnp.sin(x[:, :2] * 2)
     tx = optimiser(config(name=name, learning_rate=RATES[name], block=3), 60)
-    params = {"inside": jr.normal(jr.key(0), (3, 8)) / 2, "head": jr.normal(jr.key(2), (8, 2)) / 4, "bias": jnp.zeros(2)}
+    params = {
+        "inside": jr.normal(jr.key(0), (3, 8)) / 2,
+        "head": jr.normal(jr.key(2), (8, 2)) / 4,
+        "bias": jnp.zeros(2),
+    }
     loss = lambda p: jnp.mean((jnp.tanh(x @ p["inside"]) @ p["head"] + p["bias"][None] - y) ** 2)
 
     def step(carry, _):
@@ -88,7 +94,9 @@ def test_every_optimiser_fits_a_small_problem_and_keeps_the_shape_of_its_state(n
         updates, state = tx.update(grads, state, params)
         return (optax.apply_updates(params, updates), state), value
 
-    (params, state), values = jax.jit(lambda carry: jax.lax.scan(step, carry, None, length=60))((params, tx.init(params)))
+    (params, state), values = jax.jit(lambda carry: jax.lax.scan(step, carry, None, length=60))(
+        (params, tx.init(params))
+    )
     assert float(loss(shown(params, state))) < 0.6 * float(values[0])
 
 
@@ -218,6 +226,7 @@ def test_the_table_of_groups_has_a_line_for_each_array(net):
     assert lines[0].split() == ["parameter", "shape", "group", "decay", "rate"]
     assert len(lines) == 7
     assert any(
-        line.split() == ["stack.blocks.linear.weight", "(3,", "4,", "4)", "hidden,", "by", "layer", "yes", "0.125", "to", "0.5"]
+        line.split()
+        == ["stack.blocks.linear.weight", "(3,", "4,", "4)", "hidden,", "by", "layer", "yes", "0.125", "to", "0.5"]
         for line in lines
     )

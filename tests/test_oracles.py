@@ -1,4 +1,6 @@
-"""The kept answers of published implementations are what those implementations still answer, where they are installed."""
+"""The kept answers of published implementations are what those implementations still answer, where they are
+installed.
+"""
 
 import importlib
 

@@ -119,7 +119,11 @@ def test_the_picture_is_whole_in_itself_and_its_boxes_lie_within_one_another(fou
     root = ET.parse(tmp_path / "model.svg").getroot()
     name = "{http://www.w3.org/2000/svg}"
     width, height = float(root.get("width")), float(root.get("height"))
-    boxes = [[float(box.get(side)) for side in ("x", "y", "width", "height")] for box in root.iter(f"{name}rect") if box.get("x")]
+    boxes = [
+        [float(box.get(side)) for side in ("x", "y", "width", "height")]
+        for box in root.iter(f"{name}rect")
+        if box.get("x")
+    ]
     assert len(boxes) == sum(row.flops is not None for row in found.rows)
     for i, (x, y, w, h) in enumerate(boxes):
         assert 0 <= x <= x + w <= width
@@ -135,7 +139,11 @@ def test_the_picture_is_whole_in_itself_and_its_boxes_lie_within_one_another(fou
 def test_it_is_saved_by_its_ending(found, tmp_path):
     found.save(tmp_path / "model.txt")
     assert (tmp_path / "model.txt").read_text(encoding="utf-8") == f"{found}\n"
-    with pytest.raises(ValueError, match=r"path must end in \.svg for the picture or .txt for the table: got 'model.png'"):
+    with pytest.raises(
+        ValueError, match=r"path must end in \.svg for the picture or .txt for the table: got 'model.png'"
+    ):
         found.save(tmp_path / "model.png")
-    with pytest.raises(ValueError, match=r"model must be an eqx.Module with a __call__: got builtin_function_or_method"):
+    with pytest.raises(
+        ValueError, match=r"model must be an eqx.Module with a __call__: got builtin_function_or_method"
+    ):
         eqxgen.summary(len, jnp.ones(3))

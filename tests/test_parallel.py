@@ -102,13 +102,17 @@ def test_one_rule_places_a_parameter_its_average_and_its_moments(path, shape, me
 def test_more_parts_than_heads_are_a_usage_error_before_anything_is_made():
     program = maskgit.program(maskgit.Config(), 9, 7, 3)
     state = abstract_state(program.init, Setup.of(maskgit.Config(), make_mesh("", jax.devices()[:1]), on_cpu=True))
-    with pytest.raises(UsageError, match="--mesh model must divide the number of heads: got model=5, and an attention of 16 key heads"):
+    with pytest.raises(
+        UsageError, match="--mesh model must divide the number of heads: got model=5, and an attention of 16 key heads"
+    ):
         check_heads(state.model, places(model=5))
 
 
 def test_a_batch_must_be_shared_evenly():
     check_batch(16, places(data=2, fsdp=2, model=4), 4)
-    with pytest.raises(UsageError, match=r"--batch-size must be a multiple of .*, 4, times --accumulate, 3: got 16; try 12"):
+    with pytest.raises(
+        UsageError, match=r"--batch-size must be a multiple of .*, 4, times --accumulate, 3: got 16; try 12"
+    ):
         check_batch(16, places(data=2, fsdp=2, model=4), 3)
 
 

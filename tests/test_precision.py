@@ -77,12 +77,17 @@ def test_an_unknown_text_names_the_nearest(text, message):
 
 
 def test_a_policy_is_read_without_jax():
-    code = "import sys; from train.precision import Policy; Policy.parse('mixed'); assert 'jax' not in sys.modules, 'jax'"
+    code = (
+        "import sys; from train.precision import Policy; Policy.parse('mixed'); assert 'jax' not in sys.modules, 'jax'"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_islands_stay_float32_where_the_model_computes_in_bfloat16():
-    config, policy = MaskGITConfig(dim=16, depth=2, heads=2, hidden_dim=24, dropout=0.0, placement="pre"), Policy.parse("mixed")
+    config, policy = (
+        MaskGITConfig(dim=16, depth=2, heads=2, hidden_dim=24, dropout=0.0, placement="pre"),
+        Policy.parse("mixed"),
+    )
 
     def shapes():
         model = MaskGIT(9, 7, 3, config, key=jr.key(0))
@@ -127,7 +132,13 @@ def test_layers_may_have_policies_of_their_own():
     assert model.head.layer.weight.dtype == jnp.float32
     assert model.body[0].up.weight.dtype == jnp.bfloat16
     y, (body, head, attended, weight) = eqx.filter_jit(model)(jnp.arange(3))
-    assert (y.dtype, body, head, attended, weight) == (jnp.float32, jnp.bfloat16, jnp.float32, jnp.bfloat16, jnp.float16)
+    assert (y.dtype, body, head, attended, weight) == (
+        jnp.float32,
+        jnp.bfloat16,
+        jnp.float32,
+        jnp.bfloat16,
+        jnp.float16,
+    )
     np.testing.assert_allclose(y, eqx.filter_jit(pair())(jnp.arange(3))[0], atol=0.1)
 
 
@@ -156,7 +167,10 @@ def test_a_float16_loss_is_scaled_in_float32():
         (lambda: DynamicLossScale(growth=1.0), "growth must be above 1"),
         (lambda: DynamicLossScale(backoff=1.0), r"backoff in \(0, 1\)"),
         (lambda: StaticLossScale(-1.0), "value must be positive and finite: got value=-1.0"),
-        (lambda: scale_for(Policy.parse("float16")), r"scale must be given for float16.*pass scale=DynamicLossScale\(\)"),
+        (
+            lambda: scale_for(Policy.parse("float16")),
+            r"scale must be given for float16.*pass scale=DynamicLossScale\(\)",
+        ),
     ],
 )
 def test_a_scale_that_cannot_be_is_an_error(make, message):
@@ -192,7 +206,9 @@ def test_an_update_is_made_whole_or_not_at_all(bad):
     assert (int(new.skipped.total), int(new.skipped.consecutive)) == ((0, 0) if made else (1, 1))
     if not made:
         what = "the loss" if bad == "loss" else f"the gradient of {bad}"
-        with pytest.raises(FloatingPointError, match=rf"in 1 steps in a row.*at step 7, with a loss scale of 1, {what} is not finite"):
+        with pytest.raises(
+            FloatingPointError, match=rf"in 1 steps in a row.*at step 7, with a loss scale of 1, {what} is not finite"
+        ):
             check_skipped(new.skipped, new.scale, grads, limit=1, step=7)
     check_skipped(new.skipped, new.scale, grads, limit=2, step=7)
 

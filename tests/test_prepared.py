@@ -74,7 +74,14 @@ def test_a_prepared_set_is_its_source_in_memory_and_in_its_files(source, prepare
     assert same(lazy, whole)
     assert lazy.fingerprint != whole.fingerprint
     order = Order(0, 8, len(whole.train_images))
-    with Feed(lambda part: {"x": lazy.train_images[part.example]}, lazy.train_images, order, first=0, last=3, config=DataConfig()) as feed:
+    with Feed(
+        lambda part: {"x": lazy.train_images[part.example]},
+        lazy.train_images,
+        order,
+        first=0,
+        last=3,
+        config=DataConfig(),
+    ) as feed:
         for step in range(3):
             np.testing.assert_array_equal(feed.take()["x"], whole.train_images[order.part(step).example])
 
@@ -98,7 +105,8 @@ def test_an_interrupted_preparation_goes_on_where_it_was(source, prepared, tmp_p
             prepare.prepare_images(DataConfig(str(source)), out, 500)
     assert not (out / "index.json").exists()
     with pytest.raises(
-        DataError, match="expected a finished set, got one whose preparation was interrupted: give the same prepare command"
+        DataError,
+        match="expected a finished set, got one whose preparation was interrupted: give the same prepare command",
     ):
         load(DataConfig(str(out)))
     with pytest.raises(DataError, match="an interrupted preparation of this source, got one of another"):
@@ -180,7 +188,9 @@ def test_rows_are_those_of_the_array_and_a_file_cut_short_meanwhile_is_named(tmp
         np.testing.assert_array_equal(rows[key], both[key])
     np.testing.assert_array_equal(rows.choose(np.array([60, 3]))[:], both[[60, 3]])
     os.truncate(tmp_path / "b.npy", 200)
-    with pytest.raises(DataError, match=r"b.npy: expected 48 bytes, got 24 from row 1 on: the file was cut short while it was in use"):
+    with pytest.raises(
+        DataError, match=r"b.npy: expected 48 bytes, got 24 from row 1 on: the file was cut short while it was in use"
+    ):
         rows[60:]
 
 

@@ -49,7 +49,9 @@ def test_a_quantiser_gives_the_published_vectors_ids_loss_and_gradient(name):
     np.testing.assert_allclose(quantizer.lookup(quantized.ids), quantized.vectors, rtol=1e-5, atol=1e-6)
     if "loss" in case:
         # Theirs is the encoder's part alone; ours has the codebook's beside it, of weight 1 where that is 0.25.
-        np.testing.assert_allclose(jnp.mean(quantized.distance, axis=0) * 0.25 / 1.25, np.ravel(case["loss"]), rtol=1e-5)
+        np.testing.assert_allclose(
+            jnp.mean(quantized.distance, axis=0) * 0.25 / 1.25, np.ravel(case["loss"]), rtol=1e-5
+        )
 
 
 def test_lookup_free_quantisation_is_the_published_one():
@@ -115,7 +117,10 @@ def test_codes_that_are_rarely_chosen_restart_on_the_data_and_the_others_stay():
 def test_rotation_gives_the_codes_exactly_and_keeps_angles():
     z, codes = jr.normal(KEY, (6, 5)), jr.normal(jr.key(1), (6, 5))
     np.testing.assert_allclose(rotate(z, codes), codes, rtol=1e-6)
-    turn = jax.vmap(jax.jacobian(rotate))(z, codes) * (jnp.linalg.norm(z, axis=1) / jnp.linalg.norm(codes, axis=1))[:, None, None]
+    turn = (
+        jax.vmap(jax.jacobian(rotate))(z, codes)
+        * (jnp.linalg.norm(z, axis=1) / jnp.linalg.norm(codes, axis=1))[:, None, None]
+    )
     np.testing.assert_allclose(turn @ turn.mT, jnp.broadcast_to(jnp.eye(5), (6, 5, 5)), atol=1e-5)
     assert jnp.isfinite(jax.grad(lambda z: jnp.sum(rotate(z, codes)))(jnp.zeros((6, 5)))).all()
 
@@ -160,7 +165,9 @@ def test_gumbel_codes_are_drawn_as_often_as_their_logits_say_with_the_gradient_o
         return jax.nn.softmax((quantizer.logits(z) + jr.gumbel(KEY, (5,))) / 0.5) @ quantizer.codebook
 
     backward = lambda function: jax.grad(lambda z: jnp.sum(function(z) * jnp.arange(3.0)))(z)
-    np.testing.assert_allclose(backward(lambda z: quantizer(z, temperature=0.5, key=KEY).vectors), backward(mixture), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        backward(lambda z: quantizer(z, temperature=0.5, key=KEY).vectors), backward(mixture), rtol=1e-4, atol=1e-5
+    )
     quiet = quantizer(z, inference=True)
     assert int(quiet.ids) == int(jnp.argmax(probabilities)) == int(quantizer.nearest(z))
     np.testing.assert_allclose(quantizer.lookup(quiet.ids), quiet.vectors, rtol=1e-5, atol=1e-6)
@@ -174,7 +181,9 @@ def test_factorised_codes_are_projected_down_chosen_and_projected_up():
     book = np.asarray(inner.quantizer.codebook)
     book = book / np.linalg.norm(book, axis=1, keepdims=True)
     np.testing.assert_array_equal(quantizer(z).ids, np.argmax(unit @ book.T, axis=-1))
-    np.testing.assert_allclose(quantizer(z).vectors, book[quantizer(z).ids] @ quantizer.up.weight.T, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        quantizer(z).vectors, book[quantizer(z).ids] @ quantizer.up.weight.T, rtol=1e-4, atol=1e-5
+    )
     np.testing.assert_allclose(quantizer.lookup(quantizer.nearest(z)), quantizer(z).vectors, rtol=1e-4, atol=1e-5)
 
 

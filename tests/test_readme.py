@@ -53,7 +53,12 @@ def test_the_commands_run_one_after_another(tmp_path, monkeypatch, shared_data):
         small = [] if "imagenet256" in flags else shlex.split(SMALL[module])
         if "imagenet256" in flags:
             flags += ["--compile-for", "cuda"]  # lowered and not compiled, which takes minutes on two cores
-        assert recipe.main(configs.parse(module.removeprefix("train."), recipe.Config, recipe.PRESETS, "", [*flags, *small])) == 0
+        assert (
+            recipe.main(
+                configs.parse(module.removeprefix("train."), recipe.Config, recipe.PRESETS, "", [*flags, *small])
+            )
+            == 0
+        )
     assert (tmp_path / "runs" / "maskgit-mnist" / "summary.json").exists()
 
 

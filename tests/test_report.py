@@ -28,7 +28,15 @@ from train.report.timeline import Profiler, Row, kinds_of, newest, read_trace, r
 
 
 def event(name, start, micros, thread=1, **arguments):
-    return {"ph": "X", "pid": 7, "tid": thread, "name": name, "ts": start, "dur": micros, "args": {"hlo_op": name} | arguments}
+    return {
+        "ph": "X",
+        "pid": 7,
+        "tid": thread,
+        "name": name,
+        "ts": start,
+        "dur": micros,
+        "args": {"hlo_op": name} | arguments,
+    }
 
 
 def test_time_inside_a_loop_counts_for_what_runs_there_and_threads_add_up(tmp_path):
@@ -51,8 +59,17 @@ def test_time_inside_a_loop_counts_for_what_runs_there_and_threads_add_up(tmp_pa
 
 
 def test_operations_that_differ_by_a_number_are_of_one_kind():
-    rows = [Row("fusion.2", "a.py:1", 5.0, 2), Row("dot", "", 4.0, 1), Row("fusion.11", "", 3.0, 1), Row("12", "", 1.0, 1)]
-    assert kinds_of(rows) == [Row("fusion (all 2)", "", 8.0, 3), Row("dot (all 1)", "", 4.0, 1), Row("12 (all 1)", "", 1.0, 1)]
+    rows = [
+        Row("fusion.2", "a.py:1", 5.0, 2),
+        Row("dot", "", 4.0, 1),
+        Row("fusion.11", "", 3.0, 1),
+        Row("12", "", 1.0, 1),
+    ]
+    assert kinds_of(rows) == [
+        Row("fusion (all 2)", "", 8.0, 3),
+        Row("dot (all 1)", "", 4.0, 1),
+        Row("12 (all 1)", "", 1.0, 1),
+    ]
 
 
 def test_a_profile_of_real_steps_names_their_operations(tmp_path):
@@ -99,7 +116,9 @@ STEPS = {
 
 @pytest.mark.parametrize(("sizes", "settings"), STEPS.values(), ids=STEPS)
 def test_operations_of_a_step_are_six_for_each_weight_and_token_and_those_of_attention(sizes, settings):
-    """Kaplan et al. 2020, "Scaling Laws for Neural Language Models", section 2.1, three times over for the backward pass."""
+    """Kaplan et al. 2020, "Scaling Laws for Neural Language Models", section 2.1, three times over for the backward
+    pass.
+    """
     model = GPTConfig(**{"dim": 64, "heads": 4, "context": 32, "mlp": "gelu"} | sizes)
     config = dataclasses.replace(gpt.PRESETS["nano-cpu"], model=model, batch_size=12, **settings)
     vocab, tokens = 65, config.batch_size * model.context
@@ -138,7 +157,9 @@ def points_of(svg, name):
     return [tuple(map(float, pair.split(","))) for pair in line.get("points").split()]
 
 
-@pytest.mark.parametrize("losses", [[3.0, 2.0, 1.5], [1000.0, 10.0, 0.1], [0.0, -1.0, -5.0], [2.0], [1.0, math.nan, 0.5], [math.inf]])
+@pytest.mark.parametrize(
+    "losses", [[3.0, 2.0, 1.5], [1000.0, 10.0, 0.1], [0.0, -1.0, -5.0], [2.0], [1.0, math.nan, 0.5], [math.inf]]
+)
 def test_a_curve_stays_inside_its_frame_and_falls_where_the_loss_does(losses):
     svg = loss_curve([(10 * (i + 1), loss) for i, loss in enumerate(losses)], "a <b> & c")
     drawn = points_of(svg, "raw")
@@ -180,13 +201,24 @@ def test_the_film_has_a_frame_for_each_grid_and_lingers_on_the_last(tmp_path):
 
 
 def test_a_card_has_the_numbers_the_licence_and_the_command_that_makes_it_again(tmp_path):
-    record = {"recipe": "maskgit", "config": {"batch_size": 64, "data": {"name": "digits"}}, "facts": {"image_shape": [8, 8, 1]}}
+    record = {
+        "recipe": "maskgit",
+        "config": {"batch_size": 64, "data": {"name": "digits"}},
+        "facts": {"image_shape": [8, 8, 1]},
+    }
     (tmp_path / "config.json").write_text(json.dumps(record))
     (tmp_path / "metrics.jsonl").write_text('{"step": 2, "loss": 2.5}\n{"step": 4, "loss": "nan"}\n')
     (tmp_path / "samples").mkdir()
     for step in (2, 4):
         Image.new("L", (16, 8)).save(tmp_path / "samples" / f"step-{step:07d}.png")
-    summary = {"parameters": 466097, "steps": 4, "device": "1 x cpu", "sample_accuracy": 0.9123, "jax_version": "0.10.2", "seconds": 3.0}
+    summary = {
+        "parameters": 466097,
+        "steps": 4,
+        "device": "1 x cpu",
+        "sample_accuracy": 0.9123,
+        "jax_version": "0.10.2",
+        "seconds": 3.0,
+    }
     write_card(tmp_path, summary, 1442)
     text = (tmp_path / "README.md").read_text()
     for words in (

@@ -49,7 +49,9 @@ def closed_over_by_a_scan(rng):
     jax.lax.scan(lambda carry, _: (carry, jr.key_data(next(rng))), 0, length=3)
 
 
-@pytest.mark.parametrize("use", [handed_over, handed_over_twice, copied, copied_as_a_tree, closed_over, closed_over_by_a_scan])
+@pytest.mark.parametrize(
+    "use", [handed_over, handed_over_twice, copied, copied_as_a_tree, closed_over, closed_over_by_a_scan]
+)
 def test_a_key_used_twice_is_told(use):
     with pytest.warns(KeyReuse, match=r"key \d of a stream is used twice: .* RNG\(next\(rng\)\)"):
         use(RNG(0))
@@ -104,7 +106,14 @@ def begun_again(rng):
         next(RNG(key))
 
 
-FINE = [returned, streams_of_their_own, copied_and_one_used, inside_gradients_and_maps, abstract_and_real_models, begun_again]
+FINE = [
+    returned,
+    streams_of_their_own,
+    copied_and_one_used,
+    inside_gradients_and_maps,
+    abstract_and_real_models,
+    begun_again,
+]
 
 
 @pytest.mark.parametrize("use", FINE)

@@ -26,7 +26,9 @@ LOGITS = st.lists(st.floats(-8, 8, width=32), min_size=2, max_size=12)
 MODELS = {
     "learned positions": lambda: GPT(VOCAB, GPTConfig(dim=16, depth=2, heads=2, context=24), key=jr.key(0)),
     "a LLaMA": lambda: GPT(VOCAB, GPTConfig.llama(dim=16, depth=2, heads=4, kv_heads=2, context=24), key=jr.key(0)),
-    "latent attention": lambda: GPT(VOCAB, GPTConfig.mla(dim=16, depth=2, heads=2, latent=8, context=24), key=jr.key(0)),
+    "latent attention": lambda: GPT(
+        VOCAB, GPTConfig.mla(dim=16, depth=2, heads=2, latent=8, context=24), key=jr.key(0)
+    ),
     "an LSTM": lambda: RNN(VOCAB, RNNConfig(dim=16), key=jr.key(0)),
     "a GRU": lambda: RNN(VOCAB, RNNConfig(dim=16, cell="gru", depth=1), key=jr.key(0)),
 }
@@ -71,7 +73,13 @@ def test_min_p_keeps_tokens_of_at_least_that_share_of_the_likeliest(logits, p):
 
 def test_top_k_keeps_k_and_those_equal_to_the_last():
     logits = jnp.asarray([1.0, 3.0, 2.0, 3.0, 2.0])
-    assert [kept(top_k(logits, k)) for k in (1, 2, 3, 5, 9)] == [{1, 3}, {1, 3}, {1, 2, 3, 4}, set(range(5)), set(range(5))]
+    assert [kept(top_k(logits, k)) for k in (1, 2, 3, 5, 9)] == [
+        {1, 3},
+        {1, 3},
+        {1, 2, 3, 4},
+        set(range(5)),
+        set(range(5)),
+    ]
 
 
 def test_the_penalty_divides_what_is_positive_and_multiplies_what_is_not():
@@ -183,12 +191,24 @@ def test_a_beam_search_as_wide_as_all_texts_finds_the_likeliest(model):
 GPT_ONLY = MODELS["learned positions"]
 WRONG = [
     (lambda m: generate(m, [], 1, key=jr.key(0)), "prompts must be one or more: got none"),
-    (lambda m: generate(m, [np.zeros(0, np.int32)], 1, key=jr.key(0)), r"prompt 0 must be one or more ids: got shape \(0,\)"),
-    (lambda m: generate(m, [np.zeros(25, np.int32)], 1, key=jr.key(0)), "prompt 0 must be at most context=24 tokens: got 25"),
-    (lambda m: generate(m, [np.asarray([0, 11])], 1, key=jr.key(0)), r"prompt 0 must have ids in \[0, vocab=11\): got 0 to 11"),
+    (
+        lambda m: generate(m, [np.zeros(0, np.int32)], 1, key=jr.key(0)),
+        r"prompt 0 must be one or more ids: got shape \(0,\)",
+    ),
+    (
+        lambda m: generate(m, [np.zeros(25, np.int32)], 1, key=jr.key(0)),
+        "prompt 0 must be at most context=24 tokens: got 25",
+    ),
+    (
+        lambda m: generate(m, [np.asarray([0, 11])], 1, key=jr.key(0)),
+        r"prompt 0 must have ids in \[0, vocab=11\): got 0 to 11",
+    ),
     (lambda m: generate(m, [np.asarray([-1])], 1, key=jr.key(0)), "got -1 to -1"),
     (lambda m: generate(m, [np.asarray([1])], 0, key=jr.key(0)), "length must be at least 1: got 0"),
-    (lambda m: beam_search(m, np.asarray([1]), 24, 2), "prompt and length must be at most context=24 tokens together: got 1 and 24"),
+    (
+        lambda m: beam_search(m, np.asarray([1]), 24, 2),
+        "prompt and length must be at most context=24 tokens together: got 1 and 24",
+    ),
     (lambda m: beam_search(m, np.asarray([1]), 2, 12), "beams must be from 1 to the vocabulary's 11: got 12"),
     (lambda m: beam_search(m, np.asarray([1]), 0, 2), "length must be at least 1: got 0"),
     (lambda m: m(jnp.zeros(25, jnp.int32)), "ids must be at most context=24 tokens: got 25"),

@@ -46,7 +46,9 @@ with StopRequest() as stop:
 
 def test_a_second_signal_ends_the_process_at_once_even_inside_a_compilation():
     line = [sys.executable, "-c", BUSY]
-    with subprocess.Popen(line, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        line, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
@@ -64,7 +66,10 @@ def test_two_processes_share_checkpoints_a_lock_and_the_step_they_stop_at(tmp_pa
         port = str(probe.getsockname()[1])
     env = os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {FLAGS}", "PYTHONPATH": str(ROOT)}
     lines = [[sys.executable, "tests/two_processes.py", str(tmp_path), port, str(number)] for number in (0, 1)]
-    both = [subprocess.Popen(line, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for line in lines]
+    both = [
+        subprocess.Popen(line, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for line in lines
+    ]
     try:
         outputs = [process.communicate(timeout=150) for process in both]
     finally:

@@ -14,7 +14,9 @@ CONFIG = OptimConfig(name="soap", beta1=0.9, beta2=0.95, epsilon=1e-8, block=4, 
 
 
 def plain_soap(gradients, config):
-    """The steps of SOAP for one matrix, in float64: arXiv:2409.11321, algorithm 3, its first gradient only making the bases."""
+    """The steps of SOAP for one matrix, in float64: arXiv:2409.11321, algorithm 3, its first gradient only making the
+    bases.
+    """
     b1, b2 = config.beta1, config.beta2
     rows, columns = gradients[0].shape
     left, right = np.zeros((rows, rows)), np.zeros((columns, columns))
@@ -58,17 +60,28 @@ def test_it_is_the_algorithm_of_the_paper_for_matrices_blocks_and_kernels_and_ad
     expected = {
         "matrix": plain_soap(column("matrix", lambda g: g), CONFIG),
         "kernel": plain_soap(column("kernel", lambda g: g[0, 0]), CONFIG),
-        "blocks": np.concatenate([plain_soap(column("blocks", lambda g, i=i: g[i : i + 4]), CONFIG) for i in (0, 4)], axis=1),
+        "blocks": np.concatenate(
+            [plain_soap(column("blocks", lambda g, i=i: g[i : i + 4]), CONFIG) for i in (0, 4)], axis=1
+        ),
         "vector": plain_adam(column("vector", lambda g: g), CONFIG),
     }
     for name, steps in expected.items():
         for t, step in enumerate(steps):
-            np.testing.assert_allclose(np.squeeze(found[t][name]), step, rtol=2e-3, atol=2e-3, err_msg=f"{name} at step {t}")
+            np.testing.assert_allclose(
+                np.squeeze(found[t][name]), step, rtol=2e-3, atol=2e-3, err_msg=f"{name} at step {t}"
+            )
 
 
 @pytest.mark.parametrize(
     ("stacked", "shape", "limit"),
-    [(False, (5, 7), 3), (False, (9, 2), 4), (False, (3, 3, 2, 5), 4), (True, (2, 5, 7), 3), (True, (3, 4, 1), 1), (False, (4, 4), 9)],
+    [
+        (False, (5, 7), 3),
+        (False, (9, 2), 4),
+        (False, (3, 3, 2, 5), 4),
+        (True, (2, 5, 7), 3),
+        (True, (3, 4, 1), 1),
+        (False, (4, 4), 9),
+    ],
 )
 def test_blocks_put_together_again_are_the_array(stacked, shape, limit):
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -79,13 +92,17 @@ def test_blocks_put_together_again_are_the_array(stacked, shape, limit):
 
 
 def loss_of(steps_to, name, rate):
-    """Steps until a least-squares problem, ill-conditioned along directions that no axis follows, has lost all but a thousandth."""
+    """Steps until a least-squares problem, ill-conditioned along directions that no axis follows, has lost all but a
+    thousandth.
+    """
     rng = np.random.default_rng(0)
     rotation = lambda: np.linalg.qr(rng.normal(size=(12, 12)))[0]
     a, b = (jnp.asarray(rotation() @ np.diag(np.logspace(0, -1.5, 12)) @ rotation(), jnp.float32) for _ in range(2))
     target = jnp.asarray(rng.normal(size=(12, 12)), jnp.float32)
     loss = lambda w: jnp.sum((a @ (w - target) @ b) ** 2)
-    config = OptimConfig(name=name, learning_rate=rate, warmup=0, decay="constant", beta2=0.99, weight_decay=0.0, clip=float("inf"))
+    config = OptimConfig(
+        name=name, learning_rate=rate, warmup=0, decay="constant", beta2=0.99, weight_decay=0.0, clip=float("inf")
+    )
     tx = optimiser(config, steps_to)
 
     def step(carry, _):

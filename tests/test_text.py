@@ -21,7 +21,13 @@ from train.data.vocabulary import Bytes, Characters, load_vocabulary
 
 
 def test_texts_of_a_folder_are_read_in_the_order_of_their_names(tmp_path):
-    for name, text in (("b.txt", "two"), ("a/z.md", "one"), ("c.bin", "no"), (".d.txt", "hidden"), ("e.txt", "\ufeffé")):
+    for name, text in (
+        ("b.txt", "two"),
+        ("a/z.md", "one"),
+        ("c.bin", "no"),
+        (".d.txt", "hidden"),
+        ("e.txt", "\ufeffé"),
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     assert read_text(tmp_path) == {"a/z.md": "one", "b.txt": "two", "e.txt": "é"}
@@ -32,8 +38,16 @@ BAD_TEXTS = [
     ("missing", lambda p: p / "none.txt", "none.txt: expected a readable file, got No such file"),
     ("empty", lambda p: (p / "x.txt").write_bytes(b"") or p, "x.txt: expected data, got an empty file"),
     ("a folder without text", lambda p: p, r"expected text files \(\.txt \.text \.md\), got none"),
-    ("Latin-1", lambda p: (p / "x.txt").write_bytes(b"caf\xe9 ol\xe9") and p, "x.txt: expected UTF-8 text, got byte 0xe9 at offset 3"),
-    ("cut in a character", lambda p: (p / "x.txt").write_bytes("é".encode()[:1]) and p, "byte 0xc3 at offset 0 .unexpected end of data"),
+    (
+        "Latin-1",
+        lambda p: (p / "x.txt").write_bytes(b"caf\xe9 ol\xe9") and p,
+        "x.txt: expected UTF-8 text, got byte 0xe9 at offset 3",
+    ),
+    (
+        "cut in a character",
+        lambda p: (p / "x.txt").write_bytes("é".encode()[:1]) and p,
+        "byte 0xc3 at offset 0 .unexpected end of data",
+    ),
     ("UTF-16", lambda p: (p / "x.txt").write_bytes("hi".encode("utf-16")) and p, "byte 0xff at offset 0"),
 ]
 
@@ -77,7 +91,9 @@ def test_windows_are_drawn_from_all_places_by_seed_step_and_place_alone(tmp_path
     np.testing.assert_array_equal(windows, (starts[:, None] + np.arange(9)) % 300)
     np.testing.assert_array_equal(Tokens(tmp_path / "x.npy", vocab=300, context=8).windows(starts), windows)
     np.arange(1000, dtype="<u4").tofile(tmp_path / "wide.bin")
-    assert Tokens(tmp_path / "wide.bin", vocab=70_000, context=8).windows(np.array([991])).tolist() == [list(range(991, 1000))]
+    assert Tokens(tmp_path / "wide.bin", vocab=70_000, context=8).windows(np.array([991])).tolist() == [
+        list(range(991, 1000))
+    ]
 
 
 def tokens_of(ids, **changes):
@@ -145,7 +161,9 @@ def test_packing_is_first_fit_within_the_open_rows():
     assert pack(sizes, 256).filled > 0.96
     rows = np.arange(40, 60)
     whole = fill(pack(sizes, 256), np.arange(60), lambda document, start, size: np.full(size, document))
-    for part, all_rows in zip(fill(pack(sizes, 256), rows, lambda document, start, size: np.full(size, document)), whole):
+    for part, all_rows in zip(
+        fill(pack(sizes, 256), rows, lambda document, start, size: np.full(size, document)), whole
+    ):
         np.testing.assert_array_equal(part, all_rows[rows])
     for wrong in ((np.array([-1]), 10), (np.array([1]), 0), (np.array([1]), 5, 0)):
         with pytest.raises(ValueError, match="length and open_rows must be 1 or more"):
@@ -169,7 +187,9 @@ def test_a_prepared_text_comes_back_and_its_windows_can_be_drawn(tokenizer, tmp_
 
 def test_preparing_text_from_the_command_line_names_what_is_wrong(tmp_path, capsys, monkeypatch):
     (tmp_path / "x.txt").write_bytes(b"ab\xffcd")
-    monkeypatch.setattr(sys, "argv", ["train.data", "prepare", str(tmp_path / "x.txt"), str(tmp_path / "out"), "--tokenizer", "chars"])
+    monkeypatch.setattr(
+        sys, "argv", ["train.data", "prepare", str(tmp_path / "x.txt"), str(tmp_path / "out"), "--tokenizer", "chars"]
+    )
     with pytest.raises(SystemExit) as stop:
         runpy.run_module("train.data", run_name="__main__")
     assert stop.value.code == 1

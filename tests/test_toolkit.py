@@ -1,4 +1,6 @@
-"""Steps of one's own: the documented example, gradients in any precision and on any number of devices, transforms of trees."""
+"""Steps of one's own: the documented example, gradients in any precision and on any number of devices, transforms of
+trees.
+"""
 
 import ast
 import functools
@@ -36,7 +38,9 @@ from train import (
 )
 from train.paths import named_arrays
 
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "training.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(
+    r"^```python\n(.*?)^```$", (ROOT / "docs" / "training.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+)
 SEED = Path(os.environ.get("EQXGEN_SEEDS") or ROOT.parent / "shared" / "seeds") / "000_40fa862e27d129c4.txt"
 
 
@@ -78,7 +82,11 @@ def test_the_package_exports_without_importing_jax():
 @pytest.fixture(scope="module")
 def devices():
     """Collectives of virtual devices can hang, so they run in a process that a watchdog ends."""
-    env = os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {FLAGS}", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    env = os.environ | {
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {FLAGS}",
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+    }
     command = [sys.executable, "-W", "error", "tests/toolkit_devices.py"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -99,7 +107,9 @@ def test_a_step_exchanges_its_gradients_once(devices):
 
 
 def test_every_device_draws_by_keys_of_its_own(devices):
-    assert devices["drawn"] == pytest.approx(dict.fromkeys(("one key", "one old key", "a stack", "an old stack"), 0), abs=1e-7)
+    assert devices["drawn"] == pytest.approx(
+        dict.fromkeys(("one key", "one old key", "a stack", "an old stack"), 0), abs=1e-7
+    )
 
 
 def test_replicas_are_on_every_device_and_their_inverse_on_one(devices):
@@ -229,7 +239,9 @@ def test_what_is_named_is_frozen_and_given_back(which, left):
     assert names == left
     assert eqx.tree_equal(unfreeze(frozen), model)
     assert eqx.tree_equal(freeze(frozen, which), frozen)
-    assert eqx.tree_equal(unfreeze(freeze(model), which), freeze(model, lambda path, leaf: path in left or not eqx.is_inexact_array(leaf)))
+    assert eqx.tree_equal(
+        unfreeze(freeze(model), which), freeze(model, lambda path, leaf: path in left or not eqx.is_inexact_array(leaf))
+    )
 
 
 def test_parameters_are_taken_out_and_put_back():

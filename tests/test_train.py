@@ -30,7 +30,15 @@ def finished(tmp_path_factory):
 
 def test_a_run_folder_holds_what_is_promised(finished):
     names = {path.name for path in finished.iterdir()}
-    assert {"config.json", "metrics.jsonl", "samples", "checkpoints", "tensorboard", "summary.json", "model.safetensors"} <= names
+    assert {
+        "config.json",
+        "metrics.jsonl",
+        "samples",
+        "checkpoints",
+        "tensorboard",
+        "summary.json",
+        "model.safetensors",
+    } <= names
     assert list((finished / "samples").glob("*.png"))
     assert list((finished / "tensorboard").glob("events*"))
     assert json.loads((finished / "config.json").read_text())["config"] == to_dict(tiny(finished))
@@ -44,12 +52,15 @@ def test_every_line_of_metrics_has_every_number(finished):
         assert {"loss", "accuracy", "learning_rate", "grad_norm", "examples_per_s"} <= line.keys()
 
 
-def test_where_the_devices_peak_is_known_each_line_has_the_share_of_it_that_the_model_makes_use_of(tmp_path, monkeypatch, finished):
+def test_where_the_devices_peak_is_known_each_line_has_the_share_of_it_that_the_model_makes_use_of(
+    tmp_path, monkeypatch, finished
+):
     for module in (loop, meter):
         monkeypatch.setattr(module, "peak_of", lambda kind: 1e12)
     assert maskgit.main(tiny(tmp_path / "run")) == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    # 8 examples of 65 tokens; two blocks, the head and the table, each weight three times two operations, and attention.
+    # 8 examples of 65 tokens; two blocks, the head and the table, each weight three times two operations, and
+    # attention.
     weights = 2 * (4 * 16 * 16 + 2 * 16 * 32) + 16 * 16 + 16 * 17
     operations = 3 * 8 * 65 * (2 * weights + 2 * 4 * 65 * 16)
     for line in lines:
@@ -95,7 +106,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(finished, tmp_pat
     summaries = [json.loads((run / "summary.json").read_text()) for run in (folder, finished)]
     for name in ("eval_loss", "sample_accuracy"):
         assert summaries[0][name] == summaries[1][name]
-    assert summaries[0]["sample_frechet"] == pytest.approx(summaries[1]["sample_frechet"], rel=1e-5)  # threads sum in any order in LAPACK
+    assert summaries[0]["sample_frechet"] == pytest.approx(
+        summaries[1]["sample_frechet"], rel=1e-5
+    )  # threads sum in any order in LAPACK
 
 
 def test_another_seed_gives_another_run(finished, tmp_path, monkeypatch):
@@ -167,7 +180,9 @@ def test_a_run_killed_outright_resumes_from_its_last_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize(("limit", "steps"), [(3, 6), (4, 7)])
-def test_updates_that_are_not_finite_are_left_out_until_their_limit(tmp_path, monkeypatch, finished, capsys, limit, steps):
+def test_updates_that_are_not_finite_are_left_out_until_their_limit(
+    tmp_path, monkeypatch, finished, capsys, limit, steps
+):
     made = maskgit.task
 
     def spoilt(config):
@@ -178,7 +193,9 @@ def test_updates_that_are_not_finite_are_left_out_until_their_limit(tmp_path, mo
     monkeypatch.setattr(maskgit, "task", spoilt)
     config = tiny(tmp_path / "run", max_skips=limit, steps=steps, log_every=1)
     if limit == 3:
-        with pytest.raises(UserError, match=r"in 3 steps in a row.*at step 6, .*is not finite.*; the last checkpoint is of step 3"):
+        with pytest.raises(
+            UserError, match=r"in 3 steps in a row.*at step 6, .*is not finite.*; the last checkpoint is of step 3"
+        ):
             maskgit.main(config)
         assert "warm-up: all of the 6 steps, of the preset's 50" in capsys.readouterr().out
         return

@@ -100,7 +100,8 @@ def test_a_vocabulary_is_read_back_as_it_was_and_known_by_its_hash(vocabulary, t
     assert open_vocabulary(str(path), "any") == open_vocabulary(str(tmp_path), "any") == vocabulary
     assert hashlib.sha256(path.read_bytes()).hexdigest() == vocabulary.sha256
     with pytest.raises(
-        DataError, match=r"vocabulary.json: expected the vocabulary of the checkpoint, SHA-256 .*, got another, .*: put back the file"
+        DataError,
+        match=r"vocabulary.json: expected the vocabulary of the checkpoint, SHA-256 .*, got another, .*: put back the file",
     ):
         load_vocabulary(path, Characters("ab").sha256)
 
@@ -147,7 +148,9 @@ BAD_TOKENIZERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("make", "message"), [case[1:] for case in BAD_TOKENIZERS], ids=[case[0] for case in BAD_TOKENIZERS])
+@pytest.mark.parametrize(
+    ("make", "message"), [case[1:] for case in BAD_TOKENIZERS], ids=[case[0] for case in BAD_TOKENIZERS]
+)
 def test_a_tokenizer_of_another_kind_is_refused(make, message, tmp_path):
     pytest.importorskip("tokenizers")
     with pytest.raises(DataError, match=message):
@@ -157,8 +160,14 @@ def test_a_tokenizer_of_another_kind_is_refused(make, message, tmp_path):
 BAD_CALLS = [
     (lambda: open_vocabulary("chars", ""), "text must not be empty"),
     (lambda: open_vocabulary("bpe-4096", ""), "text must not be empty"),
-    (lambda: open_vocabulary("bpe-256", "any"), "size must be at least 257, for 256 bytes and 1 special tokens: got 256"),
-    (lambda: open_vocabulary("words", "any"), "tokenizer must be bytes, chars, bpe-SIZE such as bpe-4096, or a path: got 'words'"),
+    (
+        lambda: open_vocabulary("bpe-256", "any"),
+        "size must be at least 257, for 256 bytes and 1 special tokens: got 256",
+    ),
+    (
+        lambda: open_vocabulary("words", "any"),
+        "tokenizer must be bytes, chars, bpe-SIZE such as bpe-4096, or a path: got 'words'",
+    ),
     (lambda: Characters("ab").encode("aüb"), "the vocabulary's 2 alone: got 'ü' at character 1$"),
     (lambda: Characters("ab").encode("aüb你ü"), "got 'ü' at character 1, and in all 2 that it lacks: 'ü' '你'"),
     (lambda: Characters("ab").decode(np.asarray([0, 2])), r"ids must be in \[0, size=2\): got values from 0 to 2"),
@@ -201,4 +210,6 @@ def test_a_text_is_prepared_with_byte_pairs_and_its_vocabulary_beside_it(tmp_pat
 def test_an_unknown_tokenizer_is_a_mistake_that_is_named(tmp_path, monkeypatch, capsys):
     (tmp_path / "x.txt").write_text(TEXT, encoding="utf-8")
     assert prepare(monkeypatch, tmp_path / "x.txt", tmp_path / "ids", "--tokenizer", "words") == 2
-    assert "tokenizer must be bytes, chars, bpe-SIZE such as bpe-4096, or a path: got 'words'" in capsys.readouterr().err
+    assert (
+        "tokenizer must be bytes, chars, bpe-SIZE such as bpe-4096, or a path: got 'words'" in capsys.readouterr().err
+    )

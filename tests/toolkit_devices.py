@@ -1,4 +1,6 @@
-"""Run by test_toolkit.py in a process of its own: steps of one's own on 8 virtual devices against one, in float64, printed as JSON."""
+"""Run by test_toolkit.py in a process of its own: steps of one's own on 8 virtual devices against one, in float64,
+printed as JSON.
+"""
 
 import json
 import sys
@@ -27,7 +29,12 @@ def step(model, batch, rate, key=None):
     def loss(model, batch):
         errors = jnp.sum((jnp.tanh(model(batch["x"])) - batch["y"]) ** 2, axis=-1)
         drawn = jnp.float64(0) if key is None else jr.uniform(key)
-        return jnp.mean(errors), {"rows": jnp.int32(len(errors)), "mean": jnp.mean(errors), "drawn": drawn, "text": "kept"}
+        return jnp.mean(errors), {
+            "rows": jnp.int32(len(errors)),
+            "mean": jnp.mean(errors),
+            "drawn": drawn,
+            "text": "kept",
+        }
 
     (value, metrics), grads = loss(model, batch)
     return jax.tree.map(lambda p, g: p - rate * g, model, grads), grads, value, metrics
@@ -63,8 +70,16 @@ def main():
             "not replicated": lambda spread=spread: spread(model, batch, rate=0.1),
         }.items():
             moved, grads, value, metrics = call()
-            row = {"check_vma": check, "how": how, "gradient": relative(grads, one[1]), "model": relative(moved, one[0])}
-            row |= {"loss": relative(value, one[2]), "metrics": [int(metrics["rows"]), float(metrics["mean"] - value), metrics["text"]]}
+            row = {
+                "check_vma": check,
+                "how": how,
+                "gradient": relative(grads, one[1]),
+                "model": relative(moved, one[0]),
+            }
+            row |= {
+                "loss": relative(value, one[2]),
+                "metrics": [int(metrics["rows"]), float(metrics["mean"] - value), metrics["text"]],
+            }
             rows.append(row | {"alike": alike((moved, grads, value)), "devices": len(value.sharding.device_set)})
     key, old = jr.key(3), jr.PRNGKey(3)
     mean = lambda keys: float(np.mean([jr.uniform(k) for k in keys]))

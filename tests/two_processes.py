@@ -1,4 +1,6 @@
-"""Run by test_signals.py, one of two processes: checkpoints of arrays that are split over both, one lock, one step to stop at."""
+"""Run by test_signals.py, one of two processes: checkpoints of arrays that are split over both, one lock, one step to
+stop at.
+"""
 
 import os
 import signal

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eqxgen.rng import RNG
-    from train.precision import DynamicLossScale, NoLossScale, Policy, Skipped, StaticLossScale, guarded_update, with_policy
+    from train.precision import (
+        DynamicLossScale,
+        NoLossScale,
+        Policy,
+        Skipped,
+        StaticLossScale,
+        guarded_update,
+        with_policy,
+    )
     from train.toolkit import ddp, gradients, replicate, unreplicate
     from train.transforms import apply_gradients, freeze, parameterise, parameters, select, unfreeze, update
 
@@ -33,7 +41,15 @@ __all__ = [
 
 _HOMES = {
     "eqxgen.rng": ("RNG",),
-    "train.precision": ("DynamicLossScale", "NoLossScale", "Policy", "Skipped", "StaticLossScale", "guarded_update", "with_policy"),
+    "train.precision": (
+        "DynamicLossScale",
+        "NoLossScale",
+        "Policy",
+        "Skipped",
+        "StaticLossScale",
+        "guarded_update",
+        "with_policy",
+    ),
     "train.toolkit": ("ddp", "gradients", "replicate", "unreplicate"),
     "train.transforms": ("apply_gradients", "freeze", "parameterise", "parameters", "select", "unfreeze", "update"),
 }

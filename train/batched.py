@@ -10,11 +10,15 @@ import numpy as np
 from train.data.lazy import Lazy
 
 
-def batched(function: Callable[..., Any], *arrays: np.ndarray | Lazy, batch_size: int = 500, prepare: Callable | None = None) -> Any:
-    """`jax.vmap(function)` over the first axis, as NumPy arrays; the last batch is filled up with its first row and cut again.
+def batched(
+    function: Callable[..., Any], *arrays: np.ndarray | Lazy, batch_size: int = 500, prepare: Callable | None = None
+) -> Any:
+    """`jax.vmap(function)` over the first axis, as NumPy arrays; the last batch is filled up with its first row and cut
+    again.
 
     Args:
-        function: of one example of each array; a pytree, such as a bound method of a model, so that its arrays are no constants.
+        function: of one example of each array; a pytree, such as a bound method of a model, so that its arrays are no
+            constants.
         prepare: applied to each batch of the first array on the host, such as the scaling of uint8 images.
     """
     size = len(arrays[0])

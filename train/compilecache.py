@@ -15,7 +15,8 @@ def cache_path(where: str | None) -> Path | None:
 
 
 def use_cache(where: str | None) -> Path | None:
-    """Has JAX keep whatever it compiles; gives the folder, or None where there is none. A folder that JAX's own variable names stays.
+    """Has JAX keep whatever it compiles; gives the folder, or None where there is none. A folder that JAX's own
+    variable names stays.
 
     Raises:
         UserError: the folder that was asked for cannot be written.
@@ -33,7 +34,9 @@ def use_cache(where: str | None) -> Path | None:
     except OSError as error:
         if where is None:
             return None  # a cache that nobody asked for is no reason to stop
-        raise UserError(f"--compile-cache {folder}: cannot be written: {error.strerror}: give another folder, or off") from None
+        raise UserError(
+            f"--compile-cache {folder}: cannot be written: {error.strerror}: give another folder, or off"
+        ) from None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # JAX leaves out what compiles within a second, which on a small model is everything.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

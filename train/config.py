@@ -1,4 +1,6 @@
-"""Configuration: dataclasses to a command line, and to config.json and back. Imports no jax, so that `--help` is instant."""
+"""Configuration: dataclasses to a command line, and to config.json and back. Imports no jax, so that `--help` is
+instant.
+"""
 
 import dataclasses
 import functools
@@ -37,8 +39,9 @@ class TrainConfig:
     batch_size: int = 128
     """Examples per update, over all devices."""
     precision: str = "auto"
-    """Type of computation: float32, bfloat16, float16 (with a dynamic loss scale), all with float32 parameters; or all three as in
-    params=float32,compute=bfloat16,output=float32 (p=f32,c=bf16,o=f32); or full, mixed, half. auto: mixed on TPU and GPU, full on CPU."""
+    """Type of computation: float32, bfloat16, float16 (with a dynamic loss scale), all with float32 parameters; or all
+    three as in params=float32,compute=bfloat16,output=float32 (p=f32,c=bf16,o=f32); or full, mixed, half. auto: mixed
+    on TPU and GPU, full on CPU."""
     max_skips: int = 50
     """Updates in a row that are left out because a gradient is not finite, until the run ends."""
     log_every: int = 50
@@ -52,8 +55,9 @@ class TrainConfig:
     keep: int = 2
     """Checkpoints kept."""
     keep_best: str = ""
-    """Metric by which one checkpoint more is kept, the best, also as best.safetensors: loss, or max:accuracy where more is better. It is
-    the metric's mean over the lines of metrics.jsonl since the checkpoint before; one of the evaluation needs --eval-every."""
+    """Metric by which one checkpoint more is kept, the best, also as best.safetensors: loss, or max:accuracy where more
+    is better. It is the metric's mean over the lines of metrics.jsonl since the checkpoint before; one of the
+    evaluation needs --eval-every."""
     strict: bool = False
     """Refuse to resume where the newest checkpoint is damaged, in place of going on from the one before it."""
     config: str | None = None
@@ -63,18 +67,24 @@ class TrainConfig:
     profile: str | None = None
     """START:COUNT, such as 20:3: record a trace of these steps, and print the operations that took longest."""
     compile_cache: str | None = None
-    """Folder that keeps compiled programs for the next start, or off; eqxgen/compiled in the user's cache by default."""
+    """Folder that keeps compiled programs for the next start, or off; eqxgen/compiled in the user's cache by
+    default.
+    """
     print_groups: bool = False
-    """Print each parameter's path, shape, group, weight decay and learning-rate multiplier, and stop before anything is compiled."""
+    """Print each parameter's path, shape, group, weight decay and learning-rate multiplier, and stop before anything is
+    compiled.
+    """
     dry_run: bool = False
     """Print the sizes, compile one step, and stop before any data is read or written."""
     compile_for: str | None = None
-    """With --dry-run: compile for a TPU topology such as v5e:2x4 (needs libtpu, no TPU), or lower for cuda, and print FLOPs and memory."""
+    """With --dry-run: compile for a TPU topology such as v5e:2x4 (needs libtpu, no TPU), or lower for cuda, and print
+    FLOPs and memory.
+    """
     accumulate: int = 1
     """Micro-batches that a batch is walked through in, for the memory of one of them; the update is the same."""
     mesh: str = ""
-    """How the devices share the work, such as fsdp=8 or data=2,fsdp=2,model=2: copies of the model, parameters in parts, each layer's width
-    in parts. By default every device has a copy."""
+    """How the devices share the work, such as fsdp=8 or data=2,fsdp=2,model=2: copies of the model, parameters in
+    parts, each layer's width in parts. By default every device has a copy."""
     coordinator: str | None = None
     """HOST:PORT of process 0, where several processes train together and neither a TPU pod nor SLURM says so."""
     num_processes: int | None = None
@@ -106,7 +116,10 @@ class TrainConfig:
         self._check_processes()
         require(self.wandb is None or self.wandb.strip() != "", "wandb must be the name of a project: got ''")
         if span := self.profiled:
-            require(sum(span) <= self.steps, f"profile must lie within the steps of the run: got {self.profile} with steps={self.steps}")
+            require(
+                sum(span) <= self.steps,
+                f"profile must lie within the steps of the run: got {self.profile} with steps={self.steps}",
+            )
         require(self.compile_for is None or self.dry_run, "compile_for goes with --dry-run, which was not given")
 
     def _check_processes(self) -> None:
@@ -130,7 +143,10 @@ class TrainConfig:
             return None
         first, _, count = self.profile.partition(":")
         holds = all(part.isascii() and part.isdigit() for part in (first, count)) and int(count) >= 1
-        require(holds, f"profile must be of the form START:COUNT, such as 20:3, with a count of at least 1: got {self.profile!r}")
+        require(
+            holds,
+            f"profile must be of the form START:COUNT, such as 20:3, with a count of at least 1: got {self.profile!r}",
+        )
         return int(first), int(count)
 
     @property
@@ -140,7 +156,17 @@ class TrainConfig:
 
     # Fields that may change between a run and its resumption: none alters the numbers that come out.
     FREE = (
-        *("run_dir", "config", "log_every", "sample_every", "eval_every", "checkpoint_every", "keep", "keep_best", "strict"),
+        *(
+            "run_dir",
+            "config",
+            "log_every",
+            "sample_every",
+            "eval_every",
+            "checkpoint_every",
+            "keep",
+            "keep_best",
+            "strict",
+        ),
         *("dry_run", "compile_for", "print_groups", "wandb", "profile", "compile_cache"),
         *("data.root", "data.threads", "data.workers", "data.timeout"),
         *("accumulate", "mesh", "coordinator", "num_processes", "process_id", "max_skips"),
@@ -150,8 +176,11 @@ class TrainConfig:
 Config = TypeVar("Config", bound=TrainConfig)
 
 
-def parse(recipe: str, config: type[Config], presets: Mapping[str, Config], doc: str, argv: Sequence[str] | None = None) -> Config:
-    """The command line as a config; `--help` exits with 0. A preset's values yield to those of `--config FILE`, and these to the flags.
+def parse(
+    recipe: str, config: type[Config], presets: Mapping[str, Config], doc: str, argv: Sequence[str] | None = None
+) -> Config:
+    """The command line as a config; `--help` exits with 0. A preset's values yield to those of `--config FILE`, and
+    these to the flags.
 
     Raises:
         UsageError: a flag, a value or a file that cannot be.
@@ -172,7 +201,9 @@ def parse(recipe: str, config: type[Config], presets: Mapping[str, Config], doc:
         raise UsageError(f"{error}{_blame(path, values, command)}") from None
     given = values.get("optim", {}).get("warmup") is not None or flags.value_of("--optim.warmup", argv) is not None
     if given and parsed.optim.warmup > parsed.steps:
-        raise UsageError(f"--optim.warmup must be at most the steps of the run: got {parsed.optim.warmup} with --steps {parsed.steps}")
+        raise UsageError(
+            f"--optim.warmup must be at most the steps of the run: got {parsed.optim.warmup} with --steps {parsed.steps}"
+        )
     return parsed
 
 
@@ -207,7 +238,9 @@ def from_dict(config: type[Config], values: Mapping[str, Any], where: str | Path
     try:
         return tyro.cli(config, args=flags.flags_of(values), console_outputs=False)
     except SystemExit:
-        raise UserError(f"{where}: this is not a config of {config.__module__}: it has other fields or values; was it edited?") from None
+        raise UserError(
+            f"{where}: this is not a config of {config.__module__}: it has other fields or values; was it edited?"
+        ) from None
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -25,7 +25,9 @@ def read_config(path: str, recipe: str, names: Sequence[str]) -> dict[str, Any]:
     values = _parse(path, _read(path))
     if isinstance(values, dict) and {"recipe", "config"} <= values.keys():
         if values["recipe"] != recipe:
-            raise UsageError(f"--config {printable(path)}: is of a run of train.{values['recipe']}: give one of train.{recipe}")
+            raise UsageError(
+                f"--config {printable(path)}: is of a run of train.{values['recipe']}: give one of train.{recipe}"
+            )
         values = values["config"]
     if not isinstance(values, dict):
         raise UsageError(f"--config {printable(path)}: must hold an object of flags: got {type(values).__name__}")
@@ -39,13 +41,17 @@ def _read(path: str) -> str:
         with Path(path).expanduser().open("rb") as file:
             data = file.read(LARGEST + 1)
     except (OSError, ValueError, RuntimeError) as error:
-        raise UsageError(f"--config {printable(path)}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise UsageError(
+            f"--config {printable(path)}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
     if len(data) > LARGEST:
         raise UsageError(f"--config {printable(path)}: is larger than {LARGEST:,} bytes, so it is no config")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"--config {printable(path)}: must be UTF-8: byte {error.start} is not; save it as UTF-8") from None
+        raise UsageError(
+            f"--config {printable(path)}: must be UTF-8: byte {error.start} is not; save it as UTF-8"
+        ) from None
 
 
 def _parse(path: str, text: str) -> Any:
@@ -58,7 +64,9 @@ def _parse(path: str, text: str) -> Any:
         return values
 
     def refuse(constant: str) -> NoReturn:
-        raise UsageError(f'--config {printable(path)}: {constant} is not a number of JSON: write a number, or "inf" in quotes')
+        raise UsageError(
+            f'--config {printable(path)}: {constant} is not a number of JSON: write a number, or "inf" in quotes'
+        )
 
     try:
         return json.loads(text, object_pairs_hook=once, parse_constant=refuse)
@@ -76,6 +84,8 @@ def _check(path: str, values: dict[str, Any], names: Sequence[str], prefix: str 
             raise UsageError(f"--config {printable(path)}: {printable(full)}: no such field{nearest(full, names)}")
         if isinstance(value, dict) != (full not in names):
             wanted = "one value" if full in names else "an object of fields"
-            raise UsageError(f"--config {printable(path)}: {full} must be {wanted}: got {printable(json.dumps(value))[:60]}")
+            raise UsageError(
+                f"--config {printable(path)}: {full} must be {wanted}: got {printable(json.dumps(value))[:60]}"
+            )
         if isinstance(value, dict):
             _check(path, value, names, f"{full}.")

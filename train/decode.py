@@ -50,7 +50,9 @@ class _Draw(eqx.Module):
 def draw_maskgit(
     model: MaskGIT, tokenizer: Any, labels: Int[np.ndarray, " n"], decode: Decode, key: PRNGKeyArray
 ) -> Float[np.ndarray, "n height width channels"]:
-    """An image in [-1, 1] of each label. Image i depends on the key, i and its label alone, not on how many are drawn."""
+    """An image in [-1, 1] of each label. Image i depends on the key, i and its label alone, not on how many are
+    drawn.
+    """
     names = ("steps", "guidance", "choice_temperature", "temperature", "schedule")
     draw = _Draw(model, tokenizer, key, tuple((name, getattr(decode, name)) for name in names))
     return batched(draw, labels, np.arange(len(labels), dtype=np.int32), batch_size=250)

@@ -3,8 +3,8 @@
   python -m train.doctor
   python -m train.doctor --seq 4096 --head-dim 128 --dtype float16
 
-Prints versions, devices, the implementation that each fused operation takes for the shapes asked for and why not the others, the folders of
-caches with the room that is left, and whatever clashes. Changes nothing, and ends with status 0.
+Prints versions, devices, the implementation that each fused operation takes for the shapes asked for and why not the
+others, the folders of caches with the room that is left, and whatever clashes. Changes nothing, and ends with status 0.
 """
 
 import dataclasses
@@ -24,7 +24,18 @@ from train.config import run
 from train.data.config import cache_folder
 from train.errors import require
 
-PACKAGES = ("jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "numpy", "tyro", "safetensors", "jax-triton", "libtpu")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "equinox",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "tyro",
+    "safetensors",
+    "jax-triton",
+    "libtpu",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,7 +123,9 @@ def folders() -> list[str]:
 
 
 def found_clashes() -> list[str]:
-    """What in the environment stands in the way, each with its cure. Looks before JAX starts, which some of it would end."""
+    """What in the environment stands in the way, each with its cure. Looks before JAX starts, which some of it would
+    end.
+    """
     lines = []
     for word in os.environ.get("XLA_FLAGS", "").split():
         if not word.startswith("--xla"):
@@ -122,7 +135,9 @@ def found_clashes() -> list[str]:
     top = importlib.util.find_spec("kernels")
     here = Path(__file__).parents[1] / "kernels" / "__init__.py"
     if top is not None and top.origin and Path(top.origin).resolve() != here.resolve():
-        lines.append(f"another package named kernels, {top.origin}, stands before eqxgen's: run from the top of the checkout")
+        lines.append(
+            f"another package named kernels, {top.origin}, stands before eqxgen's: run from the top of the checkout"
+        )
     if os.environ.get("JAX_ENABLE_X64", "0").lower() in ("1", "true"):
         lines.append("JAX_ENABLE_X64 is set: recipes are made for float32; unset it")
     if os.environ.get("JAX_DISABLE_JIT", "0").lower() in ("1", "true"):
@@ -132,17 +147,29 @@ def found_clashes() -> list[str]:
 
 def jax_cannot_start() -> str | None:
     """Why JAX would end this process, tried in another; None where it starts."""
-    suspects = [f"{name}={flags.printable(os.environ[name])}" for name in ("XLA_FLAGS", "JAX_PLATFORMS") if os.environ.get(name)]
+    suspects = [
+        f"{name}={flags.printable(os.environ[name])}" for name in ("XLA_FLAGS", "JAX_PLATFORMS") if os.environ.get(name)
+    ]
     if not suspects:
         return None
     try:
-        done = subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", "import jax; jax.devices()"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return f"JAX does not start within 120 s with {' '.join(suspects)}: unset them"
     if done.returncode == 0:
         return None
-    reasons = [line for line in done.stderr.splitlines() if "Unknown flag" in line or "Error" in line] or ["it says nothing"]
-    return f"JAX does not start with {' '.join(suspects)}: {flags.printable(reasons[-1]).strip()}: correct or unset them"
+    reasons = [line for line in done.stderr.splitlines() if "Unknown flag" in line or "Error" in line] or [
+        "it says nothing"
+    ]
+    return (
+        f"JAX does not start with {' '.join(suspects)}: {flags.printable(reasons[-1]).strip()}: correct or unset them"
+    )
 
 
 def _room(path: Path) -> str:

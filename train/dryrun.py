@@ -39,11 +39,15 @@ def dry_run(config: TrainConfig, program: Program) -> int:
     lowered = lower(update, inputs, state, "cuda" if target == "cuda" else None)
     print(f"lowered                  {time.perf_counter() - begin:.1f} s")
     if target == "cuda":
-        print(f"lowered for cuda         {len(lowered.as_text()):,} characters of StableHLO; a GPU machine compiles the rest")
+        print(
+            f"lowered for cuda         {len(lowered.as_text()):,} characters of StableHLO; a GPU machine compiles the rest"
+        )
         return 0
     begin = time.perf_counter()
     compiled = lowered.compile()
-    print(f"compiled                 {time.perf_counter() - begin:.1f} s for {mesh.size} x {mesh.devices.flat[0].device_kind}")
+    print(
+        f"compiled                 {time.perf_counter() - begin:.1f} s for {mesh.size} x {mesh.devices.flat[0].device_kind}"
+    )
     print(f"Pallas kernels           {compiled.as_text().count('tpu_custom_call')}")
     for name, value in memory_of(compiled).items():
         print(f"{name:24} {value:,.3f}")
@@ -55,7 +59,9 @@ def abstract_update(config: TrainConfig, program: Program, mesh: Mesh) -> tuple[
     setup = Setup.of(config, mesh, on_cpu=config.compile_for is None and jax.default_backend() == "cpu")
     state = abstract_state(program.init, setup)
     check_heads(state.model, mesh)
-    arrays = {name: jax.ShapeDtypeStruct((config.batch_size, *shape), kind) for name, (shape, kind) in program.shapes.items()}
+    arrays = {
+        name: jax.ShapeDtypeStruct((config.batch_size, *shape), kind) for name, (shape, kind) in program.shapes.items()
+    }
     arrays |= {
         "index": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
         "weight": jax.ShapeDtypeStruct((config.batch_size,), jnp.float32),

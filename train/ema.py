@@ -7,7 +7,8 @@ An average moves by `average += (1 - β) * (weights - average)` after every step
   power        (1 - 1 / t) ** (γ + 1) after t steps, which weighs the step s in proportion to s ** γ (EDM2, arXiv:2312.02696, section 3.1);
                its width is named by σ_rel, its standard deviation relative to the run
 
-What is computed is 1 - β, which float32 cannot take from a β near 1: after a million steps it would be off by a few per cent.
+What is computed is 1 - β, which float32 cannot take from a β near 1: after a million steps it would be off by a few per
+cent.
 
 Power-function averages can be recombined after the run into one of another width: `reconstruct`.
 """
@@ -50,7 +51,9 @@ def averages(config: EmaConfig, batch_size: int) -> Averages:
         profiles = [decay(config.decay)]
 
     def init(model: PyTree) -> tuple[PyTree, ...]:
-        copy = lambda x: jnp.array(x, copy=True) if eqx.is_array(x) else x  # a step that takes over its arguments takes each buffer once
+        copy = lambda x: (
+            jnp.array(x, copy=True) if eqx.is_array(x) else x
+        )  # a step that takes over its arguments takes each buffer once
         return tuple(jax.tree.map(copy, model) for _ in profiles)
 
     def update(state: tuple[PyTree, ...], model: PyTree, step: Int[Array, ""]) -> tuple[PyTree, ...]:
@@ -76,7 +79,9 @@ def decay(rate: float) -> Gain:
 
 
 def half_life(steps: float, ramp: float) -> Gain:
-    """Weights count half after so many steps, or after `ramp` times the steps so far where that is less; ramp 0: at once."""
+    """Weights count half after so many steps, or after `ramp` times the steps so far where that is less; ramp 0: at
+    once.
+    """
 
     def gain(step: Int[Array, ""]) -> Float[Array, ""]:
         life = jnp.minimum(steps, ramp * step.astype(jnp.float32)) if ramp else jnp.float32(steps)
@@ -97,7 +102,8 @@ def power(gamma: float) -> Gain:
 def gamma_of(sigma_rel: float) -> float:
     """The exponent γ of the profile with this relative width.
 
-    The largest root of σ² (γ + 2)² (γ + 3) = γ + 1; there is one with γ >= 0 up to σ = 1 / √12 = 0.2887, the width of the uniform profile.
+    The largest root of σ² (γ + 2)² (γ + 3) = γ + 1; there is one with γ >= 0 up to σ = 1 / √12 = 0.2887, the width of
+    the uniform profile.
 
     Raises:
         ValueError: sigma_rel is not in (0, 0.2886).
@@ -114,14 +120,17 @@ def sigma_of(gamma: float) -> float:
 
 
 def overlap(t: int, gamma: float, other_t: int, other_gamma: float) -> float:
-    """∫ of the product of two profiles, each (γ + 1) s^γ / t^(γ + 1) on (0, t]: 1 is a profile's own integral (EDM2, appendix C)."""
+    """∫ of the product of two profiles, each (γ + 1) s^γ / t^(γ + 1) on (0, t]: 1 is a profile's own integral (EDM2,
+    appendix C).
+    """
     low, high = sorted([t, other_t])
     outer = gamma if t >= other_t else other_gamma
     return (gamma + 1) * (other_gamma + 1) / (gamma + other_gamma + 1) * (low / high) ** outer / high
 
 
 def weights_for(kept: Sequence[tuple[int, float]], t: int, gamma: float) -> Float[np.ndarray, " kept"]:
-    """Weights with which averages kept along a run make one of another exponent, in the least squares of their profiles.
+    """Weights with which averages kept along a run make one of another exponent, in the least squares of their
+    profiles.
 
     Args:
         kept: steps made and exponent γ of each average.
@@ -133,7 +142,9 @@ def weights_for(kept: Sequence[tuple[int, float]], t: int, gamma: float) -> Floa
 
 
 def reconstruct(models: Sequence[PyTree], kept: Sequence[tuple[int, float]], t: int, sigma_rel: float) -> PyTree:
-    """The average of relative width `sigma_rel` after t steps, from averages kept along the run: each (steps, its σ_rel)."""
+    """The average of relative width `sigma_rel` after t steps, from averages kept along the run: each (steps, its
+    σ_rel).
+    """
     weights = weights_for([(steps, gamma_of(sigma)) for steps, sigma in kept], t, gamma_of(sigma_rel))
 
     def combine(*leaves):

@@ -23,6 +23,8 @@ KNOWN = {
 
 
 def facts_of(data: DataConfig) -> Facts:
-    """Those of a known set; for a path, colour images of --data.image-size (256 by default) and ImageNet's 1,000 classes."""
+    """Those of a known set; for a path, colour images of --data.image-size (256 by default) and ImageNet's 1,000
+    classes.
+    """
     size = data.image_size or 256
     return KNOWN.get(data.name, Facts((size, size, 3), 1000))

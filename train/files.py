@@ -34,7 +34,8 @@ def free_bytes(path: Path) -> int:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` on a temporary name beside `path`, then renames: a reader finds the old file or the new one, never a part.
+    """Calls `write` on a temporary name beside `path`, then renames: a reader finds the old file or the new one, never
+    a part.
 
     Raises:
         UserError: the disk refuses; the old file, if any, is untouched.

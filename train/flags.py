@@ -43,7 +43,9 @@ def names_of(config: Any, prefix: str = "") -> Iterator[str]:
 
 
 def check(argv: Sequence[str], names: Sequence[str]) -> None:
-    """Raises `UsageError` where a flag is of no field, or was given twice, of which a parser would silently take the last."""
+    """Raises `UsageError` where a flag is of no field, or was given twice, of which a parser would silently take the
+    last.
+    """
     seen: dict[str, str] = {}
     for word in argv:
         if not word.startswith("--") or word == "--help":
@@ -85,7 +87,9 @@ def flag_of(name: str) -> str:
 
 def printable(text: str) -> str:
     """The text with control characters escaped, so that a hostile name cannot draw on the terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text)
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text
+    )
 
 
 def flags_of(values: Mapping[str, Any], prefix: str = "--") -> list[str]:
@@ -114,7 +118,9 @@ def _name(flag: str, names: Sequence[str]) -> str | None:
 
 
 def _message(box: str) -> str:
-    """The first part of what tyro says below its title, as one line. It draws a frame, or rules alone where the stream knows only ASCII."""
+    """The first part of what tyro says below its title, as one line. It draws a frame, or rules alone where the stream
+    knows only ASCII.
+    """
     lines = [line.strip("│ ") for line in box.splitlines() if not re.search("[╭╰]", line)]
     parts = re.split(r"\n[─-]+\n", "\n".join(lines))
     text = parts[0] if "╭" in box else parts[min(1, len(parts) - 1)]

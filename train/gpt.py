@@ -7,8 +7,9 @@
   python -m train.gpt --preset gpt2 --data.name ./openwebtext --data.tokenizer ./gpt2
   python -m train.sample --run runs/gpt-nano-cpu --prompt "QUEEN" --chars 1000
 
-Writes runs/gpt-PRESET: config.json, vocabulary.json, metrics.jsonl, samples/, checkpoints/, TensorBoard events, model.safetensors, and
-summary.json with the validation loss in nats per token and its exponential, the perplexity. The same command again resumes.
+Writes runs/gpt-PRESET: config.json, vocabulary.json, metrics.jsonl, samples/, checkpoints/, TensorBoard events,
+model.safetensors, and summary.json with the validation loss in nats per token and its exponential, the perplexity. The
+same command again resumes.
 """
 
 import dataclasses
@@ -34,10 +35,13 @@ class Config(LanguageConfig):
 SAMPLE = TextSample
 NO_AVERAGE = EmaConfig(decay=0.0)
 
-# nanoGPT's optimisation: AdamW, decay of matrices alone, warm-up, cosine to a tenth of the peak, gradients clipped at 1, no average.
+# nanoGPT's optimisation: AdamW, decay of matrices alone, warm-up, cosine to a tenth of the peak, gradients clipped at
+# 1, no average.
 _NANO: dict[str, Any] = {
     "eval_every": 500,
-    "optim": OptimConfig(learning_rate=1e-3, warmup=100, decay="cosine", final=0.1, beta1=0.9, beta2=0.99, weight_decay=0.1),
+    "optim": OptimConfig(
+        learning_rate=1e-3, warmup=100, decay="cosine", final=0.1, beta1=0.9, beta2=0.99, weight_decay=0.1
+    ),
     "ema": NO_AVERAGE,
 }
 _SMALL: dict[str, Any] = {"dim": 128, "depth": 4, "heads": 4, "context": 64, "bias": False, "mlp": "gelu"}
@@ -48,7 +52,9 @@ _LARGE: dict[str, Any] = {
     "sample_every": 10_000,
     "eval_every": 1000,
     "checkpoint_every": 1000,
-    "optim": OptimConfig(learning_rate=6e-4, warmup=2000, decay="cosine", final=0.1, beta1=0.9, beta2=0.95, weight_decay=0.1),
+    "optim": OptimConfig(
+        learning_rate=6e-4, warmup=2000, decay="cosine", final=0.1, beta1=0.9, beta2=0.95, weight_decay=0.1
+    ),
     "ema": NO_AVERAGE,
     "data": TextConfig(name="./openwebtext", tokenizer="./gpt2", vocab=50257),
 }
@@ -75,11 +81,16 @@ PRESETS = {
         **_NANO,
     ),
     # config/train_gpt2.py: 491,520 tokens a step; 2.85 on OpenWebText.
-    **{name: Config(preset=name, model=dataclasses.replace(GPTConfig.gpt2(name), bias=False, remat=True), **_LARGE) for name in GPT2_SIZES},
+    **{
+        name: Config(preset=name, model=dataclasses.replace(GPTConfig.gpt2(name), bias=False, remat=True), **_LARGE)
+        for name in GPT2_SIZES
+    },
     "llama": dataclasses.replace(
         Config(**_LARGE), preset="llama", batch_size=240, model=dataclasses.replace(GPTConfig.llama(), remat=True)
     ),
-    "mla": dataclasses.replace(Config(**_LARGE), preset="mla", batch_size=240, model=dataclasses.replace(GPTConfig.mla(), remat=True)),
+    "mla": dataclasses.replace(
+        Config(**_LARGE), preset="mla", batch_size=240, model=dataclasses.replace(GPTConfig.mla(), remat=True)
+    ),
 }
 
 

@@ -4,18 +4,23 @@ import ctypes
 import os
 import sys
 
-# Of mallopt(3): how many blocks may be mapped one by one, and how much may lie free at the heap's end before it is given back.
+# Of mallopt(3): how many blocks may be mapped one by one, and how much may lie free at the heap's end before it is
+# given back.
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 
 
 def keep_freed_memory() -> bool:
     """Has the C library keep what is freed for the next step; gives whether it does.
 
-    XLA asks for a program's memory anew at each of its runs. By default glibc maps so large a block for it and gives it back after the run,
-    and the kernel fills every page of it with zeros again: up to a quarter of a small model's step. The process then stays as large as it
-    was at most. Where the environment sets the allocator (`MALLOC_...`, `GLIBC_TUNABLES`), nothing is changed; nor but on Linux.
+    XLA asks for a program's memory anew at each of its runs. By default glibc maps so large a block for it and gives it
+    back after the run, and the kernel fills every page of it with zeros again: up to a quarter of a small model's step.
+        The process then stays as large as it
+    was at most. Where the environment sets the allocator (`MALLOC_...`, `GLIBC_TUNABLES`), nothing is changed; nor but
+    on Linux.
     """
-    if not sys.platform.startswith("linux") or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+    if not sys.platform.startswith("linux") or any(
+        name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ
+    ):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     return mallopt is not None and all([mallopt(M_MMAP_MAX, 0) == 1, mallopt(M_TRIM_THRESHOLD, 2**31 - 1) == 1])

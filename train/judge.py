@@ -1,6 +1,7 @@
 """A classifier of real images that judges samples.
 
-It is trained on the real training images alone and kept in the cache, with its accuracy on the held-out images beside it.
+It is trained on the real training images alone and kept in the cache, with its accuracy on the held-out images beside
+it.
 """
 
 import dataclasses
@@ -45,8 +46,10 @@ class Judge:
     ) -> dict[str, float]:
         """How samples in [-1, 1] of the asked labels fare.
 
-        `sample_accuracy`: the share that is classified as the class asked for. `sample_frechet`: the Fréchet distance between this
-        classifier's features of the samples and of the held-out real images; it is not FID, which has the features of Inception.
+        `sample_accuracy`: the share that is classified as the class asked for. `sample_frechet`: the Fréchet distance
+            between this
+        classifier's features of the samples and of the held-out real images; it is not FID, which has the features of
+        Inception.
         """
         guesses, features = self(samples)
         _, real = self(dataset.normalise(dataset.test_images))
@@ -66,7 +69,9 @@ class _look(eqx.Module):
 
 
 def judge_of(dataset: Dataset, say=print) -> Judge:
-    """The judge of a data set, from the cache or trained now (seconds for digits, about a minute for MNIST on two CPU cores)."""
+    """The judge of a data set, from the cache or trained now (seconds for digits, about a minute for MNIST on two CPU
+    cores).
+    """
     size = max(dataset.image_shape[:2])
     plan = {
         "version": _VERSION,
@@ -126,7 +131,9 @@ def _train(plan: dict, dataset: Dataset) -> ConvNet:
 
 
 def _shift(image: jax.Array, key: jax.Array) -> jax.Array:
-    """The image moved by up to a sixteenth of its side, at least a pixel: the one augmentation that suits digits and photographs alike."""
+    """The image moved by up to a sixteenth of its side, at least a pixel: the one augmentation that suits digits and
+    photographs alike.
+    """
     reach = max(1, image.shape[0] // 16)
     padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
     top, left = jr.randint(key, (2,), 0, 2 * reach + 1)

@@ -23,7 +23,9 @@ class LanguageConfig(TrainConfig):
     data: TextConfig = dataclasses.field(default_factory=TextConfig)
     """The text."""
     eval_batches: int = 200
-    """Batches that the validation loss is of, drawn from the held-out text, always the same; 0: every token of it once, in order."""
+    """Batches that the validation loss is of, drawn from the held-out text, always the same; 0: every token of it once,
+    in order.
+    """
     prompt: str | None = None
     """What samples begin with; by default the first token of the held-out text."""
     sample_tokens: int = 500
@@ -32,7 +34,10 @@ class LanguageConfig(TrainConfig):
     def __post_init__(self):
         super().__post_init__()
         require(self.eval_batches >= 0, f"eval_batches must be at least 0: got {self.eval_batches}")
-        require(self.prompt != "", "prompt must be one or more characters: got ''; leave it out for the first of the held-out text")
+        require(
+            self.prompt != "",
+            "prompt must be one or more characters: got ''; leave it out for the first of the held-out text",
+        )
         require(self.sample_tokens >= 1, f"sample_tokens must be at least 1: got {self.sample_tokens}")
 
 
@@ -109,7 +114,9 @@ def task(recipe: str, config: LanguageConfig, context: int, make: Callable[[int]
 
 
 def vocab_on_paper(config: LanguageConfig) -> int:
-    """The size of the vocabulary without reading the text, where it can be told so: --data.vocab, or 256 bytes; else the text is read."""
+    """The size of the vocabulary without reading the text, where it can be told so: --data.vocab, or 256 bytes; else
+    the text is read.
+    """
     data = config.data
     if data.vocab is not None or data.tokenizer == "bytes":
         return data.vocab or 256
@@ -123,7 +130,8 @@ def validation_loss(model: Any, tokens: Any, batch_size: int, batches: int) -> f
         model: with `losses`.
         tokens: the held-out ids, a `train.data.tokens.Tokens`.
         batch_size: windows at a time.
-        batches: how many, drawn with replacement and always the same; 0: each token once, in windows that follow one another.
+        batches: how many, drawn with replacement and always the same; 0: each token once, in windows that follow one
+            another.
     """
     import equinox as eqx
     import numpy as np

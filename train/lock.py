@@ -21,7 +21,8 @@ NAME = ".lock"
 def locked(folder: Path) -> Iterator[None]:
     """Holds the folder's lock, a file with the process and host of the holder, while entered.
 
-    The system lets go of a lock when its process ends, however it ends, so that none is ever stale. Reading a run needs no lock.
+    The system lets go of a lock when its process ends, however it ends, so that none is ever stale. Reading a run needs
+    no lock.
 
     Raises:
         UserError: another process holds it, or the file cannot be written.
@@ -41,7 +42,9 @@ def _taken(path: Path) -> RawIOBase:
         try:
             file = path.open("ab", buffering=0)  # nothing is left to write when it is closed
         except OSError as error:
-            raise UserError(f"--run-dir {path.parent}: cannot be written: {error.strerror}: give another by --run-dir") from None
+            raise UserError(
+                f"--run-dir {path.parent}: cannot be written: {error.strerror}: give another by --run-dir"
+            ) from None
         _lock(file, path)
         if _is_at(path, file):
             return file
@@ -57,7 +60,10 @@ def _lock(file: RawIOBase, path: Path) -> None:
             f"--run-dir {path.parent}: is being written by {_holder(path)}: wait until it ends, stop it, or give another by --run-dir"
         ) from None
     except OSError as error:  # some network file systems have no locks
-        print(f"warning: {path.parent} cannot be locked ({error.strerror}): see that no other run writes there", file=sys.stderr)
+        print(
+            f"warning: {path.parent} cannot be locked ({error.strerror}): see that no other run writes there",
+            file=sys.stderr,
+        )
 
 
 def _is_at(path: Path, file: RawIOBase) -> bool:

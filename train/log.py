@@ -24,7 +24,9 @@ class Log:
     def __init__(self, folder: Path, steps: int, start: int, sinks: Sequence[Sink] | None = None):
         self.path = folder / "metrics.jsonl"
         self.seconds_before = _keep_until(self.path, start)
-        self._file = self.path.open("ab", buffering=0)  # a line is written whole, and nothing is left to write at the end
+        self._file = self.path.open(
+            "ab", buffering=0
+        )  # a line is written whole, and nothing is left to write at the end
         self._sinks = [TensorBoard(folder, start)] if sinks is None else sinks
         self._bar = _bar(steps, start) if sys.stdout.isatty() else None
         self._steps = steps
@@ -100,7 +102,9 @@ def time_left(seconds: float) -> str:
 def _bar(steps: int, start: int):
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    bar = Progress(BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"), TextColumn("{task.fields[left]}"))
+    bar = Progress(
+        BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"), TextColumn("{task.fields[left]}")
+    )
     bar.add_task("train", total=steps, completed=start, numbers="compiling", left="")
     bar.start()
     return bar
@@ -125,7 +129,9 @@ def _keep_until(path: Path, step: int) -> float:
         except (ValueError, KeyError, TypeError) as error:
             if not line.endswith("\n"):
                 break  # a kill tore the last line
-            raise UserError(f"{path}: line {number} is not a line of metrics: {error}; remove it, or start the run anew") from None
+            raise UserError(
+                f"{path}: line {number} is not a line of metrics: {error}; remove it, or start the run anew"
+            ) from None
         kept.append(line)
     write_atomically(path, lambda part: part.write_text("".join(kept), encoding="utf-8"))
     return seconds

@@ -80,7 +80,8 @@ class Task:
         prepare: called with the run's folder before the first step.
         released: which part of the model model.safetensors holds; all of it by default.
         tokens: of one example, for the rate; 0 where examples are not counted in tokens.
-        maintain: gives for a step the change of the model before its update, of (model, batch, key), such as dead codes restarted; or None.
+        maintain: gives for a step the change of the model before its update, of (model, batch, key), such as dead codes
+            restarted; or None.
     """
 
     recipe: str
@@ -99,14 +100,15 @@ class Task:
 def fit(config: TrainConfig, recipe: str, make_task: Callable[[], Task]) -> int:
     """Trains to the last step, resuming what the run folder holds; gives the exit status.
 
-    The task is made after this process has joined the others of its run, since making it may ask for devices, and after the run's folder was
-    claimed, since making it may take long.
+    The task is made after this process has joined the others of its run, since making it may ask for devices, and after
+    the run's folder was claimed, since making it may take long.
 
     Args:
         recipe: its name.
         make_task: gives its task.
 
-    A run that is complete says so and is left alone. SIGINT and SIGTERM save the current step, say where, and give 130 and 143.
+    A run that is complete says so and is left alone. SIGINT and SIGTERM save the current step, say where, and give 130
+    and 143.
     """
     start(config.coordinator, config.num_processes, config.process_id)
     use_cache(config.compile_cache)
@@ -119,7 +121,9 @@ def fit(config: TrainConfig, recipe: str, make_task: Callable[[], Task]) -> int:
     with open_run(config, recipe) as folder:
         if from_first((folder / "summary.json").exists):
             if is_first():
-                print(f"{folder} is complete: {config.steps} steps, see {folder / 'summary.json'}. Give another --run-dir to train again.")
+                print(
+                    f"{folder} is complete: {config.steps} steps, see {folder / 'summary.json'}. Give another --run-dir to train again."
+                )
             return 0
         return _fit(config, make_task(), setup, folder)
 
@@ -150,7 +154,9 @@ def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
             checkpoints.wait()
             if stop.agreed() and stop.received:
                 step = int(state.step)
-                log.say(f"{stop.received.name}: saved step {step} in {folder / 'checkpoints'}; the same command resumes it")
+                log.say(
+                    f"{stop.received.name}: saved step {step} in {folder / 'checkpoints'}; the same command resumes it"
+                )
                 return stop.status
             return run.finish(state, parameters, stop)
 
@@ -190,14 +196,18 @@ class _Run:
                 self.log.say(found)
             done = step + 1
             if done % 8 == 0 or done == config.steps:
-                self.check(state, done)  # it waits: no more than 8 steps in flight, since virtual CPU devices hang from about 32
+                self.check(
+                    state, done
+                )  # it waits: no more than 8 steps in flight, since virtual CPU devices hang from about 32
             measured = config.eval_every and done % config.eval_every == 0 and done < config.steps
             if done % config.log_every == 0 or done == config.steps or measured:
                 values = {name: float(value) for name, value in metrics.items()}
                 values = {
                     "examples": done * config.batch_size,
                     **values,
-                    "learning_rate": float(np.asarray(rate(step - int(values["skipped"])))),  # its schedule counts the updates made
+                    "learning_rate": float(
+                        np.asarray(rate(step - int(values["skipped"])))
+                    ),  # its schedule counts the updates made
                     **meter.read(done, feed.waited),
                     "seconds": self.seconds(),
                 }
@@ -224,7 +234,9 @@ class _Run:
         config, task = self.config, self.task
         order = Order(config.seed, config.batch_size, len(task.source), local_rows(self.setup.mesh, config.batch_size))
         place = to_devices(split(self.setup.mesh), config.batch_size)
-        return Feed(task.batch, task.source, order, place, first=first, last=config.steps, config=config.data, say=self.log.say)
+        return Feed(
+            task.batch, task.source, order, place, first=first, last=config.steps, config=config.data, say=self.log.say
+        )
 
     def check(self, state: State, step: int) -> None:
         """Raises `UserError` after `--max-skips` updates in a row that could not be made."""
@@ -243,7 +255,9 @@ class _Run:
         name = self.config.keep_best.removeprefix("max:").removeprefix("min:")
         if name and name not in values and (measured or not self.config.eval_every):
             cure = "" if measured else "; those of the evaluation need --eval-every"
-            raise UsageError(f"--keep-best must be a metric of this run, one of {', '.join(values)}: got {name!r}{cure}")
+            raise UsageError(
+                f"--keep-best must be a metric of this run, one of {', '.join(values)}: got {name!r}{cure}"
+            )
         self.scores += [values[name]] if name in values else []
 
     def save(self, step: int, state: State, feed: Feed) -> None:
@@ -312,7 +326,9 @@ def sinks_of(config: TrainConfig, folder: Path, first: int, record: dict[str, An
 
 
 @eqx.filter_jit
-def _maintain(change: Callable, state: State, batch: dict[str, jax.Array], key: PRNGKeyArray, mesh: jax.sharding.Mesh) -> State:
+def _maintain(
+    change: Callable, state: State, batch: dict[str, jax.Array], key: PRNGKeyArray, mesh: jax.sharding.Mesh
+) -> State:
     model = change(state.model, batch, key)
     model = choose(all_finite(model), model, state.model)
     # An average that lingers at a code's old place would undo its move.

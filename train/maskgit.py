@@ -5,8 +5,8 @@
   python -m train.maskgit --preset mnist --data.root DATA
   python -m train.maskgit --preset imagenet256 --dry-run     the paper's: 24 layers, 768 wide, batch 256, 2 M steps
 
-Writes runs/maskgit-PRESET: config.json, metrics.jsonl, samples/, checkpoints/, TensorBoard events, model.safetensors, and summary.json with
-the accuracy of a classifier on samples. The same command again resumes.
+Writes runs/maskgit-PRESET: config.json, metrics.jsonl, samples/, checkpoints/, TensorBoard events, model.safetensors,
+and summary.json with the accuracy of a classifier on samples. The same command again resumes.
 """
 
 import dataclasses
@@ -37,12 +37,17 @@ class DecodeConfig:
     temperature: float = 1.0
     """Temperature of each token's draw."""
     schedule: str = "cosine"
-    """Mask schedule: cosine, linear, power (power3: another exponent), log, exp, sqrt, arccos. Training masks by it too."""
+    """Mask schedule: cosine, linear, power (power3: another exponent), log, exp, sqrt, arccos. Training masks by it
+    too.
+    """
 
     def __post_init__(self):
         require(self.steps >= 1, f"decode.steps must be at least 1: got {self.steps}")
         for name in ("guidance", "choice_temperature", "temperature"):
-            require(0 <= getattr(self, name) < float("inf"), f"decode.{name} must be at least 0 and finite: got {getattr(self, name)}")
+            require(
+                0 <= getattr(self, name) < float("inf"),
+                f"decode.{name} must be at least 0 and finite: got {getattr(self, name)}",
+            )
         parse_schedule(self.schedule)
 
 
@@ -68,7 +73,10 @@ class Config(TrainConfig):
         for name in ("label_smoothing", "label_dropout"):
             require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1): got {getattr(self, name)}")
         cure = "train.maskgit makes the tokens of every image once, so of --data.augment it takes flip alone"
-        require(not self.data.augment.beyond_flip, f"data.augment must change nothing but the side: got {self.data.augment}; {cure}")
+        require(
+            not self.data.augment.beyond_flip,
+            f"data.augment must change nothing but the side: got {self.data.augment}; {cure}",
+        )
 
 
 def _preset(name: str, dim: int, depth: int, decode: DecodeConfig, flip: bool = False, **changes: Any) -> Config:
@@ -83,12 +91,15 @@ def _preset(name: str, dim: int, depth: int, decode: DecodeConfig, flip: bool = 
 
 
 PRESETS = {
-    "digits": _preset("digits", 96, 4, DecodeConfig(guidance=2.0, choice_temperature=2.0), steps=320, tokenizer="pixels"),
+    "digits": _preset(
+        "digits", 96, 4, DecodeConfig(guidance=2.0, choice_temperature=2.0), steps=320, tokenizer="pixels"
+    ),
     "mnist": _preset("mnist", 128, 4, DecodeConfig(guidance=2.0, choice_temperature=2.0), steps=800),
     "fashion_mnist": _preset("fashion_mnist", 128, 4, DecodeConfig(guidance=2.0, choice_temperature=2.0), steps=2000),
     "cifar10": _preset("cifar10", 384, 8, DecodeConfig(steps=12, guidance=2.0), steps=50_000, flip=True),
     "eurosat64": _preset("eurosat64", 384, 8, DecodeConfig(steps=12, guidance=2.0), steps=20_000, flip=True),
-    # The paper's model and the original code's optimisation: AdamW 1e-4 (0.9, 0.96), decay 0.045, warm-up 5,000, average 0.999.
+    # The paper's model and the original code's optimisation: AdamW 1e-4 (0.9, 0.96), decay 0.045, warm-up 5,000,
+    # average 0.999.
     "imagenet256": Config(
         preset="imagenet256",
         steps=2_000_000,
@@ -100,7 +111,9 @@ PRESETS = {
         tokenizer="runs/vqgan-imagenet256",
         data=DataConfig(name="./imagenet/train", image_size=256, augment=AugmentConfig(flip=True)),
         optim=OptimConfig(learning_rate=1e-4, warmup=5000, decay="constant"),
-        model=dataclasses.replace(MaskGITConfig.base(), remat=True),  # 32 images a device fit the 16 GB of a TPU v5e only so
+        model=dataclasses.replace(
+            MaskGITConfig.base(), remat=True
+        ),  # 32 images a device fit the 16 GB of a TPU v5e only so
         decode=DecodeConfig(steps=12),
     ),
 }
@@ -113,7 +126,9 @@ def build(record: dict[str, Any]) -> Any:
     from eqxgen.models.maskgit import MaskGIT
 
     facts = record["facts"]
-    return MaskGIT(facts["tokens"], facts["codes"], facts["classes"], MaskGITConfig(**record["config"]["model"]), key=jr.key(0))
+    return MaskGIT(
+        facts["tokens"], facts["codes"], facts["classes"], MaskGITConfig(**record["config"]["model"]), key=jr.key(0)
+    )
 
 
 def program(config: Config, tokens: int, codes: int, classes: int) -> "Program":
@@ -128,7 +143,13 @@ def program(config: Config, tokens: int, codes: int, classes: int) -> "Program":
         def one(ids, label, key):
             smoothing, dropout = config.label_smoothing, config.label_dropout
             return masked_loss(
-                model, ids, label, schedule=config.decode.schedule, label_smoothing=smoothing, label_dropout=dropout, key=key
+                model,
+                ids,
+                label,
+                schedule=config.decode.schedule,
+                label_smoothing=smoothing,
+                label_dropout=dropout,
+                key=key,
             )
 
         total, correct, masked = jax.vmap(one)(batch["ids"], batch["label"], keys)
@@ -173,7 +194,12 @@ def task(config: Config) -> "Task":
         loss = eval_loss(core.loss, model, {"ids": held_out, "label": dataset.test_labels})
         return {"eval_loss": loss, **judge_of(dataset).scores(samples, labels, dataset)}
 
-    facts = {"image_shape": dataset.image_shape, "tokens": tokenizer.tokens, "codes": tokenizer.codes, "classes": dataset.num_classes}
+    facts = {
+        "image_shape": dataset.image_shape,
+        "tokens": tokenizer.tokens,
+        "codes": tokenizer.codes,
+        "classes": dataset.num_classes,
+    }
     prepare = functools.partial(keep_tokenizer, config.tokenizer)
     return Task("maskgit", facts, core, dataset.train_labels, batch, grid, evaluate, prepare)
 
@@ -215,7 +241,9 @@ def sample(folder: Path, record: dict[str, Any], options: SAMPLE) -> int:
     check_steps(decode.steps, facts["tokens"], "--steps")
     model, _ = load_model(folder / "model.safetensors", build)
     labels = np.arange(options.n) % facts["classes"] if options.label is None else np.full(options.n, options.label)
-    return options.save(draw_maskgit(model, tokenizer_of_run(folder, record), labels.astype(np.int32), decode, jr.key(options.seed)))
+    return options.save(
+        draw_maskgit(model, tokenizer_of_run(folder, record), labels.astype(np.int32), decode, jr.key(options.seed))
+    )
 
 
 def main(config: Config) -> int:
@@ -227,7 +255,10 @@ def main(config: Config) -> int:
     from train.vqgan import PRESETS as TOKENIZERS
 
     facts = facts_of(config.data)
-    (height, width, channels), sizes = facts.image_shape, TOKENIZERS[config.preset].model if config.preset in TOKENIZERS else VQGANConfig()
+    (height, width, channels), sizes = (
+        facts.image_shape,
+        TOKENIZERS[config.preset].model if config.preset in TOKENIZERS else VQGANConfig(),
+    )
     if config.tokenizer == "pixels":
         tokens, codes = height * width * channels, facts.levels
     else:

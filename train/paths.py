@@ -30,8 +30,8 @@ def join(*paths: str) -> str:
 def matches(pattern: str, path: str) -> bool:
     """Whether a pattern names a leaf, or something that the leaf lies in.
 
-    `*`, `?` and `[...]` stand for a part of one name, `**` for any number of whole names: `stack` is everything in it, `**.bias` every bias,
-    `stack.blocks.*_norm` every field of that ending with all that lies below.
+    `*`, `?` and `[...]` stand for a part of one name, `**` for any number of whole names: `stack` is everything in it,
+    `**.bias` every bias, `stack.blocks.*_norm` every field of that ending with all that lies below.
     """
     return _leads(tuple(pattern.split(".")), tuple(path.split(".")))
 
@@ -57,7 +57,9 @@ def mask(tree: PyTree, which: Which, *, is_leaf: Callable[[Any], bool] | None = 
         ValueError: a pattern names no leaf; the message has the paths that are spelled most like it.
     """
     if not callable(which):
-        which = any_of((which,) if isinstance(which, str) else tuple(which), [path for path, _ in leaves(tree, is_leaf=is_leaf)])
+        which = any_of(
+            (which,) if isinstance(which, str) else tuple(which), [path for path, _ in leaves(tree, is_leaf=is_leaf)]
+        )
     return jax.tree_util.tree_map_with_path(lambda path, leaf: bool(which(dotted(path), leaf)), tree, is_leaf=is_leaf)
 
 
@@ -70,7 +72,9 @@ def any_of(patterns: Sequence[str], paths: Sequence[str]) -> Callable[[str, Any]
     for pattern in patterns:
         if not any(matches(pattern, path) for path in paths):
             near = difflib.get_close_matches(pattern, paths, n=3, cutoff=0) or ["none"]
-            raise ValueError(f"a path pattern must name something: got {pattern!r}, of which there is nothing; nearest: {', '.join(near)}")
+            raise ValueError(
+                f"a path pattern must name something: got {pattern!r}, of which there is nothing; nearest: {', '.join(near)}"
+            )
     return lambda path, leaf: any(matches(pattern, path) for pattern in patterns)
 
 

@@ -14,13 +14,14 @@ from train.errors import UserError
 Json = TypeVar("Json")
 
 
-# What says that this process is one of several. JAX finds the others by the first two; the third it does not read, and asking it then is an
-# error, where going on would train a run in each process.
+# What says that this process is one of several. JAX finds the others by the first two; the third it does not read, and
+# asking it then is an error, where going on would train a run in each process.
 SURROUNDINGS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "JAX_NUM_PROCESSES")
 
 PATIENCE = 7 * 24 * 3600
-"""Seconds for which a process that is done waits for the others. The first still draws, evaluates and writes for all of them, which may take
-hours, and JAX's own five minutes would end them all as failed. One that dies is noticed by its missing heartbeats."""
+"""Seconds for which a process that is done waits for the others. The first still draws, evaluates and writes for all of
+them, which may take hours, and JAX's own five minutes would end them all as failed. One that dies is noticed by its
+missing heartbeats."""
 
 
 def start(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -38,7 +39,8 @@ def start(coordinator: str | None, num_processes: int | None, process_id: int | 
     """
     if (coordinator is None and not surrounded()) or jax.distributed.is_initialized():
         return
-    # Its service swallows SIGTERM, and knows neither SIGINT nor a second signal: train.signals listens to both and agrees on a step.
+    # Its service swallows SIGTERM, and knows neither SIGINT nor a second signal: train.signals listens to both and
+    # agrees on a step.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id, shutdown_timeout_seconds=PATIENCE)
@@ -60,7 +62,8 @@ def is_first() -> bool:
 
 
 def from_first(function: Callable[[], Json]) -> Json:
-    """What `function` gives in the first process, in every process; it runs in the first alone, and no process goes on before it ended.
+    """What `function` gives in the first process, in every process; it runs in the first alone, and no process goes on
+    before it ended.
 
     Args:
         function: gives what JSON can hold.
@@ -95,7 +98,9 @@ def _broadcast(data: bytes) -> bytes:
 
 
 def whole(tree: PyTree) -> PyTree:
-    """The tree with every array whole on the host, however it is split over devices and processes; every process must call it."""
+    """The tree with every array whole on the host, however it is split over devices and processes; every process must
+    call it.
+    """
     return jax.tree.map(lambda leaf: on_host(leaf) if isinstance(leaf, jax.Array) else leaf, tree)
 
 

@@ -21,7 +21,11 @@ def versions() -> dict[str, str]:
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     """The flags that differ between two configs, but those that may; empty where none does."""
     before, now = flat(old), flat(new)
-    names = [name for name in sorted(before.keys() | now.keys()) if name not in TrainConfig.FREE and before.get(name) != now.get(name)]
+    names = [
+        name
+        for name in sorted(before.keys() | now.keys())
+        if name not in TrainConfig.FREE and before.get(name) != now.get(name)
+    ]
     shown = ", ".join(f"--{name.replace('_', '-')} was {before.get(name)} and is {now.get(name)}" for name in names[:4])
     return shown + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
@@ -34,9 +38,18 @@ def check_record(where: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     """
     if {"recipe", "config"} <= old.keys() & new.keys():
         if old["recipe"] != new["recipe"]:
-            raise UserError(f"checkpoint {where}: is of train.{old['recipe']}, not of train.{new['recipe']}: give another --run-dir")
+            raise UserError(
+                f"checkpoint {where}: is of train.{old['recipe']}, not of train.{new['recipe']}: give another --run-dir"
+            )
         if differing := differences(old["config"], new["config"]):
-            raise UserError(f"checkpoint {where}: is of another config ({differing}): give another --run-dir, or the same flags")
+            raise UserError(
+                f"checkpoint {where}: is of another config ({differing}): give another --run-dir, or the same flags"
+            )
     before, now = old.get("versions", {}), versions()
-    if changed := [f"{name} {before[name]}, and this is {now[name]}" for name in now if before.get(name, now[name]) != now[name]]:
-        print(f"warning: checkpoint {where} was written by {'; '.join(changed)}: numbers may differ in their last bits", file=sys.stderr)
+    if changed := [
+        f"{name} {before[name]}, and this is {now[name]}" for name in now if before.get(name, now[name]) != now[name]
+    ]:
+        print(
+            f"warning: checkpoint {where} was written by {'; '.join(changed)}: numbers may differ in their last bits",
+            file=sys.stderr,
+        )

@@ -26,7 +26,8 @@ def with_arrays(tree: PyTree, arrays: dict[str, Any]) -> PyTree:
 
 
 def save_model(path: Path, model: PyTree, description: dict[str, Any]) -> None:
-    """Writes the model's arrays, and the description as JSON in the file's metadata; of several processes the first writes.
+    """Writes the model's arrays, and the description as JSON in the file's metadata; of several processes the first
+    writes.
 
     Raises:
         UserError: the disk refuses; an older file is untouched.
@@ -50,14 +51,16 @@ def load(path: str | Path) -> PyTree:
     """The model of a file that a run of any of our recipes wrote, built from the description inside it.
 
     Raises:
-        UserError: there is no such file; it is damaged; it is of no recipe of ours, or its arrays are not that recipe's model.
+        UserError: there is no such file; it is damaged; it is of no recipe of ours, or its arrays are not that recipe's
+            model.
     """
     path = Path(path)
     return load_model(path, lambda description: recipe_of(description, path).build(description))[0]
 
 
 def load_model(path: Path, build: Callable[[dict[str, Any]], PyTree]) -> tuple[PyTree, dict[str, Any]]:
-    """The model of a file that `save_model` wrote, and its description, from which `build` makes a model of the same shapes.
+    """The model of a file that `save_model` wrote, and its description, from which `build` makes a model of the same
+    shapes.
 
     Raises:
         UserError: there is no such file; it is damaged or not ours; its description or its arrays are not the model's.
@@ -73,12 +76,16 @@ def load_model(path: Path, build: Callable[[dict[str, Any]], PyTree]) -> tuple[P
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: this file is damaged: {error}; train again, or restore it from a copy") from None
     if not isinstance(description, dict):
-        raise UserError(f"{path}: expected a model that eqxgen saved, with its description in the metadata, but there is none")
+        raise UserError(
+            f"{path}: expected a model that eqxgen saved, with its description in the metadata, but there is none"
+        )
     try:
         shapes = eqx.filter_eval_shape(build, description)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"{path}: its description is of no model that this version can build ({reason}); was it edited?") from None
+        raise UserError(
+            f"{path}: its description is of no model that this version can build ({reason}); was it edited?"
+        ) from None
     check_arrays(path, {name: (leaf.shape, leaf.dtype) for name, leaf in named_arrays(shapes).items()}, arrays)
     return with_arrays(shapes, {name: jnp.asarray(array) for name, array in arrays.items()}), description
 

@@ -4,7 +4,8 @@
   python -m train.rnn --preset gru
   python -m train.sample --run runs/rnn-lstm --prompt "QUEEN" --chars 1000
 
-Writes runs/rnn-PRESET, as `train.gpt` does. The state starts from zeros at each window; in sampling it goes on without end.
+Writes runs/rnn-PRESET, as `train.gpt` does. The state starts from zeros at each window; in sampling it goes on without
+end.
 """
 
 import dataclasses

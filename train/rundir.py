@@ -39,7 +39,8 @@ def open_run(config: TrainConfig, recipe: str) -> Iterator[Path]:
     To be entered before anything that takes long. Of several processes the first does so for all.
 
     Raises:
-        UserError: the folder cannot be made or written, is being written by another process, or belongs to another config.
+        UserError: the folder cannot be made or written, is being written by another process, or belongs to another
+            config.
     """
     from train.processes import from_first
 
@@ -83,7 +84,9 @@ def _claim(folder: Path, record: dict[str, Any], held: ExitStack) -> None:
     except (OSError, RuntimeError) as error:  # Python before 3.13 says RuntimeError of a loop of links
         raise UserError(f"--run-dir {folder}: cannot be written: {_reason(error)}: give another by --run-dir") from None
     if files and "config.json" not in files and not all(name.endswith(".part") for name in files):
-        raise UserError(f"--run-dir {folder}: holds files but no config.json, so it is not a run: give an empty or a new folder")
+        raise UserError(
+            f"--run-dir {folder}: holds files but no config.json, so it is not a run: give an empty or a new folder"
+        )
     held.callback(_remove_empty, folder)
     held.enter_context(locked(folder))
     if (folder / "config.json").exists():
@@ -103,8 +106,14 @@ def _reason(error: OSError | RuntimeError) -> str:
 
 def _check_same(folder: Path, old: Any, new: dict[str, Any]) -> None:
     if not (isinstance(old, dict) and isinstance(old.get("config"), dict)):
-        raise UserError(f"{folder / 'config.json'}: is not the config of a run: remove the folder, or give another by --run-dir")
+        raise UserError(
+            f"{folder / 'config.json'}: is not the config of a run: remove the folder, or give another by --run-dir"
+        )
     if old.get("recipe") != new["recipe"]:
-        raise UserError(f"--run-dir {folder}: holds a run of train.{old.get('recipe')}, not of train.{new['recipe']}: give another folder")
+        raise UserError(
+            f"--run-dir {folder}: holds a run of train.{old.get('recipe')}, not of train.{new['recipe']}: give another folder"
+        )
     if differing := differences(old["config"], new["config"]):
-        raise UserError(f"--run-dir {folder}: holds a run with another config ({differing}): give another folder, or the same flags")
+        raise UserError(
+            f"--run-dir {folder}: holds a run with another config ({differing}): give another folder, or the same flags"
+        )

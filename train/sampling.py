@@ -1,4 +1,6 @@
-"""What `python -m train.sample` takes, by family of runs, and what it does with what they draw. Imports nothing heavy."""
+"""What `python -m train.sample` takes, by family of runs, and what it does with what they draw. Imports nothing
+heavy.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -98,7 +100,10 @@ class TextSample(Sample):
         require(self.beams is None or self.beams >= 1, f"beams must be at least 1: got {self.beams}")
         plain = {field.name: field.default for field in dataclasses.fields(TextSample)}
         drawing = [name for name in ("n", *_DRAWING) if getattr(self, name) != plain[name]]
-        require(self.beams is None or not drawing, f"beams goes without {drawing[0] if drawing else ''}: a search draws nothing")
+        require(
+            self.beams is None or not drawing,
+            f"beams goes without {drawing[0] if drawing else ''}: a search draws nothing",
+        )
         _ = self.sampling
 
     @property
@@ -111,21 +116,29 @@ class TextSample(Sample):
 _DRAWING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
-def write_texts(folder: Path, record: dict[str, Any], options: TextSample, build: Callable[[dict[str, Any]], Any]) -> int:
-    """Texts of a run of a language model: a single one as it comes, several when all are whole, a line of dashes between them.
+def write_texts(
+    folder: Path, record: dict[str, Any], options: TextSample, build: Callable[[dict[str, Any]], Any]
+) -> int:
+    """Texts of a run of a language model: a single one as it comes, several when all are whole, a line of dashes
+    between them.
 
     Args:
         build: from a run's config.json to its model.
 
     Raises:
-        UserError: the run has no model, no vocabulary or another one than its model's, or a prompt cannot be said in it.
+        UserError: the run has no model, no vocabulary or another one than its model's, or a prompt cannot be said in
+            it.
     """
     from train.language import encode_prompt, vocabulary_of_run
     from train.release import load_model
 
     vocabulary = vocabulary_of_run(folder, record["facts"])
     model, _ = load_model(folder / "model.safetensors", build)
-    prompts = [encode_prompt(vocabulary, prompt, "--prompt", model.context) for prompt in options.prompt for _ in range(options.n)]
+    prompts = [
+        encode_prompt(vocabulary, prompt, "--prompt", model.context)
+        for prompt in options.prompt
+        for _ in range(options.n)
+    ]
     if len(prompts) == 1 and options.out is None and options.beams is None:
         print(options.prompt[0], end="", flush=True)
         for (piece,) in _pieces(model, vocabulary, prompts, options):
@@ -150,7 +163,9 @@ def write_texts(folder: Path, record: dict[str, Any], options: TextSample, build
 
 
 def _pieces(model: Any, vocabulary: Any, prompts: list[Any], options: TextSample):
-    """What follows each prompt, piece by piece, to `options.chars` characters; a text that is whole gives empty pieces."""
+    """What follows each prompt, piece by piece, to `options.chars` characters; a text that is whole gives empty
+    pieces.
+    """
     import jax.random as jr
 
     from eqxgen.autoregressive import stream

@@ -18,7 +18,9 @@ class OptimConfig:
     warmup: int = 100
     """Steps over which the learning rate rises from 0; a preset's are cut to the steps of the run."""
     decay: Literal["constant", "cosine", "linear", "exponential", "inverse_sqrt", "wsd", "one_cycle"] = "cosine"
-    """What follows the warm-up. wsd: no change, then down in a line. one_cycle: the warm-up starts at a 25th and is a cosine too."""
+    """What follows the warm-up. wsd: no change, then down in a line. one_cycle: the warm-up starts at a 25th and is a
+    cosine too.
+    """
     final: float = 0.0
     """Learning rate at the last step as a fraction of the peak; of cosine, linear, exponential, wsd and one_cycle."""
     cooldown: float = 0.2
@@ -38,7 +40,9 @@ class OptimConfig:
     undecayed: tuple[str, ...] = ()
     """Patterns of parameter paths that weight decay spares, such as positions or '**.head'."""
     rates: tuple[str, ...] = ()
-    """Multipliers of the learning rate by pattern of path, such as head=10 stack.blocks.mlp=0.5; the first that matches holds."""
+    """Multipliers of the learning rate by pattern of path, such as head=10 stack.blocks.mlp=0.5; the first that matches
+    holds.
+    """
     layer_decay: float = 1.0
     """Learning rate of each layer relative to that of the one above it; 1: all alike."""
     clip: float = 1.0
@@ -49,16 +53,28 @@ class OptimConfig:
     """Steps between soap's changes of basis."""
 
     def __post_init__(self):
-        require(0 < self.learning_rate < math.inf, f"optim.learning_rate must be positive and finite: got {self.learning_rate}")
+        require(
+            0 < self.learning_rate < math.inf,
+            f"optim.learning_rate must be positive and finite: got {self.learning_rate}",
+        )
         require(self.warmup >= 0, f"optim.warmup must be at least 0: got {self.warmup}")
         for name in ("beta1", "beta2", "momentum"):
             require(0 <= getattr(self, name) < 1, f"optim.{name} must be in [0, 1): got {getattr(self, name)}")
-        require(self.beta1 > 0 or self.name != "schedule_free", "optim.beta1 must be positive with optim.name=schedule_free: got 0")
+        require(
+            self.beta1 > 0 or self.name != "schedule_free",
+            "optim.beta1 must be positive with optim.name=schedule_free: got 0",
+        )
         require(0 < self.epsilon < math.inf, f"optim.epsilon must be positive and finite: got {self.epsilon}")
-        require(0 <= self.weight_decay < math.inf, f"optim.weight_decay must be at least 0 and finite: got {self.weight_decay}")
+        require(
+            0 <= self.weight_decay < math.inf,
+            f"optim.weight_decay must be at least 0 and finite: got {self.weight_decay}",
+        )
         require(self.clip > 0, f"optim.clip must be positive: got {self.clip}; inf switches clipping off")
         require(0 <= self.final <= 1, f"optim.final must be in [0, 1], a fraction of the peak: got {self.final}")
-        require(self.final > 0 or self.decay != "exponential", "optim.final must be positive with optim.decay=exponential: got 0")
+        require(
+            self.final > 0 or self.decay != "exponential",
+            "optim.final must be positive with optim.decay=exponential: got 0",
+        )
         require(0 < self.cooldown <= 1, f"optim.cooldown must be in (0, 1]: got {self.cooldown}")
         require(0 < self.layer_decay <= 1, f"optim.layer_decay must be in (0, 1]: got {self.layer_decay}")
         require(self.block >= 1, f"optim.block must be at least 1: got {self.block}")
@@ -75,7 +91,10 @@ class OptimConfig:
             except ValueError:
                 equals = ""
             holds = bool(pattern and equals) and 0 <= pairs[-1][1] < math.inf
-            require(holds, f"optim.rates must be of the form PATTERN=FACTOR with a factor of at least 0, such as head=10: got {text!r}")
+            require(
+                holds,
+                f"optim.rates must be of the form PATTERN=FACTOR with a factor of at least 0, such as head=10: got {text!r}",
+            )
         return pairs
 
 
@@ -90,12 +109,19 @@ class EmaConfig:
     ramp: float = 0.05
     """The half-life is at most this share of the examples so far; 0: no ramp."""
     sigma_rel: tuple[float, ...] = ()
-    """Widths of power-function profiles relative to the run, such as 0.05 0.1, in place of the decay; the first is used."""
+    """Widths of power-function profiles relative to the run, such as 0.05 0.1, in place of the decay; the first is
+    used.
+    """
 
     def __post_init__(self):
         require(0 <= self.decay < 1, f"ema.decay must be in [0, 1): got {self.decay}")
-        require(self.half_life is None or 0 < self.half_life < math.inf, f"ema.half_life must be positive and finite: got {self.half_life}")
+        require(
+            self.half_life is None or 0 < self.half_life < math.inf,
+            f"ema.half_life must be positive and finite: got {self.half_life}",
+        )
         require(0 <= self.ramp <= 1, f"ema.ramp must be in [0, 1]: got {self.ramp}")
         for sigma in self.sigma_rel:
             require(0 < sigma < 0.28, f"ema.sigma_rel must be in (0, 0.28): got {sigma}")
-        require(self.half_life is None or not self.sigma_rel, "ema.half_life and ema.sigma_rel exclude each other: give one")
+        require(
+            self.half_life is None or not self.sigma_rel, "ema.half_life and ema.sigma_rel exclude each other: give one"
+        )

@@ -15,10 +15,11 @@ EVERY = 8
 class StopRequest:
     """While entered, remembers the first signal in `received`; a second one ends the process at once.
 
-    A thread reads the signals as the system delivers them, because Python's own handlers wait while the main thread is inside a compilation.
+    A thread reads the signals as the system delivers them, because Python's own handlers wait while the main thread is
+    inside a compilation.
 
-    `jax.distributed` takes SIGTERM for its own preemption notice, which tells neither SIGINT nor a second signal; so processes agree by
-    themselves, and this is entered after `jax.distributed.initialize`, whose handler it replaces.
+    `jax.distributed` takes SIGTERM for its own preemption notice, which tells neither SIGINT nor a second signal; so
+    processes agree by themselves, and this is entered after `jax.distributed.initialize`, whose handler it replaces.
     """
 
     received: signal.Signals | None = None
@@ -41,7 +42,9 @@ class StopRequest:
         os.close(self._reader)
 
     def agreed(self, step: int = 0) -> bool:
-        """Whether to stop after this step, in all processes at the same one: several ask each other at each multiple of `EVERY`."""
+        """Whether to stop after this step, in all processes at the same one: several ask each other at each multiple of
+        `EVERY`.
+        """
         if jax.process_count() == 1:
             return self.received is not None
         if step % EVERY:

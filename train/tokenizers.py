@@ -30,7 +30,9 @@ def load_vqgan(run: Path) -> tuple[VQGAN, dict[str, Any]]:
     """
     path = _file(run)
     if not path.is_file():
-        raise UserError(f"--tokenizer {run}: has no model.safetensors: give the folder of a finished train.vqgan run, or pixels")
+        raise UserError(
+            f"--tokenizer {run}: has no model.safetensors: give the folder of a finished train.vqgan run, or pixels"
+        )
 
     def build(record: dict[str, Any]) -> VQGAN:
         if record.get("recipe") != "vqgan":
@@ -63,7 +65,9 @@ def open_tokenizer(where: str, dataset: Dataset, folder: Path) -> Tokenizer:
 
 
 def keep_tokenizer(where: str, folder: Path) -> None:
-    """Copies the tokenizer's file into the run's folder, so that the run can be sampled and resumed without the other."""
+    """Copies the tokenizer's file into the run's folder, so that the run can be sampled and resumed without the
+    other.
+    """
     if where != "pixels" and not (folder / COPY).exists():
         write_atomically(folder / COPY, lambda part: shutil.copyfile(_file(Path(where)), part))
 
@@ -76,7 +80,11 @@ def tokenizer_of_run(folder: Path, record: dict[str, Any]) -> Tokenizer:
 
 
 def tokenize(
-    tokenizer: Tokenizer, images: UInt8[np.ndarray, "n height width channels"] | Lazy, dataset: Dataset, *, mirrored: bool = False
+    tokenizer: Tokenizer,
+    images: UInt8[np.ndarray, "n height width channels"] | Lazy,
+    dataset: Dataset,
+    *,
+    mirrored: bool = False,
 ) -> Int[np.ndarray, "n tokens"]:
     """Ids of many images, or of their mirror images."""
     prepare = (lambda part: dataset.normalise(part[:, :, ::-1])) if mirrored else dataset.normalise
@@ -91,7 +99,9 @@ def check_factor(factor: int, image_shape: tuple[int, int, int]) -> None:
         )
 
 
-def reconstruct(tokenizer: Tokenizer, images: UInt8[np.ndarray, "n height width channels"], dataset: Dataset) -> tuple[Any, Any]:
+def reconstruct(
+    tokenizer: Tokenizer, images: UInt8[np.ndarray, "n height width channels"], dataset: Dataset
+) -> tuple[Any, Any]:
     """Images in [-1, 1] through the tokenizer and back, and their ids."""
     return batched(_Reconstruct(tokenizer), images, prepare=dataset.normalise)
 

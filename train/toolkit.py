@@ -1,7 +1,7 @@
 """A training step of your own, in any precision and on any number of devices.
 
-`ddp` compiles a step and splits its batch over the devices; `gradients`, inside it, averages over them. Outside of `ddp` it is the gradient on
-one device. docs/training.md has an example.
+`ddp` compiles a step and splits its batch over the devices; `gradients`, inside it, averages over them. Outside of
+`ddp` it is the gradient on one device. docs/training.md has an example.
 """
 
 import functools
@@ -31,17 +31,19 @@ def gradients(
     scale: LossScale | None = None,
     has_aux: bool = True,
 ) -> Callable:
-    """A loss as a function that gives its value and its gradients: `((loss, metrics), grads)`, or `(loss, grads)` without `has_aux`.
+    """A loss as a function that gives its value and its gradients: `((loss, metrics), grads)`, or `(loss, grads)`
+    without `has_aux`.
 
-    The gradients are by the parameters (`train.parameters`) of the first argument, in float32. Inside `ddp` gradients, losses and metrics
-    are averaged over the devices, and metrics of integers summed, so that all devices go on with the same numbers. For use as a decorator,
-    with or without arguments, or under `functools.partial`.
+    The gradients are by the parameters (`train.parameters`) of the first argument, in float32. Inside `ddp` gradients,
+    losses and metrics are averaged over the devices, and metrics of integers summed, so that all devices go on with the
+    same numbers. For use as a decorator, with or without arguments, or under `functools.partial`.
 
     Args:
         function: (model, ...) -> (scalar loss, metrics), or the loss alone without `has_aux`.
-        precision: "single": as the model is. "half": layers compute in bfloat16, in which the model casts its own inputs, and give float32,
-            in which the loss is thus computed. Or a `Policy`, or the text of one.
-        scale: a loss scale, which float16 needs. The gradients then come out times its factor, for `guarded_update`, which divides by it.
+        precision: "single": as the model is. "half": layers compute in bfloat16, in which the model casts its own
+            inputs, and give float32, in which the loss is thus computed. Or a `Policy`, or the text of one.
+        scale: a loss scale, which float16 needs. The gradients then come out times its factor, for `guarded_update`,
+            which divides by it.
         has_aux: whether the function gives metrics too.
 
     Raises:
@@ -82,9 +84,10 @@ def ddp(
 ) -> Callable:
     """A step that is compiled whole and runs on all devices, each with its part of the batch and its own random keys.
 
-    All other arguments are the same on every device. What the step gives must be so too: it is where gradients, losses and metrics come from
-    `gradients`. Arguments may be given by position or by name. A key is folded with the device's number; a stack of keys, one for each device,
-    is handed out. What is drawn thus depends on the number of devices.
+    All other arguments are the same on every device. What the step gives must be so too: it is where gradients, losses
+        and metrics come from
+    `gradients`. Arguments may be given by position or by name. A key is folded with the device's number; a stack of
+    keys, one for each device, is handed out. What is drawn thus depends on the number of devices.
 
     Args:
         step: for example (model, batch, states, key=None) -> (model, states, loss, metrics).
@@ -93,7 +96,8 @@ def ddp(
         check_vma: whether JAX checks that the results are the same on every device.
 
     Raises:
-        ValueError: the step has no such argument; the batch cannot be shared evenly; or there are keys, but not one for each device.
+        ValueError: the step has no such argument; the batch cannot be shared evenly; or there are keys, but not one for
+            each device.
     """
     if step is None:
         return functools.partial(ddp, split_argument=split_argument, mesh=mesh, check_vma=check_vma)
@@ -117,7 +121,9 @@ def ddp(
             return dynamic
 
         # What is not an array, such as an activation function in a model, leaves by the list.
-        dynamic = jax.shard_map(local, mesh=mesh, in_specs=(specs,), out_specs=PartitionSpec(), check_vma=check_vma)(arrays)
+        dynamic = jax.shard_map(local, mesh=mesh, in_specs=(specs,), out_specs=PartitionSpec(), check_vma=check_vma)(
+            arrays
+        )
         return eqx.combine(dynamic, results[-1])
 
     @functools.wraps(step)
@@ -125,14 +131,17 @@ def ddp(
         devices = mesh or _all_devices()
         arguments = dict(signature.bind(*args, **kwargs).arguments)
         arguments = {
-            name: jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, arguments[name]) for name in arguments
+            name: jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, arguments[name])
+            for name in arguments
         }
         for name, value in arguments.items():
             if name == shared_out:
                 _check_batch(name, value, parts(devices))
                 arguments[name] = jax.device_put(value, split(devices))
             elif _keys(name, value) == "stack" and len(value) != parts(devices):
-                raise ValueError(f"{name} must be one key, or one for each of the {parts(devices)} devices: got {len(value)}")
+                raise ValueError(
+                    f"{name} must be one key, or one for each of the {parts(devices)} devices: got {len(value)}"
+                )
         return compiled(arguments, devices)
 
     return run
@@ -156,7 +165,9 @@ def _policy(precision: str | Policy) -> Policy | None:
 
 def _loss(result: Any, has_aux: bool) -> tuple[Any, Any]:
     if has_aux and not (isinstance(result, tuple) and len(result) == 2):
-        raise TypeError(f"the loss must come with metrics, as in `return loss, {{}}`: got {type(result).__name__}; or say has_aux=False")
+        raise TypeError(
+            f"the loss must come with metrics, as in `return loss, {{}}`: got {type(result).__name__}; or say has_aux=False"
+        )
     loss: Any = result[0] if has_aux else result
     if not eqx.is_inexact_array(loss) or loss.ndim:
         what = jax.typeof(loss) if eqx.is_array(loss) else type(loss).__name__
@@ -170,7 +181,8 @@ def _axes() -> tuple[str, ...]:
 
 
 def _vary(x: jax.Array, axes: Sequence[str]) -> jax.Array:
-    # A parameter that varies has the gradient of the device's own loss, with and without check_vma; the average over devices is ours.
+    # A parameter that varies has the gradient of the device's own loss, with and without check_vma; the average over
+    # devices is ours.
     rest = tuple(name for name in axes if name not in jax.typeof(x).manual_axis_type.varying)
     return jax.lax.pcast(x, rest, to="varying") if rest else x
 
@@ -178,7 +190,9 @@ def _vary(x: jax.Array, axes: Sequence[str]) -> jax.Array:
 def _over_devices(tree: PyTree, axes: tuple[str, ...]) -> PyTree:
     if not axes:
         return tree
-    return jax.tree.map(lambda x: (jax.lax.pmean if eqx.is_inexact_array(x) else jax.lax.psum)(_vary(x, axes), axes), tree)
+    return jax.tree.map(
+        lambda x: (jax.lax.pmean if eqx.is_inexact_array(x) else jax.lax.psum)(_vary(x, axes), axes), tree
+    )
 
 
 def _split_argument(signature: inspect.Signature, name: str | None) -> str:
@@ -201,7 +215,9 @@ def _check_batch(name: str, batch: PyTree, count: int) -> None:
 
 
 def _keys(name: str, value: Any) -> str | None:
-    """Whether an argument is one random "key", a "stack" of them, or neither. Keys of the old kind are known by the argument's name."""
+    """Whether an argument is one random "key", a "stack" of them, or neither. Keys of the old kind are known by the
+    argument's name.
+    """
     if not isinstance(value, jax.Array):
         return None
     if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):

@@ -17,7 +17,9 @@ Tree = TypeVar("Tree", bound=PyTree)
 
 
 class Frozen(eqx.Module):
-    """An array that is no parameter: neither gradients nor optimisers see it. `unfreeze` gives it back; `train.gradients` does so itself."""
+    """An array that is no parameter: neither gradients nor optimisers see it. `unfreeze` gives it back;
+    `train.gradients` does so itself.
+    """
 
     value: Any
 
@@ -27,13 +29,16 @@ def is_frozen(node: Any) -> bool:
 
 
 def freeze(tree: PyTree, which: Which | None = None) -> PyTree:
-    """The tree with the arrays that are named, or all, taken out of training. What is put in their place later is trained again.
+    """The tree with the arrays that are named, or all, taken out of training. What is put in their place later is
+    trained again.
 
     Raises:
         ValueError: a pattern names nothing.
     """
     frozen = _named(tree, which)
-    return jax.tree.map(lambda x, chosen: Frozen(x) if chosen and eqx.is_array(x) else x, tree, frozen, is_leaf=is_frozen)
+    return jax.tree.map(
+        lambda x, chosen: Frozen(x) if chosen and eqx.is_array(x) else x, tree, frozen, is_leaf=is_frozen
+    )
 
 
 def unfreeze(tree: PyTree, which: Which | None = None) -> PyTree:
@@ -42,7 +47,9 @@ def unfreeze(tree: PyTree, which: Which | None = None) -> PyTree:
     Raises:
         ValueError: a pattern names nothing.
     """
-    return jax.tree.map(lambda x, chosen: x.value if chosen and is_frozen(x) else x, tree, _named(tree, which), is_leaf=is_frozen)
+    return jax.tree.map(
+        lambda x, chosen: x.value if chosen and is_frozen(x) else x, tree, _named(tree, which), is_leaf=is_frozen
+    )
 
 
 def parameters(model: PyTree, filter: Callable[[Any], bool] = eqx.is_inexact_array) -> PyTree:
@@ -55,7 +62,9 @@ def parameters(model: PyTree, filter: Callable[[Any], bool] = eqx.is_inexact_arr
 
 
 def parameterise(model: Any, filter: Callable[[Any], bool] = eqx.is_inexact_array) -> tuple[PyTree, Callable[..., Any]]:
-    """The model as a function of its parameters: `(params, apply)` with `apply(params, *args, **kwargs) == model(*args, **kwargs)`."""
+    """The model as a function of its parameters: `(params, apply)` with `apply(params, *args, **kwargs) == model(*args,
+    **kwargs)`.
+    """
     params = parameters(model, filter)
     rest = eqx.filter(model, jax.tree.map(lambda x: is_frozen(x) or not filter(x), model, is_leaf=is_frozen))
 
@@ -77,7 +86,8 @@ def select(model: PyTree, which: Which | None = None) -> PyTree:
 
 
 def update(tree: Tree, part: PyTree) -> Tree:
-    """The tree with the arrays of `part` in it: a tree of the same structure with `None` where nothing is to change, as `select` gives it.
+    """The tree with the arrays of `part` in it: a tree of the same structure with `None` where nothing is to change, as
+    `select` gives it.
 
     A frozen array stays frozen.
 
@@ -98,8 +108,12 @@ def update(tree: Tree, part: PyTree) -> Tree:
     return jax.tree_util.tree_map_with_path(one, part, tree, is_leaf=lambda x: x is None)
 
 
-def apply_gradients(model: Tree, opt_state: PyTree, gradients: PyTree, optimiser: optax.GradientTransformation) -> tuple[Tree, PyTree]:
-    """The model and the optimiser's state after one update; `opt_state` began as `optimiser.init(parameters(model))`."""
+def apply_gradients(
+    model: Tree, opt_state: PyTree, gradients: PyTree, optimiser: optax.GradientTransformation
+) -> tuple[Tree, PyTree]:
+    """The model and the optimiser's state after one update; `opt_state` began as
+    `optimiser.init(parameters(model))`.
+    """
     updates, opt_state = optimiser.update(gradients, opt_state, parameters(model))
     return eqx.apply_updates(model, updates), opt_state
 

@@ -3,9 +3,9 @@
   python -m train.vqgan --preset mnist --data.root DATA
   python -m train.vqgan --preset imagenet256 --dry-run       the MaskGIT paper's: 256 pixels to 16x16 tokens of 1,024 codes
 
-Loss: squared error + quantisation + entropy, and with --adversarial above 0 the non-saturating loss of a discriminator with an R1 penalty,
-both players in one update. Writes runs/vqgan-PRESET; `train.maskgit --tokenizer runs/vqgan-PRESET` takes it from there. In summary.json,
-sample_accuracy and sample_frechet are of reconstructions.
+Loss: squared error + quantisation + entropy, and with --adversarial above 0 the non-saturating loss of a discriminator
+with an R1 penalty, both players in one update. Writes runs/vqgan-PRESET; `train.maskgit --tokenizer runs/vqgan-PRESET`
+takes it from there. In summary.json, sample_accuracy and sample_frechet are of reconstructions.
 
 Where we differ: no perceptual loss (the paper weighs an ImageNet classifier's features with 0.1).
 """
@@ -40,14 +40,19 @@ class Config(TrainConfig):
     r1: float = 10.0
     """Weight γ of the penalty γ/2 |gradient|² of the discriminator on real images."""
     restart_every: int = 50
-    """Steps between restarts of codes that no latent of a batch chooses; 0: none. They end with four fifths of the run."""
+    """Steps between restarts of codes that no latent of a batch chooses; 0: none. They end with four fifths of the
+    run.
+    """
     model: VQGANConfig = dataclasses.field(default_factory=VQGANConfig)
     """The tokenizer."""
 
     def __post_init__(self):
         super().__post_init__()
         for name in ("quantisation", "entropy", "adversarial", "r1", "restart_every"):
-            require(0 <= getattr(self, name) < float("inf"), f"{name} must be at least 0 and finite: got {getattr(self, name)}")
+            require(
+                0 <= getattr(self, name) < float("inf"),
+                f"{name} must be at least 0 and finite: got {getattr(self, name)}",
+            )
 
 
 def _preset(name: str, steps: int, model: VQGANConfig, flip: bool = False, **changes: Any) -> Config:
@@ -63,9 +68,15 @@ def _preset(name: str, steps: int, model: VQGANConfig, flip: bool = False, **cha
 PRESETS = {
     "digits": _preset("digits", 500, VQGANConfig(width=32, multipliers=(1, 2), blocks=1, latent_dim=8, codes=64)),
     "mnist": _preset("mnist", 400, VQGANConfig(width=16, multipliers=(1, 2, 4), blocks=1, latent_dim=16, codes=128)),
-    "fashion_mnist": _preset("fashion_mnist", 800, VQGANConfig(width=16, multipliers=(1, 2, 4), blocks=1, latent_dim=16, codes=256)),
-    "cifar10": _preset("cifar10", 30_000, VQGANConfig(width=64, multipliers=(1, 2, 2), latent_dim=64, codes=1024), flip=True),
-    "eurosat64": _preset("eurosat64", 20_000, VQGANConfig(width=64, multipliers=(1, 2, 2), latent_dim=64, codes=1024), flip=True),
+    "fashion_mnist": _preset(
+        "fashion_mnist", 800, VQGANConfig(width=16, multipliers=(1, 2, 4), blocks=1, latent_dim=16, codes=256)
+    ),
+    "cifar10": _preset(
+        "cifar10", 30_000, VQGANConfig(width=64, multipliers=(1, 2, 2), latent_dim=64, codes=1024), flip=True
+    ),
+    "eurosat64": _preset(
+        "eurosat64", 20_000, VQGANConfig(width=64, multipliers=(1, 2, 2), latent_dim=64, codes=1024), flip=True
+    ),
     # Adam 1e-4 (0, 0.99), R1 10, batch 256, 1 M steps, average 0.999: the original code's.
     "imagenet256": Config(
         preset="imagenet256",
@@ -77,7 +88,9 @@ PRESETS = {
         checkpoint_every=5000,
         adversarial=0.1,
         data=DataConfig(name="./imagenet/train", image_size=256, augment=AugmentConfig(flip=True)),
-        optim=OptimConfig(learning_rate=1e-4, warmup=0, decay="constant", beta1=0.0, beta2=0.99, weight_decay=0.0, clip=float("inf")),
+        optim=OptimConfig(
+            learning_rate=1e-4, warmup=0, decay="constant", beta1=0.0, beta2=0.99, weight_decay=0.0, clip=float("inf")
+        ),
         model=VQGANConfig.maskgit(),
     ),
 }
@@ -143,7 +156,9 @@ def program(config: Config, image_shape: tuple[int, int, int]) -> "Program":
     def still(tree: Any) -> Any:
         return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, tree)
 
-    def adversarial(discriminator: Discriminator, reals: jax.Array, fakes: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def adversarial(
+        discriminator: Discriminator, reals: jax.Array, fakes: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         # Each player's loss holds the other still, so that one gradient of their sum is the update of both.
         generator = jax.nn.softplus(-jax.vmap(still(discriminator))(fakes))
         on_real, slopes = jax.vmap(jax.value_and_grad(discriminator))(reals)
@@ -174,7 +189,9 @@ def maintenance(config: Config) -> Any:
     def at(step: int) -> Any:
         if step == 0:
             return start
-        return restart if config.restart_every and step % config.restart_every == 0 and step < 0.8 * config.steps else None
+        return (
+            restart if config.restart_every and step % config.restart_every == 0 and step < 0.8 * config.steps else None
+        )
 
     return at
 
@@ -218,7 +235,17 @@ def task(config: Config) -> "Task":
     facts = {"image_shape": dataset.image_shape, "classes": dataset.num_classes}
     released = lambda model: model["tokenizer"]
     core = program(config, dataset.image_shape)
-    return Task("vqgan", facts, core, dataset.train_images, batch, grid, evaluate, released=released, maintain=maintenance(config))
+    return Task(
+        "vqgan",
+        facts,
+        core,
+        dataset.train_images,
+        batch,
+        grid,
+        evaluate,
+        released=released,
+        maintain=maintenance(config),
+    )
 
 
 SAMPLE = ImageSample

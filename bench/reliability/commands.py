@@ -18,10 +18,28 @@ def start(run_dir: Path, cache: Path, *flags: str) -> subprocess.Popen[str]:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "XDG_CACHE_HOME": str(cache),
     }
-    env.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")  # compiled sooner
-    line = [sys.executable, "-m", "train.maskgit", *MAZE, "--run-dir", str(run_dir), "--batch-size", "8", "--log-every", "1"]
+    env.setdefault(
+        "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    )  # compiled sooner
+    line = [
+        sys.executable,
+        "-m",
+        "train.maskgit",
+        *MAZE,
+        "--run-dir",
+        str(run_dir),
+        "--batch-size",
+        "8",
+        "--log-every",
+        "1",
+    ]
     return subprocess.Popen(
-        [*line, "--sample-every", "0", *flags], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*line, "--sample-every", "0", *flags],
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 

@@ -1,4 +1,6 @@
-"""What the scripts of this folder share: their flags, their results, and a state whose every number the step decides."""
+"""What the scripts of this folder share: their flags, their results, and a state whose every number the step
+decides.
+"""
 
 import argparse
 import json
@@ -15,12 +17,24 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results" / "cpu" / "reliability"
 
-MAZE = ["--model.dim", "16", "--model.heads", "2", "--model.depth", "1", "--model.hidden-dim", "32", "--decode.steps", "2"]
+MAZE = [
+    "--model.dim",
+    "16",
+    "--model.heads",
+    "2",
+    "--model.depth",
+    "1",
+    "--model.hidden-dim",
+    "32",
+    "--decode.steps",
+    "2",
+]
 """Flags of a `train.maskgit` on digits whose step takes milliseconds."""
 
 
 def run(figure: str, doc: str, count: int, measure: Callable[[int, Path], dict[str, Any]]) -> None:
-    """Measures a figure, prints it, and writes it to bench/results/cpu/reliability/; exits with 1 where it was not reached.
+    """Measures a figure, prints it, and writes it to bench/results/cpu/reliability/; exits with 1 where it was not
+    reached.
 
     Args:
         figure: its name, R1 to R14.
@@ -67,7 +81,13 @@ def state_of(step: int, megabytes: float = 1.0) -> dict[str, Any]:
         "up": {"weight": jax.device_put(rng.standard_normal((rows, 256), np.float32))},
         "scale": jnp.full(7, step, jnp.bfloat16),
     }
-    return {"model": draw(), "ema": draw(), "opt_state": ({"mu": draw(), "nu": draw()},), "key": jr.key(step), "step": jnp.int32(step)}
+    return {
+        "model": draw(),
+        "ema": draw(),
+        "opt_state": ({"mu": draw(), "nu": draw()},),
+        "key": jr.key(step),
+        "step": jnp.int32(step),
+    }
 
 
 def template_of(megabytes: float = 1.0) -> Any:
@@ -82,4 +102,6 @@ def is_state_of(step: int, state: Any, megabytes: float = 1.0) -> bool:
     from train.checkpoint.leaves import to_save
 
     first, second = to_save(state), to_save(state_of(step, megabytes))
-    return first.keys() == second.keys() and all(np.asarray(first[name]).tobytes() == np.asarray(second[name]).tobytes() for name in first)
+    return first.keys() == second.keys() and all(
+        np.asarray(first[name]).tobytes() == np.asarray(second[name]).tobytes() for name in first
+    )

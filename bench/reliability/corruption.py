@@ -1,4 +1,5 @@
-"""R5: flipped bits, truncated files, deleted files: all found, with the file and the tensor named, and the step before used.
+"""R5: flipped bits, truncated files, deleted files: all found, with the file and the tensor named, and the step before
+used.
 
   python -m bench.reliability.corruption --folder /tmp/r5
 
@@ -46,7 +47,10 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
                 numbers["fell_back"] += _falls_back(folder / "run", newest)
                 numbers["refused_with_strict"] += _refuses(folder / "run", newest)
     reached = numbers["flips_found"] == count and numbers["cuts_found"] == numbers["cuts"]
-    return numbers | {"files": len(files), "reached": reached and numbers["fell_back"] == numbers["refused_with_strict"] == len(files)}
+    return numbers | {
+        "files": len(files),
+        "reached": reached and numbers["fell_back"] == numbers["refused_with_strict"] == len(files),
+    }
 
 
 def _flip(path: Path, rng: random.Random) -> None:

@@ -2,9 +2,9 @@
 
   python -m bench.reliability.device_parity --folder NEW
 
-Gradients on every mesh against one device's, in float64 and float32, and `--count` steps of SGD, whose devices must agree after each. Every
-number type is computed in a process of its own with 8 virtual devices, since collectives of those can hang and `jax_enable_x64` holds for a
-whole process.
+Gradients on every mesh against one device's, in float64 and float32, and `--count` steps of SGD, whose devices must
+agree after each. Every number type is computed in a process of its own with 8 virtual devices, since collectives of
+those can hang and `jax_enable_x64` holds for a whole process.
 """
 
 import json
@@ -86,7 +86,9 @@ def batch_of(program, tops, count, dtype):
 
 def relative(first, second):
     """Distance of two trees over the length of the second, both in float64."""
-    vector = lambda tree: np.concatenate([np.asarray(x, np.float64).ravel() for x in jax.tree.leaves(eqx.filter(tree, eqx.is_array))])
+    vector = lambda tree: np.concatenate(
+        [np.asarray(x, np.float64).ravel() for x in jax.tree.leaves(eqx.filter(tree, eqx.is_array))]
+    )
     return float(np.linalg.norm(vector(first) - vector(second)) / np.linalg.norm(vector(second)))
 
 
@@ -115,7 +117,9 @@ def compare(dtype, cases):
     """The rows of a table: each case's distance from one device's gradient, and what the devices then hold."""
     rows = []
     for name, program, tops in programs():
-        init = lambda key, program=program: jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, program.init(key))
+        init = lambda key, program=program: jax.tree.map(
+            lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, program.init(key)
+        )
         reference = {}
         for text, accumulate, count in cases[name]:
             mesh = mesh_of(text)
@@ -129,15 +133,26 @@ def compare(dtype, cases):
             values = {key: float(value) for key, value in metrics.items()}
             first = reference.setdefault(count, (grads, values))
             off = {key: abs(values[key] - first[1][key]) / (abs(first[1][key]) + 1e-6) for key in values}
-            row = {"program": name, "mesh": text, "accumulate": accumulate, "examples": count, "gradient": relative(grads, first[0])}
+            row = {
+                "program": name,
+                "mesh": text,
+                "accumulate": accumulate,
+                "examples": count,
+                "gradient": relative(grads, first[0]),
+            }
             row["operations"] = flops_of(compute, state.model, batch)
-            rows.append(row | {"metrics": max(off.values()), "alike": alike(grads), "held": held((state.model, state.opt_state))})
+            rows.append(
+                row
+                | {"metrics": max(off.values()), "alike": alike(grads), "held": held((state.model, state.opt_state))}
+            )
             print(dtype, rows[-1], file=sys.stderr, flush=True)
     return rows
 
 
 def walk(dtype, steps):
-    """After as many steps of SGD: the largest difference of a parameter over the largest parameter, and whether the devices agreed at each."""
+    """After as many steps of SGD: the largest difference of a parameter over the largest parameter, and whether the
+    devices agreed at each.
+    """
     name, program, tops = next(iter(programs()))
     init = lambda key: jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, program.init(key))
     rows, first = [], None
@@ -152,8 +167,12 @@ def walk(dtype, steps):
             agreed = agreed and alike(state)
         leaves = [np.asarray(x, np.float64) for x in jax.tree.leaves(eqx.filter(state.model, eqx.is_array))]
         first = first or leaves
-        off = max(float(np.max(np.abs(a - b))) for a, b in zip(leaves, first)) / max(float(np.max(np.abs(a))) for a in first)
-        rows.append({"program": name, "mesh": text, "steps": steps, "parameters": off, "loss": losses[-1], "alike": agreed})
+        off = max(float(np.max(np.abs(a - b))) for a, b in zip(leaves, first)) / max(
+            float(np.max(np.abs(a))) for a in first
+        )
+        rows.append(
+            {"program": name, "mesh": text, "steps": steps, "parameters": off, "loss": losses[-1], "alike": agreed}
+        )
         print(dtype, rows[-1], file=sys.stderr, flush=True)
     return rows
 
@@ -168,15 +187,24 @@ def mesh_of(text):
 
 def table(dtype, steps):
     """The rows of one number type, from a process of its own; without steps only the short table of gradients."""
-    env = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    env = os.environ | {
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}",
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+    }
     line = [sys.executable, "-m", "bench.reliability.device_parity", "child", dtype, str(steps)]
-    done = subprocess.run(line, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, timeout=3000 if steps else 280, check=True)
+    done = subprocess.run(
+        line, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, timeout=3000 if steps else 280, check=True
+    )
     return json.loads(done.stdout)
 
 
 def child(dtype, steps):
     jax.config.update("jax_enable_x64", dtype == "float64")
-    json.dump({"gradients": compare(dtype, FULL if steps else SHORT), "steps": walk(dtype, steps) if steps else []}, sys.stdout)
+    json.dump(
+        {"gradients": compare(dtype, FULL if steps else SHORT), "steps": walk(dtype, steps) if steps else []},
+        sys.stdout,
+    )
 
 
 def measure(count: int, folder: Path) -> dict[str, Any]:
@@ -187,7 +215,10 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
         result[f"{dtype}_parameters"] = max(row["parameters"] for row in rows["steps"])
         result[f"{dtype}_devices_agree"] = all(row["alike"] for row in [*rows["gradients"], *rows["steps"]])
         result[f"{dtype}_rows"] = rows
-    kept = {dtype: all(result[f"{dtype}_{name}"] <= limit for name, limit in limits.items()) for dtype, limits in LIMITS.items()}
+    kept = {
+        dtype: all(result[f"{dtype}_{name}"] <= limit for name, limit in limits.items())
+        for dtype, limits in LIMITS.items()
+    }
     return {"reached": all(kept.values()) and all(result[f"{dtype}_devices_agree"] for dtype in LIMITS), **result}
 
 

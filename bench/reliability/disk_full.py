@@ -2,10 +2,11 @@
 
   python -m bench.reliability.disk_full --folder /tmp/r6       needs a C compiler
 
-A small run (config, checkpoints, model, metrics, with the engine's own functions) makes some hundred such calls. In each trial one of
-them fails, in Python or inside Orbax's C++, by a library that is loaded before libc: with ENOSPC, and all later ones too, or once with EIO.
-The run must end with an error that names the path and the free bytes (threads of other libraries may add their own words); the next start
-must find every listed step whole, leave no temporary file, and complete.
+A small run (config, checkpoints, model, metrics, with the engine's own functions) makes some hundred such calls. In
+each trial one of them fails, in Python or inside Orbax's C++, by a library that is loaded before libc: with ENOSPC, and
+all later ones too, or once with EIO. The run must end with an error that names the path and the free bytes (threads of
+other libraries may add their own words); the next start must find every listed step whole, leave no temporary file, and
+complete.
 """
 
 import dataclasses
@@ -26,10 +27,20 @@ SIZE, STEPS = 0.02, 4
 
 def measure(count: int, folder: Path) -> dict[str, Any]:
     library = folder / "fault.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(Path(__file__).with_name("fault.c")), "-ldl"], check=True)
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(Path(__file__).with_name("fault.c")), "-ldl"],
+        check=True,
+    )
     calls = _calls(library, folder)
     points = sorted({1 + round(i * (calls - 1) / max(count - 1, 1)) for i in range(count)})
-    numbers = {"calls": calls, "points": 0, "named_path_and_bytes": 0, "steps_whole": 0, "nothing_left": 0, "completed": 0}
+    numbers = {
+        "calls": calls,
+        "points": 0,
+        "named_path_and_bytes": 0,
+        "steps_whole": 0,
+        "nothing_left": 0,
+        "completed": 0,
+    }
     for i, point in enumerate(points):
         run_dir = folder / f"at-{point}"
         code = errno.EIO if i % 2 else errno.ENOSPC
@@ -51,7 +62,9 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
                 file=sys.stderr,
             )
         shutil.rmtree(run_dir)
-    everywhere = all(numbers[name] == len(points) for name in ("named_path_and_bytes", "steps_whole", "nothing_left", "completed"))
+    everywhere = all(
+        numbers[name] == len(points) for name in ("named_path_and_bytes", "steps_whole", "nothing_left", "completed")
+    )
     return numbers | {"reached": everywhere}
 
 

@@ -2,8 +2,8 @@
 
   python -m bench.reliability.half_precision           writes half_precision.json, a few minutes on two CPU cores
 
-The same MaskGIT on digits, seed and data, by the recipe's loss and optimiser; what differs is `--precision`. Losses are of training steps,
-averaged over blocks of them.
+The same MaskGIT on digits, seed and data, by the recipe's loss and optimiser; what differs is `--precision`. Losses are
+of training steps, averaged over blocks of them.
 """
 
 import dataclasses

@@ -2,9 +2,9 @@
 
   nice python -m bench.reliability.kill_and_resume --folder /tmp/r2
 
-A run is killed at a random moment of each start, from the interpreter's first import on. In the end its last checkpoint (weights, averages,
-optimiser, counters), its data position, its released model and each logged number must be those of a run that nothing interrupted, and no step
-may ever have been logged with two values.
+A run is killed at a random moment of each start, from the interpreter's first import on. In the end its last checkpoint
+(weights, averages, optimiser, counters), its data position, its released model and each logged number must be those of
+a run that nothing interrupted, and no step may ever have been logged with two values.
 """
 
 import json
@@ -75,7 +75,9 @@ def _weights(run_dir: Path) -> dict[str, bytes]:
 
 def _last(run_dir: Path) -> tuple[dict[str, str], Any]:
     """SHA-256 of the tensors of the last checkpoint, and its data position."""
-    step = max((path for path in (run_dir / "checkpoints").iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+    step = max(
+        (path for path in (run_dir / "checkpoints").iterdir() if path.name.isdigit()), key=lambda path: int(path.name)
+    )
     files = json.loads((step / "manifest.json").read_text(encoding="utf-8"))["files"]
     tensors = {name: digest for name, (_, digest) in files.items() if name.startswith("state/") and name.count("/") > 1}
     tensors.pop("state/array_metadatas/process_0", None)

@@ -2,8 +2,9 @@
 
   nice python -m bench.reliability.kill_in_save --folder /tmp/r1
 
-A writer saves step after step, keeping two, and says when each is safe; it is killed at a random moment. The next one reads every step that is
-listed, compares each number with what that step must hold, and goes on. Writers are forked from this process, which has no devices yet.
+A writer saves step after step, keeping two, and says when each is safe; it is killed at a random moment. The next one
+reads every step that is listed, compares each number with what that step must hold, and goes on. Writers are forked
+from this process, which has no devices yet.
 """
 
 import os
@@ -27,7 +28,14 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
 
     warnings.filterwarnings("ignore", ".*fork", RuntimeWarning)
     rng = random.Random(0)
-    numbers = {"kills": 0, "inside_save": 0, "steps_checked": 0, "saves_acknowledged": 0, "acknowledged_lost": 0, "listed_unreadable": 0}
+    numbers = {
+        "kills": 0,
+        "inside_save": 0,
+        "steps_checked": 0,
+        "saves_acknowledged": 0,
+        "acknowledged_lost": 0,
+        "listed_unreadable": 0,
+    }
     states: dict[float, dict[str, Any]] = {size: {"safe": 0, "seconds": 0.3} for size in SIZES}
     while numbers["inside_save"] < count:
         size = SIZES[numbers["kills"] % len(SIZES)]
@@ -77,7 +85,9 @@ def _write(folder: Path, size: float, says: Any) -> None:
     checkpoints, template = Checkpoints(folder, keep=2), template_of(size)
     steps, wrong = checkpoints.steps(), 0
     for step in steps:
-        wrong += damage(folder / str(step)) is not None or not is_state_of(step, checkpoints.load(step, template).state, size)
+        wrong += damage(folder / str(step)) is not None or not is_state_of(
+            step, checkpoints.load(step, template).state, size
+        )
     newest = max(steps, default=0)
     print(newest, len(steps), wrong, file=says)
     for step in range(newest + 1, newest + 10_000):

@@ -2,9 +2,10 @@
 
   python -m bench.reliability.layouts --folder NEW
 
-The same command of `train.maskgit` on 1 process of 8 devices, 2 of 4 and 4 of 2 must give the same losses to rounding: between processes JAX's
-collectives on the CPU (Gloo) add in another order than within one. Its checkpoint in the middle is then resumed on other numbers of devices and
-other meshes: the restored state must be the same bits, the losses of the steps that follow the same to rounding.
+The same command of `train.maskgit` on 1 process of 8 devices, 2 of 4 and 4 of 2 must give the same losses to rounding:
+between processes JAX's collectives on the CPU (Gloo) add in another order than within one. Its checkpoint in the middle
+is then resumed on other numbers of devices and other meshes: the restored state must be the same bits, the losses of
+the steps that follow the same to rounding.
 """
 
 import json
@@ -19,7 +20,9 @@ from typing import Any
 from bench.reliability.common import MAZE, ROOT, run
 
 RESUMED = (("data=1", 1), ("data=2", 2), ("data=4", 4), ("data=8", 8), ("fsdp=8", 8), ("data=2,fsdp=2,model=2", 8))
-FLAGS = "--xla_cpu_collective_call_warn_stuck_timeout_seconds=20 --xla_cpu_collective_call_terminate_timeout_seconds=120"
+FLAGS = (
+    "--xla_cpu_collective_call_warn_stuck_timeout_seconds=20 --xla_cpu_collective_call_terminate_timeout_seconds=120"
+)
 
 
 def train(folder: Path, steps: int, devices: int, processes: int = 1, mesh: str = "") -> None:
@@ -30,8 +33,31 @@ def train(folder: Path, steps: int, devices: int, processes: int = 1, mesh: str 
     """
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices} {FLAGS}"
     env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    every = ["--log-every", "1", "--checkpoint-every", str(steps // 3), "--keep", "9", "--sample-every", "0", "--model.dropout", "0.1"]
-    line = [sys.executable, "-m", "train.maskgit", "--run-dir", str(folder), "--steps", str(steps), "--batch-size", "16", *MAZE, *every]
+    every = [
+        "--log-every",
+        "1",
+        "--checkpoint-every",
+        str(steps // 3),
+        "--keep",
+        "9",
+        "--sample-every",
+        "0",
+        "--model.dropout",
+        "0.1",
+    ]
+    line = [
+        sys.executable,
+        "-m",
+        "train.maskgit",
+        "--run-dir",
+        str(folder),
+        "--steps",
+        str(steps),
+        "--batch-size",
+        "16",
+        *MAZE,
+        *every,
+    ]
     line += ["--mesh", mesh] if mesh else []
     where = ["--coordinator", f"localhost:{_free_port()}", "--num-processes", str(processes)] if processes > 1 else []
     started = [
@@ -89,7 +115,9 @@ def _restores(folder: Path, mesh: str, devices: int) -> bool:
     env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     line = [sys.executable, "-m", "bench.reliability.layouts", "digest", str(folder)]
     there, here = (
-        subprocess.run([*line, *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=True).stdout
+        subprocess.run(
+            [*line, *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=True
+        ).stdout
         for words in ([mesh], [])
     )
     return there == here and len(here) > 64

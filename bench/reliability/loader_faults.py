@@ -2,9 +2,10 @@
 
   nice python -m bench.reliability.loader_faults --folder /tmp/r12
 
-At a random example of a random step, each `--count` times: a picture is damaged (exception), a worker process is killed with -9 (death), a
-picture is replaced by a pipe that nobody writes to (hang, with a --data.timeout of 2 s), a prepared file is cut short (short file). Then the
-example is repaired, and the batches from the failed step on must be those of a feed that nothing happened to.
+At a random example of a random step, each `--count` times: a picture is damaged (exception), a worker process is killed
+with -9 (death), a picture is replaced by a pipe that nobody writes to (hang, with a --data.timeout of 2 s), a prepared
+file is cut short (short file). Then the example is repaired, and the batches from the failed step on must be those of a
+feed that nothing happened to.
 """
 
 import multiprocessing
@@ -63,7 +64,9 @@ class Trial:
         self.config = DataConfig(timeout=TIMEOUT, **{"threads": 2} | reading)
 
     def feed(self, first: int = 0) -> Feed:
-        return Feed(Making(self.data), self.data.train_images, self.order, first=first, last=STEPS, config=self.config, depth=1)
+        return Feed(
+            Making(self.data), self.data.train_images, self.order, first=first, last=STEPS, config=self.config, depth=1
+        )
 
     def check(self, batch: dict[str, np.ndarray], step: int) -> None:
         for name, array in self.expected[step].items():
@@ -172,7 +175,9 @@ FAULTS = {"exception": exception, "death": death, "hang": hang, "short_file": sh
 
 
 def orphans() -> list[int]:
-    """Processes that this one has started and that are still there, but for the one that Python keeps to clean up after it."""
+    """Processes that this one has started and that are still there, but for the one that Python keeps to clean up after
+    it.
+    """
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -200,7 +205,9 @@ def restored_everywhere(folder: Path, steps: int) -> int:
 
 
 def command(folder: Path, workers: int) -> float:
-    """`python -m train.vqgan` on a picture that hangs: seconds until it ends by itself, with status 1 and the picture's name."""
+    """`python -m train.vqgan` on a picture that hangs: seconds until it ends by itself, with status 1 and the picture's
+    name.
+    """
     path = folder / "pictures" / "b" / "3.png"
     content = path.read_bytes()
     path.unlink()

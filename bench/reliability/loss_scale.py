@@ -54,7 +54,9 @@ class Machine:
 
 
 def drawn(count: int) -> np.ndarray:
-    """Random events, true where all was finite; the share of overflows changes, so that both ends of the scale are reached."""
+    """Random events, true where all was finite; the share of overflows changes, so that both ends of the scale are
+    reached.
+    """
     rng = np.random.default_rng(0)
     share = np.repeat(rng.choice([0.0, 0.02, 0.2, 0.6, 1.0], size=-(-count // 100)), 100)[:count]
     return rng.random(count) >= share
@@ -73,7 +75,9 @@ def start():
 
 
 def events(count: int) -> dict:
-    """How many of the events end otherwise than in the machine: in one scan; step by step under jit; through a checkpoint."""
+    """How many of the events end otherwise than in the machine: in one scan; step by step under jit; through a
+    checkpoint.
+    """
     flags = drawn(count)
     machine, wanted = Machine(), []
     for flag in flags:
@@ -81,7 +85,9 @@ def events(count: int) -> dict:
         wanted.append((machine.scale, machine.good, machine.total, machine.consecutive, machine.updates))
     wanted = np.asarray(wanted)
     scanned = jax.jit(lambda carry, flags: jax.lax.scan(event, carry, flags))
-    wrong = lambda found, rows: int(np.sum(np.any(np.stack([np.asarray(x, np.float64) for x in found], axis=1) != rows, axis=1)))
+    wrong = lambda found, rows: int(
+        np.sum(np.any(np.stack([np.asarray(x, np.float64) for x in found], axis=1) != rows, axis=1))
+    )
 
     _, found = scanned(start(), flags)
     one, carry, single = jax.jit(event), start(), []
@@ -124,7 +130,12 @@ def limit(limit: int) -> dict:
             carry = one(carry)
             check_skipped(carry[2], carry[1], {"w": carry[0]}, limit=limit, step=step)
     except FloatingPointError as error:
-        return {"limit": limit, "raised_at_step": step, "message": str(error), "weights_unchanged": float(carry[0]) == 0}
+        return {
+            "limit": limit,
+            "raised_at_step": step,
+            "message": str(error),
+            "weights_unchanged": float(carry[0]) == 0,
+        }
     return {"limit": limit, "raised_at_step": None}
 
 
@@ -138,7 +149,9 @@ class Layer(eqx.Module):
 def squares(model, batch, keys, axis):
     """Summed squared error of each example."""
     x = batch["x"].astype(model.weight.dtype)
-    errors = jnp.sum((x @ model.weight + model.bias[None] - batch["y"].astype(x.dtype)) ** 2, axis=-1).astype(jnp.float32)
+    errors = jnp.sum((x @ model.weight + model.bias[None] - batch["y"].astype(x.dtype)) ** 2, axis=-1).astype(
+        jnp.float32
+    )
     return Sums(batch["weight"] @ errors, jnp.sum(batch["weight"]), {})
 
 
@@ -171,11 +184,21 @@ def replicas(positions: range) -> list[dict]:
             state = sharded_state(init, setup, jr.key(0))
             for _ in range(20):  # in which a float16 scale comes down
                 state, _ = step((jax.device_put(good, split(mesh)), jr.key(1)), state)
-            parts = {"parameters": state.model, "average": state.ema, "optimiser": state.opt_state[:2], "schedule": state.opt_state[2]}
+            parts = {
+                "parameters": state.model,
+                "average": state.ema,
+                "optimiser": state.opt_state[:2],
+                "schedule": state.opt_state[2],
+            }
             before, factor = {name: bits(part) for name, part in parts.items()}, float(state.scale.factor)
             counters = int(state.step), int(state.skipped.total)
             state, metrics = step((jax.device_put(bad, split(mesh)), jr.key(1)), state)
-            parts = {"parameters": state.model, "average": state.ema, "optimiser": state.opt_state[:2], "schedule": state.opt_state[2]}
+            parts = {
+                "parameters": state.model,
+                "average": state.ema,
+                "optimiser": state.opt_state[:2],
+                "schedule": state.opt_state[2],
+            }
             now = bits((state.step, state.scale, state.skipped))
             rows.append(
                 {
@@ -189,16 +212,26 @@ def replicas(positions: range) -> list[dict]:
                 }
             )
             state, metrics = step((jax.device_put(good, split(mesh)), jr.key(1)), state)
-            rows[-1]["goes_on"] = bits(state.model) != before["parameters"] and int(metrics["skipped"]) == counters[1] + 1
+            rows[-1]["goes_on"] = (
+                bits(state.model) != before["parameters"] and int(metrics["skipped"]) == counters[1] + 1
+            )
     return rows
 
 
 def measure(short: bool) -> dict:
     """Everything; the replicas in a process of their own with virtual devices, whose collectives can hang."""
-    env = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    env = os.environ | {
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}",
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+    }
     line = [sys.executable, "-m", "bench.reliability.loss_scale", "--child", *(["--short"] if short else [])]
     done = subprocess.run(line, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, timeout=240, check=True)
-    return {"machine": events(1000 if short else 10_000), "permanent_nan": limit(50), "replicas": json.loads(done.stdout)}
+    return {
+        "machine": events(1000 if short else 10_000),
+        "permanent_nan": limit(50),
+        "replicas": json.loads(done.stdout),
+    }
 
 
 def main():

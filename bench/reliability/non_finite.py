@@ -3,9 +3,10 @@
   python -m bench.reliability.non_finite           every case, and whole runs; writes R11.json
   python -m bench.reliability.non_finite --short   a third of the cases: the suite's
 
-In a case NaN or infinity enters at one place and time; then parameters, averages, optimiser state and what a checkpoint holds must be what
-they were, bit for bit, and the next step must go on. A parameter that is not finite itself is left as it is, and the run ends at its limit. In
-a whole run the data of some steps are not finite, before the codebook is placed on data and before dead codes are restarted among them.
+In a case NaN or infinity enters at one place and time; then parameters, averages, optimiser state and what a checkpoint
+holds must be what they were, bit for bit, and the next step must go on. A parameter that is not finite itself is left
+as it is, and the run ends at its limit. In a whole run the data of some steps are not finite, before the codebook is
+placed on data and before dead codes are restarted among them.
 """
 
 import argparse
@@ -49,7 +50,9 @@ spoilt.defvjp(lambda x, flag: (x, flag), lambda flag, g: (g * flag, None))
 
 
 def loss(model, batch, keys, axis):
-    """The squared error, with what a batch says added to the loss and multiplied into the gradient: 0 and 1 where all is well."""
+    """The squared error, with what a batch says added to the loss and multiplied into the gradient: 0 and 1 where all
+    is well.
+    """
     model = eqx.tree_at(lambda m: m.weight, model, spoilt(model.weight, batch["spoil_gradient"][0]))
     sums = squares(model, batch, keys, axis)
     return Sums(sums.loss + jnp.sum(batch["spoil_loss"]), sums.weight, sums.metrics)
@@ -127,7 +130,9 @@ def case(place: str, time: str, value: str, precision: str) -> dict:
 def cases(short: bool) -> list[dict]:
     every = itertools.product(PLACES, TIMES, VALUES, ("float32", "float16"))
     every = [one for one in every if one[:2] != ("parameter", "last micro-batch")]
-    few = lambda place, time, value, precision: (value == "NaN") == (precision == "float32") and (value == "NaN" or time == "mid-run")
+    few = lambda place, time, value, precision: (
+        (value == "NaN") == (precision == "float32") and (value == "NaN" or time == "mid-run")
+    )
     return [case(*one) for one in every if not short or few(*one)]
 
 
@@ -143,18 +148,34 @@ def whole_runs() -> list[dict]:
     for spoilt_steps in ([0], [3], [0, 4, 5]):
         with tempfile.TemporaryDirectory() as folder:
             small = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=4, codes=16)
-            values = {"steps": 8, "batch_size": 16, "log_every": 1, "restart_every": 4, "run_dir": f"{folder}/run", "model": small}
+            values = {
+                "steps": 8,
+                "batch_size": 16,
+                "log_every": 1,
+                "restart_every": 4,
+                "run_dir": f"{folder}/run",
+                "model": small,
+            }
             config = dataclasses.replace(vqgan.PRESETS["digits"], **values)
             task = vqgan.task(config)
 
             def batch(part, task=task, spoilt_steps=tuple(spoilt_steps)):
                 arrays = task.batch(part)
-                return {name: np.where(part.step in spoilt_steps, np.nan, x).astype(x.dtype) for name, x in arrays.items()}
+                return {
+                    name: np.where(part.step in spoilt_steps, np.nan, x).astype(x.dtype) for name, x in arrays.items()
+                }
 
             with contextlib.redirect_stdout(io.StringIO()):
                 # What the samples would look like is not what is asked here.
-                plain = {"grid": lambda model, path: None, "evaluate": lambda model: {"finite": float(all_finite(model))}}
-                status = fit(config, "maskgit", lambda task=task, batch=batch, plain=plain: dataclasses.replace(task, batch=batch, **plain))
+                plain = {
+                    "grid": lambda model, path: None,
+                    "evaluate": lambda model: {"finite": float(all_finite(model))},
+                }
+                status = fit(
+                    config,
+                    "maskgit",
+                    lambda task=task, batch=batch, plain=plain: dataclasses.replace(task, batch=batch, **plain),
+                )
             lines = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text().splitlines()]
             arrays = load_file(Path(folder, "run", "model.safetensors"))
             summary = json.loads(Path(folder, "run", "summary.json").read_text())

@@ -2,7 +2,8 @@
 
   python -m bench.reliability.resume_every_step --folder /tmp/r3
 
-A small MaskGIT with dropout, averages and the optimiser's moments, in one process; each resumption restores into shapes and runs to the end.
+A small MaskGIT with dropout, averages and the optimiser's moments, in one process; each resumption restores into shapes
+and runs to the end.
 """
 
 from pathlib import Path
@@ -50,8 +51,16 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
 
 def _batch(step: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(step)
-    ids, labels = rng.integers(CODES, size=(BATCH, TOKENS), dtype=np.int32), rng.integers(CLASSES, size=BATCH, dtype=np.int32)
-    return {"ids": ids, "label": labels, "index": np.arange(BATCH, dtype=np.int32), "weight": np.ones(BATCH, np.float32)}
+    ids, labels = (
+        rng.integers(CODES, size=(BATCH, TOKENS), dtype=np.int32),
+        rng.integers(CLASSES, size=BATCH, dtype=np.int32),
+    )
+    return {
+        "ids": ids,
+        "label": labels,
+        "index": np.arange(BATCH, dtype=np.int32),
+        "weight": np.ones(BATCH, np.float32),
+    }
 
 
 def _bits(state: Any) -> dict[str, bytes]:

@@ -1,10 +1,11 @@
-"""R4: SIGTERM and SIGINT save the current step and end with 143 and 130, with and without `jax.distributed`; a second one ends at once.
+"""R4: SIGTERM and SIGINT save the current step and end with 143 and 130, with and without `jax.distributed`; a second
+one ends at once.
 
   python -m bench.reliability.stop_by_signal --folder /tmp/r4
 
-In turn: SIGTERM and SIGINT, in one process, in one that `jax.distributed` was started in, and (every fifth) in two processes, of which one
-gets the signal and both must stop at the same step. Afterwards the second signal: while the first is being served, and in the middle of a
-compilation, where Python itself would not listen.
+In turn: SIGTERM and SIGINT, in one process, in one that `jax.distributed` was started in, and (every fifth) in two
+processes, of which one gets the signal and both must stop at the same step. Afterwards the second signal: while the
+first is being served, and in the middle of a compilation, where Python itself would not listen.
 """
 
 import json
@@ -23,7 +24,13 @@ LONG = ("--steps", "1000000", "--checkpoint-every", "1000000")
 
 
 def measure(count: int, folder: Path) -> dict[str, Any]:
-    numbers: dict[str, Any] = {"signals": 0, "right_status": 0, "saved_the_current_step": 0, "stopped_at_one_step": 0, "pairs": 0}
+    numbers: dict[str, Any] = {
+        "signals": 0,
+        "right_status": 0,
+        "saved_the_current_step": 0,
+        "stopped_at_one_step": 0,
+        "pairs": 0,
+    }
     slowest = 0.0
     for trial in range(count):
         number = (signal.SIGTERM, signal.SIGINT)[trial % 2]
@@ -41,15 +48,24 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
             print(ended)
     at_once = _second(folder / "second", folder / "cache")
     everything = (
-        numbers["right_status"] == numbers["saved_the_current_step"] == count and numbers["stopped_at_one_step"] == numbers["pairs"]
+        numbers["right_status"] == numbers["saved_the_current_step"] == count
+        and numbers["stopped_at_one_step"] == numbers["pairs"]
     )
-    return numbers | {"slowest_s": round(slowest, 2), "second_signal_s": round(at_once, 2), "reached": everything and at_once < 1}
+    return numbers | {
+        "slowest_s": round(slowest, 2),
+        "second_signal_s": round(at_once, 2),
+        "reached": everything and at_once < 1,
+    }
 
 
 def _stopped(run_dir: Path, cache: Path, number: int, processes: int) -> tuple[list[tuple[int, str]], float]:
-    """Status and output of each process after one got a signal in the middle of training, and the seconds from then on."""
+    """Status and output of each process after one got a signal in the middle of training, and the seconds from then
+    on.
+    """
     port = _free_port()
-    flags = ["--coordinator", f"localhost:{port}", "--num-processes", str(processes), "--process-id"] if processes else []
+    flags = (
+        ["--coordinator", f"localhost:{port}", "--num-processes", str(processes), "--process-id"] if processes else []
+    )
     started = [start(run_dir, cache, *LONG, *flags, *([str(i)] if flags else [])) for i in range(max(processes, 1))]
     _until(run_dir, 3, started[0])
     begin = time.perf_counter()

@@ -1,9 +1,11 @@
-"""R7: two writers of one run folder: one wins, the other says by whom in under a second; a lock left by kill -9 stops nobody.
+"""R7: two writers of one run folder: one wins, the other says by whom in under a second; a lock left by kill -9 stops
+nobody.
 
   python -m bench.reliability.two_writers --folder /tmp/r7
 
-Both start at the same moment, forked from this process. Every fifth winner is killed outright, and the next writer must get the folder at once.
-At the end two real commands race, whose whole time, with the interpreter's start and the data, is told apart.
+Both start at the same moment, forked from this process. Every fifth winner is killed outright, and the next writer must
+get the folder at once. At the end two real commands race, whose whole time, with the interpreter's start and the data,
+is told apart.
 """
 
 import os
@@ -48,8 +50,16 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
             with locked(where):
                 numbers["recovered"] += 1
     command = _commands(folder / "command")
-    reached = numbers["one_winner"] == numbers["loser_named_holder"] == count and numbers["recovered"] == numbers["killed"] and slowest < 1
-    return numbers | {"slowest_loser_s": round(slowest, 3), **command, "reached": reached and command["command_statuses"] == [0, 1]}
+    reached = (
+        numbers["one_winner"] == numbers["loser_named_holder"] == count
+        and numbers["recovered"] == numbers["killed"]
+        and slowest < 1
+    )
+    return numbers | {
+        "slowest_loser_s": round(slowest, 3),
+        **command,
+        "reached": reached and command["command_statuses"] == [0, 1],
+    }
 
 
 def _start(folder: Path, begin: float) -> tuple[int, Any]:
@@ -77,9 +87,22 @@ def _first_line(lines: Any) -> str:
 
 def _commands(folder: Path) -> dict[str, Any]:
     """Two real commands on one folder: the statuses in rising order, and how long the loser took in all."""
-    line = [sys.executable, "-m", "train.maskgit", *MAZE, "--run-dir", str(folder), "--steps", "40", "--batch-size", "8"]
+    line = [
+        sys.executable,
+        "-m",
+        "train.maskgit",
+        *MAZE,
+        "--run-dir",
+        str(folder),
+        "--steps",
+        "40",
+        "--batch-size",
+        "8",
+    ]
     begin = time.perf_counter()
-    both = [subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
     ended = {process: (process.communicate()[1], time.perf_counter() - begin) for process in both}
     losers = [process for process in both if process.returncode == 1]
     named = [re.search(r"is being written by process \d+ on ", ended[process][0]) is not None for process in losers]

@@ -7,9 +7,9 @@ from jaxtyping import Float
 def frechet_distance(first: Float[np.ndarray, "n dim"], second: Float[np.ndarray, "m dim"]) -> float:
     """|μ1 - μ2|² + tr(Σ1 + Σ2 - 2 (Σ1 Σ2)^½) of the Gaussians with the features' means and covariances, in float64.
 
-    It is the FID of Heusel et al. 2017 (arXiv:1706.08500) only where the features are that paper's Inception pool; with any others, name them.
-    Covariances divide by n - 1. The square root's trace is the sum of the square roots of the eigenvalues of Σ1^½ Σ2 Σ1^½, which are
-    real and not negative.
+    It is the FID of Heusel et al. 2017 (arXiv:1706.08500) only where the features are that paper's Inception pool; with
+    any others, name them. Covariances divide by n - 1. The square root's trace is the sum of the square roots of the
+    eigenvalues of Σ1^½ Σ2 Σ1^½, which are real and not negative.
 
     Raises:
         ValueError: fewer than two rows, widths that differ, or features that are not finite.

@@ -60,7 +60,11 @@ class ConvNet(eqx.Module):
         return jax.nn.silu(self.hidden(jnp.mean(x, axis=(0, 1))))
 
     def __call__(
-        self, image: Float[Array, "height width channels"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
+        self,
+        image: Float[Array, "height width channels"],
+        *,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
     ) -> Float[Array, " classes"]:
         """Logits of an image in [-1, 1]."""
         return self.head(self.dropout(self.features(image), key=key, inference=inference))

@@ -1,4 +1,5 @@
-"""The tokenizer's discriminator: StyleGAN2's residual one (Karras et al. 2020, arXiv:1912.04958, appendix B) with a 4-tap blur.
+"""The tokenizer's discriminator: StyleGAN2's residual one (Karras et al. 2020, arXiv:1912.04958, appendix B) with a
+4-tap blur.
 
 Where we differ: no equalised learning rate and no minibatch deviation, as the MaskGIT tokenizer's.
 """

@@ -1,8 +1,9 @@
 """DiT: a transformer that takes the noise out of latents (Peebles and Xie 2023, arXiv:2212.09748).
 
-The latent is cut into patches, each a token with fixed sine and cosine positions. Time and label make one vector, from which every block
-makes the shift, scale and gate of its two halves (adaLN-Zero: the gates and the last layer start at zero, so each block starts as the
-identity and the model at zero). Weights are Xavier uniform, the embeddings' normal with deviation 0.02, norms have epsilon 1e-6.
+The latent is cut into patches, each a token with fixed sine and cosine positions. Time and label make one vector, from
+which every block makes the shift, scale and gate of its two halves (adaLN-Zero: the gates and the last layer start at
+zero, so each block starts as the identity and the model at zero). Weights are Xavier uniform, the embeddings' normal
+with deviation 0.02, norms have epsilon 1e-6.
 
 Where we differ: labels are dropped for classifier-free guidance by the caller, who gives `null_label`.
 """
@@ -52,12 +53,20 @@ class DiT(eqx.Module):
         self.patches = PatchEmbed(channels, dim, patch=config.patch, init=_xavier, key=next(keys))
         self.time = TimestepEmbedding(dim, init=_small, key=next(keys))
         self.labels = Embedding(classes + 1, dim, init=_small, key=next(keys))
-        block = lambda key: Timeformer(dim, config.heads, hidden_dim=config.hidden_dim, epsilon=EPSILON, init=_xavier, key=key)
+        block = lambda key: Timeformer(
+            dim, config.heads, hidden_dim=config.hidden_dim, epsilon=EPSILON, init=_xavier, key=key
+        )
         self.stack = Stack(block, config.depth, remat=config.remat, key=next(keys))
         self.norm = AdaLN(dim, epsilon=EPSILON, key=next(keys))
         out_channels = channels * (2 if config.learn_variance else 1)
         self.out = Unpatch(dim, out_channels, patch=config.patch, init=_zeros, key=next(keys))
-        self.height, self.width, self.channels, self.classes, self.patch = height, width, channels, classes, config.patch
+        self.height, self.width, self.channels, self.classes, self.patch = (
+            height,
+            width,
+            channels,
+            classes,
+            config.patch,
+        )
 
     @property
     def null_label(self) -> int:
@@ -82,10 +91,13 @@ class DiT(eqx.Module):
             key, inference: not used; every model has them.
 
         Raises:
-            ValueError: x has another shape, or the label is out of range (inside a compiled program it gives NaN instead).
+            ValueError: x has another shape, or the label is out of range (inside a compiled program it gives NaN
+                instead).
         """
         if x.shape != (self.height, self.width, self.channels):
-            raise ValueError(f"x must have the latent's shape ({self.height}, {self.width}, {self.channels}): got {x.shape}")
+            raise ValueError(
+                f"x must have the latent's shape ({self.height}, {self.width}, {self.channels}): got {x.shape}"
+            )
         check_ids(label, self.classes + 1, "label", "classes + 1 null")
         rows, columns = self.height // self.patch, self.width // self.patch
         tokens = self.patches(x)

@@ -1,10 +1,12 @@
 """GPT: a causal transformer over tokens (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners").
 
-Pre-norm blocks between an embedding and a head that share one table, learned positions, a last norm. Weights are drawn from a normal of
-deviation 0.02, and those that end a residual branch from one of 0.02 / sqrt(2 depth) (section 2.3); biases start at zero.
+Pre-norm blocks between an embedding and a head that share one table, learned positions, a last norm. Weights are drawn
+from a normal of deviation 0.02, and those that end a residual branch from one of 0.02 / sqrt(2 depth) (section 2.3);
+biases start at zero.
 
-By its config the same model is nanoGPT's (no biases, exact GELU), LLaMA's (RMSNorm, SwiGLU, rotary positions, grouped queries, a head of its
-own) or one with DeepSeek's latent attention; see `eqxgen.configs.GPTConfig`. `eqxgen.pretrained.gpt2` reads and writes published weights.
+By its config the same model is nanoGPT's (no biases, exact GELU), LLaMA's (RMSNorm, SwiGLU, rotary positions, grouped
+queries, a head of its own) or one with DeepSeek's latent attention; see `eqxgen.configs.GPTConfig`.
+`eqxgen.pretrained.gpt2` reads and writes published weights.
 """
 
 import functools
@@ -67,7 +69,9 @@ class GPT(eqx.Module):
         _check.positive(vocab=vocab)
         embed_key, position_key, stack_key, head_key = jr.split(key, 4)
         self.embedding = Embedding(vocab, config.dim, init=_normal, key=embed_key)
-        self.positions = _normal(position_key, (config.context, config.dim), jnp.float32) if config.positions == "learned" else None
+        self.positions = (
+            _normal(position_key, (config.context, config.dim), jnp.float32) if config.positions == "learned" else None
+        )
         self.dropout = Dropout(config.dropout)
         stack = Stack(functools.partial(_block, config), config.depth, remat=config.remat, key=stack_key)
         ends = lambda stack: (stack.blocks.attention.out.weight, stack.blocks.mlp.down.weight)
@@ -92,11 +96,14 @@ class GPT(eqx.Module):
             inference: no dropout, if true.
 
         Raises:
-            ValueError: there are more tokens than `context`, or an id is out of range (inside a compiled program it gives NaN instead).
+            ValueError: there are more tokens than `context`, or an id is out of range (inside a compiled program it
+                gives NaN instead).
         """
         return self._logits(self.hidden(ids, key=key, inference=inference))
 
-    def hidden(self, ids: Int[Array, " seq"], *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> Float[Array, "seq dim"]:
+    def hidden(
+        self, ids: Int[Array, " seq"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
+    ) -> Float[Array, "seq dim"]:
         """What the head sees; the arguments are those of a call."""
         if len(ids) > self.context:
             raise ValueError(f"ids must be at most context={self.context} tokens: got {len(ids)}")
@@ -116,7 +123,9 @@ class GPT(eqx.Module):
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> Float[Array, " seq"]:
-        """Cross-entropy of each target in nats, without all logits in memory at once; the arguments are otherwise those of a call."""
+        """Cross-entropy of each target in nats, without all logits in memory at once; the arguments are otherwise those
+        of a call.
+        """
         return projected_cross_entropy(self.hidden(ids, key=key, inference=inference), self._table, targets)
 
     def cache(self, dtype: DTypeLike = jnp.float32) -> Caches:
@@ -159,7 +168,11 @@ class GPT(eqx.Module):
 
 
 def _norm(config: GPTConfig) -> LayerNorm | RMSNorm:
-    return RMSNorm(config.dim, epsilon=EPSILON) if config.norm == "rms" else LayerNorm(config.dim, epsilon=EPSILON, bias=config.bias)
+    return (
+        RMSNorm(config.dim, epsilon=EPSILON)
+        if config.norm == "rms"
+        else LayerNorm(config.dim, epsilon=EPSILON, bias=config.bias)
+    )
 
 
 def _block(config: GPTConfig, key: PRNGKeyArray) -> TransformerBlock:
@@ -168,7 +181,13 @@ def _block(config: GPTConfig, key: PRNGKeyArray) -> TransformerBlock:
     mlp = GLU if config.mlp == "swiglu" else MLP
     return TransformerBlock(
         _attention(config, options, attention_key),
-        mlp(config.dim, config.hidden_dim, activation={"swiglu": "swish"}.get(config.mlp, config.mlp), **options, key=mlp_key),
+        mlp(
+            config.dim,
+            config.hidden_dim,
+            activation={"swiglu": "swish"}.get(config.mlp, config.mlp),
+            **options,
+            key=mlp_key,
+        ),
         attention_norm=_norm(config),
         mlp_norm=_norm(config),
     )
@@ -178,7 +197,9 @@ def _attention(config: GPTConfig, options: dict, key: PRNGKeyArray) -> SelfAtten
     head_dim = config.dim // config.heads
     if not config.latent:
         rope = RoPE(head_dim) if config.positions == "rotary" else None
-        return SelfAttention(config.dim, config.heads, kv_heads=config.kv_heads, causal=True, rope=rope, **options, key=key)
+        return SelfAttention(
+            config.dim, config.heads, kv_heads=config.kv_heads, causal=True, rope=rope, **options, key=key
+        )
     turned = head_dim // 4 * 2  # half of a head's query and key tell the position, the other half the content
     sizes: dict[str, Any] = {
         "kv_lora_rank": config.latent,

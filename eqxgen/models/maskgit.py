@@ -1,11 +1,12 @@
 """MaskGIT: a bidirectional transformer over image tokens (Chang et al. 2022, arXiv:2202.04200).
 
-One table embeds codes, the mask and the labels; the sequence is the label's token followed by the image's, with learned positions, a norm
-and dropout; the head is dense, gelu, norm, and a product with the table's code rows plus a bias, as BERT's. Weights are drawn from a
-truncated normal of deviation 0.02, norms have epsilon 1e-12.
+One table embeds codes, the mask and the labels; the sequence is the label's token followed by the image's, with learned
+positions, a norm and dropout; the head is dense, gelu, norm, and a product with the table's code rows plus a bias, as
+BERT's. Weights are drawn from a truncated normal of deviation 0.02, norms have epsilon 1e-12.
 
-Where we differ: a null label is added, so that classifier-free guidance (arXiv:2207.12598) can be trained by label dropout; logits are made
-for the codes alone and not for the mask and the labels; `placement="pre"` puts the norms first, which small models train faster with.
+Where we differ: a null label is added, so that classifier-free guidance (arXiv:2207.12598) can be trained by label
+dropout; logits are made for the codes alone and not for the mask and the labels; `placement="pre"` puts the norms
+first, which small models train faster with.
 """
 
 import math
@@ -87,7 +88,12 @@ class MaskGIT(eqx.Module):
         return self.classes
 
     def __call__(
-        self, ids: Int[Array, " tokens"], label: Int[Array, ""], *, key: PRNGKeyArray | None = None, inference: bool | None = None
+        self,
+        ids: Int[Array, " tokens"],
+        label: Int[Array, ""],
+        *,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
     ) -> Float[Array, "tokens codes"]:
         """Logits, in float32 at least.
 
@@ -98,13 +104,15 @@ class MaskGIT(eqx.Module):
             inference: no dropout, if true.
 
         Raises:
-            ValueError: an id or a label is out of range (inside a compiled program such a token gives NaN logits instead).
+            ValueError: an id or a label is out of range (inside a compiled program such a token gives NaN logits
+                instead).
         """
         if ids.shape != (self.tokens,):
             raise ValueError(f"ids must have the shape of one image's tokens, ({self.tokens},): got {ids.shape}")
         check_ids(ids, self.codes + 1, "ids", "codes + 1 mask")
         check_ids(label, self.classes + 1, "label", "classes + 1 null")
-        # Where the values are not known: a label or an id outside its range must not turn into a token of another kind, but into NaN.
+        # Where the values are not known: a label or an id outside its range must not turn into a token of another kind,
+        # but into NaN.
         label_id = jnp.where((label >= 0) & (label <= self.classes), self.codes + 1 + label, -1)
         ids = jnp.where((ids >= 0) & (ids <= self.codes), ids, -1)
         embed_key, stack_key = (None, None) if key is None else jax.random.split(key)
@@ -117,8 +125,12 @@ class MaskGIT(eqx.Module):
         return (x @ table.T).astype(wide) + self.head_bias[None].astype(wide)
 
 
-def guided(model: MaskGIT, label: Int[Array, ""], guidance: float) -> Callable[[Int[Array, " tokens"]], Float[Array, "tokens codes"]]:
-    """Logits of a label pushed away from those of no label: `null + guidance * (label - null)`; 1 is without guidance (one pass)."""
+def guided(
+    model: MaskGIT, label: Int[Array, ""], guidance: float
+) -> Callable[[Int[Array, " tokens"]], Float[Array, "tokens codes"]]:
+    """Logits of a label pushed away from those of no label: `null + guidance * (label - null)`; 1 is without guidance
+    (one pass).
+    """
     if not (math.isfinite(guidance) and guidance >= 0):
         raise ValueError(f"guidance must be at least 0: got {guidance}")
 
@@ -178,7 +190,9 @@ def generate(
 def region(rows: int, columns: int, *, top: int, left: int, height: int, width: int) -> Bool[Array, " tokens"]:
     """The token mask of a rectangle in a grid of `rows` x `columns` tokens, row by row: true inside."""
     if not (0 <= top < top + height <= rows and 0 <= left < left + width <= columns):
-        raise ValueError(f"the rectangle must lie inside {rows} x {columns} tokens: got {top=}, {left=}, {height=}, {width=}")
+        raise ValueError(
+            f"the rectangle must lie inside {rows} x {columns} tokens: got {top=}, {left=}, {height=}, {width=}"
+        )
     inside = jnp.zeros((rows, columns), bool).at[top : top + height, left : left + width].set(True)
     return inside.reshape(-1)
 
@@ -193,10 +207,11 @@ def masked_loss(
     label_dropout: float = 0.1,
     key: PRNGKeyArray,
 ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
-    """Training loss of one image: (summed cross-entropy over masked tokens, correct guesses among them, how many were masked).
+    """Training loss of one image: (summed cross-entropy over masked tokens, correct guesses among them, how many were
+    masked).
 
-    A share schedule(u), u uniform in [0, 1), of the tokens is masked, at least one (the paper's section 3.1). Sums and not means, so that
-    a batch weighs every masked token alike however it is split over devices.
+    A share schedule(u), u uniform in [0, 1), of the tokens is masked, at least one (the paper's section 3.1). Sums and
+    not means, so that a batch weighs every masked token alike however it is split over devices.
 
     Args:
         label_smoothing: weight of the uniform distribution in the target; 0.1 in the paper.
@@ -204,7 +219,9 @@ def masked_loss(
         key: of the mask, the label dropout and the model's dropout.
     """
     keys = RNG(key)
-    count = jnp.maximum(1, jnp.round(mask_schedule(schedule, model.tokens)(jax.random.uniform(next(keys))) * model.tokens))
+    count = jnp.maximum(
+        1, jnp.round(mask_schedule(schedule, model.tokens)(jax.random.uniform(next(keys))) * model.tokens)
+    )
     rank = jnp.argsort(jnp.argsort(jax.random.uniform(next(keys), ids.shape)))
     masked = rank < count
     label = jnp.where(jax.random.uniform(next(keys)) < label_dropout, model.null_label, label)
@@ -213,4 +230,8 @@ def masked_loss(
     hit = jnp.take_along_axis(log_prob, ids[:, None], axis=-1)[:, 0]
     cross_entropy = -(1 - label_smoothing) * hit - label_smoothing * jnp.mean(log_prob, axis=-1)
     correct = jnp.argmax(logits, axis=-1) == ids
-    return jnp.sum(cross_entropy * masked), jnp.sum(correct & masked).astype(jnp.float32), jnp.sum(masked).astype(jnp.float32)
+    return (
+        jnp.sum(cross_entropy * masked),
+        jnp.sum(correct & masked).astype(jnp.float32),
+        jnp.sum(masked).astype(jnp.float32),
+    )

@@ -1,5 +1,6 @@
-"""A recurrent language model: an embedding, recurrent layers with dropout between them, a head (Graves 2013, arXiv:1308.0850; Karpathy's
-char-rnn). Weights are drawn as torch draws those of its layers: uniform in ±1/sqrt(width), the embedding normal with deviation 1.
+"""A recurrent language model: an embedding, recurrent layers with dropout between them, a head (Graves 2013,
+arXiv:1308.0850; Karpathy's char-rnn). Weights are drawn as torch draws those of its layers: uniform in ±1/sqrt(width),
+the embedding normal with deviation 1.
 """
 
 import math
@@ -98,7 +99,9 @@ class RNN(eqx.Module):
             states.append(state)
         return self._logits(jax.lax.dynamic_slice_in_dim(x, last, 1))[0], tuple(states)
 
-    def _through(self, ids: Array, states: PyTree, key: PRNGKeyArray | None, inference: bool | None) -> tuple[Array, PyTree]:
+    def _through(
+        self, ids: Array, states: PyTree, key: PRNGKeyArray | None, inference: bool | None
+    ) -> tuple[Array, PyTree]:
         check_ids(ids, self.vocab, "ids", "vocab")
         keys = [None] * (len(self.layers) + 1) if key is None else list(jr.split(key, len(self.layers) + 1))
         x = self.dropout(self.embedding(ids), key=keys[0], inference=inference)

@@ -1,9 +1,11 @@
-"""VQGAN: images as a grid of codes (Esser et al. 2021, arXiv:2012.09841), in the form of the MaskGIT paper (arXiv:2202.04200).
+"""VQGAN: images as a grid of codes (Esser et al. 2021, arXiv:2012.09841), in the form of the MaskGIT paper
+(arXiv:2202.04200).
 
-No attention and no biased convolution, group norm with epsilon 1e-6 and swish, average pooling down, nearest neighbour and a convolution up.
+No attention and no biased convolution, group norm with epsilon 1e-6 and swish, average pooling down, nearest neighbour
+and a convolution up.
 
-Where we differ: the codebook may start on data by k-means and dead codes restart on encoder outputs, which the paper does not need at its
-batch size.
+Where we differ: the codebook may start on data by k-means and dead codes restart on encoder outputs, which the paper
+does not need at its batch size.
 """
 
 import equinox as eqx
@@ -94,7 +96,11 @@ class VQGAN(eqx.Module):
         keys = RNG(key)
         self.encoder = Encoder(channels, config, key=next(keys))
         self.quantizer = VectorQuantizer(
-            config.codes, config.latent_dim, commitment=config.commitment, temperature=config.temperature, key=next(keys)
+            config.codes,
+            config.latent_dim,
+            commitment=config.commitment,
+            temperature=config.temperature,
+            key=next(keys),
         )
         self.decoder = Decoder(channels, config, key=next(keys))
         self.height, self.width, self.channels, self.factor = height, width, channels, config.factor
@@ -112,7 +118,9 @@ class VQGAN(eqx.Module):
         """Tokens of one image."""
         return (self.height // self.factor) * (self.width // self.factor)
 
-    def __call__(self, image: Float[Array, "height width channels"]) -> tuple[Float[Array, "height width channels"], Quantized]:
+    def __call__(
+        self, image: Float[Array, "height width channels"]
+    ) -> tuple[Float[Array, "height width channels"], Quantized]:
         """The reconstruction of an image in [-1, 1], and what the quantiser says of its latents."""
         quantized = self.quantizer(self.encoder(image))
         return self.decoder(quantized.vectors), quantized
@@ -128,7 +136,9 @@ class VQGAN(eqx.Module):
 
 
 def _blocks(in_channels: int, out_channels: int, count: int, keys: RNG) -> tuple[ResidualBlock, ...]:
-    return tuple(ResidualBlock(in_channels if i == 0 else out_channels, out_channels, key=next(keys)) for i in range(count))
+    return tuple(
+        ResidualBlock(in_channels if i == 0 else out_channels, out_channels, key=next(keys)) for i in range(count)
+    )
 
 
 def _run(blocks: tuple[ResidualBlock, ...], x: Array) -> Array:

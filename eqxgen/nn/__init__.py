@@ -37,7 +37,17 @@ from eqxgen.nn.quantize.wrapped import CosineQuantizer, FactorisedQuantizer
 from eqxgen.nn.recurrent import GRU, LSTM, LSTMState, VanillaRNN
 from eqxgen.nn.relative import T5Bias, alibi
 from eqxgen.nn.reparam import SpectralNorm, WeightNorm
-from eqxgen.nn.resample import BlurPool, Downsample, PixelShuffle, PixelUnshuffle, Upsample, blur, downsample, upfirdn, upsample
+from eqxgen.nn.resample import (
+    BlurPool,
+    Downsample,
+    PixelShuffle,
+    PixelUnshuffle,
+    Upsample,
+    blur,
+    downsample,
+    upfirdn,
+    upsample,
+)
 from eqxgen.nn.residual import ResidualBlock
 from eqxgen.nn.rope import AxialRoPE, RoPE
 from eqxgen.nn.sinusoid import SinusoidalEmbedding, TimestepEmbedding, sincos_table

@@ -8,7 +8,9 @@ from jaxtyping import PRNGKeyArray
 
 
 def run(layer: Callable[..., Any], *inputs: Any, key: PRNGKeyArray | None = None, inference: bool | None = None) -> Any:
-    """The layer's result. Of `key` and `inference` it is handed what its signature names, so that a plain function is a layer too."""
+    """The layer's result. Of `key` and `inference` it is handed what its signature names, so that a plain function is a
+    layer too.
+    """
     options = {"key": key, "inference": inference}
     return layer(*inputs, **{name: options[name] for name in _named(layer) & options.keys()})
 

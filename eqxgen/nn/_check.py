@@ -69,7 +69,9 @@ def spatial(x, rank: int) -> None:
     """An array `x` must be one example of `rank` spatial axes and channels."""
     if x.ndim != rank + 1:
         axes = "1 spatial axis" if rank == 1 else f"{rank} spatial axes"
-        raise ValueError(f"x must have {axes} and one of channels: got shape {x.shape}; jax.vmap the layer over a batch")
+        raise ValueError(
+            f"x must have {axes} and one of channels: got shape {x.shape}; jax.vmap the layer over a batch"
+        )
 
 
 def some_spatial(x) -> None:

@@ -17,11 +17,13 @@ Function = Callable[[Array], Array]
 def keeping_slope(both: Callable[[Array], tuple[Array, Array]]) -> Function:
     """An activation from what gives its value and its slope at once, in float32 at least.
 
-    For the backward pass its slope alone is kept, in the type of its input: by itself JAX would keep each factor of the chain rule, three or
+    For the backward pass its slope alone is kept, in the type of its input: by itself JAX would keep each factor of the
+        chain rule, three or
     four arrays as large as the widest activations of a model, where reading them is most of the time.
 
-    What is kept is 1 / slope, to divide by. XLA on a CPU makes a quotient once for all who use it, but a product again for each: for the
-    gradient of the weights below, which wants it transposed, against the grain of the memory. That is a tenth of a small GPT's step.
+    What is kept is 1 / slope, to divide by. XLA on a CPU makes a quotient once for all who use it, but a product again
+    for each: for the gradient of the weights below, which wants it transposed, against the grain of the memory. That is
+        a tenth of a small GPT's step.
     """
 
     def narrow(x: Array) -> tuple[Array, Array]:
@@ -68,7 +70,9 @@ ACTIVATIONS: dict[str, Function] = {
     "relu": jax.nn.relu,
     "relu6": jax.nn.relu6,
     "squared_relu": lambda x: jnp.square(jax.nn.relu(x)),  # So et al. 2021 (Primer), arXiv:2109.08668
-    "leaky_relu": lambda x: jax.nn.leaky_relu(x, 0.2),  # slope 0.2, as the discriminators of StyleGAN; torch's default is 0.01
+    "leaky_relu": lambda x: jax.nn.leaky_relu(
+        x, 0.2
+    ),  # slope 0.2, as the discriminators of StyleGAN; torch's default is 0.01
     "elu": jax.nn.elu,  # exp(x) - 1 below zero; Clevert et al. 2015, arXiv:1511.07289
     "selu": jax.nn.selu,  # Klambauer et al. 2017, arXiv:1706.02515
     "softplus": jax.nn.softplus,  # ln(1 + exp(x))

@@ -10,8 +10,9 @@ from eqxgen.nn import _check
 class ActNorm(eqx.Module):
     """`scale * (x + shift)` for each channel, invertible (Kingma and Dhariwal 2018, arXiv:1807.03039, section 3.1).
 
-    The identity until `started` on a batch, after which that batch has zero mean and unit variance. This is taming-transformers' form:
-    deviation by n - 1, with 1e-6 added. There the first call starts the layer in silence; here `started` gives the layer that did.
+    The identity until `started` on a batch, after which that batch has zero mean and unit variance. This is
+    taming-transformers' form: deviation by n - 1, with 1e-6 added. There the first call starts the layer in silence;
+    here `started` gives the layer that did.
 
     Args:
         channels: size of the last axis.
@@ -30,7 +31,9 @@ class ActNorm(eqx.Module):
         self.channels = channels
 
     def started(self, batch: Float[Array, "*batch_spatial channels"]) -> "ActNorm":
-        """The layer that gives this batch, and with it every axis but the last, mean 0 and variance 1. At least two values a channel."""
+        """The layer that gives this batch, and with it every axis but the last, mean 0 and variance 1. At least two
+        values a channel.
+        """
         _check.last_axis(batch, "channels", self.channels)
         flat = batch.reshape(-1, self.channels).astype(jnp.float32)
         if len(flat) < 2:
@@ -38,7 +41,9 @@ class ActNorm(eqx.Module):
         start = (1 / (jnp.std(flat, 0, ddof=1) + 1e-6), -jnp.mean(flat, 0))
         return eqx.tree_at(lambda layer: (layer.scale, layer.shift), self, start)
 
-    def __call__(self, x: Float[Array, "*spatial channels"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*spatial channels"]:
+    def __call__(
+        self, x: Float[Array, "*spatial channels"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*spatial channels"]:
         _check.last_axis(x, "channels", self.channels)
         ones = (None,) * (x.ndim - 1)
         return self.scale.astype(x.dtype)[ones] * (x + self.shift.astype(x.dtype)[ones])

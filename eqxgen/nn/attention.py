@@ -24,12 +24,13 @@ class SelfAttention(eqx.Module):
     Args:
         dim: width of a token, kept.
         heads: number of query heads; it divides `dim`.
-        kv_heads: number of key and value heads; it divides `heads` (grouped queries, arXiv:2305.13245). By default `heads`.
+        kv_heads: number of key and value heads; it divides `heads` (grouped queries, arXiv:2305.13245). By default
+            `heads`.
         dropout: rate on the attention probabilities, inside the op, and on the output.
         causal: whether token i sees tokens 0 to i alone.
         bias: whether the projections have biases.
-        window: token i sees tokens less than `window` away: of a causal layer the last `window`, itself among them; otherwise as many on
-            each side.
+        window: token i sees tokens less than `window` away: of a causal layer the last `window`, itself among them;
+            otherwise as many on each side.
         rope: turns queries and keys by their positions.
         qk_norm: whether queries and keys are divided by their root mean square over head_dim and scaled, before `rope`
             (Henry et al. 2020, arXiv:2010.04245, in the form of Qwen3).
@@ -92,7 +93,8 @@ class SelfAttention(eqx.Module):
 
         Args:
             x: the tokens.
-            mask: a boolean array or an expression of `eqxgen.ops.masks`, such as `BlockSparse`, which skips the blocks it empties.
+            mask: a boolean array or an expression of `eqxgen.ops.masks`, such as `BlockSparse`, which skips the blocks
+                it empties.
             bias: added to the logits: `T5Bias`'s array, an `ALiBi`.
             key: of the dropout; needed in training, where there is any.
             inference: leaves the dropout out.
@@ -117,25 +119,33 @@ class SelfAttention(eqx.Module):
     def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> KVCache:
         """An empty cache for `length` tokens; with a window shorter than that, a ring of as many rows as the window."""
         ring = self.window is not None and self.window < length
-        return KVCache(self.window if ring and self.window else length, self.kv_heads, self.head_dim, dtype=dtype, ring=ring)
+        return KVCache(
+            self.window if ring and self.window else length, self.kv_heads, self.head_dim, dtype=dtype, ring=ring
+        )
 
     def extend(
-        self, x: Float[Array, "new dim"], cache: KVCache, *, count: int | Int[Array, ""] | None = None, bias: Bias | None = None
+        self,
+        x: Float[Array, "new dim"],
+        cache: KVCache,
+        *,
+        count: int | Int[Array, ""] | None = None,
+        bias: Bias | None = None,
     ) -> tuple[Float[Array, "new dim"], KVCache]:
-        """What the next tokens become, and the cache with them: many at once to start with (prefill), then one at a time.
+        """What the next tokens become, and the cache with them: many at once to start with (prefill), then one at a
+        time.
 
         The results are those of a call on the whole sequence, without dropout.
 
         Args:
             x: the tokens at positions `cache.count`, `cache.count + 1`, ...
             cache: of `cache(length)`, or what the last call returned.
-            count: how many of them are real, where x is padded at its end so that few lengths are compiled. The results of the others
-                mean nothing, and the cache does not hold them.
+            count: how many of them are real, where x is padded at its end so that few lengths are compiled. The results
+                of the others mean nothing, and the cache does not hold them.
             bias: as `eqxgen.nn.cached_attention.attend` takes it.
 
         Raises:
-            ValueError: the layer is not causal; the cache has no more room. Inside a compiled program, where that is not known, the result
-                is NaN.
+            ValueError: the layer is not causal; the cache has no more room. Inside a compiled program, where that is
+                not known, the result is NaN.
         """
         if not self.causal:
             raise ValueError("extend needs causal=True: what a token becomes must not depend on those behind it")
@@ -156,10 +166,15 @@ class SelfAttention(eqx.Module):
 def split_heads(qkv: Float[Array, "seq features"], kv_heads: int, head_dim: int) -> tuple[Array, Array, Array]:
     """Queries (seq, heads, head_dim), keys and values (seq, kv_heads, head_dim) from a projection to all three.
 
-    Each key and value head lies beside the queries that share it, so that a split of the projection by its outputs is one by whole heads.
+    Each key and value head lies beside the queries that share it, so that a split of the projection by its outputs is
+    one by whole heads.
     """
-    qkv = rearrange(qkv, "seq (kv_heads parts head_dim) -> seq kv_heads parts head_dim", kv_heads=kv_heads, head_dim=head_dim)
-    q, k, v = jnp.split(qkv, (qkv.shape[2] - 2, qkv.shape[2] - 1), axis=2)  # a split's gradient is one concatenation, that of slices a sum
+    qkv = rearrange(
+        qkv, "seq (kv_heads parts head_dim) -> seq kv_heads parts head_dim", kv_heads=kv_heads, head_dim=head_dim
+    )
+    q, k, v = jnp.split(
+        qkv, (qkv.shape[2] - 2, qkv.shape[2] - 1), axis=2
+    )  # a split's gradient is one concatenation, that of slices a sum
     join = lambda x: rearrange(x, "seq kv_heads shared head_dim -> seq (kv_heads shared) head_dim")
     return join(q), join(k), join(v)
 

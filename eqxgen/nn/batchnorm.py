@@ -21,28 +21,31 @@ class BatchNormState(NamedTuple):
 
 
 class BatchNorm(eqx.Module):
-    """Zero mean and unit variance of each channel over the batch and all positions, then an affine map (arXiv:1502.03167).
+    """Zero mean and unit variance of each channel over the batch and all positions, then an affine map
+    (arXiv:1502.03167).
 
-    Equal to torch's `BatchNorm1d` and `BatchNorm2d` on channels-last `(*spatial, channels)`. The batch is the axis that the caller maps over:
+    Equal to torch's `BatchNorm1d` and `BatchNorm2d` on channels-last `(*spatial, channels)`. The batch is the axis that
+    the caller maps over:
 
         state = norm.init_state()
         y, state = jax.vmap(norm, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, state)
 
-    Inside `jax.shard_map(..., check_vma=False)`, `axis_name=("batch", "data")` takes the statistics over that mesh axis too (synchronised batch
-    norm); with `check_vma=True` JAX has no mean over a mapped axis. Statistics are float32, the variance around the mean, in a second pass.
+    Inside `jax.shard_map(..., check_vma=False)`, `axis_name=("batch", "data")` takes the statistics over that mesh axis
+    too (synchronised batch norm); with `check_vma=True` JAX has no mean over a mapped axis. Statistics are float32, the
+    variance around the mean, in a second pass.
 
     Args:
         channels: size of the last axis.
         epsilon: added to the variance.
-        momentum: share of the new batch in the running statistics; `None` averages all batches alike, as torch. The running variance is
-            unbiased (by n - 1), the one that normalises in training is not.
+        momentum: share of the new batch in the running statistics; `None` averages all batches alike, as torch. The
+            running variance is unbiased (by n - 1), the one that normalises in training is not.
         affine: whether there are a scale, one at first, and a bias, zero at first.
         axis_name: the mapped and mesh axes over which a batch is spread; `None` takes one example's positions alone.
         inference: whether to normalise by the running statistics and leave them; a call's own `inference` comes first.
 
     Raises:
-        ValueError: a number breaks its law; x has another channel count; in training there is a single value for each channel, or an axis
-            that `shard_map` keeps from being averaged.
+        ValueError: a number breaks its law; x has another channel count; in training there is a single value for each
+            channel, or an axis that `shard_map` keeps from being averaged.
     """
 
     scale: Float[Array, " channels"] | None
@@ -77,7 +80,12 @@ class BatchNorm(eqx.Module):
         return BatchNormState(jnp.zeros(self.channels), jnp.ones(self.channels), jnp.zeros((), jnp.int32))
 
     def __call__(
-        self, x: Float[Array, "*spatial channels"], state: BatchNormState, *, key: PRNGKeyArray | None = None, inference: bool | None = None
+        self,
+        x: Float[Array, "*spatial channels"],
+        state: BatchNormState,
+        *,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
     ) -> tuple[Float[Array, "*spatial channels"], BatchNormState]:
         _check.last_axis(x, "channels", self.channels)
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -86,7 +94,9 @@ class BatchNorm(eqx.Module):
         else:
             mean, variance, count = self._statistics(wide)
             state = self._updated(state, mean, variance, count)
-        factor = jax.lax.rsqrt(variance + self.epsilon) * (1.0 if self.scale is None else self.scale.astype(variance.dtype))
+        factor = jax.lax.rsqrt(variance + self.epsilon) * (
+            1.0 if self.scale is None else self.scale.astype(variance.dtype)
+        )
         ones = (None,) * (x.ndim - 1)
         y = (wide - mean[ones]) * factor[ones]
         return (y if self.bias is None else y + self.bias.astype(y.dtype)[ones]).astype(x.dtype), state
@@ -95,7 +105,9 @@ class BatchNorm(eqx.Module):
         """Mean, biased variance, and of how many values."""
         count = math.prod(x.shape[:-1]) * math.prod(jax.lax.axis_size(name) for name in self.axis_name)
         if count < 2:
-            raise ValueError(f"training needs at least 2 values for each channel: got shape {x.shape}, axis_name={self.axis_name}")
+            raise ValueError(
+                f"training needs at least 2 values for each channel: got shape {x.shape}, axis_name={self.axis_name}"
+            )
 
         mapped = set(self.axis_name) - set(jax.sharding.get_abstract_mesh().axis_names)
         if mapped and jax.typeof(x).manual_axis_type.varying:

@@ -31,14 +31,14 @@ class TransformerBlock(eqx.Module):
         sandwich   x + o(f(n(x))), likewise                   CogView (Ding et al. 2021, arXiv:2105.13290), section 2.3; Gemma 2
         parallel   x + attention(n(x)) + mlp(n(x))            GPT-J (Wang 2021); ViT-22B (Dehghani et al. 2023, arXiv:2302.05442), equation 1
 
-    Any layers that keep `(seq, dim)` will do, so that a LLaMA's block is this one with RMSNorm, a gated MLP and an attention with grouped
-    heads and rotated positions, and one with a cross-attention is called as `block(x, context)`.
+    Any layers that keep `(seq, dim)` will do, so that a LLaMA's block is this one with RMSNorm, a gated MLP and an
+    attention with grouped heads and rotated positions, and one with a cross-attention is called as `block(x, context)`.
 
     Args:
         attention: `(seq, dim) -> (seq, dim)`, given whatever context the block is called with.
         mlp: `(seq, dim) -> (seq, dim)`.
-        attention_norm, mlp_norm: one for each of the two. A parallel block without `mlp_norm` has one norm for both, as its sources; with it,
-            each has its own, as GPT-NeoX.
+        attention_norm, mlp_norm: one for each of the two. A parallel block without `mlp_norm` has one norm for both, as
+            its sources; with it, each has its own, as GPT-NeoX.
         attention_out_norm, mlp_out_norm: behind each of the two; of a sandwich block alone.
         placement: one of those above.
         drop_path: how often, in training, an example goes without one of the two, see `DropPath`.
@@ -73,7 +73,9 @@ class TransformerBlock(eqx.Module):
             raise ValueError(f"placement={placement!r} needs mlp_norm: only a parallel block can do with one norm")
         for name, norm in ("attention_out_norm", attention_out_norm), ("mlp_out_norm", mlp_out_norm):
             if (norm is None) == (placement == "sandwich"):
-                raise ValueError(f"{name} goes with placement='sandwich' and no other: got {name}={norm}, placement={placement!r}")
+                raise ValueError(
+                    f"{name} goes with placement='sandwich' and no other: got {name}={norm}, placement={placement!r}"
+                )
         self.attention, self.mlp = attention, mlp
         self.attention_norm, self.mlp_norm = attention_norm, mlp_norm
         self.attention_out_norm, self.mlp_out_norm = attention_out_norm, mlp_out_norm
@@ -90,7 +92,9 @@ class TransformerBlock(eqx.Module):
     ) -> Float[Array, "seq dim"]:
         """`context` and, where they are given, `mask` and `bias` are for the attention."""
         attention = functools.partial(self.attention, **given(mask=mask, bias=bias))
-        return self._through(x, lambda x, key: (run(attention, x, *context, key=key, inference=inference), None), key, inference)[0]
+        return self._through(
+            x, lambda x, key: (run(attention, x, *context, key=key, inference=inference), None), key, inference
+        )[0]
 
     def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> Any:
         """An empty cache of `length` tokens, of the attention's making."""
@@ -104,7 +108,8 @@ class TransformerBlock(eqx.Module):
         count: int | Int[Array, ""] | None = None,
         bias: "Float[Array, '...'] | ops.ALiBi | None" = None,
     ) -> tuple[Float[Array, "seq dim"], Any]:
-        """The block's result for tokens that follow those in the cache, and the cache with them in it; as in use, without dropout.
+        """The block's result for tokens that follow those in the cache, and the cache with them in it; as in use,
+        without dropout.
 
         Args:
             x: the next tokens.
@@ -115,7 +120,9 @@ class TransformerBlock(eqx.Module):
         attention, options = caching(self.attention), given(bias=bias)
         return self._through(x, lambda x, key: attention.extend(x, cache, count=count, **options), None, True)
 
-    def _through(self, x: Array, attend: Callable[..., tuple[Array, Any]], key: PRNGKeyArray | None, inference: bool | None):
+    def _through(
+        self, x: Array, attend: Callable[..., tuple[Array, Any]], key: PRNGKeyArray | None, inference: bool | None
+    ):
         attention_key, mlp_key, *drop_keys = (None,) * 4 if key is None else jr.split(key, 4)
         mlp = lambda x: run(self.mlp, x, key=mlp_key, inference=inference)
         drop, drop_mlp = (functools.partial(self.drop_path, key=key, inference=inference) for key in drop_keys)
@@ -179,8 +186,9 @@ class Selformer(TransformerBlock):
 class Timeformer(eqx.Module):
     """A block that a condition steers, such as the time of a diffusion: DiT's.
 
-    `x + gate * f(norm(x) * (1 + scale) + shift)` for self-attention, then for an MLP, with shift, scale and gate from the condition and
-    zero at first, so that a fresh block is the identity (Peebles and Xie 2023, arXiv:2212.09748, section 3.2).
+    `x + gate * f(norm(x) * (1 + scale) + shift)` for self-attention, then for an MLP, with shift, scale and gate from
+    the condition and zero at first, so that a fresh block is the identity (Peebles and Xie 2023, arXiv:2212.09748,
+    section 3.2).
 
     Args:
         dim: width of a token, kept.
@@ -214,7 +222,9 @@ class Timeformer(eqx.Module):
         attention_key, mlp_key, key = jr.split(key, 3)
         self.attention = SelfAttention(dim, heads, dropout=dropout, init=init, key=attention_key)
         self.mlp = MLP(dim, hidden_dim, activation=activation, dropout=dropout, init=init, key=mlp_key)
-        self.attention_norm, self.mlp_norm = (AdaLNZero(dim, condition_dim, epsilon=epsilon, key=key) for key in jr.split(key))
+        self.attention_norm, self.mlp_norm = (
+            AdaLNZero(dim, condition_dim, epsilon=epsilon, key=key) for key in jr.split(key)
+        )
 
     def __call__(
         self,
@@ -236,5 +246,7 @@ class Timeformer(eqx.Module):
 def caching(attention: Any) -> Any:
     """The attention, if it can decode step by step; an error otherwise."""
     if not (hasattr(attention, "cache") and hasattr(attention, "extend")):
-        raise ValueError(f"attention must have the methods cache and extend for decoding step by step: got {type(attention).__name__}")
+        raise ValueError(
+            f"attention must have the methods cache and extend for decoding step by step: got {type(attention).__name__}"
+        )
     return attention

@@ -10,15 +10,18 @@ from eqxgen.nn import _check
 
 
 class KVCache(eqx.Module):
-    """The keys and values of the tokens seen so far, in arrays whose shapes never change: one compiled step serves every position.
+    """The keys and values of the tokens seen so far, in arrays whose shapes never change: one compiled step serves
+    every position.
 
-    An ordinary cache holds `length` tokens, token p in row p. A ring holds the last `length` tokens, token p in row p % length, and never
-    runs out of room: it is the cache of a sliding window. Keys come as they will be used, with their positions rotated in.
+    An ordinary cache holds `length` tokens, token p in row p. A ring holds the last `length` tokens, token p in row p %
+    length, and never runs out of room: it is the cache of a sliding window. Keys come as they will be used, with their
+        positions rotated in.
 
     Args:
         length: rows.
         kv_heads, head_dim: of the keys, and of the values.
-        v_head_dim: of the values, where it differs. 0 keeps none: the values are part of the keys, as of `LatentAttention`.
+        v_head_dim: of the values, where it differs. 0 keeps none: the values are part of the keys, as of
+            `LatentAttention`.
         dtype: of both arrays.
         ring: whether the newest tokens overwrite the oldest.
         key: not used; every layer takes one.
@@ -41,7 +44,9 @@ class KVCache(eqx.Module):
         key: PRNGKeyArray | None = None,
     ):
         v_head_dim = head_dim if v_head_dim is None else v_head_dim
-        _check.positive(length=length, kv_heads=kv_heads, head_dim=head_dim, **({"v_head_dim": v_head_dim} if v_head_dim else {}))
+        _check.positive(
+            length=length, kv_heads=kv_heads, head_dim=head_dim, **({"v_head_dim": v_head_dim} if v_head_dim else {})
+        )
         self.k = jnp.zeros((length, kv_heads, head_dim), dtype)
         self.v = jnp.zeros((length, kv_heads, v_head_dim), dtype)
         self.count = jnp.zeros((), jnp.int32)
@@ -70,8 +75,9 @@ class KVCache(eqx.Module):
             count: how many of them are real; the others, padding at the end, are written nowhere. By default all.
 
         Raises:
-            ValueError: shapes differ from the cache's; `count` is not in [0, new]; or there is no room. Inside a compiled program the last
-                two are not known: there the rows that do not fit are dropped, and `cached_attention.attend` gives NaN.
+            ValueError: shapes differ from the cache's; `count` is not in [0, new]; or there is no room. Inside a
+                compiled program the last two are not known: there the rows that do not fit are dropped, and
+                    `cached_attention.attend` gives NaN.
         """
         for name, rows, kept in (("k", k, self.k), ("v", v, self.v)):
             if rows.ndim != 3 or rows.shape[1:] != kept.shape[1:] or rows.shape[0] != k.shape[0]:

@@ -24,17 +24,19 @@ def attend(
 ) -> tuple[Float[Array, "new heads out_dim"], KVCache]:
     """Causal attention of the next tokens over the cache and one another, and the cache with them.
 
-    Several tokens run on the fused op; one is a pair of small products, which no tiling makes faster. Rows not yet written are never seen.
-    Many tokens into a ring, or with a window, cost a mask of `new` x (`length` + `new`) booleans.
+    Several tokens run on the fused op; one is a pair of small products, which no tiling makes faster. Rows not yet
+    written are never seen. Many tokens into a ring, or with a window, cost a mask of `new` x (`length` + `new`)
+    booleans.
 
     Args:
         q, k, v: of the tokens at positions `cache.count`, `cache.count + 1`, ...
         count: how many of them are real, as in `KVCache.append`; the result of the others means nothing.
         window: each token sees the last `window`, itself among them.
-        bias: added to the logits: an `ops.ALiBi`, whose offset is set here, or an array that broadcasts to (heads, new, length), over the
-            rows of the cache, which must not be a ring.
+        bias: added to the logits: an `ops.ALiBi`, whose offset is set here, or an array that broadcasts to (heads, new,
+            length), over the rows of the cache, which must not be a ring.
         scale: of the logits; 1 / sqrt(head_dim) by default.
-        shared: the values are the first so many entries of the keys; v is then empty, (new, kv_heads, 0), and so is the cache's.
+        shared: the values are the first so many entries of the keys; v is then empty, (new, kv_heads, 0), and so is the
+            cache's.
 
     Returns:
         The result in q's dtype, all NaN where a compiled program ran out of room; and the new cache.
@@ -43,7 +45,9 @@ def attend(
         ValueError: as `KVCache.append`; or a ring is shorter than the window, or has none.
     """
     if cache.ring and (window is None or window > cache.length):
-        raise ValueError(f"a ring of {cache.length} rows forgets: it needs a window of at most as many tokens, got window={window}")
+        raise ValueError(
+            f"a ring of {cache.length} rows forgets: it needs a window of at most as many tokens, got window={window}"
+        )
     if cache.ring and bias is not None and not isinstance(bias, ops.ALiBi):
         raise ValueError(
             "a bias over the rows of a ring has no meaning, as rows change their tokens: pass an ALiBi, or use a cache without ring"
@@ -70,13 +74,19 @@ def attend(
     return (y if cache.ring else jnp.where(after.count > cache.length, jnp.nan, y)), after
 
 
-def _one(q: Array, k: Array, v: Array, seen: Array, bias: Array | None, scale: float) -> Float[Array, "1 heads out_dim"]:
+def _one(
+    q: Array, k: Array, v: Array, seen: Array, bias: Array | None, scale: float
+) -> Float[Array, "1 heads out_dim"]:
     """Attention of a single query."""
     _, heads, head_dim = q.shape
     rows, groups, _ = k.shape
     exact: Any = {"precision": "highest", "preferred_element_type": jnp.float32}
-    # Products, although XLA transposes the cache for them: in the whole step of a GPT-2 on a CPU, sums of products took three times as long.
-    logits = jnp.einsum("gnd,lgd->gnl", q.reshape(groups, heads // groups, head_dim), k, **exact).reshape(heads, rows) * scale
+    # Products, although XLA transposes the cache for them: in the whole step of a GPT-2 on a CPU, sums of products took
+    # three times as long.
+    logits = (
+        jnp.einsum("gnd,lgd->gnl", q.reshape(groups, heads // groups, head_dim), k, **exact).reshape(heads, rows)
+        * scale
+    )
     if bias is not None:
         logits = logits + jnp.broadcast_to(bias, (heads, 1, rows))[:, 0].astype(jnp.float32)
     weights = jax.nn.softmax(jnp.where(seen, logits, jnp.finfo(jnp.float32).min), axis=-1)

@@ -15,8 +15,9 @@ _zeros = jax.nn.initializers.zeros
 class AdaLN(eqx.Module):
     """`norm(x) * (1 + scale) + shift`, with scale and shift from a condition: adaptive layer norm.
 
-    The norm has no parameters; shift and scale are a projection of `silu(condition)` that starts at zero, so that at first this is the norm
-    alone (Peebles and Xie 2023, arXiv:2212.09748, section 3.2; Perez et al. 2018, arXiv:1709.07871, for the 1 +).
+    The norm has no parameters; shift and scale are a projection of `silu(condition)` that starts at zero, so that at
+    first this is the norm alone (Peebles and Xie 2023, arXiv:2212.09748, section 3.2; Perez et al. 2018,
+    arXiv:1709.07871, for the 1 +).
 
     Args:
         dim: size of the last axis of x.
@@ -29,24 +30,37 @@ class AdaLN(eqx.Module):
     dim: int = eqx.field(static=True)
     epsilon: float = eqx.field(static=True)
 
-    def __init__(self, dim: int, condition_dim: int | None = None, *, epsilon: float = 1e-6, init: Initializer = _zeros, key: PRNGKeyArray):
+    def __init__(
+        self,
+        dim: int,
+        condition_dim: int | None = None,
+        *,
+        epsilon: float = 1e-6,
+        init: Initializer = _zeros,
+        key: PRNGKeyArray,
+    ):
         _check.positive(dim=dim)
         _check.epsilon(epsilon)
         self.modulation = Projection(dim if condition_dim is None else condition_dim, 2 * dim, init=init, key=key)
         self.dim, self.epsilon = dim, epsilon
 
     def __call__(
-        self, x: Float[Array, "*leading dim"], condition: Float[Array, " condition_dim"], *, key: PRNGKeyArray | None = None
+        self,
+        x: Float[Array, "*leading dim"],
+        condition: Float[Array, " condition_dim"],
+        *,
+        key: PRNGKeyArray | None = None,
     ) -> Float[Array, "*leading dim"]:
         shift, scale = _parts(self.modulation, x, condition, 2)
         return ops.layer_norm(x, modulation=(shift, scale), epsilon=self.epsilon)
 
 
 class AdaLNZero(eqx.Module):
-    """An `AdaLN` in front of a residual branch and the gate behind it: `x + gate * f(y)` with `y, gate = layer(x, condition)`.
+    """An `AdaLN` in front of a residual branch and the gate behind it: `x + gate * f(y)` with `y, gate = layer(x,
+    condition)`.
 
-    Shift, scale and gate are a projection of `silu(condition)` that starts at zero, so that the branch adds nothing at first
-    (Peebles and Xie 2023, arXiv:2212.09748, section 3.2; figure 3).
+    Shift, scale and gate are a projection of `silu(condition)` that starts at zero, so that the branch adds nothing at
+    first (Peebles and Xie 2023, arXiv:2212.09748, section 3.2; figure 3).
 
     Args:
         dim: size of the last axis of x.
@@ -65,7 +79,11 @@ class AdaLNZero(eqx.Module):
         self.dim, self.epsilon = dim, epsilon
 
     def __call__(
-        self, x: Float[Array, "*leading dim"], condition: Float[Array, " condition_dim"], *, key: PRNGKeyArray | None = None
+        self,
+        x: Float[Array, "*leading dim"],
+        condition: Float[Array, " condition_dim"],
+        *,
+        key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "*leading dim"], Float[Array, "*ones dim"]]:
         """The modulated norm of x, and the gate, of x's rank."""
         shift, scale, gate = _parts(self.modulation, x, condition, 3)
@@ -73,36 +91,47 @@ class AdaLNZero(eqx.Module):
 
 
 class FiLM(eqx.Module):
-    """`x * (1 + scale) + shift` for every channel, with scale and shift linear in a condition (Perez et al. 2018, arXiv:1709.07871,
-    equation 2 and section 7.2 for the 1 +).
+    """`x * (1 + scale) + shift` for every channel, with scale and shift linear in a condition (Perez et al. 2018,
+    arXiv:1709.07871, equation 2 and section 7.2 for the 1 +).
 
     Args:
         dim: size of the last axis of x, whose other axes are places.
         condition_dim: size of the condition; `dim` by default.
-        init: how the projection's weights are drawn. By default uniform in ±1/sqrt(condition_dim); with zeros it is the identity at first.
+        init: how the projection's weights are drawn. By default uniform in ±1/sqrt(condition_dim); with zeros it is the
+            identity at first.
     """
 
     modulation: Projection  # to shift, then scale
     dim: int = eqx.field(static=True)
 
-    def __init__(self, dim: int, condition_dim: int | None = None, *, init: Initializer = torch_uniform, key: PRNGKeyArray):
+    def __init__(
+        self, dim: int, condition_dim: int | None = None, *, init: Initializer = torch_uniform, key: PRNGKeyArray
+    ):
         _check.positive(dim=dim)
         self.modulation = Projection(dim if condition_dim is None else condition_dim, 2 * dim, init=init, key=key)
         self.dim = dim
 
     def __call__(
-        self, x: Float[Array, "*leading dim"], condition: Float[Array, " condition_dim"], *, key: PRNGKeyArray | None = None
+        self,
+        x: Float[Array, "*leading dim"],
+        condition: Float[Array, " condition_dim"],
+        *,
+        key: PRNGKeyArray | None = None,
     ) -> Float[Array, "*leading dim"]:
         shift, scale = _parts(self.modulation, x, condition, 2, activation=lambda x: x)
         return x * (1 + scale) + shift
 
 
 def _parts(modulation: Projection, x: Array, condition: Array, count: int, activation=jax.nn.silu) -> list[Array]:
-    """What the projection makes of the condition, in `count` parts, each of x's rank with 1 on all its axes but the last."""
+    """What the projection makes of the condition, in `count` parts, each of x's rank with 1 on all its axes but the
+    last.
+    """
     dim = modulation.out_dim // count
     if x.ndim == 0 or x.shape[-1] != dim:
         raise ValueError(f"the last axis of x must have dim={dim} entries: got shape {x.shape}")
     if condition.shape != (modulation.in_dim,):
-        raise ValueError(f"condition must be one vector of condition_dim={modulation.in_dim} entries: got shape {condition.shape}")
+        raise ValueError(
+            f"condition must be one vector of condition_dim={modulation.in_dim} entries: got shape {condition.shape}"
+        )
     parts = modulation(activation(condition)).astype(x.dtype)
     return jnp.split(parts.reshape(*(1,) * (x.ndim - 1), -1), count, axis=-1)

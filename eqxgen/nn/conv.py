@@ -21,7 +21,8 @@ PADDINGS = {"zeros": "constant", "circular": "wrap", "reflect": "reflect"}  # to
 
 
 class Convolution(eqx.Module):
-    """2-D convolution of one image `(height, width, in_channels)`; `Convolution1D` is that of one sequence `(seq, in_channels)`.
+    """2-D convolution of one image `(height, width, in_channels)`; `Convolution1D` is that of one sequence `(seq,
+    in_channels)`.
 
         y[i] = bias + Σ_j padded[stride * i + dilation * j] @ weight[j]     over the places j of the kernel
 
@@ -29,15 +30,18 @@ class Convolution(eqx.Module):
         in_channels, out_channels: sizes of the last axis.
         kernel: side of the kernel.
         stride: step between outputs.
-        padding: entries added at each border; `dilation * (kernel - 1) // 2` by default, which keeps the size at stride 1 and odd `kernel`.
+        padding: entries added at each border; `dilation * (kernel - 1) // 2` by default, which keeps the size at stride
+            1 and odd `kernel`.
         dilation: step between the places of the kernel.
         groups: splits the channels into independent convolutions; it divides both channel counts.
-        padding_mode: what is added: "zeros", "circular" (the other end) or "reflect" (mirrored about the last entry), as torch.
+        padding_mode: what is added: "zeros", "circular" (the other end) or "reflect" (mirrored about the last entry),
+            as torch.
         bias: whether a bias, zero at first, is added.
         init: a `jax.nn.initializers` function for the kernel `(kernel, kernel, in_channels // groups, out_channels)`.
 
     Raises:
-        ValueError: a number breaks its law; x has another rank or channel count, or is smaller than the kernel or its padding.
+        ValueError: a number breaks its law; x has another rank or channel count, or is smaller than the kernel or its
+            padding.
     """
 
     rank: ClassVar[int] = 2
@@ -84,28 +88,35 @@ class Convolution(eqx.Module):
             )
         if self.padding_mode != "zeros":
             x, padding = self._padded(x), 0
-        y = convolve(x, self.weight, stride=self.stride, padding=(padding, padding), dilation=self.dilation, groups=self.groups)
+        y = convolve(
+            x, self.weight, stride=self.stride, padding=(padding, padding), dilation=self.dilation, groups=self.groups
+        )
         return y if self.bias is None else y + self.bias.astype(y.dtype)[(None,) * self.rank]
 
     def _padded(self, x: Array) -> Array:
         longest = min(x.shape[:-1]) - (self.padding_mode == "reflect")
         if self.padding > longest:
-            raise ValueError(f"padding must be at most {longest} with padding_mode={self.padding_mode!r}: got {self.padding} for {x.shape}")
+            raise ValueError(
+                f"padding must be at most {longest} with padding_mode={self.padding_mode!r}: got {self.padding} for {x.shape}"
+            )
         return jnp.pad(x, (*((self.padding, self.padding),) * self.rank, (0, 0)), mode=PADDINGS[self.padding_mode])
 
 
 class Convolution1D(Convolution):
-    """`Convolution` of one sequence `(seq, in_channels)`, with a kernel `(kernel, in_channels // groups, out_channels)`."""
+    """`Convolution` of one sequence `(seq, in_channels)`, with a kernel `(kernel, in_channels // groups,
+    out_channels)`.
+    """
 
     rank: ClassVar[int] = 1
     __init__ = Convolution.__init__  # inherited all the same, but type checkers give a dataclass a new one
 
 
 class ConvolutionTranspose(eqx.Module):
-    """The transpose of a 2-D convolution, for one image `(height, width, in_channels)`; `ConvolutionTranspose1D` for one sequence.
+    """The transpose of a 2-D convolution, for one image `(height, width, in_channels)`; `ConvolutionTranspose1D` for
+    one sequence.
 
-    Each entry of x is spread over the output, whose sides are `(side - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1 +
-    output_padding`, as torch:
+    Each entry of x is spread over the output, whose sides are `(side - 1) * stride - 2 * padding + dilation * (kernel -
+    1) + 1 + output_padding`, as torch:
 
         y[stride * i + dilation * j - padding] += x[i] @ weight[j]     over the places j of the kernel
 
@@ -113,13 +124,14 @@ class ConvolutionTranspose(eqx.Module):
         in_channels, out_channels: sizes of the last axis.
         kernel: side of the kernel.
         stride: step between the places to which neighbours are sent.
-        padding: entries cut from each border; `dilation * (kernel - 1) // 2` by default: then stride 2 and kernel 4 double an image.
+        padding: entries cut from each border; `dilation * (kernel - 1) // 2` by default: then stride 2 and kernel 4
+            double an image.
         output_padding: entries added to the far border of each axis; less than the stride or the dilation.
         dilation: step between the places of the kernel.
         groups: splits the channels into independent convolutions; it divides both channel counts.
         bias: whether a bias, zero at first, is added.
-        init: a `jax.nn.initializers` function for the kernel `(kernel, kernel, in_channels // groups, out_channels)`. By default uniform
-            in ±1/sqrt(its first three axes' product), where torch counts output channels.
+        init: a `jax.nn.initializers` function for the kernel `(kernel, kernel, in_channels // groups, out_channels)`.
+            By default uniform in ±1/sqrt(its first three axes' product), where torch counts output channels.
 
     Raises:
         ValueError: a number breaks its law; x has another rank or channel count; nothing would be left of it.
@@ -183,7 +195,9 @@ class ConvolutionTranspose(eqx.Module):
 
 
 class ConvolutionTranspose1D(ConvolutionTranspose):
-    """`ConvolutionTranspose` of one sequence `(seq, in_channels)`, with a kernel `(kernel, in_channels // groups, out_channels)`."""
+    """`ConvolutionTranspose` of one sequence `(seq, in_channels)`, with a kernel `(kernel, in_channels // groups,
+    out_channels)`.
+    """
 
     rank: ClassVar[int] = 1
     __init__ = ConvolutionTranspose.__init__  # inherited all the same, but type checkers give a dataclass a new one
@@ -198,7 +212,9 @@ def convolve(
     dilation: int = 1,
     groups: int = 1,
 ) -> Float[Array, "*out_spatial out_channels"]:
-    """A convolution of one example, every axis alike: `jax.lax.conv_general_dilated`, but for small depthwise kernels on a CPU."""
+    """A convolution of one example, every axis alike: `jax.lax.conv_general_dilated`, but for small depthwise kernels
+    on a CPU.
+    """
     whole = functools.partial(_library, stride=stride, padding=padding, dilation=dilation, groups=groups)
     weight = weight.astype(x.dtype)
     if _is_depthwise(x, weight, groups) and math.prod(weight.shape[:-2]) <= SHIFTS:
@@ -215,7 +231,8 @@ def _library(x: Array, weight: Array, *, stride: int, padding: tuple[int, int], 
     rank = x.ndim - 1
     axes = "DHW"[3 - rank :]
     if sum(padding) > dilation * (weight.shape[0] - 1):
-        # Written out where the output becomes larger than x: the gradient of a convolution told of it takes ten times as long on a CPU.
+        # Written out where the output becomes larger than x: the gradient of a convolution told of it takes ten times
+        # as long on a CPU.
         x, padding = jax.lax.pad(x, jnp.zeros((), x.dtype), (*((*padding, 0),) * rank, (0, 0, 0))), (0, 0)
     return jax.lax.conv_general_dilated(
         x[None],
@@ -229,7 +246,9 @@ def _library(x: Array, weight: Array, *, stride: int, padding: tuple[int, int], 
 
 
 def _by_shifts(x: Array, weight: Array, *, stride: int, padding: tuple[int, int], dilation: int) -> Array:
-    """A depthwise convolution as a sum of shifted copies, in float32: one loop, where XLA's convolutions go channel by channel on a CPU."""
+    """A depthwise convolution as a sum of shifted copies, in float32: one loop, where XLA's convolutions go channel by
+    channel on a CPU.
+    """
     rank = x.ndim - 1
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), (*((*padding, 0),) * rank, (0, 0, 0)))
     counts = [(side - dilation * (weight.shape[0] - 1) - 1) // stride + 1 for side in x.shape[:-1]]
@@ -244,14 +263,18 @@ def _by_shifts(x: Array, weight: Array, *, stride: int, padding: tuple[int, int]
 
 
 def _by_phases(x: Array, weight: Array, *, stride: int, groups: int) -> Array:
-    """The transpose of a convolution without padding: the outputs at each place within a stride are a convolution of x of their own.
+    """The transpose of a convolution without padding: the outputs at each place within a stride are a convolution of x
+    of their own.
 
-    All are made by one, of kernels `stride` times shorter, with the phases as channels: a convolution over x with zeros between its entries
+    All are made by one, of kernels `stride` times shorter, with the phases as channels: a convolution over x with zeros
+        between its entries
     would mostly multiply zeros, and its gradients are several times as slow.
     """
     rank, kernel = x.ndim - 1, weight.shape[0]
     taps = -(-kernel // stride)
-    weight = jax.lax.pad(weight, jnp.zeros((), weight.dtype), (*((0, taps * stride - kernel, 0),) * rank, (0, 0, 0), (0, 0, 0)))
+    weight = jax.lax.pad(
+        weight, jnp.zeros((), weight.dtype), (*((0, taps * stride - kernel, 0),) * rank, (0, 0, 0), (0, 0, 0))
+    )
     in_group, out_channels = weight.shape[-2:]
     weight = weight.reshape(*(taps, stride) * rank, in_group, groups, out_channels // groups)
     places, phases = range(0, 2 * rank, 2), range(1, 2 * rank, 2)
@@ -263,8 +286,17 @@ def _by_phases(x: Array, weight: Array, *, stride: int, groups: int) -> Array:
     return y.transpose(*pairs, rank, 2 * rank + 1).reshape(*(side * stride for side in sides), out_channels)
 
 
-def _checked_padding(in_channels: int, out_channels: int, kernel: int, stride: int, padding: int | None, dilation: int, groups: int) -> int:
-    _check.positive(in_channels=in_channels, out_channels=out_channels, kernel=kernel, stride=stride, dilation=dilation, groups=groups)
+def _checked_padding(
+    in_channels: int, out_channels: int, kernel: int, stride: int, padding: int | None, dilation: int, groups: int
+) -> int:
+    _check.positive(
+        in_channels=in_channels,
+        out_channels=out_channels,
+        kernel=kernel,
+        stride=stride,
+        dilation=dilation,
+        groups=groups,
+    )
     _check.divides(groups=groups, in_channels=in_channels)
     _check.divides(groups=groups, out_channels=out_channels)
     if padding is None:

@@ -75,8 +75,8 @@ class CrossAttention(eqx.Module):
 
         Args:
             x, context: the two sequences.
-            mask: which tokens of the context each of x may see: a boolean array that broadcasts to (heads, q_seq, kv_seq), or an expression
-                of `eqxgen.ops.masks`. A token that may see none gathers zero.
+            mask: which tokens of the context each of x may see: a boolean array that broadcasts to (heads, q_seq,
+                kv_seq), or an expression of `eqxgen.ops.masks`. A token that may see none gathers zero.
             bias: added to the logits.
             key: of the dropout; needed in training, where there is any.
             inference: leaves the dropout out.
@@ -84,7 +84,9 @@ class CrossAttention(eqx.Module):
         active = self.dropout.active(key, inference)
         probs_key, out_key = jr.split(key) if active and key is not None else (None, None)
         q = rearrange(self.q(x), "q_seq (heads head_dim) -> q_seq heads head_dim", heads=self.heads)
-        kv = rearrange(self.kv(context), "kv_seq (heads parts head_dim) -> kv_seq heads parts head_dim", heads=self.heads, parts=2)
+        kv = rearrange(
+            self.kv(context), "kv_seq (heads parts head_dim) -> kv_seq heads parts head_dim", heads=self.heads, parts=2
+        )
         k, v = (part[:, :, 0] for part in jnp.split(kv, 2, axis=2))
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)

@@ -21,8 +21,8 @@ from eqxgen.nn.norm import LayerNorm
 
 
 class DecoderBlock(eqx.Module):
-    """Self-attention, attention to a context, and an MLP, made elsewhere, each with a norm and a residual addition (Vaswani et al. 2017,
-    section 3.1; with norms before, T5: Raffel et al. 2020, arXiv:1910.10683).
+    """Self-attention, attention to a context, and an MLP, made elsewhere, each with a norm and a residual addition
+    (Vaswani et al. 2017, section 3.1; with norms before, T5: Raffel et al. 2020, arXiv:1910.10683).
 
     Without the self-attention it is `TransformerBlock(cross, mlp, ...)`, as in Perceiver.
 
@@ -53,7 +53,9 @@ class DecoderBlock(eqx.Module):
     ):
         _check.one_of("placement", placement, ("pre", "post"))
         self.attention, self.attention_norm = attention, attention_norm
-        self.rest = TransformerBlock(cross, mlp, attention_norm=cross_norm, mlp_norm=mlp_norm, placement=placement, drop_path=drop_path)
+        self.rest = TransformerBlock(
+            cross, mlp, attention_norm=cross_norm, mlp_norm=mlp_norm, placement=placement, drop_path=drop_path
+        )
 
     def __call__(
         self,
@@ -92,7 +94,9 @@ class DecoderBlock(eqx.Module):
         x, cache = self._heard(x, lambda x: attention.extend(x, cache, count=count, **options), None, True)
         return self.rest(x, context, mask=context_mask, inference=True), cache
 
-    def _heard(self, x: Array, attend: Callable[..., tuple[Array, Any]], key: PRNGKeyArray | None, inference: bool | None):
+    def _heard(
+        self, x: Array, attend: Callable[..., tuple[Array, Any]], key: PRNGKeyArray | None, inference: bool | None
+    ):
         pre = self.rest.placement == "pre"
         y, cache = attend(self.attention_norm(x) if pre else x)
         x = x + self.rest.drop_path(y, key=key, inference=inference)
@@ -100,7 +104,8 @@ class DecoderBlock(eqx.Module):
 
 
 class Crossformer(DecoderBlock):
-    """The decoder block of plain numbers: causal self-attention, attention to a context, an MLP of two projections, layer norms.
+    """The decoder block of plain numbers: causal self-attention, attention to a context, an MLP of two projections,
+    layer norms.
 
     Args:
         dim: width of a token, kept.

@@ -36,8 +36,9 @@ class Dropout(eqx.Module):
 
 
 class DropPath(eqx.Module):
-    """Zeroes the whole of an example with probability `rate` and scales the others by 1 / (1 - rate): stochastic depth, where it stands
-    at the end of a residual branch (Huang et al. 2016, arXiv:1603.09382; scaled in training rather than in use, as today's vision models do).
+    """Zeroes the whole of an example with probability `rate` and scales the others by 1 / (1 - rate): stochastic depth,
+    where it stands at the end of a residual branch (Huang et al. 2016, arXiv:1603.09382; scaled in training rather than
+    in use, as today's vision models do).
 
     Raises:
         ValueError: `rate` is outside [0, 1); or the layer is called in training without a key.
@@ -60,8 +61,9 @@ class DropPath(eqx.Module):
 
 
 class TokenDrop(eqx.Module):
-    """Keeps `count` tokens of a sequence, drawn at random without repetition, in their order: what a masked autoencoder's encoder sees
-    (He et al. 2022, arXiv:2111.06377, section 3; MAGE: Li et al. 2023, arXiv:2211.09117, section 3.2).
+    """Keeps `count` tokens of a sequence, drawn at random without repetition, in their order: what a masked
+    autoencoder's encoder sees (He et al. 2022, arXiv:2111.06377, section 3; MAGE: Li et al. 2023, arXiv:2211.09117,
+    section 3.2).
 
     Args:
         count: how many are kept.

@@ -17,8 +17,9 @@ from eqxgen.rng import RNG
 class FocalModulation(eqx.Module):
     """Focal modulation of one image `(height, width, dim)` (Yang et al. 2022, arXiv:2203.11926, equations 3 to 6).
 
-    Depthwise convolutions, each over the last one's result, gather ever wider surroundings; gates that each place computes weigh them and the
-    mean of the image; the sum, projected, multiplies the place's query. Equal to transformers' `FocalNetModulation` with its default options.
+    Depthwise convolutions, each over the last one's result, gather ever wider surroundings; gates that each place
+    computes weigh them and the mean of the image; the sum, projected, multiplies the place's query. Equal to
+    transformers' `FocalNetModulation` with its default options.
 
     Args:
         dim: size of the last axis, kept.
@@ -53,11 +54,15 @@ class FocalModulation(eqx.Module):
         _check.positive(dim=dim, window=window, level=level)
         _check.not_negative(factor=factor)
         if window % 2 == 0 or factor % 2:
-            raise ValueError(f"window must be odd and factor even, for kernels with a middle: got window={window}, factor={factor}")
+            raise ValueError(
+                f"window must be odd and factor even, for kernels with a middle: got window={window}, factor={factor}"
+            )
         keys = RNG(key)
         self.project_in = Projection(dim, 2 * dim + level + 1, bias=bias, key=next(keys))
         sides = [window + factor * i for i in range(level)]
-        self.levels = tuple(Convolution(dim, dim, kernel=side, groups=dim, bias=False, key=next(keys)) for side in sides)
+        self.levels = tuple(
+            Convolution(dim, dim, kernel=side, groups=dim, bias=False, key=next(keys)) for side in sides
+        )
         self.context = Projection(dim, dim, bias=bias, key=next(keys))
         self.project_out = Projection(dim, dim, key=next(keys))
         self.dropout = Dropout(dropout)
@@ -79,7 +84,8 @@ class FocalModulation(eqx.Module):
 
 
 class SqueezeExcitation(eqx.Module):
-    """Each channel of an example `(*spatial, channels)` times a gate that the means of all channels give (Hu et al. 2018, arXiv:1709.01507).
+    """Each channel of an example `(*spatial, channels)` times a gate that the means of all channels give (Hu et al.
+    2018, arXiv:1709.01507).
 
         x * σ(W_2 relu(W_1 mean(x)))
 
@@ -103,7 +109,9 @@ class SqueezeExcitation(eqx.Module):
         self.excite = Projection(channels // reduction, channels, key=excite_key)
         self.channels = channels
 
-    def __call__(self, x: Float[Array, "*spatial channels"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*spatial channels"]:
+    def __call__(
+        self, x: Float[Array, "*spatial channels"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*spatial channels"]:
         _check.some_spatial(x)
         _check.last_axis(x, "channels", self.channels)
         mean = jnp.mean(x, tuple(range(x.ndim - 1)))

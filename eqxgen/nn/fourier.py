@@ -13,17 +13,19 @@ from eqxgen.nn.linear import Initializer, Projection, torch_uniform
 
 
 class FourierEmbedding(eqx.Module):
-    """Positions in a grid as sines and cosines of evenly spaced frequencies (Perceiver; Jaegle et al. 2021, arXiv:2103.03206, section 3.2).
+    """Positions in a grid as sines and cosines of evenly spaced frequencies (Perceiver; Jaegle et al. 2021,
+    arXiv:2103.03206, section 3.2).
 
-    Along an axis of n cells, a coordinate c in [-1, 1] has sin(pi f c) and cos(pi f c) at `bands` frequencies f from 1 to n/2, Nyquist's.
-    The features are the coordinates, the sines of all axes, then their cosines: axes * (2 * bands + 1), which a projection takes to `dim`.
+    Along an axis of n cells, a coordinate c in [-1, 1] has sin(pi f c) and cos(pi f c) at `bands` frequencies f from 1
+    to n/2, Nyquist's. The features are the coordinates, the sines of all axes, then their cosines: axes * (2 * bands +
+    1), which a projection takes to `dim`.
 
     Args:
         dim: features of a position.
         size: cells along each axis, such as height and width.
         bands: frequencies of each axis.
-        project: whether the features are projected. Otherwise they are the paper's own, to be joined to the inputs, and `dim` must be their
-            number.
+        project: whether the features are projected. Otherwise they are the paper's own, to be joined to the inputs, and
+            `dim` must be their number.
         init: how the projection's weights are drawn.
 
     Raises:
@@ -52,7 +54,9 @@ class FourierEmbedding(eqx.Module):
         self.projection = Projection(features, dim, init=init, key=key) if project else None
         self.dim, self.size, self.bands = dim, tuple(size), bands
 
-    def __call__(self, positions: Float[Array, "*leading axes"] | None = None, *, key: PRNGKeyArray | None = None) -> Float[Array, "..."]:
+    def __call__(
+        self, positions: Float[Array, "*leading axes"] | None = None, *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "..."]:
         """Features of positions in [-1, 1], `(*leading, dim)`; without any, those of all cells, `(*size, dim)`."""
         positions = self.grid() if positions is None else positions
         if positions.shape[-1] != len(self.size):
@@ -74,10 +78,12 @@ class FourierEmbedding(eqx.Module):
 
 
 class RandomFourier(eqx.Module):
-    """A scalar as cosines and sines at random frequencies, drawn once and never trained (Tancik et al. 2020, arXiv:2006.10739).
+    """A scalar as cosines and sines at random frequencies, drawn once and never trained (Tancik et al. 2020,
+    arXiv:2006.10739).
 
-    `cos(2 pi f x)` for `dim / 2` normal frequencies f of deviation `scale`, then `sin(2 pi f x)`: the noise embedding of NCSN++ (Song et
-    al. 2021, arXiv:2011.13456) and EDM, who hand it ln(sigma) or ln(sigma) / 4 and take scale 16. NCSN++ puts the sines first.
+    `cos(2 pi f x)` for `dim / 2` normal frequencies f of deviation `scale`, then `sin(2 pi f x)`: the noise embedding
+    of NCSN++ (Song et al. 2021, arXiv:2011.13456) and EDM, who hand it ln(sigma) or ln(sigma) / 4 and take scale 16.
+    NCSN++ puts the sines first.
 
     Args:
         dim: number of features; even.

@@ -21,9 +21,9 @@ Layer = Callable[..., Any]
 class Sequential(eqx.Module):
     """Layers, one after another: `Sequential(f, g)(x)` is `g(f(x))`.
 
-    A layer is anything that is called with one array, a plain function such as `jax.nn.relu` too. Layer i is handed `fold_in(key, i)` and
-    `inference`, where it takes them. `net[1]` is a layer, `net[1:]` a `Sequential` of some, `net.at[-1].set(layer)` a copy with that one
-    replaced; `len(net)` and `for layer in net` do what they say.
+    A layer is anything that is called with one array, a plain function such as `jax.nn.relu` too. Layer i is handed
+    `fold_in(key, i)` and `inference`, where it takes them. `net[1]` is a layer, `net[1:]` a `Sequential` of some,
+    `net.at[-1].set(layer)` a copy with that one replaced; `len(net)` and `for layer in net` do what they say.
 
     With layers that have a state, such as `BatchNorm`, call `y, state = net(x, state)`, first with `net.init_state()`.
 
@@ -42,7 +42,9 @@ class Sequential(eqx.Module):
             _layer(f"layers[{place}]", layer)
         self.layers = layers
 
-    def __call__(self, x: Array, state: Any = None, *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> Any:
+    def __call__(
+        self, x: Array, state: Any = None, *, key: PRNGKeyArray | None = None, inference: bool | None = None
+    ) -> Any:
         """The result; with a state, `(result, new state)`."""
         if state is None and stateful(self):
             names = ", ".join(type(layer).__name__ for layer in self.layers if stateful(layer))
@@ -139,7 +141,9 @@ class Residual(eqx.Module):
 
 
 class Average(NamedTuple):
-    """The state of an `EMA`: the running mean, and how much of it is samples rather than the zeros that it began with, both in float32."""
+    """The state of an `EMA`: the running mean, and how much of it is samples rather than the zeros that it began with,
+    both in float32.
+    """
 
     mean: PyTree
     weight: Float[Array, ""]
@@ -155,8 +159,8 @@ class EMA(eqx.Module):
     Args:
         like: arrays or shapes (`jax.ShapeDtypeStruct`) of what it will be called with, in any tree.
         decay: weight of the past, in [0, 1).
-        debias: whether y is divided by what the samples weigh so far, so that it is their mean from the first on (Kingma and Ba 2015,
-            arXiv:1412.6980, section 3). Otherwise it starts near zero.
+        debias: whether y is divided by what the samples weigh so far, so that it is their mean from the first on
+            (Kingma and Ba 2015, arXiv:1412.6980, section 3). Otherwise it starts near zero.
     """
 
     shapes: PyTree = eqx.field(static=True)
@@ -189,11 +193,14 @@ class EMA(eqx.Module):
             state: from `init_state` or the call before.
             axis_name: axes of `jax.vmap` or a mesh, over which the samples' mean is what counts.
             key: not used.
-            inference: x is left out of account if true, and the state returned as it came. Before the first sample y is zero.
+            inference: x is left out of account if true, and the state returned as it came. Before the first sample y is
+                zero.
         """
         found = jax.tree.flatten(x)
         if (found[1], tuple(leaf.shape for leaf in found[0])) != self.shapes:
-            raise ValueError(f"x must have the shapes {self.shapes[1]} that the average was made for: got {jax.tree.map(jnp.shape, x)}")
+            raise ValueError(
+                f"x must have the shapes {self.shapes[1]} that the average was made for: got {jax.tree.map(jnp.shape, x)}"
+            )
         if not inference:
             new = jax.lax.stop_gradient(jax.tree.map(lambda x: x.astype(jnp.float32), x))
             new = new if axis_name is None else jax.lax.pmean(new, axis_name)

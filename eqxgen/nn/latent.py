@@ -19,8 +19,9 @@ from eqxgen.rng import RNG
 class LatentAttention(eqx.Module):
     """Causal multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1; DeepSeek-V3).
 
-    A token leaves `kv_lora_rank + qk_rope_head_dim` numbers: a latent, from which every head makes its keys and values, and one key with
-    rotary position that all heads share. Decoding works on the latents themselves: what makes keys is moved to the queries, and what makes
+    A token leaves `kv_lora_rank + qk_rope_head_dim` numbers: a latent, from which every head makes its keys and values,
+    and one key with rotary position that all heads share. Decoding works on the latents themselves: what makes keys is
+        moved to the queries, and what makes
     values behind the attention (`extend`).
 
     Args:
@@ -65,7 +66,9 @@ class LatentAttention(eqx.Module):
         init: Initializer = torch_uniform,
         key: PRNGKeyArray,
     ):
-        _check.positive(dim=dim, heads=heads, kv_lora_rank=kv_lora_rank, qk_nope_head_dim=qk_nope_head_dim, v_head_dim=v_head_dim)
+        _check.positive(
+            dim=dim, heads=heads, kv_lora_rank=kv_lora_rank, qk_nope_head_dim=qk_nope_head_dim, v_head_dim=v_head_dim
+        )
         keys = RNG(key)
         q_dim = heads * (qk_nope_head_dim + qk_rope_head_dim)
         self.rope = RoPE(qk_rope_head_dim, base=base, interleaved=interleaved)
@@ -74,10 +77,14 @@ class LatentAttention(eqx.Module):
             _check.positive(q_lora_rank=q_lora_rank)
             self.q_down = Projection(dim, q_lora_rank, bias=bias, init=init, key=next(keys))
             self.q_norm = RMSNorm(q_lora_rank, epsilon=epsilon)
-        self.q_up = Projection(dim if q_lora_rank is None else q_lora_rank, q_dim, bias=False, init=init, key=next(keys))
+        self.q_up = Projection(
+            dim if q_lora_rank is None else q_lora_rank, q_dim, bias=False, init=init, key=next(keys)
+        )
         self.kv_down = Projection(dim, kv_lora_rank + qk_rope_head_dim, bias=bias, init=init, key=next(keys))
         self.kv_norm = RMSNorm(kv_lora_rank, epsilon=epsilon)
-        self.kv_up = Projection(kv_lora_rank, heads * (qk_nope_head_dim + v_head_dim), bias=False, init=init, key=next(keys))
+        self.kv_up = Projection(
+            kv_lora_rank, heads * (qk_nope_head_dim + v_head_dim), bias=False, init=init, key=next(keys)
+        )
         self.out = Projection(heads * v_head_dim, dim, bias=bias, init=init, key=next(keys))
         self.heads, self.nope_dim = heads, qk_nope_head_dim
 
@@ -103,12 +110,15 @@ class LatentAttention(eqx.Module):
     ) -> tuple[Float[Array, "new dim"], KVCache]:
         """What the next tokens become, and the cache with them, as `SelfAttention.extend`.
 
-        Where head h has keys K c and values V c of a latent c, q . K c is (K^T q) . c, and a mean of V c is V times that of c: all heads
-        attend to the same latents, which are never expanded (section 2.1.2). A long prefill pays for that with wider products.
+        Where head h has keys K c and values V c of a latent c, q . K c is (K^T q) . c, and a mean of V c is V times
+        that of c: all heads attend to the same latents, which are never expanded (section 2.1.2). A long prefill pays
+            for that with wider products.
         """
         positions = cache.count + jnp.arange(x.shape[0], dtype=jnp.int32)
         q_nope, q_rope = self._queries(x, positions)
-        weight = rearrange(self.kv_up.weight, "(heads features) rank -> heads features rank", heads=self.heads).astype(x.dtype)
+        weight = rearrange(self.kv_up.weight, "(heads features) rank -> heads features rank", heads=self.heads).astype(
+            x.dtype
+        )
         absorbed = jnp.einsum("shn,hnr->shr", q_nope, weight[:, : self.nope_dim])
         latent, k_rope = self._latents(x, positions)
         y, cache = attend(
@@ -123,13 +133,17 @@ class LatentAttention(eqx.Module):
         y = jnp.einsum("shr,hvr->shv", y, weight[:, self.nope_dim :])
         return self.out(join_heads(y)), cache
 
-    def _queries(self, x: Array, positions: Array | None) -> tuple[Float[Array, "seq heads nope"], Float[Array, "seq heads rope"]]:
+    def _queries(
+        self, x: Array, positions: Array | None
+    ) -> tuple[Float[Array, "seq heads nope"], Float[Array, "seq heads rope"]]:
         if self.q_down is not None and self.q_norm is not None:
             x = self.q_norm(self.q_down(x))
         q = rearrange(self.q_up(x), "seq (heads features) -> seq heads features", heads=self.heads)
         q_nope, q_rope = jnp.split(q, [self.nope_dim], axis=-1)
         return q_nope, self.rope(q_rope, positions)
 
-    def _latents(self, x: Array, positions: Array | None) -> tuple[Float[Array, "seq rank"], Float[Array, "seq 1 rope"]]:
+    def _latents(
+        self, x: Array, positions: Array | None
+    ) -> tuple[Float[Array, "seq rank"], Float[Array, "seq 1 rope"]]:
         latent, k_rope = jnp.split(self.kv_down(x), [self.rank], axis=-1)
         return self.kv_norm(latent), self.rope(k_rope[:, None], positions)

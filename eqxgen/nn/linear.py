@@ -21,7 +21,8 @@ class Projection(eqx.Module):
         in_dim: size of the last axis of the input.
         out_dim: size of the last axis of the output.
         bias: whether a bias, zero at first, is added.
-        init: a `jax.nn.initializers` function for the weight, of shape `(out_dim, in_dim)`. By default uniform in ±1/sqrt(in_dim).
+        init: a `jax.nn.initializers` function for the weight, of shape `(out_dim, in_dim)`. By default uniform in
+            ±1/sqrt(in_dim).
     """
 
     weight: Float[Array, "out_dim in_dim"]
@@ -29,13 +30,17 @@ class Projection(eqx.Module):
     in_dim: int = eqx.field(static=True)
     out_dim: int = eqx.field(static=True)
 
-    def __init__(self, in_dim: int, out_dim: int, *, bias: bool = True, init: Initializer = torch_uniform, key: PRNGKeyArray):
+    def __init__(
+        self, in_dim: int, out_dim: int, *, bias: bool = True, init: Initializer = torch_uniform, key: PRNGKeyArray
+    ):
         _check.positive(in_dim=in_dim, out_dim=out_dim)
         self.weight = init(key, (out_dim, in_dim), jnp.float32)
         self.bias = jnp.zeros(out_dim) if bias else None
         self.in_dim, self.out_dim = in_dim, out_dim
 
-    def __call__(self, x: Float[Array, "*leading in_dim"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*leading out_dim"]:
+    def __call__(
+        self, x: Float[Array, "*leading in_dim"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*leading out_dim"]:
         _check.last_axis(x, "in_dim", self.in_dim)
         y = times_rows(x, self.weight)
         return y if self.bias is None else y + _expand(self.bias.astype(x.dtype), y)
@@ -44,8 +49,8 @@ class Projection(eqx.Module):
 class Embedding(eqx.Module):
     """A table of vectors, looked up by gathering.
 
-    Ids outside [0, vocab) are an error where they are known. Inside a compiled program they are not: there they give NaN, so that the loss
-    shows them at once, where JAX's own indexing would clamp them in silence.
+    Ids outside [0, vocab) are an error where they are known. Inside a compiled program they are not: there they give
+    NaN, so that the loss shows them at once, where JAX's own indexing would clamp them in silence.
 
     Args:
         vocab: number of rows.
@@ -74,7 +79,8 @@ class Embedding(eqx.Module):
 def times_rows(
     x: Float[Array, "*leading in_dim"], weight: Float[Array, "out_dim in_dim"], *, wide: bool = False
 ) -> Float[Array, "*leading out_dim"]:
-    """`x @ weight.T`, as one product over the last axis of both: of a single x, XLA would first transpose the weight in memory.
+    """`x @ weight.T`, as one product over the last axis of both: of a single x, XLA would first transpose the weight in
+    memory.
 
     Args:
         x: vectors, whose type the weight is cast to.

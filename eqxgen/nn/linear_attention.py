@@ -13,7 +13,8 @@ from eqxgen.nn.linear import Initializer, Projection, torch_uniform
 
 
 class LinearAttention(eqx.Module):
-    """Self-attention with the kernel phi(q) . phi(k), phi(x) = elu(x) + 1, for the exponential (Katharopoulos et al. 2020, arXiv:2006.16236).
+    """Self-attention with the kernel phi(q) . phi(k), phi(x) = elu(x) + 1, for the exponential (Katharopoulos et al.
+    2020, arXiv:2006.16236).
 
     Args:
         dim: width of a token, kept.
@@ -61,7 +62,8 @@ def linear_attention(
     causal: bool = False,
     chunk: int = 64,
 ) -> Float[Array, "q_seq heads v_head_dim"]:
-    """`sum_j phi(q_i).phi(k_j) v_j / sum_j phi(q_i).phi(k_j)` over all j, or those up to i (equations 5 and 9); in float32, in q's dtype.
+    """`sum_j phi(q_i).phi(k_j) v_j / sum_j phi(q_i).phi(k_j)` over all j, or those up to i (equations 5 and 9); in
+    float32, in q's dtype.
 
     Raises:
         ValueError: the two sequences of a causal call differ in length.

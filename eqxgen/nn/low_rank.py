@@ -16,10 +16,12 @@ Tree = TypeVar("Tree", bound=PyTree)
 
 
 class LoRA(eqx.Module):
-    """`projection(x) + alpha / rank * x @ lora_a.T @ lora_b.T`: a projection, and a small change of it that is trained instead.
+    """`projection(x) + alpha / rank * x @ lora_a.T @ lora_b.T`: a projection, and a small change of it that is trained
+    instead.
 
-    `lora_b` is zero at first, so nothing changes before training; `lora_a` is uniform in ±1/sqrt(in_dim), where the paper draws it normal.
-    The projection's weight may have leading axes, as those of a `Stack` have; so has the change then.
+    `lora_b` is zero at first, so nothing changes before training; `lora_a` is uniform in ±1/sqrt(in_dim), where the
+    paper draws it normal. The projection's weight may have leading axes, as those of a `Stack` have; so has the change
+    then.
 
     Args:
         projection: what is adapted.
@@ -53,7 +55,9 @@ class LoRA(eqx.Module):
     def out_dim(self) -> int:
         return self.projection.out_dim
 
-    def __call__(self, x: Float[Array, "*leading in_dim"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*leading out_dim"]:
+    def __call__(
+        self, x: Float[Array, "*leading in_dim"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*leading out_dim"]:
         y = self.projection(x)
         return y + self.scale * (x @ self.lora_a.T.astype(x.dtype) @ self.lora_b.T.astype(x.dtype))
 
@@ -71,7 +75,8 @@ def lora(
     where: Callable[[str, Projection], bool] = lambda path, _: True,
     key: PRNGKeyArray,
 ) -> Tree:
-    """The model with every `Projection` adapted, or those that `where` holds for; the answers are the same until it is trained.
+    """The model with every `Projection` adapted, or those that `where` holds for; the answers are the same until it is
+    trained.
 
     To train the change alone, freeze the rest: `train.freeze(model, not_lora)`.
 

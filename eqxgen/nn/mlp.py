@@ -58,16 +58,18 @@ class MLP(eqx.Module):
 class GLU(eqx.Module):
     """A gated MLP: `down(up(x) * activation(gate(x)))` (Shazeer 2020, arXiv:2002.05202).
 
-    The activation names the variant: "swish" is SwiGLU, "gelu" GEGLU, "relu" ReGLU, "identity" the bilinear one, and "sigmoid" the original
+    The activation names the variant: "swish" is SwiGLU, "gelu" GEGLU, "relu" ReGLU, "identity" the bilinear one, and
+        "sigmoid" the original
     gated linear unit (Dauphin et al. 2016, arXiv:1612.08083).
 
-    `up` and `gate` are one projection, in which the two rows of each hidden unit are neighbours, `up` before `gate`: so a split of it by its
+    `up` and `gate` are one projection, in which the two rows of each hidden unit are neighbours, `up` before `gate`: so
+        a split of it by its
     outputs is one by whole hidden units, as tensor parallelism makes it.
 
     Args:
         dim: size of the last axis, kept.
-        hidden_dim: size of the gated vector. By default LLaMA's: 8/3 dim, which has as many parameters as an `MLP` of 4 dim, rounded up to a
-            multiple of 256. Name it in a narrow model, where that rounding is coarse.
+        hidden_dim: size of the gated vector. By default LLaMA's: 8/3 dim, which has as many parameters as an `MLP` of 4
+            dim, rounded up to a multiple of 256. Name it in a narrow model, where that rounding is coarse.
         activation: of the gate; a name in `eqxgen.nn.activation.ACTIVATIONS`.
         dropout: rate after the last projection.
         bias: whether the projections have biases; neither paper's transformer has.

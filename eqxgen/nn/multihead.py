@@ -10,11 +10,13 @@ from eqxgen.nn.attention import join_heads
 
 
 class MultiheadAttention(eqx.nn.MultiheadAttention):
-    """`equinox.nn.MultiheadAttention`, constructor, parameters and call, with memory that grows with the length and not its square.
+    """`equinox.nn.MultiheadAttention`, constructor, parameters and call, with memory that grows with the length and not
+    its square.
 
     A model changes one import and loads its weights.
 
-    Where we differ: a mask may also be an expression of `eqxgen.ops.masks`; a query that may see nothing gives the output of zeros, not of
+    Where we differ: a mask may also be an expression of `eqxgen.ops.masks`; a query that may see nothing gives the
+        output of zeros, not of
     the mean; the same key drops other weights; the result has the query's dtype; a missing key is a ValueError.
     """
 
@@ -40,9 +42,13 @@ class MultiheadAttention(eqx.nn.MultiheadAttention):
         _check.positive(num_heads=num_heads, query_size=query_size)
         _check.rate(dropout_p=dropout_p)
         head = query_size // num_heads
-        key_size, value_size, output_size = (query_size if size is None else size for size in (key_size, value_size, output_size))
+        key_size, value_size, output_size = (
+            query_size if size is None else size for size in (key_size, value_size, output_size)
+        )
         qk_size, vo_size = (head if size is None else size for size in (qk_size, vo_size))
-        _check.positive(key_size=key_size, value_size=value_size, output_size=output_size, qk_size=qk_size, vo_size=vo_size)
+        _check.positive(
+            key_size=key_size, value_size=value_size, output_size=output_size, qk_size=qk_size, vo_size=vo_size
+        )
         super().__init__(
             num_heads,
             query_size,
@@ -86,7 +92,9 @@ class MultiheadAttention(eqx.nn.MultiheadAttention):
             shapes = [x.shape for x in heads]
             heads = process_heads(*heads)
             if [x.shape for x in heads] != shapes:
-                raise ValueError(f"process_heads must not change the shapes of the heads: got {[x.shape for x in heads]} for {shapes}")
+                raise ValueError(
+                    f"process_heads must not change the shapes of the heads: got {[x.shape for x in heads]} for {shapes}"
+                )
         y = ops.dot_product_attention(*heads, mask=mask, dropout_rate=rate, dropout_key=key if rate else None)
         return _linear(self.output_proj, join_heads(y))
 

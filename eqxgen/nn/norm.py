@@ -11,7 +11,8 @@ from eqxgen.nn import _check
 
 
 class LayerNorm(eqx.Module):
-    """Zero mean and unit variance over the last axis, then an affine map; statistics in float32 (Ba et al. 2016, arXiv:1607.06450).
+    """Zero mean and unit variance over the last axis, then an affine map; statistics in float32 (Ba et al. 2016,
+    arXiv:1607.06450).
 
     Hand it the whole `(seq, dim)` array: mapped over tokens, each kernel program would see a single row.
 
@@ -27,22 +28,34 @@ class LayerNorm(eqx.Module):
     dim: int = eqx.field(static=True)
     epsilon: float = eqx.field(static=True)
 
-    def __init__(self, dim: int, *, epsilon: float = 1e-5, affine: bool = True, bias: bool = True, key: PRNGKeyArray | None = None):
+    def __init__(
+        self,
+        dim: int,
+        *,
+        epsilon: float = 1e-5,
+        affine: bool = True,
+        bias: bool = True,
+        key: PRNGKeyArray | None = None,
+    ):
         _check.positive(dim=dim)
         _check.epsilon(epsilon)
         self.scale = jnp.ones(dim) if affine else None
         self.bias = jnp.zeros(dim) if affine and bias else None
         self.dim, self.epsilon = dim, epsilon
 
-    def __call__(self, x: Float[Array, "*leading dim"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*leading dim"]:
+    def __call__(
+        self, x: Float[Array, "*leading dim"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*leading dim"]:
         _check.last_axis(x, "dim", self.dim)
         return ops.layer_norm(x, self.scale, self.bias, epsilon=self.epsilon)
 
 
 class RMSNorm(eqx.Module):
-    """Unit mean square over the last axis, then a scale; statistics in float32 (Zhang and Sennrich 2019, arXiv:1910.07467).
+    """Unit mean square over the last axis, then a scale; statistics in float32 (Zhang and Sennrich 2019,
+    arXiv:1910.07467).
 
-    Hand it the whole `(seq, dim)` array, as `LayerNorm`. Equal to torch's with the same epsilon (torch's default is that of the dtype).
+    Hand it the whole `(seq, dim)` array, as `LayerNorm`. Equal to torch's with the same epsilon (torch's default is
+    that of the dtype).
 
     Args:
         dim: size of the last axis.
@@ -60,7 +73,9 @@ class RMSNorm(eqx.Module):
         self.scale = jnp.ones(dim) if affine else None
         self.dim, self.epsilon = dim, epsilon
 
-    def __call__(self, x: Float[Array, "*leading dim"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*leading dim"]:
+    def __call__(
+        self, x: Float[Array, "*leading dim"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*leading dim"]:
         _check.last_axis(x, "dim", self.dim)
         return ops.rms_norm(x, self.scale, epsilon=self.epsilon)
 
@@ -90,8 +105,14 @@ class GroupNorm(eqx.Module):
         self.channels, self.groups, self.epsilon = channels, groups, epsilon
 
     def __call__(
-        self, x: Float[Array, "*spatial channels"], *, activation: Literal["silu"] | None = None, key: PRNGKeyArray | None = None
+        self,
+        x: Float[Array, "*spatial channels"],
+        *,
+        activation: Literal["silu"] | None = None,
+        key: PRNGKeyArray | None = None,
     ) -> Float[Array, "*spatial channels"]:
         """`activation="silu"` is fused into the same pass."""
         _check.last_axis(x, "channels", self.channels)
-        return ops.group_norm(x, self.scale, self.bias, groups=self.groups, activation=activation, epsilon=self.epsilon, batch_dims=0)
+        return ops.group_norm(
+            x, self.scale, self.bias, groups=self.groups, activation=activation, epsilon=self.epsilon, batch_dims=0
+        )

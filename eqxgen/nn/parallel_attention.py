@@ -16,10 +16,12 @@ from eqxgen.nn.rope import AxialRoPE, RoPE, check_rope
 
 
 class ParallelAttention(eqx.Module):
-    """`attention(norm(x)) + mlp(norm(x))` from one norm and two projections (ViT-22B; Dehghani et al. 2023, arXiv:2302.05442, section 2).
+    """`attention(norm(x)) + mlp(norm(x))` from one norm and two projections (ViT-22B; Dehghani et al. 2023,
+    arXiv:2302.05442, section 2).
 
-    One projection makes the queries, keys, values and hidden entries of the MLP, and one takes what comes of them back. Queries and keys
-    are normalised. As in the paper, the norms have a scale and neither centring nor bias. The residual is the caller's: `x + layer(x)`.
+    One projection makes the queries, keys, values and hidden entries of the MLP, and one takes what comes of them back.
+    Queries and keys are normalised. As in the paper, the norms have a scale and neither centring nor bias. The residual
+    is the caller's: `x + layer(x)`.
 
     Args:
         dim: width of a token, kept.
@@ -90,6 +92,8 @@ class ParallelAttention(eqx.Module):
         if self.rope is not None:
             q, k = self.rope(q), self.rope(k)
         rate = self.dropout.rate if active else 0.0
-        y = ops.dot_product_attention(q, k, v, bias, mask, is_causal=self.causal, dropout_rate=rate, dropout_key=probs_key)
+        y = ops.dot_product_attention(
+            q, k, v, bias, mask, is_causal=self.causal, dropout_rate=rate, dropout_key=probs_key
+        )
         y = self.down(jnp.concatenate([join_heads(y), self.activation(hidden)], -1))
         return self.dropout(y, key=out_key, inference=inference)

@@ -11,7 +11,8 @@ from eqxgen.nn.linear import Initializer, Projection, torch_uniform
 
 
 class PatchEmbed(eqx.Module):
-    """Cuts an image into squares, row by row, and projects each to a token (Dosovitskiy et al. 2021, arXiv:2010.11929, equation 1).
+    """Cuts an image into squares, row by row, and projects each to a token (Dosovitskiy et al. 2021, arXiv:2010.11929,
+    equation 1).
 
     Equal to a convolution whose kernel and stride are the patch.
 
@@ -27,12 +28,23 @@ class PatchEmbed(eqx.Module):
     channels: int = eqx.field(static=True)
     patch: int = eqx.field(static=True)
 
-    def __init__(self, channels: int, dim: int, *, patch: int, bias: bool = True, init: Initializer = torch_uniform, key: PRNGKeyArray):
+    def __init__(
+        self,
+        channels: int,
+        dim: int,
+        *,
+        patch: int,
+        bias: bool = True,
+        init: Initializer = torch_uniform,
+        key: PRNGKeyArray,
+    ):
         _check.positive(channels=channels, dim=dim, patch=patch)
         self.projection = Projection(patch**2 * channels, dim, bias=bias, init=init, key=key)
         self.channels, self.patch = channels, patch
 
-    def __call__(self, x: Float[Array, "height width channels"], *, key: PRNGKeyArray | None = None) -> Float[Array, "patches dim"]:
+    def __call__(
+        self, x: Float[Array, "height width channels"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "patches dim"]:
         if x.ndim != 3 or x.shape[-1] != self.channels:
             raise ValueError(f"x must be (height, width, channels={self.channels}): got shape {x.shape}")
         _check.divides(patch=self.patch, height=x.shape[0])
@@ -55,7 +67,16 @@ class Unpatch(eqx.Module):
     channels: int = eqx.field(static=True)
     patch: int = eqx.field(static=True)
 
-    def __init__(self, dim: int, channels: int, *, patch: int, bias: bool = True, init: Initializer = torch_uniform, key: PRNGKeyArray):
+    def __init__(
+        self,
+        dim: int,
+        channels: int,
+        *,
+        patch: int,
+        bias: bool = True,
+        init: Initializer = torch_uniform,
+        key: PRNGKeyArray,
+    ):
         _check.positive(dim=dim, channels=channels, patch=patch)
         self.projection = Projection(dim, patch**2 * channels, bias=bias, init=init, key=key)
         self.channels, self.patch = channels, patch
@@ -67,12 +88,15 @@ class Unpatch(eqx.Module):
         rows = round(x.shape[0] ** 0.5) if rows is None else rows
         _check.positive(rows=rows)
         if x.ndim != 2 or x.shape[0] % rows:
-            raise ValueError(f"x must be (patches, dim) with a multiple of rows={rows} patches: got shape {x.shape}; give rows=...")
+            raise ValueError(
+                f"x must be (patches, dim) with a multiple of rows={rows} patches: got shape {x.shape}; give rows=..."
+            )
         return rearrange(self.projection(x), "(h w) (p q c) -> (h p) (w q) c", h=rows, p=self.patch, q=self.patch)
 
 
 class Registers(eqx.Module):
-    """Learned tokens in front of a sequence, which hold what belongs to no place (Darcet et al. 2024, arXiv:2309.16588).
+    """Learned tokens in front of a sequence, which hold what belongs to no place (Darcet et al. 2024,
+    arXiv:2309.16588).
 
     Args:
         dim: width of a token.
@@ -104,13 +128,15 @@ class Registers(eqx.Module):
     def split(self, x: Float[Array, "longer dim"]) -> tuple[Float[Array, "count dim"], Float[Array, "seq dim"]]:
         """What became of these tokens, and of the others."""
         if x.shape[0] < self.count:
-            raise ValueError(f"x must begin with the count={self.count} tokens that were put there: got shape {x.shape}")
+            raise ValueError(
+                f"x must begin with the count={self.count} tokens that were put there: got shape {x.shape}"
+            )
         return x[: self.count], x[self.count :]
 
 
 class ClassToken(Registers):
-    """One learned token in front of a sequence, from which the class is read (BERT's [CLS]; Dosovitskiy et al. 2021, arXiv:2010.11929,
-    equation 1). Zero at first, as the paper's code has it.
+    """One learned token in front of a sequence, from which the class is read (BERT's [CLS]; Dosovitskiy et al. 2021,
+    arXiv:2010.11929, equation 1). Zero at first, as the paper's code has it.
 
     Args:
         dim: width of a token.

@@ -13,12 +13,14 @@ from eqxgen.nn import _check
 
 
 class MaxPool(eqx.Module):
-    """The largest entry of each window, for each channel; equal to torch's, the gradient of equal entries (to the first) with it.
+    """The largest entry of each window, for each channel; equal to torch's, the gradient of equal entries (to the
+    first) with it.
 
     Args:
         window: side of the window.
         stride: step between windows; `window` by default.
-        padding: entries at each border that are never the largest; at most half the window. What fills no window is left out.
+        padding: entries at each border that are never the largest; at most half the window. What fills no window is
+            left out.
 
     Raises:
         ValueError: a number breaks its law; x has no spatial axis, or one that is shorter than the window.
@@ -28,10 +30,14 @@ class MaxPool(eqx.Module):
     stride: int = eqx.field(static=True)
     padding: int = eqx.field(static=True)
 
-    def __init__(self, window: int = 2, *, stride: int | None = None, padding: int = 0, key: PRNGKeyArray | None = None):
+    def __init__(
+        self, window: int = 2, *, stride: int | None = None, padding: int = 0, key: PRNGKeyArray | None = None
+    ):
         self.window, self.stride, self.padding = _checked(window, stride, padding)
 
-    def __call__(self, x: Float[Array, "*spatial channels"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*out_spatial channels"]:
+    def __call__(
+        self, x: Float[Array, "*spatial channels"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*out_spatial channels"]:
         return pool(x, _first_of_the_largest, -jnp.inf, self.window, self.stride, self.padding)
 
 
@@ -51,18 +57,22 @@ class AvgPool(eqx.Module):
     stride: int = eqx.field(static=True)
     padding: int = eqx.field(static=True)
 
-    def __init__(self, window: int = 2, *, stride: int | None = None, padding: int = 0, key: PRNGKeyArray | None = None):
+    def __init__(
+        self, window: int = 2, *, stride: int | None = None, padding: int = 0, key: PRNGKeyArray | None = None
+    ):
         self.window, self.stride, self.padding = _checked(window, stride, padding)
 
-    def __call__(self, x: Float[Array, "*spatial channels"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*out_spatial channels"]:
+    def __call__(
+        self, x: Float[Array, "*spatial channels"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*out_spatial channels"]:
         return pool(x, jnp.add, 0.0, self.window, self.stride, self.padding) / self.window ** (x.ndim - 1)
 
 
 class AdaptiveAvgPool(eqx.Module):
     """The mean of each of `size` windows along every spatial axis, for each channel; equal to torch's.
 
-    Window i of an axis of n entries goes from `floor(i * n / size)` up to `ceil((i + 1) * n / size)`: neighbours overlap where `size` does
-    not divide n.
+    Window i of an axis of n entries goes from `floor(i * n / size)` up to `ceil((i + 1) * n / size)`: neighbours
+    overlap where `size` does not divide n.
 
     Args:
         size: number of windows along every spatial axis, or along each.
@@ -76,13 +86,17 @@ class AdaptiveAvgPool(eqx.Module):
     def __init__(self, size: int | Sequence[int] = 1, *, key: PRNGKeyArray | None = None):
         self.size = _checked_size(size)
 
-    def __call__(self, x: Float[Array, "*spatial channels"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*out_spatial channels"]:
+    def __call__(
+        self, x: Float[Array, "*spatial channels"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*out_spatial channels"]:
         wide = jnp.promote_types(x.dtype, jnp.float32)
         for axis, size in enumerate(_sizes(self.size, x)):
             starts, ends = _adaptive_bounds(x.shape[axis], size)
             places = np.arange(x.shape[axis])
             inside = (starts[:, None] <= places) & (places < ends[:, None])
-            sums = jnp.tensordot(jnp.asarray(inside, x.dtype), x, ((1,), (axis,)), precision="highest", preferred_element_type=wide)
+            sums = jnp.tensordot(
+                jnp.asarray(inside, x.dtype), x, ((1,), (axis,)), precision="highest", preferred_element_type=wide
+            )
             counts = (ends - starts).reshape(size, *(1,) * (x.ndim - 1))
             x = jnp.moveaxis((sums / jnp.asarray(counts, wide)).astype(x.dtype), 0, axis)
         return x
@@ -99,7 +113,9 @@ class AdaptiveMaxPool(eqx.Module):
     def __init__(self, size: int | Sequence[int] = 1, *, key: PRNGKeyArray | None = None):
         self.size = _checked_size(size)
 
-    def __call__(self, x: Float[Array, "*spatial channels"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*out_spatial channels"]:
+    def __call__(
+        self, x: Float[Array, "*spatial channels"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*out_spatial channels"]:
         for axis, size in enumerate(_sizes(self.size, x)):
             x = jnp.max(_adaptive_windows(x, axis, size), axis + 1)
         return x
@@ -113,7 +129,9 @@ def pool(
     stride: int,
     padding: int = 0,
 ) -> Float[Array, "*out_spatial channels"]:
-    """`combine` over the entries of each window, one axis after another: the same as over all at once, where it is associative."""
+    """`combine` over the entries of each window, one axis after another: the same as over all at once, where it is
+    associative.
+    """
     _check.some_spatial(x)
     if min(x.shape[:-1]) + 2 * padding < window:
         raise ValueError(
@@ -130,7 +148,8 @@ def pool(
 def shifted(x: Array, axis: int, window: int, stride: int) -> list[Array]:
     """The first entry of each window along an axis, the second of each, and so on.
 
-    What is summed or compared over these compiles to one loop, and so does its gradient: measured 3 and 20 times as fast on a CPU as
+    What is summed or compared over these compiles to one loop, and so does its gradient: measured 3 and 20 times as
+        fast on a CPU as
     `jax.lax.reduce_window`, whose gradient visits one window after another.
     """
     count = (x.shape[axis] - window) // stride + 1

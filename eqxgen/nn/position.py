@@ -20,7 +20,9 @@ class LearnedPositions(eqx.Module):
 
     table: Embedding
 
-    def __init__(self, length: int, dim: int, *, init: Initializer = jax.nn.initializers.normal(0.02), key: PRNGKeyArray):  # noqa: B008
+    def __init__(
+        self, length: int, dim: int, *, init: Initializer = jax.nn.initializers.normal(0.02), key: PRNGKeyArray
+    ):
         self.table = Embedding(length, dim, init=init, key=key)
 
     def __call__(
@@ -29,13 +31,15 @@ class LearnedPositions(eqx.Module):
         """The tokens at positions `start`, `start + 1`, ...; with a cache, `start` is its count.
 
         Raises:
-            ValueError: shapes differ, or a position is not in [0, length). Where `start` is not known, inside a compiled program, such tokens
-                are NaN.
+            ValueError: shapes differ, or a position is not in [0, length). Where `start` is not known, inside a
+                compiled program, such tokens are NaN.
         """
         if x.ndim != 2 or x.shape[1] != self.table.dim:
             raise ValueError(f"x must have shape (seq, dim={self.table.dim}): got {x.shape}")
         if x.shape[0] > self.table.vocab:
             raise ValueError(f"x must have at most length={self.table.vocab} tokens: got {x.shape[0]}")
         if not isinstance(start, Tracer) and not 0 <= int(start) <= self.table.vocab - x.shape[0]:
-            raise ValueError(f"start must leave room for {x.shape[0]} tokens among length={self.table.vocab} positions: got {int(start)}")
+            raise ValueError(
+                f"start must leave room for {x.shape[0]} tokens among length={self.table.vocab} positions: got {int(start)}"
+            )
         return x + self.table(start + jnp.arange(x.shape[0])).astype(x.dtype)

@@ -1,8 +1,8 @@
 """Recurrent layers over one sequence, by scan.
 
-Each computes the products with its inputs in one matrix product over the whole sequence, and scans over what has to wait its turn. There is
-no `time_major`: one example has no batch axis that could come first; `jax.vmap` over whichever axis holds the batch. For several layers,
-hand the outputs of one to the next.
+Each computes the products with its inputs in one matrix product over the whole sequence, and scans over what has to
+wait its turn. There is no `time_major`: one example has no batch axis that could come first; `jax.vmap` over whichever
+axis holds the batch. For several layers, hand the outputs of one to the next.
 """
 
 import functools
@@ -35,11 +35,15 @@ class _Recurrent(eqx.Module):
     from_output: Projection
     dim: int = eqx.field(static=True)
 
-    def __init__(self, in_dim: int, dim: int, *, bias: bool = True, init: Initializer = torch_uniform, key: PRNGKeyArray):
+    def __init__(
+        self, in_dim: int, dim: int, *, bias: bool = True, init: Initializer = torch_uniform, key: PRNGKeyArray
+    ):
         _check.positive(in_dim=in_dim, dim=dim)
         input_key, output_key = jr.split(key)
         self.from_input = Projection(in_dim, self.gates * dim, bias=bias, init=init, key=input_key)
-        self.from_output = Projection(dim, self.gates * dim, bias=bias and self.bias_of_output, init=init, key=output_key)
+        self.from_output = Projection(
+            dim, self.gates * dim, bias=bias and self.bias_of_output, init=init, key=output_key
+        )
         self.dim = dim
 
     def init_state(self) -> Any:
@@ -51,7 +55,9 @@ class _Recurrent(eqx.Module):
     ) -> tuple[Float[Array, "seq dim"], Any]:
         """The outputs for a sequence, and the state behind the last; `state=None` starts from zeros."""
         if x.ndim != 2:
-            raise ValueError(f"x must be one sequence (seq, in_dim): got shape {x.shape}; jax.vmap the layer over a batch")
+            raise ValueError(
+                f"x must be one sequence (seq, in_dim): got shape {x.shape}; jax.vmap the layer over a batch"
+            )
         state = self._checked(x, state)
 
         def step(state: Any, inputs: list[Array]):
@@ -62,10 +68,14 @@ class _Recurrent(eqx.Module):
         state, y = jax.lax.scan(step, state, self._gates(self.from_input(x)))
         return y, state
 
-    def step(self, x: Float[Array, "*in_dim"], state: Any = None, *, key: PRNGKeyArray | None = None) -> tuple[Float[Array, " dim"], Any]:
+    def step(
+        self, x: Float[Array, "*in_dim"], state: Any = None, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, " dim"], Any]:
         """The output for one more entry of a sequence, and the state behind it."""
         if x.ndim != 1:
-            raise ValueError(f"x must be one entry (in_dim,) of a sequence: got shape {x.shape}; call the layer for a whole one")
+            raise ValueError(
+                f"x must be one entry (in_dim,) of a sequence: got shape {x.shape}; call the layer for a whole one"
+            )
         state = self._checked(x, state)
         state = self._advanced(self._gates(self.from_input(x)), state)
         return _output(state).astype(x.dtype), state
@@ -79,7 +89,9 @@ class _Recurrent(eqx.Module):
                 f"state must be as init_state() gives it, with shapes (dim,) = ({self.dim},): got {jax.tree.map(jnp.shape, state)}"
             )
         wide = jnp.promote_types(x.dtype, jnp.float32)
-        return jax.tree.map(lambda part: _varying(part.astype(wide), x, self.from_input.weight, self.from_output.weight), state)
+        return jax.tree.map(
+            lambda part: _varying(part.astype(wide), x, self.from_input.weight, self.from_output.weight), state
+        )
 
     def _gates(self, projected: Array) -> list[Array]:
         return jnp.split(projected, self.gates, axis=-1)
@@ -94,16 +106,18 @@ class _Recurrent(eqx.Module):
 
 
 class VanillaRNN(_Recurrent):
-    """`h' = tanh(W x + b + U h)` (Elman 1990), over a sequence `(seq, in_dim)`: outputs `(seq, dim)` and the last state `(dim,)`.
+    """`h' = tanh(W x + b + U h)` (Elman 1990), over a sequence `(seq, in_dim)`: outputs `(seq, dim)` and the last state
+    `(dim,)`.
 
-    Equal to torch's `RNN` of one layer, with its two biases added to one. The state is float32, and the sums into it; outputs have x's dtype.
+    Equal to torch's `RNN` of one layer, with its two biases added to one. The state is float32, and the sums into it;
+    outputs have x's dtype.
 
     Args:
         in_dim: width of an entry of the sequence.
         dim: width of an output.
         bias: whether a bias, zero at first, is added.
-        init: a `jax.nn.initializers` function for both weights, `(dim, in_dim)` and `(dim, dim)`. By default uniform in ±1/sqrt(its last
-            axis); torch takes ±1/sqrt(dim) for all, biases too.
+        init: a `jax.nn.initializers` function for both weights, `(dim, in_dim)` and `(dim, dim)`. By default uniform in
+            ±1/sqrt(its last axis); torch takes ±1/sqrt(dim) for all, biases too.
 
     Raises:
         ValueError: a number breaks its law; x is not one sequence of that width; the state is not like `init_state()`.
@@ -118,12 +132,13 @@ class VanillaRNN(_Recurrent):
 
 
 class GRU(_Recurrent):
-    """Gated recurrent units (Cho et al. 2014, arXiv:1406.1078), over a sequence `(seq, in_dim)`; arguments and errors of `VanillaRNN`.
+    """Gated recurrent units (Cho et al. 2014, arXiv:1406.1078), over a sequence `(seq, in_dim)`; arguments and errors
+    of `VanillaRNN`.
 
         r = σ(W_r x + U_r h + b_r)    z = σ(W_z x + U_z h + b_z)    n = tanh(W_n x + b_n + r * (U_n h + c_n))    h' = (1 - z) * n + z * h
 
-    Equal to torch's `GRU` of one layer: the reset gate comes after the product with U_n and its own bias, where the paper has it before. As
-    there, both products have a bias for all three parts, in the order r, z, n.
+    Equal to torch's `GRU` of one layer: the reset gate comes after the product with U_n and its own bias, where the
+    paper has it before. As there, both products have a bias for all three parts, in the order r, z, n.
     """
 
     gates: ClassVar[int] = 3
@@ -142,8 +157,8 @@ class LSTM(_Recurrent):
 
         i, f, o = σ(W x + U h + b) of each    g = tanh(W_g x + U_g h + b_g)    c' = f * c + i * g    h' = o * tanh(c')
 
-    Equal to torch's `LSTM` of one layer, the parts in its order i, f, g, o, with its two biases added to one. The state is an `LSTMState`;
-    arguments and errors are those of `VanillaRNN`.
+    Equal to torch's `LSTM` of one layer, the parts in its order i, f, g, o, with its two biases added to one. The state
+    is an `LSTMState`; arguments and errors are those of `VanillaRNN`.
     """
 
     gates: ClassVar[int] = 4
@@ -162,7 +177,8 @@ class LSTM(_Recurrent):
 def _varying(part: Array, *others: Array) -> Array:
     """The array, which from here on counts as different between the devices that any of the others differs between.
 
-    A scan's state must count so from the start. The choice between the array and itself says it in every version of JAX.
+    A scan's state must count so from the start. The choice between the array and itself says it in every version of
+    JAX.
     """
     pick = functools.reduce(jnp.logical_or, (other.ravel()[:1].sum() == 0 for other in others))
     return jnp.where(pick, part, part)

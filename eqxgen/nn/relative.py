@@ -16,9 +16,9 @@ from eqxgen.nn.linear import Embedding, Initializer
 class T5Bias(eqx.Module):
     """A learned bias for each head and each class of distances (Raffel et al. 2020, arXiv:1910.10683, section 2.1).
 
-    Half of the buckets are one distance each; the others grow by a constant factor up to `max_distance`, and the last takes all beyond. In
-    both directions, the first half of the buckets is for keys up to the query, the second for those behind it. T5 shares one among all
-    layers, and its attention has no scale.
+    Half of the buckets are one distance each; the others grow by a constant factor up to `max_distance`, and the last
+    takes all beyond. In both directions, the first half of the buckets is for keys up to the query, the second for
+    those behind it. T5 shares one among all layers, and its attention has no scale.
 
     Args:
         heads: number of query heads.
@@ -47,14 +47,22 @@ class T5Bias(eqx.Module):
         if single == 0 or buckets % (2 if causal else 4):
             raise ValueError(f"buckets must be a multiple of {2 if causal else 4}, as causal={causal}: got {buckets}")
         if max_distance <= single:
-            raise ValueError(f"max_distance must be greater than the {single} distances with a bucket each: got {max_distance}")
+            raise ValueError(
+                f"max_distance must be greater than the {single} distances with a bucket each: got {max_distance}"
+            )
         self.table = Embedding(buckets, heads, init=init, key=key)
         self.max_distance, self.causal = max_distance, causal
 
     def __call__(
-        self, queries: Int[Array, " q_seq"], keys: Int[Array, " kv_seq"] | None = None, *, key: PRNGKeyArray | None = None
+        self,
+        queries: Int[Array, " q_seq"],
+        keys: Int[Array, " kv_seq"] | None = None,
+        *,
+        key: PRNGKeyArray | None = None,
     ) -> Float[Array, "heads q_seq kv_seq"]:
-        """The bias between tokens at these positions; of the queries' own by default. It goes to `bias` of the attention layers and op."""
+        """The bias between tokens at these positions; of the queries' own by default. It goes to `bias` of the
+        attention layers and op.
+        """
         keys = queries if keys is None else keys
         return jnp.moveaxis(self.table(self.bucket(keys[None, :] - queries[:, None])), -1, 0)
 
@@ -66,19 +74,27 @@ class T5Bias(eqx.Module):
         return found if self.causal else found + jnp.where(offset > 0, side, 0)
 
     def _starts(self, side: int) -> np.ndarray:
-        """The first distances of buckets 1, 2, ...: found on the host, as a logarithm on the device may fall short of an integer."""
+        """The first distances of buckets 1, 2, ...: found on the host, as a logarithm on the device may fall short of
+        an integer.
+        """
         exact = side // 2
         far = np.arange(exact, self.max_distance + 1)
-        growth = np.log((far / exact).astype(np.float32)) / np.float32(math.log(self.max_distance / exact)) * np.float32(side - exact)
+        growth = (
+            np.log((far / exact).astype(np.float32))
+            / np.float32(math.log(self.max_distance / exact))
+            * np.float32(side - exact)
+        )
         grown = np.minimum(exact + growth.astype(np.int32), side - 1)
-        return np.concatenate([np.arange(1, exact + 1), [far[np.argmax(grown >= i)] for i in range(exact + 1, side)]]).astype(np.int32)
+        return np.concatenate(
+            [np.arange(1, exact + 1), [far[np.argmax(grown >= i)] for i in range(exact + 1, side)]]
+        ).astype(np.int32)
 
 
 def alibi(heads: int) -> ops.ALiBi:
     """Press et al.'s bias of -slope * distance, for the `bias` of attention layers and op (arXiv:2108.12409).
 
-    For a power of two of heads the slopes are 2^(-8/heads), its square, its cube, ...; for another number those of the next lower power n,
-    and then every other one of 2n, as in the authors' code.
+    For a power of two of heads the slopes are 2^(-8/heads), its square, its cube, ...; for another number those of the
+    next lower power n, and then every other one of 2n, as in the authors' code.
     """
     _check.positive(heads=heads)
     lower = 2 ** int(math.log2(heads))

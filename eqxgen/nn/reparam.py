@@ -15,10 +15,11 @@ START = 15
 
 
 class WeightNorm(eqx.Module):
-    """The layer with the weight of each output as a direction and a length that are learned apart (Salimans and Kingma 2016,
-    arXiv:1602.07868, equation 2): `gain * weight / |weight|`, equal to the layer at first.
+    """The layer with the weight of each output as a direction and a length that are learned apart (Salimans and Kingma
+    2016, arXiv:1602.07868, equation 2): `gain * weight / |weight|`, equal to the layer at first.
 
-    Lengths are taken in float32. `equinox.nn.WeightNorm` is not used because two of its layers are never equal, so each compiles anew.
+    Lengths are taken in float32. `equinox.nn.WeightNorm` is not used because two of its layers are never equal, so each
+    compiles anew.
 
     Args:
         layer: with a field `weight` as `Projection` `(out, in)` or `Convolution` `(*kernel, in, out)` has it.
@@ -47,12 +48,13 @@ class Power(NamedTuple):
 class SpectralNorm(eqx.Module):
     """The layer with its weight divided by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
 
-    The value is `left @ weight @ right`, with vectors that follow the weight by power iteration as it is trained; in inference they stay. The
-    gradient passes through the weight alone. Numbers as torch's `spectral_norm`. Called as `y, state = layer(x, state)`, and over a batch as
-    `jax.vmap(layer, in_axes=(0, None), out_axes=(0, None))`, since the state is the same for all.
+    The value is `left @ weight @ right`, with vectors that follow the weight by power iteration as it is trained; in
+    inference they stay. The gradient passes through the weight alone. Numbers as torch's `spectral_norm`. Called as `y,
+    state = layer(x, state)`, and over a batch as `jax.vmap(layer, in_axes=(0, None), out_axes=(0, None))`, since the
+    state is the same for all.
 
-    `equinox.nn.SpectralNorm` is not used because it takes the first axis of every weight for the outputs; in ours they are the last axis of
-    a convolution's.
+    `equinox.nn.SpectralNorm` is not used because it takes the first axis of every weight for the outputs; in ours they
+    are the last axis of a convolution's.
 
     Args:
         layer: with a field `weight` as `Projection` `(out, in)` or `Convolution` `(*kernel, in, out)` has it.
@@ -66,7 +68,13 @@ class SpectralNorm(eqx.Module):
     epsilon: float = eqx.field(static=True)
 
     def __init__(
-        self, layer: Any, *, iterations: int = 1, epsilon: float = 1e-12, inference: bool = False, key: PRNGKeyArray | None = None
+        self,
+        layer: Any,
+        *,
+        iterations: int = 1,
+        epsilon: float = 1e-12,
+        inference: bool = False,
+        key: PRNGKeyArray | None = None,
     ):
         _check.positive(iterations=iterations)
         _check.epsilon(epsilon)
@@ -79,7 +87,9 @@ class SpectralNorm(eqx.Module):
         left, right = (jr.normal(key, (size,)) for key, size in zip(jr.split(jr.key(0)), matrix.shape))
         return self._iterate(matrix, Power(left, right), START)
 
-    def __call__(self, x: Array, state: Power, *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> tuple[Array, Power]:
+    def __call__(
+        self, x: Array, state: Power, *, key: PRNGKeyArray | None = None, inference: bool | None = None
+    ) -> tuple[Array, Power]:
         matrix = _matrix(self.layer)
         if not (self.inference if inference is None else inference):
             state = self._iterate(jax.lax.stop_gradient(matrix), state, self.iterations)
@@ -97,14 +107,17 @@ class SpectralNorm(eqx.Module):
 
 
 def inner_axes(layer: Any) -> tuple[int, ...]:
-    """The axes of a layer's weight that each output sums over, counted from the last, so that they hold for stacked weights too.
+    """The axes of a layer's weight that each output sums over, counted from the last, so that they hold for stacked
+    weights too.
 
     Raises:
         ValueError: the layer has no weight of at least two axes.
     """
     weight = getattr(layer, "weight", None)
     if weight is None or not eqx.is_array(weight) or weight.ndim < 2:
-        raise ValueError(f"layer must have a weight of at least two axes, as Projection and Convolution: got {type(layer).__name__}")
+        raise ValueError(
+            f"layer must have a weight of at least two axes, as Projection and Convolution: got {type(layer).__name__}"
+        )
     return (-1,) if weight.ndim == 2 else tuple(range(-weight.ndim, -1))
 
 

@@ -19,14 +19,18 @@ METHODS = ("nearest", "bilinear")
 def upsample(
     x: Float[Array, "height width channels"], factor: int = 2, method: str = "nearest"
 ) -> Float[Array, "large_height large_width channels"]:
-    """Each pixel repeated, or interpolated between pixel centres (torch's `align_corners=False`), `factor` times along both axes."""
+    """Each pixel repeated, or interpolated between pixel centres (torch's `align_corners=False`), `factor` times along
+    both axes.
+    """
     if method == "nearest":
         return repeat(x, "h w c -> (h i) (w j) c", i=factor, j=factor)
     height, width, channels = x.shape
     return jax.image.resize(x, (factor * height, factor * width, channels), "bilinear")
 
 
-def downsample(x: Float[Array, "height width channels"], factor: int = 2) -> Float[Array, "small_height small_width channels"]:
+def downsample(
+    x: Float[Array, "height width channels"], factor: int = 2
+) -> Float[Array, "small_height small_width channels"]:
     """Mean over each `factor` x `factor` square. Raises `ValueError` where `factor` does not divide the image."""
     _check.divides(factor=factor, height=x.shape[0])
     _check.divides(factor=factor, width=x.shape[1])
@@ -42,18 +46,22 @@ def upfirdn(
     padding: tuple[int, int] = (0, 0),
     gain: float = 1.0,
 ) -> Float[Array, "*out_spatial channels"]:
-    """Upsample by zeros, pad, filter and downsample, along every spatial axis (Karras et al. 2020, arXiv:1912.04958, appendix B).
+    """Upsample by zeros, pad, filter and downsample, along every spatial axis (Karras et al. 2020, arXiv:1912.04958,
+    appendix B).
 
-    Along an axis of n entries: each is followed by `up - 1` zeros; `padding` adds zeros before and after, or cuts where it is negative;
-    `y[i] = Σ_j taps[j] * padded[i + len(taps) - 1 - j]` is a convolution, so the taps are read backwards; every `down`-th entry is kept.
-    There are `(up * n + sum(padding) - len(taps)) // down + 1` of them.
+    Along an axis of n entries: each is followed by `up - 1` zeros; `padding` adds zeros before and after, or cuts where
+        it is negative;
+    `y[i] = Σ_j taps[j] * padded[i + len(taps) - 1 - j]` is a convolution, so the taps are read backwards; every
+    `down`-th entry is kept. There are `(up * n + sum(padding) - len(taps)) // down + 1` of them.
 
     Args:
         taps: of the filter, the same along every axis; not normalised here.
-        gain: a factor of the result, once for all axes; `up ** axes` keeps the brightness of an image that is upsampled.
+        gain: a factor of the result, once for all axes; `up ** axes` keeps the brightness of an image that is
+            upsampled.
 
     Raises:
-        ValueError: `up` or `down` is not a positive integer, there are no taps, or an axis with its padding is shorter than the filter.
+        ValueError: `up` or `down` is not a positive integer, there are no taps, or an axis with its padding is shorter
+            than the filter.
     """
     _check.positive(up=up, down=down)
     _check.some_spatial(x)
@@ -71,7 +79,9 @@ def upfirdn(
     return x
 
 
-def blur(x: Float[Array, "*spatial channels"], taps: Taps = (1, 3, 3, 1), *, stride: int = 1) -> Float[Array, "*out_spatial channels"]:
+def blur(
+    x: Float[Array, "*spatial channels"], taps: Taps = (1, 3, 3, 1), *, stride: int = 1
+) -> Float[Array, "*out_spatial channels"]:
     """Separable low-pass filter, then every `stride`-th pixel (Zhang 2019, arXiv:1904.11486; StyleGAN2's resampling).
 
     `taps` are normalised to sum 1. With an even number of taps and stride 2 an even size is halved exactly.
@@ -104,7 +114,9 @@ class Upsample(eqx.Module):
 
 
 class Downsample(eqx.Module):
-    """An image of which each `factor` x `factor` square has become its mean. Raises `ValueError` where `factor` does not divide it."""
+    """An image of which each `factor` x `factor` square has become its mean. Raises `ValueError` where `factor` does
+    not divide it.
+    """
 
     factor: int = eqx.field(static=True)
 
@@ -136,12 +148,15 @@ class BlurPool(eqx.Module):
             raise ValueError(f"taps must have a sum other than 0: got {tuple(taps)}")
         self.taps, self.stride = tuple(taps), stride
 
-    def __call__(self, x: Float[Array, "*spatial channels"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*out_spatial channels"]:
+    def __call__(
+        self, x: Float[Array, "*spatial channels"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*out_spatial channels"]:
         return blur(x, self.taps, stride=self.stride)
 
 
 class PixelShuffle(eqx.Module):
-    """`(height, width, channels * factor²)` to `(height * factor, width * factor, channels)` (Shi et al. 2016, arXiv:1609.05158, equation 4).
+    """`(height, width, channels * factor²)` to `(height * factor, width * factor, channels)` (Shi et al. 2016,
+    arXiv:1609.05158, equation 4).
 
     Channel `(c * factor + i) * factor + j` becomes channel c of row i and column j of its square, as torch has it.
     """

@@ -32,7 +32,11 @@ class ResidualBlock(eqx.Module):
             Convolution(in_channels, out_channels, bias=False, key=keys[0]),
             Convolution(out_channels, out_channels, bias=False, key=keys[1]),
         )
-        self.shortcut = None if in_channels == out_channels else Convolution(in_channels, out_channels, kernel=1, bias=False, key=keys[2])
+        self.shortcut = (
+            None
+            if in_channels == out_channels
+            else Convolution(in_channels, out_channels, kernel=1, bias=False, key=keys[2])
+        )
 
     def __call__(
         self, x: Float[Array, "height width in_channels"], *, key: PRNGKeyArray | None = None

@@ -12,13 +12,15 @@ LARGEST = 1 << 19
 
 
 class RoPE(eqx.Module):
-    """Rotary position embedding (Su et al. 2021, arXiv:2104.09864, equation 34): pair i is turned by `position * base^(-2i/head_dim)`.
+    """Rotary position embedding (Su et al. 2021, arXiv:2104.09864, equation 34): pair i is turned by `position *
+    base^(-2i/head_dim)`.
 
     Args:
         head_dim: even; all of it is turned.
         base: of the wavelengths.
-        interleaved: whether pair i is the entries 2i and 2i + 1, as in the paper (and GPT-J); otherwise i and i + head_dim/2, as in LLaMA's
-            published weights in Hugging Face's layout. The two are a permutation of the weights apart.
+        interleaved: whether pair i is the entries 2i and 2i + 1, as in the paper (and GPT-J); otherwise i and i +
+            head_dim/2, as in LLaMA's published weights in Hugging Face's layout. The two are a permutation of the
+            weights apart.
         key: not used; every layer takes one.
     """
 
@@ -26,14 +28,20 @@ class RoPE(eqx.Module):
     base: float = eqx.field(static=True)
     interleaved: bool = eqx.field(static=True)
 
-    def __init__(self, head_dim: int, *, base: float = 10_000.0, interleaved: bool = False, key: PRNGKeyArray | None = None):
+    def __init__(
+        self, head_dim: int, *, base: float = 10_000.0, interleaved: bool = False, key: PRNGKeyArray | None = None
+    ):
         _check.positive(head_dim=head_dim)
         _check.even(head_dim=head_dim)
         _check_base(base)
         self.head_dim, self.base, self.interleaved = head_dim, float(base), interleaved
 
     def __call__(
-        self, x: Float[Array, "seq heads head_dim"], positions: Int[Array, " seq"] | None = None, *, key: PRNGKeyArray | None = None
+        self,
+        x: Float[Array, "seq heads head_dim"],
+        positions: Int[Array, " seq"] | None = None,
+        *,
+        key: PRNGKeyArray | None = None,
     ) -> Float[Array, "seq heads head_dim"]:
         """Queries or keys at `positions`, 0, 1, ... by default."""
         at = _positions(x, positions, self.head_dim)
@@ -41,7 +49,8 @@ class RoPE(eqx.Module):
 
 
 class AxialRoPE(eqx.Module):
-    """Rotary positions on a grid: the first half of the pairs tells the row, the second the column (Heo et al. 2024, arXiv:2403.13298).
+    """Rotary positions on a grid: the first half of the pairs tells the row, the second the column (Heo et al. 2024,
+    arXiv:2403.13298).
 
     Args:
         head_dim: a multiple of 4.
@@ -56,17 +65,29 @@ class AxialRoPE(eqx.Module):
     interleaved: bool = eqx.field(static=True)
 
     def __init__(
-        self, head_dim: int, size: tuple[int, int], *, base: float = 100.0, interleaved: bool = True, key: PRNGKeyArray | None = None
+        self,
+        head_dim: int,
+        size: tuple[int, int],
+        *,
+        base: float = 100.0,
+        interleaved: bool = True,
+        key: PRNGKeyArray | None = None,
     ):
         height, width = size
         _check.positive(head_dim=head_dim, height=height, width=width)
         if head_dim % 4:
-            raise ValueError(f"head_dim must be a multiple of 4, as half of the pairs tells rows and half columns: got {head_dim}")
+            raise ValueError(
+                f"head_dim must be a multiple of 4, as half of the pairs tells rows and half columns: got {head_dim}"
+            )
         _check_base(base)
         self.head_dim, self.size, self.base, self.interleaved = head_dim, (height, width), float(base), interleaved
 
     def __call__(
-        self, x: Float[Array, "seq heads head_dim"], positions: Int[Array, " seq"] | None = None, *, key: PRNGKeyArray | None = None
+        self,
+        x: Float[Array, "seq heads head_dim"],
+        positions: Int[Array, " seq"] | None = None,
+        *,
+        key: PRNGKeyArray | None = None,
     ) -> Float[Array, "seq heads head_dim"]:
         """Queries or keys at `positions` on the grid, counted row by row; 0, 1, ... by default."""
         at = _positions(x, positions, self.head_dim)
@@ -88,7 +109,8 @@ def turn(
 
 
 def _table(angles: Array | np.ndarray) -> tuple[Array, Array]:
-    """Their cosines and sines: made here and now where they are known, for a compiled program may make them again for every example and head.
+    """Their cosines and sines: made here and now where they are known, for a compiled program may make them again for
+    every example and head.
 
     A table of more than `LARGEST` numbers is left to the program, as it would make that too large.
     """
@@ -117,4 +139,6 @@ def _check_base(base: float) -> None:
 def check_rope(rope: RoPE | AxialRoPE | None, head_dim: int) -> None:
     """An error where a layer's heads have another size than its rotary positions turn."""
     if rope is not None and rope.head_dim != head_dim:
-        raise ValueError(f"rope must turn head_dim = dim / heads = {head_dim} entries: got rope.head_dim={rope.head_dim}")
+        raise ValueError(
+            f"rope must turn head_dim = dim / heads = {head_dim} entries: got rope.head_dim={rope.head_dim}"
+        )

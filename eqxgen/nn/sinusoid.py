@@ -13,9 +13,11 @@ from eqxgen.rng import RNG
 
 
 class SinusoidalEmbedding(eqx.Module):
-    """A scalar as `dim` features: `dim / 2` sines, then as many cosines (Vaswani et al. 2017, section 3.5, without its interleaving).
+    """A scalar as `dim` features: `dim / 2` sines, then as many cosines (Vaswani et al. 2017, section 3.5, without its
+    interleaving).
 
-    Feature i is `sin(x * period^(-i / (dim/2 - shift)))`. Positions and times alike: the wavelengths go from 2 pi to 2 pi * period.
+    Feature i is `sin(x * period^(-i / (dim/2 - shift)))`. Positions and times alike: the wavelengths go from 2 pi to 2
+    pi * period.
 
     Args:
         dim: number of features; even.
@@ -33,7 +35,9 @@ class SinusoidalEmbedding(eqx.Module):
     flip: bool = eqx.field(static=True)
     shift: int = eqx.field(static=True)
 
-    def __init__(self, dim: int, *, period: float = 10_000.0, flip: bool = False, shift: int = 0, key: PRNGKeyArray | None = None):
+    def __init__(
+        self, dim: int, *, period: float = 10_000.0, flip: bool = False, shift: int = 0, key: PRNGKeyArray | None = None
+    ):
         _check.positive(dim=dim)
         _check.even(dim=dim)
         if not period > 1:
@@ -54,9 +58,11 @@ class SinusoidalEmbedding(eqx.Module):
 
 
 class TimestepEmbedding(eqx.Module):
-    """A diffusion time as a vector: sines and cosines, then two projections with SiLU between (Ho et al. 2020, appendix B).
+    """A diffusion time as a vector: sines and cosines, then two projections with SiLU between (Ho et al. 2020, appendix
+    B).
 
-    As in DiT and ADM: 256 features, cosines first. DDPM has `flip=False, shift=1` and as many features as the network's first channels.
+    As in DiT and ADM: 256 features, cosines first. DDPM has `flip=False, shift=1` and as many features as the network's
+        first channels.
 
     Args:
         dim: size of the vector, and between the two projections.
@@ -100,7 +106,8 @@ class TimestepEmbedding(eqx.Module):
 def sincos_table(size: tuple[int, ...], dim: int) -> Float[Array, "*size dim"]:
     """Fixed positions of a sequence (one size) or a grid (two or more), to be added to its tokens.
 
-    An equal share of the features for each axis, the last axis first, each share sines and then cosines: for images the layout of MAE
+    An equal share of the features for each axis, the last axis first, each share sines and then cosines: for images the
+        layout of MAE
     (He et al. 2022, arXiv:2111.06377) and DiT, whose first half tells the column.
 
     Raises:

@@ -25,8 +25,9 @@ class Stack(eqx.Module):
     Args:
         block: makes one block from a key.
         depth: how many.
-        remat: what the backward pass computes again rather than keep, memory for time: "none"; "dots", all but the results of products with
-            parameters, so that no attention matrix is kept; "full", or true, each block's whole inside.
+        remat: what the backward pass computes again rather than keep, memory for time: "none"; "dots", all but the
+            results of products with parameters, so that no attention matrix is kept; "full", or true, each block's
+            whole inside.
     """
 
     blocks: eqx.Module
@@ -34,7 +35,9 @@ class Stack(eqx.Module):
     depth: int = eqx.field(static=True)
     remat: str = eqx.field(static=True)
 
-    def __init__(self, block: Callable[[PRNGKeyArray], eqx.Module], depth: int, *, remat: bool | str = "none", key: PRNGKeyArray):
+    def __init__(
+        self, block: Callable[[PRNGKeyArray], eqx.Module], depth: int, *, remat: bool | str = "none", key: PRNGKeyArray
+    ):
         _check.positive(depth=depth)
         policy = remat if isinstance(remat, str) else "full" if remat else "none"
         _check.one_of("remat", policy, REMATS)
@@ -44,8 +47,8 @@ class Stack(eqx.Module):
     def fetching(self, fetch: Callable[[PyTree], PyTree]) -> "Stack":
         """The same stack, which calls `fetch` on the arrays of each block just before the block runs, in both passes.
 
-        For parameters that lie in parts on several devices, or elsewhere. The backward pass keeps the results of matrix products and
-        fetches the parameters again, rather than keep those of all blocks.
+        For parameters that lie in parts on several devices, or elsewhere. The backward pass keeps the results of matrix
+        products and fetches the parameters again, rather than keep those of all blocks.
         """
         return eqx.tree_at(lambda stack: stack.fetch, self, fetch, is_leaf=lambda x: x is None)
 
@@ -78,7 +81,8 @@ class Stack(eqx.Module):
         count: int | Int[Array, ""] | None = None,
         bias: "Float[Array, '...'] | ops.ALiBi | None" = None,
     ) -> tuple[Float[Array, "seq dim"], PyTree]:
-        """The stack's result for tokens that follow those in the caches, and the caches with them in it; see `TransformerBlock.extend`.
+        """The stack's result for tokens that follow those in the caches, and the caches with them in it; see
+        `TransformerBlock.extend`.
 
         Every block is given the same `context` behind its cache, as `DecoderBlock.extend` takes it.
         """
@@ -93,12 +97,16 @@ class Stack(eqx.Module):
         return x, eqx.combine(arrays, rest)
 
     def unrolled(self) -> "Unrolled":
-        """The same blocks one by one, for decoding: a scan would copy each one's parameters out of the stack at every token."""
+        """The same blocks one by one, for decoding: a scan would copy each one's parameters out of the stack at every
+        token.
+        """
         arrays, rest = eqx.partition(self.blocks, eqx.is_array)
         return Unrolled(tuple(eqx.combine(jax.tree.map(lambda x, i=i: x[i], arrays), rest) for i in range(self.depth)))
 
     def scan(self, step: Callable[..., tuple[Array, PyTree]], x: Array, others: PyTree) -> tuple[Array, PyTree]:
-        """`step(block, x, other) -> (x, result)` through the depth: each block is given its slice of `others`, the results are stacked."""
+        """`step(block, x, other) -> (x, result)` through the depth: each block is given its slice of `others`, the
+        results are stacked.
+        """
         arrays, rest = eqx.partition(self.blocks, eqx.is_array)
 
         def body(x: Array, layer):
@@ -109,14 +117,18 @@ class Stack(eqx.Module):
         if self.remat == "full":
             body = jax.checkpoint(body, prevent_cse=False)  # scan already keeps the two passes apart
         elif self.remat == "dots":
-            body = jax.checkpoint(body, prevent_cse=False, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
+            body = jax.checkpoint(
+                body, prevent_cse=False, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+            )
         elif self.fetch is not None:
             body = jax.checkpoint(body, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable)
         return jax.lax.scan(body, x, (arrays, others))
 
 
 class Unrolled(eqx.Module):
-    """The blocks of a `Stack`, each with arrays of its own. It decodes as the stack does, and compiles as many blocks as there are."""
+    """The blocks of a `Stack`, each with arrays of its own. It decodes as the stack does, and compiles as many blocks
+    as there are.
+    """
 
     blocks: tuple[Any, ...]
 
@@ -148,8 +160,9 @@ class Joined(eqx.Module):
 
 
 class LongSkipStack(eqx.Module):
-    """A stack whose second half is given what the first half made, the last block what the first made and so inwards, as in a U-Net:
-    `x = block(join([x, skip]))`, `join` a projection from `2 * dim` to `dim` (U-ViT: Bao et al. 2023, arXiv:2209.12152, section 3.1).
+    """A stack whose second half is given what the first half made, the last block what the first made and so inwards,
+    as in a U-Net: `x = block(join([x, skip]))`, `join` a projection from `2 * dim` to `dim` (U-ViT: Bao et al. 2023,
+    arXiv:2209.12152, section 3.1).
 
     Two scans, one for each half, and a block between them.
 

@@ -59,28 +59,38 @@ class Summary:
     def __str__(self) -> str:
         head = ("layer", "class", "output", "parameters", "FLOPs")
         number = lambda x: "-" if x is None else f"{x:,}"
-        body = [(row.path or "(model)", row.name, row.out, number(row.parameters), number(row.flops)) for row in self.rows]
+        body = [
+            (row.path or "(model)", row.name, row.out, number(row.parameters), number(row.flops)) for row in self.rows
+        ]
         widths = [max(len(line[i]) for line in (head, *body)) for i in range(5)]
-        line = lambda cells: "  ".join(f"{x:{'<' if i < 3 else '>'}{width}}" for i, (x, width) in enumerate(zip(cells, widths))).rstrip()
+        line = lambda cells: "  ".join(
+            f"{x:{'<' if i < 3 else '>'}{width}}" for i, (x, width) in enumerate(zip(cells, widths))
+        ).rstrip()
         rule = "-" * (sum(widths) + 8)
         total = f"{self.parameters:,} parameters, {_size(self.bytes)}; {self.flops:,} FLOPs of products and convolutions in one call"
         return "\n".join([line(head), rule, *map(line, body), rule, total])
 
     def svg(self) -> str:
-        """A drawing, whole in itself: each layer a box, those that it calls inside, from top to bottom in the order of their calls."""
+        """A drawing, whole in itself: each layer a box, those that it calls inside, from top to bottom in the order of
+        their calls.
+        """
         whole = self.rows[0]
         return draw(self._box(whole), f"{self.parameters:,} parameters, {_count(self.flops)}FLOPs in one call")
 
     def _inside(self, row: Row) -> list[Row]:
         """The layers right inside that were called, or hold such, in the order of their calls."""
-        return sorted((other for other in self.rows if other.around == row.path and other.flops is not None), key=self._began)
+        return sorted(
+            (other for other in self.rows if other.around == row.path and other.flops is not None), key=self._began
+        )
 
     def _began(self, row: Row) -> int:
         return row.order or min(map(self._began, self._inside(row)))
 
     def _box(self, row: Row) -> Box:
         name = row.path if row.around is None else row.path.removeprefix(joined(row.around, ""))
-        sizes = ", ".join(f"{_count(x)}{what}" for x, what in ((row.parameters, "parameters"), (row.flops, "FLOPs")) if x)
+        sizes = ", ".join(
+            f"{_count(x)}{what}" for x, what in ((row.parameters, "parameters"), (row.flops, "FLOPs")) if x
+        )
         notes = (row.out, sizes) if sizes else (row.out,)
         return Box(f"{name}: {row.name}" if name else row.name, notes, tuple(map(self._box, self._inside(row))))
 
@@ -93,11 +103,13 @@ class Summary:
 
 
 def summary(model: Callable[..., Any], *inputs: PyTree, **kwargs: PyTree) -> Summary:
-    """The layers of `model(*inputs, **kwargs)`, with shapes, parameters and FLOPs. Nothing is computed: the call is only traced.
+    """The layers of `model(*inputs, **kwargs)`, with shapes, parameters and FLOPs. Nothing is computed: the call is
+    only traced.
 
     Args:
         model: an `eqx.Module`; its arrays may be shapes, as of `eqx.filter_eval_shape`.
-        inputs, kwargs: what it is called with, such as a key or `inference=True`; arrays, or shapes (`jax.ShapeDtypeStruct`).
+        inputs, kwargs: what it is called with, such as a key or `inference=True`; arrays, or shapes
+            (`jax.ShapeDtypeStruct`).
 
     Raises:
         ValueError: the model is no module that can be called.
@@ -128,7 +140,9 @@ def summary(model: Callable[..., Any], *inputs: PyTree, **kwargs: PyTree) -> Sum
             )
         )
     arrays = {id(leaf): leaf for leaf in jax.tree.leaves(model) if _is_array(leaf)}.values()
-    return Summary(tuple(rows), rows[0].parameters, flops.total(), sum(leaf.size * leaf.dtype.itemsize for leaf in arrays))
+    return Summary(
+        tuple(rows), rows[0].parameters, flops.total(), sum(leaf.size * leaf.dtype.itemsize for leaf in arrays)
+    )
 
 
 def _traced(model: Any, inputs: tuple, kwargs: dict):

@@ -34,7 +34,9 @@ def noting(model: eqx.Module) -> eqx.Module:
 
 
 def layers(node: Any, path: str = "", around: str | None = None) -> Iterator[tuple[str, Any, str | None]]:
-    """Each module in a module, itself first, in the order of their fields: path, object, and path of the module around it."""
+    """Each module in a module, itself first, in the order of their fields: path, object, and path of the module around
+    it.
+    """
     yield path, node, around
     for field in dataclasses.fields(node):
         if not field.metadata.get("static", False):
@@ -80,8 +82,8 @@ def _noting(node: Any, path: str) -> Any:
 def _kind(kind: Any) -> type:
     """The class with calls noted; one for each, as JAX forgets no class that it was told of."""
 
-    # A subclass and no wrapper, so that `isinstance`, indexing and methods of its own work on, and a class and no object's attribute, so that
-    # taking a module apart and putting it together, as scans do, keeps it.
+    # A subclass and no wrapper, so that `isinstance`, indexing and methods of its own work on, and a class and no
+    # object's attribute, so that taking a module apart and putting it together, as scans do, keeps it.
     @functools.wraps(kind.__call__)
     def call(self, *args, **kwargs):
         known = calls.get()
@@ -92,5 +94,9 @@ def _kind(kind: Any) -> type:
         note.out = jax.tree.map(shape, out)
         return out
 
-    namespace = {"__annotations__": {"noted_path": str}, "noted_path": eqx.field(static=True, default=""), "__call__": call}
+    namespace = {
+        "__annotations__": {"noted_path": str},
+        "noted_path": eqx.field(static=True, default=""),
+        "__call__": call,
+    }
     return type(kind)(kind.__name__, (kind,), namespace | {"__module__": kind.__module__, "__doc__": kind.__doc__})

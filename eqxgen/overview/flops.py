@@ -18,12 +18,14 @@ def flops(jaxpr: Any) -> int:
 
 
 def by_mark(jaxpr: Any, mark: int = 0, times: int = 1) -> Counter[int]:
-    """Operations of the products and convolutions under each mark, the innermost counting; `mark` is that of the program itself.
+    """Operations of the products and convolutions under each mark, the innermost counting; `mark` is that of the
+    program itself.
 
-    A multiplication and an addition are two operations, as is usual; what is elementwise is not counted. Loops count as often as they
-    turn, where that is known (`scan`); otherwise once. Of a `cond` the branch with the most operations counts. What is only computed again,
-    by `jax.checkpoint` or inside attention's backward pass, does not count: these are the model's operations, as a model FLOPs utilisation
-    is a share of (Chowdhery et al. 2022, "PaLM", appendix B). Attention counts as if nothing was masked.
+    A multiplication and an addition are two operations, as is usual; what is elementwise is not counted. Loops count as
+    often as they turn, where that is known (`scan`); otherwise once. Of a `cond` the branch with the most operations
+    counts. What is only computed again, by `jax.checkpoint` or inside attention's backward pass, does not count: these
+    are the model's operations, as a model FLOPs utilisation is a share of (Chowdhery et al. 2022, "PaLM", appendix B).
+    Attention counts as if nothing was masked.
     """
     counts: Counter[int] = Counter()
     for equation in jaxpr.eqns:

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from html import escape
 
 LETTER, LINE, PAD, GAP = 7.3, 17.0, 12.0, 24.0
-"""Of the drawing, in pixels: width of a letter, height of a line, space inside a box, space between two boxes for an arrow."""
+"""Of the drawing, in pixels: width of a letter, height of a line, space inside a box, space between two boxes for an
+arrow.
+"""
 FILLS = ("#ffffff", "#eef4fb", "#d9e8f7", "#fdf3e1", "#fbe6c4", "#f3eefb", "#e4d9f7")
 """Of the boxes, from the outermost in."""
 
@@ -29,7 +31,12 @@ class Box:
 
     @property
     def height(self) -> float:
-        return self.head + PAD * bool(self.inside) + sum(box.height for box in self.inside) + GAP * max(0, len(self.inside) - 1)
+        return (
+            self.head
+            + PAD * bool(self.inside)
+            + sum(box.height for box in self.inside)
+            + GAP * max(0, len(self.inside) - 1)
+        )
 
 
 def draw(box: Box, caption: str) -> str:

@@ -50,7 +50,11 @@ def write(folder: Path, config: Mapping[str, Any], arrays: Mapping[str, np.ndarr
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(
+        {name: np.ascontiguousarray(array) for name, array in arrays.items()},
+        folder / WEIGHTS,
+        metadata={"format": "pt"},
+    )
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,4 +1,6 @@
-"""GPT-2's published weights (Radford et al. 2019) in Hugging Face's layout: `model = from_pretrained(folder)`, and back."""
+"""GPT-2's published weights (Radford et al. 2019) in Hugging Face's layout: `model = from_pretrained(folder)`, and
+back.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,12 @@ BLOCK = {
     "mlp.down.weight": "h.{}.mlp.c_proj.weight",
     "mlp.down.bias": "h.{}.mlp.c_proj.bias",
 }
-ENDS = {"embedding.weight": "wte.weight", "positions": "wpe.weight", "norm.scale": "ln_f.weight", "norm.bias": "ln_f.bias"}
+ENDS = {
+    "embedding.weight": "wte.weight",
+    "positions": "wpe.weight",
+    "norm.scale": "ln_f.weight",
+    "norm.bias": "ln_f.bias",
+}
 PREFIX = "transformer."
 BUFFERS = (".attn.bias", ".attn.masked_bias")  # their causal masks, which old files hold
 
@@ -44,18 +51,23 @@ FIXED = {
 
 
 def from_pretrained(folder: str | Path) -> GPT:
-    """The model of a folder with config.json and safetensors, such as a snapshot of `openai-community/gpt2`; its vocabulary is not read.
+    """The model of a folder with config.json and safetensors, such as a snapshot of `openai-community/gpt2`; its
+    vocabulary is not read.
 
     Its logits equal the published model's. Dropout is the config's, for training on; decoding leaves it out.
 
     Raises:
-        ValueError: a file is missing or damaged, the config is of another architecture, or an array is missing, of another shape, or not of
-            the model.
+        ValueError: a file is missing or damaged, the config is of another architecture, or an array is missing, of
+            another shape, or not of the model.
     """
     folder = Path(folder)
     values = files.read_config(folder, "gpt2")
     config, vocab = _config(folder, values)
-    arrays = {name.removeprefix(PREFIX): array for name, array in files.read_arrays(folder).items() if not name.endswith(BUFFERS)}
+    arrays = {
+        name.removeprefix(PREFIX): array
+        for name, array in files.read_arrays(folder).items()
+        if not name.endswith(BUFFERS)
+    }
     model = eqx.filter_eval_shape(lambda key: GPT(vocab, config, key=key), jr.key(0))
     head = arrays.pop("lm_head.weight", None)
     if head is not None and "wte.weight" in arrays and not np.array_equal(head, arrays["wte.weight"]):
@@ -77,15 +89,20 @@ def to_pretrained(model: GPT, folder: str | Path) -> None:
     """Writes config.json and model.safetensors, which `transformers.GPT2LMHeadModel.from_pretrained` reads.
 
     Raises:
-        ValueError: the model is not of GPT-2's architecture: learned positions, tied head, biases, GELU in its tanh form, a key head for
-            each query head.
+        ValueError: the model is not of GPT-2's architecture: learned positions, tied head, biases, GELU in its tanh
+            form, a key head for each query head.
     """
     blocks = model.stack.blocks
     for ours in [*ENDS, *(f"stack.blocks.{name}" for name in BLOCK)]:
         if _get(model, ours, None) is None:
             raise ValueError(f"model must be of GPT-2's architecture to be written as one: it has no {ours}")
     attention, activation = blocks.attention, blocks.mlp.activation.name
-    same = attention.kv_heads == attention.heads and attention.rope is None and model.head is None and activation == "gelu_tanh"
+    same = (
+        attention.kv_heads == attention.heads
+        and attention.rope is None
+        and model.head is None
+        and activation == "gelu_tanh"
+    )
     if not same:
         law = "learned positions, a tied head, as many key heads as heads, and GELU's tanh form"
         raise ValueError(f"model must be of GPT-2's architecture to be written as one ({law}): got another")
@@ -140,11 +157,15 @@ def _get(tree: Any, path: str, *default: Any) -> Any:
 
 def _split(name: str, array: Any, heads: int) -> Any:
     """Their rows for all queries, all keys and all values, as ours: the three of each head together."""
-    return rearrange(array, "(parts heads d) ... -> (heads parts d) ...", parts=3, heads=heads) if "qkv" in name else array
+    return (
+        rearrange(array, "(parts heads d) ... -> (heads parts d) ...", parts=3, heads=heads) if "qkv" in name else array
+    )
 
 
 def _joined(name: str, array: Any, heads: int) -> Any:
-    return rearrange(array, "(heads parts d) ... -> (parts heads d) ...", parts=3, heads=heads) if "qkv" in name else array
+    return (
+        rearrange(array, "(heads parts d) ... -> (parts heads d) ...", parts=3, heads=heads) if "qkv" in name else array
+    )
 
 
 __all__ = ["from_pretrained", "to_pretrained"]

@@ -80,38 +80,46 @@ def dot_product_attention(
     dropout_rate: Any = 0.0,
     dropout_key: Any = None,
 ) -> (
-    Float[Array, "*batch q_seq heads v_head_dim"] | tuple[Float[Array, "*batch q_seq heads v_head_dim"], Float[Array, "*batch q_seq heads"]]
+    Float[Array, "*batch q_seq heads v_head_dim"]
+    | tuple[Float[Array, "*batch q_seq heads v_head_dim"], Float[Array, "*batch q_seq heads"]]
 ):
     """Dot-product attention: `softmax(cap(scale * q k^T) + bias) v` over the keys that the mask allows.
 
-    Names, defaults and layout are those of `jax.nn.dot_product_attention`, so that a user changes one import. Memory is linear in the
-    sequence lengths on every backend but `reference`. Softmax statistics and sums are float32; the result has the query's dtype.
+    Names, defaults and layout are those of `jax.nn.dot_product_attention`, so that a user changes one import. Memory is
+    linear in the sequence lengths on every backend but `reference`. Softmax statistics and sums are float32; the result
+    has the query's dtype.
 
     Args:
-        query: (*batch, q_seq, heads, head_dim), float32, bfloat16, float16 or float64, with any number of leading axes or none.
-        key: (*batch, kv_seq, kv_heads, head_dim). `kv_heads` divides `heads`; query head n reads key head n // (heads // kv_heads).
+        query: (*batch, q_seq, heads, head_dim), float32, bfloat16, float16 or float64, with any number of leading axes
+            or none.
+        key: (*batch, kv_seq, kv_heads, head_dim). `kv_heads` divides `heads`; query head n reads key head n // (heads
+            // kv_heads).
         value: (*batch, kv_seq, kv_heads, v_head_dim). `v_head_dim` may differ from `head_dim`.
-        bias: added to the logits after the soft cap: an array that broadcasts to (*batch, heads, q_seq, kv_seq), or an `ALiBi`.
-        mask: True where a query may see a key: a boolean array that broadcasts to (*batch, heads, q_seq, kv_seq), or masks of
-            `kernels.masks` joined with `&` and `|`, which cost no memory and skip blocks.
+        bias: added to the logits after the soft cap: an array that broadcasts to (*batch, heads, q_seq, kv_seq), or an
+            `ALiBi`.
+        mask: True where a query may see a key: a boolean array that broadcasts to (*batch, heads, q_seq, kv_seq), or
+            masks of `kernels.masks` joined with `&` and `|`, which cost no memory and skip blocks.
         scale: multiplies the logits; `1 / sqrt(head_dim)` by default.
         is_causal: the same as `masks.Causal()`: query i sees keys 0 to i, also where the lengths differ.
         query_seq_lengths: (*batch,) integers. Rows at or beyond the length are 0.
         key_value_seq_lengths: (*batch,) integers. Keys at or beyond the length are not seen.
         local_window_size: `(left, right)`, or one int for both: query i sees keys i - left to i + right.
-        return_residual: also return the logsumexp of each row's logits, (*batch, q_seq, heads) in float32. It has a true derivative.
+        return_residual: also return the logsumexp of each row's logits, (*batch, q_seq, heads) in float32. It has a
+            true derivative.
         implementation: None takes the best that can run and logs it once. A name runs or raises.
         logits_soft_cap: the cap c of `c * tanh(logits / c)`.
         dropout_rate: the share of attention weights set to 0; the others are scaled by 1 / (1 - rate).
         dropout_key: a key of `jax.random`. The same key drops the same weights, whatever the implementation.
 
     Returns:
-        (*batch, q_seq, heads, v_head_dim), and the logsumexp with `return_residual=True`. A row that sees no key is exactly 0, has zero
-        gradient and a logsumexp of -inf (`jax.nn` returns the mean of the values there). A masked key that is NaN or infinite reaches
-        neither the output nor a gradient; a query or key with a number that is not finite makes NaN of the rows that see it.
+        (*batch, q_seq, heads, v_head_dim), and the logsumexp with `return_residual=True`. A row that sees no key is
+        exactly 0, has zero gradient and a logsumexp of -inf (`jax.nn` returns the mean of the values there). A masked
+        key that is NaN or infinite reaches neither the output nor a gradient; a query or key with a number that is not
+        finite makes NaN of the rows that see it.
 
     Raises:
-        ValueError: shapes, lengths, rates or windows that break a law; the message has both values. An unknown implementation.
+        ValueError: shapes, lengths, rates or windows that break a law; the message has both values. An unknown
+            implementation.
         TypeError: integer or mixed dtypes, a mask that is not boolean.
         NotImplementedError: the named implementation cannot run this call; the message has the reason.
 
@@ -134,9 +142,13 @@ def dot_product_attention(
         masks.Lengths(*lengths) if lengths != (None, None) else None,
     ]
     parts = [part for part in parts if part is not None]
-    joined = checks.bound_mask(functools.reduce(lambda a, b: a & b, parts), batch, heads, q_seq, kv_seq) if parts else None
+    joined = (
+        checks.bound_mask(functools.reduce(lambda a, b: a & b, parts), batch, heads, q_seq, kv_seq) if parts else None
+    )
 
-    extras = Extras(bias, joined, _dropout.seeds(dropout_key, math.prod(batch), heads) if setting.dropout_rate > 0.0 else None)
+    extras = Extras(
+        bias, joined, _dropout.seeds(dropout_key, math.prod(batch), heads) if setting.dropout_rate > 0.0 else None
+    )
     q, k, v = (jnp.swapaxes(x.reshape(math.prod(batch), *x.shape[-3:]), 1, 2) for x in (q, k, v))
     backends.check(implementation, q, k, v, extras, setting)
     if 0 in (*batch, q_seq, kv_seq):

@@ -1,7 +1,7 @@
 """Which kernel computes attention on which platform.
 
-The platform is that of the program being lowered and not of the process, so a program compiled ahead of time for a TPU on a host without
-one takes the TPU's kernel.
+The platform is that of the program being lowered and not of the process, so a program compiled ahead of time for a TPU
+on a host without one takes the TPU's kernel.
 """
 
 import dataclasses
@@ -36,7 +36,14 @@ class Target:
 
 
 def _candidates(
-    target: Target | None, q, k, v, extras: Extras, setting: Setting, direction: str = "forward", implementation: str | None = None
+    target: Target | None,
+    q,
+    k,
+    v,
+    extras: Extras,
+    setting: Setting,
+    direction: str = "forward",
+    implementation: str | None = None,
 ):
     """Every implementation with the reason why it cannot run, best first. A target of None is not known yet."""
     platform = target and target.platform
@@ -64,7 +71,10 @@ def _candidates(
             return "XLA cannot split a Mosaic kernel over devices: call it inside jax.shard_map"
         return on_cuda("mosaic_gpu", lambda: mosaic_gpu.device_reason(implementation == "mosaic_gpu"))
 
-    names = {"tpu": ("mosaic_tpu",), "cuda": choice.order(choice.device(), q, k, extras, direction) if platform == "cuda" else ()}
+    names = {
+        "tpu": ("mosaic_tpu",),
+        "cuda": choice.order(choice.device(), q, k, extras, direction) if platform == "cuda" else (),
+    }
     every = {
         "xla": lambda: None,
         "mosaic_tpu": mosaic_tpu_reason,
@@ -146,7 +156,9 @@ def backward(target: Target, *operands, tree, setting: Setting, implementation: 
         name = _dispatch.choose(OP, implementation, candidates)
         if name == "mosaic_tpu":
             interpret = target.platform != "tpu"
-            return mosaic_tpu.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias, interpret=interpret)
+            return mosaic_tpu.backward(
+                q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias, interpret=interpret
+            )
         if name == "xla" or name in ON_CUDA:
             backend = ON_CUDA.get(name, xla)
             return backend.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
@@ -160,4 +172,6 @@ def backward(target: Target, *operands, tree, setting: Setting, implementation: 
     if not _can_split(target):
         return local(*operands)
     out_roles = roles[:4] if with_bias else roles[:3]
-    return partition.split(local, operands, [*roles, "bhqx", "bhq", "bhqx", "bhq"], out_roles, heads=heads, kv_heads=kv_heads)
+    return partition.split(
+        local, operands, [*roles, "bhqx", "bhq", "bhqx", "bhq"], out_roles, heads=heads, kv_heads=kv_heads
+    )

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 class ALiBi:
     """Attention with linear biases: `-slopes[head] * |i + offset - j|` is added to the logit of query i and key j.
 
-    `slopes` is `(heads,)`; `offset`, a scalar, is the position of the first query among the keys, for decoding against a cache.
-    Gradients flow to `slopes`.
+    `slopes` is `(heads,)`; `offset`, a scalar, is the position of the first query among the keys, for decoding against
+    a cache. Gradients flow to `slopes`.
 
-    Source: Press et al. 2022, "Train Short, Test Long". Under a causal mask this is the paper's bias; without one it is symmetric.
+    Source: Press et al. 2022, "Train Short, Test Long". Under a causal mask this is the paper's bias; without one it is
+        symmetric.
     """
 
     slopes: Any

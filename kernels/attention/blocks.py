@@ -11,8 +11,8 @@ from ..masks import Mask
 def spread(mask: Mask | None, q_seq: int, kv_seq: int, q_block: int, kv_block: int) -> tuple[Any, Any]:
     """`(some, every)`, boolean (b, h, q_blocks, kv_blocks): is a pair of the block allowed, are all?
 
-    Both are NumPy arrays where the mask holds no arrays, so that a backend can size its loops. `every` is False where a block reaches
-    beyond the last key.
+    Both are NumPy arrays where the mask holds no arrays, so that a backend can size its loops. `every` is False where a
+    block reaches beyond the last key.
     """
     q_blocks, kv_blocks = -(-q_seq // q_block), -(-kv_seq // kv_block)
     i0 = (np.arange(q_blocks, dtype=np.int32) * q_block).reshape(1, 1, -1, 1)
@@ -22,7 +22,9 @@ def spread(mask: Mask | None, q_seq: int, kv_seq: int, q_block: int, kv_block: i
     shape = (1, 1, q_blocks, kv_blocks)
     if mask is None:
         return np.ones(shape, bool), np.broadcast_to(inside, shape)
-    spans = [_span(x, axes, {"q": (q_seq, q_block), "k": (kv_seq, kv_block)}) for axes, x in zip(mask.axes, mask.arrays())]
+    spans = [
+        _span(x, axes, {"q": (q_seq, q_block), "k": (kv_seq, kv_block)}) for axes, x in zip(mask.axes, mask.arrays())
+    ]
     some, every = mask.touch(i0, i1, j0, j1, *spans)
     lib: Any = np if isinstance(some, np.ndarray) else jnp
     full = np.broadcast_shapes(shape, np.shape(some), np.shape(every))
@@ -30,7 +32,9 @@ def spread(mask: Mask | None, q_seq: int, kv_seq: int, q_block: int, kv_block: i
 
 
 def _span(x, axes: str, sizes):
-    """The least and greatest value of an array over each block, as (b, h, q_blocks, kv_blocks) with axes of size 1 where it has none."""
+    """The least and greatest value of an array over each block, as (b, h, q_blocks, kv_blocks) with axes of size 1
+    where it has none.
+    """
     if isinstance(x, int):
         return x, x
     x = x.astype(jnp.int32)
@@ -50,8 +54,9 @@ def _span(x, axes: str, sizes):
 def visits(some, every):
     """For each row of blocks the ones to visit, nearest first: `(entries, counts)`.
 
-    `entries` is int32 (b, h, rows, steps), twice the column plus 1 where a block needs the mask; past a row's count the last one repeats,
-    so that a pipeline fetches nothing new. `steps` is the largest count where that is known while tracing.
+    `entries` is int32 (b, h, rows, steps), twice the column plus 1 where a block needs the mask; past a row's count the
+    last one repeats, so that a pipeline fetches nothing new. `steps` is the largest count where that is known while
+    tracing.
     """
     lib: Any = np if isinstance(some, np.ndarray) else jnp
     columns = some.shape[-1]

@@ -31,16 +31,22 @@ def arrays(query, key, value) -> tuple[jax.Array, jax.Array, jax.Array]:
             _fail(f"{name} must have shape (*batch, seq, heads, head_dim): got {x.shape}")
     q, k, v = (jnp.asarray(x) for x in named.values())
     if not q.dtype == k.dtype == v.dtype:
-        raise TypeError(f"{OP}: query, key and value must have one dtype: got {q.dtype}, {k.dtype} and {v.dtype}; cast them first")
+        raise TypeError(
+            f"{OP}: query, key and value must have one dtype: got {q.dtype}, {k.dtype} and {v.dtype}; cast them first"
+        )
     for name, x in (("key", k), ("value", v)):
         if x.shape[:-3] != q.shape[:-3]:
             _fail(f"query and {name} must have the same leading axes: got query {q.shape} and {name} {x.shape}")
     if k.shape[-3] != v.shape[-3]:
         _fail(f"key and value must have the same length: got key length {k.shape[-3]} and value length {v.shape[-3]}")
     if k.shape[-2] != v.shape[-2]:
-        _fail(f"key and value must have the same number of heads: got {k.shape[-2]} key heads and {v.shape[-2]} value heads")
+        _fail(
+            f"key and value must have the same number of heads: got {k.shape[-2]} key heads and {v.shape[-2]} value heads"
+        )
     if q.shape[-2] == 0 or k.shape[-2] == 0 or q.shape[-2] % k.shape[-2]:
-        _fail(f"the number of key heads must divide that of query heads: got {q.shape[-2]} query heads and {k.shape[-2]} key heads")
+        _fail(
+            f"the number of key heads must divide that of query heads: got {q.shape[-2]} query heads and {k.shape[-2]} key heads"
+        )
     if q.shape[-1] != k.shape[-1]:
         _fail(f"query and key must have the same head_dim: got query {q.shape[-1]} and key {k.shape[-1]}")
     if q.shape[-1] == 0 or v.shape[-1] == 0:
@@ -70,7 +76,9 @@ def dropout(rate, key) -> float:
             raise TypeError(f"{OP}: dropout_key must be a key of jax.random: got {type(key).__name__}")
         typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
         if key.shape != () if typed else key.ndim != 1 or key.dtype != jnp.uint32:
-            _fail(f"dropout_key must be one key of jax.random: got shape {key.shape} of {key.dtype}; use jax.vmap for a key per example")
+            _fail(
+                f"dropout_key must be one key of jax.random: got shape {key.shape} of {key.dtype}; use jax.vmap for a key per example"
+            )
     return float(rate)
 
 
@@ -153,5 +161,7 @@ def lengths(name: str, value, batch: tuple[int, ...], seq: int):
     if not isinstance(value, Tracer):
         known = np.asarray(value)
         if known.size and (known.min() < 0 or known.max() > seq):
-            _fail(f"{name} must lie between 0 and the length of its axis: got {known.min()} to {known.max()} for length {seq}")
+            _fail(
+                f"{name} must lie between 0 and the length of its axis: got {known.min()} to {known.max()} for length {seq}"
+            )
     return jnp.asarray(value, jnp.int32).reshape(batch if value.shape != () else ())

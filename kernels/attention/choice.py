@@ -1,4 +1,5 @@
-"""In which order the implementations for NVIDIA GPUs are tried: measured orders from `choice.json`, and a rule for all other calls.
+"""In which order the implementations for NVIDIA GPUs are tried: measured orders from `choice.json`, and a rule for all
+other calls.
 
 `bench/tune_attention.py` fills the file on a GPU. It is a list of objects with exactly the fields of `Row`.
 """
@@ -29,7 +30,9 @@ FITTING = 128
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """The order that was measured for one class of calls: `length` is the class' end, `order` names implementations, fastest first."""
+    """The order that was measured for one class of calls: `length` is the class' end, `order` names implementations,
+    fastest first.
+    """
 
     device: str
     dtype: str
@@ -50,7 +53,14 @@ def order(device: str | None, q, k, extras: Extras, direction: str) -> tuple[str
         # cuDNN asks the device what it can, so nothing may depend on it where there is none.
         return ("mosaic_gpu", "triton", "xla", "cudnn")
     row = table().get(
-        (device, q.dtype.name, head_dim_class(q.shape[-1]), length_class(max(q.shape[2], k.shape[2])), kind(extras), direction)
+        (
+            device,
+            q.dtype.name,
+            head_dim_class(q.shape[-1]),
+            length_class(max(q.shape[2], k.shape[2])),
+            kind(extras),
+            direction,
+        )
     )
     return row.order if row else rule(device, q.dtype, kind(extras), max(q.shape[-1], k.shape[-1]))
 
@@ -58,9 +68,10 @@ def order(device: str | None, q, k, extras: Extras, direction: str) -> tuple[str
 def rule(device: str, dtype: Any, mask: str, head_dim: int) -> tuple[str, ...]:
     """The order where nothing was measured.
 
-    On Hopper cuDNN goes before Triton in what it computes best; published forward passes put Triton at about 0.56 of its speed there. With a
-    bias, and on older GPUs, Triton goes first. The Hopper kernels go first of all where the compiler gives them their registers; where not,
-    cuDNN goes before them, and Triton too where the heads are so wide that they spill.
+    On Hopper cuDNN goes before Triton in what it computes best; published forward passes put Triton at about 0.56 of
+    its speed there. With a bias, and on older GPUs, Triton goes first. The Hopper kernels go first of all where the
+    compiler gives them their registers; where not, cuDNN goes before them, and Triton too where the heads are so wide
+    that they spill.
     """
     hopper = any(name in device for name in HOPPER_NAMES)
     dense = hopper and dtype in (jnp.bfloat16, jnp.float16) and mask in ("none", "causal")
@@ -110,14 +121,18 @@ def read(text: str) -> list[Row]:
     """The rows of a file; a `ValueError` names what a row must hold and what it holds."""
     rows = json.loads(text)
     if not isinstance(rows, list):
-        raise ValueError(f"choice.json must be a list of rows: got {type(rows).__name__}; write it with bench/tune_attention.py")
+        raise ValueError(
+            f"choice.json must be a list of rows: got {type(rows).__name__}; write it with bench/tune_attention.py"
+        )
     return [_row(x) for x in rows]
 
 
 def _row(x: Any) -> Row:
     fields = {field.name for field in dataclasses.fields(Row)}
     if not isinstance(x, dict) or set(x) != fields:
-        raise ValueError(f"a row of choice.json must have the fields {sorted(fields)}: got {sorted(x) if isinstance(x, dict) else x!r}")
+        raise ValueError(
+            f"a row of choice.json must have the fields {sorted(fields)}: got {sorted(x) if isinstance(x, dict) else x!r}"
+        )
     allowed = {"head_dim": None, "device": None, "dtype": ("float32", "bfloat16", "float16")}
     allowed |= {"length": LENGTHS, "mask": MASKS, "direction": DIRECTIONS}
     for name, choices in allowed.items():

@@ -35,7 +35,13 @@ def forward(q, k, v, extras: Extras, setting: Setting):
     """`reference.attend` by cuDNN."""
     turn = lambda x: jnp.swapaxes(x, 1, 2)
     out, lse = jax.nn.dot_product_attention(
-        turn(q), turn(k), turn(v), scale=setting.scale, is_causal=extras.mask is not None, return_residual=True, implementation="cudnn"
+        turn(q),
+        turn(k),
+        turn(v),
+        scale=setting.scale,
+        is_causal=extras.mask is not None,
+        return_residual=True,
+        implementation="cudnn",
     )
     return turn(out), turn(lse).astype(jnp.float32)
 

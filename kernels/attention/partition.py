@@ -13,9 +13,11 @@ from .problem import accumulator
 
 
 def split(function, operands, roles: list[str], out_roles: list[str], *, kv_heads: int, heads: int):
-    """`function(*operands)`, partitioned along the axes `b`, `h` (heads) and `g` (key heads) that the roles name, one letter per axis.
+    """`function(*operands)`, partitioned along the axes `b`, `h` (heads) and `g` (key heads) that the roles name, one
+    letter per axis.
 
-    A result that has size 1 along one of them is the sum over it, such as the gradient of a bias that all examples share.
+    A result that has size 1 along one of them is the sum over it, such as the gradient of a bias that all examples
+    share.
     """
 
     def places(mesh, arg_shapes):
@@ -32,7 +34,9 @@ def split(function, operands, roles: list[str], out_roles: list[str], *, kv_head
     def specs(mesh, arg_shapes, roles, shapes):
         place = places(mesh, arg_shapes)
         return [
-            NamedSharding(mesh, PartitionSpec(*(place.get(r) if size > 1 else None for r, size in zip(role, shape.shape))))
+            NamedSharding(
+                mesh, PartitionSpec(*(place.get(r) if size > 1 else None for r, size in zip(role, shape.shape)))
+            )
             for role, shape in zip(roles, shapes)
         ]
 
@@ -41,7 +45,9 @@ def split(function, operands, roles: list[str], out_roles: list[str], *, kv_head
 
         def local(*operands):
             parts = function(*operands)
-            return tuple(_summed(x, role, whole.shape, place) for role, x, whole in zip(out_roles, parts, result_shapes))
+            return tuple(
+                _summed(x, role, whole.shape, place) for role, x, whole in zip(out_roles, parts, result_shapes)
+            )
 
         return (
             mesh,
@@ -58,7 +64,11 @@ def split(function, operands, roles: list[str], out_roles: list[str], *, kv_head
     # The cast to a nested program keeps constants out of the outer one, where `custom_partitioning` takes none.
     wrapped = custom_partitioning(jax.jit(function))
     wrapped.def_partition(
-        partition=partition, infer_sharding_from_operands=infer, sharding_rule=rule, need_replication_factors=tuple(alone), **sizes
+        partition=partition,
+        infer_sharding_from_operands=infer,
+        sharding_rule=rule,
+        need_replication_factors=tuple(alone),
+        **sizes,
     )
     return wrapped(*operands)
 
@@ -71,7 +81,9 @@ def _summed(x, role: str, shape: tuple[int, ...], place):
 
 
 def _rule(operands, roles, out_roles, function, repeat: int, kv_heads: int) -> tuple[str, list[str]]:
-    """The rule for Shardy: shared factors for examples and heads, and one factor for each other axis, which stays whole."""
+    """The rule for Shardy: shared factors for examples and heads, and one factor for each other axis, which stays
+    whole.
+    """
     alone: list[str] = []
     head = "(g r)" if repeat > 1 else "g"
 

@@ -1,6 +1,7 @@
 """Attention as ordinary JAX, one block of queries at a time: the source of forward-mode and higher derivatives.
 
-Memory is linear in the sequence lengths in every derivative, because each block is recomputed (`jax.checkpoint`) where it is needed.
+Memory is linear in the sequence lengths in every derivative, because each block is recomputed (`jax.checkpoint`) where
+it is needed.
 """
 
 from typing import Any
@@ -40,10 +41,14 @@ def attend(q, k, v, extras: Extras, setting: Setting):
 
 
 def _rows(extras: Extras, seq: int):
-    """The arrays of `extras` that have one row per query, each with its axis, and the way back to the extras of a block."""
+    """The arrays of `extras` that have one row per query, each with its axis, and the way back to the extras of a
+    block.
+    """
     arrays = extras.mask.arrays() if extras.mask is not None else ()
     axes = extras.mask.axes if extras.mask is not None else ()
-    has_rows = [not isinstance(x, int) and "q" in names and x.shape[names.index("q")] == seq for x, names in zip(arrays, axes)]
+    has_rows = [
+        not isinstance(x, int) and "q" in names and x.shape[names.index("q")] == seq for x, names in zip(arrays, axes)
+    ]
     rows: list[Any] = [(x, names.index("q")) for x, names, has in zip(arrays, axes, has_rows) if has]
     bias_rows = extras.bias is not None and not isinstance(extras.bias, ALiBi) and extras.bias.shape[2] == seq
     if bias_rows:
@@ -53,7 +58,9 @@ def _rows(extras: Extras, seq: int):
         blocks = list(blocks)
         bias = blocks.pop() if bias_rows else extras.bias
         blocks = iter(blocks)
-        mask = extras.mask and extras.mask.replace(tuple(next(blocks) if has else x for x, has in zip(arrays, has_rows)))
+        mask = extras.mask and extras.mask.replace(
+            tuple(next(blocks) if has else x for x, has in zip(arrays, has_rows))
+        )
         return Extras(bias, mask, extras.seeds)
 
     return rows, rebuild

@@ -1,8 +1,9 @@
-"""Attention as three JAX primitives, so that one op has every derivative, folds `vmap` into its batch and picks its kernel per platform.
+"""Attention as three JAX primitives, so that one op has every derivative, folds `vmap` into its batch and picks its
+kernel per platform.
 
-`attend` is the op. `tangent` is its forward-mode derivative, linear in the tangents; its transpose is `backward`, the fused backward
-pass. The derivatives of those two come from `plain`, which is ordinary JAX, so there is one of every order. `jax.custom_vjp` would
-refuse forward mode, and `jax.custom_jvp` could not transpose to a kernel.
+`attend` is the op. `tangent` is its forward-mode derivative, linear in the tangents; its transpose is `backward`, the
+fused backward pass. The derivatives of those two come from `plain`, which is ordinary JAX, so there is one of every
+order. `jax.custom_vjp` would refuse forward mode, and `jax.custom_jvp` could not transpose to a kernel.
 
 Operands are (q, k, v, *leaves of extras); the bias, an array or ALiBi's slopes, is the first leaf where there is one.
 """
@@ -30,7 +31,9 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, implementation: str | N
 
 
 def _align(*operands):
-    """All operands varying over the same manual axes of a `shard_map`; the transpose of that cast is the sum a gradient needs."""
+    """All operands varying over the same manual axes of a `shard_map`; the transpose of that cast is the sum a gradient
+    needs.
+    """
     axes = functools.reduce(lambda a, b: a | b, (jax.typeof(x).manual_axis_type.varying for x in operands))
     return tuple(jax.lax.pcast(x, tuple(axes - jax.typeof(x).manual_axis_type.varying), to="varying") for x in operands)
 
@@ -60,10 +63,13 @@ def _primitive(name: str, compute) -> Primitive:
 
 
 def _lower(compute, platform: str, context, *operands, **params):
-    # A program that XLA partitions by itself says how many devices it has; one inside `shard_map`, which axes are manual.
+    # A program that XLA partitions by itself says how many devices it has; one inside `shard_map`, which axes are
+    # manual.
     axes = context.module_context.axis_context
     mesh, manual = getattr(axes, "mesh", None), getattr(axes, "manual_axes", frozenset())
-    partly = mesh is not None and bool(manual) and any(size > 1 for name, size in mesh.shape.items() if name not in manual)
+    partly = (
+        mesh is not None and bool(manual) and any(size > 1 for name, size in mesh.shape.items() if name not in manual)
+    )
     split = partly or getattr(axes, "num_devices", 1) > 1
     function = functools.partial(compute, backends.Target(platform, split, partly))
     return mlir.lower_fun(function, multiple_results=True)(context, *operands, **params)
@@ -141,7 +147,9 @@ def _tangent_jvp(primals, tangents, **params):
 
 
 def _through(primitive, function, primals, tangents, params):
-    """The JVP of a primitive from its form in ordinary JAX. `out` and `lse` depend on the other operands: nothing flows through them."""
+    """The JVP of a primitive from its form in ordinary JAX. `out` and `lse` depend on the other operands: nothing flows
+    through them.
+    """
     cut = 3 + params["tree"].num_leaves
     moving = [i for i, t in enumerate(tangents) if type(t) is not ad.Zero and i not in (cut, cut + 1)]
 
@@ -165,7 +173,14 @@ def _tangent_transpose(cotangents, *operands, tree, setting, implementation):
     with_bias = len(moving) == 4 and linear[3]
     cotangents = _align(primals[0], *(ad.instantiate_zeros(c) for c in cotangents))[1:]
     grads = backward_p.bind(
-        *primals, d_out, d_lse, *cotangents, tree=tree, setting=setting, implementation=implementation, with_bias=with_bias
+        *primals,
+        d_out,
+        d_lse,
+        *cotangents,
+        tree=tree,
+        setting=setting,
+        implementation=implementation,
+        with_bias=with_bias,
     )
     return [None] * (5 + tree.num_leaves) + [grads[i] if is_linear else None for i, is_linear in enumerate(linear)]
 
@@ -173,7 +188,8 @@ def _tangent_transpose(cotangents, *operands, tree, setting, implementation):
 ad.primitive_transposes[tangent_p] = _tangent_transpose
 
 
-# backward: (q, k, v, *leaves, out, lse, cotangent of out, cotangent of lse) -> cotangents of q, k, v and perhaps the bias
+# backward: (q, k, v, *leaves, out, lse, cotangent of out, cotangent of lse) -> cotangents of q, k, v and perhaps the
+# bias
 
 backward_p = _primitive("eqxgen_attention_backward", backends.backward)
 

@@ -19,8 +19,10 @@ class Setting:
 class Extras:
     """What enters the logits beside query and key, and the seeds of dropout.
 
-    `b` below is the batch or 1. `bias`: (b, h, q, k), each axis full or 1, or an `ALiBi` with slopes (b, h) and offset (b,), or None.
-    `mask`: a `Mask` bound to the problem, so that its arrays have the axes its class names, or None. `seeds`: (b, heads, 2) int32, or None
+    `b` below is the batch or 1. `bias`: (b, h, q, k), each axis full or 1, or an `ALiBi` with slopes (b, h) and offset
+        (b,), or None.
+    `mask`: a `Mask` bound to the problem, so that its arrays have the axes its class names, or None. `seeds`: (b,
+        heads, 2) int32, or None
     without dropout.
     """
 
@@ -38,7 +40,9 @@ def accumulator(dtype) -> Any:
 
 
 def unsqueeze(x, axes: str, order: str = "bhqk") -> Any:
-    """An array with `axes` (some of `order`) as one that broadcasts against all of `order`. A plain integer stays as it is."""
+    """An array with `axes` (some of `order`) as one that broadcasts against all of `order`. A plain integer stays as it
+    is.
+    """
     if isinstance(x, int):
         return x
     return x.reshape(tuple(x.shape[axes.index(a)] if a in axes else 1 for a in order))

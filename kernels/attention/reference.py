@@ -1,4 +1,6 @@
-"""The definition of attention, in plain JAX: every argument, every derivative, memory that grows with q_seq * kv_seq."""
+"""The definition of attention, in plain JAX: every argument, every derivative, memory that grows with q_seq *
+kv_seq.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +14,13 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, first_query=0):
     """`softmax(cap(scale * q k^T) + bias) v` over the allowed keys, and the logsumexp of those logits.
 
     Args:
-        q, k, v: (batch, heads, q_seq, head_dim), (batch, kv_heads, kv_seq, head_dim), (batch, kv_heads, kv_seq, v_head_dim).
+        q, k, v: (batch, heads, q_seq, head_dim), (batch, kv_heads, kv_seq, head_dim), (batch, kv_heads, kv_seq,
+            v_head_dim).
         first_query: the position of the first row of `q`, whose extras are already cut to the rows at hand.
 
     Returns:
-        (batch, heads, q_seq, v_head_dim) in q's dtype and (batch, heads, q_seq) in float32. A row that sees no key is 0 and -inf.
+        (batch, heads, q_seq, v_head_dim) in q's dtype and (batch, heads, q_seq) in float32. A row that sees no key is 0
+        and -inf.
     """
     heads, groups = q.shape[1], k.shape[1]
     dtype = accumulator(q.dtype)
@@ -31,7 +35,9 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, first_query=0):
         logits = setting.soft_cap * jnp.tanh(logits / setting.soft_cap)
     if isinstance(extras.bias, ALiBi):
         offset, slopes = unsqueeze(extras.bias.offset, "b"), unsqueeze(extras.bias.slopes, "bh")
-        logits = logits - slopes.astype(dtype) * jnp.abs(i.reshape(1, 1, -1, 1) + offset - j.reshape(1, 1, 1, -1)).astype(dtype)
+        logits = logits - slopes.astype(dtype) * jnp.abs(
+            i.reshape(1, 1, -1, 1) + offset - j.reshape(1, 1, 1, -1)
+        ).astype(dtype)
     elif extras.bias is not None:
         logits = logits + extras.bias.astype(dtype)
     repeat = heads // groups
@@ -53,7 +59,9 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, first_query=0):
     weights = weights / total
     if extras.seeds is not None:
         seeds = extras.seeds[:, :, None, None, :]
-        kept = _dropout.keep(seeds[..., 0], seeds[..., 1], i.reshape(1, 1, -1, 1), j.reshape(1, 1, 1, -1), setting.dropout_rate)
+        kept = _dropout.keep(
+            seeds[..., 0], seeds[..., 1], i.reshape(1, 1, -1, 1), j.reshape(1, 1, 1, -1), setting.dropout_rate
+        )
         weights = jnp.where(kept, weights / (1.0 - setting.dropout_rate), 0.0)
     weights = weights.reshape(*split[:4], -1).astype(v.dtype)
     out = jnp.einsum("bgnqk,bgkd->bgnqd", weights, v, preferred_element_type=dtype, precision="highest")
@@ -61,7 +69,8 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, first_query=0):
 
 
 def _quarantine(q, k, v):
-    """Finite q, k and v, and NaN for the logits of each query and each key that was not, so that only those who see it are spoilt.
+    """Finite q, k and v, and NaN for the logits of each query and each key that was not, so that only those who see it
+    are spoilt.
 
     A product with weight 0 would spread NaN and inf to every row.
     """

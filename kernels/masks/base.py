@@ -35,14 +35,17 @@ class Mask:
         return self
 
     def allowed(self, *args: Any, **kwargs: Any) -> Any:
-        """`allowed(i, j, *arrays)`, elementwise: may query `i` see key `j`? The arrays come cut to the tile and broadcast against both."""
+        """`allowed(i, j, *arrays)`, elementwise: may query `i` see key `j`? The arrays come cut to the tile and
+        broadcast against both.
+        """
         raise NotImplementedError
 
     def touch(self, *args: Any, **kwargs: Any) -> Touch:
-        """`touch(i0, i1, j0, j1, *spans)` is `(some, every)` for the rectangle of queries `i0..i1` and keys `j0..j1`, both ends included.
+        """`touch(i0, i1, j0, j1, *spans)` is `(some, every)` for the rectangle of queries `i0..i1` and keys `j0..j1`,
+        both ends included.
 
-        `some` may be False only where no pair is allowed, and `every` True only where all are. Each array comes as the pair of its least
-        and greatest value over the rectangle.
+        `some` may be False only where no pair is allowed, and `every` True only where all are. Each array comes as the
+        pair of its least and greatest value over the rectangle.
         """
         raise NotImplementedError
 

@@ -19,7 +19,9 @@ class Dense(Mask):
         if not hasattr(self.array, "dtype"):
             object.__setattr__(self, "array", np.asarray(self.array))
         if self.array.dtype != bool:
-            raise TypeError(f"mask must be boolean, True where a key is seen: got {self.array.dtype}; pass a number to add as `bias`")
+            raise TypeError(
+                f"mask must be boolean, True where a key is seen: got {self.array.dtype}; pass a number to add as `bias`"
+            )
 
     def arrays(self):
         return (self.array,)
@@ -30,7 +32,9 @@ class Dense(Mask):
     def check(self, q_seq, kv_seq):
         shape = (1, 1, *np.shape(self.array))[-2:]
         if shape[0] not in (1, q_seq) or shape[1] not in (1, kv_seq):
-            raise ValueError(f"mask must broadcast to (..., q_seq, kv_seq) = (..., {q_seq}, {kv_seq}): got shape {np.shape(self.array)}")
+            raise ValueError(
+                f"mask must broadcast to (..., q_seq, kv_seq) = (..., {q_seq}, {kv_seq}): got shape {np.shape(self.array)}"
+            )
         return self
 
     def allowed(self, i, j, array):

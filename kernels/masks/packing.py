@@ -22,7 +22,9 @@ class Segments(Mask):
 
     def __post_init__(self):
         object.__setattr__(self, "q_ids", integers("Segments' q_ids", self.q_ids))
-        object.__setattr__(self, "kv_ids", self.q_ids if self.kv_ids is None else integers("Segments' kv_ids", self.kv_ids))
+        object.__setattr__(
+            self, "kv_ids", self.q_ids if self.kv_ids is None else integers("Segments' kv_ids", self.kv_ids)
+        )
 
     def arrays(self):
         return self.q_ids, self.kv_ids
@@ -34,7 +36,9 @@ class Segments(Mask):
         for name, ids, seq, axis in (("q_ids", self.q_ids, q_seq, "query"), ("kv_ids", self.kv_ids, kv_seq, "key")):
             shape = np.shape(ids)
             if not shape or shape[-1] != seq:
-                raise ValueError(f"masks.Segments: {name} must have one id per {axis}: got shape {shape} for {seq} positions")
+                raise ValueError(
+                    f"masks.Segments: {name} must have one id per {axis}: got shape {shape} for {seq} positions"
+                )
         return self
 
     def allowed(self, i, j, q_ids, kv_ids):
@@ -47,7 +51,9 @@ class Segments(Mask):
 
 @pytree(arrays=("query", "key_value"))
 class Lengths(Mask):
-    """The first `query` queries see the first `key_value` keys. Each is an int, an array over the batch, or None for all."""
+    """The first `query` queries see the first `key_value` keys. Each is an int, an array over the batch, or None for
+    all.
+    """
 
     query: Any = None
     key_value: Any = None

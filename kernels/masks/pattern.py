@@ -29,7 +29,9 @@ class _Pattern:
 
 @pytree(static=("pattern", "block"))
 class BlockSparse(Mask):
-    """Query i sees key j where `pattern[i // block, j // block]` holds. `pattern` is a boolean matrix known while tracing."""
+    """Query i sees key j where `pattern[i // block, j // block]` holds. `pattern` is a boolean matrix known while
+    tracing.
+    """
 
     pattern: Any
     block: int
@@ -38,12 +40,16 @@ class BlockSparse(Mask):
         if isinstance(self.pattern, _Pattern):
             return
         if isinstance(self.pattern, Tracer):
-            raise TypeError("masks.BlockSparse: pattern must be known while tracing: use masks.Dense for a mask that is computed")
+            raise TypeError(
+                "masks.BlockSparse: pattern must be known while tracing: use masks.Dense for a mask that is computed"
+            )
         matrix = np.asarray(self.pattern)
         if matrix.dtype != bool:
             raise TypeError(f"masks.BlockSparse: pattern must be boolean: got {matrix.dtype}")
         if matrix.ndim != 2:
-            raise ValueError(f"masks.BlockSparse: pattern must have two axes, query blocks and key blocks: got shape {matrix.shape}")
+            raise ValueError(
+                f"masks.BlockSparse: pattern must have two axes, query blocks and key blocks: got shape {matrix.shape}"
+            )
         if isinstance(self.block, bool) or not isinstance(self.block, (int, np.integer)) or self.block < 1:
             raise ValueError(f"masks.BlockSparse: block must be a positive int: got {self.block!r}")
         object.__setattr__(self, "pattern", _Pattern(matrix))
@@ -51,15 +57,21 @@ class BlockSparse(Mask):
 
     @classmethod
     def strided(cls, blocks: int, *, block: int, stride: int, local: int = 1) -> "BlockSparse":
-        """Each block sees the last `local` blocks up to itself and every `stride`-th before them (Child et al. 2019, causal)."""
+        """Each block sees the last `local` blocks up to itself and every `stride`-th before them (Child et al. 2019,
+        causal).
+        """
         if stride < 1 or local < 1:
-            raise ValueError(f"masks.BlockSparse.strided: stride and local must be positive: got stride={stride}, local={local}")
+            raise ValueError(
+                f"masks.BlockSparse.strided: stride and local must be positive: got stride={stride}, local={local}"
+            )
         i, j = np.indices((blocks, blocks))
         return cls((j <= i) & ((i - j < local) | (j % stride == stride - 1)), block)
 
     @classmethod
     def local_global(cls, blocks: int, *, block: int, local: int = 1, global_blocks: int = 1) -> "BlockSparse":
-        """Each block sees `local` neighbours on each side, and all see and are seen by the first `global_blocks` (Longformer)."""
+        """Each block sees `local` neighbours on each side, and all see and are seen by the first `global_blocks`
+        (Longformer).
+        """
         if local < 0 or global_blocks < 0:
             raise ValueError(
                 f"masks.BlockSparse.local_global: counts must not be negative: got local={local}, global_blocks={global_blocks}"
@@ -78,7 +90,9 @@ class BlockSparse(Mask):
 
     def allowed(self, i, j):
         rows, columns = self.pattern.matrix.shape
-        return jnp.asarray(self.pattern.matrix)[jnp.minimum(i // self.block, rows - 1), jnp.minimum(j // self.block, columns - 1)]
+        return jnp.asarray(self.pattern.matrix)[
+            jnp.minimum(i // self.block, rows - 1), jnp.minimum(j // self.block, columns - 1)
+        ]
 
     def touch(self, i0, i1, j0, j1):
         # A summed-area table answers for any rectangle in four look-ups.

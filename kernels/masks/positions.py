@@ -13,7 +13,8 @@ from .values import check_lengths, integers
 class Causal(Mask):
     """Query i sees keys 0 to i + offset.
 
-    `offset` is an int, or an array that broadcasts to the batch: with a cache that held `n` keys before these queries, `Causal(n)`.
+    `offset` is an int, or an array that broadcasts to the batch: with a cache that held `n` keys before these queries,
+        `Causal(n)`.
     """
 
     offset: Any = 0
@@ -51,7 +52,9 @@ class Window(Mask):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
                 raise TypeError(f"masks.Window: {side} must be an int or None: got {value!r}")
             if value < 0:
-                raise ValueError(f"masks.Window: {side} must not be negative: got {side}={value}; use None for an open side")
+                raise ValueError(
+                    f"masks.Window: {side} must not be negative: got {side}={value}; use None for an open side"
+                )
             object.__setattr__(self, side, int(value))
 
     def allowed(self, i, j):
@@ -74,7 +77,9 @@ class Window(Mask):
 
 @pytree(arrays=("length",))
 class PrefixLM(Mask):
-    """Every query sees keys 0 to length - 1, and query i sees keys 0 to i. `length` is an int or an array over the batch."""
+    """Every query sees keys 0 to length - 1, and query i sees keys 0 to i. `length` is an int or an array over the
+    batch.
+    """
 
     length: Any
     axes: ClassVar[tuple[str, ...]] = ("b",)

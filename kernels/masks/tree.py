@@ -8,7 +8,9 @@ import jax
 
 @typing.dataclass_transform(frozen_default=True, eq_default=False)
 def pytree(*, arrays: tuple[str, ...] = (), static: tuple[str, ...] = ()):
-    """Make a frozen dataclass a pytree. A field in `arrays` that holds a Python int or None stays part of the program."""
+    """Make a frozen dataclass a pytree. A field in `arrays` that holds a Python int or None stays part of the
+    program.
+    """
 
     def wrap(cls):
         cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
@@ -19,7 +21,10 @@ def pytree(*, arrays: tuple[str, ...] = (), static: tuple[str, ...] = ()):
         def flatten(mask):
             values = [getattr(mask, name) for name in arrays]
             fixed = tuple(value if is_static(value) else _LEAF for value in values)
-            return [value for value in values if not is_static(value)], (fixed, tuple(getattr(mask, name) for name in static))
+            return [value for value in values if not is_static(value)], (
+                fixed,
+                tuple(getattr(mask, name) for name in static),
+            )
 
         def unflatten(aux, children):
             fixed, rest = aux

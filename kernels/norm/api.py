@@ -46,17 +46,19 @@ def layer_norm(x, scale=None, bias=None, *, residual=None, modulation=None, epsi
         y = (h - mean(h)) / sqrt(variance(h) + epsilon) * scale + bias
         y = y * (1 + modulation_scale) + modulation_shift    (with a modulation)
 
-    Statistics, parameters and sums are taken in float32 (float64 for float64 input) whatever the dtypes, the variance around the mean in
-    a second pass; the result has x's dtype. A constant row gives `bias`, with finite gradients; so does a row whose variance overflows
-    float32 (values from about 1e19 on). Differentiable in every array argument, in reverse and forward mode and to any order; the
-    backward pass keeps x (or h), the mean and the reciprocal deviation, and no float32 copy of x.
+    Statistics, parameters and sums are taken in float32 (float64 for float64 input) whatever the dtypes, the variance
+    around the mean in a second pass; the result has x's dtype. A constant row gives `bias`, with finite gradients; so
+    does a row whose variance overflows float32 (values from about 1e19 on). Differentiable in every array argument, in
+    reverse and forward mode and to any order; the backward pass keeps x (or h), the mean and the reciprocal deviation,
+    and no float32 copy of x.
 
     Args:
-        x: `(*leading, dim)`, floating point. Hand over whole `(seq, dim)` arrays: they are normalised row by row in one kernel.
+        x: `(*leading, dim)`, floating point. Hand over whole `(seq, dim)` arrays: they are normalised row by row in one
+            kernel.
         scale, bias: `(dim,)`, of any floating dtype; `None` leaves the factor or the term out.
         residual: of x's shape and dtype, added to x before the norm, in the same pass over memory.
-        modulation: `(shift, scale)`, as in adaptive layer norm; each of shape `(dim,)`, or of x's rank with 1 on every axis along which
-            it is broadcast: `(batch, 1, dim)` modulates each example of a `(batch, seq, dim)` x.
+        modulation: `(shift, scale)`, as in adaptive layer norm; each of shape `(dim,)`, or of x's rank with 1 on every
+            axis along which it is broadcast: `(batch, 1, dim)` modulates each example of a `(batch, seq, dim)` x.
         epsilon: added to the variance; positive.
         implementation: `None` takes the fastest that can run; "reference", "xla", "mosaic_tpu" or "triton" runs
             or raises.
@@ -68,7 +70,8 @@ def layer_norm(x, scale=None, bias=None, *, residual=None, modulation=None, epsi
         ValueError: an argument breaks its law; the message names the argument, the law and the values.
         NotImplementedError: the named implementation cannot run here; the message has the reason.
 
-    Source: Ba, Kiros and Hinton 2016 (arXiv:1607.06450), equation 4; the modulation is adaLN of Peebles and Xie 2023 (arXiv:2212.09748).
+    Source: Ba, Kiros and Hinton 2016 (arXiv:1607.06450), equation 4; the modulation is adaLN of Peebles and Xie 2023
+        (arXiv:2212.09748).
     """
     check_input("layer_norm", x)
     check_numbers("layer_norm", epsilon)
@@ -148,16 +151,16 @@ def group_norm(
         y = y * (1 + modulation_scale) + modulation_shift    (with a modulation)
         y = y * sigmoid(y)                                   (with activation="silu")
 
-    The same numbers as `torch.nn.functional.group_norm`, which has its channels second. Dtypes, derivatives and what is kept for the
-    backward pass are those of `layer_norm`.
+    The same numbers as `torch.nn.functional.group_norm`, which has its channels second. Dtypes, derivatives and what is
+    kept for the backward pass are those of `layer_norm`.
 
     Args:
         x: `(*batch, *spatial, channels)`, floating point.
         scale, bias: `(channels,)`, of any floating dtype; `None` leaves the factor or the term out.
         groups: how many groups of neighbouring channels; divides the channels.
         activation: `None` or "silu", applied last.
-        modulation: `(shift, scale)`; each of shape `(channels,)`, or of x's rank with 1 on every axis along which it is broadcast, e.g.
-            `(batch, 1, 1, channels)` for images.
+        modulation: `(shift, scale)`; each of shape `(channels,)`, or of x's rank with 1 on every axis along which it is
+            broadcast, e.g. `(batch, 1, 1, channels)` for images.
         epsilon: added to the variance; positive.
         batch_dims: how many leading axes of x are batch axes; 1 as in PyTorch, 0 for a single example.
         implementation: as in `layer_norm`.
@@ -199,7 +202,9 @@ def _run(op, x, residual, scale, bias, modulation, spec: Spec, implementation):
 
 
 def _vary_alike(arrays):
-    """Every array varying over the mesh axes over which any does, so that inside `shard_map` a shared parameter's gradient is summed."""
+    """Every array varying over the mesh axes over which any does, so that inside `shard_map` a shared parameter's
+    gradient is summed.
+    """
     axes = frozenset().union(*(jax.typeof(a).manual_axis_type.varying for a in jax.tree.leaves(arrays)))
 
     def widen(a):

@@ -12,7 +12,9 @@ def check_input(op: str, x: Array, least_rank: int = 1) -> None:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"{op}: x must be floating point: got x.dtype={x.dtype}; cast it, e.g. x.astype(jnp.float32)")
     if x.ndim < least_rank:
-        raise ValueError(f"{op}: x must have rank {least_rank} or more: got x.shape={x.shape}, of rank {x.ndim}; add the missing axes")
+        raise ValueError(
+            f"{op}: x must have rank {least_rank} or more: got x.shape={x.shape}, of rank {x.ndim}; add the missing axes"
+        )
     if x.shape[-1] == 0:
         raise ValueError(f"{op}: the last axis of x must have size 1 or more to have a mean: got x.shape={x.shape}")
 
@@ -50,7 +52,9 @@ def check_residual(op: str, residual: Array | None, x: Array) -> None:
     if residual is None:
         return
     if residual.shape != x.shape:
-        raise ValueError(f"{op}: residual must have the shape of x: got residual.shape={residual.shape}, x.shape={x.shape}")
+        raise ValueError(
+            f"{op}: residual must have the shape of x: got residual.shape={residual.shape}, x.shape={x.shape}"
+        )
     if residual.dtype != x.dtype:
         raise ValueError(
             f"{op}: residual must have the dtype of x: got residual.dtype={residual.dtype}, x.dtype={x.dtype}; cast one of them"
@@ -68,8 +72,13 @@ def check_modulation(op: str, modulation: Any, x: Array) -> None:
         _floating(op, name, value)
         if value.shape == x.shape[-1:]:
             continue
-        # A shift of shape (batch, dim) would meet the tokens of x, not its batch, so lower ranks than x's are not guessed at.
-        if value.ndim != x.ndim or value.shape[-1] != x.shape[-1] or any(v not in (1, n) for v, n in zip(value.shape, x.shape)):
+        # A shift of shape (batch, dim) would meet the tokens of x, not its batch, so lower ranks than x's are not
+        # guessed at.
+        if (
+            value.ndim != x.ndim
+            or value.shape[-1] != x.shape[-1]
+            or any(v not in (1, n) for v, n in zip(value.shape, x.shape))
+        ):
             example = (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1]) if x.ndim > 1 else x.shape
             raise ValueError(
                 f"{op}: {name} must broadcast to x, with shape (dim,) or the rank of x and 1 on every broadcast axis: "
@@ -78,7 +87,9 @@ def check_modulation(op: str, modulation: Any, x: Array) -> None:
 
 
 def check_groups(op: str, x: Array, groups: int, batch_dims: int, activation: str | None) -> None:
-    """groups must divide the channels, x must have its batch axes and a channel axis, the activation must be one that is fused."""
+    """groups must divide the channels, x must have its batch axes and a channel axis, the activation must be one that
+    is fused.
+    """
     if batch_dims < 0:
         raise ValueError(f"{op}: batch_dims must be 0 or more: got batch_dims={batch_dims}")
     check_input(op, x, batch_dims + 1)

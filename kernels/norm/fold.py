@@ -1,7 +1,8 @@
 """The parameters of a norm as one factor and one term.
 
-Scale, bias and modulation are affine in x_hat, so a kernel needs to know only `z = x_hat * factor + term`, and for the gradients of them
-all only the sums of `dz * x_hat` and of `dz` over what shares a factor and a term. JAX differentiates the few operations here.
+Scale, bias and modulation are affine in x_hat, so a kernel needs to know only `z = x_hat * factor + term`, and for the
+gradients of them all only the sums of `dz * x_hat` and of `dz` over what shares a factor and a term. JAX differentiates
+the few operations here.
 """
 
 import math
@@ -41,7 +42,9 @@ def sharing(x_shape: tuple[int, ...], row_shape: tuple[int, ...], spec: Spec) ->
 
 
 def examples(x_shape: tuple[int, ...], row_shape: tuple[int, ...]) -> tuple[int, int] | None:
-    """`(examples, rows of each)` when parameters of `row_shape` have the leading axes of x and then 1 on all others, otherwise `None`."""
+    """`(examples, rows of each)` when parameters of `row_shape` have the leading axes of x and then 1 on all others,
+    otherwise `None`.
+    """
     leading = len(x_shape) - 1
     split = next((i for i in range(leading) if row_shape[i] != x_shape[i]), leading)
     if any(size != 1 for size in row_shape[split:leading]):

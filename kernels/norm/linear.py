@@ -1,7 +1,7 @@
 """A linear map that carries its own transpose through forward mode, second order, vmap and shard_map.
 
-`jax.custom_vjp` has no forward mode, and `jax.custom_derivatives.linear_call` neither a batching rule nor a derivative in its residuals, so
-this is a primitive of our own. A map is a hashable object with
+`jax.custom_vjp` has no forward mode, and `jax.custom_derivatives.linear_call` neither a batching rule nor a derivative
+in its residuals, so this is a primitive of our own. A map is a hashable object with
 
     apply(res, lin) -> tuple of outputs     linear in lin, plain JAX (it is differentiated in res)
     transpose(res, cts) -> cotangents       of the same structure as lin; a cotangent of None stands for zero
@@ -83,7 +83,8 @@ def _batch(args, dims, *, rule, count):
     size = next(a.shape[d] for a, d in zip(args, dims) if d is not None)
     batched = tuple(d is not None for d in dims[:count])
     res = [batching.bdim_at_front(a, d, size) if d is not None else a for a, d in zip(args[:count], dims[:count])]
-    # Every linear argument is given the axis, so that the sum over it in a cotangent is the transpose of that broadcast.
+    # Every linear argument is given the axis, so that the sum over it in a cotangent is the transpose of that
+    # broadcast.
     lin = [batching.bdim_at_front(a, d, size) for a, d in zip(args[count:], dims[count:])]
     return linear(Mapped(rule, batched), tuple(res), tuple(lin)), [0] * rule.outputs
 

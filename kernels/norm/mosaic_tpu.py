@@ -1,4 +1,5 @@
-"""The norms as Pallas kernels for TPU: one pass over memory forward and one backward. Group norm is in `mosaic_tpu_groups.py`.
+"""The norms as Pallas kernels for TPU: one pass over memory forward and one backward. Group norm is in
+`mosaic_tpu_groups.py`.
 
 A program holds a block of whole rows in VMEM. With c = h - mean and x_hat = c * rstd,
 
@@ -6,8 +7,8 @@ A program holds a block of whole rows in VMEM. With c = h - mean and x_hat = c *
     backward    g = dy * factor,   dx = rstd * (g - mean(g) - x_hat * mean(g * x_hat)) + dh
                 per example: sums of dy * x_hat and of dy over the rows, accumulated in VMEM from block to block
 
-The backward kernel finds the statistics again in the rows it holds anyway: an array of one number for each row would be padded to 128
-lanes.
+The backward kernel finds the statistics again in the rows it holds anyway: an array of one number for each row would be
+padded to 128 lanes.
 """
 
 import functools
@@ -85,7 +86,8 @@ def _call(kernel, rows: Arrays, params: Arrays, *, n_rows: int, n_sums: int, int
         cost_estimate=pl.CostEstimate(
             flops=(8 + 8 * n_sums) * x.size,
             transcendentals=x.size // dim,
-            bytes_accessed=(len(rows) + n_rows) * x.size * x.dtype.itemsize + 4 * (len(params) + n_sums) * count[0] * dim,
+            bytes_accessed=(len(rows) + n_rows) * x.size * x.dtype.itemsize
+            + 4 * (len(params) + n_sums) * count[0] * dim,
         ),
         interpret=interpret,
     )(*(a.reshape(*count, dim) for a in rows), *(a.reshape(count[0], 1, dim) for a in params))

@@ -1,8 +1,8 @@
 """Group norm as Pallas kernels for TPU: one pass over memory forward and one backward, for examples that fit in VMEM.
 
-A program holds some whole examples, `(space, channels)` each. Sums over a group are sums over space, one for each channel, times the matrix
-that says which channel is in which group, and back by its transpose. An example that does not fit must be read twice in each pass, which is
-what XLA's own operations do.
+A program holds some whole examples, `(space, channels)` each. Sums over a group are sums over space, one for each
+channel, times the matrix that says which channel is in which group, and back by its transpose. An example that does not
+fit must be read twice in each pass, which is what XLA's own operations do.
 """
 
 import functools
@@ -18,7 +18,9 @@ from . import xla
 from .fold import sharing
 from .spec import Spec
 
-BLOCK_BYTES = 1 << 20  # of one example in float32: the backward pass has about ten live, and VMEM's default share is 16 MiB
+BLOCK_BYTES = (
+    1 << 20
+)  # of one example in float32: the backward pass has about ten live, and VMEM's default share is 16 MiB
 MAX_EXAMPLES = 8  # that a program holds; its code is repeated for each
 MAX_CHANNELS = 2048
 HUGE = 1e37  # a variance near the largest float
@@ -48,7 +50,11 @@ def backward(h: Array, dy: Array, factor: Array, term: Array, spec: Spec, interp
 
 def _call(kernel, rows, params, spec: Spec, *, n_sums: int, interpret: bool):
     x, row_shape = rows[0], params[0].shape
-    batch, space, channels = math.prod(x.shape[: spec.batch_dims]), math.prod(x.shape[spec.batch_dims : -1]), x.shape[-1]
+    batch, space, channels = (
+        math.prod(x.shape[: spec.batch_dims]),
+        math.prod(x.shape[spec.batch_dims : -1]),
+        x.shape[-1],
+    )
     count = sharing(x.shape, row_shape, spec)
     assert count is not None
     members, shared = count[1], count[0] == 1
@@ -115,7 +121,9 @@ def _normalise(x, member, spec):
 
 def _group_sum(channels, member):
     """The group's sum at each of its channels, `(1, channels)`."""
-    dot = functools.partial(jax.lax.dot_general, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+    dot = functools.partial(
+        jax.lax.dot_general, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32
+    )
     return dot(dot(channels, member, (((1,), (0,)), ((), ()))), member, (((1,), (1,)), ((), ())))
 
 

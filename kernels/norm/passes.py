@@ -1,7 +1,9 @@
-"""The two passes of a norm as one primitive: vmap adds a batch axis, and the backend is chosen when the program is lowered.
+"""The two passes of a norm as one primitive: vmap adds a batch axis, and the backend is chosen when the program is
+lowered.
 
-Only then is it known for which platform the program is compiled, on how many devices, and whether it is divided among them by hand
-(`shard_map`) or by XLA's partitioner, which cannot divide a kernel: there XLA's own operations run, and stay where their rows are.
+Only then is it known for which platform the program is compiled, on how many devices, and whether it is divided among
+them by hand (`shard_map`) or by XLA's partitioner, which cannot divide a kernel: there XLA's own operations run, and
+stay where their rows are.
 """
 
 import dataclasses
@@ -60,7 +62,10 @@ class Forward:
         rows, params = args[:-2], args[-2:]
         out = mosaic_tpu.forward(rows, params, self.route.spec, self.route.interpret)
         # The backward kernel does not read these; they are compiled away unless a plain derivative does.
-        return [*out, *(a for a in xla.statistics(out[-1] if self.residual else rows[0], self.route.spec) if a is not None)]
+        return [
+            *out,
+            *(a for a in xla.statistics(out[-1] if self.residual else rows[0], self.route.spec) if a is not None),
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +89,9 @@ class Backward:
 
     def mosaic_tpu(self, *args):
         h, dy, dh, factor, term, *_ = self._split(args)
-        return mosaic_tpu.backward((h, dy) if dh is None else (h, dy, dh), (factor, term), self.route.spec, self.route.interpret)
+        return mosaic_tpu.backward(
+            (h, dy) if dh is None else (h, dy, dh), (factor, term), self.route.spec, self.route.interpret
+        )
 
     def _split(self, args):
         h, dy, *rest = args
@@ -135,7 +142,9 @@ def _batch(args, dims, *, work):
 def _lower(kernel_name: str | None, operations: str, ctx, *args, work):
     """Lower to the platform's kernel, where it has one that can run, or to XLA's operations."""
     route = work.route
-    elsewhere = {name: lambda: "the program is compiled for another platform" for name in KERNELS if name != kernel_name}
+    elsewhere = {
+        name: lambda: "the program is compiled for another platform" for name in KERNELS if name != kernel_name
+    }
     here = {kernel_name: lambda: _refusal(kernel_name, ctx, work)} if kernel_name else {}
     chosen = choose(route.op, route.requested, here | {"xla": lambda: None} | elsewhere)
     body = getattr(work, "mosaic_tpu" if route.interpret else operations if chosen == "xla" else chosen)

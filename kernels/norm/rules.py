@@ -1,7 +1,7 @@
 """The derivatives of a norm, whatever computes it.
 
-The tangents of both passes are plain JAX, so forward mode and any order work, and the transpose of the forward pass's tangent is the
-backward pass. With x_hat = (h - mean) * rstd and g the cotangent of x_hat,
+The tangents of both passes are plain JAX, so forward mode and any order work, and the transpose of the forward pass's
+tangent is the backward pass. With x_hat = (h - mean) * rstd and g the cotangent of x_hat,
 
     dx_hat = rstd * (dh - E[dh] - x_hat * E[x_hat * dh]),     its transpose     dh = rstd * (g - E[g] - x_hat * E[x_hat * g]).
 

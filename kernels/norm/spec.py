@@ -11,8 +11,9 @@ Modulation = tuple[Array, Array] | None
 class Spec:
     """The static part of a norm.
 
-    A norm sees `x` as `(*batch, *spatial, groups, channels)`, with `groups == 1` for layer norm and RMS norm. Elements that agree in
-    `batch` and `groups` share their statistics: for layer norm and RMS norm all leading axes are `batch` (`batch_dims=None`).
+    A norm sees `x` as `(*batch, *spatial, groups, channels)`, with `groups == 1` for layer norm and RMS norm. Elements
+    that agree in `batch` and `groups` share their statistics: for layer norm and RMS norm all leading axes are `batch`
+        (`batch_dims=None`).
     """
 
     epsilon: float

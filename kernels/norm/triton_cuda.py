@@ -1,7 +1,8 @@
 """The norms as Triton kernels for CUDA, through jax-triton: one pass over memory forward and one backward.
 
-Layer norm and RMS norm are in `triton_rows.py`. Group norm is in `triton_groups.py` where a program can hold a group's share of an example;
-where it cannot, its sums are, and XLA does the elementwise rest in a second pass. Tile sizes are chosen in `triton_launch.py`.
+Layer norm and RMS norm are in `triton_rows.py`. Group norm is in `triton_groups.py` where a program can hold a group's
+share of an example; where it cannot, its sums are, and XLA does the elementwise rest in a second pass. Tile sizes are
+chosen in `triton_launch.py`.
 """
 
 import math
@@ -13,7 +14,19 @@ from jax import Array
 from . import xla
 from .fold import sharing
 from .spec import Spec
-from .triton_launch import LONGEST, PROGRAMS, TILE, Launch, call, elements, group_tile, part_tile, parts, row_tile, stages
+from .triton_launch import (
+    LONGEST,
+    PROGRAMS,
+    TILE,
+    Launch,
+    call,
+    elements,
+    group_tile,
+    part_tile,
+    parts,
+    row_tile,
+    stages,
+)
 
 Arrays = tuple[Array, ...]
 Shape = jax.ShapeDtypeStruct
@@ -29,9 +42,7 @@ def supports(x, row_shape: tuple[int, ...], spec: Spec) -> str | None:
         return f"a group may have at most {LONGEST} channels, got {x.shape[-1] // spec.groups}"
     if sharing(x.shape, row_shape, spec) is None:
         where = "x" if spec.batch_dims is None else "x's batch"
-        return (
-            f"the modulation, of shape {row_shape}, must have the leading axes of {where} and then 1 on all others, got x.shape={x.shape}"
-        )
+        return f"the modulation, of shape {row_shape}, must have the leading axes of {where} and then 1 on all others, got x.shape={x.shape}"
     return None
 
 
@@ -50,7 +61,14 @@ def forward(rows: Arrays, params: Arrays, spec: Spec) -> list[Array]:
         launch = Launch("triton_rows", "forward_long", outputs, math.prod(count), TILE, sizes | {"BLOCK_DIM": TILE})
     else:
         tile = row_tile(count[1], dim)
-        launch = Launch("triton_rows", "forward", outputs, count[0] * parts(count[1], tile["BLOCK_ROWS"]), elements(tile), sizes | tile)
+        launch = Launch(
+            "triton_rows",
+            "forward",
+            outputs,
+            count[0] * parts(count[1], tile["BLOCK_ROWS"]),
+            elements(tile),
+            sizes | tile,
+        )
     y, h, mean, rstd = call(launch, x, rows[-1], *params)
     return [y, *([h] if residual else []), *([mean] if spec.center else []), rstd]
 
@@ -71,17 +89,33 @@ def backward(rows: Arrays, params: Arrays, mean: Array | None, rstd: Array, spec
         return programs, (Shape((count[0], programs, dim), jnp.float32),) * 2
 
     if dim > LONGEST:
-        launch = Launch("triton_rows", "backward_long", (dx,), math.prod(count), TILE, sizes | {"RESIDUAL": residual, "BLOCK_DIM": TILE})
+        launch = Launch(
+            "triton_rows",
+            "backward_long",
+            (dx,),
+            math.prod(count),
+            TILE,
+            sizes | {"RESIDUAL": residual, "BLOCK_DIM": TILE},
+        )
         (dx,) = call(launch, h, dy, rows[-1], factor, *stats)
         tile = {"BLOCK_ROWS": 8, "BLOCK_DIM": TILE // 8}
         across = parts(dim, tile["BLOCK_DIM"])
         programs, partial = sums(parts(PROGRAMS, across), tile["BLOCK_ROWS"])
         grid = count[0] * programs * across
-        of_x, of_1 = call(Launch("triton_rows", "column_sums", partial, grid, TILE, sizes | tile | {"PROGRAMS": programs}), h, dy, *stats)
+        of_x, of_1 = call(
+            Launch("triton_rows", "column_sums", partial, grid, TILE, sizes | tile | {"PROGRAMS": programs}),
+            h,
+            dy,
+            *stats,
+        )
     else:
         tile = row_tile(count[1], dim)
         programs, partial = sums(PROGRAMS, tile["BLOCK_ROWS"])
-        sizes |= {"RESIDUAL": residual, "PROGRAMS": programs, "STAGES": stages(elements(tile) * h.dtype.itemsize * len(rows))}
+        sizes |= {
+            "RESIDUAL": residual,
+            "PROGRAMS": programs,
+            "STAGES": stages(elements(tile) * h.dtype.itemsize * len(rows)),
+        }
         launch = Launch("triton_rows", "backward", (dx, *partial), count[0] * programs, elements(tile), sizes | tile)
         dx, of_x, of_1 = call(launch, h, dy, rows[-1], factor, *stats)
     return [dx, jnp.sum(of_x, 1).reshape(factor.shape), jnp.sum(of_1, 1).reshape(factor.shape)]
@@ -93,7 +127,9 @@ def _group_forward(x: Array, params: Arrays, spec: Spec) -> list[Array]:
     if tile := group_tile(sizes["SPACE"], spec.groups, sizes["WIDTH"], x.dtype.itemsize):
         grid = batch * parts(spec.groups, tile["BLOCK_GROUPS"])
         more = {"EPSILON": spec.epsilon, "SILU": spec.activation == "silu"}
-        launch = Launch("triton_groups", "forward", (Shape(x.shape, x.dtype), stat, stat), grid, elements(tile), sizes | more | tile)
+        launch = Launch(
+            "triton_groups", "forward", (Shape(x.shape, x.dtype), stat, stat), grid, elements(tile), sizes | more | tile
+        )
         return call(launch, x, *params)
     grid, tile = _split(batch, sizes, spec)
     moment = Shape((batch, tile["PARTS"], spec.groups), jnp.float32)
@@ -115,7 +151,9 @@ def _group_backward(rows: Arrays, params: Arrays, mean: Array, rstd: Array, spec
     if tile := group_tile(sizes["SPACE"], spec.groups, sizes["WIDTH"], h.dtype.itemsize):
         sums = Shape((batch, channels), jnp.float32)
         grid = batch * parts(spec.groups, tile["BLOCK_GROUPS"])
-        launch = Launch("triton_groups", "backward", (Shape(h.shape, h.dtype), sums, sums), grid, elements(tile), given | tile)
+        launch = Launch(
+            "triton_groups", "backward", (Shape(h.shape, h.dtype), sums, sums), grid, elements(tile), given | tile
+        )
         dx, of_x, of_1 = call(launch, h, dy, *params, mean, rstd)
     else:
         grid, tile = _split(batch, sizes, spec)
@@ -123,7 +161,9 @@ def _group_backward(rows: Arrays, params: Arrays, mean: Array, rstd: Array, spec
         launch = Launch("triton_groups", "channel_sums", (sums, sums), grid, TILE, given | tile)
         of_x, of_1 = (jnp.sum(a, 1) for a in call(launch, h, dy, *params, mean, rstd))
         rows_of_factor = jnp.repeat(factor.reshape(-1, channels), sizes["SHARED"], 0)
-        average = lambda a: jnp.sum((a * rows_of_factor).reshape(*rstd.shape, -1), -1) / (sizes["SPACE"] * sizes["WIDTH"])
+        average = lambda a: (
+            jnp.sum((a * rows_of_factor).reshape(*rstd.shape, -1), -1) / (sizes["SPACE"] * sizes["WIDTH"])
+        )
         along, total = (xla.spread(average(a), h, spec) for a in (of_x, of_1))
         deviation = xla.spread(rstd, h, spec)
         x_hat = xla.centred(h, mean, spec) * deviation

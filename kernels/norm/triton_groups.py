@@ -1,8 +1,9 @@
 """Group norm in Triton, on x as `(batch, SPACE, channels)` with GROUPS groups of WIDTH channels.
 
-A tile is `(space, groups, channels of one group)`, so that sums over the axes 0 and 2 are a group's. Where a program can hold a group's whole
-share of an example, `forward` and `backward` are one pass over memory each. Where it cannot, `moments` and `channel_sums` take the sums over
-parts of the space, and what is left to do is elementwise. Importing this module needs triton.
+A tile is `(space, groups, channels of one group)`, so that sums over the axes 0 and 2 are a group's. Where a program
+can hold a group's whole share of an example, `forward` and `backward` are one pass over memory each. Where it cannot,
+`moments` and `channel_sums` take the sums over parts of the space, and what is left to do is elementwise. Importing
+this module needs triton.
 """
 
 from typing import no_type_check
@@ -53,7 +54,21 @@ def backward(
     deviation = tl.load(rstd + batch * GROUPS + group, mask=group < GROUPS, other=0.0)[None, :, None]
     param_at = batch // SHARED * (GROUPS * WIDTH) + channel
     a = tl.load(factor + param_at, mask=inside_group, other=0.0)
-    x_hat, dz = _pull(h, dy, a, term, mean, deviation, at, inside, param_at, inside_group, batch * GROUPS + group, group < GROUPS, SILU)
+    x_hat, dz = _pull(
+        h,
+        dy,
+        a,
+        term,
+        mean,
+        deviation,
+        at,
+        inside,
+        param_at,
+        inside_group,
+        batch * GROUPS + group,
+        group < GROUPS,
+        SILU,
+    )
     of_x = tl.sum(dz * x_hat, 0)[None, :, :]
     of_1 = tl.sum(dz, 0)[None, :, :]
     sum_at = batch * (GROUPS * WIDTH) + channel
@@ -118,7 +133,21 @@ def channel_sums(
     for step in tl.range(0, PART, BLOCK_SPACE):
         start = first + step
         at, inside = _tile(batch, start, channel, inside_group, last, SPACE, GROUPS * WIDTH, BLOCK_SPACE)
-        x_hat, dz = _pull(h, dy, a, term, mean, deviation, at, inside, param_at, inside_group, batch * GROUPS + group, group < GROUPS, SILU)
+        x_hat, dz = _pull(
+            h,
+            dy,
+            a,
+            term,
+            mean,
+            deviation,
+            at,
+            inside,
+            param_at,
+            inside_group,
+            batch * GROUPS + group,
+            group < GROUPS,
+            SILU,
+        )
         of_x += dz * x_hat
         of_1 += dz
     sum_at = partial * (GROUPS * WIDTH) + channel
@@ -137,7 +166,9 @@ def _channels(block, GROUPS: tl.constexpr, WIDTH: tl.constexpr, BLOCK_GROUPS: tl
 
 @triton.jit
 @no_type_check
-def _tile(batch, start, channel, inside_group, last, SPACE: tl.constexpr, CHANNELS: tl.constexpr, BLOCK_SPACE: tl.constexpr):
+def _tile(
+    batch, start, channel, inside_group, last, SPACE: tl.constexpr, CHANNELS: tl.constexpr, BLOCK_SPACE: tl.constexpr
+):
     space = start + tl.arange(0, BLOCK_SPACE)[:, None, None]
     at = (batch * SPACE + space) * CHANNELS + channel
     return at, (space < last) & inside_group

@@ -7,7 +7,18 @@ from typing import Any, ClassVar
 from .. import _triton
 from .._triton import call, unavailable
 
-__all__ = ["Launch", "call", "elements", "group_tile", "part_tile", "parts", "power", "row_tile", "stages", "unavailable"]
+__all__ = [
+    "Launch",
+    "call",
+    "elements",
+    "group_tile",
+    "part_tile",
+    "parts",
+    "power",
+    "row_tile",
+    "stages",
+    "unavailable",
+]
 
 TILE = 4096  # elements that a program aims at, 16 for each thread of 8 warps
 LONGEST = 8192  # elements that a program holds at once; more does not fit in the registers of a multiprocessor
@@ -47,7 +58,9 @@ def row_tile(rows: int, dim: int) -> dict[str, int]:
 
 
 def group_tile(space: int, groups: int, width: int, itemsize: int) -> dict[str, int] | None:
-    """All of the space of some groups, or `None` where it is too much for a program or only in slices that waste what memory delivers."""
+    """All of the space of some groups, or `None` where it is too much for a program or only in slices that waste what
+    memory delivers.
+    """
     each = power(space) * power(width)
     if each > LONGEST:
         return None
@@ -61,11 +74,17 @@ def group_tile(space: int, groups: int, width: int, itemsize: int) -> dict[str, 
 def part_tile(space: int, groups: int, width: int) -> dict[str, int]:
     """As many whole groups as fit, and as much space as then makes a tile."""
     block = min(max(TILE // power(width), 1), power(groups))
-    return {"BLOCK_SPACE": min(max(TILE // (block * power(width)), 1), power(space)), "BLOCK_GROUPS": block, "BLOCK_WIDTH": power(width)}
+    return {
+        "BLOCK_SPACE": min(max(TILE // (block * power(width)), 1), power(space)),
+        "BLOCK_GROUPS": block,
+        "BLOCK_WIDTH": power(width),
+    }
 
 
 def stages(nbytes: int) -> int:
-    """How deep a loop that loads this much in each turn is pipelined: a turn is computed while one or two more are on their way."""
+    """How deep a loop that loads this much in each turn is pipelined: a turn is computed while one or two more are on
+    their way.
+    """
     return 3 if 2 * nbytes <= SHARED else 2
 
 

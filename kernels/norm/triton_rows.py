@@ -3,8 +3,8 @@
     h = x + residual,    x_hat = (h - mean) * rstd,    y = x_hat * factor + term
     g = dy * factor,     dx = rstd * (g - mean(g) - x_hat * mean(g * x_hat)) + dh
 
-A program holds whole rows in registers (`forward`, `backward`) or walks along one row that is too long for that (`..._long`). Importing this
-module needs triton; `triton_launch.py` does it when a program is lowered.
+A program holds whole rows in registers (`forward`, `backward`) or walks along one row that is too long for that
+(`..._long`). Importing this module needs triton; `triton_launch.py` does it when a program is lowered.
 """
 
 from typing import no_type_check
@@ -91,7 +91,8 @@ def backward(
     example = (tl.program_id(0) // PROGRAMS).to(tl.int64)
     column = tl.arange(0, BLOCK_DIM)
     a = tl.load(factor + example * DIM + column, mask=column < DIM, other=0.0)
-    # One program takes every PROGRAMS-th block of its example and keeps their sums, so that few rows are left to add up.
+    # One program takes every PROGRAMS-th block of its example and keeps their sums, so that few rows are left to add
+    # up.
     of_x = tl.zeros([BLOCK_ROWS, BLOCK_DIM], tl.float32)
     of_1 = tl.zeros([BLOCK_ROWS, BLOCK_DIM], tl.float32)
     for turn in tl.range(0, (blocks + PROGRAMS - 1) // PROGRAMS, num_stages=STAGES):

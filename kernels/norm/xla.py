@@ -15,7 +15,9 @@ from .reference import accumulator
 from .spec import Spec
 
 
-def forward(x: Array, residual: Array | None, factor: Array, term: Array, spec: Spec) -> tuple[Array, Array, Array | None, Array]:
+def forward(
+    x: Array, residual: Array | None, factor: Array, term: Array, spec: Spec
+) -> tuple[Array, Array, Array | None, Array]:
     """`(y, h, mean, rstd)`, with `h = x + residual`."""
     h = x if residual is None else x + residual
     mean, rstd = statistics(h, spec)
@@ -36,7 +38,9 @@ def backward(
     return dx.astype(h.dtype), sum_to(dz * x_hat, factor.shape), sum_to(dz, term.shape)
 
 
-def tangent(kept: tuple[Array, Array | None, Array, Array, Array], moved: tuple[Array, Array, Array], spec: Spec) -> Array:
+def tangent(
+    kept: tuple[Array, Array | None, Array, Array, Array], moved: tuple[Array, Array, Array], spec: Spec
+) -> Array:
     """The tangent of y from `(h, mean, rstd, factor, term)` and the tangents of h, the factor and the term."""
     h, mean, rstd, factor, term = kept
     dh, dfactor, dterm = moved
@@ -52,7 +56,8 @@ def statistics(h: Array, spec: Spec) -> tuple[Array | None, Array]:
     mean = None
     if spec.center:
         mean = average(h.astype(accumulator(h.dtype)), spec)
-        # The sum of a row may overflow where its mean does not. Such a row has rstd = 0, which must not meet an infinity.
+        # The sum of a row may overflow where its mean does not. Such a row has rstd = 0, which must not meet an
+        # infinity.
         largest = float(jnp.finfo(mean.dtype).max) / 2
         mean = jnp.clip(mean, -largest, largest)
     wide = centred(h, mean, spec)

@@ -1,8 +1,9 @@
 """Both passes arranged for XLA's CPU compiler; the same numbers as in `xla.py` up to rounding.
 
-That compiler runs a chain of elementwise operations and sums along rows as one loop over cache-sized blocks, but only while nothing in
-the chain has a user outside of it: x_hat, shared between the passes and among the gradients, is written to memory, and so are the broadcast
-rows it is made of. So each result gets its own chain from h and dy, and a barrier hides from the compiler that the chains begin alike.
+That compiler runs a chain of elementwise operations and sums along rows as one loop over cache-sized blocks, but only
+while nothing in the chain has a user outside of it: x_hat, shared between the passes and among the gradients, is
+written to memory, and so are the broadcast rows it is made of. So each result gets its own chain from h and dy, and a
+barrier hides from the compiler that the chains begin alike.
 """
 
 import dataclasses
@@ -16,7 +17,9 @@ from . import xla
 from .spec import Spec
 
 
-def forward(x: Array, residual: Array | None, factor: Array, term: Array, spec: Spec) -> tuple[Array, Array, Array | None, Array]:
+def forward(
+    x: Array, residual: Array | None, factor: Array, term: Array, spec: Spec
+) -> tuple[Array, Array, Array | None, Array]:
     """`(y, h, mean, rstd)` as `xla.forward` has them."""
     if spec.batch_dims is None:
         y, h, _, _ = xla.forward(x, residual, factor, term, spec)
@@ -45,7 +48,8 @@ def backward(
     if spec.batch_dims is not None and all(size == 1 for size in factor.shape[spec.batch_dims : -1]):
         return _of_groups(h, mean, rstd, factor, term, dy, dh, spec)
     if spec.batch_dims is None:
-        # A chain finds the statistics of its rows again while they are in cache; nobody then asks the forward pass to write them.
+        # A chain finds the statistics of its rows again while they are in cache; nobody then asks the forward pass to
+        # write them.
         mean, rstd = xla.statistics(h, spec)
     dx, _, _ = xla.backward(h, mean, rstd, factor, term, dy, dh, spec)
     h, mean, rstd, factor, term, dy = jax.lax.optimization_barrier((h, mean, rstd, factor, term, dy))

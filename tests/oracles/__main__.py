@@ -25,7 +25,12 @@ def main() -> None:
     for subject in sys.argv[1:] or subjects():
         cases = importlib.import_module(f"tests.oracles.{subject}").cases()
         arrays = {f"{case}/{name}": np.asarray(array) for case, parts in cases.items() for name, array in parts.items()}
-        np.savez_compressed(FOLDER / f"{subject}.npz", allow_pickle=False, **{"about/versions": np.asarray(", ".join(versions))}, **arrays)
+        np.savez_compressed(
+            FOLDER / f"{subject}.npz",
+            allow_pickle=False,
+            **{"about/versions": np.asarray(", ".join(versions))},
+            **arrays,
+        )
         print(f"{subject}.npz: {len(cases)} cases, {(FOLDER / f'{subject}.npz').stat().st_size:,} bytes")
 
 

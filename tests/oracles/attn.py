@@ -7,7 +7,12 @@ import numpy as np
 from tests.oracles import Cases
 
 SEQ = 7
-T5 = {"encoder": (False, 8, 20), "decoder": (True, 8, 20), "encoder, published": (False, 32, 128), "decoder, published": (True, 32, 128)}
+T5 = {
+    "encoder": (False, 8, 20),
+    "decoder": (True, 8, 20),
+    "encoder, published": (False, 32, 128),
+    "decoder, published": (True, 32, 128),
+}
 LATENT: dict[str, dict[str, Any]] = {
     "query latent, interleaved": {"q_lora_rank": 6, "interleaved": True},
     "halves": {"q_lora_rank": None, "interleaved": False},
@@ -48,7 +53,12 @@ def _llama():
     from transformers import LlamaConfig
     from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
 
-    sizes: dict[str, Any] = {"hidden_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "attn_implementation": "eager"}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "attn_implementation": "eager",
+    }
     config = LlamaConfig(**sizes)
     layer, x = _randomise(LlamaAttention(config, 0)), torch.randn(1, SEQ, 16)
     positions = LlamaRotaryEmbedding(config)(x, torch.arange(SEQ)[None])
@@ -85,7 +95,9 @@ def _alibi():
     import torch
     from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
-    return {str(heads): np.asarray(build_alibi_tensor(torch.ones(1, 2), heads, torch.float32)[:, 0, 1]) for heads in ALIBI}
+    return {
+        str(heads): np.asarray(build_alibi_tensor(torch.ones(1, 2), heads, torch.float32)[:, 0, 1]) for heads in ALIBI
+    }
 
 
 def _t5(causal: bool, buckets: int, max_distance: int):
@@ -114,7 +126,13 @@ def _latent(q_lora_rank: int | None, interleaved: bool):
         "kv_lora_rank": 5,
         "q_lora_rank": q_lora_rank,
     }
-    sizes |= {"qk_nope_head_dim": 6, "qk_rope_head_dim": 4, "v_head_dim": 3, "rope_interleave": interleaved, "attn_implementation": "eager"}
+    sizes |= {
+        "qk_nope_head_dim": 6,
+        "qk_rope_head_dim": 4,
+        "v_head_dim": 3,
+        "rope_interleave": interleaved,
+        "attn_implementation": "eager",
+    }
     config = DeepseekV3Config(**sizes)
     layer, x = _randomise(DeepseekV3Attention(config, 0)), torch.randn(1, SEQ, 12)
     positions = DeepseekV3RotaryEmbedding(config)(x, torch.arange(SEQ)[None])

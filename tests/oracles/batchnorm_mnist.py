@@ -1,7 +1,8 @@
-"""PyTorch training a small convolutional net with batch norm: 100 steps of plain SGD on the first images of MNIST's training set.
+"""PyTorch training a small convolutional net with batch norm: 100 steps of plain SGD on the first images of MNIST's
+training set.
 
-The batches are images 0 to 31, 32 to 63 and so on, as `(batch, 1, 28, 28)` in [0, 1]. Kept are the first weights, the loss of each step, and
-the running statistics behind the last.
+The batches are images 0 to 31, 32 to 63 and so on, as `(batch, 1, 28, 28)` in [0, 1]. Kept are the first weights, the
+loss of each step, and the running statistics behind the last.
 """
 
 import gzip

@@ -24,7 +24,12 @@ CONVOLUTIONS: dict[str, tuple[int, tuple[int, int], tuple[int, ...], dict[str, A
         (7, 6),
         {"kernel": 3, "padding": 3, "dilation": 2, "groups": 2, "padding_mode": "circular"},
     ),
-    "2D, depthwise, even kernel, reflect": (2, (4, 4), (7, 6), {"kernel": 4, "padding": 2, "groups": 4, "padding_mode": "reflect"}),
+    "2D, depthwise, even kernel, reflect": (
+        2,
+        (4, 4),
+        (7, 6),
+        {"kernel": 4, "padding": 2, "groups": 4, "padding_mode": "reflect"},
+    ),
     "2D, strided, dilated, reflect": (
         2,
         (2, 4),
@@ -43,7 +48,12 @@ TRANSPOSES: dict[str, tuple[int, tuple[int, int], tuple[int, ...], dict[str, Any
     "2D": (2, (3, 4), (4, 5), {"kernel": 3, "stride": 2, "padding": 1, "output_padding": 1}),
     "2D, grouped": (2, (4, 6), (3, 4), {"kernel": 2, "stride": 2, "padding": 0, "groups": 2}),
     "2D, cut beyond the kernel": (2, (2, 3), (5, 4), {"kernel": 2, "stride": 2, "padding": 2}),
-    "2D, dilated, more at the end than the stride": (2, (2, 3), (4, 4), {"kernel": 3, "padding": 1, "output_padding": 1, "dilation": 2}),
+    "2D, dilated, more at the end than the stride": (
+        2,
+        (2, 3),
+        (4, 4),
+        {"kernel": 3, "padding": 1, "output_padding": 1, "dilation": 2},
+    ),
 }
 # Options of torch.nn.functional, the sides of the input.
 POOLS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
@@ -69,7 +79,9 @@ def cases() -> Cases:
     draw = lambda *shape: torch.randn(shape, generator=generator)
     found: dict[str, dict[str, Any]] = {}
 
-    def convolve(name: str, kind: type, channels: tuple[int, int], sides: tuple[int, ...], options: dict[str, Any]) -> None:
+    def convolve(
+        name: str, kind: type, channels: tuple[int, int], sides: tuple[int, ...], options: dict[str, Any]
+    ) -> None:
         options = {"kernel_size": options["kernel"], **{k: v for k, v in options.items() if k != "kernel"}}
         layer, x = kind(*channels, **options), draw(2, channels[0], *sides)
         with torch.no_grad():
@@ -80,7 +92,13 @@ def cases() -> Cases:
     for name, (rank, channels, sides, options) in CONVOLUTIONS.items():
         convolve(f"convolution {name}", (torch.nn.Conv1d, torch.nn.Conv2d)[rank - 1], channels, sides, options)
     for name, (rank, channels, sides, options) in TRANSPOSES.items():
-        convolve(f"transpose {name}", (torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d)[rank - 1], channels, sides, options)
+        convolve(
+            f"transpose {name}",
+            (torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d)[rank - 1],
+            channels,
+            sides,
+            options,
+        )
     for name, (function, sides, options) in POOLS.items():
         # Rounded, so that some entries of a window are equal.
         x = torch.round(2 * draw(2, 3, *sides)).requires_grad_()
@@ -90,7 +108,10 @@ def cases() -> Cases:
     x = draw(2, 8, 3, 4)
     for factor in (2, 3):
         for method, options in {"nearest": {}, "bilinear": {"align_corners": False}}.items():
-            found[f"upsample {method} {factor}"] = {"x": x, "y": functional.interpolate(x, scale_factor=factor, mode=method, **options)}
+            found[f"upsample {method} {factor}"] = {
+                "x": x,
+                "y": functional.interpolate(x, scale_factor=factor, mode=method, **options),
+            }
     found["pixel shuffle"] = {"x": x, "y": functional.pixel_shuffle(x, 2)}
     x = draw(2, 3, 4, 6)
     found["pixel unshuffle"] = {"x": x, "y": functional.pixel_unshuffle(x, 2)}

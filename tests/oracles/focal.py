@@ -5,7 +5,10 @@ from typing import Any
 from tests.oracles import Cases
 
 # dim, window, level, factor, bias
-FOCAL: dict[str, tuple[int, int, int, int, bool]] = {"two levels": (4, 3, 2, 2, True), "three levels without bias": (6, 3, 3, 2, False)}
+FOCAL: dict[str, tuple[int, int, int, int, bool]] = {
+    "two levels": (4, 3, 2, 2, True),
+    "three levels without bias": (6, 3, 3, 2, False),
+}
 
 
 def cases() -> Cases:

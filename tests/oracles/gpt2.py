@@ -15,19 +15,29 @@ def cases():
     for parameter in model.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
     start = {name: parameter.detach().numpy().copy() for name, parameter in model.named_parameters()}
-    ids = np.random.default_rng(0).integers(0, SIZES["vocab_size"], (STEPS, BATCH, SIZES["n_positions"] + 1)).astype(np.int32)
+    ids = (
+        np.random.default_rng(0)
+        .integers(0, SIZES["vocab_size"], (STEPS, BATCH, SIZES["n_positions"] + 1))
+        .astype(np.int32)
+    )
     with torch.no_grad():
         logits = model.eval()(torch.tensor(ids[0, :, :-1]).long()).logits.numpy()
-        greedy = model.generate(torch.tensor(ids[:1, 0, :5]).long(), max_new_tokens=19, do_sample=False, pad_token_id=0)[0, 5:].numpy()
+        greedy = model.generate(
+            torch.tensor(ids[:1, 0, :5]).long(), max_new_tokens=19, do_sample=False, pad_token_id=0
+        )[0, 5:].numpy()
     model.train()
     # nanoGPT's optimiser: decay of matrices alone.
     groups = [[p for p in model.parameters() if p.ndim >= 2], [p for p in model.parameters() if p.ndim < 2]]
     options = {"lr": 1e-3, "betas": (0.9, 0.99), "eps": 1e-8}
-    adamw = torch.optim.AdamW([{"params": groups[0], "weight_decay": 0.1}, {"params": groups[1], "weight_decay": 0.0}], **options)
+    adamw = torch.optim.AdamW(
+        [{"params": groups[0], "weight_decay": 0.1}, {"params": groups[1], "weight_decay": 0.0}], **options
+    )
     losses = []
     for batch in ids:
         logit = model(torch.tensor(batch[:, :-1]).long()).logits
-        loss = torch.nn.functional.cross_entropy(logit.reshape(-1, SIZES["vocab_size"]), torch.tensor(batch[:, 1:]).long().reshape(-1))
+        loss = torch.nn.functional.cross_entropy(
+            logit.reshape(-1, SIZES["vocab_size"]), torch.tensor(batch[:, 1:]).long().reshape(-1)
+        )
         adamw.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

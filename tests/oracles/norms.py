@@ -1,4 +1,6 @@
-"""PyTorch's norms, on random parameters and inputs; the batch norms over three batches in training, then one in inference."""
+"""PyTorch's norms, on random parameters and inputs; the batch norms over three batches in training, then one in
+inference.
+"""
 
 from typing import Any
 
@@ -30,7 +32,13 @@ def cases() -> Cases:
         dy = draw(*shape)
         y = [layer(batch) for batch in x[:3]]
         dx = torch.autograd.grad(y[0], x, dy)[0][0]
-        parts = {"mean": layer.running_mean, "variance": layer.running_var, "dy": dy, "dx": dx, **dict(layer.named_parameters())}
+        parts = {
+            "mean": layer.running_mean,
+            "variance": layer.running_var,
+            "dy": dy,
+            "dx": dx,
+            **dict(layer.named_parameters()),
+        }
         layer.eval()
         found[f"batch norm {name}"] = {"x": x.detach(), "y": torch.stack([*y, layer(x[3])]).detach(), **parts}
     x, weight, bias = draw(2, 6, 3, 4), draw(6), draw(6)

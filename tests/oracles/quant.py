@@ -40,13 +40,18 @@ def _activations(torch) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _reparametrised(torch):
-    """Layers with what they give; of spectral normalisation, the vectors at the start and after two calls of three iterations each."""
+    """Layers with what they give; of spectral normalisation, the vectors at the start and after two calls of three
+    iterations each.
+    """
     from copy import deepcopy
 
     from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
     found = {}
-    layers = {"projection": (torch.nn.Linear(5, 3), (4, 5)), "convolution": (torch.nn.Conv2d(3, 4, 3, padding=1), (1, 3, 5, 6))}
+    layers = {
+        "projection": (torch.nn.Linear(5, 3), (4, 5)),
+        "convolution": (torch.nn.Conv2d(3, 4, 3, padding=1), (1, 3, 5, 6)),
+    }
     for name, (layer, shape) in layers.items():
         x = torch.randn(shape)
         case = {"x": x, "weight": layer.weight, "bias": layer.bias}
@@ -69,7 +74,9 @@ def _reparametrised(torch):
 
 
 def _quantised(torch):
-    """In training, of vectors (1, 9, 4): what comes out, the ids, the losses, and the gradient of `sum(y * weight)` to the vectors."""
+    """In training, of vectors (1, 9, 4): what comes out, the ids, the losses, and the gradient of `sum(y * weight)` to
+    the vectors.
+    """
     import vector_quantize_pytorch as library
 
     x, weight = torch.randn(1, 9, 4), torch.randn(1, 9, 4)
@@ -89,7 +96,9 @@ def _quantised(torch):
         gradient = torch.autograd.grad((y * weight).sum(), z)[0]
         found[name] = {"x": x, "weight": weight, "y": y, "ids": ids, "gradient": gradient}
         found[name] |= {"loss": losses[0]} if losses else {}
-        found[name] |= {"codebook": getattr(quantizer, "codebooks", getattr(quantizer, "codebook", None))} if losses else {}
+        found[name] |= (
+            {"codebook": getattr(quantizer, "codebooks", getattr(quantizer, "codebook", None))} if losses else {}
+        )
 
     z = x.clone().requires_grad_()
     (y, ids, _), parts = library.LFQ(dim=4, codebook_size=16, commitment_loss_weight=1.0)(
@@ -102,7 +111,11 @@ def _quantised(torch):
     found["EMA"] = {"x": x, "codebook": moving.codebook.clone()}
     for call in (1, 2):
         y, ids, loss = moving(x * call)
-        averages = {"counts": moving._codebook.cluster_size[0], "sums": moving._codebook.embed_avg[0], "codebook": moving.codebook}
+        averages = {
+            "counts": moving._codebook.cluster_size[0],
+            "sums": moving._codebook.embed_avg[0],
+            "codebook": moving.codebook,
+        }
         kept = {"y": y, "ids": ids, "loss": loss, **averages}
         found["EMA"] |= {f"{name}_{call}": value.clone() for name, value in kept.items()}
     return found

@@ -19,7 +19,14 @@ def cases() -> Cases:
         x, dy, h, c = draw(2, 7, 3).requires_grad_(), draw(2, 7, 5), draw(1, 2, 5), draw(1, 2, 5)
         lstm = kind is torch.nn.LSTM
         y, last = layer(x, (h, c) if lstm else h)
-        grads = dict(zip(("dx", "d_input", "d_output"), torch.autograd.grad(y, (x, layer.weight_ih_l0, layer.weight_hh_l0), dy)))
-        states = {"h": h[0], "c": c[0], "last_h": last[0][0] if lstm else last[0], "last_c": last[1][0] if lstm else c[0]}
+        grads = dict(
+            zip(("dx", "d_input", "d_output"), torch.autograd.grad(y, (x, layer.weight_ih_l0, layer.weight_hh_l0), dy))
+        )
+        states = {
+            "h": h[0],
+            "c": c[0],
+            "last_h": last[0][0] if lstm else last[0],
+            "last_c": last[1][0] if lstm else c[0],
+        }
         found[kind.__name__] = {"x": x, "dy": dy, "y": y, **grads, **states, **dict(layer.named_parameters())}
     return {case: {name: array.detach().numpy() for name, array in parts.items()} for case, parts in found.items()}

@@ -49,7 +49,11 @@ def check_leaves(where: Path, wanted: dict[str, jax.ShapeDtypeStruct], saved: di
 def restored(template: PyTree, arrays: dict[str, Any]) -> PyTree:
     """The state with the arrays in their places."""
     wanted = named_arrays(template)
-    keys = {name: jr.wrap_key_data(arrays[name], impl=_implementation(leaf)) for name, leaf in wanted.items() if _is_key(leaf)}
+    keys = {
+        name: jr.wrap_key_data(arrays[name], impl=_implementation(leaf))
+        for name, leaf in wanted.items()
+        if _is_key(leaf)
+    }
     return with_arrays(template, arrays | keys)
 
 

@@ -1,7 +1,8 @@
 """The manifest of a checkpoint: the size and SHA-256 of each of its files, written before the step gets its name.
 
-Orbax restores a flipped bit as another number without a word. Every step that is listed has a manifest, because both get their name in one
-rename; so a step without one was tampered with, and is damaged like any other whose files are not what the manifest says.
+Orbax restores a flipped bit as another number without a word. Every step that is listed has a manifest, because both
+get their name in one rename; so a step without one was tampered with, and is damaged like any other whose files are not
+what the manifest says.
 """
 
 import hashlib

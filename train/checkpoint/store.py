@@ -37,7 +37,8 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run, in one folder.
 
-    A checkpoint is the folder of its step: `state/` with a folder per array, `record/` with all that is no array, `manifest.json`.
+    A checkpoint is the folder of its step: `state/` with a folder per array, `record/` with all that is no array,
+        `manifest.json`.
 
     Args:
         folder: where; made here, and cleared of what a kill left half-written.
@@ -47,13 +48,26 @@ class Checkpoints:
         strict: a damaged checkpoint is an error, and not passed over.
     """
 
-    def __init__(self, folder: Path, keep: int, record: dict[str, Any] | None = None, best: Callable[..., Any] = min, strict: bool = False):
+    def __init__(
+        self,
+        folder: Path,
+        keep: int,
+        record: dict[str, Any] | None = None,
+        best: Callable[..., Any] = min,
+        strict: bool = False,
+    ):
         import orbax.checkpoint as ocp
 
         from train.checkpoint.commit import Kept, SealedPath
 
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs what it also raises, with its traceback
-        self._ocp, self.folder, self.record, self.strict, self._better = ocp, folder.absolute(), record or {}, strict, best
+        self._ocp, self.folder, self.record, self.strict, self._better = (
+            ocp,
+            folder.absolute(),
+            record or {},
+            strict,
+            best,
+        )
         from_first(self._clear)
         self._scores: dict[int, float] = {}
         self._damaged: list[int] = []
@@ -100,7 +114,9 @@ class Checkpoints:
         save = self._ocp.args
         with _reported(self.folder / str(step)):
             self._manager.save(
-                step, args=save.Composite(state=save.PyTreeSave(leaves.to_save(state)), record=save.JsonSave(record)), force=True
+                step,
+                args=save.Composite(state=save.PyTreeSave(leaves.to_save(state)), record=save.JsonSave(record)),
+                force=True,
             )
 
     def wait(self) -> None:
@@ -119,10 +135,12 @@ class Checkpoints:
         """The newest state that is whole; `None` where there is no checkpoint.
 
         Args:
-            template: a state whose arrays, or `ShapeDtypeStruct`s, say shape, type and sharding. Nothing is computed from them.
+            template: a state whose arrays, or `ShapeDtypeStruct`s, say shape, type and sharding. Nothing is computed
+                from them.
 
         Raises:
-            UserError: there are checkpoints and none is whole; one is of another run, or of a later format; the newest is damaged and `strict`.
+            UserError: there are checkpoints and none is whole; one is of another run, or of a later format; the newest
+                is damaged and `strict`.
         """
         newest = ""
         for step in reversed(self.steps()):
@@ -133,9 +151,15 @@ class Checkpoints:
                 except (ValueError, OSError, KeyError) as error:
                     reason = str(error).split("\n", 1)[0]
             if self.strict:
-                raise UserError(f"checkpoint {self._path(step)} is damaged: {reason}; without --strict the run goes on from the one before")
+                raise UserError(
+                    f"checkpoint {self._path(step)} is damaged: {reason}; without --strict the run goes on from the one before"
+                )
             if is_first():
-                print(f"warning: checkpoint {self._path(step)} is damaged and passed over: {reason}", file=sys.stderr, flush=True)
+                print(
+                    f"warning: checkpoint {self._path(step)} is damaged and passed over: {reason}",
+                    file=sys.stderr,
+                    flush=True,
+                )
             self._damaged.append(step)
             newest = newest or reason
         if newest:

@@ -20,7 +20,9 @@ from train.data.config import DataConfig
 
 @dataclasses.dataclass(frozen=True)
 class Prepare:
-    """Write a set of images, or the ids of a text, as arrays with their sums. The same command goes on where it was interrupted."""
+    """Write a set of images, or the ids of a text, as arrays with their sums. The same command goes on where it was
+    interrupted.
+    """
 
     source: tyro.conf.Positional[str]
     """What --data.name takes; with --tokenizer a text file or a folder of them."""
@@ -35,14 +37,19 @@ class Prepare:
     shard_mib: int = 256
     """Size of a file of images at most."""
     tokenizer: str | None = None
-    """What the ids of a text are: bytes, chars, bpe-4096 (as many byte pairs, learned of the text), or the path of a tokenizer's files."""
+    """What the ids of a text are: bytes, chars, bpe-4096 (as many byte pairs, learned of the text), or the path of a
+    tokenizer's files.
+    """
     held_out: float = 0.1
     """The share at the end of a text that is not trained on."""
 
     def __post_init__(self):
         require(self.shard_mib >= 1, f"--shard-mib must be at least 1: got {self.shard_mib}")
         require(0 < self.held_out < 1, f"--held-out must be between 0 and 1: got {self.held_out}")
-        require(self.tokenizer is None or self.image_size is None, "--image-size is for images and --tokenizer for texts: got both")
+        require(
+            self.tokenizer is None or self.image_size is None,
+            "--image-size is for images and --tokenizer for texts: got both",
+        )
 
     def __call__(self) -> int:
         from train.data.prepare import prepare_images, prepare_text
@@ -58,7 +65,9 @@ class Prepare:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """Read every file of a prepared set, and compare it with the sum that was written down; or read a file of token ids."""
+    """Read every file of a prepared set, and compare it with the sum that was written down; or read a file of token
+    ids.
+    """
 
     path: tyro.conf.Positional[Path]
     """The folder, or the file of ids."""
@@ -78,7 +87,9 @@ class Check:
         if self.path.is_dir():
             print(f"{self.path}: {check_prepared(self.path):,} bytes as they were written")
         else:
-            print(f"{self.path}: {Tokens(self.path, vocab=self.vocab, context=self.context).tokens:,} ids below {self.vocab:,}")
+            print(
+                f"{self.path}: {Tokens(self.path, vocab=self.vocab, context=self.context).tokens:,} ids below {self.vocab:,}"
+            )
         return 0
 
 

@@ -16,7 +16,9 @@ from .errors import DataError
 from .order import Order, Part
 
 Make = Callable[[Part], dict[str, np.ndarray]]
-"""The arrays of some places of a batch, the first axis being the places. It depends on its argument alone, whoever calls it."""
+"""The arrays of some places of a batch, the first axis being the places. It depends on its argument alone, whoever
+calls it.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,9 @@ class _Place:
         return self.order.part(self.first + step, slice(place, place + 1))
 
     def __call__(self, position: int) -> dict[str, np.ndarray] | DataError:
-        """The arrays; or the error, given and not raised, since grain may wait 25 s for a worker process before it passes one on."""
+        """The arrays; or the error, given and not raised, since grain may wait 25 s for a worker process before it
+        passes one on.
+        """
         part = self.part(position)
         place = f"example {part.example[0]}, step {part.step}"
         try:
@@ -42,7 +46,9 @@ class _Place:
             return error.of(place)
         except OSError as error:
             where = self.name(int(part.example[0]))
-            return DataError(where, "a readable file", f"{error.strerror} ({place})", "check the disk; the same command resumes")
+            return DataError(
+                where, "a readable file", f"{error.strerror} ({place})", "check the disk; the same command resumes"
+            )
         except BaseException as error:
             error.add_note(f"in {place}: {self.name(int(part.example[0]))}")
             raise
@@ -51,8 +57,8 @@ class _Place:
 class Ahead:
     """The host batches of the steps from `first` to `last`, in order.
 
-    Each place of a batch is made on its own, several at a time. Which example stands where is the order's affair, so that nothing of grain
-    needs to be saved: to resume is to begin at another step.
+    Each place of a batch is made on its own, several at a time. Which example stands where is the order's affair, so
+    that nothing of grain needs to be saved: to resume is to begin at another step.
 
     Args:
         make: the arrays of a part; in worker processes it must survive cloudpickle.
@@ -65,24 +71,33 @@ class Ahead:
         DataError: grain is not installed.
     """
 
-    def __init__(self, make: Make, order: Order, name: Callable[[int], str], first: int, last: int, threads: int, workers: int):
+    def __init__(
+        self, make: Make, order: Order, name: Callable[[int], str], first: int, last: int, threads: int, workers: int
+    ):
         try:
             import grain
         except ModuleNotFoundError as error:
-            raise DataError(name(0), "grain, which reads ahead", f"no module {error.name}", 'pip install "eqxgen[train]"') from error
+            raise DataError(
+                name(0), "grain, which reads ahead", f"no module {error.name}", 'pip install "eqxgen[train]"'
+            ) from error
         self._place, self._position = _Place(make, order, name, first), 0
         self._before, self._workers, self._count = multiprocessing.active_children(), list[BaseProcess](), workers
         places = grain.MapDataset.range((last - first) * len(order.places)).map(self._place)
         buffered = max(threads, len(order.places))
-        stream = places.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=-(-buffered // max(workers, 1))))
+        stream = places.to_iter_dataset(
+            grain.ReadOptions(num_threads=threads, prefetch_buffer_size=-(-buffered // max(workers, 1)))
+        )
         if workers:
             from absl import flags
 
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()  # grain asks for flags of its own, which none of our commands has
             options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=-(-buffered // workers))
-            # Through a pipe: in shared memory even a label would be a block of its own, and those in flight at the end leak.
-            stream = grain.experimental.WithOptionsIterDataset(stream, grain.experimental.DatasetOptions(min_shm_size=2**40))
+            # Through a pipe: in shared memory even a label would be a block of its own, and those in flight at the end
+            # leak.
+            stream = grain.experimental.WithOptionsIterDataset(
+                stream, grain.experimental.DatasetOptions(min_shm_size=2**40)
+            )
             stream = stream.mp_prefetch(options, worker_init_fn=_stay_with_parent)
         self._stream = iter(stream)
 
@@ -101,7 +116,9 @@ class Ahead:
 
     @property
     def pending(self) -> tuple[str, str]:
-        """The file and the place of the example that the next batch waits for. The order is kept, so all before it are there."""
+        """The file and the place of the example that the next batch waits for. The order is kept, so all before it are
+        there.
+        """
         part = self._place.part(self._position)
         return self._place.name(int(part.example[0])), f"example {part.example[0]}, step {part.step}"
 
@@ -120,7 +137,9 @@ class Ahead:
         if kill:
             for process in self._processes():
                 process.kill()  # grain would wait 25 s for one that hangs
-        with contextlib.suppress(*(RuntimeError,) if kill else ()):  # grain joins threads that it may not have started when it failed
+        with contextlib.suppress(
+            *(RuntimeError,) if kill else ()
+        ):  # grain joins threads that it may not have started when it failed
             self._stream.close()
 
     def _processes(self) -> list[BaseProcess]:

@@ -1,9 +1,10 @@
 """Training images changed at random, on the host: a function of the seed, the step and the place in the batch alone.
 
-All take and give uint8 images `(n, height, width, channels)` and, for each of them, numbers drawn from [0, 1). What follows PIL and
-torchvision in name follows them in meaning: the pixel arithmetic is PIL's own.
+All take and give uint8 images `(n, height, width, channels)` and, for each of them, numbers drawn from [0, 1). What
+follows PIL and torchvision in name follows them in meaning: the pixel arithmetic is PIL's own.
 
-Source: random resized crop, Szegedy et al., arXiv:1409.4842; RandAugment, Cubuk et al., arXiv:1909.13719, with the ranges of torchvision's.
+Source: random resized crop, Szegedy et al., arXiv:1409.4842; RandAugment, Cubuk et al., arXiv:1909.13719, with the
+ranges of torchvision's.
 """
 
 import dataclasses
@@ -62,7 +63,9 @@ class Augment:
         if config.operations:
             images = rand_augment(images, draw(_RAND, 2 * config.operations), config.magnitude)
         if config.jitter:
-            images = colour_jitter(images, draw(_JITTER, 8), config.brightness, config.contrast, config.saturation, config.hue)
+            images = colour_jitter(
+                images, draw(_JITTER, 8), config.brightness, config.contrast, config.saturation, config.hue
+            )
         return images
 
 
@@ -79,21 +82,29 @@ def centre_crop(images: Images, height: int, width: int) -> UInt8[np.ndarray, "n
     """
     top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
     if top < 0 or left < 0 or height < 1 or width < 1:
-        raise ValueError(f"height and width must be from 1 to {images.shape[1:3]}, those of the images: got {(height, width)}")
+        raise ValueError(
+            f"height and width must be from 1 to {images.shape[1:3]}, those of the images: got {(height, width)}"
+        )
     return images[:, top : top + height, left : left + width]
 
 
 def padded_crop(images: Images, draws: Draws, pad: int, padding: str) -> Images:
-    """A window of the original size, anywhere within the image with `pad` pixels around it: black (`zeros`) or mirrored (`reflect`)."""
+    """A window of the original size, anywhere within the image with `pad` pixels around it: black (`zeros`) or mirrored
+    (`reflect`).
+    """
     count, height, width, _ = images.shape
     around = ((0, 0), (pad, pad), (pad, pad), (0, 0))
     larger = np.pad(images, around, mode="reflect") if padding == "reflect" else np.pad(images, around)
     corners = (draws[:, :2] * (2 * pad + 1)).astype(int)
-    return np.stack([larger[i, top : top + height, left : left + width] for i, (top, left) in zip(range(count), corners)])
+    return np.stack(
+        [larger[i, top : top + height, left : left + width] for i, (top, left) in zip(range(count), corners)]
+    )
 
 
 def resized_crop(images: Images, draws: Draws, smallest: float, stretch: float = 4 / 3) -> Images:
-    """A window of `smallest` to all of the area and sides of 1 : `stretch` at most, brought to the original size (bilinear)."""
+    """A window of `smallest` to all of the area and sides of 1 : `stretch` at most, brought to the original size
+    (bilinear).
+    """
     from PIL import Image
 
     def one(image: np.ndarray, numbers: np.ndarray) -> np.ndarray:
@@ -106,7 +117,9 @@ def resized_crop(images: Images, draws: Draws, smallest: float, stretch: float =
 
 
 def _window(height: int, width: int, tries: np.ndarray, smallest: float, stretch: float) -> tuple[int, int, int, int]:
-    """Top, left, bottom, right of the first window that fits, else of the largest one in the middle within the stretch."""
+    """Top, left, bottom, right of the first window that fits, else of the largest one in the middle within the
+    stretch.
+    """
     for area, shape, down, along in tries:
         pixels = height * width * (smallest + (1 - smallest) * area)
         ratio = math.exp(math.log(stretch) * (2 * shape - 1))
@@ -119,14 +132,19 @@ def _window(height: int, width: int, tries: np.ndarray, smallest: float, stretch
     return top, left, top + high, left + wide
 
 
-def colour_jitter(images: Images, draws: Draws, brightness: float, contrast: float, saturation: float, hue: float) -> Images:
-    """Each quality changed by a factor from 1 - x to 1 + x, the hue turned by up to `hue` of the circle, in an order of its own."""
+def colour_jitter(
+    images: Images, draws: Draws, brightness: float, contrast: float, saturation: float, hue: float
+) -> Images:
+    """Each quality changed by a factor from 1 - x to 1 + x, the hue turned by up to `hue` of the circle, in an order of
+    its own.
+    """
     strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
 
     def one(image: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         picture = _picture(image)
         changes: list[Callable[[Picture], Picture]] = [
-            functools.partial(_enhanced, name=name, factor=1 + x * (2 * u - 1)) for (name, x), u in zip(strengths.items(), numbers)
+            functools.partial(_enhanced, name=name, factor=1 + x * (2 * u - 1))
+            for (name, x), u in zip(strengths.items(), numbers)
         ]
         changes.append(functools.partial(_turned, turn=hue * (2 * numbers[3] - 1)))
         for index in np.argsort(numbers[4:]):
@@ -149,7 +167,8 @@ def rand_augment(images: Images, draws: Draws, magnitude: int) -> Images:
     return _each(one, images, draws)
 
 
-# In RandAugment's order; magnitudes as torchvision's: a share of the largest effect, in either direction where there are two.
+# In RandAugment's order; magnitudes as torchvision's: a share of the largest effect, in either direction where there
+# are two.
 OPERATIONS = (
     *("identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness"),
     *("saturation", "contrast", "sharpness", "posterize", "solarize", "autocontrast", "equalize"),

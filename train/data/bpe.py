@@ -1,4 +1,6 @@
-"""Byte pairs (Sennrich et al. 2016, arXiv:1508.07909) over bytes, as GPT-2's: any text, in pieces that need not be whole characters."""
+"""Byte pairs (Sennrich et al. 2016, arXiv:1508.07909) over bytes, as GPT-2's: any text, in pieces that need not be
+whole characters.
+"""
 
 import dataclasses
 import functools
@@ -19,7 +21,8 @@ _FILE_BYTES = 128 * 2**20
 
 @dataclasses.dataclass(frozen=True)
 class BytePairs(Vocabulary):
-    """A byte-level BPE, described as the `tokenizers` library does in a tokenizer.json; that library encodes, decoding needs none.
+    """A byte-level BPE, described as the `tokenizers` library does in a tokenizer.json; that library encodes, decoding
+    needs none.
 
     Special tokens such as `<|endoftext|>` are found in texts, as that library does.
 
@@ -35,12 +38,18 @@ class BytePairs(Vocabulary):
 
     def __post_init__(self):
         model = self.tokenizer.get("model")
-        if not isinstance(model, dict) or model.get("type") != "BPE" or '"ByteLevel"' not in json.dumps(self.tokenizer.get("decoder")):
+        if (
+            not isinstance(model, dict)
+            or model.get("type") != "BPE"
+            or '"ByteLevel"' not in json.dumps(self.tokenizer.get("decoder"))
+        ):
             raise ValueError("tokenizer must be a byte-level BPE, as GPT-2's: got another model or decoder")
         if missing := set(_ALPHABET) - set(model["vocab"]):
             raise ValueError(f"tokenizer must have all 256 bytes: got {256 - len(missing)}")
         if len(self._pieces) != max(self._ids.values()) + 1:
-            raise ValueError(f"tokenizer must number its tokens from 0: got {len(self._pieces)} up to id {max(self._ids.values())}")
+            raise ValueError(
+                f"tokenizer must number its tokens from 0: got {len(self._pieces)} up to id {max(self._ids.values())}"
+            )
 
     @property
     def size(self) -> int:
@@ -68,7 +77,10 @@ class BytePairs(Vocabulary):
     def _pieces(self) -> dict[int, bytes]:
         # A token added as it is, such as <|endoftext|>, has characters that stand for themselves.
         added = {token["content"] for token in self.tokenizer.get("added_tokens") or ()}
-        return {id: piece.encode() if piece in added else bytes(map(_ALPHABET.__getitem__, piece)) for piece, id in self._ids.items()}
+        return {
+            id: piece.encode() if piece in added else bytes(map(_ALPHABET.__getitem__, piece))
+            for piece, id in self._ids.items()
+        }
 
 
 def read_byte_pairs(path: Path) -> BytePairs:
@@ -86,17 +98,22 @@ def read_byte_pairs(path: Path) -> BytePairs:
             return BytePairs(json.loads(read_bytes(whole, _FILE_BYTES)))
         vocab = json.loads(read_bytes(path / "vocab.json", _FILE_BYTES))
         lines = read_bytes(path / "merges.txt", _FILE_BYTES).decode("utf-8").splitlines()
-        pairs = [(left, right) for left, right in (line.split(" ") for line in lines if line and not line.startswith("#version"))]
+        pairs = [
+            (left, right)
+            for left, right in (line.split(" ") for line in lines if line and not line.startswith("#version"))
+        ]
         return _byte_pairs(vocab=vocab, merges=pairs, special=[END] if END in vocab else [])
     except DataError:
         raise
-    # The library raises a bare Exception for files that do not belong together; its own checks come first, in `_byte_pairs`.
+    # The library raises a bare Exception for files that do not belong together; its own checks come first, in
+    # `_byte_pairs`.
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(path, "a byte-level BPE", f"{type(error).__name__}: {error}", cure) from error
 
 
 def train_byte_pairs(text: str, size: int, special: tuple[str, ...] = (END,)) -> BytePairs:
-    """A BPE of at most `size` tokens learned of a text: the special ones, all bytes, and the pairs that come most often.
+    """A BPE of at most `size` tokens learned of a text: the special ones, all bytes, and the pairs that come most
+    often.
 
     Raises:
         ValueError: the text is empty, or `size` has no room for the bytes.
@@ -104,10 +121,14 @@ def train_byte_pairs(text: str, size: int, special: tuple[str, ...] = (END,)) ->
     if not text:
         raise ValueError("text must not be empty, as there are no byte pairs in it")
     if size < 256 + len(special):
-        raise ValueError(f"size must be at least {256 + len(special)}, for 256 bytes and {len(special)} special tokens: got {size}")
+        raise ValueError(
+            f"size must be at least {256 + len(special)}, for 256 bytes and {len(special)} special tokens: got {size}"
+        )
     library = _library()
     alphabet = library.pre_tokenizers.ByteLevel.alphabet()
-    trainer = library.trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, special_tokens=list(special), show_progress=False)
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=size, initial_alphabet=alphabet, special_tokens=list(special), show_progress=False
+    )
     tokenizer = _plain(library, library.models.BPE())
     tokenizer.train_from_iterator([text], trainer)
     return BytePairs(json.loads(tokenizer.to_str()))
@@ -136,7 +157,9 @@ def _library() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "tokenizers":
             raise
-        raise ModuleNotFoundError("byte pairs need the tokenizers library: pip install 'eqxgen[text]'", name="tokenizers") from error
+        raise ModuleNotFoundError(
+            "byte pairs need the tokenizers library: pip install 'eqxgen[text]'", name="tokenizers"
+        ) from error
     return tokenizers
 
 

@@ -1,7 +1,7 @@
 """CIFAR-10: the official binary archive, or batches kept as .npz.
 
-Source: "Learning Multiple Layers of Features from Tiny Images", A. Krizhevsky, 2009. The Python version of the archive is pickled and is
-never read.
+Source: "Learning Multiple Layers of Features from Tiny Images", A. Krizhevsky, 2009. The Python version of the archive
+is pickled and is never read.
 """
 
 import io
@@ -43,7 +43,12 @@ def load_cifar10(store: Store) -> Dataset:
         train = [_read_batch(store, name) for name in batches]
         test = _read_batch(store, "cifar10/test_batch_first5000.npz")
     elif store.find(_ARCHIVE) is None and (pickled := next(filter(None, map(store.find, _PICKLED)), None)):
-        raise DataError(pickled, "the binary version", "the pickled one, which could run any code", f"put {Path(_ARCHIVE).name} beside it")
+        raise DataError(
+            pickled,
+            "the binary version",
+            "the pickled one, which could run any code",
+            f"put {Path(_ARCHIVE).name} beside it",
+        )
     else:
         path, data = store.read(_ARCHIVE)
         *train, test = _read_archive(path, data)
@@ -86,7 +91,9 @@ def _read_archive(path: Path, data: bytes) -> list[Part]:
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise DataError(path, "a tar.gz archive", str(error), "it is damaged; fetch it again") from error
     if missing := [name for name in wanted if name not in found]:
-        raise DataError(path, f"the file {missing[0]} in it", f"{len(found)} of {len(wanted)} batches", "fetch it again")
+        raise DataError(
+            path, f"the file {missing[0]} in it", f"{len(found)} of {len(wanted)} batches", "fetch it again"
+        )
     return [found[name] for name in wanted]
 
 

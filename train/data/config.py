@@ -21,7 +21,9 @@ class AugmentConfig:
     """Mirror half of the images."""
 
     crop: Literal["none", "padded", "resized"] = "none"
-    """padded: a window of the same size within the image and some pixels around it; resized: a window of any size, brought to the same."""
+    """padded: a window of the same size within the image and some pixels around it; resized: a window of any size,
+    brought to the same.
+    """
 
     pad: int = 4
     """Pixels around the image for a padded crop."""
@@ -51,7 +53,13 @@ class AugmentConfig:
     """RandAugment: how strong they are, from 0 to 30."""
 
     def __post_init__(self):
-        ranges = {"pad": (1, 4096), "smallest": (0.0, 1.0), "hue": (0.0, 0.5), "operations": (0, 16), "magnitude": (0, 30)}
+        ranges = {
+            "pad": (1, 4096),
+            "smallest": (0.0, 1.0),
+            "hue": (0.0, 0.5),
+            "operations": (0, 16),
+            "magnitude": (0, 30),
+        }
         ranges |= dict.fromkeys(("brightness", "contrast", "saturation"), (0.0, 1.0))
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
@@ -88,10 +96,14 @@ class SourceConfig:
     """A known set, or a path."""
 
     root: str | None = None
-    """Folder that holds a known set's own folder. Default: $EQXGEN_DATA, else ~/.cache/eqxgen/data, into which it is downloaded."""
+    """Folder that holds a known set's own folder. Default: $EQXGEN_DATA, else ~/.cache/eqxgen/data, into which it is
+    downloaded.
+    """
 
     timeout: float = 60.0
-    """Seconds without a single example after which the data count as hanging; after 4 s a line says what is waited for."""
+    """Seconds without a single example after which the data count as hanging; after 4 s a line says what is waited
+    for.
+    """
 
     def __post_init__(self):
         known = ", ".join(self.KNOWN)
@@ -102,7 +114,9 @@ class SourceConfig:
         if self.name not in self.KNOWN and not self.is_path:
             near = difflib.get_close_matches(self.name, self.KNOWN, n=1)
             hint = f"did you mean {near[0]}? A" if near else "a"
-            raise ValueError(f"data.name must be one of {known}, or a path: got {self.name!r}; {hint} path is written ./{self.name}")
+            raise ValueError(
+                f"data.name must be one of {known}, or a path: got {self.name!r}; {hint} path is written ./{self.name}"
+            )
         if self.root is not None and (not self.root.strip() or "\0" in self.root):
             raise ValueError(f"data.root must be a folder: got {self.root!r}; leave it out to use the cache folder")
 
@@ -125,12 +139,12 @@ class TextConfig(SourceConfig):
     SUFFIXES: ClassVar[tuple[str, ...]] = (".txt", ".text", ".md", ".npy", ".bin")
 
     name: str = "tiny_shakespeare"
-    """tiny_shakespeare; or a path: a text file, a folder of them (./books), a folder that `python -m train.data prepare` wrote, or a file
-    of token ids (.npy or .bin), which needs --data.vocab."""
+    """tiny_shakespeare; or a path: a text file, a folder of them (./books), a folder that `python -m train.data
+    prepare` wrote, or a file of token ids (.npy or .bin), which needs --data.vocab."""
 
     tokenizer: str = "chars"
-    """chars: the characters of the text; bytes; bpe-4096: as many byte pairs, learnt from the text; or a path: a tokenizer.json, a folder
-    with GPT-2's vocab.json and merges.txt, or a vocabulary.json of another run."""
+    """chars: the characters of the text; bytes; bpe-4096: as many byte pairs, learnt from the text; or a path: a
+    tokenizer.json, a folder with GPT-2's vocab.json and merges.txt, or a vocabulary.json of another run."""
 
     vocab: int | None = None
     """Of a file of ids, what they are below."""
@@ -160,23 +174,29 @@ class DataConfig(SourceConfig):
     SUFFIXES: ClassVar[tuple[str, ...]] = (".npz",)
 
     name: str = "digits"
-    """digits, mnist, fashion_mnist, cifar10, eurosat64; or a path: a folder with one subfolder per class (./flowers), or an .npz file
-    with arrays images and labels."""
+    """digits, mnist, fashion_mnist, cifar10, eurosat64; or a path: a folder with one subfolder per class (./flowers),
+    or an .npz file with arrays images and labels."""
 
     image_size: int | None = None
-    """Side of the square images. A folder's images are resized (shorter side, then centre crop); those of any other set must have it."""
+    """Side of the square images. A folder's images are resized (shorter side, then centre crop); those of any other set
+    must have it.
+    """
 
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     """Random changes of the training images."""
 
     memory: float = 4.0
-    """GiB that decoded training images may fill. Those of a larger folder, .npz or prepared set stay in their files and are read ahead."""
+    """GiB that decoded training images may fill. Those of a larger folder, .npz or prepared set stay in their files and
+    are read ahead.
+    """
 
     threads: int = 8
     """Threads that read ahead from files."""
 
     workers: int = 0
-    """Processes that read ahead instead, each with that many threads; worth their start where decoding is the bottleneck."""
+    """Processes that read ahead instead, each with that many threads; worth their start where decoding is the
+    bottleneck.
+    """
 
     def __post_init__(self):
         super().__post_init__()

@@ -35,7 +35,8 @@ class Corpus:
 def load_text(config: TextConfig, context: int, store: Store | None = None) -> Corpus:
     """The text that a config names. Files of a folder are joined by an empty line.
 
-    A text is cut by its characters, in order: what is held out is its end. A learnt vocabulary is learnt from the part to train on, but
+    A text is cut by its characters, in order: what is held out is its end. A learnt vocabulary is learnt from the part
+        to train on, but
     the characters are those of the whole text.
 
     Args:
@@ -44,7 +45,8 @@ def load_text(config: TextConfig, context: int, store: Store | None = None) -> C
         store: where known files are looked for; by default what `config.root`, `$EQXGEN_DATA` and the cache folder say.
 
     Raises:
-        DataError: the text is missing, empty, not UTF-8 or too short; or it cannot be written in the vocabulary's tokens.
+        DataError: the text is missing, empty, not UTF-8 or too short; or it cannot be written in the vocabulary's
+            tokens.
     """
     if config.is_path:
         path = Path(config.name).expanduser()
@@ -58,8 +60,12 @@ def load_text(config: TextConfig, context: int, store: Store | None = None) -> C
         text = data.decode("utf-8")
     cut = int(len(text) * (1 - config.held_out))
     if not 0 < cut < len(text):
-        raise DataError(path, "a text long enough to hold some of it out", f"{len(text)} characters", "take a longer one")
-    vocabulary = open_vocabulary(config.tokenizer, text if config.tokenizer == "chars" else text[:cut], "--data.tokenizer")
+        raise DataError(
+            path, "a text long enough to hold some of it out", f"{len(text)} characters", "take a longer one"
+        )
+    vocabulary = open_vocabulary(
+        config.tokenizer, text if config.tokenizer == "chars" else text[:cut], "--data.tokenizer"
+    )
     parts = []
     for part in (text[:cut], text[cut:]):
         try:
@@ -73,7 +79,13 @@ def load_text(config: TextConfig, context: int, store: Store | None = None) -> C
 def _ids(config: TextConfig, path: Path, context: int) -> Corpus:
     """A file of ids of a tokenizer of one's own: the end of it is held out."""
     known = config.tokenizer in ("chars", "bytes") or config.tokenizer.startswith("bpe-")
-    vocabulary = Bytes() if config.tokenizer == "bytes" else None if known else open_vocabulary(config.tokenizer, " ", "--data.tokenizer")
+    vocabulary = (
+        Bytes()
+        if config.tokenizer == "bytes"
+        else None
+        if known
+        else open_vocabulary(config.tokenizer, " ", "--data.tokenizer")
+    )
     vocab = config.vocab or (vocabulary.size if vocabulary else 0)
     if not vocab:
         raise DataError(path, "the size of its vocabulary", "none", "give --data.vocab, or --data.tokenizer a path")
@@ -90,5 +102,7 @@ def _prepared(config: TextConfig, path: Path, context: int) -> Corpus:
         vocabulary = load_vocabulary(path / NAME, str(index["vocabulary"]))
         train, held_out = (Tokens(path / names[part], vocab=vocab, context=context) for part in ("train", "val"))
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(path / INDEX, "an index that prepare wrote", f"{type(error).__name__}: {error}", "prepare it again") from error
+        raise DataError(
+            path / INDEX, "an index that prepare wrote", f"{type(error).__name__}: {error}", "prepare it again"
+        ) from error
     return Corpus(config.name, train, held_out, vocabulary, vocab)

@@ -19,8 +19,8 @@ Labels = Int32[np.ndarray, " _n"]
 class Dataset:
     """Training and held-out images with their classes.
 
-    Images are `(n, height, width, channels)` with values `0 <= value < levels`; labels are `(n,)` with `0 <= label < num_classes`. Training
-    images that the memory cannot hold are `Lazy`.
+    Images are `(n, height, width, channels)` with values `0 <= value < levels`; labels are `(n,)` with `0 <= label <
+    num_classes`. Training images that the memory cannot hold are `Lazy`.
 
     Raises:
         DataError: a part is empty, or shapes, levels or labels do not fit together.
@@ -42,9 +42,13 @@ class Dataset:
             where = f"{self.name} ({part} part)"
             check_examples(where, images, labels, self.num_classes)
             if images.shape[1:] != self.image_shape:
-                raise DataError(where, f"images of {self.image_shape}", f"{images.shape[1:]}", "make both parts the same size")
+                raise DataError(
+                    where, f"images of {self.image_shape}", f"{images.shape[1:]}", "make both parts the same size"
+                )
             if isinstance(images, np.ndarray) and self.levels < 256 and (top := int(images.max())) >= self.levels:
-                raise DataError(where, f"pixel values below {self.levels}", f"{top}", "set levels to the number of grey levels")
+                raise DataError(
+                    where, f"pixel values below {self.levels}", f"{top}", "set levels to the number of grey levels"
+                )
 
     @property
     def fingerprint(self) -> str:
@@ -69,7 +73,9 @@ class Dataset:
         """This data set; raises `DataError` where a batch would hold an example twice."""
         if batch_size > len(self.train_images):
             expected = f"at least as many training images as --batch-size, {batch_size}"
-            raise DataError(self.name, expected, f"{len(self.train_images)}", "pass a smaller --batch-size, or add images")
+            raise DataError(
+                self.name, expected, f"{len(self.train_images)}", "pass a smaller --batch-size, or add images"
+            )
         return self
 
     def normalise(self, images: UInt8[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
@@ -83,14 +89,21 @@ class Dataset:
             ValueError: a value is not a number.
         """
         if np.isnan(images).any():
-            raise ValueError(f"images must be numbers in [-1, 1]: got {int(np.isnan(images).sum())} NaN among {images.size} values")
+            raise ValueError(
+                f"images must be numbers in [-1, 1]: got {int(np.isnan(images).sum())} NaN among {images.size} values"
+            )
         return np.rint((np.clip(images, -1, 1).astype(np.float32) + 1) * np.float32(127.5)).astype(np.uint8)
 
 
 def check_examples(
-    where: str | os.PathLike, images: UInt8[np.ndarray, "..."] | Lazy, labels: Integer[np.ndarray, "..."], num_classes: int
+    where: str | os.PathLike,
+    images: UInt8[np.ndarray, "..."] | Lazy,
+    labels: Integer[np.ndarray, "..."],
+    num_classes: int,
 ) -> None:
-    """Raises `DataError` unless there is a first image, every image has pixels and a label, and every label is a class."""
+    """Raises `DataError` unless there is a first image, every image has pixels and a label, and every label is a
+    class.
+    """
     if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape[1:]:
         expected = "images of (n, height, width, channels) with 1 or 3 channels"
         raise DataError(where, expected, f"shape {images.shape}", "put channels last, and leave alpha out")
@@ -98,9 +111,14 @@ def check_examples(
         raise DataError(where, "at least one image", "none", "add images")
     if labels.shape != images.shape[:1]:
         raise DataError(
-            where, f"{len(images)} labels, one for each image", f"shape {labels.shape}", "the two files or arrays do not belong together"
+            where,
+            f"{len(images)} labels, one for each image",
+            f"shape {labels.shape}",
+            "the two files or arrays do not belong together",
         )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         got = f"label {low if low < 0 else high} at index {int((labels.argmin if low < 0 else labels.argmax)())}"
-        raise DataError(where, f"labels from 0 to {num_classes - 1}", got, "correct the labels, or name every class in class_names")
+        raise DataError(
+            where, f"labels from 0 to {num_classes - 1}", got, "correct the labels, or name every class in class_names"
+        )

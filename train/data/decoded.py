@@ -15,8 +15,8 @@ from .files import write_atomic
 def cached(folder: Path, key: str, decode: Callable[[], np.ndarray]) -> UInt8[np.ndarray, "..."]:
     """What `decode()` returned when the file with SHA-256 `key` was first read.
 
-    An entry is named by the key and by its own SHA-256, so that a damaged one is noticed, removed and made again. Where the folder cannot
-    be read or written the array is decoded every time.
+    An entry is named by the key and by its own SHA-256, so that a damaged one is noticed, removed and made again. Where
+    the folder cannot be read or written the array is decoded every time.
     """
     try:
         entries = sorted(folder.glob(f"{key}-*.npy"))

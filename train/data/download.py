@@ -26,7 +26,8 @@ class DownloadError(Exception):
 def download(known: KnownFile, target: Path, opener: OpenerDirector | None = None, grace: float = 60.0) -> None:
     """Writes `target` from the first of `known.urls` that serves it.
 
-    The body goes to a part file beside the target, is cut off past the known size, and becomes the target only when its SHA-256 is right.
+    The body goes to a part file beside the target, is cut off past the known size, and becomes the target only when its
+    SHA-256 is right.
 
     Args:
         known: what to fetch, and from where.
@@ -57,7 +58,9 @@ def download(known: KnownFile, target: Path, opener: OpenerDirector | None = Non
 def make_opener(
     allowed: Callable[[str], bool] = lambda url: url.startswith("https://"), transport: BaseHandler | None = None
 ) -> OpenerDirector:
-    """An opener that has no way to open a file, an FTP or a plain HTTP address, and follows no redirect that `allowed` refuses."""
+    """An opener that has no way to open a file, an FTP or a plain HTTP address, and follows no redirect that `allowed`
+    refuses.
+    """
     opener = OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -96,12 +99,16 @@ def _copy(opener: OpenerDirector, url: str, known: KnownFile, write: Callable[[b
             if count > known.size:
                 raise DownloadError(f"the server sent more than the file's {known.size:,} bytes")
             if time.monotonic() - started > grace + count / _SLOWEST:
-                raise DownloadError(f"the server is too slow: {count:,} of {known.size:,} bytes in {time.monotonic() - started:.0f} s")
+                raise DownloadError(
+                    f"the server is too slow: {count:,} of {known.size:,} bytes in {time.monotonic() - started:.0f} s"
+                )
             digest.update(chunk)
             write(chunk)
             _show(url, count, known.size)
     if digest.hexdigest() != known.sha256:
-        raise DownloadError(f"SHA-256 {known.sha256} was expected, got {digest.hexdigest()} after {count:,} of {known.size:,} bytes")
+        raise DownloadError(
+            f"SHA-256 {known.sha256} was expected, got {digest.hexdigest()} after {count:,} of {known.size:,} bytes"
+        )
 
 
 def _show(url: str, count: int, size: int) -> None:

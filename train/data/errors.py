@@ -22,7 +22,9 @@ class DataError(ValueError):
 
 
 class DataStalled(DataError):
-    """Whoever reads the data hangs, and cannot be stopped from within Python: the process must end without waiting for its threads."""
+    """Whoever reads the data hangs, and cannot be stopped from within Python: the process must end without waiting for
+    its threads.
+    """
 
 
 def _again(kind: type[DataError], message: str) -> DataError:
@@ -31,4 +33,6 @@ def _again(kind: type[DataError], message: str) -> DataError:
 
 def _one_line(text: str) -> str:
     """The text with control characters escaped, so that a hostile file name cannot draw on the terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text)
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text
+    )

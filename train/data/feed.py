@@ -22,7 +22,8 @@ _START = 60.0  # seconds more for the first one, while worker processes start an
 
 
 def pad_batch(arrays: Arrays, multiple: int) -> Arrays:
-    """The arrays with their first axis filled up to a multiple, and `weight`: float32, 1 for an example and 0 for filling.
+    """The arrays with their first axis filled up to a multiple, and `weight`: float32, 1 for an example and 0 for
+    filling.
 
     The filling repeats the first example, so that it can neither fail a check nor make a NaN.
 
@@ -34,12 +35,17 @@ def pad_batch(arrays: Arrays, multiple: int) -> Arrays:
     if size == 0 or set(sizes.values()) != {size}:
         raise ValueError(f"arrays must have the same number of examples, 1 or more: got {sizes}")
     short = -size % multiple
-    padded = {name: np.concatenate([array, np.repeat(array[:1], short, axis=0)]) if short else array for name, array in arrays.items()}
+    padded = {
+        name: np.concatenate([array, np.repeat(array[:1], short, axis=0)]) if short else array
+        for name, array in arrays.items()
+    }
     return padded | {"weight": (np.arange(size + short) < size).astype(np.float32)}
 
 
 def to_devices(sharding: Any, batch_size: int) -> Callable[[Arrays], dict[str, Any]]:
-    """Starts the transfer of a host batch to the devices of a `jax.sharding.Sharding`; of several processes each gives its own rows."""
+    """Starts the transfer of a host batch to the devices of a `jax.sharding.Sharding`; of several processes each gives
+    its own rows.
+    """
     import jax
 
     if jax.process_count() == 1:
@@ -47,7 +53,10 @@ def to_devices(sharding: Any, batch_size: int) -> Callable[[Arrays], dict[str, A
 
     def place(arrays: Arrays) -> dict[str, Any]:
         shapes = {name: (batch_size, *array.shape[1:]) for name, array in arrays.items()}
-        return {name: jax.make_array_from_process_local_data(sharding, array, shapes[name]) for name, array in arrays.items()}
+        return {
+            name: jax.make_array_from_process_local_data(sharding, array, shapes[name])
+            for name, array in arrays.items()
+        }
 
     return place
 
@@ -55,12 +64,13 @@ def to_devices(sharding: Any, batch_size: int) -> Callable[[Arrays], dict[str, A
 class Feed:
     """The batches of the steps from `first` to `last`, made in a thread of their own while earlier steps compute.
 
-    To what `make` gives are added `index`, the places in the global batch, and `weight`, see `pad_batch`. Whatever goes wrong behind the
-    scenes is raised by `take`, at the step that it concerns.
+    To what `make` gives are added `index`, the places in the global batch, and `weight`, see `pad_batch`. Whatever goes
+    wrong behind the scenes is raised by `take`, at the step that it concerns.
 
     Args:
         make: the arrays of some places of a batch.
-        source: what the examples are read from; if it is `Lazy` they are read one by one, by threads or processes as the config says.
+        source: what the examples are read from; if it is `Lazy` they are read one by one, by threads or processes as
+            the config says.
         order: of the examples.
         place: brings host arrays to where the step needs them; see `to_devices`.
         first: the step to begin with.
@@ -97,7 +107,8 @@ class Feed:
             self._host = Ahead(make, order, source.name, first, last, config.threads, config.workers)
         else:
             self._host = _Direct(make, order, first)
-        # Its thread is a daemon: one that grain leaves waiting for a dead worker process must not keep the interpreter from ending.
+        # Its thread is a daemon: one that grain leaves waiting for a dead worker process must not keep the interpreter
+        # from ending.
         self._thread = ThreadPool(1)
         self._ready: collections.deque[AsyncResult] = collections.deque()
 
@@ -154,7 +165,9 @@ class Feed:
             (where, place), quiet = pending, now - since - (_START if self._host.starting else 0)
             if quiet > self._config.timeout:
                 expected = f"an example within --data.timeout {self._config.timeout:g} s"
-                raise DataStalled(where, expected, f"none ({place})", "see whether its disk answers; the same command resumes")
+                raise DataStalled(
+                    where, expected, f"none ({place})", "see whether its disk answers; the same command resumes"
+                )
             if quiet > _QUIET and not said:
                 self._say(f"waiting for data: nothing for {quiet:.0f} s from {where} ({place})")
                 said = True

@@ -27,7 +27,9 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise DataError(path, "a readable file", f"{reason}", "check the path and its permissions") from error
     if size > limit or len(data) > limit:
-        raise DataError(path, f"at most {limit:,} bytes", f"{max(size, len(data)):,}", "this is another file; fetch it again")
+        raise DataError(
+            path, f"at most {limit:,} bytes", f"{max(size, len(data)):,}", "this is another file; fetch it again"
+        )
     if not data:
         raise DataError(path, "data", "an empty file", "fetch it again")
     return data
@@ -41,13 +43,19 @@ def read_verified(path: Path, sha256: str, limit: int) -> bytes:
     """
     data = read_bytes(path, limit)
     if (found := hashlib.sha256(data).hexdigest()) != sha256:
-        raise DataError(path, f"SHA-256 {sha256}", found, f"it is truncated or altered ({len(data):,} bytes); delete it and fetch it again")
+        raise DataError(
+            path,
+            f"SHA-256 {sha256}",
+            found,
+            f"it is truncated or altered ({len(data):,} bytes); delete it and fetch it again",
+        )
     return data
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[io.BufferedWriter]:
-    """A file beside the target to write to, renamed to it at the end: a reader sees the old file or the new one, never a part.
+    """A file beside the target to write to, renamed to it at the end: a reader sees the old file or the new one, never
+    a part.
 
     Raises:
         OSError: the folder cannot be made or the file cannot be written. On any error nothing is left behind.

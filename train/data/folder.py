@@ -20,14 +20,21 @@ Listed = tuple[np.ndarray, np.ndarray]
 def read_folder(path: Path, image_size: int | None, fraction: float, memory: float) -> Dataset:
     """The pictures of `path/<class>/`, or of `path/train/<class>/` and `path/test/<class>/` where both are there.
 
-    Classes are numbered by the order of their names. Without a test part, `fraction` of each class is held out. Pictures that are all grey
-    give 1 channel, others 3. Where those to train on would take more than `memory` bytes they stay in their files.
+    Classes are numbered by the order of their names. Without a test part, `fraction` of each class is held out.
+    Pictures that are all grey give 1 channel, others 3. Where those to train on would take more than `memory` bytes
+    they stay in their files.
 
     Raises:
-        DataError: there are fewer than two classes, one without pictures, a picture that cannot be read, or pictures of several sizes.
+        DataError: there are fewer than two classes, one without pictures, a picture that cannot be read, or pictures of
+            several sizes.
     """
     if not path.is_dir():
-        raise DataError(path, "a folder of pictures", "a file" if path.exists() else "nothing there", "correct the path in --data.name")
+        raise DataError(
+            path,
+            "a folder of pictures",
+            "a file" if path.exists() else "nothing there",
+            "correct the path in --data.name",
+        )
     name = path.resolve().name
     if not ((path / "train").is_dir() and (path / "test").is_dir()):
         classes = _classes(path)
@@ -37,12 +44,19 @@ def read_folder(path: Path, image_size: int | None, fraction: float, memory: flo
     classes, tested = _classes(path / "train"), _classes(path / "test")
     if unknown := sorted(set(tested) - set(classes)):
         raise DataError(
-            path / "test" / unknown[0], f"one of the classes of {path / 'train'}", "another", "use the same class folders in both"
+            path / "test" / unknown[0],
+            f"one of the classes of {path / 'train'}",
+            "another",
+            "use the same class folders in both",
         )
-    return _dataset(name, classes, _pictures(path / "train", classes), _pictures(path / "test", classes), image_size, memory)
+    return _dataset(
+        name, classes, _pictures(path / "train", classes), _pictures(path / "test", classes), image_size, memory
+    )
 
 
-def _dataset(name: str, classes: list[str], train: Listed, test: Listed, image_size: int | None, memory: float) -> Dataset:
+def _dataset(
+    name: str, classes: list[str], train: Listed, test: Listed, image_size: int | None, memory: float
+) -> Dataset:
     (paths, labels), (test_paths, test_labels) = train, test
     height, width = read_picture(Path(paths[0]), image_size).shape[:2]
     if lazy := len(paths) * height * width * 3 > memory:
@@ -67,7 +81,9 @@ def _list(folder: Path) -> list[os.DirEntry]:
         with os.scandir(folder) as entries:
             return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     except OSError as error:
-        raise DataError(folder, "a readable folder", f"{error.strerror}", "check the path and its permissions") from error
+        raise DataError(
+            folder, "a readable folder", f"{error.strerror}", "check the path and its permissions"
+        ) from error
 
 
 def _classes(folder: Path) -> list[str]:
@@ -85,7 +101,9 @@ def _pictures(folder: Path, classes: list[str]) -> Listed:
         entries = _list(folder / name) if (folder / name).exists() else []
         paths = [entry.path for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES]
         if not paths:
-            raise DataError(folder / name, f"pictures ({' '.join(SUFFIXES)})", "none", f"{_LAYOUT}, or take the folder out")
+            raise DataError(
+                folder / name, f"pictures ({' '.join(SUFFIXES)})", "none", f"{_LAYOUT}, or take the folder out"
+            )
         found += paths
         counts.append(len(paths))
     return np.array(found, object), np.repeat(np.arange(len(classes), dtype=np.int32), counts)

@@ -13,8 +13,11 @@ _GAP, _GAP_VALUE = 1, 128
 _SIDE = 512
 
 
-def image_grid(images: UInt8[np.ndarray, "n height width channels"], columns: int) -> UInt8[np.ndarray, "grid_height grid_width channels"]:
-    """The images row by row, `columns` to a row, one grey pixel between neighbours; the last row is filled up with grey.
+def image_grid(
+    images: UInt8[np.ndarray, "n height width channels"], columns: int
+) -> UInt8[np.ndarray, "grid_height grid_width channels"]:
+    """The images row by row, `columns` to a row, one grey pixel between neighbours; the last row is filled up with
+    grey.
 
     Raises:
         ValueError: there is no image, or `columns < 1`.
@@ -33,11 +36,13 @@ def image_grid(images: UInt8[np.ndarray, "n height width channels"], columns: in
     return grid
 
 
-def save_png(path: str | os.PathLike, array: UInt8[np.ndarray, "height width channels"], *, scale: int | None = None) -> None:
+def save_png(
+    path: str | os.PathLike, array: UInt8[np.ndarray, "height width channels"], *, scale: int | None = None
+) -> None:
     """Writes grey (1 channel) or RGB (3) pixels as a PNG, whole or not at all.
 
-    Each pixel becomes a square of `scale` pixels; by default the smallest that brings the longer side to 512, so that a person can see
-    8x8 images.
+    Each pixel becomes a square of `scale` pixels; by default the smallest that brings the longer side to 512, so that a
+    person can see 8x8 images.
 
     Raises:
         ValueError: the number of channels is not 1 or 3, a side is empty, or `scale < 1`.

@@ -43,5 +43,8 @@ _TABLE = (
 )  # fmt: skip
 
 FILES = MappingProxyType(
-    {f"{folder}/{file}": KnownFile(sha256, size, tuple(place + file for place in places)) for folder, file, size, sha256, places in _TABLE}
+    {
+        f"{folder}/{file}": KnownFile(sha256, size, tuple(place + file for place in places))
+        for folder, file, size, sha256, places in _TABLE
+    }
 )

@@ -1,7 +1,8 @@
 """Examples mixed with each other: mixup, arXiv:1710.09412, and CutMix, arXiv:1905.04899.
 
-Targets are weights of classes `(n, classes)` that sum to 1. Each example is mixed with its mirror place in the batch, the first with the
-last, so one share and one window serve a whole batch; draw them with `mix_share` and `uniforms` of the step.
+Targets are weights of classes `(n, classes)` that sum to 1. Each example is mixed with its mirror place in the batch,
+the first with the last, so one share and one window serve a whole batch; draw them with `mix_share` and `uniforms` of
+the step.
 """
 
 import numpy as np
@@ -14,7 +15,9 @@ def one_hot(labels: Int32[np.ndarray, " n"], classes: int) -> Float32[np.ndarray
 
 
 def mix_share(seed: int, step: int, alpha: float) -> float:
-    """The first example's share in the mixture, of Beta(alpha, alpha), the same for every process of a step; 1 where `alpha` is 0."""
+    """The first example's share in the mixture, of Beta(alpha, alpha), the same for every process of a step; 1 where
+    `alpha` is 0.
+    """
     if alpha == 0:
         return 1.0
     # The high counter word keeps these apart from the words of `uniforms`.
@@ -36,7 +39,8 @@ def cutmix(
     share: float,
     centre: Float[np.ndarray, "2"],
 ) -> tuple[Float32[np.ndarray, "n height width channels"], Float32[np.ndarray, "n classes"]]:
-    """Each example with a window of its partner: of `1 - share` of the area, around `centre` in [0, 1), cut off at the border.
+    """Each example with a window of its partner: of `1 - share` of the area, around `centre` in [0, 1), cut off at the
+    border.
 
     Targets are mixed by the area that the window then has.
     """

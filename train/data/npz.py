@@ -61,19 +61,30 @@ class Npz:
     def read(self, name: str, rank: tuple[int, ...], kinds: str) -> np.ndarray:
         """The array `name`, which must have one of the ranks and one of NumPy's `dtype.kind`s.
 
-        The size that the header claims is compared with that of the zip entry, and both with the limit, before anything is allocated.
+        The size that the header claims is compared with that of the zip entry, and both with the limit, before anything
+        is allocated.
 
         Raises:
             DataError: the array is missing, damaged, too large, of objects, or of another rank or kind.
         """
         if name not in self:
-            raise DataError(self.path, f"an array {name!r}", f"only {self.names[:10]}", f"write it with numpy.savez(path, {name}=...)")
+            raise DataError(
+                self.path,
+                f"an array {name!r}",
+                f"only {self.names[:10]}",
+                f"write it with numpy.savez(path, {name}=...)",
+            )
         where = f"{os.fspath(self.path)}, array {name!r}"
         info = next(info for info in self._zip.infolist() if info.filename.removesuffix(".npy") == name)
-        if info.file_size > self.limit or (info.file_size > _RATIO_FROM and info.file_size > _RATIO_LIMIT * info.compress_size):
+        if info.file_size > self.limit or (
+            info.file_size > _RATIO_FROM and info.file_size > _RATIO_LIMIT * info.compress_size
+        ):
             got = f"{info.file_size:,} unpacked from {info.compress_size:,}"
             raise DataError(
-                where, f"at most {self.limit:,} bytes, packed no more than {_RATIO_LIMIT}:1", got, "use fewer or smaller images"
+                where,
+                f"at most {self.limit:,} bytes, packed no more than {_RATIO_LIMIT}:1",
+                got,
+                "use fewer or smaller images",
             )
         try:
             with self._zip.open(info) as entry:
@@ -83,18 +94,26 @@ class Npz:
                     raise DataError(where, expected, f"{dtype} {shape}", "convert the array before numpy.savez")
                 claimed, left = math.prod(shape) * dtype.itemsize, info.file_size - entry.tell()
                 if min(shape, default=0) < 0 or claimed != left:
-                    raise DataError(where, f"{claimed:,} bytes for {dtype} {shape}", f"{left:,}", "its header does not fit; write it again")
+                    raise DataError(
+                        where,
+                        f"{claimed:,} bytes for {dtype} {shape}",
+                        f"{left:,}",
+                        "its header does not fit; write it again",
+                    )
                 # Reading to the end makes zipfile check the CRC.
                 data = entry.read()
         except DataError:
             raise
         except _BROKEN as error:
             reason = str(error) or type(error).__name__
-            raise DataError(where, "a whole array", reason, "the file is truncated or altered; fetch or write it again") from error
+            raise DataError(
+                where, "a whole array", reason, "the file is truncated or altered; fetch or write it again"
+            ) from error
         return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
     def locate(self, name: str) -> tuple[tuple[int, ...], np.dtype, int] | None:
-        """Shape, dtype and first byte of an array that lies in the file as it would in memory: written by `numpy.savez` in C order.
+        """Shape, dtype and first byte of an array that lies in the file as it would in memory: written by `numpy.savez`
+        in C order.
 
         Raises:
             DataError: its header is damaged, or does not fit its size.
@@ -108,13 +127,22 @@ class Npz:
                 shape, fortran, dtype = read_header(where, entry)
                 header = entry.tell()
         except _BROKEN as error:
-            raise DataError(where, "a whole array", str(error) or type(error).__name__, "write the file again") from error
+            raise DataError(
+                where, "a whole array", str(error) or type(error).__name__, "write the file again"
+            ) from error
         if math.prod(shape) * dtype.itemsize != info.file_size - header:
             got = f"{info.file_size - header:,}"
-            raise DataError(where, f"{math.prod(shape) * dtype.itemsize:,} bytes for {dtype} {shape}", got, "write it again")
+            raise DataError(
+                where, f"{math.prod(shape) * dtype.itemsize:,} bytes for {dtype} {shape}", got, "write it again"
+            )
         self._file.seek(info.header_offset)
         local = self._file.read(_LOCAL)
-        start = info.header_offset + _LOCAL + int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
+        start = (
+            info.header_offset
+            + _LOCAL
+            + int.from_bytes(local[26:28], "little")
+            + int.from_bytes(local[28:30], "little")
+        )
         return None if fortran else (shape, dtype, start + header)
 
     def read_names(self, name: str) -> tuple[str, ...]:
@@ -127,7 +155,12 @@ class Npz:
         # NumPy raises a SystemError on a code point that does not exist.
         codes = np.frombuffer(names.tobytes(), np.dtype(np.uint32).newbyteorder(names.dtype.byteorder))
         if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes <= 0xDFFF))).any():
-            raise DataError(f"{os.fspath(self.path)}, array {name!r}", "Unicode text", "other bytes", "write it again with numpy.savez")
+            raise DataError(
+                f"{os.fspath(self.path)}, array {name!r}",
+                "Unicode text",
+                "other bytes",
+                "write it again with numpy.savez",
+            )
         return tuple(names.tolist())
 
 

@@ -26,8 +26,10 @@ class Part:
 class Order:
     """The order of a run's examples.
 
-    The batches cut an endless stream into pieces: the permutation of epoch 0, then that of epoch 1, and so on. No example comes twice
-    within an epoch, a batch may straddle epochs and may be larger than the data. Each part costs its places, and a sort once an epoch.
+    The batches cut an endless stream into pieces: the permutation of epoch 0, then that of epoch 1, and so on. No
+        example comes twice
+    within an epoch, a batch may straddle epochs and may be larger than the data. Each part costs its places, and a sort
+    once an epoch.
 
     Args:
         seed: `0 <= seed < 2**64`; with the epoch it decides the permutation, nothing else does.
@@ -69,7 +71,9 @@ class Order:
         return Part(step, index, example)
 
     def position(self, step: int) -> dict[str, int]:
-        """Where the data stand before a step, as JSON for a checkpoint. Resuming needs the step alone; the rest is for people."""
+        """Where the data stand before a step, as JSON for a checkpoint. Resuming needs the step alone; the rest is for
+        people.
+        """
         epoch, offset = divmod(step * self.batch_size, self.size)
         return {"step": step, "epoch": epoch, "offset": offset}
 
@@ -85,7 +89,9 @@ def batch_indices(
         ValueError: an argument is out of its range.
     """
     if process_count < 1 or not 0 <= process_index < process_count:
-        raise ValueError(f"process_index must be in [0, process_count): got process_index={process_index}, process_count={process_count}")
+        raise ValueError(
+            f"process_index must be in [0, process_count): got process_index={process_index}, process_count={process_count}"
+        )
     if batch_size < 1 or batch_size % process_count:
         raise ValueError(
             f"process_count must divide batch_size, which is 1 or more: got batch_size={batch_size}, process_count={process_count}"
@@ -96,7 +102,9 @@ def batch_indices(
 
 @functools.lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    """The order of raw Philox words keyed by (seed, epoch): NumPy promises these words, and not the outcome of `permutation`."""
+    """The order of raw Philox words keyed by (seed, epoch): NumPy promises these words, and not the outcome of
+    `permutation`.
+    """
     words = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(size)
     order = np.argsort(words, kind="stable").astype(np.int64)
     order.flags.writeable = False

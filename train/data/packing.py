@@ -1,7 +1,7 @@
 """Documents of any length in rows of one length, several to a row.
 
-Source: Krell et al., "Efficient Sequence Packing without Cross-contamination", arXiv:2107.02027, for the aim; the first-fit rule with a bounded
-number of open rows is Johnson's, "Near-optimal bin packing algorithms", 1973.
+Source: Krell et al., "Efficient Sequence Packing without Cross-contamination", arXiv:2107.02027, for the aim; the
+first-fit rule with a bounded number of open rows is Johnson's, "Near-optimal bin packing algorithms", 1973.
 """
 
 import dataclasses
@@ -42,9 +42,10 @@ class Packing:
 def pack(sizes: Integer[np.ndarray, " documents"], length: int, open_rows: int = 64) -> Packing:
     """Packs documents of some sizes into rows of a length.
 
-    A document longer than a row is cut into whole rows and a rest. Every piece goes into the first row that is open and has room; when there
-    is none a new row is opened, and if `open_rows` are open the fullest of them is closed. So the plan of the first documents does not
-    depend on those that follow, up to the rows that are still open, and any row can be made at any time: see `fill`.
+    A document longer than a row is cut into whole rows and a rest. Every piece goes into the first row that is open and
+    has room; when there is none a new row is opened, and if `open_rows` are open the fullest of them is closed. So the
+    plan of the first documents does not depend on those that follow, up to the rows that are still open, and any row
+        can be made at any time: see `fill`.
 
     Raises:
         ValueError: a size is negative, or `length` or `open_rows` is below 1.
@@ -79,7 +80,8 @@ def fill(
 ) -> tuple[Int32[np.ndarray, "n length"], Int32[np.ndarray, "n length"], Int32[np.ndarray, "n length"]]:
     """Tokens, segments and positions of some rows.
 
-    Segments count a row's pieces from 1, and are 0 where nothing stands, as are tokens there; positions count within the document.
+    Segments count a row's pieces from 1, and are 0 where nothing stands, as are tokens there; positions count within
+    the document.
 
     Args:
         packing: the plan.

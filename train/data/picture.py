@@ -30,12 +30,23 @@ def read_picture(path: Path, image_size: int | None) -> UInt8[np.ndarray, "heigh
     What is transparent becomes white. With `image_size` the shorter side is resized to it and the centre is cut out.
 
     Raises:
-        DataError: the file cannot be read or decoded, is cut short, has over 2**26 pixels, several frames, or more than 8 bits a channel.
+        DataError: the file cannot be read or decoded, is cut short, has over 2**26 pixels, several frames, or more than
+            8 bits a channel.
     """
     from PIL import Image, ImageOps
 
     data = read_bytes(path, _MAX_FILE)
-    broken = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, OverflowError, struct.error, zlib.error)
+    broken = (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        IndexError,
+        TypeError,
+        OverflowError,
+        struct.error,
+        zlib.error,
+    )
     too_large = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
         with warnings.catch_warnings():
@@ -47,7 +58,9 @@ def read_picture(path: Path, image_size: int | None) -> UInt8[np.ndarray, "heigh
             if width * height > _MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{width} x {height}")
             if getattr(picture, "n_frames", 1) != 1:
-                raise DataError(path, "one still picture", f"{getattr(picture, 'n_frames', 1)} frames", "save a single frame")
+                raise DataError(
+                    path, "one still picture", f"{getattr(picture, 'n_frames', 1)} frames", "save a single frame"
+                )
             if picture.mode in _DEEP:
                 raise DataError(path, "8 bits a channel", f"mode {picture.mode}", "convert it to an 8-bit picture")
             if picture.format == "PNG":
@@ -56,9 +69,13 @@ def read_picture(path: Path, image_size: int | None) -> UInt8[np.ndarray, "heigh
     except DataError:
         raise
     except too_large as error:
-        raise DataError(path, f"at most {_MAX_PIXELS:,} pixels", str(error), "make the picture smaller or take it out") from error
+        raise DataError(
+            path, f"at most {_MAX_PIXELS:,} pixels", str(error), "make the picture smaller or take it out"
+        ) from error
     except broken as error:
-        raise DataError(path, "a whole PNG, JPEG, BMP or WebP picture", str(error), "replace it or take it out") from error
+        raise DataError(
+            path, "a whole PNG, JPEG, BMP or WebP picture", str(error), "replace it or take it out"
+        ) from error
 
 
 def _pixels(picture: "Picture", image_size: int | None) -> np.ndarray:
@@ -75,6 +92,8 @@ def _pixels(picture: "Picture", image_size: int | None) -> np.ndarray:
         scale = image_size / min(width, height)
         width, height = max(image_size, round(width * scale)), max(image_size, round(height * scale))
         left, top = (width - image_size) // 2, (height - image_size) // 2
-        picture = picture.resize((width, height), Image.Resampling.LANCZOS).crop((left, top, left + image_size, top + image_size))
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS).crop(
+            (left, top, left + image_size, top + image_size)
+        )
     pixels = np.asarray(picture)
     return pixels[..., None] if mode == "L" else pixels

@@ -23,7 +23,8 @@ _DRAFT = f"unfinished-{INDEX}"
 
 
 def prepare_images(config: DataConfig, out: Path, shard_bytes: int, say: Callable[[str], None] = print) -> Path:
-    """Writes the images that `config` names as shards of at most `shard_bytes`, with their labels and an index; gives the index's path.
+    """Writes the images that `config` names as shards of at most `shard_bytes`, with their labels and an index; gives
+    the index's path.
 
     The held-out part is the one that `load` gives. Whoever is interrupted goes on with the shard that was not finished.
 
@@ -42,17 +43,20 @@ def prepare_images(config: DataConfig, out: Path, shard_bytes: int, say: Callabl
         rows = max(1, shard_bytes // (images.nbytes // len(images)))
         names = [f"{part}-images-{number:05}.npy" for number in range(-(-len(images) // rows))]
         for number, name in enumerate(names):
-            draft.write(name, lambda images=images, at=number * rows, rows=rows: _read(images, at, rows, config.threads))
+            draft.write(
+                name, lambda images=images, at=number * rows, rows=rows: _read(images, at, rows, config.threads)
+            )
         draft.write(f"{part}-labels.npy", lambda labels=labels: labels)
         parts[part] = {"images": names, "labels": f"{part}-labels.npy"}
     return draft.finish({"parts": parts})
 
 
 def prepare_text(source: Path, out: Path, tokenizer: str, held_out: float, say: Callable[[str], None] = print) -> Path:
-    """Writes `train.npy` and `val.npy`, the ids of a text's beginning and of its last `held_out`, and an index; gives the index's path.
+    """Writes `train.npy` and `val.npy`, the ids of a text's beginning and of its last `held_out`, and an index; gives
+    the index's path.
 
-    Files of a folder are joined by an empty line. What `tokenizer` may be, `open_vocabulary` says; byte pairs are learned of the whole text.
-    The vocabulary is written beside the ids, and its hash into the index.
+    Files of a folder are joined by an empty line. What `tokenizer` may be, `open_vocabulary` says; byte pairs are
+    learned of the whole text. The vocabulary is written beside the ids, and its hash into the index.
 
     Raises:
         DataError: the text cannot be read, or is too short to hold anything out.
@@ -61,10 +65,20 @@ def prepare_text(source: Path, out: Path, tokenizer: str, held_out: float, say: 
     text = "\n\n".join(read_text(source).values())
     cut = int(len(text) * (1 - held_out))
     if not 0 < cut < len(text):
-        raise DataError(source, "a text long enough to hold some of it out", f"{len(text)} characters", "take a longer one")
+        raise DataError(
+            source, "a text long enough to hold some of it out", f"{len(text)} characters", "take a longer one"
+        )
     vocabulary = open_vocabulary(tokenizer, text)
-    about = {"format": FORMAT, "kind": "tokens", "tokenizer": vocabulary.kind, "vocab": vocabulary.size, "vocabulary": vocabulary.sha256}
-    draft = _Draft(out, about, f"{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()} {tokenizer} {held_out}", say)
+    about = {
+        "format": FORMAT,
+        "kind": "tokens",
+        "tokenizer": vocabulary.kind,
+        "vocab": vocabulary.size,
+        "vocabulary": vocabulary.sha256,
+    }
+    draft = _Draft(
+        out, about, f"{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()} {tokenizer} {held_out}", say
+    )
     dtype = np.uint16 if vocabulary.size <= 2**16 else np.uint32
     for name, part in (("train.npy", text[:cut]), ("val.npy", text[cut:])):
         draft.write(name, lambda part=part: vocabulary.encode(part).astype(dtype))
@@ -91,7 +105,9 @@ class _Draft:
             files = dict(draft["files"])
             same = {name: draft[name] for name in self._about} == self._about
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(self._out / _DRAFT, "the index of an interrupted preparation", str(error), "remove the folder") from error
+            raise DataError(
+                self._out / _DRAFT, "the index of an interrupted preparation", str(error), "remove the folder"
+            ) from error
         if not same:
             cure = "give the same command again, or remove the folder"
             raise DataError(self._out, "an interrupted preparation of this source", "one of another", cure)
@@ -100,7 +116,11 @@ class _Draft:
     def write(self, name: str, make: Callable[[], np.ndarray]) -> None:
         """Writes one array, unless it is there with the sum that was written down."""
         path = self._out / name
-        if (file := self._files.get(name)) and path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == file["sha256"]:
+        if (
+            (file := self._files.get(name))
+            and path.is_file()
+            and hashlib.sha256(path.read_bytes()).hexdigest() == file["sha256"]
+        ):
             return
         buffer = io.BytesIO()
         np.save(buffer, make(), allow_pickle=False)

@@ -1,4 +1,6 @@
-"""A prepared set: a folder of arrays with an index that has the SHA-256 of each. `python -m train.data prepare` writes it."""
+"""A prepared set: a folder of arrays with an index that has the SHA-256 of each. `python -m train.data prepare` writes
+it.
+"""
 
 import io
 import json
@@ -30,10 +32,13 @@ def read_index(path: Path, kind: str) -> dict[str, Any]:
     """What the index of a prepared set of the given kind says.
 
     Raises:
-        DataError: there is none, it is of another kind or version, or a file that it lists is missing or of another size.
+        DataError: there is none, it is of another kind or version, or a file that it lists is missing or of another
+            size.
     """
     if not (path / INDEX).exists():
-        raise DataError(path, "a finished set", "one whose preparation was interrupted", "give the same prepare command again")
+        raise DataError(
+            path, "a finished set", "one whose preparation was interrupted", "give the same prepare command again"
+        )
     try:
         index = json.loads(read_bytes(path / INDEX, _INDEX_BYTES))
         found = (index["format"], index["kind"])
@@ -43,18 +48,28 @@ def read_index(path: Path, kind: str) -> dict[str, Any]:
                 raise DataError(path / INDEX, "files in its own folder", f"{file['name']!r}", _CURE)
             size = entry.stat().st_size if entry.is_file() else None
             if size != file["bytes"]:
-                raise DataError(entry, f"{file['bytes']:,} bytes", "nothing there" if size is None else f"{size:,}", _CURE)
+                raise DataError(
+                    entry, f"{file['bytes']:,} bytes", "nothing there" if size is None else f"{size:,}", _CURE
+                )
     except DataError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(path / INDEX, "an index that prepare wrote", f"{type(error).__name__}: {error}", _CURE) from error
+        raise DataError(
+            path / INDEX, "an index that prepare wrote", f"{type(error).__name__}: {error}", _CURE
+        ) from error
     if found != (FORMAT, kind):
-        raise DataError(path / INDEX, f"{FORMAT} of {kind}", f"{found[0]} of {found[1]}", f"{_CURE}, or use it where {found[1]} are wanted")
+        raise DataError(
+            path / INDEX,
+            f"{FORMAT} of {kind}",
+            f"{found[0]} of {found[1]}",
+            f"{_CURE}, or use it where {found[1]} are wanted",
+        )
     return index
 
 
 def read_prepared(path: Path, memory: float) -> Dataset:
-    """The images of a prepared set: checked and held in memory, or left in their files where they would take more than `memory` bytes.
+    """The images of a prepared set: checked and held in memory, or left in their files where they would take more than
+    `memory` bytes.
 
     Raises:
         DataError: see `read_index`; or an array is damaged.
@@ -64,7 +79,9 @@ def read_prepared(path: Path, memory: float) -> Dataset:
         parts = {part: _part(path, index, part, memory) for part in ("train", "test")}
         names, levels = tuple(map(str, index["classes"])), int(index["levels"])
     except (KeyError, TypeError) as error:
-        raise DataError(path / INDEX, "an index that prepare wrote", f"{type(error).__name__}: {error}", _CURE) from error
+        raise DataError(
+            path / INDEX, "an index that prepare wrote", f"{type(error).__name__}: {error}", _CURE
+        ) from error
     test_images, test_labels = in_memory(*parts["test"])
     for images, labels in (parts["train"], (test_images, test_labels)):
         check_examples(path, images, labels, len(names))

@@ -19,7 +19,8 @@ from .npz import read_header
 class Rows(Lazy):
     """An array in a file, of fixed-size rows one after the other.
 
-    It is read and not mapped into memory: where a mapped file has been cut short meanwhile, the process dies of SIGBUS without a word.
+    It is read and not mapped into memory: where a mapped file has been cut short meanwhile, the process dies of SIGBUS
+        without a word.
 
     Args:
         path: of the file.
@@ -56,7 +57,9 @@ class Rows(Lazy):
         return rows
 
     def __getstate__(self) -> dict:
-        return {name: value for name, value in self.__dict__.items() if name != "_file"}  # a worker process opens it itself
+        return {
+            name: value for name, value in self.__dict__.items() if name != "_file"
+        }  # a worker process opens it itself
 
     def run(self, start: int, count: int) -> np.ndarray:
         """Consecutive rows.
@@ -69,7 +72,12 @@ class Rows(Lazy):
             data = os.pread(self._file, wanted, self._offset + start * self._row)
         if len(data) != wanted:
             got = f"{len(data):,} from row {start} on"
-            raise DataError(self.path, f"{wanted:,} bytes", got, "the file was cut short while it was in use; write or fetch it again")
+            raise DataError(
+                self.path,
+                f"{wanted:,} bytes",
+                got,
+                "the file was cut short while it was in use; write or fetch it again",
+            )
         return np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
 
     def part(self, start: int, stop: int | None) -> "Rows":

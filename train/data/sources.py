@@ -28,8 +28,8 @@ _HELD_OUT = 0.2
 def load(config: DataConfig, store: Store | None = None) -> Dataset:
     """The data set that `config` names.
 
-    mnist, fashion_mnist and cifar10 have their official test parts. Of digits, eurosat64, and of a folder or an .npz without a test part,
-    one fifth of each class is held out, always the same.
+    mnist, fashion_mnist and cifar10 have their official test parts. Of digits, eurosat64, and of a folder or an .npz
+    without a test part, one fifth of each class is held out, always the same.
 
     Args:
         config: which set, and where.
@@ -51,11 +51,18 @@ def load(config: DataConfig, store: Store | None = None) -> Dataset:
         dataset = _digits()
     else:
         store = store or Store.of(config)
-        load_known = {"mnist": _mnist, "fashion_mnist": _fashion_mnist, "cifar10": load_cifar10, "eurosat64": _eurosat64}
+        load_known = {
+            "mnist": _mnist,
+            "fashion_mnist": _fashion_mnist,
+            "cifar10": load_cifar10,
+            "eurosat64": _eurosat64,
+        }
         dataset = load_known[config.name](store)
     if config.image_size is not None and dataset.image_shape[:2] != (config.image_size, config.image_size):
         expected = f"images of --data.image-size {config.image_size}"
-        raise DataError(config.name, expected, f"{dataset.image_shape[:2]}", "leave the flag out; only an image folder is resized")
+        raise DataError(
+            config.name, expected, f"{dataset.image_shape[:2]}", "leave the flag out; only an image folder is resized"
+        )
     return dataset
 
 
@@ -64,7 +71,9 @@ def _digits() -> Dataset:
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
-        raise DataError("digits", "scikit-learn, which ships them", f"no module {error.name}", 'pip install "eqxgen[train]"') from error
+        raise DataError(
+            "digits", "scikit-learn, which ships them", f"no module {error.name}", 'pip install "eqxgen[train]"'
+        ) from error
     pixels, target = load_digits(return_X_y=True)
     images = pixels.reshape(-1, 8, 8, 1).astype(np.uint8)
     return _split("digits", images, target.astype(np.int32), _DIGITS, levels=17)
@@ -104,11 +113,15 @@ def _eurosat64(store: Store) -> Dataset:
 
 
 def _npz(path: Path, memory: float) -> Dataset:
-    """A user's own arrays: images and labels, and where given class_names, test_images and test_labels. Uncompressed ones stay in the file."""
+    """A user's own arrays: images and labels, and where given class_names, test_images and test_labels. Uncompressed
+    ones stay in the file.
+    """
     try:
         file = path.open("rb")
     except OSError as error:
-        raise DataError(path, "a readable .npz file", f"{error.strerror}", "check the path and its permissions") from error
+        raise DataError(
+            path, "a readable .npz file", f"{error.strerror}", "check the path and its permissions"
+        ) from error
     with file:
         npz = Npz(path, file)
         images, labels = _npz_part(npz, "", memory)
@@ -136,10 +149,14 @@ def _npz_part(npz: Npz, prefix: str, memory: float) -> tuple[np.ndarray | Lazy, 
         images = npz.read(f"{prefix}images", (3, 4), "u")
         images = images[..., None] if images.ndim == 3 else images
     if images.dtype != np.uint8:
-        raise DataError(npz.path, f"uint8 {prefix}images from 0 to 255", f"{images.dtype}", "convert them before numpy.savez")
+        raise DataError(
+            npz.path, f"uint8 {prefix}images from 0 to 255", f"{images.dtype}", "convert them before numpy.savez"
+        )
     return images, npz.read(f"{prefix}labels", (1,), "iu")
 
 
-def _split(name: str, images: np.ndarray | Lazy, labels: np.ndarray, class_names: tuple[str, ...], levels: int = 256) -> Dataset:
+def _split(
+    name: str, images: np.ndarray | Lazy, labels: np.ndarray, class_names: tuple[str, ...], levels: int = 256
+) -> Dataset:
     """A `Dataset` whose test part is held out of the one part that there is."""
     return Dataset(name, *parted(images, labels, held_out(labels, _HELD_OUT, name)), class_names, levels)

@@ -41,7 +41,9 @@ class Store:
         source = "--data.root" if config.root else "EQXGEN_DATA"
         if not root.is_dir():
             got = "a file" if root.exists() else "nothing there"
-            raise DataError(root, f"a folder (from {source})", got, "correct the path, or leave it out to use the cache folder")
+            raise DataError(
+                root, f"a folder (from {source})", got, "correct the path, or leave it out to use the cache folder"
+            )
         return cls((root, cache_folder()), download)
 
     @property
@@ -50,7 +52,9 @@ class Store:
         return self.folders[-1].parent / "decoded"
 
     def find(self, name: str) -> Path | None:
-        """The first folder's file of that name, or `None`. A broken link counts as found, so that reading it says so."""
+        """The first folder's file of that name, or `None`. A broken link counts as found, so that reading it says
+        so.
+        """
         paths = (folder / name for folder in self.folders)
         return next((path for path in paths if os.path.lexists(path)), None)
 
@@ -71,9 +75,7 @@ class Store:
         """The error for a file that lies nowhere, with why it could not be downloaded."""
         known = self.files[name]
         source = f" from {' or '.join(known.urls)}" if known.urls else ""
-        cure = (
-            f"put the file{source} there ({known.size:,} bytes, SHA-256 {known.sha256}), or name its folder with --data.root or EQXGEN_DATA"
-        )
+        cure = f"put the file{source} there ({known.size:,} bytes, SHA-256 {known.sha256}), or name its folder with --data.root or EQXGEN_DATA"
         return DataError(self.folders[0] / name, "a file", f"nothing there{reason}", cure)
 
     def _download(self, name: str, known: KnownFile, target: Path) -> None:

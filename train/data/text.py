@@ -10,7 +10,8 @@ SUFFIXES = (".txt", ".text", ".md")
 
 
 def read_text(path: Path, limit: int = MAX_BYTES) -> dict[str, str]:
-    """The texts of a file, or of all files `.txt`, `.text` and `.md` of a folder and those below it, by relative path and in its order.
+    """The texts of a file, or of all files `.txt`, `.text` and `.md` of a folder and those below it, by relative path
+    and in its order.
 
     Raises:
         DataError: there is none, one is empty or not UTF-8, or together they have more than `limit` bytes.
@@ -20,7 +21,9 @@ def read_text(path: Path, limit: int = MAX_BYTES) -> dict[str, str]:
     texts: dict[str, str] = {}
     for folder, below, names in os.walk(path):
         below.sort()
-        for file in (Path(folder) / name for name in names if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")):
+        for file in (
+            Path(folder) / name for name in names if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+        ):
             data = read_bytes(file, limit)
             limit -= len(data)
             texts[file.relative_to(path).as_posix()] = decode(file, data)
@@ -39,4 +42,6 @@ def decode(path: Path, data: bytes) -> str:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         got = f"byte {data[error.start]:#04x} at offset {error.start:,} ({error.reason})"
-        raise DataError(path, "UTF-8 text", got, "convert it, such as with iconv -t UTF-8, or take the file out") from None
+        raise DataError(
+            path, "UTF-8 text", got, "convert it, such as with iconv -t UTF-8, or take the file out"
+        ) from None

@@ -17,17 +17,20 @@ class Tokens:
     """Token ids in a row, and windows of them.
 
     Args:
-        ids: in memory; or a file: `.npy` of uint8, uint16 or uint32, or any other name, without a header and little-endian, uint16 where the
-            vocabulary fits it and otherwise uint32.
+        ids: in memory; or a file: `.npy` of uint8, uint16 or uint32, or any other name, without a header and
+            little-endian, uint16 where the vocabulary fits it and otherwise uint32.
         vocab: ids are below it.
         context: a window is one longer, for the token that follows.
         where: what errors say of ids in memory.
 
     Raises:
-        DataError: the file cannot be read, is of another type or an odd length; an id is not below `vocab`; or there is less than one window.
+        DataError: the file cannot be read, is of another type or an odd length; an id is not below `vocab`; or there is
+            less than one window.
     """
 
-    def __init__(self, ids: Path | Rows | UInt[np.ndarray, " n"], *, vocab: int, context: int, where: str | Path = "the text"):
+    def __init__(
+        self, ids: Path | Rows | UInt[np.ndarray, " n"], *, vocab: int, context: int, where: str | Path = "the text"
+    ):
         self.where, self.vocab, self.context = (ids if isinstance(ids, Path) else where), vocab, context
         self._ids = self._open(ids) if isinstance(ids, Path) else ids
         if len(self._ids) < context + 1:
@@ -38,7 +41,10 @@ class Tokens:
             if (top := int(part.max())) >= vocab:
                 got = f"id {top} at token {start + int(part.argmax()):,}"
                 raise DataError(
-                    self.where, f"ids below the vocabulary's {vocab:,}", got, "it was made with another vocabulary, or as another type"
+                    self.where,
+                    f"ids below the vocabulary's {vocab:,}",
+                    got,
+                    "it was made with another vocabulary, or as another type",
                 )
 
     def __len__(self) -> int:
@@ -56,7 +62,11 @@ class Tokens:
             DataError: one of the two has less than a window.
         """
         at = int(self.tokens * (1 - held_out))
-        parts = (self._ids[:at], self._ids[at:]) if isinstance(self._ids, np.ndarray) else (self._ids.part(0, at), self._ids.part(at, None))
+        parts = (
+            (self._ids[:at], self._ids[at:])
+            if isinstance(self._ids, np.ndarray)
+            else (self._ids.part(0, at), self._ids.part(at, None))
+        )
         first, last = (Tokens(part, vocab=self.vocab, context=self.context, where=self.where) for part in parts)
         return first, last
 
@@ -72,7 +82,12 @@ class Tokens:
         if path.suffix == ".npy":
             rows = Rows.of_npy(path)
             if rows.ndim != 1 or rows.dtype.kind != "u" or rows.dtype.itemsize > 4:
-                raise DataError(path, "one axis of uint8, uint16 or uint32", f"{rows.dtype} {rows.shape}", "convert it before numpy.save")
+                raise DataError(
+                    path,
+                    "one axis of uint8, uint16 or uint32",
+                    f"{rows.dtype} {rows.shape}",
+                    "convert it before numpy.save",
+                )
             return rows
         dtype = np.dtype("<u2" if self.vocab <= 2**16 else "<u4")
         size = path.stat().st_size if path.is_file() else 0

@@ -62,7 +62,9 @@ class Vocabulary:
             yield text
 
     def decoder(self) -> Callable[[int | None], str]:
-        """What turns one id after another into text, as `stream`; a piece may be empty. None, for the end, gives what was held back."""
+        """What turns one id after another into text, as `stream`; a piece may be empty. None, for the end, gives what
+        was held back.
+        """
         held = codecs.getincrementaldecoder("utf-8")("replace")
         return lambda id: held.decode(b"", final=True) if id is None else held.decode(self.bytes_of(np.asarray([id])))
 
@@ -144,8 +146,14 @@ class Characters(Vocabulary):
         if (unknown := known[ids] != points).any():
             at = int(np.argmax(unknown))
             kinds = sorted(set(text) - set(self.characters))
-            more = f", and in all {len(kinds)} that it lacks: {' '.join(map(repr, kinds[:_SHOWN]))}" if len(kinds) > 1 else ""
-            raise ValueError(f"text must have characters of the vocabulary's {self.size} alone: got {text[at]!r} at character {at:,}{more}")
+            more = (
+                f", and in all {len(kinds)} that it lacks: {' '.join(map(repr, kinds[:_SHOWN]))}"
+                if len(kinds) > 1
+                else ""
+            )
+            raise ValueError(
+                f"text must have characters of the vocabulary's {self.size} alone: got {text[at]!r} at character {at:,}{more}"
+            )
         return ids
 
     def _bytes(self, ids: np.ndarray) -> bytes:
@@ -158,7 +166,8 @@ class Characters(Vocabulary):
 def open_vocabulary(name: str, text: str, flag: str = "--tokenizer") -> Vocabulary:
     """The vocabulary that a flag names: bytes, chars, bpe-4096 (as many byte pairs learned of the text), or a path.
 
-    A path leads to a vocabulary.json of another run, a tokenizer.json, or a folder with one of them or with vocab.json and merges.txt.
+    A path leads to a vocabulary.json of another run, a tokenizer.json, or a folder with one of them or with vocab.json
+    and merges.txt.
 
     Raises:
         DataError: the files are not there, or not what they should be.
@@ -180,7 +189,9 @@ def open_vocabulary(name: str, text: str, flag: str = "--tokenizer") -> Vocabula
             raise UsageError(f"{flag} {name}: {error}") from error
     path = Path(name).expanduser()
     if not path.exists():
-        raise UsageError(f"{flag} must be bytes, chars, bpe-SIZE such as bpe-4096, or a path: got {name!r}, where there is nothing")
+        raise UsageError(
+            f"{flag} must be bytes, chars, bpe-SIZE such as bpe-4096, or a path: got {name!r}, where there is nothing"
+        )
     kept = path / NAME if path.is_dir() else path
     return load_vocabulary(kept) if kept.name == NAME and kept.exists() else read_byte_pairs(path)
 
@@ -196,7 +207,9 @@ def load_vocabulary(path: Path, sha256: str | None = None) -> Vocabulary:
     cure = "put back the file that was saved with the run"
     data = read_bytes(path, _FILE_BYTES)
     if sha256 is not None and (found := hashlib.sha256(data).hexdigest()) != sha256:
-        raise DataError(path, f"the vocabulary of the checkpoint, SHA-256 {sha256[:16]}...", f"another, {found[:16]}...", cure)
+        raise DataError(
+            path, f"the vocabulary of the checkpoint, SHA-256 {sha256[:16]}...", f"another, {found[:16]}...", cure
+        )
     kinds = {Bytes.kind: Bytes, Characters.kind: Characters, BytePairs.kind: BytePairs}
     try:
         about = json.loads(data)

@@ -17,7 +17,9 @@ def optimiser(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     clip = optax.identity() if config.clip == float("inf") else optax.clip_by_global_norm(config.clip)
     rate = schedule(config, steps)
     tail = (scale_by_group(config), optax.scale_by_learning_rate(rate))
-    decay = optax.add_decayed_weights(config.weight_decay, mask=lambda params: jax.tree.map(lambda g: g.decayed, groups_of(config, params)))
+    decay = optax.add_decayed_weights(
+        config.weight_decay, mask=lambda params: jax.tree.map(lambda g: g.decayed, groups_of(config, params))
+    )
     match config.name:
         case "schedule_free":
             second = optax.scale_by_rms(config.beta2, config.epsilon, eps_in_sqrt=False, bias_correction=True)
@@ -30,7 +32,9 @@ def optimiser(config: OptimConfig, steps: int) -> optax.GradientTransformation:
 
 
 def shown(model: PyTree, opt_state: PyTree) -> PyTree:
-    """The weights to average and to show: the model's own, but for schedule_free, which trains beside the point it promises."""
+    """The weights to average and to show: the model's own, but for schedule_free, which trains beside the point it
+    promises.
+    """
     is_free = lambda node: isinstance(node, optax.contrib.ScheduleFreeState)
     states = [node for node in jax.tree.leaves(opt_state, is_leaf=is_free) if is_free(node)]
     if not states:
@@ -49,13 +53,17 @@ def _rule(config: OptimConfig) -> optax.GradientTransformation:
             first = optax.ema(config.beta1, debias=False) if config.beta1 else optax.identity()
             return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), first)
         case "muon":
-            muon = optax.contrib.scale_by_muon(beta=config.momentum, weight_dimension_numbers=lambda params: _dimensions(config, params))
+            muon = optax.contrib.scale_by_muon(
+                beta=config.momentum, weight_dimension_numbers=lambda params: _dimensions(config, params)
+            )
             kinds = lambda params: jax.tree.map(lambda g: "muon" if g.hidden else "adam", groups_of(config, params))
             return optax.multi_transform({"muon": optax.chain(muon, like_adam(config)), "adam": adam}, kinds)
         case "soap":
             return scale_by_soap(config)
         case "rmsprop":
-            return optax.chain(optax.scale_by_rms(config.beta2, config.epsilon, eps_in_sqrt=False, bias_correction=True), momentum)
+            return optax.chain(
+                optax.scale_by_rms(config.beta2, config.epsilon, eps_in_sqrt=False, bias_correction=True), momentum
+            )
         case "sgd":
             return momentum
         case _:
@@ -63,7 +71,9 @@ def _rule(config: OptimConfig) -> optax.GradientTransformation:
 
 
 def _dimensions(config: OptimConfig, params: PyTree) -> PyTree:
-    """Which axes of each array make its matrix: of a linear map the last two, of a convolution all but the last against the last."""
+    """Which axes of each array make its matrix: of a linear map the last two, of a convolution all but the last against
+    the last.
+    """
 
     def of(group) -> optax.contrib.MuonDimensionNumbers:
         rank = len(group.shape)

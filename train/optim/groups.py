@@ -42,7 +42,9 @@ class Group:
 
 
 def groups_of(config: OptimConfig, params: PyTree) -> PyTree:
-    """The tree with a `Group` in place of each array. A part of a model's tree gives the same groups as the whole, but for `layer_decay`."""
+    """The tree with a `Group` in place of each array. A part of a model's tree gives the same groups as the whole, but
+    for `layer_decay`.
+    """
     named, treedef = leaves(params), jax.tree.structure(params)
     paths = [path for path, _ in named]
     stacks = _stacks(params)
@@ -72,13 +74,23 @@ def check_groups(config: OptimConfig, params: PyTree) -> None:
 
 
 def table(groups: PyTree) -> str:
-    """Path, shape, whether a matrix of the inside, weight decay and multiplier of the learning rate, a line for each array."""
+    """Path, shape, whether a matrix of the inside, weight decay and multiplier of the learning rate, a line for each
+    array.
+    """
     rows = [("parameter", "shape", "group", "decay", "rate")]
     for group in jax.tree.leaves(groups):
         kind = ("hidden" if group.hidden else "end") if group.matrix else "vector"
         low, high = f"{min(group.rates):.4g}", f"{max(group.rates):.4g}"
         rates = low if low == high else f"{low} to {high}"
-        rows.append((group.path, str(group.shape), f"{kind}, by layer" if group.stacked else kind, "yes" if group.decayed else "no", rates))
+        rows.append(
+            (
+                group.path,
+                str(group.shape),
+                f"{kind}, by layer" if group.stacked else kind,
+                "yes" if group.decayed else "no",
+                rates,
+            )
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
@@ -94,7 +106,9 @@ def _named(path: str, patterns: Sequence[str]) -> bool:
 
 
 def _levels(paths: list[str], stacks: list[tuple[str, int]]) -> tuple[list[tuple[int, ...]], int]:
-    """Layers that each array lies in: 0 before the first stack, in the order of the fields, one more after the last; and that last."""
+    """Layers that each array lies in: 0 before the first stack, in the order of the fields, one more after the last;
+    and that last.
+    """
     top, passed, found = sum(depth for _, depth in stacks) + 1, 0, []
     open_: str | None = None
     for path in paths:

@@ -10,7 +10,9 @@ from train.settings import OptimConfig
 
 
 def trust_ratio(config: OptimConfig) -> optax.GradientTransformation:
-    """Each layer's update, scaled to the norm of its weights (LAMB, arXiv:1904.00962, algorithm 2, with φ the identity)."""
+    """Each layer's update, scaled to the norm of its weights (LAMB, arXiv:1904.00962, algorithm 2, with φ the
+    identity).
+    """
 
     def scale(group: Group, update: Array, param: Array) -> Array:
         axes = tuple(range(int(group.stacked), update.ndim))
@@ -45,7 +47,9 @@ def scale_by_group(config: OptimConfig) -> optax.GradientTransformation:
 
 
 def like_adam(config: OptimConfig) -> optax.GradientTransformation:
-    """Orthogonal updates scaled to the size of Adam's, so that one learning rate serves both (arXiv:2502.16982, equation 4)."""
+    """Orthogonal updates scaled to the size of Adam's, so that one learning rate serves both (arXiv:2502.16982,
+    equation 4).
+    """
 
     def scale(group: Group, update: Array) -> Array:
         rows, columns = _sides(group)
@@ -58,7 +62,9 @@ def like_adam(config: OptimConfig) -> optax.GradientTransformation:
 
 
 def _sides(group: Group) -> tuple[int, int]:
-    """Rows and columns of a kernel as a matrix: (out, in) of a linear map, all but the last axis and the last of a convolution."""
+    """Rows and columns of a kernel as a matrix: (out, in) of a linear map, all but the last axis and the last of a
+    convolution.
+    """
     shape = group.shape[int(group.stacked) :]
     rows = 1
     for side in shape[:-1]:

@@ -10,7 +10,9 @@ START = 1 / 25  # where one_cycle begins, as a fraction of the peak (fastai's an
 
 
 def schedule(config: OptimConfig, steps: int) -> optax.Schedule:
-    """Learning rate by step: the warm-up, then what `config.decay` says; `config.final` of the peak at the last step."""
+    """Learning rate by step: the warm-up, then what `config.decay` says; `config.final` of the peak at the last
+    step.
+    """
     peak, warmup = config.learning_rate, min(config.warmup, steps)
     rise = optax.linear_schedule(0, peak, max(warmup, 1))
     if config.decay == "one_cycle":
@@ -33,7 +35,9 @@ def after(config: OptimConfig, warmup: int, steps: int) -> optax.Schedule:
         case "wsd":
             down = max(round(config.cooldown * (warmup + steps)), 1)
             flat = max(steps - down, 0)
-            return optax.join_schedules([optax.constant_schedule(peak), optax.linear_schedule(peak, peak * final, steps - flat)], [flat])
+            return optax.join_schedules(
+                [optax.constant_schedule(peak), optax.linear_schedule(peak, peak * final, steps - flat)], [flat]
+            )
         case _:
             return optax.constant_schedule(peak)
 

@@ -1,13 +1,14 @@
 """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (arXiv:2409.11321, algorithm 3).
 
-For a matrix G with statistics L = E[G Gᵀ], R = E[Gᵀ G] and their orthonormal bases P, Q, the update is P N Qᵀ, N being Adam's in the basis,
-where the gradient is Pᵀ G Q. Every so many steps each basis is brought nearer to the eigenvectors by one power iteration and a QR
-decomposition.
+For a matrix G with statistics L = E[G Gᵀ], R = E[Gᵀ G] and their orthonormal bases P, Q, the update is P N Qᵀ, N being
+Adam's in the basis, where the gradient is Pᵀ G Q. Every so many steps each basis is brought nearer to the eigenvectors
+by one power iteration and a QR decomposition.
 
-Where we differ: matrices are cut into blocks of at most `block` by `block`, each with its own bases, as Shampoo's distributed form does
-(arXiv:2309.06497); a stack of layers is a batch of matrices; a convolution's kernel is a matrix of all but the last axis by the last; the
-first gradient makes the first bases and moves nothing, since in bases of its own it is diagonal, and Adam would blow up the rounding beside
-the diagonal. Vectors have plain Adam. Statistics and bases are float32.
+Where we differ: matrices are cut into blocks of at most `block` by `block`, each with its own bases, as Shampoo's
+distributed form does (arXiv:2309.06497); a stack of layers is a batch of matrices; a convolution's kernel is a matrix
+of all but the last axis by the last; the first gradient makes the first bases and moves nothing, since in bases of its
+own it is diagonal, and Adam would blow up the rounding beside the diagonal. Vectors have plain Adam. Statistics and
+bases are float32.
 """
 
 import math
@@ -32,7 +33,9 @@ class Bases(NamedTuple):
 
 
 class SoapState(NamedTuple):
-    """Gradients seen so far, first moment in the parameters' own basis, second moment in the bases of the blocks, and those bases."""
+    """Gradients seen so far, first moment in the parameters' own basis, second moment in the bases of the blocks, and
+    those bases.
+    """
 
     seen: Array
     first: PyTree
@@ -54,7 +57,9 @@ def cut_of(group: Group, limit: int) -> Cut:
     shape = group.shape[int(group.stacked) :]
     sides = (math.prod(shape[:-1]), shape[-1])
     counts = (max(-(-sides[0] // limit), 1), max(-(-sides[1] // limit), 1))
-    return Cut(group.shape[0] if group.stacked else 1, sides, counts, (-(-sides[0] // counts[0]), -(-sides[1] // counts[1])))
+    return Cut(
+        group.shape[0] if group.stacked else 1, sides, counts, (-(-sides[0] // counts[0]), -(-sides[1] // counts[1]))
+    )
 
 
 def split(x: Array, cut: Cut) -> Float[Array, "blocks rows columns"]:
@@ -68,7 +73,11 @@ def split(x: Array, cut: Cut) -> Float[Array, "blocks rows columns"]:
 def join(blocks: Float[Array, "blocks rows columns"], cut: Cut, shape: tuple[int, ...]) -> Array:
     """The inverse of `split`."""
     (down, across), (rows, columns) = cut.counts, cut.block
-    x = blocks.reshape(cut.layers, down, across, rows, columns).swapaxes(2, 3).reshape(cut.layers, down * rows, across * columns)
+    x = (
+        blocks.reshape(cut.layers, down, across, rows, columns)
+        .swapaxes(2, 3)
+        .reshape(cut.layers, down * rows, across * columns)
+    )
     return x[:, : cut.sides[0], : cut.sides[1]].reshape(shape)
 
 
@@ -80,7 +89,9 @@ def scale_by_soap(config: OptimConfig) -> optax.GradientTransformation:
         groups = groups_of(config, params)
         first = jax.tree.map(jnp.zeros_like, params)
         second = jax.tree.map(lambda g: jnp.zeros(_second_shape(g, config.block), jnp.float32), groups)
-        return SoapState(jnp.zeros((), jnp.int32), first, second, jax.tree.map(lambda g: _start(g, config.block), groups))
+        return SoapState(
+            jnp.zeros((), jnp.int32), first, second, jax.tree.map(lambda g: _start(g, config.block), groups)
+        )
 
     def update(updates: PyTree, state: optax.OptState, params: PyTree | None = None) -> tuple[PyTree, SoapState]:
         assert isinstance(state, SoapState)
@@ -130,7 +141,8 @@ def _follow(bases: Bases, gradient: Array, count: Array, beta2: float, every: in
     """The statistics with one more gradient, and now and then the bases that follow them."""
     left = beta2 * bases.left + (1 - beta2) * gradient @ gradient.mT
     right = beta2 * bases.right + (1 - beta2) * gradient.mT @ gradient
-    # Descending, as the power iteration orders them: the second moments of ever later bases then stay with their directions.
+    # Descending, as the power iteration orders them: the second moments of ever later bases then stay with their
+    # directions.
     eigen = lambda statistic, basis: jnp.linalg.eigh(statistic)[1][..., ::-1]
     power = lambda statistic, basis: jnp.linalg.qr(statistic @ basis)[0]
     keep = lambda statistic, basis: basis

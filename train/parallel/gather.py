@@ -1,8 +1,9 @@
-"""Parameters in parts, put together where they are used: the blocks of a stack one by one inside its scan, all others at once.
+"""Parameters in parts, put together where they are used: the blocks of a stack one by one inside its scan, all others
+at once.
 
-A gradient of a gathered parameter is summed over the devices and split again by the same exchange run backwards, so that of the blocks no
-device ever holds more than one whole (Rajbhandari et al. 2020, arXiv:1910.02054, stage 3). Parameters travel in the type of the
-computation, and so do their gradients.
+A gradient of a gathered parameter is summed over the devices and split again by the same exchange run backwards, so
+that of the blocks no device ever holds more than one whole (Rajbhandari et al. 2020, arXiv:1910.02054, stage 3).
+Parameters travel in the type of the computation, and so do their gradients.
 """
 
 from typing import Any
@@ -19,7 +20,9 @@ WHOLE = PartitionSpec()
 
 
 def fsdp_specs(tree: PyTree, mesh: Mesh) -> PyTree:
-    """The tree with, in place of each array, how it is split over `fsdp` alone: so it enters a program that splits the batch by itself."""
+    """The tree with, in place of each array, how it is split over `fsdp` alone: so it enters a program that splits the
+    batch by itself.
+    """
 
     def spec(path: str, leaf: Any) -> PartitionSpec:
         names = tuple(spec_of(path, leaf.shape, mesh))
@@ -39,7 +42,10 @@ class Gather(eqx.Module):
 
     def __call__(self, tree: PyTree) -> PyTree:
         leaves, structure = jax.tree.flatten(tree)
-        whole = [x if axis is None else jax.lax.all_gather(x, "fsdp", axis=axis, tiled=True) for x, axis in zip(leaves, self.axes)]
+        whole = [
+            x if axis is None else jax.lax.all_gather(x, "fsdp", axis=axis, tiled=True)
+            for x, axis in zip(leaves, self.axes)
+        ]
         return jax.tree.unflatten(structure, whole)
 
 

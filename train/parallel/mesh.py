@@ -12,7 +12,9 @@ from jaxtyping import Int
 from train.errors import UsageError
 
 AXES = ("data", "fsdp", "model")
-"""`data`: copies of the model; `fsdp`: examples too, and each parameter in as many parts; `model`: each layer's width in as many parts."""
+"""`data`: copies of the model; `fsdp`: examples too, and each parameter in as many parts; `model`: each layer's width
+in as many parts.
+"""
 
 BATCH = AXES[:2]
 """The axes over which a batch is split."""
@@ -45,7 +47,9 @@ def parse_mesh(text: str, count: int) -> tuple[int, int, int]:
         sizes["data"] = count // named
     data, fsdp, model = (sizes.get(name, 1) for name in AXES)
     if data * fsdp * model != count:
-        raise UsageError(f"--mesh must have as many places as there are devices, {count}: got {text}, which has {data * fsdp * model}")
+        raise UsageError(
+            f"--mesh must have as many places as there are devices, {count}: got {text}, which has {data * fsdp * model}"
+        )
     return data, fsdp, model
 
 
@@ -66,11 +70,15 @@ def parts(mesh: Mesh | AbstractMesh) -> int:
 
 
 def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, accumulate: int = 1) -> None:
-    """Raises `UsageError` unless every device gets the same number of examples in each of `accumulate` micro-batches."""
+    """Raises `UsageError` unless every device gets the same number of examples in each of `accumulate`
+    micro-batches.
+    """
     unit = parts(mesh) * accumulate
     if batch_size % unit:
         near = max(unit, round(batch_size / unit) * unit)
-        law = f"the number of devices, {parts(mesh)}" + (f", times --accumulate, {accumulate}" if accumulate > 1 else "")
+        law = f"the number of devices, {parts(mesh)}" + (
+            f", times --accumulate, {accumulate}" if accumulate > 1 else ""
+        )
         raise UsageError(f"--batch-size must be a multiple of {law}: got {batch_size}; try {near}")
 
 

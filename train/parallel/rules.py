@@ -1,4 +1,6 @@
-"""Where each array of a run lies: one rule by parameter path, for weights, their averages and the optimiser's moments alike."""
+"""Where each array of a run lies: one rule by parameter path, for weights, their averages and the optimiser's moments
+alike.
+"""
 
 import math
 import re
@@ -17,8 +19,8 @@ from train.paths import dotted, matches
 
 Tree = TypeVar("Tree", bound=PyTree)
 
-# Tensor parallelism (Shoeybi et al. 2019, arXiv:1909.08053): of two projections in a row the first is split by its outputs and the second by
-# its inputs, so that one sum over the devices follows both. An axis is counted from the last.
+# Tensor parallelism (Shoeybi et al. 2019, arXiv:1909.08053): of two projections in a row the first is split by its
+# outputs and the second by its inputs, so that one sum over the devices follows both. An axis is counted from the last.
 WIDTH: tuple[tuple[str, int], ...] = (
     ("**.qkv.weight", -2),
     ("**.qkv.bias", -1),
@@ -30,7 +32,8 @@ WIDTH: tuple[tuple[str, int], ...] = (
     ("**.mlp.down.weight", -1),
 )
 
-# Blocks under one scan lie along a leading axis, over which the scan walks, so it stays whole. Blocks in a list have a number there.
+# Blocks under one scan lie along a leading axis, over which the scan walks, so it stays whole. Blocks in a list have a
+# number there.
 STACKED = re.compile(r"\bblocks\.(?!\d)")
 
 SMALLEST = 1024
@@ -40,17 +43,23 @@ SMALLEST = 1024
 def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """How an array is split.
 
-    The axis that `WIDTH` names goes over `model`; the longest of the others that can be shared out evenly, over `fsdp`. What cannot be
-    shared evenly, and small arrays, stay whole.
+    The axis that `WIDTH` names goes over `model`; the longest of the others that can be shared out evenly, over `fsdp`.
+    What cannot be shared evenly, and small arrays, stay whole.
 
     Args:
-        path: as `train.paths.named_arrays` gives it, such as `stack.blocks.mlp.up.weight`, with or without what stands before.
+        path: as `train.paths.named_arrays` gives it, such as `stack.blocks.mlp.up.weight`, with or without what stands
+            before.
         shape: of the array.
         mesh: as `train.parallel.make_mesh` makes it.
     """
     axes: list[str | None] = [None] * len(shape)
     width = next((axis for pattern, axis in WIDTH if matches(pattern, path)), None)
-    if width is not None and len(shape) >= -width and mesh.shape["model"] > 1 and shape[width] % mesh.shape["model"] == 0:
+    if (
+        width is not None
+        and len(shape) >= -width
+        and mesh.shape["model"] > 1
+        and shape[width] % mesh.shape["model"] == 0
+    ):
         axes[width] = "model"
     first = 1 if STACKED.search(path) else 0
     free = [axis for axis in range(first, len(shape)) if axes[axis] is None and shape[axis] % mesh.shape["fsdp"] == 0]
@@ -81,7 +90,9 @@ def map_named(function: Callable[[str, Any], Any], tree: Tree) -> Tree:
 
 
 def place(tree: Tree, mesh: Mesh) -> Tree:
-    """Every array where the rules put it. Inside a compiled program this is a constraint; a shape is given its sharding."""
+    """Every array where the rules put it. Inside a compiled program this is a constraint; a shape is given its
+    sharding.
+    """
 
     def put(path: str, leaf: Any) -> Any:
         sharding = NamedSharding(mesh, spec_of(path, leaf.shape, mesh))

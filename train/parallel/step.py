@@ -25,7 +25,8 @@ FULL = Policy()
 
 
 class Sums(NamedTuple):
-    """What a loss says of some examples: sums over them, so that neither the split over devices nor an uneven batch changes the mean.
+    """What a loss says of some examples: sums over them, so that neither the split over devices nor an uneven batch
+    changes the mean.
 
     Attributes:
         loss: the summed loss; the step minimises the sum over all devices divided by the sum of `weight`.
@@ -43,8 +44,9 @@ Axes = str | tuple[str, ...] | None
 Loss = Callable[[Any, dict[str, Array], PRNGKeyArray, Axes], Sums]
 """(model, the device's part of a batch, one key per example, names of the mesh axes or None) -> Sums.
 
-`batch["weight"]` is 1, or 0 for an example that only fills up an uneven batch: it must count for nothing. Whatever is not a sum over
-examples, such as an average inside a logarithm, is first averaged over the mesh axes by `jax.lax.pmean`."""
+`batch["weight"]` is 1, or 0 for an example that only fills up an uneven batch: it must count for nothing. Whatever is
+not a sum over examples, such as an average inside a logarithm, is first averaged over the mesh axes by
+`jax.lax.pmean`."""
 
 
 class State(eqx.Module):
@@ -93,13 +95,14 @@ def gradients(
     scale: LossScale = NoLossScale(),  # noqa: B008
     accumulate: int = 1,
 ) -> tuple[PyTree, dict[str, Array]]:
-    """Gradients, times the loss scale, of the mean loss over a batch split along the mesh's `BATCH` axes, and the mean metrics on every device.
+    """Gradients, times the loss scale, of the mean loss over a batch split along the mesh's `BATCH` axes, and the mean
+    metrics on every device.
 
     The sum over the devices is taken once, after all micro-batches. A gradient lies where its parameter does.
 
     Args:
-        batch: `index` numbers the examples; each draws from `fold_in(key, index)`, so that what it draws depends on neither the devices nor
-            the micro-batches. `weight` is what each counts.
+        batch: `index` numbers the examples; each draws from `fold_in(key, index)`, so that what it draws depends on
+            neither the devices nor the micro-batches. `weight` is what each counts.
         policy: the types of the computation; gradients are added up in float32 at least.
         scale: the loss scale.
         accumulate: micro-batches that each device walks through one after another.
@@ -110,16 +113,24 @@ def gradients(
     axes = manual_axes(mesh)
 
     def local(params, fixed, batch, key, scale):
-        # Varying parameters make this a gradient of the device's own sum, with and without check_vma; the sum over devices is ours below.
+        # Varying parameters make this a gradient of the device's own sum, with and without check_vma; the sum over
+        # devices is ours below.
         params = _over(lambda x, axes: jax.lax.pcast(x, axes, to="varying"), params, specs, axes)
 
         def total(params, batch):
             keys = jax.vmap(functools.partial(jr.fold_in, key))(batch["index"])
-            whole = gathered(policy.cast_to_compute(eqx.combine(params, fixed, static)), eqx.combine(specs, fixed, static))
+            whole = gathered(
+                policy.cast_to_compute(eqx.combine(params, fixed, static)), eqx.combine(specs, fixed, static)
+            )
             sums = loss(whole, batch, keys, axes or None)
             sums = Sums(policy.cast_to_output(sums.loss), sums.weight, policy.cast_to_output(sums.metrics))
-            # What is scaled is a mean, as a loss scale is meant for: of a sum over many tokens its first factor would overflow.
-            part = 1 if isinstance(scale, NoLossScale) else jax.lax.stop_gradient(jnp.where(sums.weight > 0, sums.weight, 1))
+            # What is scaled is a mean, as a loss scale is meant for: of a sum over many tokens its first factor would
+            # overflow.
+            part = (
+                1
+                if isinstance(scale, NoLossScale)
+                else jax.lax.stop_gradient(jnp.where(sums.weight > 0, sums.weight, 1))
+            )
             return scale.scale(sums.loss) / part, (sums, part)
 
         def wide(params, batch):
@@ -143,15 +154,18 @@ def gradients(
 
 
 def manual_axes(mesh: Mesh) -> tuple[str, ...]:
-    """The axes over which the step itself splits its work and sums: all of the batch's, as kernels need it, where `model` has one place.
+    """The axes over which the step itself splits its work and sums: all of the batch's, as kernels need it, where
+    `model` has one place.
 
-    Where it has more, the compiler splits each device's work over them; its partitioner then fails on manual axes of one place, so they are
-    left out.
+    Where it has more, the compiler splits each device's work over them; its partitioner then fails on manual axes of
+    one place, so they are left out.
     """
     return tuple(name for name in BATCH if mesh.shape["model"] == 1 or mesh.shape[name] > 1)
 
 
-def _over(exchange: Callable[[Array, tuple[str, ...]], Array], tree: PyTree, specs: PyTree, axes: tuple[str, ...]) -> PyTree:
+def _over(
+    exchange: Callable[[Array, tuple[str, ...]], Array], tree: PyTree, specs: PyTree, axes: tuple[str, ...]
+) -> PyTree:
     """`exchange(array, axes)` over those of the axes along which an array is not split already."""
 
     def each(x: Array, spec: PartitionSpec) -> Array:
@@ -161,7 +175,9 @@ def _over(exchange: Callable[[Array, tuple[str, ...]], Array], tree: PyTree, spe
     return jax.tree.map(each, tree, specs)
 
 
-def _accumulated(grad: Callable, params: PyTree, batch: dict[str, Array], count: int, axes: tuple[str, ...]) -> tuple[PyTree, Sums]:
+def _accumulated(
+    grad: Callable, params: PyTree, batch: dict[str, Array], count: int, axes: tuple[str, ...]
+) -> tuple[PyTree, Sums]:
     """Sums of gradients and of `Sums` over micro-batches, of which one at a time is in memory."""
     if count == 1:
         return grad(params, batch)
@@ -177,15 +193,21 @@ def _accumulated(grad: Callable, params: PyTree, batch: dict[str, Array], count:
     return grads, jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
 
 
-def make_update(loss: Loss, setup: Setup) -> Callable[[tuple[dict[str, Array], PRNGKeyArray], State], tuple[State, dict[str, Array]]]:
+def make_update(
+    loss: Loss, setup: Setup
+) -> Callable[[tuple[dict[str, Array], PRNGKeyArray], State], tuple[State, dict[str, Array]]]:
     """The update, to be compiled: ((batch, key of the run), state) -> (state, metrics)."""
     optimiser, ema, mesh, policy, accumulate = setup
 
     def update(inputs: tuple[dict[str, Array], PRNGKeyArray], state: State) -> tuple[State, dict[str, Array]]:
         batch, key = inputs
-        grads, metrics = gradients(loss, state.model, batch, jr.fold_in(key, state.step), mesh, policy, state.scale, accumulate)
+        grads, metrics = gradients(
+            loss, state.model, batch, jr.fold_in(key, state.step), mesh, policy, state.scale, accumulate
+        )
 
-        def apply(grads: PyTree, kept: tuple[PyTree, tuple[PyTree, ...], PyTree]) -> tuple[PyTree, tuple[PyTree, ...], PyTree]:
+        def apply(
+            grads: PyTree, kept: tuple[PyTree, tuple[PyTree, ...], PyTree]
+        ) -> tuple[PyTree, tuple[PyTree, ...], PyTree]:
             model, averaged, opt_state = kept
             updates, opt_state = optimiser.update(grads, opt_state, trainable(model))
             model = apply_updates(model, updates)
@@ -193,7 +215,11 @@ def make_update(loss: Loss, setup: Setup) -> Callable[[tuple[dict[str, Array], P
 
         kept = (state.model, state.ema, state.opt_state)
         done = guarded_update(apply, grads, metrics["loss"], kept, state.scale, state.skipped)
-        metrics |= {"grad_norm": optax.tree.norm(done.grads), "loss_scale": state.scale.factor, "skipped": done.skipped.total}
+        metrics |= {
+            "grad_norm": optax.tree.norm(done.grads),
+            "loss_scale": state.scale.factor,
+            "skipped": done.skipped.total,
+        }
         model, averaged, opt_state = done.kept
         return place(State(model, averaged, opt_state, state.step + 1, done.scale, done.skipped), mesh), metrics
 
@@ -217,7 +243,8 @@ def apply_updates(model: PyTree, updates: PyTree) -> PyTree:
 
 
 def init_state(model: PyTree, setup: Setup) -> State:
-    """The state before the first step: parameters in the policy's type, averages and the optimiser's state in float32 at least.
+    """The state before the first step: parameters in the policy's type, averages and the optimiser's state in float32
+    at least.
 
     A float16 policy brings its loss scale along.
     """
@@ -237,5 +264,7 @@ def abstract_state(init: Callable[[PRNGKeyArray], PyTree], setup: Setup) -> Stat
 
 
 def sharded_state(init: Callable[[PRNGKeyArray], PyTree], setup: Setup, key: PRNGKeyArray) -> State:
-    """The state before the first step, each device making its own part: no device ever holds a model that is larger than it."""
+    """The state before the first step, each device making its own part: no device ever holds a model that is larger
+    than it.
+    """
     return eqx.filter_jit(lambda key: place(init_state(init(key), setup), setup.mesh))(key)

@@ -1,7 +1,7 @@
 """Which types a run computes in, and what keeps a number that is not finite out of its state.
 
-`policy` is text and needs no jax; `layers` gives single layers a policy of their own; `scale` holds the loss scales, `guard` the update that
-is made only if every gradient is finite.
+`policy` is text and needs no jax; `layers` gives single layers a policy of their own; `scale` holds the loss scales,
+`guard` the update that is made only if every gradient is finite.
 """
 
 import importlib

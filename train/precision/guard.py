@@ -1,7 +1,8 @@
 """An update that is made only if every gradient is finite.
 
-What is not finite never reaches parameters, optimiser state, averages or schedules: they stay bit for bit as they were, while the counters
-of steps and data go on, so that a resumed run stays aligned. One number decides for all devices and all optimisers.
+What is not finite never reaches parameters, optimiser state, averages or schedules: they stay bit for bit as they were,
+while the counters of steps and data go on, so that a resumed run stays aligned. One number decides for all devices and
+all optimisers.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +25,8 @@ class Skipped(eqx.Module):
     Attributes:
         total: since the beginning.
         consecutive: in a row, up to now.
-        culprit: the first gradient that was not finite the last time, by its place among the gradients' leaves; after the last, the loss.
+        culprit: the first gradient that was not finite the last time, by its place among the gradients' leaves; after
+            the last, the loss.
     """
 
     total: Int[Array, ""]
@@ -46,7 +48,9 @@ class Skipped(eqx.Module):
 
 
 class Guarded(NamedTuple):
-    """What `guarded_update` gives: the new or the old state, the next scale, the counts, and the unscaled gradients to be measured."""
+    """What `guarded_update` gives: the new or the old state, the next scale, the counts, and the unscaled gradients to
+    be measured.
+    """
 
     kept: PyTree
     scale: LossScale
@@ -64,12 +68,14 @@ def guarded_update(
     *,
     axes: str | Sequence[str] | None = None,
 ) -> Guarded:
-    """Unscales the gradients, and updates the state with them if they and the loss are finite; else leaves it bit for bit as it is.
+    """Unscales the gradients, and updates the state with them if they and the loss are finite; else leaves it bit for
+    bit as it is.
 
     Pure: for use under `jit`, `scan` and `shard_map`. With accumulated gradients it is called once, with their sum.
 
     Args:
-        update: (unscaled gradients, kept) -> kept, with clipping, optimiser, averages: all that must not see a number that is not finite.
+        update: (unscaled gradients, kept) -> kept, with clipping, optimiser, averages: all that must not see a number
+            that is not finite.
         grads: gradients of the scaled loss, summed over devices.
         loss: the unscaled loss, summed likewise.
         kept: what the update changes; not the counters of steps, which go on.
@@ -102,7 +108,9 @@ def choose(which: Bool[Array, ""], first: Tree, second: Tree) -> Tree:
             return old
         if (new.dtype, new.shape) != (old.dtype, old.shape):
             name = jax.tree_util.keystr(path)
-            raise TypeError(f"an update must keep each array's type and shape: {name} was {jax.typeof(old)}, became {jax.typeof(new)}")
+            raise TypeError(
+                f"an update must keep each array's type and shape: {name} was {jax.typeof(old)}, became {jax.typeof(new)}"
+            )
         return jnp.where(which, new, old)
 
     return jax.tree_util.tree_map_with_path(one, first, second)
@@ -118,7 +126,8 @@ def check_skipped(skipped: Skipped, scale: LossScale, grads: PyTree, *, limit: i
         step: for the message.
 
     Raises:
-        FloatingPointError: `limit` or more updates in a row were left out, with the step, the scale and the first gradient that was not finite.
+        FloatingPointError: `limit` or more updates in a row were left out, with the step, the scale and the first
+            gradient that was not finite.
     """
     if (count := int(skipped.consecutive)) < limit:
         return

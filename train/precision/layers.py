@@ -15,8 +15,8 @@ from train.precision.scale import cast
 class WithPolicy(eqx.Module):
     """A layer that computes in types of its own: its parameters and inputs are cast going in, its results coming out.
 
-    What else is asked of it is the layer's: arrays in the type of computation, layers and methods under the same policy, so that a model that
-    reads `embedding.weight` or calls `embedding.attend` still does.
+    What else is asked of it is the layer's: arrays in the type of computation, layers and methods under the same
+    policy, so that a model that reads `embedding.weight` or calls `embedding.attend` still does.
 
     Attributes:
         path: where in the model the layer is, for the policy's islands.
@@ -51,9 +51,11 @@ def under(policy: Policy, tree: PyTree, path: str = "") -> PyTree:
 
 
 def with_policy(model: PyTree, policies: Mapping[str, Policy]) -> PyTree:
-    """The model with the layers that a path pattern names wrapped in `WithPolicy`; the first pattern that names a layer counts.
+    """The model with the layers that a path pattern names wrapped in `WithPolicy`; the first pattern that names a layer
+    counts.
 
-    A pattern names whole layers: `head`, `stack.blocks.mlp`, `**.*norm*`. What lies inside a wrapped layer is not looked at again. A loss that
+    A pattern names whole layers: `head`, `stack.blocks.mlp`, `**.*norm*`. What lies inside a wrapped layer is not
+        looked at again. A loss that
     casts the model to its own policy leaves these layers alone.
 
     Raises:

@@ -1,6 +1,7 @@
 """A precision policy: the types of stored parameters, of computation and of what comes out.
 
-The text is jmp's: `params=float32,compute=bfloat16,output=float32`, or `p=f32,c=bf16,o=f32`. Importing this needs no jax.
+The text is jmp's: `params=float32,compute=bfloat16,output=float32`, or `p=f32,c=bf16,o=f32`. Importing this needs no
+jax.
 """
 
 import dataclasses
@@ -22,7 +23,9 @@ DTYPES = {
 PARTS = {"params": "params", "compute": "compute", "output": "output", "p": "params", "c": "compute", "o": "output"}
 
 ISLANDS = ("**.*norm*.**.scale", "**.*norm*.**.bias", "**.head_bias", "**.codebook")
-"""What stays in float32 in a half-precision model: what norms and loss heads use in float32 anyway, and codes that are compared."""
+"""What stays in float32 in a half-precision model: what norms and loss heads use in float32 anyway, and codes that are
+compared.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Policy:
         params: of the parameters that are stored and updated.
         compute: of the parameters and inputs that a model computes with.
         output: of what it gives.
-        islands: path patterns (`train.paths.matches`) of parameters that are float32 in store and in computation, unless `compute` is wider.
+        islands: path patterns (`train.paths.matches`) of parameters that are float32 in store and in computation,
+            unless `compute` is wider.
 
     Raises:
         ValueError: a type is unknown.
@@ -52,10 +56,12 @@ class Policy:
     def parse(cls, text: str, *, on_cpu: bool = True) -> "Policy":
         """The policy that a text stands for.
 
-        `full` and `float32`: float32 throughout. `mixed` and `bfloat16`: float32 parameters, computation in bfloat16, float32 out; `float16`
-        so in float16, which needs a loss scale. `half`: bfloat16 throughout, the parameters too. `auto`: `full` on a CPU, `mixed` elsewhere.
-        Else parts as `compute=bfloat16`: without `params` they are float32, `compute` is by default as `params`, `output` as `compute`.
-        jmp's `half` is float16 off TPU; here it is bfloat16 everywhere.
+        `full` and `float32`: float32 throughout. `mixed` and `bfloat16`: float32 parameters, computation in bfloat16,
+            float32 out; `float16`
+        so in float16, which needs a loss scale. `half`: bfloat16 throughout, the parameters too. `auto`: `full` on a
+            CPU, `mixed` elsewhere.
+        Else parts as `compute=bfloat16`: without `params` they are float32, `compute` is by default as `params`,
+        `output` as `compute`. jmp's `half` is float16 off TPU; here it is bfloat16 everywhere.
 
         Raises:
             ValueError: the text is none of these; the nearest is named.
@@ -65,7 +71,9 @@ class Policy:
         if text in WORDS:
             return cls(*WORDS[text])
         if "=" not in text:
-            raise _unknown(text, [*WORDS, "auto"], "precision", "; or parts as in params=float32,compute=bfloat16,output=float32")
+            raise _unknown(
+                text, [*WORDS, "auto"], "precision", "; or parts as in params=float32,compute=bfloat16,output=float32"
+            )
         given: dict[str, str] = {}
         for part in text.split(","):
             name, _, dtype = (word.strip() for word in part.partition("="))

@@ -1,6 +1,7 @@
 """Loss scales: what keeps small float16 gradients from vanishing (Micikevicius et al. 2018, arXiv:1710.03740).
 
-The loss is multiplied before its gradient is taken, the gradient divided after, both in float32. A scale of powers of two costs no digit.
+The loss is multiplied before its gradient is taken, the gradient divided after, both in float32. A scale of powers of
+two costs no digit.
 """
 
 import abc
@@ -34,13 +35,17 @@ class LossScale(eqx.Module):
         """It, now."""
 
     def scale(self, loss: Float[Array, ""]) -> Float[Array, ""]:
-        """The loss times the factor, in float32 before it is multiplied: 65,536 times a float16 loss would be infinite."""
+        """The loss times the factor, in float32 before it is multiplied: 65,536 times a float16 loss would be
+        infinite.
+        """
         wide = widen(loss)
         return wide * self.factor.astype(wide.dtype)
 
     def unscale(self, grads: PyTree) -> PyTree:
         """Gradients of the loss itself, from those of the scaled one, in float32."""
-        return jax.tree.map(lambda g: widen(g) / self.factor.astype(widen(g).dtype) if eqx.is_inexact_array(g) else g, grads)
+        return jax.tree.map(
+            lambda g: widen(g) / self.factor.astype(widen(g).dtype) if eqx.is_inexact_array(g) else g, grads
+        )
 
     def adjust(self, finite: Bool[Array, ""]) -> "LossScale":
         """The scale of the next step, by whether this one's gradients were finite."""
@@ -74,7 +79,8 @@ class StaticLossScale(LossScale):
 
 
 class DynamicLossScale(LossScale):
-    """As large as the gradients allow: doubled after `interval` finite steps in a row, halved at every one that is not finite.
+    """As large as the gradients allow: doubled after `interval` finite steps in a row, halved at every one that is not
+    finite.
 
     Args:
         value: at first.

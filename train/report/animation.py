@@ -4,7 +4,8 @@ from pathlib import Path
 
 
 def animate(grids: Path, out: Path, *, millis: int = 350, last: int = 2500) -> Path | None:
-    """Writes the PNGs of a folder, in the order of their names, as one animated WebP; gives its path, or None of fewer than two.
+    """Writes the PNGs of a folder, in the order of their names, as one animated WebP; gives its path, or None of fewer
+    than two.
 
     Args:
         grids: folder of `step-*.png`, all of the size of the last one, or left out.

@@ -17,7 +17,9 @@ LICENCES = {
 """Of the data sets that are known by name."""
 
 
-def card(record: dict[str, Any], summary: dict[str, Any], examples: int, pictures: dict[str, str], text: str = "") -> str:
+def card(
+    record: dict[str, Any], summary: dict[str, Any], examples: int, pictures: dict[str, str], text: str = ""
+) -> str:
     """The card as Markdown.
 
     Args:
@@ -32,7 +34,9 @@ def card(record: dict[str, Any], summary: dict[str, Any], examples: int, picture
     title = f"{TITLES.get(recipe, recipe)} on {data}"
     skipped = {"recipe", "preset", "steps", "jax_version", "device", "parameters"}
     numbers = "\n".join(
-        f"| {name} | {value:.6g} |" for name, value in summary.items() if name not in skipped and isinstance(value, int | float)
+        f"| {name} | {value:.6g} |"
+        for name, value in summary.items()
+        if name not in skipped and isinstance(value, int | float)
     )
     shown = "\n\n".join(f"![{caption}]({file})" for caption, file in pictures.items())
     return f"""# {title}
@@ -73,14 +77,17 @@ def _kind(facts: dict[str, Any]) -> str:
 
 
 def write_card(folder: Path, summary: dict[str, Any], examples: int) -> None:
-    """Writes the loss curve, the film of the samples, and README.md beside them, into the folder of a run. The rest is as in `card`."""
+    """Writes the loss curve, the film of the samples, and README.md beside them, into the folder of a run. The rest is
+    as in `card`.
+    """
     from train.report.animation import animate
     from train.report.curve import loss_curve
 
     record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     lines = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     curve = loss_curve(
-        [(line["step"], float(line["loss"])) for line in lines], f"{record['recipe']} on {record['config']['data']['name']}: loss"
+        [(line["step"], float(line["loss"])) for line in lines],
+        f"{record['recipe']} on {record['config']['data']['name']}: loss",
     )
     (folder / "loss.svg").write_text(curve, encoding="utf-8")
     pictures = {"loss by step": "loss.svg"}

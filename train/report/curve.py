@@ -23,7 +23,8 @@ STYLE = """
 
 
 def loss_curve(points: Sequence[tuple[int, float]], title: str) -> str:
-    """An SVG of a loss by step, thin as it was and thick as it goes; on a logarithmic scale where it falls to less than a tenth.
+    """An SVG of a loss by step, thin as it was and thick as it goes; on a logarithmic scale where it falls to less than
+    a tenth.
 
     Args:
         points: step and loss; those that are not finite are left out.
@@ -44,7 +45,9 @@ def loss_curve(points: Sequence[tuple[int, float]], title: str) -> str:
     for value in _ticks_of(low, high, log):
         parts.append(_rule(y(value), _number(value)))
     for step in ticks(0.0, float(last), 6):
-        parts.append(f'<text class="axis" x="{x(step):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{_number(step)}</text>')
+        parts.append(
+            f'<text class="axis" x="{x(step):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{_number(step)}</text>'
+        )
     parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">step</text>')
     for name, curve in ("raw", points), ("smooth", trend):
         line = " ".join(f"{x(step):.1f},{y(loss):.1f}" for step, loss in curve)
@@ -75,7 +78,12 @@ def _ticks_of(low: float, high: float, log: bool) -> list[float]:
     if not log:
         return ticks(low, high, 5)
     decades = range(math.floor(low), math.ceil(high) + 1)
-    return [factor * 10.0**decade for decade in decades for factor in (1, 2, 5) if low <= math.log10(factor * 10.0**decade) <= high]
+    return [
+        factor * 10.0**decade
+        for decade in decades
+        for factor in (1, 2, 5)
+        if low <= math.log10(factor * 10.0**decade) <= high
+    ]
 
 
 def _heading(title: str) -> str:

@@ -48,16 +48,22 @@ class Meter:
     def read(self, step: int, waited: float) -> dict[str, float]:
         """The numbers of the steps since the last reading.
 
-        step_ms: milliseconds of a step; tokens_per_s: where examples have tokens; input_wait: share of the time that was spent waiting
-        for data; compile_s: seconds of tracing and compiling so far; device_gib: most memory in use so far of the first device, where it
-        tells; mfu: share of the device's peak that the step's operations come to, where both are known.
+        step_ms: milliseconds of a step; tokens_per_s: where examples have tokens; input_wait: share of the time that
+            was spent waiting
+        for data; compile_s: seconds of tracing and compiling so far; device_gib: most memory in use so far of the first
+        device, where it tells; mfu: share of the device's peak that the step's operations come to, where both are
+        known.
 
         Args:
             waited: seconds of waiting for data since the beginning.
         """
         seconds = max(time.perf_counter() - self._began - self._paused, 1e-9)
         each = seconds / max(step - self._step, 1)
-        values = {"examples_per_s": self.batch_size / each, "step_ms": 1000 * each, "input_wait": (waited - self._waited) / seconds}
+        values = {
+            "examples_per_s": self.batch_size / each,
+            "step_ms": 1000 * each,
+            "input_wait": (waited - self._waited) / seconds,
+        }
         if self.tokens:
             values["tokens_per_s"] = self.tokens * values["examples_per_s"]
         values["compile_s"] = _compiling[0] - self._compiled

@@ -1,4 +1,6 @@
-"""Which implementation each fused operation takes for given shapes, and why not the others, as the operations themselves say."""
+"""Which implementation each fused operation takes for given shapes, and why not the others, as the operations
+themselves say.
+"""
 
 import logging
 from collections.abc import Callable
@@ -37,18 +39,25 @@ def choices(shapes: Shapes) -> list[str]:
     dtype = jnp.dtype(shapes.dtype)
     dim = shapes.heads * shapes.head_dim
     heads = jax.ShapeDtypeStruct((shapes.batch, shapes.seq, shapes.heads, shapes.head_dim), dtype)
-    rows, scale = jax.ShapeDtypeStruct((shapes.batch * shapes.seq, dim), dtype), jax.ShapeDtypeStruct((dim,), jnp.float32)
+    rows, scale = (
+        jax.ShapeDtypeStruct((shapes.batch * shapes.seq, dim), dtype),
+        jax.ShapeDtypeStruct((dim,), jnp.float32),
+    )
     image = jax.ShapeDtypeStruct((32, 32, max(32, dim // 32 * 32)), dtype)
     weights = jax.ShapeDtypeStruct(image.shape[-1:], jnp.float32)
     attention = lambda q, **kwargs: ops.dot_product_attention(q, q, q, is_causal=shapes.causal, **kwargs)
     lines = _of("dot_product_attention", ATTENTION, attention, heads)
     lines += _of("layer_norm", NORM, ops.layer_norm, rows, scale)
     lines += _of("rms_norm", NORM, ops.rms_norm, rows, scale)
-    lines += _of("group_norm", NORM, lambda x, scale, **kwargs: ops.group_norm(x, scale, groups=32, **kwargs), image, weights)
+    lines += _of(
+        "group_norm", NORM, lambda x, scale, **kwargs: ops.group_norm(x, scale, groups=32, **kwargs), image, weights
+    )
     return lines
 
 
-def _of(name: str, implementations: tuple[str, ...], op: Callable[..., Any], *shapes: jax.ShapeDtypeStruct) -> list[str]:
+def _of(
+    name: str, implementations: tuple[str, ...], op: Callable[..., Any], *shapes: jax.ShapeDtypeStruct
+) -> list[str]:
     lines = [f"{name} of {', '.join(f'{shape.dtype}{list(shape.shape)}' for shape in shapes)}"]
     lines.append(f"  runs as {_chosen(op, *shapes)}")
     for implementation in implementations:

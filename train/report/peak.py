@@ -31,15 +31,19 @@ PEAKS: dict[str, float] = {
 
 
 def peak_of(kind: str) -> float | None:
-    """The peak of a kind of device, that of the longest name that it begins with; none where it is not known, as of every CPU."""
+    """The peak of a kind of device, that of the longest name that it begins with; none where it is not known, as of
+    every CPU.
+    """
     names = [name for name in PEAKS if kind == name or kind.startswith((f"{name} ", f"{name}-"))]
     return PEAKS[max(names, key=len)] if names else None
 
 
 def flops_of(update: Callable, *arguments: Any) -> int:
-    """The model's operations in one call of an update, over all devices, whatever kernels it is compiled to; see `eqxgen.overview.flops`.
+    """The model's operations in one call of an update, over all devices, whatever kernels it is compiled to; see
+    `eqxgen.overview.flops`.
 
-    XLA's own count is none: it counts the body of a loop once, as of a stack of blocks, and a kernel that is not its own for nothing.
+    XLA's own count is none: it counts the body of a loop once, as of a stack of blocks, and a kernel that is not its
+    own for nothing.
 
     Args:
         update: it is only traced.

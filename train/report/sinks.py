@@ -34,7 +34,8 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of a project of Weights & Biases, resumed by the name that `wandb.id` keeps. WANDB_MODE=offline writes to the folder alone.
+    """A run of a project of Weights & Biases, resumed by the name that `wandb.id` keeps. WANDB_MODE=offline writes to
+    the folder alone.
 
     Raises:
         UserError: the package is not installed.
@@ -49,7 +50,9 @@ class WeightsAndBiases:
         if not name.exists():
             name.write_text(secrets.token_hex(6), encoding="utf-8")
         identity = name.read_text(encoding="utf-8").strip()
-        self._run = wandb.init(project=project, name=folder.name, id=identity, resume="allow", dir=str(folder), config=record)
+        self._run = wandb.init(
+            project=project, name=folder.name, id=identity, resume="allow", dir=str(folder), config=record
+        )
 
     def write(self, step: int, values: dict[str, float | int]) -> None:
         self._run.log(values, step=step)

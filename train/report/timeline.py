@@ -12,7 +12,9 @@ import jax
 
 
 class Row(NamedTuple):
-    """An operation of the compiled program: name, line of source, time by itself in microseconds over all threads, number of runs."""
+    """An operation of the compiled program: name, line of source, time by itself in microseconds over all threads,
+    number of runs.
+    """
 
     name: str
     source: str
@@ -68,8 +70,12 @@ def read_trace(path: Path) -> list[dict[str, Any]]:
 
 
 def rows_of(events: list[dict[str, Any]]) -> list[Row]:
-    """The operations by name, longest first. What an operation spends inside others, such as a loop in its body, counts for those."""
-    threads = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e.get("ph") == "M" and e["name"] == "thread_name"}
+    """The operations by name, longest first. What an operation spends inside others, such as a loop in its body, counts
+    for those.
+    """
+    threads = {
+        (e["pid"], e["tid"]): e["args"]["name"] for e in events if e.get("ph") == "M" and e["name"] == "thread_name"
+    }
     by_thread: dict[Any, list[dict[str, Any]]] = collections.defaultdict(list)
     # A device that has a line of its own for operations may show them on its streams again.
     lines = {thread for thread, name in threads.items() if name == "XLA Ops"}
@@ -84,7 +90,9 @@ def rows_of(events: list[dict[str, Any]]) -> list[Row]:
         micros[name] += alone
         runs[name] += 1
         sources.setdefault(name, source)
-    return sorted((Row(name, sources[name], time, runs[name]) for name, time in micros.items()), key=lambda row: -row.micros)
+    return sorted(
+        (Row(name, sources[name], time, runs[name]) for name, time in micros.items()), key=lambda row: -row.micros
+    )
 
 
 def kinds_of(rows: list[Row]) -> list[Row]:
@@ -92,7 +100,10 @@ def kinds_of(rows: list[Row]) -> list[Row]:
     groups: dict[str, list[Row]] = collections.defaultdict(list)
     for row in rows:
         groups[re.sub(r"[.\d]+$", "", row.name) or row.name].append(row)
-    merged = [Row(f"{kind} (all {len(g)})", "", sum(r.micros for r in g), sum(r.runs for r in g)) for kind, g in groups.items()]
+    merged = [
+        Row(f"{kind} (all {len(g)})", "", sum(r.micros for r in g), sum(r.runs for r in g))
+        for kind, g in groups.items()
+    ]
     return sorted(merged, key=lambda row: -row.micros)
 
 
@@ -122,7 +133,9 @@ def table(rows: list[Row], count: int) -> str:
     total = sum(row.micros for row in rows) or 1.0
     lines = [f"{'share':>6}  {'ms':>9}  {'runs':>6}  {'operation':36}  source"]
     for row in rows[:count]:
-        lines.append(f"{row.micros / total:6.1%}  {row.micros / 1000:9.2f}  {row.runs:6}  {row.name[:36]:36}  {row.source}".rstrip())
+        lines.append(
+            f"{row.micros / total:6.1%}  {row.micros / 1000:9.2f}  {row.runs:6}  {row.name[:36]:36}  {row.source}".rstrip()
+        )
     if len(rows) > count:
         rest = sum(row.micros for row in rows[count:])
         lines.append(f"{rest / total:6.1%}  {rest / 1000:9.2f}  {'':6}  {len(rows) - count} more")

@@ -1,13 +1,22 @@
 """Vectors to ids of codes and back.
 
-Every quantiser has `quantizer(z) -> Quantized`, `nearest(z)`, the ids alone, `lookup(ids)`, the vectors of ids, and `codes`, how many there
-are; so one can stand for another. `CosineQuantizer` and `FactorisedQuantizer` wrap another, `ResidualVQ` several, and how the gradient
-passes is a function given to the quantiser: `straight_through` or `rotate`. ViT-VQGAN's (arXiv:2110.04627, section 3.2) is
+Every quantiser has `quantizer(z) -> Quantized`, `nearest(z)`, the ids alone, `lookup(ids)`, the vectors of ids, and
+`codes`, how many there are; so one can stand for another. `CosineQuantizer` and `FactorisedQuantizer` wrap another,
+`ResidualVQ` several, and how the gradient passes is a function given to the quantiser: `straight_through` or `rotate`.
+ViT-VQGAN's (arXiv:2110.04627, section 3.2) is
 
 >>> FactorisedQuantizer(CosineQuantizer(VectorQuantizer(8192, 32, key=code_key)), 768, key=key)
 """
 
-from eqxgen.nn.quantize.codebook import count_codes, data_start, entropy_of, kmeans, perplexity, restart_dead_codes, usage
+from eqxgen.nn.quantize.codebook import (
+    count_codes,
+    data_start,
+    entropy_of,
+    kmeans,
+    perplexity,
+    restart_dead_codes,
+    usage,
+)
 from eqxgen.nn.quantize.ema import Averages, EMAQuantizer, restart_rare_codes
 from eqxgen.nn.quantize.estimator import rotate, straight_through
 from eqxgen.nn.quantize.finite import FSQ

@@ -35,8 +35,12 @@ def drawn(z: Float[Array, "n dim"], count: int, *, key: PRNGKeyArray) -> Float[A
     return z[jr.choice(key, len(z), (count,), replace=len(z) < count)].astype(jnp.float32)
 
 
-def kmeans(z: Float[Array, "n dim"], codes: int, *, iterations: int = 10, key: PRNGKeyArray) -> Float[Array, "codes dim"]:
-    """Centres of `z` by Lloyd's algorithm, from `codes` vectors drawn of it; a centre that loses all its vectors stays where it is."""
+def kmeans(
+    z: Float[Array, "n dim"], codes: int, *, iterations: int = 10, key: PRNGKeyArray
+) -> Float[Array, "codes dim"]:
+    """Centres of `z` by Lloyd's algorithm, from `codes` vectors drawn of it; a centre that loses all its vectors stays
+    where it is.
+    """
 
     def lloyd(centres, _):
         ids = find_nearest(z, centres)
@@ -47,7 +51,9 @@ def kmeans(z: Float[Array, "n dim"], codes: int, *, iterations: int = 10, key: P
     return jax.lax.scan(lloyd, drawn(z, codes, key=key), length=iterations)[0]
 
 
-def data_start(quantizer: VectorQuantizer, z: Float[Array, "n dim"], *, iterations: int = 10, key: PRNGKeyArray) -> VectorQuantizer:
+def data_start(
+    quantizer: VectorQuantizer, z: Float[Array, "n dim"], *, iterations: int = 10, key: PRNGKeyArray
+) -> VectorQuantizer:
     """The codebook placed by `kmeans` on encoder outputs (Łańcucki et al. 2020, arXiv:2005.08520, section 3.3).
 
     What lies off the data after it is for `restart_dead_codes` to find.
@@ -56,7 +62,8 @@ def data_start(quantizer: VectorQuantizer, z: Float[Array, "n dim"], *, iteratio
 
 
 def restart_dead_codes(quantizer: VectorQuantizer, z: Float[Array, "n dim"], *, key: PRNGKeyArray) -> VectorQuantizer:
-    """Moves every code that no vector of `z` chooses onto one of the vectors, drawn at random (Dhariwal et al. 2020, arXiv:2005.00341).
+    """Moves every code that no vector of `z` chooses onto one of the vectors, drawn at random (Dhariwal et al. 2020,
+    arXiv:2005.00341).
 
     Codes in use do not move.
     """

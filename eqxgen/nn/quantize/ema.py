@@ -1,4 +1,6 @@
-"""A codebook that follows its vectors by moving averages instead of by gradients (van den Oord et al. 2017, arXiv:1711.00937, appendix A.1)."""
+"""A codebook that follows its vectors by moving averages instead of by gradients (van den Oord et al. 2017,
+arXiv:1711.00937, appendix A.1).
+"""
 
 from typing import NamedTuple
 
@@ -27,7 +29,9 @@ class Averages(NamedTuple):
 
     @classmethod
     def of(cls, codebook: Float[Array, "codes dim"]) -> "Averages":
-        """The state in which each code was chosen once, by itself: a start from `kmeans` is `Averages.of(kmeans(z, codes, key=key))`."""
+        """The state in which each code was chosen once, by itself: a start from `kmeans` is `Averages.of(kmeans(z,
+        codes, key=key))`.
+        """
         return cls(jnp.ones(len(codebook)), codebook.astype(jnp.float32))
 
     def codebook(self, epsilon: float) -> Float[Array, "codes dim"]:
@@ -38,11 +42,12 @@ class Averages(NamedTuple):
 
 
 class EMAQuantizer(eqx.Module):
-    """As `VectorQuantizer`, with a codebook that is no parameter: each code is the moving average of the vectors that choose it.
+    """As `VectorQuantizer`, with a codebook that is no parameter: each code is the moving average of the vectors that
+    choose it.
 
-    Called as `quantized, state = quantizer(z, state)`; vectors are quantised by the codebook as it was before. `distance` is
-    `commitment |z - sg(e)|²`, as the codebook needs no loss. Over a batch of which all share one codebook:
-    `jax.vmap(quantizer, in_axes=(0, None), out_axes=(0, None), axis_name="batch")` with `axis_name="batch"`.
+    Called as `quantized, state = quantizer(z, state)`; vectors are quantised by the codebook as it was before.
+    `distance` is `commitment |z - sg(e)|²`, as the codebook needs no loss. Over a batch of which all share one
+    codebook: `jax.vmap(quantizer, in_axes=(0, None), out_axes=(0, None), axis_name="batch")` with `axis_name="batch"`.
 
     Args:
         codes: number of codes.
@@ -97,7 +102,12 @@ class EMAQuantizer(eqx.Module):
         return Averages.of(self.start)
 
     def __call__(
-        self, z: Float[Array, "*leading dim"], state: Averages, *, key: PRNGKeyArray | None = None, inference: bool | None = None
+        self,
+        z: Float[Array, "*leading dim"],
+        state: Averages,
+        *,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
     ) -> tuple[Quantized, Averages]:
         _check.last_axis(z, "dim", self.dim)
         state = jax.lax.stop_gradient(state)
@@ -110,7 +120,9 @@ class EMAQuantizer(eqx.Module):
             estimator=self.estimator,
         )
         quiet = self.inference if inference is None else inference
-        return quantized, state if quiet else self._updated(state, jax.lax.stop_gradient(flat(z)), quantized.ids.reshape(-1))
+        return quantized, state if quiet else self._updated(
+            state, jax.lax.stop_gradient(flat(z)), quantized.ids.reshape(-1)
+        )
 
     def nearest(self, z: Float[Array, "*leading dim"], state: Averages) -> Int[Array, "*leading"]:
         """The ids alone."""
@@ -128,7 +140,9 @@ class EMAQuantizer(eqx.Module):
 
 
 def restart_rare_codes(state: Averages, z: Float[Array, "n dim"], *, least: float = 2.0, key: PRNGKeyArray) -> Averages:
-    """Every code whose count is below `least` put onto a vector drawn from `z`, as if chosen `least` times; the others stay."""
+    """Every code whose count is below `least` put onto a vector drawn from `z`, as if chosen `least` times; the others
+    stay.
+    """
     rare = state.counts < least
     sums = jnp.where(rare[:, None], least * drawn(z, len(state.counts), key=key), state.sums)
     return Averages(jnp.where(rare, least, state.counts), sums)

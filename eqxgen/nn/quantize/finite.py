@@ -16,14 +16,18 @@ from eqxgen.nn.quantize.quantized import Quantized
 
 
 class FSQ(eqx.Module):
-    """Each entry is bounded by a tanh and rounded to one of its levels; the codes are all combinations, at -1 to 1 in each dimension.
+    """Each entry is bounded by a tanh and rounded to one of its levels; the codes are all combinations, at -1 to 1 in
+    each dimension.
 
-    It has no parameters and needs no loss: `distance` and `entropy` are zero, and `assignment` is the share of each code, without a gradient.
-    The gradient passes straight through the rounding, and through the tanh as it is. An even number of levels lies at multiples of
-    `2 / levels` from -1 up, an odd one around 0. Id = sum of the level's number times the product of the levels before it.
+    It has no parameters and needs no loss: `distance` and `entropy` are zero, and `assignment` is the share of each
+        code, without a gradient.
+    The gradient passes straight through the rounding, and through the tanh as it is. An even number of levels lies at
+    multiples of `2 / levels` from -1 up, an odd one around 0. Id = sum of the level's number times the product of the
+    levels before it.
 
-    The paper's listing shifts even levels by the tangent of `offset / reach`, with a reach narrower by the margin. Here, as in
-    vector-quantize-pytorch, the shift is by the inverse of the tanh, which puts zero in the middle of a level, and the reach is wider.
+    The paper's listing shifts even levels by the tangent of `offset / reach`, with a reach narrower by the margin.
+    Here, as in vector-quantize-pytorch, the shift is by the inverse of the tanh, which puts zero in the middle of a
+    level, and the reach is wider.
 
     Args:
         levels: of each dimension; such as (8, 5, 5, 5) for about 2**10 codes (table 1).
@@ -71,14 +75,20 @@ class FSQ(eqx.Module):
         known = (ids >= 0) & (ids < self.codes)
         return jnp.where(known[..., None], codes, jnp.nan)
 
-    def _numbers(self, z: Float[Array, "*leading dim"]) -> tuple[Int[Array, "*leading dim"], Float[Array, "*leading dim"]]:
-        """Of the level of each entry, from 0, and the bounded entries, whose nearest integers they are but for half the levels."""
+    def _numbers(
+        self, z: Float[Array, "*leading dim"]
+    ) -> tuple[Int[Array, "*leading dim"], Float[Array, "*leading dim"]]:
+        """Of the level of each entry, from 0, and the bounded entries, whose nearest integers they are but for half the
+        levels.
+        """
         _check.last_axis(z, "dim", self.dim)
         levels = np.asarray(self.levels)
         reach = (levels - 1) * (1 + self.margin) / 2
         offset = np.where(levels % 2 == 0, 0.5, 0.0)
         shift = np.arctanh(offset / reach)
-        bounded = jnp.tanh(z.astype(jnp.float32) + _row(shift, z[..., 0])) * _row(reach, z[..., 0]) - _row(offset, z[..., 0])
+        bounded = jnp.tanh(z.astype(jnp.float32) + _row(shift, z[..., 0])) * _row(reach, z[..., 0]) - _row(
+            offset, z[..., 0]
+        )
         return jnp.round(bounded).astype(jnp.int32) + _row(levels // 2, z[..., 0]), bounded
 
     def _ids(self, numbers: Int[Array, "*leading dim"]) -> Int[Array, "*leading"]:

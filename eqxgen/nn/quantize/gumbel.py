@@ -1,4 +1,6 @@
-"""Codes drawn by the Gumbel softmax (Jang et al. 2016, arXiv:1611.01144; Ramesh et al. 2021, DALL-E, arXiv:2102.12092, section 2.1)."""
+"""Codes drawn by the Gumbel softmax (Jang et al. 2016, arXiv:1611.01144; Ramesh et al. 2021, DALL-E, arXiv:2102.12092,
+section 2.1).
+"""
 
 import equinox as eqx
 import jax
@@ -16,8 +18,9 @@ from eqxgen.rng import RNG
 class GumbelQuantizer(eqx.Module):
     """Logits over codes by a projection; in training a code is drawn, in inference the likeliest is taken.
 
-    Forward, the vectors are those of one code; backward, they are the mixture of all by the Gumbel softmax. `distance` is the divergence of
-    the logits' softmax from the uniform distribution, in nats: the weight that it is given in the loss is the paper's beta.
+    Forward, the vectors are those of one code; backward, they are the mixture of all by the Gumbel softmax. `distance`
+    is the divergence of the logits' softmax from the uniform distribution, in nats: the weight that it is given in the
+    loss is the paper's beta.
 
     Args:
         codes: number of codes.

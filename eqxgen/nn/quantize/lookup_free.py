@@ -11,10 +11,12 @@ from eqxgen.nn.quantize.quantized import Quantized, flat, soft_assignment, squar
 
 
 class LFQ(eqx.Module):
-    """Each entry becomes 1 where it is positive and -1 elsewhere; the id is the number whose bits they are, the first the highest.
+    """Each entry becomes 1 where it is positive and -1 elsewhere; the id is the number whose bits they are, the first
+    the highest.
 
-    It has no parameters. `distance` is `commitment |z - sg(e)|²`. Soft assignments are over all codes, as `VectorQuantizer`'s, so that
-    `mean(entropy) - entropy_of(assignment)` is the entropy penalty of the paper; they take room for `2**bits` numbers per vector.
+    It has no parameters. `distance` is `commitment |z - sg(e)|²`. Soft assignments are over all codes, as
+    `VectorQuantizer`'s, so that `mean(entropy) - entropy_of(assignment)` is the entropy penalty of the paper; they take
+    room for `2**bits` numbers per vector.
 
     Args:
         bits: size of the vectors; there are `2**bits` codes.
@@ -26,7 +28,9 @@ class LFQ(eqx.Module):
     commitment: float = eqx.field(static=True)
     temperature: float = eqx.field(static=True)
 
-    def __init__(self, bits: int, *, commitment: float = 0.25, temperature: float = 0.01, key: PRNGKeyArray | None = None):
+    def __init__(
+        self, bits: int, *, commitment: float = 0.25, temperature: float = 0.01, key: PRNGKeyArray | None = None
+    ):
         _check.positive(bits=bits)
         if bits > 30:
             raise ValueError(f"bits must be at most 30, which an int32 holds: got {bits}")
@@ -45,7 +49,9 @@ class LFQ(eqx.Module):
         ids = self.nearest(z)
         signs = jnp.where(z > 0, 1, -1).astype(jnp.float32)
         distance = self.commitment * jnp.mean((z.astype(jnp.float32) - signs) ** 2, axis=-1)
-        entropy, assignment = soft_assignment(squared_distances(flat(z), self.lookup(jnp.arange(self.codes))), self.temperature)
+        entropy, assignment = soft_assignment(
+            squared_distances(flat(z), self.lookup(jnp.arange(self.codes))), self.temperature
+        )
         vectors = straight_through(z, signs.astype(z.dtype))
         return Quantized(vectors, ids, distance, entropy.reshape(ids.shape), assignment)
 

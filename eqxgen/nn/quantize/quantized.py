@@ -16,10 +16,12 @@ class Quantized(NamedTuple):
     Attributes:
         vectors: those of the chosen codes; the gradient passes to the input as the quantiser's estimator says.
         ids: which codes.
-        distance: what is to be minimised of each vector: squared distance to its code, mean over `dim`, with the gradient of the codebook
-            and commitment terms; a quantiser without a codebook to learn says what it puts there.
+        distance: what is to be minimised of each vector: squared distance to its code, mean over `dim`, with the
+            gradient of the codebook and commitment terms; a quantiser without a codebook to learn says what it puts
+            there.
         entropy: of each vector's soft assignment, in nats; zero where the quantiser knows none.
-        assignment: mean soft assignment over all vectors: a distribution over codes. Average it over the batch, then take `entropy_of`.
+        assignment: mean soft assignment over all vectors: a distribution over codes. Average it over the batch, then
+            take `entropy_of`.
     """
 
     vectors: Float[Array, "*leading dim"]
@@ -50,7 +52,9 @@ def flat(z: Float[Array, "*leading dim"]) -> Float[Array, "n dim"]:
     return z.reshape(-1, z.shape[-1]).astype(jnp.float32)
 
 
-def soft_assignment(distances: Float[Array, "n codes"], temperature: float) -> tuple[Float[Array, " n"], Float[Array, " codes"]]:
+def soft_assignment(
+    distances: Float[Array, "n codes"], temperature: float
+) -> tuple[Float[Array, " n"], Float[Array, " codes"]]:
     """Entropy of the softmax of `-distances / temperature` of each vector, and the mean of those softmaxes."""
     log_soft = jax.nn.log_softmax(-distances / temperature, axis=-1)
     soft = jnp.exp(log_soft)

@@ -16,18 +16,19 @@ from eqxgen.nn.quantize.quantized import Quantized
 class ResidualVQ(eqx.Module):
     """Several quantisers, each of what the ones before it have left; the vectors are the sum of their codes.
 
-    In what it says of some vectors, `ids`, `distance` and `entropy` have a last axis, and `assignment` a first, of one entry per quantiser.
-    The gradient passes to the input once, by the estimator of the sum. Each distance trains its own codebook, and the encoder by what is
-    left: no gradient runs from one quantiser to another.
+    In what it says of some vectors, `ids`, `distance` and `entropy` have a last axis, and `assignment` a first, of one
+    entry per quantiser. The gradient passes to the input once, by the estimator of the sum. Each distance trains its
+    own codebook, and the encoder by what is left: no gradient runs from one quantiser to another.
 
     Args:
         quantizers: of this package, without a state and with equally many codes.
-        dropout: whether a training call uses the first n alone, with n drawn from 1 to all, so that ids can be cut short afterwards (section
-            III-C). The others' distances then count for nothing.
+        dropout: whether a training call uses the first n alone, with n drawn from 1 to all, so that ids can be cut
+            short afterwards (section III-C). The others' distances then count for nothing.
         estimator: how the gradient passes from the sum to the vectors.
 
     Raises:
-        ValueError: there are no quantisers, or they differ in `dim` or `codes`; or `dropout` is called in training without a key.
+        ValueError: there are no quantisers, or they differ in `dim` or `codes`; or `dropout` is called in training
+            without a key.
     """
 
     quantizers: tuple[Any, ...]
@@ -57,7 +58,9 @@ class ResidualVQ(eqx.Module):
     def dim(self) -> int:
         return self.quantizers[0].dim
 
-    def __call__(self, z: Float[Array, "*leading dim"], *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> Quantized:
+    def __call__(
+        self, z: Float[Array, "*leading dim"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
+    ) -> Quantized:
         used = self._used(key, inference)
         left, total, found = z, jnp.zeros_like(z), []
         for number, quantizer in enumerate(self.quantizers):
@@ -81,7 +84,9 @@ class ResidualVQ(eqx.Module):
     def lookup(self, ids: Int[Array, "*leading quantizers"]) -> Float[Array, "*leading dim"]:
         """The sum of the codes of some ids, of all quantisers or the first ones."""
         if ids.shape[-1] > len(self.quantizers):
-            raise ValueError(f"the last axis of ids must have at most quantizers={len(self.quantizers)} entries: got shape {ids.shape}")
+            raise ValueError(
+                f"the last axis of ids must have at most quantizers={len(self.quantizers)} entries: got shape {ids.shape}"
+            )
         parts = [quantizer.lookup(ids[..., number]) for number, quantizer in zip(range(ids.shape[-1]), self.quantizers)]
         return jnp.sum(jnp.stack(parts), axis=0)
 

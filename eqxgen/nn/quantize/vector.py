@@ -13,9 +13,10 @@ from eqxgen.nn.quantize.quantized import Quantized, find_nearest, quantise, rows
 class VectorQuantizer(eqx.Module):
     """Replaces each vector by the nearest row of a learned codebook.
 
-    `distance` holds `|sg(z) - e|² + commitment |z - sg(e)|²`, so the codebook follows the encoder with weight 1 and the encoder the codebook
-    with weight `commitment` (equation 3 of the paper). Soft assignments are the softmax of `-|z - e|² / temperature` over codes; low
-    entropy of each and high entropy of their mean is the entropy loss of MaskGIT's tokenizer.
+    `distance` holds `|sg(z) - e|² + commitment |z - sg(e)|²`, so the codebook follows the encoder with weight 1 and the
+    encoder the codebook with weight `commitment` (equation 3 of the paper). Soft assignments are the softmax of `-|z -
+    e|² / temperature` over codes; low entropy of each and high entropy of their mean is the entropy loss of MaskGIT's
+    tokenizer.
 
     Args:
         codes: number of codes.
@@ -75,5 +76,7 @@ class VectorQuantizer(eqx.Module):
 
 
 def draw_codebook(codes: int, dim: int, *, key: PRNGKeyArray) -> Float[Array, "codes dim"]:
-    """MaskGIT's: variance_scaling(1, fan_in, uniform) over the code axis. `data_start` replaces it by data before training."""
+    """MaskGIT's: variance_scaling(1, fan_in, uniform) over the code axis. `data_start` replaces it by data before
+    training.
+    """
     return jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")(key, (codes, dim), jnp.float32)

@@ -15,7 +15,8 @@ from eqxgen.rng import RNG
 
 
 class CosineQuantizer(eqx.Module):
-    """Vectors and codes at length 1, so that the nearest code is that of the smallest angle (Yu et al. 2021, ViT-VQGAN, arXiv:2110.04627).
+    """Vectors and codes at length 1, so that the nearest code is that of the smallest angle (Yu et al. 2021, ViT-VQGAN,
+    arXiv:2110.04627).
 
     Args:
         quantizer: whose codebook is taken at length 1. What comes out are codes of length 1.
@@ -50,9 +51,11 @@ class CosineQuantizer(eqx.Module):
 
 
 class FactorisedQuantizer(eqx.Module):
-    """A projection down, a quantiser of few dimensions, and a projection up (Yu et al. 2021, ViT-VQGAN, arXiv:2110.04627, section 3.2).
+    """A projection down, a quantiser of few dimensions, and a projection up (Yu et al. 2021, ViT-VQGAN,
+    arXiv:2110.04627, section 3.2).
 
-    The distance is measured between the few. Around an `FSQ` or `LFQ` it fits their fixed number of dimensions to the encoder's.
+    The distance is measured between the few. Around an `FSQ` or `LFQ` it fits their fixed number of dimensions to the
+    encoder's.
 
     Args:
         quantizer: any of this package without a state.

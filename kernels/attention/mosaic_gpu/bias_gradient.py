@@ -18,7 +18,8 @@ from .visits import flags
 
 
 def bias_gradient(work: Work, bias, spread):
-    """Of the bias in its own shape, or of ALiBi's slopes. Each block of the bias sums all tiles that read it, in one order.
+    """Of the bias in its own shape, or of ALiBi's slopes. Each block of the bias sums all tiles that read it, in one
+    order.
 
     `spread(q_block, kv_block)` is that of `blocks.spread`.
     """

@@ -13,7 +13,8 @@ from .tiling import SIDE, pad
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """Where a kernel finds an array over (b, h, q, k): `at` which operand, and the axes of which it has more than one place.
+    """Where a kernel finds an array over (b, h, q, k): `at` which operand, and the axes of which it has more than one
+    place.
 
     An "int" is `at` itself.
     """
@@ -24,19 +25,28 @@ class Slot:
 
 
 class Prepared:
-    """The operands that the extras add to a kernel, and the slots in which `reader.Reader` finds them. `flip` as there."""
+    """The operands that the extras add to a kernel, and the slots in which `reader.Reader` finds them. `flip` as
+    there.
+    """
 
     def __init__(self, extras: Extras, flip: bool):
         self._flip = flip
         self.operands: list[Any] = []
         self.mask = pattern.in_kernel(extras.mask)
-        self.views = [self._view(x, axes) for x, axes in zip(self.mask.arrays(), self.mask.axes)] if self.mask is not None else []
+        self.views = (
+            [self._view(x, axes) for x, axes in zip(self.mask.arrays(), self.mask.axes)]
+            if self.mask is not None
+            else []
+        )
         self.bias: Any = None
         self.slopes: Any = None
         self.offset: Any = None
         self.seeds: Any = None
         if isinstance(extras.bias, ALiBi):
-            self.offset, self.slopes = self._view(extras.bias.offset, "b"), self._view(extras.bias.slopes.astype(jnp.float32), "bh")
+            self.offset, self.slopes = (
+                self._view(extras.bias.offset, "b"),
+                self._view(extras.bias.slopes.astype(jnp.float32), "bh"),
+            )
         elif extras.bias is not None:
             self.bias = self._view(extras.bias, "bhqk")
         if extras.seeds is not None:

@@ -18,17 +18,24 @@ from .reader import LOG2E
 from .ring import Work
 
 
-def gradients(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool, simulated: Any = None):
+def gradients(
+    q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool, simulated: Any = None
+):
     """Cotangents of q, k, v and, with `with_bias`, of the bias."""
     shape = tiling.shape_of(q, k, v)
     masked = extras.mask is not None
     delta = jnp.sum(dout.astype(jnp.float32) * out.astype(jnp.float32), -1) - dlse
     if masked:
-        # The logsumexp alone says who saw a number that is not finite: 0 times a delta that is none would spoil the others.
+        # The logsumexp alone says who saw a number that is not finite: 0 times a delta that is none would spoil the
+        # others.
         delta = jnp.where(jnp.isnan(lse), 0.0, delta)
     if _may_see_nothing(extras):
         empty = lse == -jnp.inf
-        lse, delta, dout = jnp.where(empty, 0.0, lse), jnp.where(empty, 0.0, delta), jnp.where(empty[..., None], 0, dout)
+        lse, delta, dout = (
+            jnp.where(empty, 0.0, lse),
+            jnp.where(empty, 0.0, delta),
+            jnp.where(empty[..., None], 0, dout),
+        )
     operands = [
         tiling.operand(finite(q, masked), shape.dim),
         tiling.operand(finite(k, masked), shape.dim),

@@ -13,7 +13,8 @@ from .tile_math import gradient, weights
 from .tiling import ROWS, SIDE, Tile, blocks_of, div, rem
 from .visits import by_keys, visits
 
-# Wider, the two sums of a row do not fit the registers, and take a kernel each: those that warpgroups share, and those that one has by itself.
+# Wider, the two sums of a row do not fit the registers, and take a kernel each: those that warpgroups share, and those
+# that one has by itself.
 WIDEST_SUMS, WIDEST_OWN_SUMS = 320, 192
 
 
@@ -60,7 +61,9 @@ def _kernel(work: Work, spread, *, keys: bool, values: bool):
             lse, delta = (row(load(ref, LAYOUT.reduce(0)), size) for ref in numbers)
             take = lambda s: weights(at.reader, here, step.flag, s, lse)
             if keys:
-                (p, share), dp = two_products(key_rows, queries.transpose((1, 0)), value_rows, dout.transpose((1, 0)), take)
+                (p, share), dp = two_products(
+                    key_rows, queries.transpose((1, 0)), value_rows, dout.transpose((1, 0)), take
+                )
             else:
                 p, share = take(product(key_rows, queries.transpose((1, 0))))
                 dp = p

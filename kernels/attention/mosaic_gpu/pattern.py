@@ -17,7 +17,9 @@ FINEST = 8
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stripes(Mask):
-    """A `BlockSparse` whose rows are written out along the keys, so that a tile reads each of its few rows as a vector."""
+    """A `BlockSparse` whose rows are written out along the keys, so that a tile reads each of its few rows as a
+    vector.
+    """
 
     stripes: Any
     block: int

@@ -1,7 +1,7 @@
 """Products of tiles on the tensor cores, summed in float32.
 
-JAX's simulator of a GPU knows neither a factor in registers nor an accumulator with a first value; there those products are computed by
-plain arithmetic on the same tiles.
+JAX's simulator of a GPU knows neither a factor in registers nor an accumulator with a first value; there those products
+are computed by plain arithmetic on the same tiles.
 """
 
 import jax
@@ -37,8 +37,8 @@ def two_products(a, b, c, d, take):
 def product_and_sum(a, b, total, c, d, take, issued, *, overlap: bool, simulated: bool):
     """(`take(a b)`, `total + c d`) of a factor `c` in registers and tiles in shared memory.
 
-    `issued()` runs when both are under way. With `overlap` the sum still is while `take` has the product; without it `take` has the registers
-    of `c` as well.
+    `issued()` runs when both are under way. With `overlap` the sum still is while `take` has the product; without it
+    `take` has the registers of `c` as well.
     """
     if simulated:
         first = product(a, b)
@@ -59,7 +59,9 @@ def product_and_sum(a, b, total, c, d, take, issued, *, overlap: bool, simulated
 
 
 def add_products(totals, factors, simulated: bool):
-    """`total + a b` for each total and its (a, b), a factor in registers and a tile in shared memory; all are under way at once."""
+    """`total + a b` for each total and its (a, b), a factor in registers and a tile in shared memory; all are under way
+    at once.
+    """
     if simulated:
         return tuple(_plain_sum(total, a, b) for total, (a, b) in zip(totals, factors))
 

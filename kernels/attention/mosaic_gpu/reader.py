@@ -19,14 +19,18 @@ LAYOUT = plgpu.Layout.WGMMA
 
 
 class Reader:
-    """Reads a kernel's extra operands for one tile and applies them. With `flip` a tile is (keys, queries), else (queries, keys)."""
+    """Reads a kernel's extra operands for one tile and applies them. With `flip` a tile is (keys, queries), else
+    (queries, keys).
+    """
 
     def __init__(self, prepared: Prepared, setting: Setting, shape: Shape, flip: bool, operands):
         self.prepared, self.setting, self.shape, self.flip, self.operands = prepared, setting, shape, flip, operands
 
     def positions(self, tile: Tile, size):
         """The queries' and the keys' numbers over a tile of this size."""
-        i, j = (plgpu.broadcasted_iota(jnp.int32, size, axis, layout=LAYOUT) for axis in ((1, 0) if self.flip else (0, 1)))
+        i, j = (
+            plgpu.broadcasted_iota(jnp.int32, size, axis, layout=LAYOUT) for axis in ((1, 0) if self.flip else (0, 1))
+        )
         return i + tile.i, j + tile.j
 
     def view(self, slot: Slot, tile: Tile, size) -> Any:
@@ -83,11 +87,15 @@ class Reader:
         i, j = self.positions(tile, size)
         allowed = j < self.shape.kv_seq
         if self.prepared.mask is not None:
-            allowed = allowed & self.prepared.mask.allowed(i, j, *(self.view(slot, tile, size) for slot in self.prepared.views))
+            allowed = allowed & self.prepared.mask.allowed(
+                i, j, *(self.view(slot, tile, size) for slot in self.prepared.views)
+            )
         return allowed
 
     def where_allowed(self, x, other: float, tile: Tile, flag):
-        """`x`, and `other` where the mask forbids the pair; the mask is evaluated where the flag says that this tile needs it."""
+        """`x`, and `other` where the mask forbids the pair; the mask is evaluated where the flag says that this tile
+        needs it.
+        """
         return jax.lax.cond(flag == 1, lambda x: jnp.where(self.allowed(tile, x.shape), x, other), lambda x: x, x)
 
     def kept(self, tile: Tile, size):

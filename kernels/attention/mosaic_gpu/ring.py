@@ -1,7 +1,8 @@
 """One kernel: a warpgroup that loads through a ring of buffers, and two that compute.
 
-The loader copies the tiles of step n into slot `n % stages` as soon as both computing warpgroups have let go of what was there. What a
-step loads comes in groups, each with its own barriers, so that the first product starts before the second one's operand is there.
+The loader copies the tiles of step n into slot `n % stages` as soon as both computing warpgroups have let go of what
+was there. What a step loads comes in groups, each with its own barriers, so that the first product starts before the
+second one's operand is there.
 """
 
 import dataclasses
@@ -42,7 +43,9 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Walk:
-    """Where a block of the grid works: its tile, its number of steps, and the tile of a step with whether it needs the mask."""
+    """Where a block of the grid works: its tile, its number of steps, and the tile of a step with whether it needs the
+    mask.
+    """
 
     base: Callable[[Any, Any], Tile]
     count: Callable[[Any, Tile], Any]
@@ -113,12 +116,16 @@ def store(value, buffer, out):
 
 
 def columns(shapes: Sequence[tuple[int, ...]]) -> int:
-    """The columns of one line of swizzled memory, for all matrices of a kernel: a product's factors must agree on them."""
+    """The columns of one line of swizzled memory, for all matrices of a kernel: a product's factors must agree on
+    them.
+    """
     return 64 if all(size % 64 == 0 for shape in shapes if len(shape) == 2 for size in shape) else 32
 
 
 def swizzled(shape: tuple[int, ...], dtype, line: int):
-    """A buffer whose rows the tensor cores read without conflicts; numbers of 4 bytes are not for them, and lie as they are."""
+    """A buffer whose rows the tensor cores read without conflicts; numbers of 4 bytes are not for them, and lie as they
+    are.
+    """
     if jnp.dtype(dtype).itemsize != 2:
         return plgpu.SMEM(shape, dtype)
     tiled, turned = plgpu.TilingTransform((8, line)), plgpu.SwizzleTransform(2 * line)  # pyright: ignore[reportAbstractUsage]
@@ -192,7 +199,11 @@ def launch(
                     return Step(*walk.step(ins[0], base, n), slot(n))
 
                 reader = Reader(work.prepared, work.setting, work.shape, work.flip, ins[first_extra:])
-                consume(Consumer(wg, base, fixed_buffers, kept, ins[1:first_extra], results, turn, reader, count, step, slot))
+                consume(
+                    Consumer(
+                        wg, base, fixed_buffers, kept, ins[1:first_extra], results, turn, reader, count, step, slot
+                    )
+                )
                 plgpu.wait_smem_to_gmem(0)
 
         loads = [*fixed, *(item for items in groups for item in items)]

@@ -1,7 +1,8 @@
 """A computing warpgroup's walk over its keys in the forward pass: a running maximum, sum and output.
 
-A turn's weights meet their values in the next turn, whose exponentials are then taken beside that product (Shah et al. 2024, section 3.2). The
-two warpgroups take turns: while one has the tensor cores, the other takes exponentials (section 3.1).
+A turn's weights meet their values in the next turn, whose exponentials are then taken beside that product (Shah et al.
+2024, section 3.2). The two warpgroups take turns: while one has the tensor cores, the other takes exponentials (section
+3.1).
 """
 
 import dataclasses
@@ -30,7 +31,9 @@ class Running:
     tile: Tile
 
     def result(self) -> tuple[Any, Any, Any]:
-        """The output before it is divided by the sum, the maximum in powers of two, and the sum; 0 where a query sees no key."""
+        """The output before it is divided by the sum, the maximum in powers of two, and the sum; 0 where a query sees
+        no key.
+        """
         at = self.at
         full = lambda value: plgpu.layout_cast(jnp.full((ROWS,), value, jnp.float32), plgpu.Layout.WGMMA.reduce(1))
         nothing = zeros((ROWS, self.work.shape.v_dim)), full(LOW), full(0.0)
@@ -92,7 +95,9 @@ class Running:
         return p, new, total * shrink + p.sum(1), shrink
 
     def _as_factor(self, step: Step, p):
-        """The weights as the tensor cores take them. They must not be made while those work, or each product waits for the last."""
+        """The weights as the tensor cores take them. They must not be made while those work, or each product waits for
+        the last.
+        """
         kept = self.at.reader.kept(self._tile_of(step), p.shape)
         if kept is not None:
             p = jnp.where(kept, p * (1.0 / (1.0 - self.work.setting.dropout_rate)), 0.0)

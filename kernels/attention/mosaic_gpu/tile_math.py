@@ -7,7 +7,9 @@ from .tiling import Tile
 
 
 def weights(reader: Reader, tile: Tile, flag, s, lse):
-    """(p without dropout, the product's share of the cap) from the product q k^T; `lse`, in powers of two, is given over the tile."""
+    """(p without dropout, the product's share of the cap) from the product q k^T; `lse`, in powers of two, is given
+    over the tile.
+    """
     share = reader.cap(s)
     x, factor = reader.logits(s, share, tile)
     # At most 1 in exact arithmetic; rounding of huge logits must not overflow.
@@ -16,7 +18,9 @@ def weights(reader: Reader, tile: Tile, flag, s, lse):
 
 
 def gradient(reader: Reader, tile: Tile, p, share, dp, delta):
-    """(p with dropout, ds of the bias, ds of the capped product) from `weights` and the product dout v^T; `delta` is given over the tile."""
+    """(p with dropout, ds of the bias, ds of the capped product) from `weights` and the product dout v^T; `delta` is
+    given over the tile.
+    """
     dropped, kept = p, reader.kept(tile, p.shape)
     if kept is not None:
         inverse = 1.0 / (1.0 - reader.setting.dropout_rate)

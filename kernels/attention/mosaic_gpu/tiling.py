@@ -51,7 +51,8 @@ class Tile:
 
 
 def shares_registers() -> bool:
-    """Whether the computing warpgroups can take the registers that the loading one gives up: 240 a thread in place of 168.
+    """Whether the computing warpgroups can take the registers that the loading one gives up: 240 a thread in place of
+    168.
 
     From jax 0.12 on its CUDA plugin assembles by nvJitLink, which ignores the request (ptxas' C7504).
     """
@@ -60,7 +61,9 @@ def shares_registers() -> bool:
 
 def shape_of(q, k, v) -> Shape:
     """Of canonical operands, (batch, heads, seq, dim)."""
-    return Shape(q.shape[0], q.shape[1], k.shape[1], q.shape[2], k.shape[2], padded_dim(q.shape[3]), padded_dim(v.shape[3]))
+    return Shape(
+        q.shape[0], q.shape[1], k.shape[1], q.shape[2], k.shape[2], padded_dim(q.shape[3]), padded_dim(v.shape[3])
+    )
 
 
 def padded_dim(dim: int) -> int:

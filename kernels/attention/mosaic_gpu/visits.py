@@ -11,7 +11,9 @@ from .. import blocks
 
 @dataclasses.dataclass(frozen=True)
 class Visits:
-    """For each row of tiles its count, then its entries; see `blocks.visits`. `shape` is (examples, heads, rows, steps)."""
+    """For each row of tiles its count, then its entries; see `blocks.visits`. `shape` is (examples, heads, rows,
+    steps).
+    """
 
     table: Any
     shape: tuple[int, ...]
@@ -30,7 +32,9 @@ def visits(some, every) -> Visits:
 
 
 def by_keys(some, every, repeat: int) -> tuple[Any, Any]:
-    """The same for rows of keys: a row's columns are the query tiles of all heads that share a key head, head by head."""
+    """The same for rows of keys: a row's columns are the query tiles of all heads that share a key head, head by
+    head.
+    """
 
     def turn(x):
         lib: Any = np if isinstance(x, np.ndarray) else jnp
@@ -44,7 +48,9 @@ def by_keys(some, every, repeat: int) -> tuple[Any, Any]:
 
 
 def flags(some, every) -> Visits:
-    """0 for a tile to skip, 1 for one that needs the mask, 2 for one that does not; one entry per column and no count."""
+    """0 for a tile to skip, 1 for one that needs the mask, 2 for one that does not; one entry per column and no
+    count.
+    """
     lib: Any = np if isinstance(some, np.ndarray) else jnp
     table = jnp.asarray(lib.where(some, lib.where(every, 2, 1), 0).astype(np.int32))
     return Visits(table.reshape(-1), table.shape)

@@ -1,10 +1,12 @@
-"""Flash attention for TPU in Pallas: forward, and a backward pass of two kernels, or three where the bias has a gradient.
+"""Flash attention for TPU in Pallas: forward, and a backward pass of two kernels, or three where the bias has a
+gradient.
 
     s = cap(scale q k^T) + bias;  p = exp(s - lse);  out = p v
     dv = p^T dout;  ds = p (dout v^T - delta), delta = rowsum(dout out) - dlse;  dbias = ds;  dq = scale ds k;  dk = scale ds^T q
 
-Blocks that the mask empties are not visited and cost no copy; blocks that it fills skip its evaluation. Sequences are padded inside to
-a multiple of the block. The backward kernels hold the tile transposed, (keys, queries), so that the row statistics lie along lanes.
+Blocks that the mask empties are not visited and cost no copy; blocks that it fills skip its evaluation. Sequences are
+padded inside to a multiple of the block. The backward kernels hold the tile transposed, (keys, queries), so that the
+row statistics lie along lanes.
 
 Source: Dao 2023 (FlashAttention-2); the list of visits per row follows the idea of block-sparse prefetch lists.
 """

@@ -17,7 +17,9 @@ from .tiling import Tile, div, rem
 from .visits import visit, visits
 
 
-def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool, interpret: Any = False):
+def backward(
+    q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool, interpret: Any = False
+):
     """Cotangents of q, k, v and, with `with_bias`, of the bias."""
     shape = tiling.shape_of(q, k, v, tiling.BACKWARD_BLOCK)
     delta = jnp.sum(dout.astype(jnp.float32) * out.astype(jnp.float32), -1) - dlse
@@ -77,7 +79,9 @@ def _key_gradients(work: Pass):
 
     def where(ids, entries):
         b, group, row, n = ids
-        return Tile(b, group * shape.repeat + div(n, plan.steps), entries[start_of(ids) + 1 + rem(n, plan.steps)] >> 1, row)
+        return Tile(
+            b, group * shape.repeat + div(n, plan.steps), entries[start_of(ids) + 1 + rem(n, plan.steps)] >> 1, row
+        )
 
     def kernel(refs: Refs):
         (dk_ref, dv_ref), (dk, dv) = refs.outs, refs.scratch

@@ -57,6 +57,8 @@ def bias_gradient(work: Pass):
     whole = (*own[:2], *(count * side for count, side in zip(own[2:], block[2:])))
     out = Output(whole, jnp.float32, block, place)
     grid = (*own, math.prod(shared))
-    dbias = launch(work, "backward_bias", kernel, where, grid=grid, entries=jnp.asarray(table), outs=[out], scratch=[])[0]
+    dbias = launch(work, "backward_bias", kernel, where, grid=grid, entries=jnp.asarray(table), outs=[out], scratch=[])[
+        0
+    ]
     dbias = dbias[:, :, : size[2], : size[3]] if s else dbias[:, :, : size[2]].sum(3, keepdims=True)
     return dbias.reshape(size[:2]).astype(bias.slopes.dtype) if alibi else dbias.astype(bias.dtype)

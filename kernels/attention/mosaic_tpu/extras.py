@@ -16,9 +16,9 @@ from .tiling import Operand, Shape, pad
 class Slot:
     """Where a kernel finds an array: `kind` says how, `at` which one, `many` whether it has a row for each example.
 
-    An "int" is `at` itself. A "scalar" counts among the prefetched numbers, the others among the operands: a "tile" lies as the kernel's
-    tile does, one that is "turned" has its axes swapped, "numbers" are a table over examples and heads, "pattern" the words of a
-    `pattern.Bits`.
+    An "int" is `at` itself. A "scalar" counts among the prefetched numbers, the others among the operands: a "tile"
+    lies as the kernel's tile does, one that is "turned" has its axes swapped, "numbers" are a table over examples and
+    heads, "pattern" the words of a `pattern.Bits`.
     """
 
     kind: str
@@ -27,17 +27,26 @@ class Slot:
 
 
 class Prepared:
-    """The operands that the extras add to a kernel, and the slots in which `reader.Reader` finds them. `flip` as there."""
+    """The operands that the extras add to a kernel, and the slots in which `reader.Reader` finds them. `flip` as
+    there.
+    """
 
     def __init__(self, extras: Extras, shape: Shape, flip: bool):
         self._shape, self._flip = shape, flip
         self.scalars: list[Any] = []
         self.operands: list[Operand] = []
         self.mask = pattern.in_kernel(extras.mask, shape)
-        self.views = [self._view(x, axes) for x, axes in zip(self.mask.arrays(), self.mask.axes)] if self.mask is not None else []
+        self.views = (
+            [self._view(x, axes) for x, axes in zip(self.mask.arrays(), self.mask.axes)]
+            if self.mask is not None
+            else []
+        )
         self.bias = self.slopes = self.offset = self.seeds = None
         if isinstance(extras.bias, ALiBi):
-            self.offset, self.slopes = self._scalar(extras.bias.offset), self._numbers(extras.bias.slopes.astype(jnp.float32))
+            self.offset, self.slopes = (
+                self._scalar(extras.bias.offset),
+                self._numbers(extras.bias.slopes.astype(jnp.float32)),
+            )
         elif extras.bias is not None:
             self.bias = self._tile(extras.bias.astype(jnp.float32), "bhqk")
         if extras.seeds is not None:
@@ -47,7 +56,9 @@ class Prepared:
         if isinstance(x, int):
             return Slot("int", x)
         if axes == "pattern":
-            return self._operand(Operand(jnp.asarray(x), (1, *x.shape[1:]), lambda t: (t.q, 0, 0), pltpu.SMEM), axes, False)
+            return self._operand(
+                Operand(jnp.asarray(x), (1, *x.shape[1:]), lambda t: (t.q, 0, 0), pltpu.SMEM), axes, False
+            )
         if axes == "b":
             return self._scalar(x)
         return self._tile(x.astype(jnp.int8) if x.dtype == bool else x, axes)
@@ -64,7 +75,9 @@ class Prepared:
         return Slot(kind, len(self.operands) - 1, many)
 
     def _tile(self, x, axes: str) -> Slot:
-        """An array over some of the axes, any of which may be 1. A vector is swapped here, so that it lies along the tile's axis."""
+        """An array over some of the axes, any of which may be 1. A vector is swapped here, so that it lies along the
+        tile's axis.
+        """
         x = unsqueeze(x, axes)
         has_q, has_k = "q" in axes and x.shape[2] > 1, "k" in axes and x.shape[3] > 1
         x = pad(x, 2, self._shape.q_block) if has_q else x

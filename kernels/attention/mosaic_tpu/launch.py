@@ -67,7 +67,9 @@ def launch(
     def spec(block, place, memory=None):
         if block is None:
             return pl.BlockSpec(memory_space=memory)
-        return pl.BlockSpec(block, lambda *ids: tuple(place(where(ids[: len(grid)], ids[len(grid)]))), memory_space=memory)
+        return pl.BlockSpec(
+            block, lambda *ids: tuple(place(where(ids[: len(grid)], ids[len(grid)]))), memory_space=memory
+        )
 
     def body(*refs):
         cuts = [1, len(work.prepared.scalars), len(work.operands), len(work.prepared.operands), len(outs), len(scratch)]

@@ -18,7 +18,9 @@ MOST_BYTES = 1 << 17
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bits(Mask):
-    """A `BlockSparse` cut for a kernel: `words[n]` holds the pattern's rows that the n-th block of queries reads, 32 columns to a word."""
+    """A `BlockSparse` cut for a kernel: `words[n]` holds the pattern's rows that the n-th block of queries reads, 32
+    columns to a word.
+    """
 
     words: np.ndarray
     block: int
@@ -54,7 +56,9 @@ def in_kernel(mask: Any, shape: Shape) -> Any:
 
 def too_fine(mask: Any, shape: Shape) -> BlockSparse | None:
     """A pattern of so many blocks that its bits do not fit, if there is one."""
-    return next((part for part in parts(mask) if isinstance(part, BlockSparse) and _bytes(part, shape) > MOST_BYTES), None)
+    return next(
+        (part for part in parts(mask) if isinstance(part, BlockSparse) and _bytes(part, shape) > MOST_BYTES), None
+    )
 
 
 def _bytes(mask: BlockSparse, shape: Shape) -> int:

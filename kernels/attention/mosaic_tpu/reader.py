@@ -15,7 +15,9 @@ LOW = -0.7 * float(np.finfo(np.float32).max)
 
 
 class Reader:
-    """Reads a kernel's extra operands for one tile and applies them. With `flip` a tile is (keys, queries), else (queries, keys)."""
+    """Reads a kernel's extra operands for one tile and applies them. With `flip` a tile is (keys, queries), else
+    (queries, keys).
+    """
 
     def __init__(self, prepared: Prepared, setting: Setting, shape: Shape, flip: bool, scalars, operands):
         self.prepared, self.setting, self.shape, self.flip = prepared, setting, shape, flip
@@ -65,7 +67,9 @@ class Reader:
         i, j = self.positions(tile)
         allowed = j < self.shape.kv_seq
         if self.prepared.mask is not None:
-            allowed = allowed & self.prepared.mask.allowed(i, j, *(self.view(slot, tile) for slot in self.prepared.views))
+            allowed = allowed & self.prepared.mask.allowed(
+                i, j, *(self.view(slot, tile) for slot in self.prepared.views)
+            )
         allowed = jnp.broadcast_to(allowed, s.shape)
         return jnp.where(allowed, s, LOW), capped, allowed
 

@@ -10,7 +10,9 @@ from .tiling import Tile
 def dot(a, b, contract: tuple[int, int]):
     """The product of two tiles over one axis of each, summed in float32."""
     precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
-    return jax.lax.dot_general(a, b, (((contract[0],), (contract[1],)), ((), ())), precision=precision, preferred_element_type=jnp.float32)
+    return jax.lax.dot_general(
+        a, b, (((contract[0],), (contract[1],)), ((), ())), precision=precision, preferred_element_type=jnp.float32
+    )
 
 
 def quarantine(q, k, v, masked: bool):
@@ -23,7 +25,9 @@ def quarantine(q, k, v, masked: bool):
 
 
 def finite(x, masked: bool):
-    """NaN as 0: such a row has NaN logits already for those who may see it, and weight 0 must hide it from all others."""
+    """NaN as 0: such a row has NaN logits already for those who may see it, and weight 0 must hide it from all
+    others.
+    """
     if not masked:
         return x
     y = x.astype(jnp.float32)

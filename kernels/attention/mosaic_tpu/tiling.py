@@ -88,7 +88,9 @@ def queries(x, shape: Shape) -> Operand:
 
 def keys(x, shape: Shape) -> Operand:
     """(b, kv_heads, kv_seq, dim), padded and cut along the keys; a query head reads its key head."""
-    return Operand(pad(x, 2, shape.kv_block), (1, 1, shape.kv_block, x.shape[3]), lambda t: (t.b, div(t.h, shape.repeat), t.k, 0))
+    return Operand(
+        pad(x, 2, shape.kv_block), (1, 1, shape.kv_block, x.shape[3]), lambda t: (t.b, div(t.h, shape.repeat), t.k, 0)
+    )
 
 
 def rows(x, shape: Shape) -> Operand:

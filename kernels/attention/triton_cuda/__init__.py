@@ -1,10 +1,11 @@
-"""Flash attention in Triton for NVIDIA GPUs from sm_80 on: forward, and a backward pass of two kernels, or three with a bias' gradient.
+"""Flash attention in Triton for NVIDIA GPUs from sm_80 on: forward, and a backward pass of two kernels, or three with a
+bias' gradient.
 
     s = cap(scale q k^T) + bias;  p = exp(s - lse);  out = p v
     dv = p^T dout;  ds = p (dout v^T - delta), delta = rowsum(dout out) - dlse;  dbias = ds;  dq = scale ds k;  dk = scale ds^T q
 
-Blocks that the mask empties are not visited, blocks that it fills skip its evaluation. Arrays are read in the caller's layout, any length
-is taken, and every sum belongs to one program. Only the modules `..._kernel` and `tile` need triton.
+Blocks that the mask empties are not visited, blocks that it fills skip its evaluation. Arrays are read in the caller's
+layout, any length is taken, and every sum belongs to one program. Only the modules `..._kernel` and `tile` need triton.
 
 Source: Dao 2023 (FlashAttention-2).
 """

@@ -1,4 +1,5 @@
-"""The backward pass in Triton: `backward_kv` sums over queries, `backward_q` over keys, `backward_bias` over what shares a bias.
+"""The backward pass in Triton: `backward_kv` sums over queries, `backward_q` over keys, `backward_bias` over what
+shares a bias.
 
 Each sum has one program, so the results do not change from run to run. Importing this module needs triton.
 """
@@ -187,8 +188,8 @@ def backward_bias(
 ):  # fmt: skip
     """One block of the bias, or of ALiBi's slopes, summed over a part of the tiles that read it.
 
-    OWN counts the bias' examples, heads, blocks of queries and blocks of keys, and says whether it has the last two axes; SHARED counts
-    how many of the problem's share each of these.
+    OWN counts the bias' examples, heads, blocks of queries and blocks of keys, and says whether it has the last two
+    axes; SHARED counts how many of the problem's share each of these.
     """
     heads: tl.constexpr = SIZES[0]
     groups: tl.constexpr = SIZES[0] // SIZES[1]

@@ -1,6 +1,7 @@
 """The forward pass in Triton: a program holds a block of one head's queries and walks the blocks of keys that it sees.
 
-First the blocks that the mask fills, where nothing is masked, then those that it cuts. Importing this module needs triton.
+First the blocks that the mask fills, where nothing is masked, then those that it cuts. Importing this module needs
+triton.
 """
 
 from typing import no_type_check
@@ -60,7 +61,11 @@ def forward(
         # A sum of infinite values is as spoilt as one of NaN.
         acc += spoilt(acc, 1)[:, None]
     put_rows(out, out_start, i, acc, SIZES[2], heads * SIZES[5], SIZES[5], BLOCK_V)
-    tl.store(lse + (batch * heads + head) * SIZES[2] + i, tl.where(empty, float("-inf"), (top + tl.log2(total)) * LN2), mask=i < SIZES[2])
+    tl.store(
+        lse + (batch * heads + head) * SIZES[2] + i,
+        tl.where(empty, float("-inf"), (top + tl.log2(total)) * LN2),
+        mask=i < SIZES[2],
+    )
 
 
 @triton.jit
@@ -81,7 +86,9 @@ def _step(
         s = s + (s - s) + spoilt(v_tile, 1)[None, :]
         v_tile = finite(v_tile)
     if not plain:
-        s, _ = logits(s, i[:, None], j[None, :], batch, head, bias, slopes, offsets, SIZES, SCALE, SOFT_CAP, BIAS, ALIBI)
+        s, _ = logits(
+            s, i[:, None], j[None, :], batch, head, bias, slopes, offsets, SIZES, SCALE, SOFT_CAP, BIAS, ALIBI
+        )
     if MASKED:
         s = tl.where(allowed(table, dense, batch, head, i[:, None], j[None, :], SIZES, TERMS), s, float("-inf"))
     if plain:

@@ -1,4 +1,6 @@
-"""One launch of an attention kernel: a problem's arrays in the order of the kernels' pointers, and its numbers by name."""
+"""One launch of an attention kernel: a problem's arrays in the order of the kernels' pointers, and its numbers by
+name.
+"""
 
 import dataclasses
 import math
@@ -27,7 +29,9 @@ class Launch(_triton.Launch):
 
 
 class Problem:
-    """What the kernels of a pass share: `sizes` are heads, query heads of a key head, q_seq, kv_seq, head_dim, v_head_dim."""
+    """What the kernels of a pass share: `sizes` are heads, query heads of a key head, q_seq, kv_seq, head_dim,
+    v_head_dim.
+    """
 
     def __init__(self, q, k, v, extras: Extras, setting: Setting):
         self.batch, heads, q_seq, dim = q.shape
@@ -44,7 +48,10 @@ class Problem:
         elif extras.bias is not None:
             bias, at_bias = extras.bias, (1, *strides(extras.bias.shape))
         if extras.seeds is not None:
-            seeds, drop = extras.seeds, (1, heads if extras.seeds.shape[0] > 1 else 0, round(setting.dropout_rate * 2**24))
+            seeds, drop = (
+                extras.seeds,
+                (1, heads if extras.seeds.shape[0] > 1 else 0, round(setting.dropout_rate * 2**24)),
+            )
         self.alibi = alibi
         self.pointers = [bias, slopes, offset, seeds, terms.table, terms.dense]
         self._numbers = {

@@ -13,7 +13,9 @@ from .terms import in_one_run
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """`entries`, flat, with four numbers for each row of blocks or more; `plan` is (listed, stride of examples, of heads, of rows)."""
+    """`entries`, flat, with four numbers for each row of blocks or more; `plan` is (listed, stride of examples, of
+    heads, of rows).
+    """
 
     entries: Any
     plan: tuple[int, int, int, int]
@@ -33,7 +35,9 @@ def rows_of(mask: Mask | None, sizes: tuple[int, ...], block_q: int, block_k: in
     if lib is np:
         listed = not _in_one_run(every) or not _in_one_run(some)
     if listed:
-        parts.append(lib.argsort(2 - some.astype(np.int8) - every.astype(np.int8), axis=-1, stable=True).astype(np.int32))
+        parts.append(
+            lib.argsort(2 - some.astype(np.int8) - every.astype(np.int8), axis=-1, stable=True).astype(np.int32)
+        )
     elif lib is np:
         # Without a filled block all lie before the first of none.
         parts[1] = np.where(filled[..., None] == 0, 1 << 30, parts[1]).astype(np.int32)

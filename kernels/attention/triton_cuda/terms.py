@@ -1,7 +1,7 @@
 """A mask as numbers that a kernel reads: clauses that must all hold, each a list of terms of which one must.
 
-A term is seven integers, part of the program: whether it ends its clause, its kind, and up to five arguments that say where in `table` or
-`dense` its numbers are. `tile.allowed` evaluates them.
+A term is seven integers, part of the program: whether it ends its clause, its kind, and up to five arguments that say
+where in `table` or `dense` its numbers are. `tile.allowed` evaluates them.
 """
 
 import dataclasses
@@ -20,7 +20,9 @@ Clauses = list[list[tuple[int, ...]]]
 
 @dataclasses.dataclass(frozen=True)
 class Terms:
-    """`code` as in the module's docstring; `table` holds int32 numbers and `dense` int8 masks, each flat and with at least one element."""
+    """`code` as in the module's docstring; `table` holds int32 numbers and `dense` int8 masks, each flat and with at
+    least one element.
+    """
 
     code: tuple[int, ...]
     table: Any
@@ -90,11 +92,23 @@ class _Writer:
             case PrefixLM():
                 return [[_term(UPPER, 0, -1), _term(KEY_BELOW, *self._number(mask.length))]]
             case Lengths():
-                return [[_term(QUERY_BELOW, *self._number(mask.query))], [_term(KEY_BELOW, *self._number(mask.key_value))]]
+                return [
+                    [_term(QUERY_BELOW, *self._number(mask.query))],
+                    [_term(KEY_BELOW, *self._number(mask.key_value))],
+                ]
             case Segments():
                 return [[_term(SAME, *self._rows(mask.q_ids), *self._rows(mask.kv_ids))]]
             case BlockSparse():
-                return [[_term(PATTERN, self._lay(self.table, mask.pattern.matrix), mask.block, mask.pattern.matrix.shape[1])]]
+                return [
+                    [
+                        _term(
+                            PATTERN,
+                            self._lay(self.table, mask.pattern.matrix),
+                            mask.block,
+                            mask.pattern.matrix.shape[1],
+                        )
+                    ]
+                ]
             case Dense():
                 return [[self._plane(unsqueeze(mask.array, "bhqk"))]]
         raise AssertionError(mask)

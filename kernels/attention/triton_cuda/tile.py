@@ -1,7 +1,8 @@
 """What the kernels do to one tile of logits: soft cap, bias, mask and dropout. Importing this module needs triton.
 
-`i` and `j` are the numbers of the tile's queries and keys with an axis of 1 for each other, in either order, so that the same code serves
-tiles of (queries, keys) and of (keys, queries). Tuples of integers are compile-time constants; `launch.py` and `terms.py` make them.
+`i` and `j` are the numbers of the tile's queries and keys with an axis of 1 for each other, in either order, so that
+the same code serves tiles of (queries, keys) and of (keys, queries). Tuples of integers are compile-time constants;
+`launch.py` and `terms.py` make them.
 """
 
 from typing import no_type_check
@@ -51,7 +52,10 @@ def logits(
         s = s * (SCALE * LOG2E)
     if BIAS[0] == 1:
         plane = bias + batch.to(tl.int64) * BIAS[1] + head.to(tl.int64) * BIAS[2]
-        s += tl.load(plane + i * BIAS[3] + j * BIAS[4], mask=(i < SIZES[2]) & (j < SIZES[3]), other=0.0).to(tl.float32) * LOG2E
+        s += (
+            tl.load(plane + i * BIAS[3] + j * BIAS[4], mask=(i < SIZES[2]) & (j < SIZES[3]), other=0.0).to(tl.float32)
+            * LOG2E
+        )
     if ALIBI[0] == 1:
         s -= tl.load(slopes + batch * ALIBI[1] + head) * LOG2E * distance(offsets, batch, i, j, ALIBI)
     return s, bend
@@ -96,12 +100,26 @@ def _term(
 @triton.jit
 @no_type_check
 def allowed(table, dense, batch, head, i, j, SIZES: tl.constexpr, TERMS: tl.constexpr):
-    """May query `i` see key `j`? Seven numbers for each term, of which the first says whether it ends a clause; see `terms.py`."""
+    """May query `i` see key `j`? Seven numbers for each term, of which the first says whether it ends a clause; see
+    `terms.py`.
+    """
     seen = (i >= 0) & (j < SIZES[3])
     clause = (i < 0) & (j < 0)
     for n in tl.static_range(0, len(TERMS), 7):
         here = _term(
-            table, dense, batch, head, i, j, TERMS[n + 1], TERMS[n + 2], TERMS[n + 3], TERMS[n + 4], TERMS[n + 5], TERMS[n + 6], SIZES
+            table,
+            dense,
+            batch,
+            head,
+            i,
+            j,
+            TERMS[n + 1],
+            TERMS[n + 2],
+            TERMS[n + 3],
+            TERMS[n + 4],
+            TERMS[n + 5],
+            TERMS[n + 6],
+            SIZES,
         )
         clause = clause | here
         if TERMS[n] == 1:
@@ -146,7 +164,9 @@ def rows_of(x, start, row, SEQ: tl.constexpr, STRIDE: tl.constexpr, DIM: tl.cons
 
 @triton.jit
 @no_type_check
-def put_rows(x, start, row, values, SEQ: tl.constexpr, STRIDE: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
+def put_rows(
+    x, start, row, values, SEQ: tl.constexpr, STRIDE: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr
+):
     """Store what `rows_of` loads."""
     column = tl.arange(0, BLOCK_DIM)
     at = start + row[:, None] * STRIDE + column[None, :]
@@ -158,7 +178,8 @@ def put_rows(x, start, row, values, SEQ: tl.constexpr, STRIDE: tl.constexpr, DIM
 def column_of(entries, start, n, filled, masked_from, LISTED: tl.constexpr, MASKED: tl.constexpr):
     """The n-th block that a row visits among those that its mask fills, or cuts with MASKED.
 
-    Four numbers stand at `start`: how many are filled, the first of them, how many are cut, the first of these. Blocks in one run need no
+    Four numbers stand at `start`: how many are filled, the first of them, how many are cut, the first of these. Blocks
+        in one run need no
     more: the cut ones lie on both sides of the filled. LISTED rows have their blocks written out behind.
     """
     if LISTED:

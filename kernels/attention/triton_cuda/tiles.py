@@ -17,8 +17,9 @@ class Tile:
     stages: int
 
 
-# By the padded head_dim, for GPUs of any generation from sm_80 on: a program keeps below the 99 KiB of shared memory that sm_86 and sm_89
-# give. Of the forward pass at most four registers spill. Chosen by what ptxas says; no GPU was at hand to time them.
+# By the padded head_dim, for GPUs of any generation from sm_80 on: a program keeps below the 99 KiB of shared memory
+# that sm_86 and sm_89 give. Of the forward pass at most four registers spill. Chosen by what ptxas says; no GPU was at
+# hand to time them.
 FORWARD = {32: Tile(128, 64, 4, 3), 64: Tile(128, 64, 8, 3), 128: Tile(128, 32, 8, 3), 256: Tile(64, 32, 8, 2)}
 BACKWARD_Q = {32: Tile(128, 64, 4, 2), 64: Tile(128, 64, 8, 2), 128: Tile(64, 64, 8, 2), 256: Tile(32, 32, 8, 1)}
 BACKWARD_KV = {32: Tile(64, 128, 8, 2), 64: Tile(32, 128, 8, 2), 128: Tile(64, 64, 8, 2), 256: Tile(32, 32, 8, 1)}

@@ -30,7 +30,12 @@ def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *,
     q, left = scaled(q, setting.scale)
     visits = visits_of(extras, plan, turned=True)
     tiles = Tiles(extras, setting, plan)
-    q, dout, k, v = pad(q, 1, plan.q_block), pad(dout, 1, plan.q_block), pad(k, 1, plan.kv_block), pad(v, 1, plan.kv_block)
+    q, dout, k, v = (
+        pad(q, 1, plan.q_block),
+        pad(dout, 1, plan.q_block),
+        pad(k, 1, plan.kv_block),
+        pad(v, 1, plan.kv_block),
+    )
     rows, shape = plan.repeat * plan.q_block, (plan.kv_block, plan.repeat, plan.q_block)
     turn = lambda x: jnp.moveaxis(x, -1, 0)
     inverse = 1.0 / (1.0 - setting.dropout_rate)
@@ -84,7 +89,9 @@ def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *,
             return (list(dqs), dbiases[0]), ([x * left for x in dks], list(dvs))
 
         dqs = [varying(jnp.zeros((plan.repeat, q.shape[1], q.shape[3]), wide), q) for _ in where]
-        (dqs, dbias), (dks, dvs) = jax.lax.scan(column, (dqs, dbias), jnp.arange(k.shape[1] // plan.kv_block, dtype=jnp.int32))
+        (dqs, dbias), (dks, dvs) = jax.lax.scan(
+            column, (dqs, dbias), jnp.arange(k.shape[1] // plan.kv_block, dtype=jnp.int32)
+        )
         dq, dk, dv = wholes
         join = lambda x: x.reshape(1, -1, x.shape[-1])
         for (b, g), *parts in zip(where, dqs, dks, dvs):
@@ -92,7 +99,10 @@ def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *,
             dk, dv = (put(whole, join(x), b, g) for whole, x in zip((dk, dv), parts[1:]))
         return ((dq, dk, dv), dbias), None
 
-    wholes = tuple(jnp.zeros((plan.batch, seq, *x.shape[2:]), wide) for seq, x in ((plan.q_seq, q), (plan.kv_seq, k), (plan.kv_seq, v)))
+    wholes = tuple(
+        jnp.zeros((plan.batch, seq, *x.shape[2:]), wide)
+        for seq, x in ((plan.q_seq, q), (plan.kv_seq, k), (plan.kv_seq, v))
+    )
     start = jax.tree.map(lambda x: varying(x, q), (wholes, _bias_start(extras, tiles, wide) if with_bias else ()))
     groups = jnp.arange(plan.batch * plan.kv_heads, dtype=jnp.int32).reshape(-1, lanes)
     (wholes, dbias), _ = jax.lax.scan(together, start, groups)

@@ -33,7 +33,9 @@ def dot(a, b, contract: tuple[int, int], batch: int = 0):
 
 
 def scaled(q, scale: float):
-    """The query with the scale inside, and what is left of the scale: a bfloat16 takes only a power of two without rounding."""
+    """The query with the scale inside, and what is left of the scale: a bfloat16 takes only a power of two without
+    rounding.
+    """
     if q.dtype in (jnp.float32, jnp.float64) or math.frexp(scale)[0] == 0.5:
         return q * jnp.asarray(scale, q.dtype), 1.0
     return q, scale
@@ -50,18 +52,24 @@ def quarantine(q, k, v, extras: Extras):
 
 
 def clean(x, extras: Extras):
-    """Rows without the NaN by which `quarantine` marks them for their logits: a product must not spread it to those who do not see them."""
+    """Rows without the NaN by which `quarantine` marks them for their logits: a product must not spread it to those who
+    do not see them.
+    """
     return x if extras.mask is None else jnp.where(jnp.isnan(x), 0, x)
 
 
 def sequence_second(*arrays):
-    """(batch, heads, seq, ...) as (batch, seq, heads, ...), the layout of the caller's arrays, so that no whole array is transposed."""
+    """(batch, heads, seq, ...) as (batch, seq, heads, ...), the layout of the caller's arrays, so that no whole array
+    is transposed.
+    """
     return [jnp.swapaxes(x, 1, 2) for x in arrays]
 
 
 def rows_of(x, example, head, heads: int):
     """(heads, seq, dim) of an array (batch, seq, heads, dim)."""
-    return jnp.moveaxis(jax.lax.dynamic_slice(x, corner(example, 0, head, 0), (1, x.shape[1], heads, x.shape[3]))[0], 1, 0)
+    return jnp.moveaxis(
+        jax.lax.dynamic_slice(x, corner(example, 0, head, 0), (1, x.shape[1], heads, x.shape[3]))[0], 1, 0
+    )
 
 
 def cut(x, start, size: int):
@@ -70,7 +78,9 @@ def cut(x, start, size: int):
 
 
 def put(whole, part, example, head):
-    """`whole`, (batch, seq, heads, dim), with a part (heads, seq, dim) of one example in its place, cut to the length of `whole`."""
+    """`whole`, (batch, seq, heads, dim), with a part (heads, seq, dim) of one example in its place, cut to the length
+    of `whole`.
+    """
     part = jnp.moveaxis(part, 0, 1)[None, : whole.shape[1]].astype(whole.dtype)
     return jax.lax.dynamic_update_slice(whole, part, corner(example, 0, head, 0))
 

@@ -7,18 +7,19 @@ import numpy as np
 from .. import blocks
 from ..problem import Extras
 
-# The sides of a tile, (rows, keys), best first: a large one makes more of a product, a small one wastes less along a mask's edge. So the first
-# is taken by which a mask visits less than WASTE times the pairs that it visits by the last.
+# The sides of a tile, (rows, keys), best first: a large one makes more of a product, a small one wastes less along a
+# mask's edge. So the first is taken by which a mask visits less than WASTE times the pairs that it visits by the last.
 FORWARD_TILES = (1024, 1024), (512, 512), (256, 256)
 BACKWARD_TILES = (512, 512), (256, 256)
 WASTE = 1.15
 
-# Up to so many queries and keys, all pairs of all heads are held at once: a tile of so few is cheaper than the loop around it. So it is with
-# twice as many, where no more than FEW pairs are held.
+# Up to so many queries and keys, all pairs of all heads are held at once: a tile of so few is cheaper than the loop
+# around it. So it is with twice as many, where no more than FEW pairs are held.
 SHORT, FEW = 128, 1 << 21
 
-# How many heads may be worked on side by side: LANES; with no more than LANE_PAIRS pairs in their tiles, as a core's cache holds few and a
-# large product keeps the cores busy by itself; and two at least of no more than LANE_ROWS rows, as each has copies of its own.
+# How many heads may be worked on side by side: LANES; with no more than LANE_PAIRS pairs in their tiles, as a core's
+# cache holds few and a large product keeps the cores busy by itself; and two at least of no more than LANE_ROWS rows,
+# as each has copies of its own.
 LANES, LANE_PAIRS, LANE_ROWS = 8, 1 << 19, 1 << 15
 
 
@@ -59,7 +60,13 @@ def _cut(q, k, tile: tuple[int, int]) -> Plan:
         return size if count == 1 else -(-size // 16) * 16
 
     return Plan(
-        q.shape[0], k.shape[1], repeat, q.shape[2], k.shape[2], block(q.shape[2], max(16, tile[0] // repeat)), block(k.shape[2], tile[1])
+        q.shape[0],
+        k.shape[1],
+        repeat,
+        q.shape[2],
+        k.shape[2],
+        block(q.shape[2], max(16, tile[0] // repeat)),
+        block(k.shape[2], tile[1]),
     )
 
 

@@ -65,7 +65,9 @@ def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *,
 
 
 class Whole(Tiles):
-    """The bias, mask and dropout of all pairs, with axes (example, head, query, key), and products between them and the rows of heads."""
+    """The bias, mask and dropout of all pairs, with axes (example, head, query, key), and products between them and the
+    rows of heads.
+    """
 
     def __init__(self, q, k, extras: Extras, setting: Setting):
         plan = Plan(q.shape[0], k.shape[1], q.shape[1] // k.shape[1], q.shape[2], k.shape[2], q.shape[2], k.shape[2])
@@ -82,7 +84,9 @@ class Whole(Tiles):
         return self.extras.seeds[:, :, None, None]
 
     def product(self, rows, keys):
-        """(examples, heads, queries, keys) of rows (examples, heads, queries, dim) and keys (examples, kv_heads, keys, dim)."""
+        """(examples, heads, queries, keys) of rows (examples, heads, queries, dim) and keys (examples, kv_heads, keys,
+        dim).
+        """
         return dot(self._grouped(rows), keys, (3, 3), batch=2).reshape(*rows.shape[:3], -1)
 
     def over_keys(self, pairs, keys):

@@ -35,7 +35,9 @@ class Tiles:
             self.slopes, self.offset = unsqueeze(bias.slopes, "bh"), unsqueeze(bias.offset, "b")
 
     def cut(self, x, at) -> Any:
-        """(heads or 1, queries or 1, keys or 1) of a prepared array for the tile `at` = (example, group, first query, first key)."""
+        """(heads or 1, queries or 1, keys or 1) of a prepared array for the tile `at` = (example, group, first query,
+        first key).
+        """
         if isinstance(x, int):
             return x
         b, g, i0, j0 = at
@@ -59,7 +61,9 @@ class Tiles:
         return jnp.abs(i + self.cut(self.offset, at) - j)
 
     def logits(self, s, at, masked: bool, turn):
-        """Soft cap, bias and mask of a product: (logits, capped product, allowed or None). `turn` brings a cut into the tile's axes."""
+        """Soft cap, bias and mask of a product: (logits, capped product, allowed or None). `turn` brings a cut into the
+        tile's axes.
+        """
         if self.setting.soft_cap is not None:
             s = self.setting.soft_cap * jnp.tanh(s / self.setting.soft_cap)
         capped = s

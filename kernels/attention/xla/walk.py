@@ -13,7 +13,8 @@ from .plan import Plan
 
 
 def visits_of(extras: Extras, plan: Plan, turned: bool):
-    """The columns that each row of blocks visits, filled blocks first: (columns (b, g, rows, steps), how many filled, how many in all).
+    """The columns that each row of blocks visits, filled blocks first: (columns (b, g, rows, steps), how many filled,
+    how many in all).
 
     A row is a block of queries, or of keys with `turned`.
     """
@@ -43,7 +44,9 @@ def lanes_of(visits, plan: Plan) -> int:
 
 
 def walk(visits, at_row, tile, carries):
-    """Run `tile(lane, masked, column, carry)` over a row's visits, for each lane; loops that no row needs are left out."""
+    """Run `tile(lane, masked, column, carry)` over a row's visits, for each lane; loops that no row needs are left
+    out.
+    """
     order, filled, count = visits
     row = lambda x: jnp.asarray(x)[tuple(0 if size == 1 else index for size, index in zip(x.shape, at_row))]
     columns = row(order)
