@@ -77,7 +77,8 @@ def wheel(session: nox.Session) -> None:
     session.install(os.path.join(out, name), "kernels")
     with session.chdir(out):
         code = (
-            "import jax.numpy as jnp, kernels; from eqxgen.ops import dot_product_attention as a; x = jnp.ones((3, 2, 4));"
+            "import jax.numpy as jnp, kernels; from eqxgen.ops import dot_product_attention as a; x = jnp.ones((3, 2, "
+            "4));"
             "assert 'eqxgen' not in (kernels.__version__ if hasattr(kernels, '__version__') else '');"
             "assert a(x, x, x).shape == (3, 2, 4); print('the wheel works beside kernels', kernels.__file__)"
         )

@@ -179,7 +179,8 @@ def record(name: str, row: dict) -> None:
         "",
     ]
     lines += [
-        "`x / ours` is the median ratio of times: above 1, ours is faster. `load` is the machine's load average after the row.",
+        "`x / ours` is the median ratio of times: above 1, ours is faster. `load` is the machine's load average after "
+        "the row.",
         "",
     ]
     for key, values in table.items():

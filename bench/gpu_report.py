@@ -99,7 +99,8 @@ def with_section(readme: str, text: str) -> str:
     made = f"{BEGIN}\n## On a GPU\n\n{text}\n{END}\n" if text else ""
     if readme.count(BEFORE) != 1:
         raise ValueError(
-            f"README.md must have one line {BEFORE.strip()!r}, before which the section stands: it has {readme.count(BEFORE)}"
+            f"README.md must have one line {BEFORE.strip()!r}, before which the section stands: it has "
+            f"{readme.count(BEFORE)}"
         )
     return readme.replace(BEFORE, made + BEFORE)
 

@@ -69,7 +69,8 @@ def predict(row: dict[str, Any], chips: int) -> tuple[float, float]:
 def main() -> None:
     rows = json.loads(OUT.read_text())["rows"]
     print(
-        "| topology | mesh | MB sent by a chip in a step | exchanges run | GiB of state and batch | GiB in all |\n|---|---|---|---|---|---|"
+        "| topology | mesh | MB sent by a chip in a step | exchanges run | GiB of state and batch | GiB in all "
+        "|\n|---|---|---|---|---|---|"
     )
     for row in rows:
         runs = sum(kind["runs"] for kind in row["collectives"].values())

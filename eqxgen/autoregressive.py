@@ -163,7 +163,8 @@ def check_prompts(model: Any, prompts: Sequence[np.ndarray]) -> None:
             )
         if int(prompt.min()) < 0 or int(prompt.max()) >= model.vocab:
             raise ValueError(
-                f"prompt {number} must have ids in [0, vocab={model.vocab}): got {int(prompt.min())} to {int(prompt.max())}"
+                f"prompt {number} must have ids in [0, vocab={model.vocab}): got {int(prompt.min())} to "
+                f"{int(prompt.max())}"
             )
 
 

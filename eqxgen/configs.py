@@ -223,7 +223,8 @@ class GPTConfig:
         whole = self.latent == 0 or (self.kv_heads is None and self.positions == "rotary")
         _require(
             whole,
-            "model.latent goes with model.positions=rotary and without model.kv_heads, as its keys are rotated and not shared",
+            "model.latent goes with model.positions=rotary and without model.kv_heads, as its keys are rotated and not "
+            "shared",
         )
         _require(
             self.latent == 0 or self.dropout == 0,

@@ -202,7 +202,8 @@ def parse(
     given = values.get("optim", {}).get("warmup") is not None or flags.value_of("--optim.warmup", argv) is not None
     if given and parsed.optim.warmup > parsed.steps:
         raise UsageError(
-            f"--optim.warmup must be at most the steps of the run: got {parsed.optim.warmup} with --steps {parsed.steps}"
+            f"--optim.warmup must be at most the steps of the run: got {parsed.optim.warmup} with --steps "
+            f"{parsed.steps}"
         )
     return parsed
 

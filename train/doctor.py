@@ -130,7 +130,8 @@ def found_clashes() -> list[str]:
     for word in os.environ.get("XLA_FLAGS", "").split():
         if not word.startswith("--xla"):
             lines.append(
-                f"XLA_FLAGS holds {flags.printable(word)!r}: XLA ends every process for a flag that it does not know; unset XLA_FLAGS"
+                f"XLA_FLAGS holds {flags.printable(word)!r}: XLA ends every process for a flag that it does not know; "
+                "unset XLA_FLAGS"
             )
     top = importlib.util.find_spec("kernels")
     here = Path(__file__).parents[1] / "kernels" / "__init__.py"

@@ -40,13 +40,15 @@ def dry_run(config: TrainConfig, program: Program) -> int:
     print(f"lowered                  {time.perf_counter() - begin:.1f} s")
     if target == "cuda":
         print(
-            f"lowered for cuda         {len(lowered.as_text()):,} characters of StableHLO; a GPU machine compiles the rest"
+            f"lowered for cuda         {len(lowered.as_text()):,} characters of StableHLO; a GPU machine compiles the "
+            "rest"
         )
         return 0
     begin = time.perf_counter()
     compiled = lowered.compile()
     print(
-        f"compiled                 {time.perf_counter() - begin:.1f} s for {mesh.size} x {mesh.devices.flat[0].device_kind}"
+        f"compiled                 {time.perf_counter() - begin:.1f} s for {mesh.size} x "
+        f"{mesh.devices.flat[0].device_kind}"
     )
     print(f"Pallas kernels           {compiled.as_text().count('tpu_custom_call')}")
     for name, value in memory_of(compiled).items():

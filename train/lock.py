@@ -57,7 +57,8 @@ def _lock(file: RawIOBase, path: Path) -> None:
     except BlockingIOError:
         file.close()
         raise UserError(
-            f"--run-dir {path.parent}: is being written by {_holder(path)}: wait until it ends, stop it, or give another by --run-dir"
+            f"--run-dir {path.parent}: is being written by {_holder(path)}: wait until it ends, stop it, or give "
+            "another by --run-dir"
         ) from None
     except OSError as error:  # some network file systems have no locks
         print(

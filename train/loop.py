@@ -122,7 +122,8 @@ def fit(config: TrainConfig, recipe: str, make_task: Callable[[], Task]) -> int:
         if from_first((folder / "summary.json").exists):
             if is_first():
                 print(
-                    f"{folder} is complete: {config.steps} steps, see {folder / 'summary.json'}. Give another --run-dir to train again."
+                    f"{folder} is complete: {config.steps} steps, see {folder / 'summary.json'}. Give another "
+                    "--run-dir to train again."
                 )
             return 0
         return _fit(config, make_task(), setup, folder)

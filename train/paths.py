@@ -73,7 +73,8 @@ def any_of(patterns: Sequence[str], paths: Sequence[str]) -> Callable[[str, Any]
         if not any(matches(pattern, path) for path in paths):
             near = difflib.get_close_matches(pattern, paths, n=3, cutoff=0) or ["none"]
             raise ValueError(
-                f"a path pattern must name something: got {pattern!r}, of which there is nothing; nearest: {', '.join(near)}"
+                f"a path pattern must name something: got {pattern!r}, of which there is nothing; nearest: "
+                f"{', '.join(near)}"
             )
     return lambda path, leaf: any(matches(pattern, path) for pattern in patterns)
 

@@ -72,7 +72,8 @@ def _describe(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     old = read_json(path)
     if old.get("facts") != record["facts"]:
         raise UserError(
-            f"--run-dir {path.parent}: holds a run on other data ({old.get('facts')} and not {record['facts']}): give another folder"
+            f"--run-dir {path.parent}: holds a run on other data ({old.get('facts')} and not {record['facts']}): give "
+            "another folder"
         )
     return old
 
@@ -111,7 +112,8 @@ def _check_same(folder: Path, old: Any, new: dict[str, Any]) -> None:
         )
     if old.get("recipe") != new["recipe"]:
         raise UserError(
-            f"--run-dir {folder}: holds a run of train.{old.get('recipe')}, not of train.{new['recipe']}: give another folder"
+            f"--run-dir {folder}: holds a run of train.{old.get('recipe')}, not of train.{new['recipe']}: give another "
+            "folder"
         )
     if differing := differences(old["config"], new["config"]):
         raise UserError(

@@ -93,7 +93,8 @@ class OptimConfig:
             holds = bool(pattern and equals) and 0 <= pairs[-1][1] < math.inf
             require(
                 holds,
-                f"optim.rates must be of the form PATTERN=FACTOR with a factor of at least 0, such as head=10: got {text!r}",
+                "optim.rates must be of the form PATTERN=FACTOR with a factor of at least 0, such as head=10: got "
+                f"{text!r}",
             )
         return pairs
 

@@ -59,7 +59,8 @@ def open_tokenizer(where: str, dataset: Dataset, folder: Path) -> Tokenizer:
     if tokenizer.image_shape != dataset.image_shape:
         raise UserError(
             f"--tokenizer {where}: is for images of {tokenizer.image_shape} (height, width, channels), "
-            f"but those of {dataset.name} are {dataset.image_shape}: train one on this data, or give the same --data.image-size"
+            f"but those of {dataset.name} are {dataset.image_shape}: train one on this data, or give the same "
+            "--data.image-size"
         )
     return tokenizer
 
@@ -95,7 +96,8 @@ def check_factor(factor: int, image_shape: tuple[int, int, int]) -> None:
     """Raises `UsageError` unless tokens of `factor` pixels tile the images."""
     if any(side % factor for side in image_shape[:2]):
         raise UsageError(
-            f"--model.multipliers: each but the first halves the image, so {factor} must divide its sides: got images of {image_shape}"
+            f"--model.multipliers: each but the first halves the image, so {factor} must divide its sides: got images "
+            f"of {image_shape}"
         )
 
 

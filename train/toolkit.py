@@ -166,7 +166,8 @@ def _policy(precision: str | Policy) -> Policy | None:
 def _loss(result: Any, has_aux: bool) -> tuple[Any, Any]:
     if has_aux and not (isinstance(result, tuple) and len(result) == 2):
         raise TypeError(
-            f"the loss must come with metrics, as in `return loss, {{}}`: got {type(result).__name__}; or say has_aux=False"
+            f"the loss must come with metrics, as in `return loss, {{}}`: got {type(result).__name__}; or say "
+            "has_aux=False"
         )
     loss: Any = result[0] if has_aux else result
     if not eqx.is_inexact_array(loss) or loss.ndim:
@@ -201,7 +202,8 @@ def _split_argument(signature: inspect.Signature, name: str | None) -> str:
         name = "batch" if "batch" in names or len(names) < 2 else names[1]
     if name not in names:
         raise ValueError(
-            f"ddp splits the argument {name} over the devices, which a step must have: got {signature}; name it by split_argument="
+            f"ddp splits the argument {name} over the devices, which a step must have: got {signature}; name it by "
+            "split_argument="
         )
     return name
 
@@ -210,7 +212,8 @@ def _check_batch(name: str, batch: PyTree, count: int) -> None:
     for leaf in jax.tree.leaves(eqx.filter(batch, eqx.is_array)):
         if leaf.ndim == 0 or leaf.shape[0] % count:
             raise ValueError(
-                f"{name} must have a first axis that {count} devices can share evenly: got shape {leaf.shape}; leave out or repeat examples"
+                f"{name} must have a first axis that {count} devices can share evenly: got shape {leaf.shape}; leave "
+                "out or repeat examples"
             )
 
 

@@ -101,7 +101,8 @@ def update(tree: Tree, part: PyTree) -> Tree:
         was = old.value if is_frozen(old) else old
         if eqx.is_array(was) and (was.shape, was.dtype) != (new.shape, new.dtype):
             raise ValueError(
-                f"update: {dotted(path)} must be {was.dtype}{list(was.shape)}: got {new.dtype}{list(new.shape)}; cast it before"
+                f"update: {dotted(path)} must be {was.dtype}{list(was.shape)}: got {new.dtype}{list(new.shape)}; cast "
+                "it before"
             )
         return Frozen(new) if is_frozen(old) else new
 

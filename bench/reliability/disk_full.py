@@ -58,7 +58,8 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
         numbers["completed"] += again.returncode == 0 and report["last"] == STEPS
         if not named or again.returncode:
             print(
-                f"at {point} with {errno.errorcode[code]}: status {done.returncode}: {done.stderr[-600:]} {again.stderr[-600:]}",
+                f"at {point} with {errno.errorcode[code]}: status {done.returncode}: {done.stderr[-600:]} "
+                f"{again.stderr[-600:]}",
                 file=sys.stderr,
             )
         shutil.rmtree(run_dir)

@@ -112,7 +112,8 @@ class BatchNorm(eqx.Module):
         mapped = set(self.axis_name) - set(jax.sharding.get_abstract_mesh().axis_names)
         if mapped and jax.typeof(x).manual_axis_type.varying:
             raise ValueError(
-                f"axis_name={self.axis_name} holds {mapped.pop()!r}, over which shard_map lets no mean be taken: give it check_vma=False"
+                f"axis_name={self.axis_name} holds {mapped.pop()!r}, over which shard_map lets no mean be taken: give "
+                "it check_vma=False"
             )
 
         def over_all(x: Array) -> Array:

@@ -247,6 +247,7 @@ def caching(attention: Any) -> Any:
     """The attention, if it can decode step by step; an error otherwise."""
     if not (hasattr(attention, "cache") and hasattr(attention, "extend")):
         raise ValueError(
-            f"attention must have the methods cache and extend for decoding step by step: got {type(attention).__name__}"
+            "attention must have the methods cache and extend for decoding step by step: got "
+            f"{type(attention).__name__}"
         )
     return attention

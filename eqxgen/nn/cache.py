@@ -82,7 +82,8 @@ class KVCache(eqx.Module):
         for name, rows, kept in (("k", k, self.k), ("v", v, self.v)):
             if rows.ndim != 3 or rows.shape[1:] != kept.shape[1:] or rows.shape[0] != k.shape[0]:
                 raise ValueError(
-                    f"{name} must have the cache's shape {('new', *kept.shape[1:])}: got {rows.shape}, with {k.shape[0]} rows in k"
+                    f"{name} must have the cache's shape {('new', *kept.shape[1:])}: got {rows.shape}, with "
+                    f"{k.shape[0]} rows in k"
                 )
         new = k.shape[0]
         real = jnp.asarray(new if count is None else count, jnp.int32)
@@ -118,6 +119,7 @@ def _check_room(cache: KVCache, real: Array, new: int) -> None:
         return
     if int(cache.count) + int(real) > cache.length:
         raise ValueError(
-            f"the cache must have room for {int(real)} more tokens: it holds {int(cache.count)} of at most length={cache.length}; "
+            f"the cache must have room for {int(real)} more tokens: it holds {int(cache.count)} of at most "
+            f"length={cache.length}; "
             "make a longer one, or a ring with a window"
         )

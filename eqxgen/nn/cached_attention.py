@@ -50,7 +50,8 @@ def attend(
         )
     if cache.ring and bias is not None and not isinstance(bias, ops.ALiBi):
         raise ValueError(
-            "a bias over the rows of a ring has no meaning, as rows change their tokens: pass an ALiBi, or use a cache without ring"
+            "a bias over the rows of a ring has no meaning, as rows change their tokens: pass an ALiBi, or use a cache "
+            "without ring"
         )
     new, after = q.shape[0], cache.append(k, v, count)
     at = cache.count + jnp.arange(new, dtype=jnp.int32)

@@ -83,7 +83,8 @@ class Convolution(eqx.Module):
         _check.last_axis(x, "in_channels", self.weight.shape[-2] * self.groups)
         if min(x.shape[:-1]) + 2 * padding <= self.dilation * (kernel - 1):
             raise ValueError(
-                f"every spatial axis of x must with its padding be at least kernel={kernel} long, spread by its dilation: "
+                f"every spatial axis of x must with its padding be at least kernel={kernel} long, spread by its "
+                "dilation: "
                 f"got shape {x.shape}, padding={padding}, dilation={self.dilation}"
             )
         if self.padding_mode != "zeros":
@@ -97,7 +98,8 @@ class Convolution(eqx.Module):
         longest = min(x.shape[:-1]) - (self.padding_mode == "reflect")
         if self.padding > longest:
             raise ValueError(
-                f"padding must be at most {longest} with padding_mode={self.padding_mode!r}: got {self.padding} for {x.shape}"
+                f"padding must be at most {longest} with padding_mode={self.padding_mode!r}: got {self.padding} for "
+                f"{x.shape}"
             )
         return jnp.pad(x, (*((self.padding, self.padding),) * self.rank, (0, 0)), mode=PADDINGS[self.padding_mode])
 
@@ -165,7 +167,8 @@ class ConvolutionTranspose(eqx.Module):
         self.padding = _checked_padding(in_channels, out_channels, kernel, stride, padding, dilation, groups)
         if not 0 <= output_padding < max(stride, dilation):
             raise ValueError(
-                f"output_padding must be in [0, the larger of stride and dilation): got {output_padding}, stride={stride}, dilation={dilation}"
+                f"output_padding must be in [0, the larger of stride and dilation): got {output_padding}, "
+                f"stride={stride}, dilation={dilation}"
             )
         self.weight = init(key, (*(kernel,) * self.rank, in_channels // groups, out_channels), jnp.float32)
         self.bias = jnp.zeros(out_channels) if bias else None
@@ -181,7 +184,8 @@ class ConvolutionTranspose(eqx.Module):
         shortest = (min(x.shape[:-1]) - 1) * self.stride + self.dilation * (1 - self.weight.shape[0]) + sum(pads) + 1
         if shortest < 1:
             raise ValueError(
-                f"padding={self.padding} must leave at least 1 entry of every axis: got shape {x.shape}, which leaves {shortest}"
+                f"padding={self.padding} must leave at least 1 entry of every axis: got shape {x.shape}, which leaves "
+                f"{shortest}"
             )
         sides = [shortest + (side - min(x.shape[:-1])) * self.stride for side in x.shape[:-1]]
         if self.stride > 1 and self.dilation == 1 and not _is_depthwise(x, self.weight, self.groups):

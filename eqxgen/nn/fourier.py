@@ -61,7 +61,8 @@ class FourierEmbedding(eqx.Module):
         positions = self.grid() if positions is None else positions
         if positions.shape[-1] != len(self.size):
             raise ValueError(
-                f"the last axis of positions must have one entry for each of {len(self.size)} axes: got shape {positions.shape}"
+                f"the last axis of positions must have one entry for each of {len(self.size)} axes: got shape "
+                f"{positions.shape}"
             )
         y = self._features(positions.astype(jnp.float32)).astype(positions.dtype)
         return y if self.projection is None else self.projection(y)

@@ -199,7 +199,8 @@ class EMA(eqx.Module):
         found = jax.tree.flatten(x)
         if (found[1], tuple(leaf.shape for leaf in found[0])) != self.shapes:
             raise ValueError(
-                f"x must have the shapes {self.shapes[1]} that the average was made for: got {jax.tree.map(jnp.shape, x)}"
+                f"x must have the shapes {self.shapes[1]} that the average was made for: got "
+                f"{jax.tree.map(jnp.shape, x)}"
             )
         if not inference:
             new = jax.lax.stop_gradient(jax.tree.map(lambda x: x.astype(jnp.float32), x))

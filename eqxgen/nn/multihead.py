@@ -93,7 +93,8 @@ class MultiheadAttention(eqx.nn.MultiheadAttention):
             heads = process_heads(*heads)
             if [x.shape for x in heads] != shapes:
                 raise ValueError(
-                    f"process_heads must not change the shapes of the heads: got {[x.shape for x in heads]} for {shapes}"
+                    f"process_heads must not change the shapes of the heads: got {[x.shape for x in heads]} for "
+                    f"{shapes}"
                 )
         y = ops.dot_product_attention(*heads, mask=mask, dropout_rate=rate, dropout_key=key if rate else None)
         return _linear(self.output_proj, join_heads(y))

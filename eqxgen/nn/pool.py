@@ -135,7 +135,8 @@ def pool(
     _check.some_spatial(x)
     if min(x.shape[:-1]) + 2 * padding < window:
         raise ValueError(
-            f"every spatial axis of x must with its padding be at least window={window} long: got {x.shape}, padding={padding}"
+            f"every spatial axis of x must with its padding be at least window={window} long: got {x.shape}, "
+            f"padding={padding}"
         )
     if padding:
         x = jnp.pad(x, (*((padding, padding),) * (x.ndim - 1), (0, 0)), constant_values=border)

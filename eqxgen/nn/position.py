@@ -40,6 +40,7 @@ class LearnedPositions(eqx.Module):
             raise ValueError(f"x must have at most length={self.table.vocab} tokens: got {x.shape[0]}")
         if not isinstance(start, Tracer) and not 0 <= int(start) <= self.table.vocab - x.shape[0]:
             raise ValueError(
-                f"start must leave room for {x.shape[0]} tokens among length={self.table.vocab} positions: got {int(start)}"
+                f"start must leave room for {x.shape[0]} tokens among length={self.table.vocab} positions: got "
+                f"{int(start)}"
             )
         return x + self.table(start + jnp.arange(x.shape[0])).astype(x.dtype)

@@ -86,7 +86,8 @@ class _Recurrent(eqx.Module):
         state = first if state is None else state
         if jax.tree.map(jnp.shape, state) != jax.tree.map(jnp.shape, first):
             raise ValueError(
-                f"state must be as init_state() gives it, with shapes (dim,) = ({self.dim},): got {jax.tree.map(jnp.shape, state)}"
+                f"state must be as init_state() gives it, with shapes (dim,) = ({self.dim},): got "
+                f"{jax.tree.map(jnp.shape, state)}"
             )
         wide = jnp.promote_types(x.dtype, jnp.float32)
         return jax.tree.map(

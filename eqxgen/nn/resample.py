@@ -67,7 +67,8 @@ def upfirdn(
     _check.some_spatial(x)
     if len(taps) == 0 or up * min(x.shape[:-1]) + sum(padding) < len(taps):
         raise ValueError(
-            f"taps must be at least 1 and at most as many as an axis has entries with its padding: got {len(taps)} taps, "
+            f"taps must be at least 1 and at most as many as an axis has entries with its padding: got {len(taps)} "
+            "taps, "
             f"up={up}, padding={padding}, shape {x.shape}"
         )
     before, after = padding

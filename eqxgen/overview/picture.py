@@ -45,7 +45,8 @@ def draw(box: Box, caption: str) -> str:
     return "\n".join(
         [
             f'<svg xmlns="{_SVG}" width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}" role="img">',
-            "<style>text{font:12px ui-monospace,Menlo,Consolas,'DejaVu Sans Mono',monospace;fill:#1a1a1a}.title{font-weight:bold}</style>",
+            "<style>text{font:12px ui-monospace,Menlo,Consolas,'DejaVu Sans "
+            "Mono',monospace;fill:#1a1a1a}.title{font-weight:bold}</style>",
             '<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
             '<path d="M0 0L8 4L0 8z" fill="#555"/></marker>',
             '<rect width="100%" height="100%" fill="#ffffff"/>',

@@ -69,7 +69,8 @@ def take(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...], where
     array = arrays.pop(name)
     if array.shape != shape or not np.issubdtype(array.dtype, np.floating):
         raise ValueError(
-            f"{where}: array {name} must be floating-point{list(shape)}, as the config says: got {array.dtype}{list(array.shape)}"
+            f"{where}: array {name} must be floating-point{list(shape)}, as the config says: got "
+            f"{array.dtype}{list(array.shape)}"
         )
     return array.astype(np.float32)
 

@@ -41,11 +41,13 @@ def arrays(query, key, value) -> tuple[jax.Array, jax.Array, jax.Array]:
         _fail(f"key and value must have the same length: got key length {k.shape[-3]} and value length {v.shape[-3]}")
     if k.shape[-2] != v.shape[-2]:
         _fail(
-            f"key and value must have the same number of heads: got {k.shape[-2]} key heads and {v.shape[-2]} value heads"
+            f"key and value must have the same number of heads: got {k.shape[-2]} key heads and {v.shape[-2]} value "
+            "heads"
         )
     if q.shape[-2] == 0 or k.shape[-2] == 0 or q.shape[-2] % k.shape[-2]:
         _fail(
-            f"the number of key heads must divide that of query heads: got {q.shape[-2]} query heads and {k.shape[-2]} key heads"
+            f"the number of key heads must divide that of query heads: got {q.shape[-2]} query heads and {k.shape[-2]} "
+            "key heads"
         )
     if q.shape[-1] != k.shape[-1]:
         _fail(f"query and key must have the same head_dim: got query {q.shape[-1]} and key {k.shape[-1]}")
@@ -77,7 +79,8 @@ def dropout(rate, key) -> float:
         typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
         if key.shape != () if typed else key.ndim != 1 or key.dtype != jnp.uint32:
             _fail(
-                f"dropout_key must be one key of jax.random: got shape {key.shape} of {key.dtype}; use jax.vmap for a key per example"
+                f"dropout_key must be one key of jax.random: got shape {key.shape} of {key.dtype}; use jax.vmap for a "
+                "key per example"
             )
     return float(rate)
 
@@ -162,6 +165,7 @@ def lengths(name: str, value, batch: tuple[int, ...], seq: int):
         known = np.asarray(value)
         if known.size and (known.min() < 0 or known.max() > seq):
             _fail(
-                f"{name} must lie between 0 and the length of its axis: got {known.min()} to {known.max()} for length {seq}"
+                f"{name} must lie between 0 and the length of its axis: got {known.min()} to {known.max()} for length "
+                f"{seq}"
             )
     return jnp.asarray(value, jnp.int32).reshape(batch if value.shape != () else ())

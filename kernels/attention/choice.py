@@ -131,7 +131,8 @@ def _row(x: Any) -> Row:
     fields = {field.name for field in dataclasses.fields(Row)}
     if not isinstance(x, dict) or set(x) != fields:
         raise ValueError(
-            f"a row of choice.json must have the fields {sorted(fields)}: got {sorted(x) if isinstance(x, dict) else x!r}"
+            f"a row of choice.json must have the fields {sorted(fields)}: got "
+            f"{sorted(x) if isinstance(x, dict) else x!r}"
         )
     allowed = {"head_dim": None, "device": None, "dtype": ("float32", "bfloat16", "float16")}
     allowed |= {"length": LENGTHS, "mask": MASKS, "direction": DIRECTIONS}
@@ -139,7 +140,8 @@ def _row(x: Any) -> Row:
         kind = int if name in ("head_dim", "length") else str
         if type(x[name]) is not kind or (choices and x[name] not in choices):
             raise ValueError(
-                f"choice.json: {name} must be {f'one of {choices}' if choices else f'of type {kind.__name__}'}: got {x[name]!r}"
+                f"choice.json: {name} must be {f'one of {choices}' if choices else f'of type {kind.__name__}'}: got "
+                f"{x[name]!r}"
             )
     if not isinstance(x["order"], list) or sorted(map(str, x["order"])) != sorted(NAMES):
         raise ValueError(f"choice.json: order must hold each of {NAMES} once: got {x['order']!r}")

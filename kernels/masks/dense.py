@@ -20,7 +20,8 @@ class Dense(Mask):
             object.__setattr__(self, "array", np.asarray(self.array))
         if self.array.dtype != bool:
             raise TypeError(
-                f"mask must be boolean, True where a key is seen: got {self.array.dtype}; pass a number to add as `bias`"
+                f"mask must be boolean, True where a key is seen: got {self.array.dtype}; pass a number to add as "
+                "`bias`"
             )
 
     def arrays(self):
@@ -33,7 +34,8 @@ class Dense(Mask):
         shape = (1, 1, *np.shape(self.array))[-2:]
         if shape[0] not in (1, q_seq) or shape[1] not in (1, kv_seq):
             raise ValueError(
-                f"mask must broadcast to (..., q_seq, kv_seq) = (..., {q_seq}, {kv_seq}): got shape {np.shape(self.array)}"
+                f"mask must broadcast to (..., q_seq, kv_seq) = (..., {q_seq}, {kv_seq}): got shape "
+                f"{np.shape(self.array)}"
             )
         return self
 

@@ -74,7 +74,8 @@ class BlockSparse(Mask):
         """
         if local < 0 or global_blocks < 0:
             raise ValueError(
-                f"masks.BlockSparse.local_global: counts must not be negative: got local={local}, global_blocks={global_blocks}"
+                f"masks.BlockSparse.local_global: counts must not be negative: got local={local}, "
+                f"global_blocks={global_blocks}"
             )
         i, j = np.indices((blocks, blocks))
         return cls((abs(i - j) <= local) | (i < global_blocks) | (j < global_blocks), block)

@@ -29,5 +29,6 @@ def check_lengths(name: str, lengths, seq: int, axis: str) -> None:
         return
     if known.min() < 0 or known.max() > seq:
         raise ValueError(
-            f"{name} must lie between 0 and the number of {axis} positions: got {known.min()} to {known.max()} for {seq} positions"
+            f"{name} must lie between 0 and the number of {axis} positions: got {known.min()} to {known.max()} for "
+            f"{seq} positions"
         )

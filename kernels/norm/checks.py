@@ -13,7 +13,8 @@ def check_input(op: str, x: Array, least_rank: int = 1) -> None:
         raise ValueError(f"{op}: x must be floating point: got x.dtype={x.dtype}; cast it, e.g. x.astype(jnp.float32)")
     if x.ndim < least_rank:
         raise ValueError(
-            f"{op}: x must have rank {least_rank} or more: got x.shape={x.shape}, of rank {x.ndim}; add the missing axes"
+            f"{op}: x must have rank {least_rank} or more: got x.shape={x.shape}, of rank {x.ndim}; add the missing "
+            "axes"
         )
     if x.shape[-1] == 0:
         raise ValueError(f"{op}: the last axis of x must have size 1 or more to have a mean: got x.shape={x.shape}")
@@ -24,11 +25,13 @@ def check_numbers(op: str, epsilon: Any, scale_offset: Any = 0.0) -> None:
     for name, value in (("epsilon", epsilon), ("scale_offset", scale_offset)):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError(
-                f"{op}: {name} must be a Python number: got {value!r}; it is part of the compiled program, not an argument of it"
+                f"{op}: {name} must be a Python number: got {value!r}; it is part of the compiled program, not an "
+                "argument of it"
             )
     if not (epsilon > 0 and math.isfinite(epsilon)):
         raise ValueError(
-            f"{op}: epsilon must be positive and finite, or a constant row divides by zero: got epsilon={epsilon}; use 1e-6 or 1e-5"
+            f"{op}: epsilon must be positive and finite, or a constant row divides by zero: got epsilon={epsilon}; use "
+            "1e-6 or 1e-5"
         )
     if not math.isfinite(scale_offset):
         raise ValueError(f"{op}: scale_offset must be finite: got scale_offset={scale_offset}")
@@ -42,7 +45,8 @@ def check_parameter(op: str, name: str, value: Array | None, x: Array) -> None:
     _floating(op, name, value)
     if value.shape != (dim,):
         raise ValueError(
-            f"{op}: {name} must have shape (dim,), the last axis of x: got {name}.shape={value.shape}, x.shape={x.shape}; "
+            f"{op}: {name} must have shape (dim,), the last axis of x: got {name}.shape={value.shape}, "
+            f"x.shape={x.shape}; "
             f"pass {name} of shape ({dim},)"
         )
 
@@ -57,7 +61,8 @@ def check_residual(op: str, residual: Array | None, x: Array) -> None:
         )
     if residual.dtype != x.dtype:
         raise ValueError(
-            f"{op}: residual must have the dtype of x: got residual.dtype={residual.dtype}, x.dtype={x.dtype}; cast one of them"
+            f"{op}: residual must have the dtype of x: got residual.dtype={residual.dtype}, x.dtype={x.dtype}; cast "
+            "one of them"
         )
 
 

@@ -152,7 +152,8 @@ class Checkpoints:
                     reason = str(error).split("\n", 1)[0]
             if self.strict:
                 raise UserError(
-                    f"checkpoint {self._path(step)} is damaged: {reason}; without --strict the run goes on from the one before"
+                    f"checkpoint {self._path(step)} is damaged: {reason}; without --strict the run goes on from the "
+                    "one before"
                 )
             if is_first():
                 print(

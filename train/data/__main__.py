@@ -88,7 +88,8 @@ class Check:
             print(f"{self.path}: {check_prepared(self.path):,} bytes as they were written")
         else:
             print(
-                f"{self.path}: {Tokens(self.path, vocab=self.vocab, context=self.context).tokens:,} ids below {self.vocab:,}"
+                f"{self.path}: {Tokens(self.path, vocab=self.vocab, context=self.context).tokens:,} ids below "
+                f"{self.vocab:,}"
             )
         return 0
 

@@ -90,11 +90,13 @@ def batch_indices(
     """
     if process_count < 1 or not 0 <= process_index < process_count:
         raise ValueError(
-            f"process_index must be in [0, process_count): got process_index={process_index}, process_count={process_count}"
+            f"process_index must be in [0, process_count): got process_index={process_index}, "
+            f"process_count={process_count}"
         )
     if batch_size < 1 or batch_size % process_count:
         raise ValueError(
-            f"process_count must divide batch_size, which is 1 or more: got batch_size={batch_size}, process_count={process_count}"
+            f"process_count must divide batch_size, which is 1 or more: got batch_size={batch_size}, "
+            f"process_count={process_count}"
         )
     share = batch_size // process_count
     return Order(seed, batch_size, size).part(step, slice(process_index * share, (process_index + 1) * share)).example

@@ -152,7 +152,8 @@ class Characters(Vocabulary):
                 else ""
             )
             raise ValueError(
-                f"text must have characters of the vocabulary's {self.size} alone: got {text[at]!r} at character {at:,}{more}"
+                f"text must have characters of the vocabulary's {self.size} alone: got {text[at]!r} at character "
+                f"{at:,}{more}"
             )
         return ids
 

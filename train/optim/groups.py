@@ -69,7 +69,8 @@ def check_groups(config: OptimConfig, params: PyTree) -> None:
             raise UsageError(f"--optim.{flag}: {error}; --print-groups lists them all") from None
     if config.layer_decay != 1 and not _stacks(params):
         raise UsageError(
-            f"--optim.layer-decay {config.layer_decay} is for models with a stack of layers, which this one has not: leave it out"
+            f"--optim.layer-decay {config.layer_decay} is for models with a stack of layers, which this one has not: "
+            "leave it out"
         )
 
 

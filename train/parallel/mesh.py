@@ -48,7 +48,8 @@ def parse_mesh(text: str, count: int) -> tuple[int, int, int]:
     data, fsdp, model = (sizes.get(name, 1) for name in AXES)
     if data * fsdp * model != count:
         raise UsageError(
-            f"--mesh must have as many places as there are devices, {count}: got {text}, which has {data * fsdp * model}"
+            f"--mesh must have as many places as there are devices, {count}: got {text}, which has "
+            f"{data * fsdp * model}"
         )
     return data, fsdp, model
 

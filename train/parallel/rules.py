@@ -74,7 +74,8 @@ def check_heads(model: PyTree, mesh: Mesh | AbstractMesh) -> None:
     for layer in jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, SelfAttention)):
         if isinstance(layer, SelfAttention) and layer.kv_heads % count:
             raise UsageError(
-                f"--mesh model must divide the number of heads: got model={count}, and an attention of {layer.kv_heads} key heads"
+                f"--mesh model must divide the number of heads: got model={count}, and an attention of "
+                f"{layer.kv_heads} key heads"
             )
 
 

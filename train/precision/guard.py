@@ -109,7 +109,8 @@ def choose(which: Bool[Array, ""], first: Tree, second: Tree) -> Tree:
         if (new.dtype, new.shape) != (old.dtype, old.shape):
             name = jax.tree_util.keystr(path)
             raise TypeError(
-                f"an update must keep each array's type and shape: {name} was {jax.typeof(old)}, became {jax.typeof(new)}"
+                f"an update must keep each array's type and shape: {name} was {jax.typeof(old)}, became "
+                f"{jax.typeof(new)}"
             )
         return jnp.where(which, new, old)
 
@@ -135,6 +136,7 @@ def check_skipped(skipped: Skipped, scale: LossScale, grads: PyTree, *, limit: i
     culprit = int(skipped.culprit)
     what = f"the gradient of {paths[culprit]}" if culprit < len(paths) else "the loss"
     raise FloatingPointError(
-        f"no update could be made in {count} steps in a row, at most {limit - 1} may pass: at step {step}, with a loss scale of "
+        f"no update could be made in {count} steps in a row, at most {limit - 1} may pass: at step {step}, with a loss "
+        "scale of "
         f"{float(scale.factor):g}, {what} is not finite; lower the learning rate, or look at the data and the weights"
     )

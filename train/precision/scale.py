@@ -143,7 +143,8 @@ def scale_for(policy: Policy, scale: LossScale | None = None) -> LossScale:
     """
     if scale is None and policy.needs_scale:
         raise ValueError(
-            f"scale must be given for float16, in which small gradients vanish: got {policy}; pass scale=DynamicLossScale(), or use bfloat16"
+            f"scale must be given for float16, in which small gradients vanish: got {policy}; pass "
+            "scale=DynamicLossScale(), or use bfloat16"
         )
     return NoLossScale() if scale is None else scale
 

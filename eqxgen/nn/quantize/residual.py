@@ -85,7 +85,8 @@ class ResidualVQ(eqx.Module):
         """The sum of the codes of some ids, of all quantisers or the first ones."""
         if ids.shape[-1] > len(self.quantizers):
             raise ValueError(
-                f"the last axis of ids must have at most quantizers={len(self.quantizers)} entries: got shape {ids.shape}"
+                f"the last axis of ids must have at most quantizers={len(self.quantizers)} entries: got shape "
+                f"{ids.shape}"
             )
         parts = [quantizer.lookup(ids[..., number]) for number, quantizer in zip(range(ids.shape[-1]), self.quantizers)]
         return jnp.sum(jnp.stack(parts), axis=0)
