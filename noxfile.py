@@ -64,7 +64,7 @@ def bench(session: nox.Session) -> None:
         session.install("torch==2.13.0")
     names = session.posargs or ["attention", "norm", "compile"]
     for name in names:
-        session.run("python", "-m", f"bench.bench_{name}", env={"JAX_PLATFORMS": "cpu"})
+        session.run("python", "-m", "bench", name, env={"JAX_PLATFORMS": "cpu"})
 
 
 @nox.session
@@ -93,7 +93,7 @@ def parity(session: nox.Session) -> None:
     session.install("torch==2.13.0")  # the CPU build, where the index has one: on 3.11 alone
     session.install("transformers==5.23.0")
     session.install("--no-deps", "vector-quantize-pytorch", "einx", "torch-einops-utils", "frozendict", "loguru")
-    session.run("pytest", "tests/test_oracles.py", *session.posargs, env={"JAX_PLATFORMS": "cpu"})
+    session.run("pytest", "tests/house/test_oracles.py", *session.posargs, env={"JAX_PLATFORMS": "cpu"})
 
 
 @nox.session(python=NEWEST)
@@ -103,7 +103,9 @@ def cuda(session: nox.Session) -> None:
     """
     install(session, "test", extras="cuda")
     files = ("attention_gpu", "attention_triton", "norm_triton", "cuda_fallback")
-    session.run("pytest", *(f"tests/test_{name}.py" for name in files), *session.posargs, env={"JAX_PLATFORMS": "cpu"})
+    session.run(
+        "pytest", *(f"tests/kernels/test_{name}.py" for name in files), *session.posargs, env={"JAX_PLATFORMS": "cpu"}
+    )
 
 
 @nox.session
@@ -116,4 +118,4 @@ def tpu(session: nox.Session) -> None:
     large = ("--mesh", "fsdp=8", "--batch-size", "64", "--accumulate", "8", "--dry-run", "--compile-for", "v5e:2x4")
     session.run("python", "-m", "train.gpt", "--preset", "gpt2-xl", *large, env=env)
     for name in ("attention", "norm"):
-        session.run("python", "-m", f"bench.tpu_{name}", *session.posargs, env=env)
+        session.run("python", "-m", f"bench.tpu.{name}", *session.posargs, env=env)

@@ -5,17 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eqxgen.rng import RNG
-    from train.precision import (
-        DynamicLossScale,
-        NoLossScale,
-        Policy,
-        Skipped,
-        StaticLossScale,
-        guarded_update,
-        with_policy,
-    )
-    from train.toolkit import ddp, gradients, replicate, unreplicate
-    from train.transforms import apply_gradients, freeze, parameterise, parameters, select, unfreeze, update
+
+    from .engine.ddp import ddp, gradients, replicate, unreplicate
+    from .params.select import apply_gradients, freeze, parameterise, parameters, select, unfreeze, update
+    from .precision import DynamicLossScale, NoLossScale, Policy, Skipped, StaticLossScale, guarded_update, with_policy
 
 __all__ = [
     "RNG",
@@ -50,8 +43,8 @@ _HOMES = {
         "guarded_update",
         "with_policy",
     ),
-    "train.toolkit": ("ddp", "gradients", "replicate", "unreplicate"),
-    "train.transforms": ("apply_gradients", "freeze", "parameterise", "parameters", "select", "unfreeze", "update"),
+    "train.engine.ddp": ("ddp", "gradients", "replicate", "unreplicate"),
+    "train.params.select": ("apply_gradients", "freeze", "parameterise", "parameters", "select", "unfreeze", "update"),
 }
 
 

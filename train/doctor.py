@@ -18,11 +18,11 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from train import flags
-from train.compilecache import cache_path
-from train.config import run
-from train.data.config import cache_folder
-from train.errors import require
+from ._errors import require
+from .config import flags
+from .config.base import run
+from .config.data import cache_folder
+from .engine.compile_cache import cache_path
 
 PACKAGES = (
     "jax",
@@ -67,7 +67,7 @@ def main(config: Config) -> int:
         section("folders", folders())
         section("clashes", [*clashes, fatal])
         return 0
-    from train.report.operations import choices
+    from .report.operations import choices
 
     section("devices", devices())
     section("operations", choices(config))
@@ -95,7 +95,7 @@ def devices() -> list[str]:
     """Number and kind of the devices, their memory where they tell, and their peak where it is known."""
     import jax
 
-    from train.report.peak import peak_of
+    from .report.peak import peak_of
 
     first = jax.local_devices()[0]
     lines = [f"{jax.device_count()} x {first.device_kind} ({jax.default_backend()}), {jax.process_count()} process(es)"]

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from eqxgen.configs import GPT2_SIZES, GPTConfig
-from train import language
-from train.config import EmaConfig, OptimConfig, from_dict, parse, run
-from train.data import TextConfig
-from train.language import LanguageConfig
-from train.sampling import TextSample, write_texts
+
+from .config.base import EmaConfig, OptimConfig, from_dict, parse, run
+from .data import TextConfig
+from .tasks import language
+from .tasks.language import LanguageConfig
+from .tasks.sampling import TextSample, write_texts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

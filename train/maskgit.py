@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eqxgen.configs import MaskGITConfig, VQGANConfig, parse_schedule
-from train.config import OptimConfig, TrainConfig, from_dict, parse, require, run
-from train.data import AugmentConfig, DataConfig, Part, image_grid, load, save_png, uniforms
-from train.facts import facts_of
-from train.sampling import ImageSample
+
+from .config.base import OptimConfig, TrainConfig, from_dict, parse, require, run
+from .data import AugmentConfig, DataConfig, Part, image_grid, load, save_png, uniforms
+from .tasks.facts import facts_of
+from .tasks.sampling import ImageSample
 
 if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
-    from train.loop import Program, Task
+    from .engine.loop import Program, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,8 +137,9 @@ def program(config: Config, tokens: int, codes: int, classes: int) -> "Program":
     import jax
 
     from eqxgen.models.maskgit import MaskGIT, masked_loss
-    from train.loop import Program
-    from train.parallel import Axes, Sums
+
+    from .engine.loop import Program
+    from .parallel import Axes, Sums
 
     def loss(model: MaskGIT, batch: dict[str, jax.Array], keys: jax.Array, axes: Axes) -> Sums:
         def one(ids, label, key):
@@ -165,11 +167,11 @@ def task(config: Config) -> "Task":
     import jax.random as jr
     import numpy as np
 
-    from train.decode import check_steps, draw_maskgit, eval_loss
-    from train.judge import judge_of
-    from train.loop import Task
-    from train.rundir import path_of
-    from train.tokenizers import keep_tokenizer, open_tokenizer, tokenize
+    from .engine.loop import Task
+    from .evaluators.classifier import judge_of
+    from .run.folder import path_of
+    from .tasks.draw import check_steps, draw_maskgit, eval_loss
+    from .tasks.image_tokens import keep_tokenizer, open_tokenizer, tokenize
 
     dataset = load(config.data).enough_for(config.batch_size)
     tokenizer = open_tokenizer(config.tokenizer, dataset, path_of(config, "maskgit"))
@@ -229,9 +231,9 @@ def sample(folder: Path, record: dict[str, Any], options: SAMPLE) -> int:
     import jax.random as jr
     import numpy as np
 
-    from train.decode import check_steps, draw_maskgit
-    from train.release import load_model
-    from train.tokenizers import tokenizer_of_run
+    from .run.weights import load_model
+    from .tasks.draw import check_steps, draw_maskgit
+    from .tasks.image_tokens import tokenizer_of_run
 
     facts = record["facts"]
     options.check_label(facts["classes"])
@@ -248,11 +250,11 @@ def sample(folder: Path, record: dict[str, Any], options: SAMPLE) -> int:
 
 def main(config: Config) -> int:
     if not config.on_paper:
-        from train.loop import fit
+        from .engine.loop import fit
 
         return fit(config, "maskgit", lambda: task(config))
-    from train.dryrun import dry_run
-    from train.vqgan import PRESETS as TOKENIZERS
+    from .engine.dryrun import dry_run
+    from .vqgan import PRESETS as TOKENIZERS
 
     facts = facts_of(config.data)
     (height, width, channels), sizes = (

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from eqxgen.configs import RNNConfig
-from train import language
-from train.config import EmaConfig, OptimConfig, from_dict, parse, run
-from train.language import LanguageConfig
-from train.sampling import TextSample, write_texts
+
+from .config.base import EmaConfig, OptimConfig, from_dict, parse, run
+from .tasks import language
+from .tasks.language import LanguageConfig
+from .tasks.sampling import TextSample, write_texts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from train import flags
-from train.config import run
-from train.errors import UsageError
-from train.recipes import recipe_of
-from train.rundir import read_json
-from train.sampling import Sample
+from ._errors import UsageError
+from .config import flags
+from .config.base import run
+from .engine.recipes import recipe_of
+from .run.folder import read_json
+from .tasks.sampling import Sample
 
 PROG = "python -m train.sample"
 

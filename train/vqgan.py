@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eqxgen.configs import VQGANConfig
-from train.config import OptimConfig, TrainConfig, from_dict, parse, require, run
-from train.data import AugmentConfig, DataConfig, Part, image_grid, load, save_png
-from train.facts import facts_of
-from train.sampling import ImageSample
+
+from .config.base import OptimConfig, TrainConfig, from_dict, parse, require, run
+from .data import AugmentConfig, DataConfig, Part, image_grid, load, save_png
+from .tasks.facts import facts_of
+from .tasks.sampling import ImageSample
 
 if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
-    from train.loop import Program, Task
+    from .engine.loop import Program, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,8 +119,9 @@ def program(config: Config, image_shape: tuple[int, int, int]) -> "Program":
     from eqxgen.models.discriminator import Discriminator
     from eqxgen.models.vqgan import VQGAN
     from eqxgen.nn.quantize import count_codes, entropy_of, perplexity, usage
-    from train.loop import Program
-    from train.parallel import Axes, Sums
+
+    from .engine.loop import Program
+    from .parallel import Axes, Sums
 
     height, width, channels = image_shape
 
@@ -203,10 +205,11 @@ def task(config: Config) -> "Task":
 
     from eqxgen.metrics import psnr
     from eqxgen.nn.quantize import count_codes, perplexity, usage
-    from train.data.augment import Augment
-    from train.judge import judge_of
-    from train.loop import Task
-    from train.tokenizers import check_factor, reconstruct
+
+    from .data.images.augment import Augment
+    from .engine.loop import Task
+    from .evaluators.classifier import judge_of
+    from .tasks.image_tokens import check_factor, reconstruct
 
     dataset = load(config.data).enough_for(config.batch_size)
     check_factor(config.model.factor, dataset.image_shape)
@@ -253,7 +256,7 @@ SAMPLE = ImageSample
 
 def sample(folder: Path, record: dict[str, Any], options: ImageSample) -> int:
     """Draws held-out images and their reconstructions, a row of each in turn, for `train.sample`."""
-    from train.tokenizers import load_vqgan, reconstruct
+    from .tasks.image_tokens import load_vqgan, reconstruct
 
     options.check_label(record["facts"]["classes"])
     tokenizer, _ = load_vqgan(folder)
@@ -276,10 +279,10 @@ def rows_in_turn(originals: Any, fakes: Any, columns: int) -> Any:
 
 def main(config: Config) -> int:
     if not config.on_paper:
-        from train.loop import fit
+        from .engine.loop import fit
 
         return fit(config, "vqgan", lambda: task(config))
-    from train.dryrun import dry_run
+    from .engine.dryrun import dry_run
 
     return dry_run(config, program(config, facts_of(config.data).image_shape))
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.reliability.common import is_state_of, run, state_of, template_of
+from train._errors import UserError
 from train.checkpoint import Checkpoints
 from train.checkpoint.manifest import NAME, damage
-from train.errors import UserError
 
 SIZE = 0.05
 

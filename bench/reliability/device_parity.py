@@ -23,13 +23,13 @@ import optax
 from bench.reliability.common import ROOT, run
 from eqxgen.configs import MaskGITConfig, VQGANConfig
 from train import maskgit, vqgan
-from train.config import OptimConfig
+from train.config.base import OptimConfig
+from train.config.optim import EmaConfig
 from train.data import DataConfig
-from train.ema import averages
+from train.optim.ema import averages
 from train.parallel import Setup, gradients, make_mesh, make_step, sharded_state, split
 from train.precision import Policy
 from train.report.peak import flops_of
-from train.settings import EmaConfig
 
 FLAGS = (
     "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_warn_stuck_timeout_seconds=10 "

@@ -96,9 +96,9 @@ def _run(run_dir: Path) -> None:
     from train import maskgit
     from train.checkpoint import Checkpoints
     from train.checkpoint.manifest import damage
-    from train.log import Log
-    from train.release import save_model
-    from train.rundir import describe_run, open_run, write_json
+    from train.report.log import Log
+    from train.run.folder import describe_run, open_run, write_json
+    from train.run.weights import save_model
 
     config = dataclasses.replace(maskgit.PRESETS["digits"], run_dir=str(run_dir))
     with open_run(config, "maskgit") as folder:
@@ -122,7 +122,7 @@ def _run(run_dir: Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--child":
-        from train.config import run as command
+        from train.config.base import run as command
 
         command(lambda: _run(Path(sys.argv[2])))
     else:

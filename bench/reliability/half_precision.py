@@ -16,7 +16,7 @@ import numpy as np
 from bench.reliability.common import RESULTS, about, write
 from eqxgen.configs import MaskGITConfig
 from train import maskgit
-from train.data.order import Order
+from train.data.feed.order import Order
 from train.parallel import Setup, make_mesh, make_step, sharded_state
 
 STEPS, BLOCK = 160, 20

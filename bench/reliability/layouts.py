@@ -131,11 +131,11 @@ def digest(folder: Path, mesh: str | None) -> None:
 
     from train import maskgit
     from train.checkpoint import Checkpoints
-    from train.config import from_dict
+    from train.config.base import from_dict
     from train.parallel import Setup, abstract_state, make_mesh
-    from train.paths import named_arrays
-    from train.processes import on_host
-    from train.rundir import read_json
+    from train.parallel.processes import on_host
+    from train.params.paths import named_arrays
+    from train.run.folder import read_json
 
     record = read_json(folder / "config.json")
     config = from_dict(maskgit.Config, record["config"], folder)

@@ -24,10 +24,10 @@ import optax
 from bench.reliability.common import RESULTS, ROOT, about, write
 from bench.reliability.device_parity import FLAGS
 from train.checkpoint import Checkpoints
-from train.ema import averages
+from train.config.optim import EmaConfig
+from train.optim.ema import averages
 from train.parallel import Setup, Sums, make_mesh, make_step, sharded_state, split
 from train.precision import DynamicLossScale, Policy, Skipped, check_skipped, guarded_update
-from train.settings import EmaConfig
 
 INTERVAL = 5
 REPLICAS = 8

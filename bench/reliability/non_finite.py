@@ -29,10 +29,10 @@ import optax
 
 from bench.reliability.common import RESULTS, about, write
 from bench.reliability.loss_scale import Layer, bits, saved, squares
-from train.ema import averages
+from train.config.optim import EmaConfig
+from train.optim.ema import averages
 from train.parallel import Setup, Sums, make_mesh, make_step, sharded_state
 from train.precision import Policy, all_finite, check_skipped
-from train.settings import EmaConfig
 
 ROWS, ACCUMULATE, LIMIT = 8, 4, 5
 PLACES = ("data", "loss", "gradient", "parameter")
@@ -142,7 +142,7 @@ def whole_runs() -> list[dict]:
 
     from eqxgen.configs import VQGANConfig
     from train import vqgan
-    from train.loop import fit
+    from train.engine.loop import fit
 
     rows = []
     for spoilt_steps in ([0], [3], [0, 4, 5]):

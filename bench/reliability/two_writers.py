@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.reliability.common import MAZE, ROOT, run
-from train.errors import UserError
-from train.lock import locked
+from train._errors import UserError
+from train.run.lock import locked
 
 
 def measure(count: int, folder: Path) -> dict[str, Any]:

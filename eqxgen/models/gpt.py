@@ -20,7 +20,7 @@ import jax.random as jr
 from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray, PyTree
 
 from eqxgen.configs import GPTConfig
-from eqxgen.losses import projected_cross_entropy
+from eqxgen.losses.tokens import projected_cross_entropy
 from eqxgen.nn import (
     GLU,
     MLP,

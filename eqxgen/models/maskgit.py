@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from eqxgen.configs import MaskGITConfig
-from eqxgen.generate import mask_schedule, masked_decode
+from eqxgen.decoding.masked import mask_schedule, masked_decode
 from eqxgen.nn import Dropout, Embedding, LayerNorm, Projection, Selformer, Stack, _check
 from eqxgen.nn.activation import Activation
 from eqxgen.nn.linear import check_ids
@@ -165,7 +165,7 @@ def generate(
         label: the class, or `model.null_label`.
         ids: an image's tokens; only with `unknown`.
         unknown: which of them to make anew; only with `ids`.
-        steps, schedule, choice_temperature, temperature, key: see `eqxgen.generate.masked_decode`.
+        steps, schedule, choice_temperature, temperature, key: see `eqxgen.decoding.masked.masked_decode`.
         guidance: see `guided`.
     """
     if (ids is None) != (unknown is None):

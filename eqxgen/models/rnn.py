@@ -13,7 +13,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from eqxgen.configs import RNNConfig
-from eqxgen.losses import projected_cross_entropy
+from eqxgen.losses.tokens import projected_cross_entropy
 from eqxgen.nn import GRU, LSTM, Dropout, Embedding, Projection, VanillaRNN, _check
 from eqxgen.nn.linear import check_ids
 

@@ -1,7 +1,7 @@
 """In which order the implementations for NVIDIA GPUs are tried: measured orders from `choice.json`, and a rule for all
 other calls.
 
-`bench/tune_attention.py` fills the file on a GPU. It is a list of objects with exactly the fields of `Row`.
+`bench/gpu/tune_attention.py` fills the file on a GPU. It is a list of objects with exactly the fields of `Row`.
 """
 
 import dataclasses
@@ -122,7 +122,7 @@ def read(text: str) -> list[Row]:
     rows = json.loads(text)
     if not isinstance(rows, list):
         raise ValueError(
-            f"choice.json must be a list of rows: got {type(rows).__name__}; write it with bench/tune_attention.py"
+            f"choice.json must be a list of rows: got {type(rows).__name__}; write it with bench/gpu/tune_attention.py"
         )
     return [_row(x) for x in rows]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from orbax.checkpoint.path import atomicity
 
-from train.checkpoint.manifest import seal
-from train.files import sync
+from .._files import sync
+from .manifest import seal
 
 
 class SealedPath(atomicity.AtomicRenameTemporaryPath):

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PyTree
 
-from train.paths import named_arrays
-from train.release import check_arrays, with_arrays
+from ..params.paths import named_arrays
+from ..run.weights import check_arrays, with_arrays
 
 CURES = {
     "opt_state": "was --optim.name, or what it averages, changed?",

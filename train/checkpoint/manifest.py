@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from train.errors import UserError
-from train.files import sync
+from .._errors import UserError
+from .._files import sync
 
 NAME = "manifest.json"
 VERSION = 1

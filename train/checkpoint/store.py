@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 from jaxtyping import PyTree
 
-from train.checkpoint import leaves
-from train.checkpoint.manifest import damage
-from train.errors import UserError
-from train.files import unwritten
-from train.processes import from_first, is_first
-from train.record import check_record, versions
+from .._errors import UserError
+from .._files import unwritten
+from ..parallel.processes import from_first, is_first
+from ..run.metadata import check_record, versions
+from . import leaves
+from .manifest import damage
 
 
 class Restored(NamedTuple):
@@ -58,7 +58,7 @@ class Checkpoints:
     ):
         import orbax.checkpoint as ocp
 
-        from train.checkpoint.commit import Kept, SealedPath
+        from .commit import Kept, SealedPath
 
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs what it also raises, with its traceback
         self._ocp, self.folder, self.record, self.strict, self._better = (

@@ -1,11 +1,11 @@
 """Images and texts: where they come from, how they are checked, and which of them a step sees. NumPy only."""
 
-from .config import AugmentConfig, DataConfig, SourceConfig, TextConfig
-from .dataset import Dataset
-from .draws import uniforms
+from ..config.data import AugmentConfig, DataConfig, SourceConfig, TextConfig
 from .errors import DataError, DataStalled
-from .images import image_grid, save_png
-from .order import Order, Part, batch_indices
+from .feed.draws import uniforms
+from .feed.order import Order, Part, batch_indices
+from .images.dataset import Dataset
+from .images.grid import image_grid, save_png
 from .sources import load
 
 __all__ = [

@@ -14,8 +14,8 @@ from typing import Annotated
 
 import tyro
 
-from train.config import require, run
-from train.data.config import DataConfig
+from ..config.base import require, run
+from ..config.data import DataConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Prepare:
         )
 
     def __call__(self) -> int:
-        from train.data.prepare import prepare_images, prepare_text
+        from .files.prepare import prepare_images, prepare_text
 
         if self.tokenizer:
             index = prepare_text(Path(self.source).expanduser(), self.out, self.tokenizer, self.held_out)
@@ -81,8 +81,8 @@ class Check:
         require(self.context >= 1, f"--context must be at least 1: got {self.context}")
 
     def __call__(self) -> int:
-        from train.data.prepared import check_prepared
-        from train.data.tokens import Tokens
+        from .files.prepared import check_prepared
+        from .text.tokens import Tokens
 
         if self.path.is_dir():
             print(f"{self.path}: {check_prepared(self.path):,} bytes as they were written")

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from .cifar import load_cifar10
-from .config import DataConfig
-from .dataset import Dataset, check_examples
-from .decoded import cached
+from ..config.data import DataConfig
 from .errors import DataError
-from .folder import read_folder
-from .idx import read_idx
-from .lazy import Lazy
-from .npz import Npz
-from .prepared import is_prepared, read_prepared
-from .rows import Rows
-from .split import held_out, in_memory, parted
-from .store import Store
+from .feed.split import held_out, in_memory, parted
+from .files.lazy import Lazy
+from .files.prepared import is_prepared, read_prepared
+from .files.rows import Rows
+from .files.store import Store
+from .images.cifar import load_cifar10
+from .images.dataset import Dataset, check_examples
+from .images.decoded import cached
+from .images.folder import read_folder
+from .images.idx import read_idx
+from .images.npz import Npz
 
 _DIGITS = tuple(map(str, range(10)))
 _FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")

@@ -5,11 +5,11 @@ import jax
 import optax
 from jaxtyping import PyTree
 
-from train.optim.groups import groups_of
-from train.optim.layers import like_adam, scale_by_group, trust_ratio
-from train.optim.schedules import schedule
-from train.optim.soap import scale_by_soap
-from train.settings import OptimConfig
+from ..config.optim import OptimConfig
+from .groups import groups_of
+from .layers import like_adam, scale_by_group, trust_ratio
+from .schedules import schedule
+from .soap import scale_by_soap
 
 
 def optimiser(config: OptimConfig, steps: int) -> optax.GradientTransformation:

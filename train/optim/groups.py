@@ -7,9 +7,10 @@ import jax
 from jaxtyping import PyTree
 
 from eqxgen.nn import Stack
-from train.errors import UsageError
-from train.paths import any_of, leaves, matches
-from train.settings import OptimConfig
+
+from .._errors import UsageError
+from ..config.optim import OptimConfig
+from ..params.paths import any_of, leaves, matches
 
 ENDS = tuple(f"**.{name}" for name in ("*embedding*", "*position*", "*codebook*", "*head*", "*stem*"))
 """Paths of what stands at a model's ends, whose matrices are not maps between hidden features."""

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from train.optim.groups import Group, check_groups, groups_of
-from train.settings import OptimConfig
+from ..config.optim import OptimConfig
+from .groups import Group, check_groups, groups_of
 
 
 def trust_ratio(config: OptimConfig) -> optax.GradientTransformation:

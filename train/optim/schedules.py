@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from train.settings import OptimConfig
+from ..config.optim import OptimConfig
 
 START = 1 / 25  # where one_cycle begins, as a fraction of the peak (fastai's and PyTorch's div_factor)
 

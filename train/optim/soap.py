@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from train.optim.groups import Group, groups_of
-from train.settings import OptimConfig
+from ..config.optim import OptimConfig
+from .groups import Group, groups_of
 
 
 class Bases(NamedTuple):

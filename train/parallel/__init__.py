@@ -1,8 +1,6 @@
 """Many devices: the mesh, where each array lies on it, and one update over all of them."""
 
-from train.parallel.mesh import AXES, BATCH, check_batch, local_rows, make_mesh, parse_mesh, parts, replicated, split
-from train.parallel.rules import check_heads, place, spec_of
-from train.parallel.step import (
+from ..engine.step import (
     Axes,
     Loss,
     Setup,
@@ -16,6 +14,8 @@ from train.parallel.step import (
     sharded_state,
     trainable,
 )
+from .mesh import AXES, BATCH, check_batch, local_rows, make_mesh, parse_mesh, parts, replicated, split
+from .rules import check_heads, place, spec_of
 
 __all__ = [
     "AXES",

@@ -14,7 +14,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import PyTree
 
 from eqxgen.nn import Stack
-from train.parallel.rules import map_named, spec_of
+
+from .rules import map_named, spec_of
 
 WHOLE = PartitionSpec()
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
-from train.errors import UsageError
+from .._errors import UsageError
 
 AXES = ("data", "fsdp", "model")
 """`data`: copies of the model; `fsdp`: examples too, and each parameter in as many parts; `model`: each layer's width

@@ -14,8 +14,9 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from eqxgen.nn import SelfAttention
-from train.errors import UsageError
-from train.paths import dotted, matches
+
+from .._errors import UsageError
+from ..params.paths import dotted, matches
 
 Tree = TypeVar("Tree", bound=PyTree)
 
@@ -47,7 +48,7 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> Par
     What cannot be shared evenly, and small arrays, stay whole.
 
     Args:
-        path: as `train.paths.named_arrays` gives it, such as `stack.blocks.mlp.up.weight`, with or without what stands
+        path: as `train.params.paths.named_arrays` gives it, such as `stack.blocks.mlp.up.weight`, with or without what stands
             before.
         shape: of the array.
         mesh: as `train.parallel.make_mesh` makes it.

@@ -7,12 +7,12 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from train.precision.policy import ISLANDS, Policy
+from .policy import ISLANDS, Policy
 
 if TYPE_CHECKING:
-    from train.precision.guard import Guarded, Skipped, all_finite, check_skipped, choose, guarded_update
-    from train.precision.layers import WithPolicy, with_policy
-    from train.precision.scale import DynamicLossScale, LossScale, NoLossScale, StaticLossScale, cast, scale_for
+    from .guard import Guarded, Skipped, all_finite, check_skipped, choose, guarded_update
+    from .layers import WithPolicy, with_policy
+    from .scale import DynamicLossScale, LossScale, NoLossScale, StaticLossScale, cast, scale_for
 
 __all__ = [
     "ISLANDS",

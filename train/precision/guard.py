@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from train.paths import leaves
-from train.precision.scale import LossScale
+from ..params.paths import leaves
+from .scale import LossScale
 
 Tree = TypeVar("Tree", bound=PyTree)
 

@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-from train.paths import any_of, dotted, join, names
-from train.precision.policy import Policy
-from train.precision.scale import cast
+from ..params.paths import any_of, dotted, join, names
+from .policy import Policy
+from .scale import cast
 
 
 class WithPolicy(eqx.Module):

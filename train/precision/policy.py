@@ -36,7 +36,7 @@ class Policy:
         params: of the parameters that are stored and updated.
         compute: of the parameters and inputs that a model computes with.
         output: of what it gives.
-        islands: path patterns (`train.paths.matches`) of parameters that are float32 in store and in computation,
+        islands: path patterns (`train.params.paths.matches`) of parameters that are float32 in store and in computation,
             unless `compute` is wider.
 
     Raises:
@@ -104,7 +104,7 @@ class Policy:
 
     def cast_to_output(self, tree: Any) -> Any:
         """Floating-point arrays as they come out."""
-        from train.precision.scale import cast
+        from .scale import cast
 
         return cast(tree, self.output)
 
@@ -112,8 +112,8 @@ class Policy:
         import equinox as eqx
         import jax
 
-        from train.paths import dotted, join, matches
-        from train.precision.layers import WithPolicy
+        from ..params.paths import dotted, join, matches
+        from .layers import WithPolicy
 
         def one(path: Any, leaf: Any) -> Any:
             if not eqx.is_inexact_array(leaf):

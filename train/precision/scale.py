@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from train.precision.policy import Policy
+from .policy import Policy
 
 
 def cast(tree: PyTree, dtype: Any) -> PyTree:

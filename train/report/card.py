@@ -80,8 +80,8 @@ def write_card(folder: Path, summary: dict[str, Any], examples: int) -> None:
     """Writes the loss curve, the film of the samples, and README.md beside them, into the folder of a run. The rest is
     as in `card`.
     """
-    from train.report.animation import animate
-    from train.report.curve import loss_curve
+    from .animation import animate
+    from .curve import loss_curve
 
     record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     lines = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())

@@ -5,7 +5,7 @@ import time
 import jax
 import jax.monitoring
 
-from train.report.peak import peak_of
+from .peak import peak_of
 
 CLOCKED = ("examples_per_s", "tokens_per_s", "seconds", "step_ms", "compile_s", "device_gib", "mfu", "input_wait")
 """Names of the numbers that no seed determines."""

@@ -5,7 +5,7 @@ import secrets
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from train.errors import UserError
+from .._errors import UserError
 
 
 @runtime_checkable

@@ -1,0 +1,203 @@
+"""Whole train steps of `bench.gpu`: ours, the same with `jax.nn`'s attention and plain norms, and PyTorch's eager and
+compiled.
+
+DiT-B/2 on 32 x 32 x 4 latents, GPT-2 small on 1,024 tokens, and MaskGIT-base on 16 x 16 tokens of ImageNet with
+dropout: loss, gradients and AdamW, bfloat16 inside and float32 parameters, on random data. `jax.nn`'s attention has no
+dropout, so its MaskGIT does without that of the probabilities. A contender's MFU is the share of the device's data
+sheet that the model's operations come to (`train.report.peak`).
+"""
+
+import contextlib
+import functools
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+
+from bench.gpu import torch as gpu_torch
+from bench.gpu.attention import Task
+from bench.gpu.race import Side, Turn, compare
+from eqxgen import ops
+from eqxgen.configs import DiTConfig, GPTConfig, MaskGITConfig
+from eqxgen.models.dit import DiT
+from eqxgen.models.gpt import GPT
+from eqxgen.models.maskgit import MaskGIT, masked_loss
+from train.report.peak import flops_of, peak_of
+from train.report.timeline import kinds_of, newest, read_trace, rows_of
+
+RATE = 1e-4
+# Examples, and the sizes of the models: the latent's and classes, the vocabulary, or tokens, codes and classes.
+FULL = {
+    "DiT-B/2": (64, (32, 32, 4, 1000), DiTConfig.base()),
+    "GPT-2 small": (16, (50257,), GPTConfig.gpt2()),
+    "MaskGIT-base": (32, (256, 1024, 1000), MaskGITConfig.base()),
+}
+SMALL = {
+    "DiT": (2, (4, 4, 3, 5), DiTConfig(dim=16, depth=2, heads=2, hidden_dim=24)),
+    "GPT": (2, (11,), GPTConfig(dim=16, depth=2, heads=2, context=8)),
+    "MaskGIT": (2, (9, 7, 5), MaskGITConfig(dim=16, depth=2, heads=2, hidden_dim=24)),
+}
+
+
+@contextlib.contextmanager
+def plain_ops(implementation: str) -> Iterator[None]:
+    """`eqxgen` on `jax.nn`'s attention and on norms in XLA's operations."""
+    before = ops.dot_product_attention, ops.layer_norm
+
+    def attention(q, k, v, *, dropout_rate=0.0, dropout_key=None, **rest):
+        return jax.nn.dot_product_attention(q, k, v, implementation=implementation, **rest)
+
+    ops.dot_product_attention = attention  # pyright: ignore[reportAttributeAccessIssue]
+    ops.layer_norm = functools.partial(before[1], implementation="xla")  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        ops.dot_product_attention, ops.layer_norm = before  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def maskgit(batch: int, sizes: tuple[int, ...], config: MaskGITConfig) -> tuple[Any, Callable, tuple]:
+    """(model, loss of one example, a batch of them)."""
+    tokens, codes, classes = sizes
+    model = eqx.filter_jit(MaskGIT)(tokens, codes, classes, config, key=jr.key(0))
+    ids, label = jr.randint(jr.key(1), (batch, tokens), 0, codes), jr.randint(jr.key(2), (batch,), 0, classes)
+
+    def loss(model, ids, label, key):
+        total, _, count = masked_loss(model, ids, label, key=key)
+        return total / count
+
+    return model, loss, (ids, label)
+
+
+def gpt(batch: int, sizes: tuple[int, ...], config: GPTConfig) -> tuple[Any, Callable, tuple]:
+    """The same for a language model: the mean cross-entropy of each token but the first of a window."""
+    (vocab,) = sizes
+    model = eqx.filter_jit(GPT)(vocab, config, key=jr.key(0))
+    ids = jr.randint(jr.key(1), (batch, config.context + 1), 0, vocab)
+    return model, lambda model, ids, key: jnp.mean(model.losses(ids[:-1], ids[1:], key=key)), (ids,)
+
+
+def dit(batch: int, sizes: tuple[int, ...], config: DiTConfig) -> tuple[Any, Callable, tuple]:
+    """The same for the paper's simple loss: the noise's mean square error (Ho et al. 2020, equation 14), labels dropped
+    one time in ten.
+    """
+    *shape, classes = sizes
+    model = eqx.filter_jit(DiT)(*shape, classes, config, key=jr.key(0))
+    latent, label = jr.normal(jr.key(1), (batch, *shape), jnp.bfloat16), jr.randint(jr.key(2), (batch,), 0, classes)
+    kept = jnp.cumprod(1 - jnp.linspace(1e-4, 0.02, 1000))
+
+    def loss(model, latent, label, key):
+        time_key, noise_key, label_key = jr.split(key, 3)
+        time = jr.randint(time_key, (), 0, 1000)
+        noise = jr.normal(noise_key, latent.shape, latent.dtype)
+        share = kept[time]
+        noised = (jnp.sqrt(share) * latent + jnp.sqrt(1 - share) * noise).astype(latent.dtype)
+        label = jnp.where(jr.uniform(label_key) < 0.1, model.null_label, label)
+        said = model(noised, time.astype(jnp.float32), label, key=key)[..., : latent.shape[-1]]
+        return jnp.mean((said - noise.astype(jnp.float32)) ** 2)
+
+    return model, loss, (latent, label)
+
+
+FAMILIES = {DiTConfig: ("dit", dit), GPTConfig: ("gpt", gpt), MaskGITConfig: ("maskgit", maskgit)}
+Make = Callable[[], tuple[Any, Callable, tuple]]
+
+
+def update(make: Make) -> tuple[Callable, list[Any]]:
+    """(train step, what it is given): (parameters, optimiser's state, key) -> (the same after the step, loss)."""
+    model, loss, batch = make()
+    arrays, static = eqx.partition(model, eqx.is_inexact_array)
+    optimizer = optax.adamw(RATE)
+
+    def mean_loss(arrays, keys):
+        half = eqx.combine(jax.tree.map(lambda a: a.astype(jnp.bfloat16), arrays), static)
+        return jnp.mean(jax.vmap(functools.partial(loss, half))(*batch, keys))
+
+    def step(arrays, state, key):
+        value, grads = jax.value_and_grad(mean_loss)(arrays, jr.split(key, batch[0].shape[0]))
+        updates, state = optimizer.update(grads, state, arrays)
+        return optax.apply_updates(arrays, updates), state, jr.fold_in(key, 0), value
+
+    return step, [arrays, optimizer.init(arrays), jr.key(3)]
+
+
+def in_jax(make: Make) -> Side:
+    """A train step that keeps its state between calls."""
+    step, held = update(make)
+    # A step gives away what it is given, and the model is every contender's.
+    held[0] = jax.tree.map(jnp.copy, held[0])
+    compiled = jax.jit(step, donate_argnums=(0, 1, 2)).lower(*held).compile()
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            *held[:], value = compiled(*held)
+        jax.block_until_ready(value)
+
+    return run
+
+
+def in_plain_jax(make: Make, implementation: str) -> Side:
+    with plain_ops(implementation):
+        return in_jax(make)
+
+
+def steps(tiny: bool) -> Iterator[Task]:
+    """A row for each model."""
+    for name, (batch, sizes, config) in (SMALL if tiny else FULL).items():
+        yield f"{name}, batch {batch}", functools.partial(_row, batch, sizes, config, tiny)
+
+
+def _row(batch: int, sizes: tuple[int, ...], config: Any, tiny: bool, turn: Turn) -> dict[str, Any]:
+    family, build = FAMILIES[type(config)]
+    make = functools.cache(functools.partial(build, batch, sizes, config))
+    ours = functools.cache(functools.partial(in_jax, make))  # once for the race and for the profile
+    makers = {
+        "ours": ours,
+        "jax.nn xla attention, plain norms": lambda: in_plain_jax(make, "xla"),
+        "jax.nn cudnn attention, plain norms": lambda: in_plain_jax(make, "cudnn"),
+        "torch eager": lambda: gpu_torch.step(family, batch, sizes, config, RATE, compiled=False),
+        "torch compiled": lambda: gpu_torch.step(family, batch, sizes, config, RATE, compiled=True),
+    }
+    if tiny:
+        # Compiling it takes a CPU minutes.
+        makers.pop("torch compiled")
+    row = compare(makers, turn, 0.05 if tiny else 8.0)
+    step, held = update(make)
+    parts, reason = turn.attempt("ours", lambda: profile(ours()))
+    row |= {"share of ours": parts} if reason is None else {"left out": row["left out"] | {"profile": reason}}
+    return row | rates(
+        row["ms"], batch * _tokens(sizes, config), flops_of(step, *held), peak_of(jax.devices()[0].device_kind)
+    )
+
+
+def rates(times: dict[str, float], tokens: int, flops: int, peak: float | None) -> dict[str, dict[str, float]]:
+    """What milliseconds of a step come to: tokens a second, and the share of the device's peak where that is known."""
+    found = {"tokens/s": {name: 1e3 * tokens / ms for name, ms in times.items()}}
+    return found | ({"MFU": {name: 1e3 * flops / ms / peak for name, ms in times.items()}} if peak else {})
+
+
+def profile(side: Side, calls: int = 3, count: int = 12) -> dict[str, float]:
+    """Shares of the device's time by kind of operation, longest first, from a trace of some calls."""
+    side(1)
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            side(calls)
+        kinds = kinds_of(rows_of(read_trace(newest(pathlib.Path(folder)))))
+    whole = sum(kind.micros for kind in kinds)
+    return {kind.name: kind.micros / whole for kind in kinds[:count]}
+
+
+def _tokens(sizes: tuple[int, ...], config: Any) -> int:
+    """Tokens of an example, without those of its label."""
+    match config:
+        case DiTConfig():
+            return sizes[0] * sizes[1] // config.patch**2
+        case GPTConfig():
+            return config.context
+        case _:
+            return sizes[0]

@@ -1,0 +1,82 @@
+"""The race's rows for attention and positions."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+
+from bench.layers.race import Race, batched, normal, tensor
+from eqxgen import nn
+
+KEY = jr.key(0)
+TOKENS = (4, 256, 384)
+HEADS = 6
+
+
+def multihead(layer, x: jax.Array) -> jax.Array:
+    return jax.vmap(lambda x: layer(x, x, x))(x)
+
+
+def torch_multihead():
+    import torch
+
+    layer = torch.nn.MultiheadAttention(TOKENS[-1], HEADS, bias=False, batch_first=True)
+    return lambda x: layer(x, x, x, need_weights=False), tensor(normal(*TOKENS))
+
+
+def torch_cross():
+    import torch
+
+    layer = torch.nn.MultiheadAttention(TOKENS[-1], HEADS, kdim=256, vdim=256, batch_first=True)
+    return lambda x, y: layer(x, y, y, need_weights=False), tensor(normal(*TOKENS)), tensor(normal(4, 77, 256))
+
+
+def cross(layer, x: jax.Array, context: jax.Array) -> jax.Array:
+    return jax.vmap(layer)(x, context)
+
+
+def equinox_cross(layer, x: jax.Array, context: jax.Array) -> jax.Array:
+    return jax.vmap(lambda x, context: layer(x, context, context))(x, context)
+
+
+def plain(**options):
+    return lambda: (
+        multihead,
+        eqx.nn.MultiheadAttention(HEADS, TOKENS[-1], key=KEY, **options),
+        normal(*TOKENS),
+    )
+
+
+BIASES = {f"use_{name}_bias": True for name in ("query", "key", "value", "output")}
+
+RACES: dict[str, Race] = {
+    "MultiheadAttention": Race(
+        lambda: (multihead, nn.MultiheadAttention(HEADS, TOKENS[-1], key=KEY), normal(*TOKENS)),
+        plain(),
+        torch_multihead,
+    ),
+    "SelfAttention": Race(
+        lambda: (batched, nn.SelfAttention(TOKENS[-1], HEADS, bias=False, key=KEY), normal(*TOKENS)),
+        plain(),
+        torch_multihead,
+    ),
+    "CrossAttention": Race(
+        lambda: (cross, nn.CrossAttention(TOKENS[-1], 256, heads=HEADS, key=KEY), normal(*TOKENS), normal(4, 77, 256)),
+        lambda: (
+            equinox_cross,
+            eqx.nn.MultiheadAttention(HEADS, TOKENS[-1], 256, 256, **BIASES, key=KEY),
+            normal(*TOKENS),
+            normal(4, 77, 256),
+        ),
+        torch_cross,
+    ),
+    "RoPE": Race(
+        lambda: (batched, nn.RoPE(64), normal(4, 256, 6, 64)),
+        lambda: (
+            lambda layer, x: jax.vmap(jax.vmap(layer, in_axes=1, out_axes=1))(x),
+            eqx.nn.RotaryPositionalEmbedding(64),
+            normal(4, 256, 6, 64),
+        ),
+    ),
+    "SinusoidalEmbedding": Race(lambda: (batched, nn.SinusoidalEmbedding(384), jnp.arange(4.0 * 256).reshape(4, 256))),
+}

@@ -1,0 +1,1 @@
+"""Samplers of discrete tokens: masked decoding, autoregressive decoding, beam search."""

@@ -1,0 +1,1 @@
+"""Losses: pure functions that can be imported and tested alone."""

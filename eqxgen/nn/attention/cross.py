@@ -1,0 +1,95 @@
+"""Attention of one sequence to another."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from einops import rearrange
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from eqxgen import ops
+from eqxgen.nn import _check
+from eqxgen.nn.attention.self_attention import Bias, join_heads
+from eqxgen.nn.drop import Dropout
+from eqxgen.nn.linear import Initializer, Projection, torch_uniform
+from eqxgen.nn.norm.fused import RMSNorm
+from eqxgen.rng import RNG
+
+
+class CrossAttention(eqx.Module):
+    """Multi-head attention of the tokens of one sequence to those of another (Vaswani et al. 2017, section 3.2.3).
+
+    Args:
+        dim: width of a token, kept.
+        context_dim: width of the other sequence's tokens; `dim` by default.
+        heads: number of heads, which divides `dim`; by default as many as have 64 entries, and at least one.
+        dropout: rate on the attention probabilities, inside the op, and on the output.
+        bias: whether the projections have biases.
+        qk_norm: as `SelfAttention`'s.
+        init: how the weights are drawn.
+    """
+
+    q: Projection
+    kv: Projection  # outputs in the order (heads, key then value, head_dim)
+    out: Projection
+    dropout: Dropout
+    q_norm: RMSNorm | None
+    k_norm: RMSNorm | None
+    heads: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        dim: int,
+        context_dim: int | None = None,
+        *,
+        heads: int | None = None,
+        dropout: float = 0.0,
+        bias: bool = True,
+        qk_norm: bool = False,
+        init: Initializer = torch_uniform,
+        key: PRNGKeyArray,
+    ):
+        context_dim = dim if context_dim is None else context_dim
+        _check.positive(dim=dim, context_dim=context_dim)
+        heads = max(1, dim // 64) if heads is None else heads
+        _check.positive(heads=heads)
+        _check.divides(heads=heads, dim=dim)
+        keys = RNG(key)
+        self.q = Projection(dim, dim, bias=bias, init=init, key=next(keys))
+        self.kv = Projection(context_dim, 2 * dim, bias=bias, init=init, key=next(keys))
+        self.out = Projection(dim, dim, bias=bias, init=init, key=next(keys))
+        self.dropout = Dropout(dropout)
+        self.q_norm, self.k_norm = (RMSNorm(dim // heads), RMSNorm(dim // heads)) if qk_norm else (None, None)
+        self.heads = heads
+
+    def __call__(
+        self,
+        x: Float[Array, "q_seq dim"],
+        context: Float[Array, "kv_seq context_dim"],
+        *,
+        mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
+        bias: Bias | None = None,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
+    ) -> Float[Array, "q_seq dim"]:
+        """What the tokens of x gather from the context.
+
+        Args:
+            x, context: the two sequences.
+            mask: which tokens of the context each of x may see: a boolean array that broadcasts to (heads, q_seq,
+                kv_seq), or an expression of `eqxgen.ops.masks`. A token that may see none gathers zero.
+            bias: added to the logits.
+            key: of the dropout; needed in training, where there is any.
+            inference: leaves the dropout out.
+        """
+        active = self.dropout.active(key, inference)
+        probs_key, out_key = jr.split(key) if active and key is not None else (None, None)
+        q = rearrange(self.q(x), "q_seq (heads head_dim) -> q_seq heads head_dim", heads=self.heads)
+        kv = rearrange(
+            self.kv(context), "kv_seq (heads parts head_dim) -> kv_seq heads parts head_dim", heads=self.heads, parts=2
+        )
+        k, v = (part[:, :, 0] for part in jnp.split(kv, 2, axis=2))
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        rate = self.dropout.rate if active else 0.0
+        y = ops.dot_product_attention(q, k, v, bias, mask, dropout_rate=rate, dropout_key=probs_key)
+        return self.dropout(self.out(join_heads(y)), key=out_key, inference=inference)

@@ -1,0 +1,183 @@
+"""Attention layers, on the fused op."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from einops import rearrange
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
+
+from eqxgen import ops
+from eqxgen.nn import _check
+from eqxgen.nn.attention.cache import KVCache
+from eqxgen.nn.attention.cached import attend
+from eqxgen.nn.drop import Dropout
+from eqxgen.nn.embed.rope import AxialRoPE, RoPE, check_rope
+from eqxgen.nn.linear import Initializer, Projection, torch_uniform
+from eqxgen.nn.norm.fused import RMSNorm
+
+Bias = Float[Array, "#heads #q_seq #kv_seq"] | ops.ALiBi
+
+
+class SelfAttention(eqx.Module):
+    """Multi-head self-attention of one sequence (Vaswani et al. 2017, section 3.2).
+
+    Args:
+        dim: width of a token, kept.
+        heads: number of query heads; it divides `dim`.
+        kv_heads: number of key and value heads; it divides `heads` (grouped queries, arXiv:2305.13245). By default
+            `heads`.
+        dropout: rate on the attention probabilities, inside the op, and on the output.
+        causal: whether token i sees tokens 0 to i alone.
+        bias: whether the projections have biases.
+        window: token i sees tokens less than `window` away: of a causal layer the last `window`, itself among them;
+            otherwise as many on each side.
+        rope: turns queries and keys by their positions.
+        qk_norm: whether queries and keys are divided by their root mean square over head_dim and scaled, before `rope`
+            (Henry et al. 2020, arXiv:2010.04245, in the form of Qwen3).
+        init: how the weights are drawn.
+    """
+
+    qkv: Projection  # outputs in the order (kv_heads, queries of the head then its key and value, head_dim)
+    out: Projection
+    dropout: Dropout
+    q_norm: RMSNorm | None
+    k_norm: RMSNorm | None
+    rope: RoPE | AxialRoPE | None
+    heads: int = eqx.field(static=True)
+    kv_heads: int = eqx.field(static=True)
+    causal: bool = eqx.field(static=True)
+    window: int | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        kv_heads: int | None = None,
+        dropout: float = 0.0,
+        causal: bool = False,
+        bias: bool = True,
+        window: int | None = None,
+        rope: RoPE | AxialRoPE | None = None,
+        qk_norm: bool = False,
+        init: Initializer = torch_uniform,
+        key: PRNGKeyArray,
+    ):
+        kv_heads = heads if kv_heads is None else kv_heads
+        _check.positive(dim=dim, heads=heads, kv_heads=kv_heads, **({} if window is None else {"window": window}))
+        _check.divides(heads=heads, dim=dim)
+        _check.divides(kv_heads=kv_heads, heads=heads)
+        head_dim = dim // heads
+        check_rope(rope, head_dim)
+        in_key, out_key = jr.split(key)
+        self.qkv = Projection(dim, dim + 2 * kv_heads * head_dim, bias=bias, init=init, key=in_key)
+        self.out = Projection(dim, dim, bias=bias, init=init, key=out_key)
+        self.dropout = Dropout(dropout)
+        self.q_norm, self.k_norm = (RMSNorm(head_dim), RMSNorm(head_dim)) if qk_norm else (None, None)
+        self.rope, self.heads, self.kv_heads, self.causal, self.window = rope, heads, kv_heads, causal, window
+
+    @property
+    def head_dim(self) -> int:
+        return self.out.in_dim // self.heads
+
+    def __call__(
+        self,
+        x: Float[Array, "seq dim"],
+        *,
+        mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
+        bias: Bias | None = None,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
+    ) -> Float[Array, "seq dim"]:
+        """Attention of every token.
+
+        Args:
+            x: the tokens.
+            mask: a boolean array or an expression of `eqxgen.ops.masks`, such as `BlockSparse`, which skips the blocks
+                it empties.
+            bias: added to the logits: `T5Bias`'s array, an `ALiBi`.
+            key: of the dropout; needed in training, where there is any.
+            inference: leaves the dropout out.
+        """
+        active = self.dropout.active(key, inference)
+        probs_key, out_key = jr.split(key) if active and key is not None else (None, None)
+        q, k, v = self._heads(x, None)
+        near = None if self.window is None else (self.window - 1, self.window - 1)
+        y = ops.dot_product_attention(
+            q,
+            k,
+            v,
+            bias=bias,
+            mask=mask,
+            is_causal=self.causal,
+            local_window_size=near,
+            dropout_rate=self.dropout.rate if active else 0.0,
+            dropout_key=probs_key,
+        )
+        return self.dropout(self.out(join_heads(y)), key=out_key, inference=inference)
+
+    def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> KVCache:
+        """An empty cache for `length` tokens; with a window shorter than that, a ring of as many rows as the window."""
+        ring = self.window is not None and self.window < length
+        return KVCache(
+            self.window if ring and self.window else length, self.kv_heads, self.head_dim, dtype=dtype, ring=ring
+        )
+
+    def extend(
+        self,
+        x: Float[Array, "new dim"],
+        cache: KVCache,
+        *,
+        count: int | Int[Array, ""] | None = None,
+        bias: Bias | None = None,
+    ) -> tuple[Float[Array, "new dim"], KVCache]:
+        """What the next tokens become, and the cache with them: many at once to start with (prefill), then one at a
+        time.
+
+        The results are those of a call on the whole sequence, without dropout.
+
+        Args:
+            x: the tokens at positions `cache.count`, `cache.count + 1`, ...
+            cache: of `cache(length)`, or what the last call returned.
+            count: how many of them are real, where x is padded at its end so that few lengths are compiled. The results
+                of the others mean nothing, and the cache does not hold them.
+            bias: as `eqxgen.nn.attention.cached.attend` takes it.
+
+        Raises:
+            ValueError: the layer is not causal; the cache has no more room. Inside a compiled program, where that is
+                not known, the result is NaN.
+        """
+        if not self.causal:
+            raise ValueError("extend needs causal=True: what a token becomes must not depend on those behind it")
+        q, k, v = self._heads(x, cache.count + jnp.arange(x.shape[0], dtype=jnp.int32))
+        y, cache = attend(q, k, v, cache, count=count, window=self.window, bias=bias)
+        return self.out(join_heads(y)), cache
+
+    def _heads(self, x: Float[Array, "seq dim"], positions: Int[Array, " seq"] | None) -> tuple[Array, Array, Array]:
+        """Queries (seq, heads, head_dim), keys and values (seq, kv_heads, head_dim)."""
+        q, k, v = split_heads(self.qkv(x), self.kv_heads, self.head_dim)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if self.rope is not None:
+            q, k = self.rope(q, positions), self.rope(k, positions)
+        return q, k, v
+
+
+def split_heads(qkv: Float[Array, "seq features"], kv_heads: int, head_dim: int) -> tuple[Array, Array, Array]:
+    """Queries (seq, heads, head_dim), keys and values (seq, kv_heads, head_dim) from a projection to all three.
+
+    Each key and value head lies beside the queries that share it, so that a split of the projection by its outputs is
+    one by whole heads.
+    """
+    qkv = rearrange(
+        qkv, "seq (kv_heads parts head_dim) -> seq kv_heads parts head_dim", kv_heads=kv_heads, head_dim=head_dim
+    )
+    q, k, v = jnp.split(
+        qkv, (qkv.shape[2] - 2, qkv.shape[2] - 1), axis=2
+    )  # a split's gradient is one concatenation, that of slices a sum
+    join = lambda x: rearrange(x, "seq kv_heads shared head_dim -> seq (kv_heads shared) head_dim")
+    return join(q), join(k), join(v)
+
+
+def join_heads(y: Float[Array, "seq heads head_dim"]) -> Float[Array, "seq features"]:
+    return rearrange(y, "seq heads head_dim -> seq (heads head_dim)")

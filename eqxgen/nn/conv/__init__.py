@@ -1,0 +1,1 @@
+"""Convolutions, pooling, resampling, and blocks of them."""

@@ -1,0 +1,195 @@
+"""Changes of resolution, channels-last: by repetition, interpolation, averages, filters, and by moving channels."""
+
+import functools
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from einops import rearrange, repeat
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from eqxgen.nn import _check
+from eqxgen.nn.conv.pool import pool, shifted
+
+Taps = Sequence[int | float]
+METHODS = ("nearest", "bilinear")
+
+
+def upsample(
+    x: Float[Array, "height width channels"], factor: int = 2, method: str = "nearest"
+) -> Float[Array, "large_height large_width channels"]:
+    """Each pixel repeated, or interpolated between pixel centres (torch's `align_corners=False`), `factor` times along
+    both axes.
+    """
+    if method == "nearest":
+        return repeat(x, "h w c -> (h i) (w j) c", i=factor, j=factor)
+    height, width, channels = x.shape
+    return jax.image.resize(x, (factor * height, factor * width, channels), "bilinear")
+
+
+def downsample(
+    x: Float[Array, "height width channels"], factor: int = 2
+) -> Float[Array, "small_height small_width channels"]:
+    """Mean over each `factor` x `factor` square. Raises `ValueError` where `factor` does not divide the image."""
+    _check.divides(factor=factor, height=x.shape[0])
+    _check.divides(factor=factor, width=x.shape[1])
+    return pool(x, jnp.add, 0.0, factor, factor) / factor**2
+
+
+def upfirdn(
+    x: Float[Array, "*spatial channels"],
+    taps: Taps,
+    *,
+    up: int = 1,
+    down: int = 1,
+    padding: tuple[int, int] = (0, 0),
+    gain: float = 1.0,
+) -> Float[Array, "*out_spatial channels"]:
+    """Upsample by zeros, pad, filter and downsample, along every spatial axis (Karras et al. 2020, arXiv:1912.04958,
+    appendix B).
+
+    Along an axis of n entries: each is followed by `up - 1` zeros; `padding` adds zeros before and after, or cuts where
+        it is negative;
+    `y[i] = Σ_j taps[j] * padded[i + len(taps) - 1 - j]` is a convolution, so the taps are read backwards; every
+    `down`-th entry is kept. There are `(up * n + sum(padding) - len(taps)) // down + 1` of them.
+
+    Args:
+        taps: of the filter, the same along every axis; not normalised here.
+        gain: a factor of the result, once for all axes; `up ** axes` keeps the brightness of an image that is
+            upsampled.
+
+    Raises:
+        ValueError: `up` or `down` is not a positive integer, there are no taps, or an axis with its padding is shorter
+            than the filter.
+    """
+    _check.positive(up=up, down=down)
+    _check.some_spatial(x)
+    if len(taps) == 0 or up * min(x.shape[:-1]) + sum(padding) < len(taps):
+        raise ValueError(
+            f"taps must be at least 1 and at most as many as an axis has entries with its padding: got {len(taps)} "
+            "taps, "
+            f"up={up}, padding={padding}, shape {x.shape}"
+        )
+    before, after = padding
+    spread = (before, after + up - 1, up - 1)
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), (*(spread,) * (x.ndim - 1), (0, 0, 0)))
+    for axis in range(x.ndim - 1):
+        scaled = [float(tap) * (gain if axis == 0 else 1.0) for tap in reversed(taps)]
+        x = functools.reduce(jnp.add, [tap * part for tap, part in zip(scaled, shifted(x, axis, len(taps), down))])
+    return x
+
+
+def blur(
+    x: Float[Array, "*spatial channels"], taps: Taps = (1, 3, 3, 1), *, stride: int = 1
+) -> Float[Array, "*out_spatial channels"]:
+    """Separable low-pass filter, then every `stride`-th pixel (Zhang 2019, arXiv:1904.11486; StyleGAN2's resampling).
+
+    `taps` are normalised to sum 1. With an even number of taps and stride 2 an even size is halved exactly.
+    """
+    before, after = (len(taps) - 1) // 2, len(taps) // 2 - (len(taps) % 2 == 0 and stride > 1)
+    return upfirdn(x, [tap / sum(taps) for tap in taps], down=stride, padding=(before, after))
+
+
+class Upsample(eqx.Module):
+    """An image `factor` times as high and wide: see `upsample`.
+
+    Args:
+        factor: at least 1.
+        method: "nearest" or "bilinear", both as torch's (`align_corners=False`).
+    """
+
+    factor: int = eqx.field(static=True)
+    method: str = eqx.field(static=True)
+
+    def __init__(self, factor: int = 2, method: str = "nearest", *, key: PRNGKeyArray | None = None):
+        _check.positive(factor=factor)
+        _check.one_of("method", method, METHODS)
+        self.factor, self.method = factor, method
+
+    def __call__(
+        self, x: Float[Array, "*height_width_channels"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "large_height large_width channels"]:
+        _check.spatial(x, 2)
+        return upsample(x, self.factor, self.method)
+
+
+class Downsample(eqx.Module):
+    """An image of which each `factor` x `factor` square has become its mean. Raises `ValueError` where `factor` does
+    not divide it.
+    """
+
+    factor: int = eqx.field(static=True)
+
+    def __init__(self, factor: int = 2, *, key: PRNGKeyArray | None = None):
+        _check.positive(factor=factor)
+        self.factor = factor
+
+    def __call__(
+        self, x: Float[Array, "*height_width_channels"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "small_height small_width channels"]:
+        _check.spatial(x, 2)
+        return downsample(x, self.factor)
+
+
+class BlurPool(eqx.Module):
+    """A low-pass filter, then every `stride`-th pixel: see `blur`.
+
+    Args:
+        taps: of the filter along every axis; normalised to sum 1, which must not be 0.
+        stride: at least 1.
+    """
+
+    taps: tuple[float, ...] = eqx.field(static=True)
+    stride: int = eqx.field(static=True)
+
+    def __init__(self, taps: Taps = (1, 3, 3, 1), *, stride: int = 2, key: PRNGKeyArray | None = None):
+        _check.positive(stride=stride)
+        if len(taps) == 0 or sum(taps) == 0:
+            raise ValueError(f"taps must have a sum other than 0: got {tuple(taps)}")
+        self.taps, self.stride = tuple(taps), stride
+
+    def __call__(
+        self, x: Float[Array, "*spatial channels"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*out_spatial channels"]:
+        return blur(x, self.taps, stride=self.stride)
+
+
+class PixelShuffle(eqx.Module):
+    """`(height, width, channels * factor²)` to `(height * factor, width * factor, channels)` (Shi et al. 2016,
+    arXiv:1609.05158, equation 4).
+
+    Channel `(c * factor + i) * factor + j` becomes channel c of row i and column j of its square, as torch has it.
+    """
+
+    factor: int = eqx.field(static=True)
+
+    def __init__(self, factor: int = 2, *, key: PRNGKeyArray | None = None):
+        _check.positive(factor=factor)
+        self.factor = factor
+
+    def __call__(
+        self, x: Float[Array, "*height_width_channels"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "large_height large_width out_channels"]:
+        _check.spatial(x, 2)
+        if x.shape[-1] % self.factor**2:
+            raise ValueError(f"the square of factor={self.factor} must divide channels: got shape {x.shape}")
+        return rearrange(x, "h w (c i j) -> (h i) (w j) c", i=self.factor, j=self.factor)
+
+
+class PixelUnshuffle(eqx.Module):
+    """The inverse of `PixelShuffle`. Raises `ValueError` where `factor` does not divide the image."""
+
+    factor: int = eqx.field(static=True)
+
+    def __init__(self, factor: int = 2, *, key: PRNGKeyArray | None = None):
+        _check.positive(factor=factor)
+        self.factor = factor
+
+    def __call__(
+        self, x: Float[Array, "*height_width_channels"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "small_height small_width out_channels"]:
+        _check.spatial(x, 2)
+        _check.divides(factor=self.factor, height=x.shape[0])
+        _check.divides(factor=self.factor, width=x.shape[1])
+        return rearrange(x, "(h i) (w j) c -> h w (c i j)", i=self.factor, j=self.factor)

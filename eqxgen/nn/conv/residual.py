@@ -1,0 +1,47 @@
+"""The residual block of convolutional tokenizers."""
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from eqxgen.nn.conv.convolution import Convolution
+from eqxgen.nn.norm.fused import GroupNorm
+
+
+class ResidualBlock(eqx.Module):
+    """norm, swish, convolution, twice, added to the input, which a 1x1 convolution fits where the channels change.
+
+    The block of the MaskGIT tokenizer: group norm with epsilon 1e-6, no bias in any convolution.
+
+    Args:
+        in_channels, out_channels: sizes of the last axis.
+        groups: of both group norms; lowered to the channel count where that is smaller.
+    """
+
+    norms: tuple[GroupNorm, GroupNorm]
+    convs: tuple[Convolution, Convolution]
+    shortcut: Convolution | None
+
+    def __init__(self, in_channels: int, out_channels: int, *, groups: int = 32, key: PRNGKeyArray):
+        keys = jax.random.split(key, 3)
+        self.norms = (
+            GroupNorm(in_channels, min(groups, in_channels), epsilon=1e-6),
+            GroupNorm(out_channels, min(groups, out_channels), epsilon=1e-6),
+        )
+        self.convs = (
+            Convolution(in_channels, out_channels, bias=False, key=keys[0]),
+            Convolution(out_channels, out_channels, bias=False, key=keys[1]),
+        )
+        self.shortcut = (
+            None
+            if in_channels == out_channels
+            else Convolution(in_channels, out_channels, kernel=1, bias=False, key=keys[2])
+        )
+
+    def __call__(
+        self, x: Float[Array, "height width in_channels"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "height width out_channels"]:
+        h = x
+        for norm, conv in zip(self.norms, self.convs):
+            h = conv(norm(h, activation="silu"))
+        return h + (x if self.shortcut is None else self.shortcut(x))

@@ -1,0 +1,1 @@
+"""Positions, time steps and patches as features."""

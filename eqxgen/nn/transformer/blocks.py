@@ -1,0 +1,253 @@
+"""Transformer blocks: attention and an MLP, each with its norms and a residual addition."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
+
+from eqxgen import ops
+from eqxgen.nn import _check
+from eqxgen.nn._call import given, run
+from eqxgen.nn.attention.self_attention import SelfAttention
+from eqxgen.nn.drop import DropPath
+from eqxgen.nn.linear import Initializer, torch_uniform
+from eqxgen.nn.norm.fused import LayerNorm
+from eqxgen.nn.transformer.condition import AdaLNZero
+from eqxgen.nn.transformer.mlp import MLP
+
+PLACEMENTS = ("pre", "post", "sandwich", "parallel")
+Layer = Callable[..., Any]
+
+
+class TransformerBlock(eqx.Module):
+    """Attention and an MLP, made elsewhere, put together: f is either, n its norm, o its out-norm.
+
+        pre        x + f(n(x)), for one and then the other    GPT-2 (Radford et al. 2019), LLaMA
+        post       n(x + f(x)), for one and then the other    Vaswani et al. 2017, section 3.1; BERT
+        sandwich   x + o(f(n(x))), likewise                   CogView (Ding et al. 2021, arXiv:2105.13290), section 2.3; Gemma 2
+        parallel   x + attention(n(x)) + mlp(n(x))            GPT-J (Wang 2021); ViT-22B (Dehghani et al. 2023, arXiv:2302.05442), equation 1
+
+    Any layers that keep `(seq, dim)` will do, so that a LLaMA's block is this one with RMSNorm, a gated MLP and an
+    attention with grouped heads and rotated positions, and one with a cross-attention is called as `block(x, context)`.
+
+    Args:
+        attention: `(seq, dim) -> (seq, dim)`, given whatever context the block is called with.
+        mlp: `(seq, dim) -> (seq, dim)`.
+        attention_norm, mlp_norm: one for each of the two. A parallel block without `mlp_norm` has one norm for both, as
+            its sources; with it, each has its own, as GPT-NeoX.
+        attention_out_norm, mlp_out_norm: behind each of the two; of a sandwich block alone.
+        placement: one of those above.
+        drop_path: how often, in training, an example goes without one of the two, see `DropPath`.
+
+    Raises:
+        ValueError: the placement is unknown, or a norm is missing that it needs or given that it has no place for.
+    """
+
+    attention: Layer
+    mlp: Layer
+    attention_norm: Layer
+    mlp_norm: Layer | None
+    attention_out_norm: Layer | None
+    mlp_out_norm: Layer | None
+    drop_path: DropPath
+    placement: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        attention: Layer,
+        mlp: Layer,
+        *,
+        attention_norm: Layer,
+        mlp_norm: Layer | None = None,
+        attention_out_norm: Layer | None = None,
+        mlp_out_norm: Layer | None = None,
+        placement: str = "pre",
+        drop_path: float = 0.0,
+    ):
+        _check.one_of("placement", placement, PLACEMENTS)
+        if mlp_norm is None and placement != "parallel":
+            raise ValueError(f"placement={placement!r} needs mlp_norm: only a parallel block can do with one norm")
+        for name, norm in ("attention_out_norm", attention_out_norm), ("mlp_out_norm", mlp_out_norm):
+            if (norm is None) == (placement == "sandwich"):
+                raise ValueError(
+                    f"{name} goes with placement='sandwich' and no other: got {name}={norm}, placement={placement!r}"
+                )
+        self.attention, self.mlp = attention, mlp
+        self.attention_norm, self.mlp_norm = attention_norm, mlp_norm
+        self.attention_out_norm, self.mlp_out_norm = attention_out_norm, mlp_out_norm
+        self.drop_path, self.placement = DropPath(drop_path), placement
+
+    def __call__(
+        self,
+        x: Float[Array, "seq dim"],
+        *context: Array,
+        mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
+        bias: "Float[Array, '...'] | ops.ALiBi | None" = None,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
+    ) -> Float[Array, "seq dim"]:
+        """`context` and, where they are given, `mask` and `bias` are for the attention."""
+        attention = functools.partial(self.attention, **given(mask=mask, bias=bias))
+        return self._through(
+            x, lambda x, key: (run(attention, x, *context, key=key, inference=inference), None), key, inference
+        )[0]
+
+    def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> Any:
+        """An empty cache of `length` tokens, of the attention's making."""
+        return caching(self.attention).cache(length, dtype)
+
+    def extend(
+        self,
+        x: Float[Array, "seq dim"],
+        cache: Any,
+        *,
+        count: int | Int[Array, ""] | None = None,
+        bias: "Float[Array, '...'] | ops.ALiBi | None" = None,
+    ) -> tuple[Float[Array, "seq dim"], Any]:
+        """The block's result for tokens that follow those in the cache, and the cache with them in it; as in use,
+        without dropout.
+
+        Args:
+            x: the next tokens.
+            cache: from `cache` or the call before.
+            count: how many of x are tokens, the rest being padding; all, by default.
+            bias: for the attention, where it is given.
+        """
+        attention, options = caching(self.attention), given(bias=bias)
+        return self._through(x, lambda x, key: attention.extend(x, cache, count=count, **options), None, True)
+
+    def _through(
+        self, x: Array, attend: Callable[..., tuple[Array, Any]], key: PRNGKeyArray | None, inference: bool | None
+    ):
+        attention_key, mlp_key, *drop_keys = (None,) * 4 if key is None else jr.split(key, 4)
+        mlp = lambda x: run(self.mlp, x, key=mlp_key, inference=inference)
+        drop, drop_mlp = (functools.partial(self.drop_path, key=key, inference=inference) for key in drop_keys)
+        norm, mlp_norm = self.attention_norm, self.attention_norm if self.mlp_norm is None else self.mlp_norm
+        out, mlp_out = self.attention_out_norm, self.mlp_out_norm
+        if self.placement == "post":
+            y, cache = attend(x, attention_key)
+            x = norm(x + drop(y))
+            return mlp_norm(x + drop_mlp(mlp(x))), cache
+        normed = norm(x)
+        y, cache = attend(normed, attention_key)
+        if self.placement == "parallel":
+            return x + drop(y) + drop_mlp(mlp(normed if self.mlp_norm is None else mlp_norm(x))), cache
+        x = x + drop(y if out is None else out(y))
+        y = mlp(mlp_norm(x))
+        return x + drop_mlp(y if mlp_out is None else mlp_out(y)), cache
+
+
+class Selformer(TransformerBlock):
+    """The block of plain numbers: self-attention, an MLP of two projections, layer norms.
+
+    Args:
+        dim: width of a token, kept.
+        heads: number of attention heads.
+        hidden_dim: inner width of the MLP; 4 * dim by default.
+        placement: of the norms, see `TransformerBlock`.
+        activation: the MLP's.
+        dropout: rate on attention probabilities and on the output of both halves.
+        causal: whether the attention is.
+        epsilon: the norms'.
+        init: how the weights are drawn.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        hidden_dim: int | None = None,
+        placement: str = "pre",
+        activation: str = "gelu",
+        dropout: float = 0.0,
+        causal: bool = False,
+        epsilon: float = 1e-5,
+        init: Initializer = torch_uniform,
+        key: PRNGKeyArray,
+    ):
+        attention_key, mlp_key = jr.split(key)
+        norm = functools.partial(LayerNorm, dim, epsilon=epsilon)
+        super().__init__(
+            SelfAttention(dim, heads, dropout=dropout, causal=causal, init=init, key=attention_key),
+            MLP(dim, hidden_dim, activation=activation, dropout=dropout, init=init, key=mlp_key),
+            attention_norm=norm(),
+            mlp_norm=None if placement == "parallel" else norm(),
+            attention_out_norm=norm() if placement == "sandwich" else None,
+            mlp_out_norm=norm() if placement == "sandwich" else None,
+            placement=placement,
+        )
+
+
+class Timeformer(eqx.Module):
+    """A block that a condition steers, such as the time of a diffusion: DiT's.
+
+    `x + gate * f(norm(x) * (1 + scale) + shift)` for self-attention, then for an MLP, with shift, scale and gate from
+    the condition and zero at first, so that a fresh block is the identity (Peebles and Xie 2023, arXiv:2212.09748,
+    section 3.2).
+
+    Args:
+        dim: width of a token, kept.
+        heads: number of attention heads.
+        condition_dim: size of the condition; `dim` by default.
+        hidden_dim: inner width of the MLP; 4 * dim by default.
+        activation: the MLP's.
+        dropout: rate on attention probabilities and on the output of both halves.
+        epsilon: the norms'.
+        init: how the weights of attention and MLP are drawn.
+    """
+
+    attention: SelfAttention
+    mlp: MLP
+    attention_norm: AdaLNZero
+    mlp_norm: AdaLNZero
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        condition_dim: int | None = None,
+        hidden_dim: int | None = None,
+        activation: str = "gelu_tanh",
+        dropout: float = 0.0,
+        epsilon: float = 1e-6,
+        init: Initializer = torch_uniform,
+        key: PRNGKeyArray,
+    ):
+        attention_key, mlp_key, key = jr.split(key, 3)
+        self.attention = SelfAttention(dim, heads, dropout=dropout, init=init, key=attention_key)
+        self.mlp = MLP(dim, hidden_dim, activation=activation, dropout=dropout, init=init, key=mlp_key)
+        self.attention_norm, self.mlp_norm = (
+            AdaLNZero(dim, condition_dim, epsilon=epsilon, key=key) for key in jr.split(key)
+        )
+
+    def __call__(
+        self,
+        x: Float[Array, "seq dim"],
+        condition: Float[Array, " condition_dim"],
+        *,
+        mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
+    ) -> Float[Array, "seq dim"]:
+        """`mask` is for the attention."""
+        attention_key, mlp_key = (None, None) if key is None else jr.split(key)
+        y, gate = self.attention_norm(x, condition)
+        x = x + gate * self.attention(y, mask=mask, key=attention_key, inference=inference)
+        y, gate = self.mlp_norm(x, condition)
+        return x + gate * self.mlp(y, key=mlp_key, inference=inference)
+
+
+def caching(attention: Any) -> Any:
+    """The attention, if it can decode step by step; an error otherwise."""
+    if not (hasattr(attention, "cache") and hasattr(attention, "extend")):
+        raise ValueError(
+            "attention must have the methods cache and extend for decoding step by step: got "
+            f"{type(attention).__name__}"
+        )
+    return attention

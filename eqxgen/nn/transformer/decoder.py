@@ -1,0 +1,150 @@
+"""The block of a decoder that listens to an encoder."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
+
+from eqxgen import ops
+from eqxgen.nn import _check
+from eqxgen.nn._call import given, run
+from eqxgen.nn.attention.cross import CrossAttention
+from eqxgen.nn.attention.self_attention import SelfAttention
+from eqxgen.nn.linear import Initializer, torch_uniform
+from eqxgen.nn.norm.fused import LayerNorm
+from eqxgen.nn.transformer.blocks import Layer, TransformerBlock, caching
+from eqxgen.nn.transformer.mlp import MLP
+
+
+class DecoderBlock(eqx.Module):
+    """Self-attention, attention to a context, and an MLP, made elsewhere, each with a norm and a residual addition
+    (Vaswani et al. 2017, section 3.1; with norms before, T5: Raffel et al. 2020, arXiv:1910.10683).
+
+    Without the self-attention it is `TransformerBlock(cross, mlp, ...)`, as in Perceiver.
+
+    Args:
+        attention: `(seq, dim) -> (seq, dim)`.
+        cross: `(seq, dim), context -> (seq, dim)`.
+        mlp: `(seq, dim) -> (seq, dim)`.
+        attention_norm, cross_norm, mlp_norm: one for each.
+        placement: "pre", `x + f(n(x))`, or "post", `n(x + f(x))`.
+        drop_path: how often, in training, an example goes without one of the three, see `DropPath`.
+    """
+
+    attention: Layer
+    attention_norm: Layer
+    rest: TransformerBlock
+
+    def __init__(
+        self,
+        attention: Layer,
+        cross: Layer,
+        mlp: Layer,
+        *,
+        attention_norm: Layer,
+        cross_norm: Layer,
+        mlp_norm: Layer,
+        placement: str = "pre",
+        drop_path: float = 0.0,
+    ):
+        _check.one_of("placement", placement, ("pre", "post"))
+        self.attention, self.attention_norm = attention, attention_norm
+        self.rest = TransformerBlock(
+            cross, mlp, attention_norm=cross_norm, mlp_norm=mlp_norm, placement=placement, drop_path=drop_path
+        )
+
+    def __call__(
+        self,
+        x: Float[Array, "seq dim"],
+        context: Array,
+        *,
+        mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
+        bias: "Float[Array, '...'] | ops.ALiBi | None" = None,
+        context_mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
+    ) -> Float[Array, "seq dim"]:
+        """`mask` and `bias` are for the self-attention, `context_mask` for that to the context."""
+        attention_key, drop_key, key = (None,) * 3 if key is None else jr.split(key, 3)
+        attend = functools.partial(self.attention, **given(mask=mask, bias=bias))
+        first = lambda x: (run(attend, x, key=attention_key, inference=inference), None)
+        x, _ = self._heard(x, first, drop_key, inference)
+        return self.rest(x, context, mask=context_mask, key=key, inference=inference)
+
+    def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> Any:
+        """An empty cache of `length` tokens, of the self-attention's making."""
+        return caching(self.attention).cache(length, dtype)
+
+    def extend(
+        self,
+        x: Float[Array, "seq dim"],
+        cache: Any,
+        context: Array,
+        *,
+        count: int | Int[Array, ""] | None = None,
+        bias: "Float[Array, '...'] | ops.ALiBi | None" = None,
+        context_mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
+    ) -> tuple[Float[Array, "seq dim"], Any]:
+        """As `TransformerBlock.extend`. What the context's keys and values are is computed again at each call."""
+        attention, options = caching(self.attention), given(bias=bias)
+        x, cache = self._heard(x, lambda x: attention.extend(x, cache, count=count, **options), None, True)
+        return self.rest(x, context, mask=context_mask, inference=True), cache
+
+    def _heard(
+        self, x: Array, attend: Callable[..., tuple[Array, Any]], key: PRNGKeyArray | None, inference: bool | None
+    ):
+        pre = self.rest.placement == "pre"
+        y, cache = attend(self.attention_norm(x) if pre else x)
+        x = x + self.rest.drop_path(y, key=key, inference=inference)
+        return x if pre else self.attention_norm(x), cache
+
+
+class Crossformer(DecoderBlock):
+    """The decoder block of plain numbers: causal self-attention, attention to a context, an MLP of two projections,
+    layer norms.
+
+    Args:
+        dim: width of a token, kept.
+        context_dim: width of the context's tokens; `dim` by default.
+        heads: number of heads of both attentions; by default as many as have 64 entries, and at least one.
+        hidden_dim: inner width of the MLP; 4 * dim by default.
+        placement: "pre" or "post", see `DecoderBlock`.
+        activation: the MLP's.
+        dropout: rate on attention probabilities and on the output of each of the three.
+        causal: whether the self-attention is.
+        epsilon: the norms'.
+        init: how the weights are drawn.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        context_dim: int | None = None,
+        heads: int | None = None,
+        *,
+        hidden_dim: int | None = None,
+        placement: str = "pre",
+        activation: str = "gelu",
+        dropout: float = 0.0,
+        causal: bool = True,
+        epsilon: float = 1e-5,
+        init: Initializer = torch_uniform,
+        key: PRNGKeyArray,
+    ):
+        _check.positive(dim=dim)
+        heads = max(1, dim // 64) if heads is None else heads
+        attention_key, cross_key, mlp_key = jr.split(key, 3)
+        norm = functools.partial(LayerNorm, dim, epsilon=epsilon)
+        super().__init__(
+            SelfAttention(dim, heads, dropout=dropout, causal=causal, init=init, key=attention_key),
+            CrossAttention(dim, context_dim, heads=heads, dropout=dropout, init=init, key=cross_key),
+            MLP(dim, hidden_dim, activation=activation, dropout=dropout, init=init, key=mlp_key),
+            attention_norm=norm(),
+            cross_norm=norm(),
+            mlp_norm=norm(),
+            placement=placement,
+        )

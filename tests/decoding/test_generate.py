@@ -1,0 +1,159 @@
+"""Mask schedules and masked decoding."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from eqxgen.configs import SCHEDULES
+from eqxgen.decoding.masked import mask_schedule, masked_decode
+
+SEQ, CODES = 12, 5
+MASK = CODES
+ALL = jnp.ones(SEQ, bool)
+EVERY_SCHEDULE = [*SCHEDULES, "power3", "power0.5"]
+
+
+def predict(tokens):
+    """Logits that depend on every token, as a model's do."""
+    seen = jnp.sum(jnp.where(tokens == MASK, 0, tokens + 1))
+    return jnp.sin(jnp.arange(SEQ * CODES, dtype=jnp.float32).reshape(SEQ, CODES) * (1.0 + seen))
+
+
+@jax.jit
+def _decode_eight(tokens, unknown, key):
+    return masked_decode(predict, tokens, unknown, mask_id=MASK, steps=8, key=key)
+
+
+@pytest.mark.parametrize("name", EVERY_SCHEDULE)
+def test_a_schedule_falls_from_one_to_zero(name):
+    shares = np.asarray([mask_schedule(name, 64)(jnp.float32(r)) for r in np.linspace(0, 1, 33)])
+    assert shares[0] == 1
+    assert shares[-1] == 0
+    assert (np.diff(shares) <= 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "r", "share"),
+    [
+        ("cosine", 0.5, np.cos(np.pi / 4)),
+        ("linear", 0.25, 0.75),
+        ("power", 0.5, 0.75),
+        ("power3", 0.5, 0.875),
+        ("sqrt", 0.25, 0.5),
+        ("log", 0.25, 2 / 6),
+        ("exp", 0.5, 1 - 2**-3),
+        ("arccos", 0.5, 2 / 3),
+    ],
+)
+def test_a_schedule_has_its_published_value(name, r, share):
+    np.testing.assert_allclose(mask_schedule(name, 64)(jnp.float32(r)), share, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cosin", "", "power-1", "power0", "powerx", "powernan"])
+def test_an_unknown_schedule_is_an_error_that_lists_the_known(name):
+    with pytest.raises(ValueError, match="schedule"):
+        mask_schedule(name, 64)
+
+
+@pytest.mark.parametrize("name", EVERY_SCHEDULE)
+@pytest.mark.parametrize("steps", [1, 3, SEQ])
+def test_every_schedule_reaches_zero_masked_tokens(name, steps):
+    history = masked_decode(
+        predict, jnp.zeros(SEQ, jnp.int32), ALL, mask_id=MASK, steps=steps, schedule=name, key=jr.key(0)
+    )
+    assert history.shape == (steps, SEQ)
+    assert not (history[-1] == MASK).any()
+    assert ((history[-1] >= 0) & (history[-1] < CODES)).all()
+
+
+def test_a_token_once_accepted_never_changes():
+    histories = jax.vmap(lambda key: _decode_eight(jnp.zeros(SEQ, jnp.int32), ALL, key))(jr.split(jr.key(1), 50))
+    before, after = np.asarray(histories[:, :-1]), np.asarray(histories[:, 1:])
+    accepted = before != MASK
+    assert (before[accepted] == after[accepted]).all()
+    assert accepted.any(axis=(0, 2)).all()  # at every step there was something to keep
+
+
+def test_the_number_of_masked_tokens_follows_the_schedule():
+    masked = np.sum(np.asarray(_decode_eight(jnp.zeros(SEQ, jnp.int32), ALL, jr.key(2))) == MASK, axis=1)
+    still = SEQ
+    for t in range(8):
+        still = min(still - 1, int(SEQ * np.cos(np.pi / 2 * (t + 1) / 8)))  # at least one is accepted at each step
+        assert masked[t] == still
+
+
+def test_with_as_many_steps_as_tokens_each_accepts_one():
+    history = masked_decode(
+        predict, jnp.zeros(SEQ, jnp.int32), ALL, mask_id=MASK, steps=SEQ, schedule="linear", key=jr.key(3)
+    )
+    assert np.sum(np.asarray(history) == MASK, axis=1).tolist() == list(range(SEQ - 1, -1, -1))
+
+
+def test_known_tokens_survive_inpainting_and_the_others_are_filled():
+    tokens = jnp.arange(SEQ, dtype=jnp.int32) % CODES
+    unknown = jnp.arange(SEQ) % 3 == 0
+    history = _decode_eight(tokens, unknown, jr.key(4))
+    np.testing.assert_array_equal(
+        np.asarray(history)[:, ~np.asarray(unknown)], np.asarray(tokens)[None, ~np.asarray(unknown)].repeat(8, 0)
+    )
+    assert not (history[-1] == MASK).any()
+
+
+def test_what_stands_at_unknown_places_does_not_matter():
+    unknown = jnp.arange(SEQ) < 6
+    tokens = jnp.arange(SEQ, dtype=jnp.int32) % CODES
+    one = _decode_eight(tokens, unknown, jr.key(5))
+    other = _decode_eight(jnp.where(unknown, (tokens + 1) % CODES, tokens), unknown, jr.key(5))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_nothing_unknown_changes_nothing():
+    tokens = jnp.arange(SEQ, dtype=jnp.int32) % CODES
+    np.testing.assert_array_equal(_decode_eight(tokens, ~ALL, jr.key(6))[-1], tokens)
+
+
+def test_without_randomness_the_surest_and_likeliest_are_taken_first():
+    logits = jnp.zeros((SEQ, CODES)).at[:, 2].set(jnp.arange(SEQ, dtype=jnp.float32))
+    decode = lambda key: masked_decode(
+        lambda tokens: logits,
+        jnp.zeros(SEQ, jnp.int32),
+        ALL,
+        mask_id=MASK,
+        steps=SEQ,
+        schedule="linear",
+        temperature=0.0,
+        choice_temperature=0.0,
+        key=key,
+    )
+    history = np.asarray(decode(jr.key(7)))
+    for t in range(SEQ):
+        assert set(np.flatnonzero(history[t] != MASK)) == set(range(SEQ - 1 - t, SEQ))
+    np.testing.assert_array_equal(history, decode(jr.key(8)))
+    assert (history[-1][1:] == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "steps must be an integer from 1 to the number of tokens, 12: got 0"),
+        ({"steps": -1}, "steps .* got -1"),
+        ({"steps": SEQ + 1}, "steps .* got 13"),
+        ({"steps": True}, "steps .* got True"),
+        ({"temperature": -1.0}, "temperature must be at least 0: got -1.0"),
+        ({"choice_temperature": float("nan")}, "choice_temperature must be at least 0: got nan"),
+        ({"schedule": "cos"}, "schedule must be one of"),
+        ({"unknown": jnp.ones(SEQ + 1, bool)}, "unknown must have the shape of tokens"),
+    ],
+)
+def test_a_wrong_argument_is_an_error(change, message):
+    arguments = {
+        "tokens": jnp.zeros(SEQ, jnp.int32),
+        "unknown": ALL,
+        "mask_id": MASK,
+        "steps": 4,
+        "key": jr.key(0),
+    } | change
+    with pytest.raises((ValueError, TypeError), match=message if "unknown" not in change else ".*"):
+        masked_decode(predict, **arguments)

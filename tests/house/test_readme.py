@@ -1,0 +1,86 @@
+"""What the README prints runs."""
+
+import dataclasses
+import json
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+from train import maskgit, sample, vqgan
+from train.config import base as configs
+from train.data import load
+from train.evaluators import classifier as judge
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+COMMANDS = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    python -m train.")]
+MODULES = {"train.maskgit": maskgit, "train.vqgan": vqgan}
+# Two small steps: the sizes are not what is tested here.
+SMALL = {
+    "train.vqgan": "--steps 2 --batch-size 8 --model.width 8 --model.codes 16",
+    "train.maskgit": "--steps 2 --batch-size 8 --model.dim 16 --model.heads 2 --model.depth 1 --model.hidden-dim 32",
+}
+
+
+def test_the_readme_shows_the_commands():
+    assert [shlex.split(command)[2] for command in COMMANDS[:3]] == ["train.vqgan", "train.maskgit", "train.sample"]
+    assert 'pip install -e ".[train]" && python -m train.maskgit' in README
+    assert "pip install nox && nox -s tests" in README
+
+
+def _few(config):
+    """A data set with its first 400 images of each part."""
+    data = load(config)
+    names = ("train_images", "train_labels", "test_images", "test_labels")
+    return dataclasses.replace(data, **{name: getattr(data, name)[:400] for name in names})
+
+
+def test_the_commands_run_one_after_another(tmp_path, monkeypatch, shared_data):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        judge, "_train", lambda plan, dataset: judge._build(plan)
+    )  # a minute of training, which test_train.py does on digits
+    for recipe in (maskgit, vqgan):
+        monkeypatch.setattr(recipe, "load", _few)
+    for command in COMMANDS:
+        module, *flags = shlex.split(command.replace("DATA", str(shared_data)))[2:]
+        if "--help" in flags or "v5e:2x4" in flags:
+            continue  # test_commands.py and `nox -s tpu`
+        if module == "train.sample":
+            assert sample.main(flags) == 0
+            assert (tmp_path / "sevens.png").exists()
+            continue
+        recipe = MODULES[module]
+        small = [] if "imagenet256" in flags else shlex.split(SMALL[module])
+        if "imagenet256" in flags:
+            flags += ["--compile-for", "cuda"]  # lowered and not compiled, which takes minutes on two cores
+        assert (
+            recipe.main(
+                configs.parse(module.removeprefix("train."), recipe.Config, recipe.PRESETS, "", [*flags, *small])
+            )
+            == 0
+        )
+    assert (tmp_path / "runs" / "maskgit-mnist" / "summary.json").exists()
+
+
+def test_the_attention_example_runs(tmp_path):
+    (source,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len([line for line in source.splitlines() if line.strip()]) <= 14
+    path = tmp_path / "example.py"
+    path.write_text(source)
+    assert runpy.run_path(str(path))["y"].shape == (2, 1000, 512)
+
+
+def test_every_figure_of_the_readme_is_of_a_committed_run():
+    results = Path(__file__).parents[2] / "bench" / "results" / "cpu" / "runs"
+    summaries = {path.stem: json.loads(path.read_text()) for path in results.glob("*.json")}
+    assert {"maskgit-digits", "vqgan-mnist", "maskgit-mnist"} <= summaries.keys()
+    for name, wanted in {
+        "maskgit-digits": ["sample_accuracy"],
+        "vqgan-mnist": ["psnr"],
+        "maskgit-mnist": ["sample_accuracy", "classifier_accuracy"],
+    }.items():
+        for key in wanted:
+            value = summaries[name][key]
+            shown = f"{value:.1f} dB" if key == "psnr" else f"{100 * value:.1f} %"
+            assert shown in README, f"{name}: {key} is {value}"

@@ -1,0 +1,184 @@
+"""The TPU kernels: against the formula in interpret mode, and compiled ahead of time for a TPU that is not there."""
+
+import functools
+import math
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from bench.ops.attention_shapes import ATTENTION, MASKS, Attention
+from bench.tpu.attention import topology
+from kernels import ALiBi, dot_product_attention, masks
+from kernels.attention import blocks, mosaic_tpu
+from kernels.attention.problem import Extras, Setting
+from tests.kernels.attention_cases import inputs, measure
+from tests.kernels.attention_interpret import interpreted
+from tests.kernels.attention_oracle import agree
+
+# Every mask, kind of bias and option at least once. EQXGEN_FULL=1 takes the whole table of shapes, both ways.
+COMPACT = {
+    "one token": Attention(q_seq=1, kv_seq=1, heads=1, kv_heads=1),
+    "five": Attention(),
+    "123 causal multi query": Attention(q_seq=123, kv_seq=123, kv_heads=1, mask=MASKS["causal"]),
+    "latent window": Attention(
+        q_seq=37, kv_seq=45, heads=1, kv_heads=1, head_dim=192, v_head_dim=128, mask=MASKS["window"]
+    ),
+    "offset dropout": Attention(
+        batch=2, q_seq=37, kv_seq=45, kv_heads=1, mask=MASKS["causal offset"], dropout_rate=0.3
+    ),
+    "prefix bias": Attention(batch=2, q_seq=37, kv_seq=45, mask=MASKS["prefix"], bias=(True,) * 4),
+    "lengths key bias": Attention(batch=2, q_seq=37, kv_seq=45, mask=MASKS["lengths"], bias=(True, False, False, True)),
+    "dense query bias": Attention(q_seq=37, kv_seq=45, mask=MASKS["dense"], bias=(False, False, True, False)),
+    "pattern alibi": Attention(q_seq=37, kv_seq=45, mask=MASKS["pattern"], alibi=True),
+    "packed": Attention(
+        q_seq=37,
+        kv_seq=45,
+        kv_heads=1,
+        bias=(False, True, True, True),
+        soft_cap=2.0,
+        dropout_rate=0.2,
+        mask=lambda draw, a: (
+            (MASKS["segments"](draw, a) & MASKS["pattern"](draw, a))
+            | (MASKS["window"](draw, a) & MASKS["lengths"](draw, a))
+        ),
+    ),
+}
+FULL = bool(os.environ.get("EQXGEN_FULL"))
+INTERPRETED = COMPACT | ATTENTION if FULL else COMPACT
+SIMULATED = INTERPRETED if FULL else ("packed",)
+
+
+@pytest.mark.parametrize("name", INTERPRETED)
+def test_the_kernels_have_the_value_and_every_gradient_of_the_formula(name, monkeypatch):
+    arrays, rest = inputs(INTERPRETED[name])
+    with interpreted(monkeypatch):
+        got = jax.jit(functools.partial(measure, rest=rest, implementation="mosaic_tpu"))(arrays)
+    agree(got, INTERPRETED[name], arrays, rest, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_the_kernels_read_nothing_that_they_did_not_write_on_a_simulated_tpu(name, monkeypatch):
+    arrays, rest = inputs(INTERPRETED[name])
+    with interpreted(monkeypatch, simulated=True):
+        got = measure(arrays, rest, "mosaic_tpu")
+    agree(got, INTERPRETED[name], arrays, rest, tolerance=1e-4)
+
+
+def loss(q, k, v, key):
+    return jnp.sum(dot_product_attention(q, k, v, dropout_rate=0.1, dropout_key=key).astype(jnp.float32))
+
+
+def compiled(function, mesh, specs, *shapes):
+    arguments = [
+        jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
+        for spec, (shape, dtype) in zip(specs, shapes)
+    ]
+    return jax.jit(function).lower(*arguments).compile()
+
+
+KERNEL = 'custom_call_target="tpu_custom_call"'
+
+
+@pytest.fixture(scope="module")
+def devices():
+    pytest.importorskip("libtpu")
+    return np.array(topology("v5e:2x4").devices)
+
+
+def key_type():
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return key.shape, key.dtype
+
+
+@pytest.mark.parametrize("head_dim", [48, 64])
+def test_a_program_compiled_for_a_tpu_takes_its_kernels_without_being_asked(devices, head_dim):
+    x = ((2, 257, 4, head_dim), jnp.bfloat16)
+    program = compiled(jax.grad(loss, (0, 1, 2)), Mesh(devices[:1], "x"), [P()] * 4, x, x, x, key_type())
+    assert program.as_text().count(KERNEL) == 3
+
+
+def test_the_kernels_compile_inside_shard_map_with_varying_axes_checked(devices):
+    def gradient(q, w, ids):
+        value = lambda w: jnp.sum(
+            dot_product_attention(q @ w, q, q, mask=masks.Segments(ids) & masks.Causal()).astype(jnp.float32)
+        )
+        return jax.lax.pmean(jax.grad(value)(jax.lax.pcast(w, "data", to="varying")), "data")
+
+    mesh = Mesh(devices, "data")
+    specs = (P("data"), P(), P("data"))
+    mapped = jax.shard_map(gradient, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=True)
+    shapes = ((16, 257, 4, 64), jnp.bfloat16), ((64, 64), jnp.bfloat16), ((16, 257), jnp.int32)
+    text = compiled(mapped, mesh, specs, *shapes).as_text()
+    # Forward and the gradient of the query; that of key and value is not asked for.
+    assert text.count(KERNEL) == 2
+    assert "all-gather" not in text
+
+
+def test_a_sharded_program_without_shard_map_compiles_and_the_kernel_by_name_says_why_not(devices):
+    mesh = Mesh(devices, "data")
+    x = ((8, 64, 2, 64), jnp.bfloat16)
+    assert KERNEL not in compiled(loss, mesh, [P("data")] * 3 + [P()], x, x, x, key_type()).as_text()
+    with pytest.raises(
+        NotImplementedError, match=r"XLA cannot split a Mosaic kernel over devices: call it inside jax.shard_map"
+    ):
+        compiled(functools.partial(dot_product_attention, implementation="mosaic_tpu"), mesh, [P("data")] * 3, x, x, x)
+
+
+BAND = np.abs(np.subtract(*np.indices((64, 64)))) <= 1
+# Of 64 blocks of 512 queries and as many of keys, how many pairs the forward kernel visits.
+SKIPPING = {
+    "nothing": (None, 64 * 64),
+    "causal": (masks.Causal(), 64 * 65 // 2),
+    "window": (masks.Window(511, 0), 63 * 2 + 1),
+    "prefix": (masks.PrefixLM(512), 64 * 65 // 2),
+    "block sparse": (masks.BlockSparse(BAND, 512), 62 * 3 + 4),
+    "fine block sparse": (masks.BlockSparse(BAND.repeat(4, 0).repeat(4, 1), 128), 62 * 3 + 4),
+    "joined": (masks.BlockSparse(BAND, 512) & masks.Causal(), 63 * 2 + 1),
+}
+
+
+@pytest.mark.parametrize("name", SKIPPING)
+def test_the_grid_of_the_kernel_has_no_more_steps_than_a_row_of_blocks_has_visits(name):
+    mask, visits = SKIPPING[name]
+    some, every = blocks.spread(mask, 32768, 32768, 512, 512)
+    assert some.sum() == visits
+    assert some.sum((2, 3)) == blocks.visits(some, every)[1].sum()
+    x = jax.ShapeDtypeStruct((1, 1, 32768, 64), jnp.bfloat16)
+    jaxpr = jax.make_jaxpr(lambda x: mosaic_tpu.forward(x, x, x, Extras(mask=mask), Setting(0.125)))(x)
+    (kernel,) = (e for e in jaxpr.jaxpr.eqns if e.primitive.name == "pallas_call")
+    assert math.prod(kernel.params["grid_mapping"].grid) == 64 * some.sum(-1).max()
+
+
+def test_masks_and_biases_of_every_kind_hold_no_square_of_the_length(devices):
+    """One program with all of them, by the compiler's own count."""
+    seq = 16384
+
+    def value(q, slopes, ids, length):
+        packed = masks.Segments(ids) & (masks.PrefixLM(length) | masks.Window(4096, 512)) & masks.Lengths(length, None)
+        sparse = masks.BlockSparse.strided(seq // 128, block=128, stride=4) & masks.Causal(length)
+        return jnp.sum(
+            dot_product_attention(q, q, q, ALiBi(slopes), packed & sparse, implementation="mosaic_tpu").astype(
+                jnp.float32
+            )
+        )
+
+    shapes = ((1, seq, 2, 64), jnp.bfloat16), ((2,), jnp.float32), ((1, seq), jnp.int32), ((1,), jnp.int32)
+    program = compiled(jax.grad(value, (0, 1)), Mesh(devices[:1], "x"), [P()] * 4, *shapes)
+    assert program.as_text().count(KERNEL) == 4
+    assert program.memory_analysis().temp_size_in_bytes <= seq * seq / 8
+
+
+def test_a_pattern_too_fine_for_the_scalar_memory_is_refused_with_the_reason():
+    x = jax.ShapeDtypeStruct((1, 32768, 1, 64), jnp.bfloat16)
+    f = lambda x: dot_product_attention(
+        x, x, x, mask=masks.BlockSparse(np.eye(16384, dtype=bool), 2), implementation="mosaic_tpu"
+    )
+    with pytest.raises(
+        NotImplementedError, match=r"a pattern of blocks of 2 does not fit the scalar memory at 32768 keys"
+    ):
+        jax.eval_shape(f, x)

@@ -1,0 +1,279 @@
+"""Every model, from one table: shapes, transformations, gradients, dtypes, files."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from eqxgen.configs import DiTConfig, MaskGITConfig, VQGANConfig
+from eqxgen.models.convnet import ConvNet
+from eqxgen.models.discriminator import Discriminator
+from eqxgen.models.dit import DiT
+from eqxgen.models.maskgit import MaskGIT
+from eqxgen.models.vqgan import VQGAN
+from train.precision import cast
+from train.run.weights import load_model, save_model
+
+BF16 = jnp.dtype("bfloat16")
+KEY = jr.key(0)
+SIZES = MaskGITConfig(dim=16, depth=2, heads=2, hidden_dim=24, dropout=0.1, placement="pre")
+VQ = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, codes=7)
+image = lambda key: jnp.tanh(jr.normal(key, (12, 12, 3)))
+ids = lambda key: (jr.randint(key, (9,), 0, 8), jr.randint(key, (), 0, 4))
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A model: how it is made, an input for it, how it is called, and the shape that comes out."""
+
+    name: str
+    make: Callable[[Any], Any]
+    example: Callable[[Any], Any]
+    shape: tuple[int, ...]
+    call: Callable[..., Any] = lambda model, *x, key=None: model(*x)
+
+    def __repr__(self):
+        return self.name
+
+
+def train_maskgit(model, tokens, label, key=None):
+    return model(tokens, label, key=key, inference=key is None)
+
+
+def maskgit(**changes):
+    return lambda key: MaskGIT(9, 7, 3, dataclasses.replace(SIZES, **changes), key=key)
+
+
+def dit(key):
+    return DiT(6, 4, 3, 5, DiTConfig(dim=16, depth=2, heads=2, hidden_dim=24), key=key)
+
+
+def awake(model, key=KEY):
+    """A model that starts at zero, with small numbers added to its parameters."""
+    wake = lambda x: x + 0.1 * jr.normal(key, x.shape) if eqx.is_inexact_array(x) else x
+    return jax.tree.map(wake, model)
+
+
+def noised(key):
+    return jr.normal(key, (6, 4, 3)), jr.uniform(key, (), maxval=1000.0), jr.randint(key, (), 0, 6)
+
+
+MODELS = [
+    Row("MaskGIT", maskgit(), ids, (9, 7), train_maskgit),
+    Row("MaskGIT, norms behind", maskgit(placement="post"), ids, (9, 7), train_maskgit),
+    Row("MaskGIT, rematerialised", maskgit(remat=True), ids, (9, 7), train_maskgit),
+    Row("DiT", lambda key: awake(dit(key)), noised, (6, 4, 6)),
+    Row(
+        "VQGAN",
+        lambda key: VQGAN(12, 12, 3, VQ, key=key),
+        lambda key: (image(key),),
+        (12, 12, 3),
+        lambda m, x, key=None: m(x)[0],
+    ),
+    Row(
+        "Discriminator", lambda key: Discriminator(12, 3, width=8, max_width=16, key=key), lambda key: (image(key),), ()
+    ),
+    Row(
+        "ConvNet",
+        lambda key: ConvNet(3, 4, width=8, levels=2, features=6, key=key),
+        lambda key: (image(key),),
+        (4,),
+        lambda m, x, key=None: m(x, key=key, inference=key is None),
+    ),
+]
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=repr)
+def row(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(row):
+    return row.make(jr.key(0))
+
+
+@pytest.fixture(scope="module")
+def output(row, model):
+    return run(row.call, model, *row.example(jr.key(1)))
+
+
+@eqx.filter_jit
+def run(call, model, *x, key=None):
+    return call(model, *x, key=key)
+
+
+def test_the_output_has_its_shape_and_is_finite(row, output):
+    assert output.shape == row.shape
+    assert output.dtype == jnp.float32
+    assert jnp.isfinite(output).all()
+
+
+def test_the_same_key_makes_the_same_model_and_another_another(row, model):
+    leaves = lambda m: [np.asarray(x) for x in jax.tree.leaves(eqx.filter(m, eqx.is_array))]
+    again, other = leaves(row.make(jr.key(0))), leaves(row.make(jr.key(1)))
+    assert all(np.array_equal(a, b) for a, b in zip(leaves(model), again))
+    assert not all(np.array_equal(a, b) for a, b in zip(leaves(model), other))
+
+
+def test_a_batch_is_each_example_by_itself(row, model):
+    keys = jr.split(jr.key(2), 3)
+    batch = jax.vmap(row.example)(keys)
+    together = eqx.filter_jit(eqx.filter_vmap(lambda m, *x: row.call(m, *x), in_axes=(None, *(0,) * len(batch))))(
+        model, *batch
+    )
+    for i in range(3):
+        np.testing.assert_allclose(together[i], run(row.call, model, *(x[i] for x in batch)), rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.dtype("float32"), jnp.dtype("bfloat16")], ids=str)
+def test_gradients_are_finite_and_every_parameter_has_one(row, model, dtype):
+    weight = jr.normal(jr.key(3), row.shape)
+
+    @eqx.filter_jit
+    @eqx.filter_grad
+    def gradient(model, *x):
+        y = row.call(cast(model, dtype), *cast(x, dtype), key=jr.key(4))
+        return jnp.sum(y.astype(jnp.float32) * weight)
+
+    grads = gradient(model, *row.example(jr.key(1)))
+    for path, leaf in jax.tree_util.tree_flatten_with_path(grads)[0]:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        assert jnp.isfinite(leaf).all(), name
+        assert leaf.dtype == jnp.float32, name
+        # The straight-through estimator passes the codebook by, and softmax hides a shift of all keys.
+        assert jnp.any(leaf != 0) or name == "quantizer.codebook" or name.endswith("qkv.bias"), name
+
+
+def test_the_type_of_the_weights_is_the_type_inside(row, model, output):
+    half = run(row.call, cast(model, BF16), *cast(row.example(jr.key(1)), BF16))
+    assert half.dtype in (jnp.bfloat16, jnp.float32)  # logits are float32 whatever the weights
+    scale = float(jnp.max(jnp.abs(output))) + 1e-3
+    if row.name != "VQGAN":  # where a rounding may choose another code
+        np.testing.assert_allclose(half.astype(jnp.float32), output, atol=0.1 * scale)
+
+
+def test_a_saved_model_is_the_same_when_loaded(row, model, output, tmp_path):
+    save_model(tmp_path / "model.safetensors", model, {"row": row.name})
+    loaded, description = load_model(tmp_path / "model.safetensors", lambda description: row.make(jr.key(9)))
+    assert description == {"row": row.name}
+    np.testing.assert_array_equal(run(row.call, loaded, *row.example(jr.key(1))), output)
+
+
+def test_dropout_needs_a_key_and_draws_from_it():
+    model, x = maskgit()(jr.key(0)), ids(jr.key(1))
+    with pytest.raises(ValueError, match="dropout needs key"):
+        model(*x)
+    one, same, other = (run(train_maskgit, model, *x, key=jr.key(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_rematerialisation_changes_no_number():
+    plain, remat = (maskgit(remat=flag)(jr.key(0)) for flag in (False, True))
+    gradient = eqx.filter_jit(eqx.filter_grad(lambda m: jnp.sum(train_maskgit(m, *ids(jr.key(1)), key=jr.key(2)) ** 2)))
+    for a, b in zip(jax.tree.leaves(gradient(plain)), jax.tree.leaves(gradient(remat))):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_the_program_does_not_grow_with_depth():
+    def lines(depth):
+        model = eqx.filter_eval_shape(maskgit(depth=depth), jr.key(0))
+        gradient = lambda m: eqx.filter_grad(lambda m: jnp.sum(train_maskgit(m, *ids(jr.key(1)), key=jr.key(2))))(m)
+        arrays, rest = eqx.partition(model, lambda x: isinstance(x, jax.ShapeDtypeStruct))
+        return len(jax.jit(lambda a: gradient(eqx.combine(a, rest))).lower(arrays).as_text().splitlines())
+
+    assert lines(24) <= 1.02 * lines(6)
+
+
+def test_the_paper_model_has_its_size():
+    shapes = eqx.filter_eval_shape(lambda key: MaskGIT(256, 1024, 1000, MaskGITConfig.base(), key=key), jr.key(0))
+    assert sum(x.size for x in jax.tree.leaves(shapes) if isinstance(x, jax.ShapeDtypeStruct)) == 172_456_960
+    vqgan = eqx.filter_eval_shape(lambda key: VQGAN(256, 256, 3, VQGANConfig.maskgit(), key=key), jr.key(0))
+    assert (vqgan.tokens, vqgan.codes) == (256, 1024)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: MaskGIT(9, 7, 0, SIZES, key=jr.key(0)), "classes must be an integer of at least 1: got 0"),
+        (
+            lambda: dataclasses.replace(SIZES, heads=3),
+            r"model.heads must divide model.dim: got model.dim=16, model.heads=3",
+        ),
+        (lambda: dataclasses.replace(SIZES, dropout=1.0), r"model.dropout must be in \[0, 1\): got 1.0"),
+        (lambda: dataclasses.replace(SIZES, placement="middle"), "model.placement must be pre or post"),
+        (lambda: dataclasses.replace(SIZES, depth=0), "model.depth must be at least 1: got 0"),
+        (lambda: VQGANConfig(multipliers=()), "model.multipliers"),
+        (lambda: VQGANConfig(temperature=0.0), "model.temperature must be positive: got 0.0"),
+        (lambda: DiTConfig(dim=18, heads=2), "model.dim must be a multiple of 4: got 18"),
+        (lambda: DiTConfig(heads=7), "model.heads must divide model.dim: got model.dim=768, model.heads=7"),
+        (lambda: DiT(6, 5, 3, 5, DiTConfig(), key=KEY), "patch must divide width: got width=5, patch=2"),
+        (
+            lambda: dit(KEY)(jnp.ones((4, 6, 3)), jnp.asarray(0.0), jnp.asarray(0)),
+            r"x must have the latent's shape \(6, 4, 3\): got \(4, 6",
+        ),
+        (
+            lambda: dit(KEY)(jnp.ones((6, 4, 3)), jnp.asarray(0.0), jnp.asarray(6)),
+            r"label must be in \[0, classes \+ 1 null=6\)",
+        ),
+        (lambda: VQGAN(13, 12, 3, VQ, key=jr.key(0)), "factor must divide height: got height=13, factor=2"),
+        (lambda: ConvNet(3, 4, width=12, key=jr.key(0)), "groups must divide width: got width=12, groups=8"),
+        (
+            lambda: maskgit()(jr.key(0))(jnp.zeros(8, jnp.int32), jnp.asarray(0), inference=True),
+            r"ids must have the shape .*\(9,\): got \(8,\)",
+        ),
+        (
+            lambda: maskgit()(jr.key(0))(jnp.full(9, 8), jnp.asarray(0), inference=True),
+            r"ids must be in \[0, codes \+ 1 mask=8\): got values from 8",
+        ),
+        (
+            lambda: maskgit()(jr.key(0))(jnp.full(9, -1), jnp.asarray(0), inference=True),
+            "ids must be in .*: got values from -1",
+        ),
+        (
+            lambda: maskgit()(jr.key(0))(jnp.zeros(9, jnp.int32), jnp.asarray(4), inference=True),
+            r"label must be in \[0, classes \+ 1 null=4\)",
+        ),
+    ],
+)
+def test_a_wrong_argument_is_an_error_with_the_law(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        wrong()
+
+
+@pytest.mark.parametrize(("tokens", "label"), [(8, 0), (-1, 0), (0, 4), (0, -1)])
+def test_inside_a_compiled_program_an_id_out_of_range_gives_nan_and_no_other_token(tokens, label):
+    logits = run(train_maskgit, maskgit()(jr.key(0)), jnp.full(9, tokens), jnp.asarray(label))
+    assert jnp.isnan(logits).all()
+
+
+@pytest.mark.parametrize(("config", "millions"), [(DiTConfig.base(), 130), (DiTConfig.xlarge(), 675)])
+def test_a_dit_has_the_papers_number_of_parameters(config, millions):
+    model = eqx.filter_eval_shape(lambda: DiT(32, 32, 4, 1000, config, key=KEY))
+    count = sum(x.size for x in jax.tree.leaves(model) if isinstance(x, jax.ShapeDtypeStruct))
+    assert round(count / 1e6) == millions
+
+
+def test_a_fresh_dit_is_zero_and_each_of_its_blocks_the_identity():
+    model, (x, time, label) = dit(KEY), noised(jr.key(1))
+    assert not jnp.any(run(lambda m, *x, key: m(*x), model, x, time, label))
+    tokens = jr.normal(KEY, (7, 16))
+    np.testing.assert_array_equal(model.stack(tokens, jnp.ones(16)), tokens)
+
+
+def test_a_dit_tells_times_labels_and_places_apart():
+    model, (x, time, label) = awake(dit(KEY)), noised(jr.key(1))
+    call = eqx.filter_jit(lambda *args: model(*args))
+    y = call(x, time, label)
+    assert float(jnp.abs(call(x, time + 100, label) - y).max()) > 1e-3
+    assert float(jnp.abs(call(x, time, (label + 1) % 6) - y).max()) > 1e-3
+    # Without positions, moving every patch by one would move the output alike.
+    moved = jnp.roll(call(jnp.roll(x, 2, 0), time, label), -2, 0)
+    assert float(jnp.abs(moved - y).max()) > 1e-3

@@ -1,0 +1,170 @@
+"""An update split over virtual devices is the update of one; what a mesh may be; where each array lies."""
+
+import equinox as eqx
+import jax
+import pytest
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+
+from bench.reliability.device_parity import SHORT, table
+from tests.train.small_runs import TINY
+from train import maskgit
+from train._errors import UsageError
+from train.parallel import (
+    Setup,
+    abstract_state,
+    check_batch,
+    check_heads,
+    make_mesh,
+    make_update,
+    parse_mesh,
+    processes,
+    rules,
+)
+
+ROWS = [(program, *case) for program, cases in SHORT.items() for case in cases]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    found = table("float64", 0)["gradients"]
+    return {(row["program"], row["mesh"], row["accumulate"], row["examples"]): row for row in found}
+
+
+@pytest.mark.parametrize("case", ROWS, ids=str)
+def test_devices_and_micro_batches_give_the_gradient_of_one_device(rows, case):
+    row = rows[case]
+    assert row["gradient"] <= 1e-14
+    assert row["metrics"] <= 1e-12
+    assert row["alike"]
+
+
+@pytest.mark.parametrize("case", ROWS, ids=str)
+def test_the_model_has_as_many_operations_on_every_mesh(rows, case):
+    alone = next(row for row in rows.values() if row["program"] == case[0])
+    assert rows[case]["operations"] == pytest.approx(alone["operations"], rel=1e-3)
+
+
+def test_fully_sharded_devices_hold_their_share_of_parameters_and_optimiser(rows):
+    # Small arrays stay whole; of a model of this size they are a few hundredths.
+    assert rows["maskgit", "fsdp=8", 1, 13]["held"] <= 1 / 8 + 0.1
+    assert rows["vqgan", "data=2,fsdp=4", 1, 13]["held"] <= 1 / 4 + 0.1
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "sizes"),
+    [
+        ("", 8, (8, 1, 1)),
+        ("fsdp=8", 8, (1, 8, 1)),
+        ("data=2,fsdp=2,model=2", 8, (2, 2, 2)),
+        ("model=2", 8, (4, 1, 2)),
+        (" model = 2 , fsdp = 2 ", 4, (1, 2, 2)),
+        ("data=1", 1, (1, 1, 1)),
+    ],
+)
+def test_a_mesh_is_read_and_data_takes_what_is_left(text, count, sizes):
+    assert parse_mesh(text, count) == sizes
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data=4", "--mesh must have as many places as there are devices, 8: got data=4, which has 4"),
+        ("fsdp=3", "--mesh must have as many places as there are devices, 8: got fsdp=3, which has 3"),
+        ("date=8", "--mesh must name axes among data, fsdp, model: got 'date'"),
+        ("data=two", "--mesh data must be a whole number of at least 1: got 'two'"),
+        ("data=0", "--mesh data must be a whole number of at least 1: got '0'"),
+        ("fsdp=-8", "--mesh fsdp must be a whole number of at least 1: got '-8'"),
+        ("data=2,data=4", "--mesh must name an axis once: got data twice"),
+        ("8", "--mesh must name axes among data, fsdp, model: got '8'"),
+    ],
+)
+def test_a_mesh_that_cannot_be_is_a_usage_error(text, message):
+    with pytest.raises(UsageError, match=message.replace("(", r"\(")):
+        parse_mesh(text, 8)
+
+
+def places(**shape: int) -> AbstractMesh:
+    """A mesh of more devices than there are here."""
+    sizes = {"data": 1, "fsdp": 1, "model": 1} | shape
+    return AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("path", "shape", "mesh", "spec"),
+    [
+        ("model.stack.blocks.mlp.up.weight", (24, 3072, 768), places(fsdp=8, model=2), (None, "model", "fsdp")),
+        ("model.stack.blocks.mlp.down.weight", (24, 768, 3072), places(fsdp=8, model=2), (None, "fsdp", "model")),
+        ("opt_state.1.mu.stack.blocks.attention.qkv.weight", (24, 2304, 768), places(model=4), (None, "model", None)),
+        ("ema.stack.blocks.attention.out.weight", (24, 768, 768), places(fsdp=4, model=2), (None, "fsdp", "model")),
+        ("model.stack.blocks.mlp.up.weight", (8, 3072, 770), places(fsdp=8), (None, "fsdp", None)),
+        ("model.stack.blocks.mlp_norm.scale", (24, 768), places(fsdp=8), (None, "fsdp")),
+        ("model.encoder.blocks.0.conv.weight", (64, 3, 3, 63), places(fsdp=8), ("fsdp", None, None, None)),
+        ("model.embedding.weight", (2026, 768), places(fsdp=8), (None, "fsdp")),
+        ("model.head.bias", (768,), places(fsdp=8), (None,)),
+        ("model.odd", (1031, 1033), places(fsdp=8), (None, None)),
+        ("step", (), places(fsdp=8, model=2), ()),
+    ],
+)
+def test_one_rule_places_a_parameter_its_average_and_its_moments(path, shape, mesh, spec):
+    assert rules.spec_of(path, shape, mesh) == PartitionSpec(*spec)
+
+
+def test_more_parts_than_heads_are_a_usage_error_before_anything_is_made():
+    program = maskgit.program(maskgit.Config(), 9, 7, 3)
+    state = abstract_state(program.init, Setup.of(maskgit.Config(), make_mesh("", jax.devices()[:1]), on_cpu=True))
+    with pytest.raises(
+        UsageError, match="--mesh model must divide the number of heads: got model=5, and an attention of 16 key heads"
+    ):
+        check_heads(state.model, places(model=5))
+
+
+def test_a_batch_must_be_shared_evenly():
+    check_batch(16, places(data=2, fsdp=2, model=4), 4)
+    with pytest.raises(
+        UsageError, match=r"--batch-size must be a multiple of .*, 4, times --accumulate, 3: got 16; try 12"
+    ):
+        check_batch(16, places(data=2, fsdp=2, model=4), 3)
+
+
+@pytest.mark.parametrize(
+    ("variables", "several"),
+    [
+        ({}, False),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "t0,t1"}, True),
+    ],
+)
+def test_several_processes_are_recognised_by_their_surroundings(monkeypatch, variables, several):
+    for name in (*processes.SURROUNDINGS, "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert processes.surrounded() is several
+
+
+def sums_of(jaxpr, inside=False):
+    """Whether each sum over devices in a program stands inside a loop."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name.startswith(("psum", "reduce_scatter", "all_reduce")):
+            yield inside
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else [value]:
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from sums_of(inner, inside or equation.primitive.name in ("scan", "while"))
+
+
+def test_gradients_are_summed_over_the_devices_after_the_last_micro_batch_and_not_before():
+    program = maskgit.program(maskgit.Config(model=TINY, accumulate=4), 9, 7, 3)
+    setup = Setup.of(maskgit.Config(accumulate=4), make_mesh("", jax.devices()[:1]), on_cpu=True)
+    state = abstract_state(program.init, setup)
+    batch = {name: jax.ShapeDtypeStruct((8, *shape), kind) for name, (shape, kind) in program.shapes.items()}
+    batch |= {"index": jax.ShapeDtypeStruct((8,), "int32"), "weight": jax.ShapeDtypeStruct((8,), "float32")}
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    jaxpr = eqx.filter_make_jaxpr(make_update(program.loss, setup))((batch, key), state)[0]
+    found = list(sums_of(jaxpr.jaxpr))
+    assert found
+    assert not any(found)

@@ -1,0 +1,1 @@
+"""Configuration: dataclasses, the command line, files. Imports neither jax nor numpy."""

@@ -1,0 +1,128 @@
+"""What the command line says about the optimiser and the averaged weights. Imports nothing heavy."""
+
+import dataclasses
+import math
+from typing import Literal
+
+from .._errors import require
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """The optimiser, its schedule, and which parameters it treats how."""
+
+    name: Literal["adamw", "lion", "adafactor", "lamb", "muon", "soap", "schedule_free", "rmsprop", "sgd"] = "adamw"
+    """muon and soap precondition matrices and leave the rest to Adam; schedule_free samples from its own average."""
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    warmup: int = 100
+    """Steps over which the learning rate rises from 0; a preset's are cut to the steps of the run."""
+    decay: Literal["constant", "cosine", "linear", "exponential", "inverse_sqrt", "wsd", "one_cycle"] = "cosine"
+    """What follows the warm-up. wsd: no change, then down in a line. one_cycle: the warm-up starts at a 25th and is a
+    cosine too.
+    """
+    final: float = 0.0
+    """Learning rate at the last step as a fraction of the peak; of cosine, linear, exponential, wsd and one_cycle."""
+    cooldown: float = 0.2
+    """Share of the steps in which wsd goes down."""
+    beta1: float = 0.9
+    """Decay of the first moment; of schedule_free: how near to the average gradients are taken."""
+    beta2: float = 0.96
+    """Decay of the second moment."""
+    epsilon: float = 1e-8
+    """Added to the root of the second moment."""
+    momentum: float = 0.9
+    """Of sgd, rmsprop and muon's matrices."""
+    nesterov: bool = False
+    """Nesterov's form of sgd's and rmsprop's momentum."""
+    weight_decay: float = 0.045
+    """Decoupled weight decay, of matrices and kernels alone."""
+    undecayed: tuple[str, ...] = ()
+    """Patterns of parameter paths that weight decay spares, such as positions or '**.head'."""
+    rates: tuple[str, ...] = ()
+    """Multipliers of the learning rate by pattern of path, such as head=10 stack.blocks.mlp=0.5; the first that matches
+    holds.
+    """
+    layer_decay: float = 1.0
+    """Learning rate of each layer relative to that of the one above it; 1: all alike."""
+    clip: float = 1.0
+    """Largest global norm of the gradients; what exceeds it is scaled down. inf: off."""
+    block: int = 512
+    """Largest side of the blocks into which soap cuts matrices."""
+    every: int = 10
+    """Steps between soap's changes of basis."""
+
+    def __post_init__(self):
+        require(
+            0 < self.learning_rate < math.inf,
+            f"optim.learning_rate must be positive and finite: got {self.learning_rate}",
+        )
+        require(self.warmup >= 0, f"optim.warmup must be at least 0: got {self.warmup}")
+        for name in ("beta1", "beta2", "momentum"):
+            require(0 <= getattr(self, name) < 1, f"optim.{name} must be in [0, 1): got {getattr(self, name)}")
+        require(
+            self.beta1 > 0 or self.name != "schedule_free",
+            "optim.beta1 must be positive with optim.name=schedule_free: got 0",
+        )
+        require(0 < self.epsilon < math.inf, f"optim.epsilon must be positive and finite: got {self.epsilon}")
+        require(
+            0 <= self.weight_decay < math.inf,
+            f"optim.weight_decay must be at least 0 and finite: got {self.weight_decay}",
+        )
+        require(self.clip > 0, f"optim.clip must be positive: got {self.clip}; inf switches clipping off")
+        require(0 <= self.final <= 1, f"optim.final must be in [0, 1], a fraction of the peak: got {self.final}")
+        require(
+            self.final > 0 or self.decay != "exponential",
+            "optim.final must be positive with optim.decay=exponential: got 0",
+        )
+        require(0 < self.cooldown <= 1, f"optim.cooldown must be in (0, 1]: got {self.cooldown}")
+        require(0 < self.layer_decay <= 1, f"optim.layer_decay must be in (0, 1]: got {self.layer_decay}")
+        require(self.block >= 1, f"optim.block must be at least 1: got {self.block}")
+        require(self.every >= 1, f"optim.every must be at least 1: got {self.every}")
+        self.multipliers()
+
+    def multipliers(self) -> list[tuple[str, float]]:
+        """Pattern and factor of each of `rates`."""
+        pairs = []
+        for text in self.rates:
+            pattern, equals, factor = text.rpartition("=")
+            try:
+                pairs.append((pattern, float(factor)))
+            except ValueError:
+                equals = ""
+            holds = bool(pattern and equals) and 0 <= pairs[-1][1] < math.inf
+            require(
+                holds,
+                "optim.rates must be of the form PATTERN=FACTOR with a factor of at least 0, such as head=10: got "
+                f"{text!r}",
+            )
+        return pairs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmaConfig:
+    """The averaged weights, which samples and evaluation use."""
+
+    decay: float = 0.999
+    """Decay per step; it ramps up as (1 + step) / (10 + step)."""
+    half_life: float | None = None
+    """Examples after which a weight counts half, in place of the decay."""
+    ramp: float = 0.05
+    """The half-life is at most this share of the examples so far; 0: no ramp."""
+    sigma_rel: tuple[float, ...] = ()
+    """Widths of power-function profiles relative to the run, such as 0.05 0.1, in place of the decay; the first is
+    used.
+    """
+
+    def __post_init__(self):
+        require(0 <= self.decay < 1, f"ema.decay must be in [0, 1): got {self.decay}")
+        require(
+            self.half_life is None or 0 < self.half_life < math.inf,
+            f"ema.half_life must be positive and finite: got {self.half_life}",
+        )
+        require(0 <= self.ramp <= 1, f"ema.ramp must be in [0, 1]: got {self.ramp}")
+        for sigma in self.sigma_rel:
+            require(0 < sigma < 0.28, f"ema.sigma_rel must be in (0, 0.28): got {sigma}")
+        require(
+            self.half_life is None or not self.sigma_rel, "ema.half_life and ema.sigma_rel exclude each other: give one"
+        )

@@ -1,0 +1,1 @@
+"""Order of the examples, and batches made ahead of their step."""

@@ -1,0 +1,1 @@
+"""Files: safe reading, downloads, prepared sets."""

@@ -1,0 +1,124 @@
+"""Labelled images in memory, and the checks that every source shares."""
+
+import dataclasses
+import hashlib
+import os
+
+import numpy as np
+from jaxtyping import Float32, Int32, Integer, Num, UInt8
+
+from ..errors import DataError
+from ..files.lazy import Lazy
+
+# The underscores leave the comparison of sizes to `__post_init__`, which names the data set and the cure.
+Images = UInt8[np.ndarray, "_n _height _width _channels"]
+Labels = Int32[np.ndarray, " _n"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Training and held-out images with their classes.
+
+    Images are `(n, height, width, channels)` with values `0 <= value < levels`; labels are `(n,)` with `0 <= label <
+    num_classes`. Training images that the memory cannot hold are `Lazy`.
+
+    Raises:
+        DataError: a part is empty, or shapes, levels or labels do not fit together.
+    """
+
+    name: str
+    train_images: Images | Lazy
+    train_labels: Labels
+    test_images: Images
+    test_labels: Labels
+    class_names: tuple[str, ...]
+    levels: int = 256
+
+    def __post_init__(self):
+        for part, images, labels in (
+            ("training", self.train_images, self.train_labels),
+            ("test", self.test_images, self.test_labels),
+        ):
+            where = f"{self.name} ({part} part)"
+            check_examples(where, images, labels, self.num_classes)
+            if images.shape[1:] != self.image_shape:
+                raise DataError(
+                    where, f"images of {self.image_shape}", f"{images.shape[1:]}", "make both parts the same size"
+                )
+            if isinstance(images, np.ndarray) and self.levels < 256 and (top := int(images.max())) >= self.levels:
+                raise DataError(
+                    where, f"pixel values below {self.levels}", f"{top}", "set levels to the number of grey levels"
+                )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of every array; of what is not in memory, of what is known without reading it."""
+        digest = hashlib.sha256()
+        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            digest.update(repr((array.shape, array.dtype.str)).encode())
+            digest.update(array.fingerprint.encode() if isinstance(array, Lazy) else np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(height, width, channels)`."""
+        height, width, channels = self.train_images.shape[1:]
+        return height, width, channels
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def enough_for(self, batch_size: int) -> "Dataset":
+        """This data set; raises `DataError` where a batch would hold an example twice."""
+        if batch_size > len(self.train_images):
+            expected = f"at least as many training images as --batch-size, {batch_size}"
+            raise DataError(
+                self.name, expected, f"{len(self.train_images)}", "pass a smaller --batch-size, or add images"
+            )
+        return self
+
+    def normalise(self, images: UInt8[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
+        """Grey levels `0 ... levels - 1` as float32 in [-1, 1], both ends reached."""
+        return images.astype(np.float32) * np.float32(2 / (self.levels - 1)) - np.float32(1)
+
+    def denormalise(self, images: Num[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+        """Images in [-1, 1] as uint8 `0 ... 255` for a screen, whatever `levels` is; values outside are clipped.
+
+        Raises:
+            ValueError: a value is not a number.
+        """
+        if np.isnan(images).any():
+            raise ValueError(
+                f"images must be numbers in [-1, 1]: got {int(np.isnan(images).sum())} NaN among {images.size} values"
+            )
+        return np.rint((np.clip(images, -1, 1).astype(np.float32) + 1) * np.float32(127.5)).astype(np.uint8)
+
+
+def check_examples(
+    where: str | os.PathLike,
+    images: UInt8[np.ndarray, "..."] | Lazy,
+    labels: Integer[np.ndarray, "..."],
+    num_classes: int,
+) -> None:
+    """Raises `DataError` unless there is a first image, every image has pixels and a label, and every label is a
+    class.
+    """
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape[1:]:
+        expected = "images of (n, height, width, channels) with 1 or 3 channels"
+        raise DataError(where, expected, f"shape {images.shape}", "put channels last, and leave alpha out")
+    if len(images) == 0:
+        raise DataError(where, "at least one image", "none", "add images")
+    if labels.shape != images.shape[:1]:
+        raise DataError(
+            where,
+            f"{len(images)} labels, one for each image",
+            f"shape {labels.shape}",
+            "the two files or arrays do not belong together",
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        got = f"label {low if low < 0 else high} at index {int((labels.argmin if low < 0 else labels.argmax)())}"
+        raise DataError(
+            where, f"labels from 0 to {num_classes - 1}", got, "correct the labels, or name every class in class_names"
+        )

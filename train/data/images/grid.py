@@ -1,0 +1,62 @@
+"""Pictures for people: a grid of samples, and a PNG of it."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ..files.whole import write_atomic
+
+_GAP, _GAP_VALUE = 1, 128
+_SIDE = 512
+
+
+def image_grid(
+    images: UInt8[np.ndarray, "n height width channels"], columns: int
+) -> UInt8[np.ndarray, "grid_height grid_width channels"]:
+    """The images row by row, `columns` to a row, one grey pixel between neighbours; the last row is filled up with
+    grey.
+
+    Raises:
+        ValueError: there is no image, or `columns < 1`.
+    """
+    if columns < 1:
+        raise ValueError(f"columns must be 1 or more: got {columns}")
+    if len(images) == 0:
+        raise ValueError(f"images must hold at least one image: got shape {images.shape}")
+    count, height, width, channels = images.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    grid = np.full((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, channels), _GAP_VALUE, np.uint8)
+    for index, image in enumerate(images):
+        top, left = index // columns * (height + _GAP), index % columns * (width + _GAP)
+        grid[top : top + height, left : left + width] = image
+    return grid
+
+
+def save_png(
+    path: str | os.PathLike, array: UInt8[np.ndarray, "height width channels"], *, scale: int | None = None
+) -> None:
+    """Writes grey (1 channel) or RGB (3) pixels as a PNG, whole or not at all.
+
+    Each pixel becomes a square of `scale` pixels; by default the smallest that brings the longer side to 512, so that a
+    person can see 8x8 images.
+
+    Raises:
+        ValueError: the number of channels is not 1 or 3, a side is empty, or `scale < 1`.
+        OSError: the file cannot be written.
+    """
+    height, width, channels = array.shape
+    if channels not in (1, 3) or 0 in array.shape:
+        raise ValueError(f"array must be (height, width, channels) with 1 or 3 channels: got {array.shape}")
+    if scale is not None and scale < 1:
+        raise ValueError(f"scale must be 1 or more: got {scale}")
+    from PIL import Image
+
+    factor = scale or -(-_SIDE // max(height, width))
+    pixels = array.repeat(factor, axis=0).repeat(factor, axis=1)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(buffer, "PNG")
+    write_atomic(Path(path), buffer.getvalue())

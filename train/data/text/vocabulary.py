@@ -1,0 +1,226 @@
+"""Vocabularies: text to ids and back, kept as a file beside a run that is known by its hash."""
+
+import codecs
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Integer, UInt8, UInt32
+
+from ..._errors import UsageError
+from ..errors import DataError
+from ..files.whole import read_bytes, write_atomic
+
+FORMAT = "eqxgen-vocabulary 1"
+NAME = "vocabulary.json"
+_FILE_BYTES = 256 * 2**20
+_SHOWN = 8
+
+
+class Vocabulary:
+    """What every kind has: `encode`, `decode`, `stream`, and a file.
+
+    Attributes:
+        kind: of the vocabulary, as it is named in its file.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    def size(self) -> int:
+        """How many ids there are."""
+        raise NotImplementedError
+
+    def encode(self, text: str) -> np.ndarray:
+        """The ids of a text; none of an empty one."""
+        raise NotImplementedError
+
+    def decode(self, ids: Integer[np.ndarray, " n"]) -> str:
+        """The text of ids; bytes that are no UTF-8, as at a torn end, become U+FFFD.
+
+        Raises:
+            ValueError: an id is not of the vocabulary.
+        """
+        return self.bytes_of(ids).decode("utf-8", "replace")
+
+    def stream(self, ids: Iterable[int]) -> Iterator[str]:
+        """The text of ids as they come, in whole characters alone; all of it together is what `decode` gives.
+
+        Raises:
+            ValueError: an id is not of the vocabulary.
+        """
+        decode = self.decoder()
+        for id in ids:
+            if text := decode(id):
+                yield text
+        if text := decode(None):
+            yield text
+
+    def decoder(self) -> Callable[[int | None], str]:
+        """What turns one id after another into text, as `stream`; a piece may be empty. None, for the end, gives what
+        was held back.
+        """
+        held = codecs.getincrementaldecoder("utf-8")("replace")
+        return lambda id: held.decode(b"", final=True) if id is None else held.decode(self.bytes_of(np.asarray([id])))
+
+    def bytes_of(self, ids: Integer[np.ndarray, " n"]) -> bytes:
+        """The UTF-8 of ids, which need not end where a character does."""
+        if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < self.size:
+            raise ValueError(f"ids must be in [0, size={self.size}): got values from {ids.min()} to {ids.max()}")
+        return self._bytes(ids)
+
+    @property
+    def sha256(self) -> str:
+        """By which a checkpoint knows its vocabulary."""
+        return hashlib.sha256(self._file()).hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Writes the file that `load_vocabulary` reads."""
+        write_atomic(path, self._file())
+
+    def _file(self) -> bytes:
+        about = {"format": FORMAT, "kind": self.kind} | self._fields()
+        return json.dumps(about, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+
+    def _bytes(self, ids: np.ndarray) -> bytes:
+        raise NotImplementedError
+
+    def _fields(self) -> dict[str, Any]:
+        return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Bytes(Vocabulary):
+    """The bytes of UTF-8 as ids: any text, 256 of them."""
+
+    kind = "bytes"
+
+    @property
+    def size(self) -> int:
+        return 256
+
+    def encode(self, text: str) -> UInt8[np.ndarray, " n"]:
+        return np.frombuffer(text.encode("utf-8"), np.uint8)
+
+    def _bytes(self, ids: np.ndarray) -> bytes:
+        return ids.astype(np.uint8).tobytes()
+
+
+@dataclasses.dataclass(frozen=True)
+class Characters(Vocabulary):
+    """The characters of a text, in the order of their code points.
+
+    Raises:
+        ValueError: there is no character, one comes twice, or they are not in order.
+    """
+
+    characters: str
+    kind = "chars"
+
+    def __post_init__(self):
+        if not self.characters or sorted(set(self.characters)) != list(self.characters):
+            raise ValueError(f"characters must be one or more, each once, by code point: got {self.characters[:40]!r}")
+
+    @classmethod
+    def of(cls, text: str) -> "Characters":
+        """Those that a text has."""
+        return cls("".join(sorted(set(text))))
+
+    @property
+    def size(self) -> int:
+        return len(self.characters)
+
+    def encode(self, text: str) -> UInt32[np.ndarray, " n"]:
+        """Ids of a text.
+
+        Raises:
+            ValueError: characters are not of the vocabulary; they are named.
+        """
+        known, points = _points(self.characters), _points(text)
+        ids = np.minimum(np.searchsorted(known, points), len(known) - 1).astype(np.uint32)
+        if (unknown := known[ids] != points).any():
+            at = int(np.argmax(unknown))
+            kinds = sorted(set(text) - set(self.characters))
+            more = (
+                f", and in all {len(kinds)} that it lacks: {' '.join(map(repr, kinds[:_SHOWN]))}"
+                if len(kinds) > 1
+                else ""
+            )
+            raise ValueError(
+                f"text must have characters of the vocabulary's {self.size} alone: got {text[at]!r} at character "
+                f"{at:,}{more}"
+            )
+        return ids
+
+    def _bytes(self, ids: np.ndarray) -> bytes:
+        return _points(self.characters)[ids].tobytes().decode("utf-32-le").encode("utf-8")
+
+    def _fields(self) -> dict[str, Any]:
+        return {"characters": self.characters}
+
+
+def open_vocabulary(name: str, text: str, flag: str = "--tokenizer") -> Vocabulary:
+    """The vocabulary that a flag names: bytes, chars, bpe-4096 (as many byte pairs learned of the text), or a path.
+
+    A path leads to a vocabulary.json of another run, a tokenizer.json, or a folder with one of them or with vocab.json
+    and merges.txt.
+
+    Raises:
+        DataError: the files are not there, or not what they should be.
+        UsageError: the name is another, or has a size that cannot be.
+        ValueError: the text is empty.
+    """
+    from .bpe import read_byte_pairs, train_byte_pairs
+
+    if not text:
+        raise ValueError("text must not be empty, as there is nothing to make a vocabulary of")
+    if name == "bytes":
+        return Bytes()
+    if name == "chars":
+        return Characters.of(text)
+    if name.startswith("bpe-") and name[4:].isdecimal():
+        try:
+            return train_byte_pairs(text, int(name[4:]))
+        except ValueError as error:
+            raise UsageError(f"{flag} {name}: {error}") from error
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise UsageError(
+            f"{flag} must be bytes, chars, bpe-SIZE such as bpe-4096, or a path: got {name!r}, where there is nothing"
+        )
+    kept = path / NAME if path.is_dir() else path
+    return load_vocabulary(kept) if kept.name == NAME and kept.exists() else read_byte_pairs(path)
+
+
+def load_vocabulary(path: Path, sha256: str | None = None) -> Vocabulary:
+    """The vocabulary of a file that `Vocabulary.save` wrote; it must be the one with `sha256`, where that is given.
+
+    Raises:
+        DataError: the file cannot be read, is no vocabulary, or does not match the checkpoint that has the hash.
+    """
+    from .bpe import BytePairs
+
+    cure = "put back the file that was saved with the run"
+    data = read_bytes(path, _FILE_BYTES)
+    if sha256 is not None and (found := hashlib.sha256(data).hexdigest()) != sha256:
+        raise DataError(
+            path, f"the vocabulary of the checkpoint, SHA-256 {sha256[:16]}...", f"another, {found[:16]}...", cure
+        )
+    kinds = {Bytes.kind: Bytes, Characters.kind: Characters, BytePairs.kind: BytePairs}
+    try:
+        about = json.loads(data)
+        if about.pop("format") != FORMAT:
+            raise ValueError(f"not of the format {FORMAT}")
+        return kinds[about.pop("kind")](**about)
+    except DataError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(path, "a vocabulary that a run saved", f"{type(error).__name__}: {error}", cure) from error
+
+
+def _points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")

@@ -1,0 +1,1 @@
+"""The training engine: contract, step, loop, dry run."""

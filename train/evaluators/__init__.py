@@ -1,0 +1,1 @@
+"""Evaluators: numbers of a model, streamed over the devices of its mesh."""

@@ -1,0 +1,1 @@
+"""Parts that recipes of one kind of data share."""

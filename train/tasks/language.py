@@ -1,0 +1,186 @@
+"""What the recipes of language models share: windows of a text, their loss, validation, samples."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._errors import UserError
+from .._files import write_atomically
+from ..config.base import TrainConfig, require
+from ..data import Part, TextConfig
+from ..data.text.corpus import load_text
+from ..data.text.vocabulary import NAME, Vocabulary, load_vocabulary
+
+if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
+    from ..engine.loop import Program, Task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LanguageConfig(TrainConfig):
+    """What every language model's recipe has. A recipe's own `Config` adds its model."""
+
+    data: TextConfig = dataclasses.field(default_factory=TextConfig)
+    """The text."""
+    eval_batches: int = 200
+    """Batches that the validation loss is of, drawn from the held-out text, always the same; 0: every token of it once,
+    in order.
+    """
+    prompt: str | None = None
+    """What samples begin with; by default the first token of the held-out text."""
+    sample_tokens: int = 500
+    """Tokens of each sample."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.eval_batches >= 0, f"eval_batches must be at least 0: got {self.eval_batches}")
+        require(
+            self.prompt != "",
+            "prompt must be one or more characters: got ''; leave it out for the first of the held-out text",
+        )
+        require(self.sample_tokens >= 1, f"sample_tokens must be at least 1: got {self.sample_tokens}")
+
+
+def main(recipe: str, config: LanguageConfig, context: int, make: Callable[[int], Callable[[Any], Any]]) -> int:
+    """Trains, or says on paper what would be trained; gives the exit status. The arguments are those of `task`."""
+    if not config.on_paper:
+        from ..engine.loop import fit
+
+        return fit(config, recipe, lambda: task(recipe, config, context, make))
+    from ..engine.dryrun import dry_run
+
+    return dry_run(config, program(context, make(vocab_on_paper(config))))
+
+
+def program(context: int, make: Callable[[Any], Any]) -> "Program":
+    """A language model and its loss: the mean cross-entropy in nats of each token of a window but the first.
+
+    Args:
+        context: a window is one token longer.
+        make: makes the model from a key.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from ..engine.loop import Program
+    from ..parallel import Axes, Sums
+
+    def loss(model: Any, batch: dict[str, jax.Array], keys: jax.Array, axes: Axes) -> Sums:
+        ids = batch["ids"]
+        losses = jax.vmap(lambda ids, key: jnp.sum(model.losses(ids[:-1], ids[1:], key=key)))(ids, keys)
+        return Sums(batch["weight"] @ losses, jnp.sum(batch["weight"]) * context, {})
+
+    return Program(make, loss, {"ids": ((context + 1,), "int32")})
+
+
+def task(recipe: str, config: LanguageConfig, context: int, make: Callable[[int], Callable[[Any], Any]]) -> "Task":
+    """The program with its text, samples and evaluation.
+
+    Args:
+        recipe: its name.
+        context: tokens that the model sees in training.
+        make: from the size of the vocabulary to what makes the model from a key.
+    """
+    import jax.random as jr
+    import numpy as np
+
+    from eqxgen.decoding.autoregressive import generate
+
+    from ..engine.loop import Task
+
+    corpus = load_text(config.data, context)
+    vocabulary = corpus.vocabulary
+    prompt = corpus.held_out.windows(np.zeros(1, np.int64))[0, :1]
+    if config.prompt is not None and vocabulary is not None:
+        prompt = encode_prompt(vocabulary, config.prompt, "--prompt", context)
+
+    def batch(part: Part) -> dict[str, np.ndarray]:
+        return {"ids": corpus.train.windows(corpus.train.drawn(config.seed, part))}
+
+    def evaluate(model: Any) -> dict[str, float]:
+        loss = validation_loss(model, corpus.held_out, config.batch_size, config.eval_batches)
+        return {"val_loss": loss, "val_perplexity": float(np.exp(loss))}
+
+    def sample(model: Any, path: Path) -> None:
+        if vocabulary is None:
+            return
+        ids = generate(model, [prompt], config.sample_tokens, key=jr.key(config.seed))[0]
+        text = vocabulary.decode(np.concatenate([prompt, ids]))
+        write_atomically(path.with_suffix(".txt"), lambda part: part.write_text(text, encoding="utf-8"))
+
+    facts = {"vocab": corpus.vocab, "vocabulary": None if vocabulary is None else vocabulary.sha256, "context": context}
+    prepare = lambda folder: keep_vocabulary(folder, vocabulary)
+    core = program(context, make(corpus.vocab))
+    return Task(recipe, facts, core, corpus.train, batch, sample, evaluate, prepare, tokens=context)
+
+
+def vocab_on_paper(config: LanguageConfig) -> int:
+    """The size of the vocabulary without reading the text, where it can be told so: --data.vocab, or 256 bytes; else
+    the text is read.
+    """
+    data = config.data
+    if data.vocab is not None or data.tokenizer == "bytes":
+        return data.vocab or 256
+    return load_text(config.data, 1).vocab
+
+
+def validation_loss(model: Any, tokens: Any, batch_size: int, batches: int) -> float:
+    """Mean cross-entropy in nats over held-out windows, without dropout.
+
+    Args:
+        model: with `losses`.
+        tokens: the held-out ids, a `train.data.text.tokens.Tokens`.
+        batch_size: windows at a time.
+        batches: how many, drawn with replacement and always the same; 0: each token once, in windows that follow one
+            another.
+    """
+    import equinox as eqx
+    import numpy as np
+
+    from ..evaluators.batched import batched
+
+    if batches:
+        part = Part(0, np.arange(batches * batch_size, dtype=np.int32), np.zeros(batches * batch_size, np.int64))
+        starts = tokens.drawn(0, part)
+    else:
+        starts = np.arange(len(tokens)) * tokens.context
+    found = [
+        batched(eqx.nn.inference_mode(model).losses, windows[:, :-1], windows[:, 1:], batch_size=batch_size)
+        for windows in (tokens.windows(starts[i : i + 64 * batch_size]) for i in range(0, len(starts), 64 * batch_size))
+    ]
+    return float(np.mean(np.concatenate(found), dtype=np.float64))
+
+
+def keep_vocabulary(folder: Path, vocabulary: Vocabulary | None) -> None:
+    """Writes the vocabulary beside the run, unless it is there."""
+    if vocabulary is not None and not (folder / NAME).exists():
+        write_atomically(folder / NAME, vocabulary.save)
+
+
+def vocabulary_of_run(folder: Path, facts: dict[str, Any]) -> Vocabulary:
+    """The vocabulary that a run was trained with.
+
+    Raises:
+        UserError: the run has none.
+        DataError: its file is missing, damaged, or of another vocabulary than the model's.
+    """
+    if facts.get("vocabulary") is None:
+        raise UserError(f"--run {folder}: was trained on ids without a vocabulary, so it can write no text")
+    return load_vocabulary(folder / NAME, facts["vocabulary"])
+
+
+def encode_prompt(vocabulary: Vocabulary, prompt: str, flag: str, context: int | None) -> Any:
+    """Ids of a prompt.
+
+    Raises:
+        UserError: it is empty, has characters that the vocabulary lacks, or is longer than `context` tokens.
+    """
+    if not prompt:
+        raise UserError(f"{flag} must be one or more characters: got ''")
+    try:
+        ids = vocabulary.encode(prompt)
+    except ValueError as error:
+        raise UserError(f"{flag}: {error}") from None
+    if context is not None and len(ids) > context:
+        raise UserError(f"{flag} must be at most the model's {context} tokens: got {len(ids)}; shorten it")
+    return ids
