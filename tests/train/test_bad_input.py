@@ -2,11 +2,9 @@
 
 import re
 
-import bad_checkpoints
-import bad_config
-import bad_data
 import pytest
 
+from tests.train import bad_checkpoints, bad_config, bad_data
 from tests.train.bad_input import KEYS, Case, compiled, status_of
 
 CASES: list[Case] = [*bad_config.CASES, *bad_checkpoints.CASES, *bad_data.CASES]
