@@ -22,7 +22,8 @@ from .tasks.facts import facts_of
 from .tasks.sampling import ImageSample
 
 if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
-    from .engine.loop import Program, Task
+    from .engine.loop import Task
+    from .engine.recipe import Program
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,10 +139,9 @@ def program(config: Config, tokens: int, codes: int, classes: int) -> "Program":
 
     from eqxgen.models.maskgit import MaskGIT, masked_loss
 
-    from .engine.loop import Program
-    from .parallel import Axes, Sums
+    from .engine.recipe import Context, Program, Sums
 
-    def loss(model: MaskGIT, batch: dict[str, jax.Array], keys: jax.Array, axes: Axes) -> Sums:
+    def loss(model: MaskGIT, batch: dict[str, jax.Array], keys: jax.Array, context: Context) -> Sums:
         def one(ids, label, key):
             smoothing, dropout = config.label_smoothing, config.label_dropout
             return masked_loss(
@@ -159,7 +159,7 @@ def program(config: Config, tokens: int, codes: int, classes: int) -> "Program":
         return Sums(weight @ total, weight @ masked, {"accuracy": weight @ correct})
 
     shapes = {"ids": ((tokens,), "int32"), "label": ((), "int32")}
-    return Program(lambda key: MaskGIT(tokens, codes, classes, config.model, key=key), loss, shapes)
+    return Program.of(lambda key: MaskGIT(tokens, codes, classes, config.model, key=key), loss, shapes)
 
 
 def task(config: Config) -> "Task":

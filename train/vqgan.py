@@ -23,7 +23,8 @@ from .tasks.facts import facts_of
 from .tasks.sampling import ImageSample
 
 if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
-    from .engine.loop import Program, Task
+    from .engine.loop import Task
+    from .engine.recipe import Program
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,8 +121,7 @@ def program(config: Config, image_shape: tuple[int, int, int]) -> "Program":
     from eqxgen.models.vqgan import VQGAN
     from eqxgen.nn.quantize import count_codes, entropy_of, perplexity, usage
 
-    from .engine.loop import Program
-    from .parallel import Axes, Sums
+    from .engine.recipe import Context, Program, Sums
 
     height, width, channels = image_shape
 
@@ -132,16 +132,15 @@ def program(config: Config, image_shape: tuple[int, int, int]) -> "Program":
             model["discriminator"] = Discriminator(height, channels, key=discriminator_key)
         return model
 
-    def loss(model: dict[str, Any], batch: dict[str, jax.Array], keys: jax.Array, axes: Axes) -> Sums:
+    def loss(model: dict[str, Any], batch: dict[str, jax.Array], keys: jax.Array, context: Context) -> Sums:
         images, weight = batch["image"], batch["weight"]
-        everywhere = (lambda x: jax.lax.psum(x, axes)) if axes else (lambda x: x)
         fakes, quantized = jax.vmap(model["tokenizer"])(images)
         mse = jnp.mean((fakes.astype(jnp.float32) - images) ** 2, axis=(1, 2, 3))
         distance, entropy = jnp.mean(quantized.distance, axis=(1, 2)), jnp.mean(quantized.entropy, axis=(1, 2))
         count = jnp.sum(weight)
         # The entropy of a mean is no mean of entropies: the mean is taken over all devices first.
-        spread = entropy_of(everywhere(weight @ quantized.assignment) / everywhere(count))
-        counts = everywhere(weight @ jax.vmap(functools.partial(count_codes, codes=config.model.codes))(quantized.ids))
+        spread = entropy_of(context.sum(weight @ quantized.assignment) / context.sum(count))
+        counts = context.sum(weight @ jax.vmap(functools.partial(count_codes, codes=config.model.codes))(quantized.ids))
         losses = mse + config.quantisation * distance + config.entropy * (entropy - spread)
         metrics = {
             "mse": weight @ mse,
@@ -168,34 +167,32 @@ def program(config: Config, image_shape: tuple[int, int, int]) -> "Program":
         penalty = config.r1 / 2 * jnp.sum(slopes.astype(jnp.float32) ** 2, axis=(1, 2, 3))
         return generator, jax.nn.softplus(-on_real) + jax.nn.softplus(on_fake) + penalty, on_real - on_fake
 
-    return Program(init, loss, {"image": (image_shape, "float32")})
+    return Program.of(init, loss, {"image": (image_shape, "float32")}, changes=changes(config))
 
 
-def maintenance(config: Config) -> Any:
+def changes(config: Config) -> dict[str, Any]:
     """The codebook placed on data before the first step, and its dead codes restarted every so often."""
     import equinox as eqx
     import jax
 
     from eqxgen.nn.quantize import data_start, restart_dead_codes
 
-    def changed(place: Any) -> Any:
-        def change(model: dict[str, Any], batch: dict[str, jax.Array], key: jax.Array) -> dict[str, Any]:
+    from .engine.recipe import Change, Context
+
+    def placed(place: Any) -> Any:
+        def change(model: dict[str, Any], batch: dict[str, jax.Array], key: jax.Array, context: Context) -> Any:
             latents = jax.vmap(model["tokenizer"].encoder)(batch["image"])
             quantizer = place(model["tokenizer"].quantizer, latents.reshape(-1, latents.shape[-1]), key=key)
-            return eqx.tree_at(lambda m: m["tokenizer"].quantizer, model, quantizer)
+            return eqx.tree_at(lambda m: m["tokenizer"].quantizer, model, quantizer), context.state
 
         return change
 
-    start, restart = changed(data_start), changed(restart_dead_codes)
-
-    def at(step: int) -> Any:
-        if step == 0:
-            return start
-        return (
-            restart if config.restart_every and step % config.restart_every == 0 and step < 0.8 * config.steps else None
-        )
-
-    return at
+    every = config.restart_every
+    restarts = lambda step: bool(every) and 0 < step < 0.8 * config.steps and step % every == 0
+    return {
+        "start": Change(placed(data_start), lambda step: step == 0),
+        "restart": Change(placed(restart_dead_codes), restarts),
+    }
 
 
 def task(config: Config) -> "Task":
@@ -220,11 +217,11 @@ def task(config: Config) -> "Task":
 
     def grid(model: Any, path: Path) -> None:
         originals = dataset.test_images[:40]
-        fakes, _ = reconstruct(model["tokenizer"], originals, dataset)
+        fakes, _ = reconstruct(model, originals, dataset)
         save_png(path, image_grid(dataset.denormalise(rows_in_turn(dataset.normalise(originals), fakes, 10)), 10))
 
     def evaluate(model: Any) -> dict[str, float]:
-        fakes, ids = reconstruct(model["tokenizer"], dataset.test_images, dataset)
+        fakes, ids = reconstruct(model, dataset.test_images, dataset)
         errors = np.mean((fakes - dataset.normalise(dataset.test_images)) ** 2, axis=(1, 2, 3), dtype=np.float64)
         counts = count_codes(jnp.asarray(ids), config.model.codes)
         return {
@@ -236,7 +233,7 @@ def task(config: Config) -> "Task":
         }
 
     facts = {"image_shape": dataset.image_shape, "classes": dataset.num_classes}
-    released = lambda model: model["tokenizer"]
+    released = lambda model, state: model["tokenizer"]
     core = program(config, dataset.image_shape)
     return Task(
         "vqgan",
@@ -247,7 +244,6 @@ def task(config: Config) -> "Task":
         grid,
         evaluate,
         released=released,
-        maintain=maintenance(config),
     )
 
 

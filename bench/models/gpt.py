@@ -31,7 +31,8 @@ from eqxgen.models.gpt import GPT
 from train import gpt
 from train.engine.dryrun import abstract_update, lower
 from train.engine.host_memory import keep_freed_memory
-from train.parallel import Setup, make_mesh, make_step, sharded_state
+from train.engine.step import Setup, make_step, sharded_state
+from train.parallel import make_mesh
 from train.tasks.language import program
 
 OUT = pathlib.Path(__file__).parents[1] / "results" / "cpu" / "gpt.json"
@@ -42,10 +43,10 @@ TARGETS = {"step": 0.7, "decoding": 1.3, "position": 1.2, "compiling": 1.3}
 def our_step(ids: np.ndarray) -> Callable[[], None]:
     """The whole update of `python -m train.gpt`, with its batch's transfer."""
     config = gpt.PRESETS["nano-cpu"]
-    setup = Setup.of(config, make_mesh(), on_cpu=True)
     core = program(CONTEXT, gpt.maker(config, VOCAB))
-    state = [sharded_state(core.init, setup, jr.key(0))]
-    step, key = make_step(core.loss, setup), jr.key(1)
+    setup = Setup.of(config, core, make_mesh(), on_cpu=True)
+    state = [sharded_state(setup, jr.key(0))]
+    step, key = make_step(setup), jr.key(1)
     batch = {"ids": ids, "index": np.arange(BATCH, dtype=np.int32), "weight": np.ones(BATCH, np.float32)}
 
     def run() -> None:

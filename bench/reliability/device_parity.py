@@ -7,6 +7,7 @@ agree after each. Every number type is computed in a process of its own with 8 v
 those can hang and `jax_enable_x64` holds for a whole process.
 """
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -26,8 +27,9 @@ from train import maskgit, vqgan
 from train.config.base import OptimConfig
 from train.config.optim import EmaConfig
 from train.data import DataConfig
+from train.engine.step import Setup, gradients, make_step, sharded_state
 from train.optim.ema import averages
-from train.parallel import Setup, gradients, make_mesh, make_step, sharded_state, split
+from train.parallel import make_mesh, split
 from train.precision import Policy
 from train.report.peak import flops_of
 
@@ -117,19 +119,17 @@ def compare(dtype, cases):
     """The rows of a table: each case's distance from one device's gradient, and what the devices then hold."""
     rows = []
     for name, program, tops in programs():
-        init = lambda key, program=program: jax.tree.map(
-            lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, program.init(key)
-        )
+        program = in_type(program, dtype)
         reference = {}
         for text, accumulate, count in cases[name]:
             mesh = mesh_of(text)
-            state = sharded_state(init, setup_of(mesh, dtype), jr.key(0))
+            state = sharded_state(setup_of(program, mesh, dtype), jr.key(0))
             batch = jax.device_put(batch_of(program, tops, count, dtype), split(mesh))
 
             def compute(model, batch, mesh=mesh, accumulate=accumulate, loss=program.loss):
                 return gradients(loss, model, batch, jr.key(1), mesh, Policy.parse(dtype), accumulate=accumulate)
 
-            grads, metrics = jax.block_until_ready(eqx.filter_jit(compute)(state.model, batch))
+            grads, metrics, _ = jax.block_until_ready(eqx.filter_jit(compute)(state.model, batch))
             values = {key: float(value) for key, value in metrics.items()}
             first = reference.setdefault(count, (grads, values))
             off = {key: abs(values[key] - first[1][key]) / (abs(first[1][key]) + 1e-6) for key in values}
@@ -154,12 +154,12 @@ def walk(dtype, steps):
     devices agreed at each.
     """
     name, program, tops = next(iter(programs()))
-    init = lambda key: jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, program.init(key))
+    program = in_type(program, dtype)
     rows, first = [], None
     for text in ("data=1", "data=8", "data=2,fsdp=2,model=2"):
         mesh = mesh_of(text)
-        setup = setup_of(mesh, dtype)
-        state, step = sharded_state(init, setup, jr.key(0)), make_step(program.loss, setup)
+        setup = setup_of(program, mesh, dtype)
+        state, step = sharded_state(setup, jr.key(0)), make_step(setup)
         batch, agreed, losses = jax.device_put(batch_of(program, tops, 13, dtype), split(mesh)), True, []
         for _ in range(steps):
             state, metrics = step((batch, jr.key(1)), state)
@@ -177,8 +177,15 @@ def walk(dtype, steps):
     return rows
 
 
-def setup_of(mesh, dtype):
-    return Setup(optax.sgd(0.1), averages(EmaConfig(), ROWS), mesh, Policy.parse(dtype))
+def in_type(program, dtype):
+    """The program with parameters of a type."""
+    cast = lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x
+    return dataclasses.replace(program, init=lambda key: jax.tree.map(cast, program.init(key)))
+
+
+def setup_of(program, mesh, dtype):
+    optimisers = dict.fromkeys(program.players, optax.sgd(0.1))
+    return Setup(program, optimisers, averages(EmaConfig(), ROWS), mesh, Policy.parse(dtype))
 
 
 def mesh_of(text):

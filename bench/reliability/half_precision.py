@@ -17,7 +17,8 @@ from bench.reliability.common import RESULTS, about, write
 from eqxgen.configs import MaskGITConfig
 from train import maskgit
 from train.data.feed.order import Order
-from train.parallel import Setup, make_mesh, make_step, sharded_state
+from train.engine.step import Setup, make_step, sharded_state
+from train.parallel import make_mesh
 
 STEPS, BLOCK = 160, 20
 
@@ -28,8 +29,8 @@ def train(precision: str) -> dict:
     values = {"steps": STEPS, "batch_size": 32, "precision": precision, "model": model}
     config = dataclasses.replace(maskgit.PRESETS["digits"], **values)
     task = maskgit.task(config)
-    setup = Setup.of(config, make_mesh("", jax.devices()[:1]), on_cpu=True)
-    state, step = sharded_state(task.program.init, setup, jr.key(0)), make_step(task.program.loss, setup)
+    setup = Setup.of(config, task.program, make_mesh("", jax.devices()[:1]), on_cpu=True)
+    state, step = sharded_state(setup, jr.key(0)), make_step(setup)
     order, losses = Order(config.seed, config.batch_size, len(task.source)), []
     for number in range(STEPS):
         part = order.part(number)
@@ -40,8 +41,8 @@ def train(precision: str) -> dict:
         "precision": precision,
         "loss_by_block": [round(float(x), 5) for x in np.nanmean(np.reshape(losses, (-1, BLOCK)), axis=1)],
         "losses_not_finite": int(np.sum(~np.isfinite(losses))),
-        "skipped": int(state.skipped.total),
-        "loss_scale": float(state.scale.factor),
+        "skipped": int(state.skipped["main"].total),
+        "loss_scale": float(state.scale["main"].factor),
     }
 
 

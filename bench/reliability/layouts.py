@@ -132,7 +132,8 @@ def digest(folder: Path, mesh: str | None) -> None:
     from train import maskgit
     from train.checkpoint import Checkpoints
     from train.config.base import from_dict
-    from train.parallel import Setup, abstract_state, make_mesh
+    from train.engine.step import Setup, abstract_state
+    from train.parallel import make_mesh
     from train.parallel.processes import on_host
     from train.params.paths import named_arrays
     from train.run.folder import read_json
@@ -142,8 +143,8 @@ def digest(folder: Path, mesh: str | None) -> None:
     facts = record["facts"]
     program = maskgit.program(config, facts["tokens"], facts["codes"], facts["classes"])
     devices = jax.devices() if mesh else jax.devices()[:1]
-    setup = Setup.of(config, make_mesh(mesh or "", devices), on_cpu=True)
-    restored = Checkpoints(folder / "checkpoints", 9).restore(abstract_state(program.init, setup))
+    setup = Setup.of(config, program, make_mesh(mesh or "", devices), on_cpu=True)
+    restored = Checkpoints(folder / "checkpoints", 9).restore(abstract_state(setup))
     assert restored is not None
     for name, array in named_arrays(restored.state).items():
         print(name, array.dtype, hashlib.sha256(on_host(array).tobytes()).hexdigest())

@@ -25,8 +25,10 @@ from bench.reliability.common import RESULTS, ROOT, about, write
 from bench.reliability.device_parity import FLAGS
 from train.checkpoint import Checkpoints
 from train.config.optim import EmaConfig
+from train.engine.recipe import Program, Sums
+from train.engine.step import Setup, make_step, sharded_state
 from train.optim.ema import averages
-from train.parallel import Setup, Sums, make_mesh, make_step, sharded_state, split
+from train.parallel import make_mesh, split
 from train.precision import DynamicLossScale, Policy, Skipped, check_skipped, guarded_update
 
 INTERVAL = 5
@@ -176,28 +178,29 @@ def replicas(positions: range) -> list[dict]:
     init = lambda key: Layer(jr.normal(key, (3, 2)), jnp.zeros(2))
     rows = []
     for precision in ("float32", "bfloat16", "float16"):
-        setup = Setup(tx, averages(EmaConfig(decay=0.9), 2 * REPLICAS), mesh, Policy.parse(precision))
-        step = make_step(squares, setup)
+        ema = averages(EmaConfig(decay=0.9), 2 * REPLICAS)
+        setup = Setup(Program.of(init, squares, {}), {"model": tx}, ema, mesh, Policy.parse(precision))
+        step = make_step(setup)
         for position in positions:
             bad = good | {"x": good["x"].copy()}
             bad["x"][2 * position + 1, 1] = np.inf
-            state = sharded_state(init, setup, jr.key(0))
+            state = sharded_state(setup, jr.key(0))
             for _ in range(20):  # in which a float16 scale comes down
                 state, _ = step((jax.device_put(good, split(mesh)), jr.key(1)), state)
             parts = {
                 "parameters": state.model,
                 "average": state.ema,
-                "optimiser": state.opt_state[:2],
-                "schedule": state.opt_state[2],
+                "optimiser": state.opt_state["model"][:2],
+                "schedule": state.opt_state["model"][2],
             }
-            before, factor = {name: bits(part) for name, part in parts.items()}, float(state.scale.factor)
-            counters = int(state.step), int(state.skipped.total)
+            before, factor = {name: bits(part) for name, part in parts.items()}, float(state.scale["main"].factor)
+            counters = int(state.step), int(state.skipped["main"].total)
             state, metrics = step((jax.device_put(bad, split(mesh)), jr.key(1)), state)
             parts = {
                 "parameters": state.model,
                 "average": state.ema,
-                "optimiser": state.opt_state[:2],
-                "schedule": state.opt_state[2],
+                "optimiser": state.opt_state["model"][:2],
+                "schedule": state.opt_state["model"][2],
             }
             now = bits((state.step, state.scale, state.skipped))
             rows.append(
@@ -207,7 +210,7 @@ def replicas(positions: range) -> list[dict]:
                     **{f"{name}_unchanged": bits(part) == before[name] for name, part in parts.items()},
                     "steps": int(state.step) - counters[0],
                     "skipped": int(metrics["skipped"]) - counters[1],
-                    "scale_ratio": float(state.scale.factor) / factor,
+                    "scale_ratio": float(state.scale["main"].factor) / factor,
                     "replicas_agree": all(len(set(now[i : i + REPLICAS])) == 1 for i in range(0, len(now), REPLICAS)),
                 }
             )

@@ -30,8 +30,10 @@ import optax
 from bench.reliability.common import RESULTS, about, write
 from bench.reliability.loss_scale import Layer, bits, saved, squares
 from train.config.optim import EmaConfig
+from train.engine.recipe import Program, Sums
+from train.engine.step import Setup, make_step, sharded_state
 from train.optim.ema import averages
-from train.parallel import Setup, Sums, make_mesh, make_step, sharded_state
+from train.parallel import make_mesh
 from train.precision import Policy, all_finite, check_skipped
 
 ROWS, ACCUMULATE, LIMIT = 8, 4, 5
@@ -84,13 +86,15 @@ def program(precision: str, accumulate: int):
     """The setup of a small run, and its step; one device, since R10 has eight."""
     mesh = make_mesh("", jax.devices()[:1])
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.linear_schedule(0.1, 0.0, 100)))
-    setup = Setup(tx, averages(EmaConfig(decay=0.9), ROWS), mesh, Policy.parse(precision), accumulate)
-    return setup, make_step(loss, setup)
+    core = Program.of(lambda key: Layer(jr.normal(key, (3, 2)), jnp.zeros(2)), loss, {})
+    ema = averages(EmaConfig(decay=0.9), ROWS)
+    setup = Setup(core, {"model": tx}, ema, mesh, Policy.parse(precision), accumulate)
+    return setup, make_step(setup)
 
 
 def case(place: str, time: str, value: str, precision: str) -> dict:
     setup, step = program(precision, ACCUMULATE if time == "last micro-batch" else 1)
-    state = sharded_state(lambda key: Layer(jr.normal(key, (3, 2)), jnp.zeros(2)), setup, jr.key(0))
+    state = sharded_state(setup, jr.key(0))
     good, seen = clean(), lambda state: (state.model, state.ema, state.opt_state)
     for _ in range(0 if time == "first step" else 20):
         state, _ = step((good, jr.key(1)), state)
@@ -107,7 +111,9 @@ def case(place: str, time: str, value: str, precision: str) -> dict:
             state, _ = step((batch, jr.key(1)), state)
             steps += 1
             try:
-                check_skipped(state.skipped, state.scale, state.model, limit=LIMIT, step=int(state.step))
+                check_skipped(
+                    state.skipped["main"], state.scale["main"], state.model, limit=LIMIT, step=int(state.step)
+                )
             except FloatingPointError as error:
                 message = str(error)
         row |= {"ended_after": steps, "message": message}
@@ -123,7 +129,9 @@ def case(place: str, time: str, value: str, precision: str) -> dict:
     if not planted:
         for _ in range(20):  # a float16 scale that has not yet come down may pass over some more
             state, _ = step((good, jr.key(1)), state)
-        row["goes_on"] = bits(seen(state)) != before and int(state.skipped.consecutive) == 0 and bool(all_finite(state))
+        row["goes_on"] = (
+            bits(seen(state)) != before and int(state.skipped["main"].consecutive) == 0 and bool(all_finite(state))
+        )
     return row
 
 

@@ -18,7 +18,8 @@ from eqxgen.configs import MaskGITConfig
 from train import maskgit
 from train.checkpoint import Checkpoints
 from train.checkpoint.leaves import to_save
-from train.parallel import Setup, abstract_state, make_mesh, make_step, sharded_state
+from train.engine.step import Setup, abstract_state, make_step, sharded_state
+from train.parallel import make_mesh
 
 TOKENS, CODES, CLASSES, BATCH = 16, 7, 3, 4
 
@@ -27,16 +28,16 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
     sizes = MaskGITConfig(dim=16, depth=1, heads=2, hidden_dim=32, dropout=0.1, placement="pre")
     config = maskgit.Config(model=sizes, batch_size=BATCH, steps=count)
     program = maskgit.program(config, TOKENS, CODES, CLASSES)
-    setup = Setup.of(config, make_mesh(devices=jax.devices()[:1]), on_cpu=True)
-    update = make_step(program.loss, setup)
+    setup = Setup.of(config, program, make_mesh(devices=jax.devices()[:1]), on_cpu=True)
+    update = make_step(setup)
     checkpoints = Checkpoints(folder / "run", keep=count)
-    state, losses = sharded_state(program.init, setup, jr.key(0)), []
+    state, losses = sharded_state(setup, jr.key(0)), []
     for step in range(count):
         state, metrics = update((_batch(step), jr.key(1)), state)
         losses.append(float(metrics["loss"]))
         checkpoints.save(step + 1, state)
     checkpoints.wait()
-    last, shapes = _bits(state), abstract_state(program.init, setup)
+    last, shapes = _bits(state), abstract_state(setup)
     equal = made = 0
     for first in range(1, count + 1):
         state, later = checkpoints.load(first, shapes).state, []

@@ -26,7 +26,8 @@ from train.config.base import TrainConfig, to_dict
 from train.data import DataConfig, Order
 from train.data.feed.feed import Feed, to_devices
 from train.engine.loop import Task
-from train.parallel import Setup, make_mesh, make_step, sharded_state, split
+from train.engine.step import Setup, make_step, sharded_state
+from train.parallel import make_mesh, split
 from train.run.weights import save_model
 from train.tasks.image_tokens import build_vqgan
 
@@ -60,10 +61,10 @@ def recipes(folder: Path, root: str | None) -> dict[str, tuple[TrainConfig, Call
 def measure(config: TrainConfig, task: Task) -> dict[str, Any]:
     """Seconds a step, and the share of them that the loop waited, with two batches made ahead and with none."""
     mesh = make_mesh()
-    setup = Setup.of(config, mesh, on_cpu=True)
+    setup = Setup.of(config, task.program, mesh, on_cpu=True)
     state, step_fn, key = (
-        sharded_state(task.program.init, setup, jr.key(0)),
-        make_step(task.program.loss, setup),
+        sharded_state(setup, jr.key(0)),
+        make_step(setup),
         jr.key(1),
     )
     order = Order(config.seed, config.batch_size, len(task.source))

@@ -24,8 +24,8 @@ from eqxgen.pretrained.gpt2 import from_pretrained, to_pretrained
 from tests import oracles
 from tests.oracles.gpt2 import SIZES
 from train.config.base import OptimConfig
+from train.engine.step import trainable
 from train.optim import optimiser
-from train.parallel import trainable
 
 CONFIG = {"model_type": "gpt2", **SIZES, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 

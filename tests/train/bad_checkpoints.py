@@ -21,7 +21,8 @@ from train import maskgit
 from train.checkpoint import Checkpoints
 from train.checkpoint.manifest import NAME, VERSION, seal
 from train.config.optim import EmaConfig
-from train.parallel import Setup, abstract_state, make_mesh
+from train.engine.step import Setup, abstract_state
+from train.parallel import make_mesh
 from train.run.folder import describe_run, open_run
 from train.run.lock import locked
 
@@ -53,8 +54,8 @@ def made() -> Path:
 
 
 def state(config: maskgit.Config) -> Any:
-    setup = Setup.of(config, make_mesh(devices=jax.devices()[:1]), on_cpu=True)
-    shapes = abstract_state(maskgit.program(config, 64, 17, 10).init, setup)
+    mesh = make_mesh(devices=jax.devices()[:1])
+    shapes = abstract_state(Setup.of(config, maskgit.program(config, 64, 17, 10), mesh, on_cpu=True))
     return jax.tree.map(
         lambda x: jax.device_put(np.zeros(x.shape, x.dtype)) if isinstance(x, jax.ShapeDtypeStruct) else x, shapes
     )

@@ -9,17 +9,8 @@ from bench.reliability.device_parity import SHORT, table
 from tests.train.small_runs import TINY
 from train import maskgit
 from train._errors import UsageError
-from train.parallel import (
-    Setup,
-    abstract_state,
-    check_batch,
-    check_heads,
-    make_mesh,
-    make_update,
-    parse_mesh,
-    processes,
-    rules,
-)
+from train.engine.step import Setup, abstract_state, make_update
+from train.parallel import check_batch, check_heads, make_mesh, parse_mesh, processes, rules
 
 ROWS = [(program, *case) for program, cases in SHORT.items() for case in cases]
 
@@ -111,7 +102,8 @@ def test_one_rule_places_a_parameter_its_average_and_its_moments(path, shape, me
 
 def test_more_parts_than_heads_are_a_usage_error_before_anything_is_made():
     program = maskgit.program(maskgit.Config(), 9, 7, 3)
-    state = abstract_state(program.init, Setup.of(maskgit.Config(), make_mesh("", jax.devices()[:1]), on_cpu=True))
+    mesh = make_mesh("", jax.devices()[:1])
+    state = abstract_state(Setup.of(maskgit.Config(), program, mesh, on_cpu=True))
     with pytest.raises(
         UsageError, match="--mesh model must divide the number of heads: got model=5, and an attention of 16 key heads"
     ):
@@ -159,12 +151,12 @@ def sums_of(jaxpr, inside=False):
 
 def test_gradients_are_summed_over_the_devices_after_the_last_micro_batch_and_not_before():
     program = maskgit.program(maskgit.Config(model=TINY, accumulate=4), 9, 7, 3)
-    setup = Setup.of(maskgit.Config(accumulate=4), make_mesh("", jax.devices()[:1]), on_cpu=True)
-    state = abstract_state(program.init, setup)
+    setup = Setup.of(maskgit.Config(accumulate=4), program, make_mesh("", jax.devices()[:1]), on_cpu=True)
+    state = abstract_state(setup)
     batch = {name: jax.ShapeDtypeStruct((8, *shape), kind) for name, (shape, kind) in program.shapes.items()}
     batch |= {"index": jax.ShapeDtypeStruct((8,), "int32"), "weight": jax.ShapeDtypeStruct((8,), "float32")}
     key = jax.eval_shape(lambda: jax.random.key(0))
-    jaxpr = eqx.filter_make_jaxpr(make_update(program.loss, setup))((batch, key), state)[0]
+    jaxpr = eqx.filter_make_jaxpr(make_update(setup))((batch, key), state)[0]
     found = list(sums_of(jaxpr.jaxpr))
     assert found
     assert not any(found)

@@ -13,17 +13,16 @@ from jax.sharding import Mesh
 from .._errors import UserError
 from ..config.base import TrainConfig
 from ..optim import check_groups, groups_of, table
-from ..parallel import Setup, abstract_state, check_batch, check_heads, make_mesh, make_update, replicated, split
+from ..parallel import check_batch, check_heads, make_mesh, place, replicated, split
 from ..report.peak import flops_of
-from .loop import Program
+from .recipe import Program
+from .step import Inputs, Setup, abstract_state, make_update
 
 
 def dry_run(config: TrainConfig, program: Program) -> int:
     """Prints parameters, FLOPs, bytes and memory of one compiled update; gives the exit status."""
     if config.print_groups:
-        params = eqx.filter(eqx.filter_eval_shape(program.init, jr.key(0)), is_float)
-        check_groups(config.optim, params)
-        print(table(groups_of(config.optim, params)))
+        print_groups(config, program)
         return 0
     target = config.compile_for
     mesh = make_mesh(config.mesh, None if target in (None, "cuda") else topology(target))
@@ -56,10 +55,21 @@ def dry_run(config: TrainConfig, program: Program) -> int:
     return 0
 
 
+def print_groups(config: TrainConfig, program: Program) -> None:
+    """Prints the parameters of each player, and how its optimiser treats them."""
+    model = eqx.filter_eval_shape(program.init, jr.key(0))
+    for name, claim in program.claims(model).items():
+        optim, params = program.players[name].optim or config.optim, eqx.filter(model, claim)
+        check_groups(optim, params)
+        if len(program.players) > 1:
+            print(f"{name}:")
+        print(table(groups_of(optim, params)))
+
+
 def abstract_update(config: TrainConfig, program: Program, mesh: Mesh) -> tuple[Any, Any, Any]:
     """The update and the shapes of its arguments, placed on the mesh: no array is made."""
-    setup = Setup.of(config, mesh, on_cpu=config.compile_for is None and jax.default_backend() == "cpu")
-    state = abstract_state(program.init, setup)
+    setup = Setup.of(config, program, mesh, on_cpu=config.compile_for is None and jax.default_backend() == "cpu")
+    state = abstract_state(setup)
     check_heads(state.model, mesh)
     arrays = {
         name: jax.ShapeDtypeStruct((config.batch_size, *shape), kind) for name, (shape, kind) in program.shapes.items()
@@ -70,7 +80,8 @@ def abstract_update(config: TrainConfig, program: Program, mesh: Mesh) -> tuple[
     }
     batch = {name: _place(array, split(mesh)) for name, array in arrays.items()}
     key = _place(jax.eval_shape(lambda: jr.key(0)), replicated(mesh))
-    return make_update(program.loss, setup), (batch, key), state
+    frozen = place(eqx.filter_eval_shape(program.frozen), mesh)
+    return make_update(setup), Inputs(batch, key, frozen), state
 
 
 def lower(update: Any, inputs: Any, state: Any, platform: str | None = None) -> Any:
@@ -107,11 +118,6 @@ def topology(target: str) -> Any:
         return topologies.get_topology_desc(platform="tpu", topology_name=target).devices
     except (RuntimeError, ValueError, ImportError) as error:
         raise UserError(f"--compile-for {target}: {error}") from None
-
-
-def is_float(x: Any) -> bool:
-    """Whether it is the shape of what is trained."""
-    return _is_shape(x) and jnp.issubdtype(x.dtype, jnp.inexact)
 
 
 def _is_shape(x: Any) -> bool:

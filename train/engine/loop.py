@@ -1,16 +1,16 @@
 """The training loop that every recipe runs in."""
 
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable, Sized
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
@@ -21,23 +21,9 @@ from ..config.base import STARTED, TrainConfig
 from ..data import Order, Part
 from ..data.feed.feed import Feed, to_devices
 from ..optim import schedule
-from ..parallel import (
-    Loss,
-    Setup,
-    State,
-    abstract_state,
-    check_batch,
-    check_heads,
-    local_rows,
-    make_mesh,
-    make_step,
-    make_update,
-    place,
-    sharded_state,
-    split,
-)
+from ..parallel import check_batch, check_heads, local_rows, make_mesh, place, split
 from ..parallel.processes import from_first, is_first, start, whole
-from ..precision import all_finite, check_skipped, choose
+from ..precision import check_skipped
 from ..report.card import write_card
 from ..report.log import Log, Mute
 from ..report.meter import Meter
@@ -49,20 +35,8 @@ from ..run.signals import StopRequest
 from ..run.weights import save_model
 from .compile_cache import use_cache
 from .host_memory import keep_freed_memory
-
-
-class Program(NamedTuple):
-    """A model and its loss: what can be compiled before any data is read.
-
-    Attributes:
-        init: makes the model from a key.
-        loss: of the device's part of a batch; see `train.parallel.Loss`.
-        shapes: shape of one example and type of each array in a batch.
-    """
-
-    init: Callable[[PRNGKeyArray], PyTree]
-    loss: Loss
-    shapes: dict[str, tuple[tuple[int, ...], str]]
+from .recipe import Player, Program
+from .step import Inputs, Setup, State, abstract_state, changed, make_step, make_update, moved_by, sharded_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,16 +46,15 @@ class Task:
     Attributes:
         recipe: its name.
         facts: what a sampler needs to know beside the config, as JSON.
-        program: the model and its loss.
+        program: the model, its losses and players.
         source: what the training examples are read from, one for each; `Lazy` ones are read ahead.
         batch: the arrays of some places of a batch; the first axis is the places.
-        grid: draws a picture with the averaged model, for a path to write it to.
-        evaluate: numbers of the averaged model for summary.json.
+        grid: draws a picture with the released model, for a path to write it to.
+        evaluate: numbers of the released model for summary.json.
         prepare: called with the run's folder before the first step.
-        released: which part of the model model.safetensors holds; all of it by default.
+        released: what model.safetensors holds and samples and evaluation are given, of the averaged model and the
+            averaged model state; by default the model.
         tokens: of one example, for the rate; 0 where examples are not counted in tokens.
-        maintain: gives for a step the change of the model before its update, of (model, batch, key), such as dead codes
-            restarted; or None.
     """
 
     recipe: str
@@ -92,9 +65,8 @@ class Task:
     grid: Callable[[PyTree, Path], None]
     evaluate: Callable[[PyTree], dict[str, float]]
     prepare: Callable[[Path], None] = lambda folder: None
-    released: Callable[[PyTree], PyTree] = lambda model: model
+    released: Callable[[PyTree, PyTree], PyTree] = lambda model, state: model
     tokens: int = 0
-    maintain: Callable[[int], Callable[[PyTree, dict[str, jax.Array], PRNGKeyArray], PyTree] | None] = lambda step: None
 
 
 def fit(config: TrainConfig, recipe: str, make_task: Callable[[], Task]) -> int:
@@ -117,7 +89,6 @@ def fit(config: TrainConfig, recipe: str, make_task: Callable[[], Task]) -> int:
     on_cpu = jax.default_backend() == "cpu"
     if on_cpu:
         keep_freed_memory()
-    setup = Setup.of(config, mesh, on_cpu=on_cpu)
     with open_run(config, recipe) as folder:
         if from_first((folder / "summary.json").exists):
             if is_first():
@@ -126,21 +97,22 @@ def fit(config: TrainConfig, recipe: str, make_task: Callable[[], Task]) -> int:
                     "--run-dir to train again."
                 )
             return 0
-        return _fit(config, make_task(), setup, folder)
+        task = make_task()
+        return _fit(config, task, Setup.of(config, task.program, mesh, on_cpu=on_cpu), folder)
 
 
 def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
     record = describe_run(folder, config, task.recipe, task.facts)
     from_first(lambda: task.prepare(folder))
     key = jr.key(config.seed)
-    shapes = abstract_state(task.program.init, setup)
+    shapes = abstract_state(setup)
     check_heads(shapes.model, setup.mesh)
     best = max if config.keep_best.startswith("max:") else min
     with closing(Checkpoints(folder / "checkpoints", config.keep, record, best, config.strict)) as checkpoints:
         if restored := checkpoints.restore(shapes):
             state, first = restored.state, restored.step
         else:
-            state, first = sharded_state(task.program.init, setup, jr.fold_in(key, 0)), 0
+            state, first = sharded_state(setup, jr.fold_in(key, 0)), 0
         log = Log(folder, config.steps, first, sinks_of(config, folder, first, record)) if is_first() else Mute()
         with closing(log), StopRequest() as stop:
             if restored:
@@ -179,20 +151,24 @@ class _Run:
 
     def steps(self, feed: Feed, state: State, first: int, key: PRNGKeyArray, stop: StopRequest) -> State:
         config, task = self.config, self.task
-        step_fn = make_step(task.program.loss, self.setup)
-        rate = schedule(config.optim, config.steps)
-        data_key, maintain_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
+        program = task.program
+        step_of = functools.cache(lambda due: make_step(self.setup, due))
+        rate = schedule(self.first_player().optim or config.optim, config.steps)
+        data_key, change_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
+        frozen = place(program.frozen(), self.setup.mesh)
         profiler = Profiler(config.profiled, self.folder / "profile")
         meter = Meter(config.batch_size, first, tokens=task.tokens)
         for step in range(first, config.steps):
             batch = feed.take()
-            if change := task.maintain(step):
-                state = _maintain(change, state, batch, jr.fold_in(maintain_key, step), self.setup.mesh)
+            inputs = Inputs(batch, data_key, frozen)
+            for number, change in enumerate(change for change in program.changes.values() if change.due(step)):
+                own = jr.fold_in(change_key, step) if number == 0 else jr.fold_in(jr.fold_in(change_key, step), number)
+                state = changed(change.change, inputs._replace(key=own), state, self.setup.mesh)
             if step == first and peak_of(jax.devices()[0].device_kind):
-                whole = flops_of(make_update(task.program.loss, self.setup), (batch, data_key), state)
-                meter.flops = whole / self.setup.mesh.size
+                due = program.due(1)  # the turns of most steps
+                meter.flops = flops_of(make_update(self.setup, due), inputs, state) / self.setup.mesh.size
             profiler.before(step, state)
-            state, metrics = step_fn((batch, data_key), state)
+            state, metrics = step_of(program.due(step))(inputs, state)
             if found := profiler.after(step, metrics):
                 self.log.say(found)
             done = step + 1
@@ -223,7 +199,7 @@ class _Run:
                 self.save(done, state, feed)
             if config.sample_every and done % config.sample_every == 0 and done < config.steps:
                 before = time.perf_counter()
-                self.grid(self.averaged(state), done)
+                self.grid(self.shown(state), done)
                 meter.pause(time.perf_counter() - before)  # the rate is of training alone
             if stopping:
                 break
@@ -234,21 +210,33 @@ class _Run:
         """The batches from a step on."""
         config, task = self.config, self.task
         order = Order(config.seed, config.batch_size, len(task.source), local_rows(self.setup.mesh, config.batch_size))
-        place = to_devices(split(self.setup.mesh), config.batch_size)
+        put = to_devices(split(self.setup.mesh), config.batch_size)
         return Feed(
-            task.batch, task.source, order, place, first=first, last=config.steps, config=config.data, say=self.log.say
+            task.batch, task.source, order, put, first=first, last=config.steps, config=config.data, say=self.log.say
         )
 
+    def first_player(self) -> Player:
+        """The player whose learning rate is logged: the first of the first turn."""
+        program = self.task.program
+        return program.players[next(iter(program.turns.values())).players[0]]
+
     def check(self, state: State, step: int) -> None:
-        """Raises `UserError` after `--max-skips` updates in a row that could not be made."""
-        try:
-            check_skipped(state.skipped, state.scale, state.model, limit=self.config.max_skips, step=step)
-        except FloatingPointError as error:
-            raise UserError(f"{error}; {self._last_good()}") from None
+        """Raises `UserError` after `--max-skips` updates of a turn in a row that could not be made."""
+        for name, turn in self.task.program.turns.items():
+            try:
+                check_skipped(
+                    state.skipped[name],
+                    state.scale[name],
+                    moved_by(turn, self.task.program.claims(state.model), state.model),
+                    limit=self.config.max_skips,
+                    step=step,
+                )
+            except FloatingPointError as error:
+                raise UserError(f"{error}; {self._last_good()}") from None
 
     def measure(self, state: State) -> dict[str, float]:
         """What the recipe's evaluation says of the averaged model as it is now."""
-        model = self.averaged(state)
+        model = self.shown(state)
         return from_first(lambda: self.task.evaluate(model))
 
     def score(self, values: dict[str, Any], measured: bool) -> None:
@@ -266,14 +254,15 @@ class _Run:
         score = float(np.mean(self.scores)) if self.scores else None
         self.checkpoints.save(step, state, feed.order.position(step), score)
         self.scores.clear()
-        model = self.task.released(state.ema[0])
+        model = self.task.released(state.ema[0], state.averaged_state[0])
         save_model(self.folder / "model.safetensors", model, self.record)
         if self.checkpoints.best() == step:
             save_model(self.folder / "best.safetensors", model, self.record)
 
-    def averaged(self, state: State) -> PyTree:
-        """The averaged model, whole, on one device of this process."""
-        return eqx.filter_shard(whole(state.ema[0]), jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+    def shown(self, state: State) -> PyTree:
+        """The released model, whole, on one device of this process."""
+        model = whole(self.task.released(state.ema[0], state.averaged_state[0]))
+        return eqx.filter_shard(model, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
 
     def grid(self, model: PyTree, step: int) -> None:
         """The picture of a step; of several processes the first draws it."""
@@ -286,7 +275,7 @@ class _Run:
 
     def finish(self, state: State, parameters: int, stop: StopRequest) -> int:
         """The last samples and the summary; of several processes the first makes them for all."""
-        model = self.averaged(state)
+        model = self.shown(state)
         if not is_first():
             return stop.status
         examples_per_s = _rate(self.folder)
@@ -324,18 +313,6 @@ def sinks_of(config: TrainConfig, folder: Path, first: int, record: dict[str, An
     """Where the numbers go beside metrics.jsonl."""
     board = TensorBoard(folder, first)
     return [board] if config.wandb is None else [board, WeightsAndBiases(folder, config.wandb, record)]
-
-
-@eqx.filter_jit
-def _maintain(
-    change: Callable, state: State, batch: dict[str, jax.Array], key: PRNGKeyArray, mesh: jax.sharding.Mesh
-) -> State:
-    model = change(state.model, batch, key)
-    model = choose(all_finite(model), model, state.model)
-    # An average that lingers at a code's old place would undo its move.
-    follow = lambda old, new, ema: jnp.where(new != old, new, ema) if eqx.is_inexact_array(new) else ema
-    ema = tuple(jax.tree.map(follow, state.model, model, average) for average in state.ema)
-    return place(eqx.tree_at(lambda s: (s.model, s.ema), state, (model, ema)), mesh)
 
 
 def _rate(folder: Path) -> float:

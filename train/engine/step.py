@@ -1,5 +1,6 @@
-"""One update, split over the devices of a mesh."""
+"""One step: the turns that are due, split over the devices of a mesh."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -8,9 +9,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..config.base import TrainConfig
 from ..optim import optimiser, shown
@@ -18,71 +20,77 @@ from ..optim.ema import Averages, averages
 from ..parallel.gather import fsdp_specs, gathered
 from ..parallel.mesh import AXES, BATCH
 from ..parallel.rules import place
-from ..precision import DynamicLossScale, LossScale, NoLossScale, Policy, Skipped, guarded_update
+from ..params.paths import dotted
+from ..precision import (
+    DynamicLossScale,
+    LossScale,
+    NoLossScale,
+    Policy,
+    Skipped,
+    all_finite,
+    choose,
+    guarded_update,
+)
 from ..precision.scale import widen
+from .recipe import Context, Loss, Program, Sums, Turn
 
 FULL = Policy()
 
 
-class Sums(NamedTuple):
-    """What a loss says of some examples: sums over them, so that neither the split over devices nor an uneven batch
-    changes the mean.
-
-    Attributes:
-        loss: the summed loss; the step minimises the sum over all devices divided by the sum of `weight`.
-        weight: what the loss is a sum over: examples, or tokens, each times its `batch["weight"]`.
-        metrics: further sums, each reported divided by `weight`.
-    """
-
-    loss: Float[Array, ""]
-    weight: Float[Array, ""]
-    metrics: Mapping[str, Float[Array, ""]]
-
-
-Axes = str | tuple[str, ...] | None
-
-Loss = Callable[[Any, dict[str, Array], PRNGKeyArray, Axes], Sums]
-"""(model, the device's part of a batch, one key per example, names of the mesh axes or None) -> Sums.
-
-`batch["weight"]` is 1, or 0 for an example that only fills up an uneven batch: it must count for nothing. Whatever is
-not a sum over examples, such as an average inside a logarithm, is first averaged over the mesh axes by
-`jax.lax.pmean`."""
-
-
 class State(eqx.Module):
-    """What a run consists of.
+    """State of a run, as a checkpoint holds it.
 
     Attributes:
-        ema: averages of the model; the first is the one that samples use.
-        step: updates tried, whether or not they could be made.
+        ema: averages of the model; samples use the first.
+        opt_state: of each player.
+        step: steps made, with or without an update.
+        scale, skipped: loss scale and updates left out, of each turn.
+        state: model state.
+        averaged_state: averages of the model state, as `ema` of the model.
     """
 
     model: PyTree
     ema: tuple[PyTree, ...]
-    opt_state: PyTree
+    opt_state: dict[str, PyTree]
     step: Array
-    scale: LossScale
-    skipped: Skipped
+    scale: dict[str, LossScale]
+    skipped: dict[str, Skipped]
+    state: PyTree = None
+    averaged_state: tuple[PyTree, ...] = ()
+
+
+class Inputs(NamedTuple):
+    """Arguments of a step that it leaves as they are: a batch, the key of the run, the frozen parts."""
+
+    batch: dict[str, Array]
+    key: PRNGKeyArray
+    frozen: PyTree = None
 
 
 class Setup(NamedTuple):
-    """How a run is computed.
+    """A program, and how it is computed.
 
     Attributes:
-        accumulate: micro-batches that each device walks through one after another in an update.
+        optimisers: of each player.
+        accumulate: micro-batches in an update, one after another on each device.
     """
 
-    optimiser: optax.GradientTransformation
+    program: Program
+    optimisers: Mapping[str, optax.GradientTransformation]
     ema: Averages
     mesh: Mesh
     policy: Policy = FULL
     accumulate: int = 1
 
     @classmethod
-    def of(cls, config: TrainConfig, mesh: Mesh, *, on_cpu: bool) -> "Setup":
-        """What a config asks for; `on_cpu` is what its precision `auto` goes by."""
-        tx, ema = optimiser(config.optim, config.steps), averages(config.ema, config.batch_size)
-        return cls(tx, ema, mesh, Policy.parse(config.precision, on_cpu=on_cpu), config.accumulate)
+    def of(cls, config: TrainConfig, program: Program, mesh: Mesh, *, on_cpu: bool) -> "Setup":
+        """The setup of a config; `on_cpu` decides its precision `auto`."""
+        optimisers = {
+            name: optimiser(player.optim or config.optim, config.steps, *program.pace(name))
+            for name, player in program.players.items()
+        }
+        ema, policy = averages(config.ema, config.batch_size), Policy.parse(config.precision, on_cpu=on_cpu)
+        return cls(program, optimisers, ema, mesh, policy, config.accumulate)
 
 
 def gradients(
@@ -94,38 +102,51 @@ def gradients(
     policy: Policy = FULL,
     scale: LossScale = NoLossScale(),  # noqa: B008
     accumulate: int = 1,
-) -> tuple[PyTree, dict[str, Array]]:
-    """Gradients, times the loss scale, of the mean loss over a batch split along the mesh's `BATCH` axes, and the mean
-    metrics on every device.
+    moved: PyTree = eqx.is_inexact_array,
+    context: Context = Context(),  # noqa: B008
+) -> tuple[PyTree, dict[str, Array], PyTree]:
+    """Gradients, times the loss scale, of the mean loss over a batch split along the mesh's `BATCH` axes; the mean
+    metrics on every device; the model state after the batch.
 
-    The sum over the devices is taken once, after all micro-batches. A gradient lies where its parameter does.
+    The sum over the devices is taken once, after all micro-batches. A gradient is placed as its parameter.
 
     Args:
-        batch: `index` numbers the examples; each draws from `fold_in(key, index)`, so that what it draws depends on
-            neither the devices nor the micro-batches. `weight` is what each counts.
+        batch: `index` numbers the examples; each draws from `fold_in(key, index)`, so that its draws depend on
+            neither the devices nor the micro-batches. `weight` is 1, or 0 for padding.
         policy: the types of the computation; gradients are added up in float32 at least.
         scale: the loss scale.
-        accumulate: micro-batches that each device walks through one after another.
+        accumulate: micro-batches on each device, one after another, with the model state handed on.
+        moved: the parameters to differentiate by, as `eqx.partition` takes them.
+        context: model state, frozen parts and step.
+
+    Raises:
+        ValueError: the state that the loss returns differs over devices, or has another structure.
     """
-    arrays, static = eqx.partition(model, eqx.is_array)
-    params, fixed = eqx.partition(arrays, eqx.is_inexact_array)
-    specs = fsdp_specs(params, mesh)
+    arrays, static = eqx.partition((model, context.frozen), eqx.is_array)
+    specs = fsdp_specs(arrays, mesh)
+    params, fixed = eqx.partition(arrays, (moved, False))
+    param_specs, fixed_specs = (
+        jax.tree.map(lambda spec, x: None if x is None else spec, specs, tree) for tree in (params, fixed)
+    )
     axes = manual_axes(mesh)
 
-    def local(params, fixed, batch, key, scale):
+    def local(params, fixed, state, step, batch, key, scale):
         # Varying parameters make this a gradient of the device's own sum, with and without check_vma; the sum over
-        # devices is ours below.
-        params = _over(lambda x, axes: jax.lax.pcast(x, axes, to="varying"), params, specs, axes)
+        # devices is below.
+        params = _over(lambda x, axes: jax.lax.pcast(x, axes, to="varying"), params, param_specs, axes)
 
-        def total(params, batch):
+        def total(params, state, batch):
             keys = jax.vmap(functools.partial(jr.fold_in, key))(batch["index"])
-            whole = gathered(
-                policy.cast_to_compute(eqx.combine(params, fixed, static)), eqx.combine(specs, fixed, static)
+            parts = tuple(policy.cast_to_compute(part) for part in eqx.combine(params, fixed, static))
+            whole, frozen = gathered(parts, eqx.combine(specs, static))
+            sums = loss(whole, batch, keys, Context(state, frozen, step, axes))
+            sums = Sums(
+                policy.cast_to_output(sums.loss),
+                sums.weight,
+                policy.cast_to_output(dict(sums.metrics)),
+                _same_state(state, sums.state, axes),
             )
-            sums = loss(whole, batch, keys, axes or None)
-            sums = Sums(policy.cast_to_output(sums.loss), sums.weight, policy.cast_to_output(sums.metrics))
-            # What is scaled is a mean, as a loss scale is meant for: of a sum over many tokens its first factor would
-            # overflow.
+            # A mean is scaled: of a sum over many tokens the first factor of a loss scale would overflow.
             part = (
                 1
                 if isinstance(scale, NoLossScale)
@@ -133,24 +154,30 @@ def gradients(
             )
             return scale.scale(sums.loss) / part, (sums, part)
 
-        def wide(params, batch):
-            grads, (sums, part) = jax.grad(total, has_aux=True)(params, batch)
+        def wide(params, state, batch):
+            grads, (sums, part) = jax.grad(total, has_aux=True)(params, state, batch)
             return jax.tree.map(lambda g: widen(g) * part, grads), sums
 
-        grads, sums = _accumulated(wide, params, batch, accumulate, axes)
-        return _over(jax.lax.psum, grads, specs, axes), jax.lax.psum(sums, axes)
+        grads, sums = _accumulated(wide, params, state, batch, accumulate, axes)
+        return (
+            _over(jax.lax.psum, grads, param_specs, axes),
+            jax.lax.psum((sums.loss, sums.weight, sums.metrics), axes),
+            sums.state,
+        )
 
     if axes:
+        whole = PartitionSpec()
         local = jax.shard_map(
             local,
             mesh=mesh,
-            in_specs=(specs, PartitionSpec(), PartitionSpec(axes), PartitionSpec(), PartitionSpec()),
-            out_specs=(specs, PartitionSpec()),
+            in_specs=(param_specs, fixed_specs, whole, whole, PartitionSpec(axes), whole, whole),
+            out_specs=(param_specs, whole, whole),
             axis_names=set(AXES) if mesh.shape["model"] == 1 else set(axes),
         )
-    grads, sums = local(params, fixed, batch, key, scale)
-    grads = jax.tree.map(lambda g: g / sums.weight, grads)
-    return grads, {name: value / sums.weight for name, value in {"loss": sums.loss, **sums.metrics}.items()}
+    step = jnp.asarray(context.step, jnp.int32)
+    grads, (loss_sum, weight, sums), state = local(params, fixed, context.state, step, batch, key, scale)
+    grads = jax.tree.map(lambda g: g / weight, grads[0])
+    return grads, {name: value / weight for name, value in {"loss": loss_sum, **sums}.items()}, state
 
 
 def manual_axes(mesh: Mesh) -> tuple[str, ...]:
@@ -175,65 +202,165 @@ def _over(
     return jax.tree.map(each, tree, specs)
 
 
+def _same_state(before: PyTree, after: PyTree, axes: tuple[str, ...]) -> PyTree:
+    """The state after a loss, or that before it where the loss leaves it."""
+    if after is None:
+        return before
+    if jax.tree.structure(after) != jax.tree.structure(before):
+        raise ValueError(
+            "Sums.state must have the structure of Context.state: got "
+            f"{jax.tree.structure(after)}, not {jax.tree.structure(before)}; give the program's init_state"
+        )
+
+    def one(path: Any, old: Any, new: Any) -> Any:
+        if not eqx.is_array(new):
+            return new
+        if (jnp.shape(old), jnp.result_type(old)) != (new.shape, new.dtype):
+            raise ValueError(
+                f"Sums.state must keep shapes and types: {dotted(path)} was {jax.typeof(old)}, became "
+                f"{jax.typeof(new)}; cast it back"
+            )
+        if differing := [name for name in axes if name in jax.typeof(new).manual_axis_type.varying]:
+            raise ValueError(
+                f"Sums.state must be the same on every device: {dotted(path)} differs over {', '.join(differing)}; sum "
+                "it by context.sum, or give the layer context.axes"
+            )
+        return jax.lax.stop_gradient(new)
+
+    return jax.tree_util.tree_map_with_path(one, before, after)
+
+
 def _accumulated(
-    grad: Callable, params: PyTree, batch: dict[str, Array], count: int, axes: tuple[str, ...]
+    grad: Callable, params: PyTree, state: PyTree, batch: dict[str, Array], count: int, axes: tuple[str, ...]
 ) -> tuple[PyTree, Sums]:
     """Sums of gradients and of `Sums` over micro-batches, of which one at a time is in memory."""
     if count == 1:
-        return grad(params, batch)
+        return grad(params, state, batch)
     micro = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
 
-    def add(total, batch):
-        grads, sums = grad(params, batch)
-        return jax.tree.map(jnp.add, total, grads), sums
+    def add(carry, batch):
+        total, state = carry
+        grads, sums = grad(params, state, batch)
+        return (jax.tree.map(jnp.add, total, grads), sums.state), sums._replace(state=None)
 
     zero = lambda x: jax.lax.pcast(jnp.zeros(x.shape, widen(x).dtype), axes, to="varying")
-    zeros = jax.tree.map(zero, params)
-    grads, sums = jax.lax.scan(add, zeros, micro)
-    return grads, jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
+    (grads, state), sums = jax.lax.scan(add, (jax.tree.map(zero, params), state), micro)
+    return grads, jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)._replace(state=state)
 
 
 def make_update(
-    loss: Loss, setup: Setup
-) -> Callable[[tuple[dict[str, Array], PRNGKeyArray], State], tuple[State, dict[str, Array]]]:
-    """The update, to be compiled: ((batch, key of the run), state) -> (state, metrics)."""
-    optimiser, ema, mesh, policy, accumulate = setup
+    setup: Setup, due: tuple[str, ...] | None = None
+) -> Callable[[tuple, State], tuple[State, dict[str, Array]]]:
+    """The step of some turns, to be compiled: (inputs, state) -> (state, metrics).
 
-    def update(inputs: tuple[dict[str, Array], PRNGKeyArray], state: State) -> tuple[State, dict[str, Array]]:
-        batch, key = inputs
-        grads, metrics = gradients(
-            loss, state.model, batch, jr.fold_in(key, state.step), mesh, policy, state.scale, accumulate
+    Args:
+        due: names of the turns; by default those of step 0, which are all.
+    """
+    program, mesh = setup.program, setup.mesh
+    turns = list(program.turns) if due is None else list(due)
+
+    def update(inputs: tuple, state: State) -> tuple[State, dict[str, Array]]:
+        inputs, claims = Inputs(*inputs), program.claims(state.model)
+        kept = (state.model, state.opt_state, state.state)
+        scale, skipped, metrics, made = dict(state.scale), dict(state.skipped), {}, []
+        for name in turns:
+            done, found = _take(name, setup, inputs, state, kept, claims)
+            kept, scale[name], skipped[name] = done.kept, done.scale, done.skipped
+            made.append(done.skipped.consecutive == 0)
+            _add(metrics, found)
+        model, opt_state, extra = kept
+        averaged = (state.ema, state.averaged_state)
+        shows = functools.reduce(lambda model, name: shown(model, opt_state[name], claims[name]), claims, model)
+        moved = (
+            setup.ema.update(state.ema, shows, state.step),
+            setup.ema.update(state.averaged_state, extra, state.step),
         )
-
-        def apply(
-            grads: PyTree, kept: tuple[PyTree, tuple[PyTree, ...], PyTree]
-        ) -> tuple[PyTree, tuple[PyTree, ...], PyTree]:
-            model, averaged, opt_state = kept
-            updates, opt_state = optimiser.update(grads, opt_state, trainable(model))
-            model = apply_updates(model, updates)
-            return model, ema.update(averaged, shown(model, opt_state), state.step), opt_state
-
-        kept = (state.model, state.ema, state.opt_state)
-        done = guarded_update(apply, grads, metrics["loss"], kept, state.scale, state.skipped)
-        metrics |= {
-            "grad_norm": optax.tree.norm(done.grads),
-            "loss_scale": state.scale.factor,
-            "skipped": done.skipped.total,
-        }
-        model, averaged, opt_state = done.kept
-        return place(State(model, averaged, opt_state, state.step + 1, done.scale, done.skipped), mesh), metrics
+        ema, averaged_state = choose(jnp.any(jnp.stack(made)), moved, averaged)
+        after = State(model, ema, opt_state, state.step + 1, scale, skipped, extra, averaged_state)
+        return place(after, mesh), metrics
 
     return update
 
 
-def make_step(*args: Any) -> Callable:
+def _take(
+    name: str, setup: Setup, inputs: Inputs, state: State, kept: tuple[PyTree, ...], claims: dict[str, PyTree]
+) -> tuple[Any, dict[str, Array]]:
+    """One turn from what the turns before it left: its guarded update, and its metrics under their full names."""
+    program, mesh, turn = setup.program, setup.mesh, setup.program.turns[name]
+    number = list(program.turns).index(name)
+    key = jr.fold_in(inputs.key if number == 0 else jr.fold_in(inputs.key, np.uint32(2**32 - number)), state.step)
+    moved = jax.tree.map(lambda *own: any(own), *(claims[player] for player in turn.players))
+    model, _, extra = kept
+    context = Context(extra, inputs.frozen, state.step)
+    grads, found, extra = gradients(
+        turn.loss,
+        model,
+        inputs.batch,
+        key,
+        mesh,
+        setup.policy,
+        state.scale[name],
+        setup.accumulate,
+        moved,
+        context,
+    )
+
+    def apply(grads: PyTree, kept: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
+        model, opt_state, _ = kept
+        opt_state = dict(opt_state)
+        for player in turn.players:
+            own = _part(grads, claims[player])
+            if turn.every > 1 and program.pace(player).share < 1:
+                own = jax.tree.map(lambda g: turn.every * g, own)
+            params = trainable(eqx.filter(model, claims[player]))
+            updates, opt_state[player] = setup.optimisers[player].update(own, opt_state[player], params)
+            model = apply_updates(model, updates)
+        return model, opt_state, extra
+
+    # State that is not finite counts as a loss that is not.
+    loss = found["loss"] if extra is None else jnp.where(all_finite(extra), found["loss"], jnp.nan)
+    done = guarded_update(apply, grads, loss, kept, state.scale[name], state.skipped[name])
+    metrics = {
+        "loss": found.pop("loss"),
+        "grad_norm": optax.tree.norm(done.grads),
+        "loss_scale": state.scale[name].factor,
+        "skipped": done.skipped.total,
+    }
+    if len(turn.players) > 1:
+        metrics |= {
+            f"{player}_grad_norm": optax.tree.norm(_part(done.grads, claims[player])) for player in turn.players
+        }
+    if number:
+        metrics = {f"{name}_{metric}": value for metric, value in metrics.items()}
+    return done, _add(metrics, found)
+
+
+def moved_by(turn: Turn, claims: dict[str, PyTree], model: PyTree) -> PyTree:
+    """The parameters that a turn moves."""
+    return eqx.filter(model, jax.tree.map(lambda *own: any(own), *(claims[player] for player in turn.players)))
+
+
+def _add(metrics: dict[str, Array], others: dict[str, Array]) -> dict[str, Array]:
+    """The metrics with others in them, whose names must be new."""
+    if same := metrics.keys() & others.keys():
+        raise ValueError(f"metrics must have names of their own: got {min(same)!r} twice; rename one in Sums.metrics")
+    metrics.update(others)
+    return metrics
+
+
+def _part(tree: PyTree, chosen: PyTree) -> PyTree:
+    """The leaves that are chosen, of a tree that may have `None` in place of others."""
+    return jax.tree.map(lambda chosen, x: x if chosen else None, chosen, tree, is_leaf=lambda x: x is None)
+
+
+def make_step(setup: Setup, due: tuple[str, ...] | None = None) -> Callable:
     """`make_update`, compiled. It takes over the memory of the state it is given."""
-    return eqx.filter_jit(make_update(*args), donate="all-except-first")
+    return eqx.filter_jit(make_update(setup, due), donate="all-except-first")
 
 
-def trainable(model: PyTree) -> PyTree:
+def trainable(params: PyTree) -> PyTree:
     """The parameters as the optimiser sees them: in float32 at least, however they are stored."""
-    return jax.tree.map(widen, eqx.filter(model, eqx.is_inexact_array))
+    return jax.tree.map(widen, eqx.filter(params, eqx.is_inexact_array))
 
 
 def apply_updates(model: PyTree, updates: PyTree) -> PyTree:
@@ -243,28 +370,55 @@ def apply_updates(model: PyTree, updates: PyTree) -> PyTree:
 
 
 def init_state(model: PyTree, setup: Setup) -> State:
-    """The state before the first step: parameters in the policy's type, averages and the optimiser's state in float32
+    """The state before the first step: parameters in the policy's type, averages and the optimisers' state in float32
     at least.
 
     A float16 policy brings its loss scale along.
+
+    Raises:
+        ValueError: a parameter has no player, or two.
     """
+    program, claims = setup.program, setup.program.claims(model)
+    extra = program.init_state(model)
     model = setup.policy.cast_to_params(model)
     ema = setup.ema.init(jax.tree.map(lambda x: widen(x) if eqx.is_inexact_array(x) else x, model))
-    scale = DynamicLossScale() if setup.policy.needs_scale else NoLossScale()
-    return State(model, ema, setup.optimiser.init(trainable(model)), jnp.zeros((), jnp.int32), scale, Skipped())
+    scale = DynamicLossScale if setup.policy.needs_scale else NoLossScale
+    return State(
+        model,
+        ema,
+        {name: tx.init(trainable(eqx.filter(model, claims[name]))) for name, tx in setup.optimisers.items()},
+        jnp.zeros((), jnp.int32),
+        {name: scale() for name in program.turns},
+        {name: Skipped() for name in program.turns},
+        extra,
+        setup.ema.init(extra),
+    )
 
 
-def abstract_state(init: Callable[[PRNGKeyArray], PyTree], setup: Setup) -> State:
-    """The shapes, types and places of a run's state; nothing is computed.
-
-    Args:
-        init: makes the model from a key.
-    """
-    return place(eqx.filter_eval_shape(lambda key: init_state(init(key), setup), jr.key(0)), setup.mesh)
+def abstract_state(setup: Setup) -> State:
+    """The shapes, types and places of a run's state; nothing is computed."""
+    return place(eqx.filter_eval_shape(lambda key: init_state(setup.program.init(key), setup), jr.key(0)), setup.mesh)
 
 
-def sharded_state(init: Callable[[PRNGKeyArray], PyTree], setup: Setup, key: PRNGKeyArray) -> State:
+def sharded_state(setup: Setup, key: PRNGKeyArray) -> State:
     """The state before the first step, each device making its own part: no device ever holds a model that is larger
     than it.
     """
-    return eqx.filter_jit(lambda key: place(init_state(init(key), setup), setup.mesh))(key)
+    return eqx.filter_jit(lambda key: place(init_state(setup.program.init(key), setup), setup.mesh))(key)
+
+
+@eqx.filter_jit
+def changed(change: Callable, inputs: Inputs, state: State, mesh: Mesh) -> State:
+    """The state after a change without a gradient, if all of it is finite. The averages follow what it moves."""
+    context = Context(state.state, inputs.frozen, state.step)
+    before = (state.model, state.state)
+    after = change(state.model, inputs.batch, inputs.key, context)
+    after = choose(all_finite(after), after, before)
+    # An average that lingers at a code's old place would undo its move.
+    follow = lambda old, new, ema: jnp.where(new != old, new, ema) if eqx.is_inexact_array(new) else ema
+    averaged = tuple(
+        jax.tree.map(follow, before, after, average) for average in zip(state.ema, state.averaged_state, strict=True)
+    )
+    ema, averaged_state = zip(*averaged, strict=True)
+    after = dataclasses.replace(state, model=after[0], ema=ema, state=after[1], averaged_state=averaged_state)
+    return place(after, mesh)

@@ -1,5 +1,7 @@
 """The optimiser that a config names, as one chain."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import optax
@@ -12,10 +14,26 @@ from .schedules import schedule
 from .soap import scale_by_soap
 
 
-def optimiser(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """Clip by the global norm, the named rule, decoupled weight decay, each group's multiplier, the schedule."""
+def optimiser(
+    config: OptimConfig, steps: int, updates: float = 1.0, share: float = 1.0
+) -> optax.GradientTransformation:
+    """Clip by the global norm, the named rule, decoupled weight decay, each group's multiplier, the schedule.
+
+    Args:
+        updates: per step, where that is not one; the schedule is stretched accordingly.
+        share: c = k / (k + 1) of a lazy regulariser every k steps: the learning rate is multiplied by c, the betas are
+            raised to the power c (Karras et al. 2020, arXiv:1912.04958, appendix B).
+    """
     clip = optax.identity() if config.clip == float("inf") else optax.clip_by_global_norm(config.clip)
-    rate = schedule(config, steps)
+    config = dataclasses.replace(
+        config,
+        learning_rate=share * config.learning_rate,
+        beta1=config.beta1**share,
+        beta2=config.beta2**share,
+        momentum=config.momentum**share,
+    )
+    by_step = schedule(config, steps)
+    rate = by_step if updates == 1 else lambda count: by_step(count / updates)
     tail = (scale_by_group(config), optax.scale_by_learning_rate(rate))
     decay = optax.add_decayed_weights(
         config.weight_decay, mask=lambda params: jax.tree.map(lambda g: g.decayed, groups_of(config, params))
@@ -31,15 +49,19 @@ def optimiser(config: OptimConfig, steps: int) -> optax.GradientTransformation:
             return optax.chain(clip, _rule(config), decay, *tail)
 
 
-def shown(model: PyTree, opt_state: PyTree) -> PyTree:
+def shown(model: PyTree, opt_state: PyTree, chosen: PyTree = eqx.is_inexact_array) -> PyTree:
     """The weights to average and to show: the model's own, but for schedule_free, which trains beside the point it
     promises.
+
+    Args:
+        opt_state: of the optimiser of some parameters.
+        chosen: these, as `eqx.partition` takes them.
     """
     is_free = lambda node: isinstance(node, optax.contrib.ScheduleFreeState)
     states = [node for node in jax.tree.leaves(opt_state, is_leaf=is_free) if is_free(node)]
     if not states:
         return model
-    params, rest = eqx.partition(model, eqx.is_inexact_array)
+    params, rest = eqx.partition(model, chosen)
     return eqx.combine(optax.contrib.schedule_free_eval_params(states[0], params), rest)
 
 

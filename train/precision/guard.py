@@ -104,7 +104,7 @@ def choose(which: Bool[Array, ""], first: Tree, second: Tree) -> Tree:
     """The arrays of the first tree if `which`, else those of the second."""
 
     def one(path: Any, new: Any, old: Any) -> Any:
-        if not eqx.is_array(old):
+        if new is old or not eqx.is_array(old):
             return old
         if (new.dtype, new.shape) != (old.dtype, old.shape):
             name = jax.tree_util.keystr(path)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from eqxgen.models.maskgit import MaskGIT, generate
 
 from .._errors import UsageError
+from ..engine.recipe import Context
 from ..evaluators.batched import batched
 
 
@@ -74,5 +75,5 @@ class _Loss(eqx.Module):
 
     def __call__(self, index: Int[Array, ""], *arrays: Array) -> tuple[Array, Array]:
         batch = {name: array[None] for name, array in zip(self.names, arrays)} | {"weight": jnp.ones(1)}
-        sums = self.loss(self.model, batch, jr.fold_in(jr.key(0), index)[None], None)
+        sums = self.loss(self.model, batch, jr.fold_in(jr.key(0), index)[None], Context())
         return sums.loss, jnp.asarray(sums.weight)

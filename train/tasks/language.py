@@ -13,7 +13,8 @@ from ..data.text.corpus import load_text
 from ..data.text.vocabulary import NAME, Vocabulary, load_vocabulary
 
 if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
-    from ..engine.loop import Program, Task
+    from ..engine.loop import Task
+    from ..engine.recipe import Program
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,15 +63,14 @@ def program(context: int, make: Callable[[Any], Any]) -> "Program":
     import jax
     import jax.numpy as jnp
 
-    from ..engine.loop import Program
-    from ..parallel import Axes, Sums
+    from ..engine.recipe import Context, Program, Sums
 
-    def loss(model: Any, batch: dict[str, jax.Array], keys: jax.Array, axes: Axes) -> Sums:
+    def loss(model: Any, batch: dict[str, jax.Array], keys: jax.Array, _: Context) -> Sums:
         ids = batch["ids"]
         losses = jax.vmap(lambda ids, key: jnp.sum(model.losses(ids[:-1], ids[1:], key=key)))(ids, keys)
         return Sums(batch["weight"] @ losses, jnp.sum(batch["weight"]) * context, {})
 
-    return Program(make, loss, {"ids": ((context + 1,), "int32")})
+    return Program.of(make, loss, {"ids": ((context + 1,), "int32")})
 
 
 def task(recipe: str, config: LanguageConfig, context: int, make: Callable[[int], Callable[[Any], Any]]) -> "Task":
