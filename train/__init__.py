@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from eqxgen.rng import RNG
 
     from .engine.ddp import ddp, gradients, replicate, unreplicate
-    from .params.select import apply_gradients, freeze, parameterise, parameters, select, unfreeze, update
+    from .params.selection import apply_gradients, freeze, parameterise, parameters, select, unfreeze, update
     from .precision import DynamicLossScale, NoLossScale, Policy, Skipped, StaticLossScale, guarded_update, with_policy
 
 __all__ = [
@@ -44,7 +44,7 @@ _HOMES = {
         "with_policy",
     ),
     "train.engine.ddp": ("ddp", "gradients", "replicate", "unreplicate"),
-    "train.params.select": ("apply_gradients", "freeze", "parameterise", "parameters", "select", "unfreeze", "update"),
+    "train.params.selection": ("apply_gradients", "freeze", "parameterise", "parameters", "select", "unfreeze", "update"),
 }
 
 

@@ -83,7 +83,7 @@ def test_a_row_that_does_not_fit_the_budget_is_listed_as_left_out(tmp_path):
 CHILD = """
 import sys, time
 from pathlib import Path
-from bench.gpu_book import Book
+from bench.gpu.book import Book
 book = Book(Path(sys.argv[1]))
 for case in ("one", "two", "three"):
     for name in ("", "a", "b"):

@@ -14,7 +14,7 @@ from eqxgen.nn.norm.reparam import Power, with_weight
 from tests import oracles
 from train.engine.ddp import gradients
 from train.params.paths import named_arrays
-from train.params.select import freeze, parameters
+from train.params.selection import freeze, parameters
 
 KEY = jr.key(0)
 CASES = oracles.load("quant")

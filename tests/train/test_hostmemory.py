@@ -9,7 +9,7 @@ FAULTS = """
 import resource
 import sys
 import numpy as np
-from train.hostmemory import keep_freed_memory
+from train.engine.host_memory import keep_freed_memory
 
 kept = keep_freed_memory() if sys.argv[1] == "keep" else None
 np.ones(1 << 24)

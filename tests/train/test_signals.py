@@ -35,7 +35,7 @@ def test_the_first_signal_is_remembered_and_interrupts_nothing(number, status):
 # The main thread sleeps in C for a minute, as in a long compilation, where Python would hear no signal.
 BUSY = """
 import ctypes, sys
-from train.signals import StopRequest
+from train.run.signals import StopRequest
 with StopRequest() as stop:
     print("ready", flush=True)
     left = 60

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import PyTree
 
 from ..parallel import BATCH, make_mesh, parts, replicated, split
-from ..params.select import parameters, unfreeze, update
+from ..params.selection import parameters, unfreeze, update
 from ..precision import LossScale, Policy, scale_for
 from ..precision.layers import under
 from ..precision.scale import widen
