@@ -34,7 +34,7 @@ __all__ = [
 
 _HOMES = {
     "eqxgen.rng": ("RNG",),
-    "train.precision": (
+    ".precision": (
         "DynamicLossScale",
         "NoLossScale",
         "Policy",
@@ -43,8 +43,8 @@ _HOMES = {
         "guarded_update",
         "with_policy",
     ),
-    "train.engine.ddp": ("ddp", "gradients", "replicate", "unreplicate"),
-    "train.params.selection": ("apply_gradients", "freeze", "parameterise", "parameters", "select", "unfreeze", "update"),
+    ".engine.ddp": ("ddp", "gradients", "replicate", "unreplicate"),
+    ".params.selection": ("apply_gradients", "freeze", "parameterise", "parameters", "select", "unfreeze", "update"),
 }
 
 
@@ -52,5 +52,5 @@ def __getattr__(name: str) -> Any:
     # Imported on first use: the command line must not wait for jax.
     for module, names in _HOMES.items():
         if name in names:
-            return getattr(importlib.import_module(module), name)
+            return getattr(importlib.import_module(module, __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -135,7 +135,7 @@ def found_clashes() -> list[str]:
             )
     top = importlib.util.find_spec("kernels")
     here = Path(__file__).parents[1] / "kernels" / "__init__.py"
-    if top is not None and top.origin and Path(top.origin).resolve() != here.resolve():
+    if here.exists() and top is not None and top.origin and Path(top.origin).resolve() != here.resolve():
         lines.append(
             f"another package named kernels, {top.origin}, stands before eqxgen's: run from the top of the checkout"
         )

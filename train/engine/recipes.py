@@ -5,7 +5,7 @@ from typing import Any
 
 from .._errors import UserError
 
-RECIPES = {"gpt": "train.gpt", "maskgit": "train.maskgit", "rnn": "train.rnn", "vqgan": "train.vqgan"}
+RECIPES = ("gpt", "maskgit", "rnn", "vqgan")
 
 
 def recipe_of(record: Any, where: object) -> Any:
@@ -17,4 +17,4 @@ def recipe_of(record: Any, where: object) -> Any:
     recipe = record.get("recipe") if isinstance(record, dict) else None
     if recipe not in RECIPES:
         raise UserError(f"{where}: expected the config of a run of {', '.join(RECIPES)}: got recipe {recipe!r}")
-    return importlib.import_module(RECIPES[recipe])
+    return importlib.import_module(f"...{recipe}", __name__)

@@ -44,5 +44,5 @@ def __getattr__(name: str) -> Any:
     # On first use: a config reads a policy's text, and must not wait for jax to do so.
     for module, names in _HOMES.items():
         if name in names:
-            return getattr(importlib.import_module(f"train.precision.{module}"), name)
+            return getattr(importlib.import_module(f".{module}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
