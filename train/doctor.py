@@ -18,10 +18,10 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from ._errors import require
+from ._errors import printable, require
 from .config import flags
-from .config.base import run
 from .config.data import cache_folder
+from .engine.command import run
 from .engine.compile_cache import cache_path
 
 PACKAGES = (
@@ -31,7 +31,6 @@ PACKAGES = (
     "optax",
     "orbax-checkpoint",
     "numpy",
-    "tyro",
     "safetensors",
     "jax-triton",
     "libtpu",
@@ -130,7 +129,7 @@ def found_clashes() -> list[str]:
     for word in os.environ.get("XLA_FLAGS", "").split():
         if not word.startswith("--xla"):
             lines.append(
-                f"XLA_FLAGS holds {flags.printable(word)!r}: XLA ends every process for a flag that it does not know; "
+                f"XLA_FLAGS holds {printable(word)!r}: XLA ends every process for a flag that it does not know; "
                 "unset XLA_FLAGS"
             )
     top = importlib.util.find_spec("kernels")
@@ -149,7 +148,7 @@ def found_clashes() -> list[str]:
 def jax_cannot_start() -> str | None:
     """Why JAX would end this process, tried in another; None where it starts."""
     suspects = [
-        f"{name}={flags.printable(os.environ[name])}" for name in ("XLA_FLAGS", "JAX_PLATFORMS") if os.environ.get(name)
+        f"{name}={printable(os.environ[name])}" for name in ("XLA_FLAGS", "JAX_PLATFORMS") if os.environ.get(name)
     ]
     if not suspects:
         return None
@@ -168,9 +167,7 @@ def jax_cannot_start() -> str | None:
     reasons = [line for line in done.stderr.splitlines() if "Unknown flag" in line or "Error" in line] or [
         "it says nothing"
     ]
-    return (
-        f"JAX does not start with {' '.join(suspects)}: {flags.printable(reasons[-1]).strip()}: correct or unset them"
-    )
+    return f"JAX does not start with {' '.join(suspects)}: {printable(reasons[-1]).strip()}: correct or unset them"
 
 
 def _room(path: Path) -> str:
@@ -191,7 +188,6 @@ def _machine_memory() -> str:
 
 
 def command() -> int:
-    flags.check(sys.argv[1:], list(flags.names_of(Config())))
     return main(flags.parse(Config, "python -m train.doctor", __doc__ or "", sys.argv[1:]))
 
 

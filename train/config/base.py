@@ -1,101 +1,95 @@
-"""Configuration: dataclasses to a command line, and to config.json and back. Imports no jax, so that `--help` is
-instant.
-"""
+"""Configuration of a run: what every recipe has, its command line, and its config.json. Imports no jax."""
 
 import dataclasses
-import functools
 import math
-import os
 import re
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .._errors import UsageError, UserError, require
-from ..data import DataConfig, DataError, DataStalled, SourceConfig
+from .._errors import UsageError, UserError, printable, require
 from ..precision.policy import Policy
-from . import flags
-from .file import read_config
+from .data import DataConfig, SourceConfig
+from .file import decode, read_config
+from .flags import built, read
 from .optim import EmaConfig, OptimConfig
-
-STARTED = time.perf_counter()
-"""When the command began, as near as its first import can tell."""
+from .options import option, options
+from .usage import Usage
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """What every recipe has. A recipe's own `Config` adds its fields."""
 
-    preset: str = "digits"
+    preset: str = option("digits", first=True)
     """The values that every flag starts from."""
-    run_dir: str | None = None
+    run_dir: str | None = option(None, free=True, first=True)
     """Folder of the run; runs/<recipe>-<preset> by default. The same command again resumes it."""
-    seed: int = 0
+    seed: int = option(0, first=True)
     """Seed of the initial weights, the order of the data and every draw."""
-    steps: int = 1000
+    steps: int = option(1000, first=True)
     """Number of updates."""
-    batch_size: int = 128
+    batch_size: int = option(128, first=True, alias="bs")
     """Examples per update, over all devices."""
     precision: str = "auto"
     """Type of computation: float32, bfloat16, float16 (with a dynamic loss scale), all with float32 parameters; or all
     three as in params=float32,compute=bfloat16,output=float32 (p=f32,c=bf16,o=f32); or full, mixed, half. auto: mixed
     on TPU and GPU, full on CPU."""
-    max_skips: int = 50
+    max_skips: int = option(50, free=True)
     """Updates in a row that are left out because a gradient is not finite, until the run ends."""
-    log_every: int = 50
+    log_every: int = option(50, free=True)
     """Steps between lines of metrics."""
-    sample_every: int = 500
+    sample_every: int = option(500, free=True)
     """Steps between sample grids; 0: only at the end."""
-    eval_every: int = 0
+    eval_every: int = option(0, free=True)
     """Steps between evaluations such as that at the end, whose numbers join metrics.jsonl; 0: only at the end."""
-    checkpoint_every: int = 500
+    checkpoint_every: int = option(500, free=True)
     """Steps between checkpoints."""
-    keep: int = 2
+    keep: int = option(2, free=True)
     """Checkpoints kept."""
-    keep_best: str = ""
+    keep_best: str = option("", free=True)
     """Metric by which one checkpoint more is kept, the best, also as best.safetensors: loss, or max:accuracy where more
     is better. It is the metric's mean over the lines of metrics.jsonl since the checkpoint before; one of the
     evaluation needs --eval-every."""
-    strict: bool = False
+    strict: bool = option(False, free=True)
     """Refuse to resume where the newest checkpoint is damaged, in place of going on from the one before it."""
-    config: str | None = None
+    config: str | None = option(None, free=True)
     """JSON file of flags, such as a run's config.json; those on the command line prevail."""
-    wandb: str | None = None
+    wandb: str | None = option(None, free=True)
     """Project of Weights & Biases that the metrics go to as well."""
-    profile: str | None = None
+    profile: str | None = option(None, free=True)
     """START:COUNT, such as 20:3: record a trace of these steps, and print the operations that took longest."""
-    compile_cache: str | None = None
+    compile_cache: str | None = option(None, free=True)
     """Folder that keeps compiled programs for the next start, or off; eqxgen/compiled in the user's cache by
     default.
     """
-    print_groups: bool = False
+    print_groups: bool = option(False, free=True)
     """Print each parameter's path, shape, group, weight decay and learning-rate multiplier, and stop before anything is
     compiled.
     """
-    dry_run: bool = False
+    dry_run: bool = option(False, free=True, first=True)
     """Print the sizes, compile one step, and stop before any data is read or written."""
-    compile_for: str | None = None
+    compile_for: str | None = option(None, free=True)
     """With --dry-run: compile for a TPU topology such as v5e:2x4 (needs libtpu, no TPU), or lower for cuda, and print
     FLOPs and memory.
     """
-    accumulate: int = 1
+    accumulate: int = option(1, free=True)
     """Micro-batches that a batch is walked through in, for the memory of one of them; the update is the same."""
-    mesh: str = ""
+    mesh: str = option("", free=True, first=True)
     """How the devices share the work, such as fsdp=8 or data=2,fsdp=2,model=2: copies of the model, parameters in
     parts, each layer's width in parts. By default every device has a copy."""
-    coordinator: str | None = None
+    coordinator: str | None = option(None, free=True)
     """HOST:PORT of process 0, where several processes train together and neither a TPU pod nor SLURM says so."""
-    num_processes: int | None = None
+    num_processes: int | None = option(None, free=True)
     """With --coordinator: how many processes there are."""
-    process_id: int | None = None
+    process_id: int | None = option(None, free=True)
     """With --coordinator: which of them this is, from 0."""
-    data: SourceConfig = dataclasses.field(default_factory=DataConfig)
+    data: SourceConfig = option(factory=DataConfig)
     """What is learnt from."""
-    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    optim: OptimConfig = option(factory=OptimConfig)
     """The optimiser."""
-    ema: EmaConfig = dataclasses.field(default_factory=EmaConfig)
+    ema: EmaConfig = option(factory=EmaConfig)
     """The averaged weights."""
 
     def __post_init__(self):
@@ -154,73 +148,68 @@ class TrainConfig:
         """Whether this run trains nothing."""
         return self.dry_run or self.print_groups
 
-    # Fields that may change between a run and its resumption: none alters the numbers that come out.
-    FREE = (
-        *(
-            "run_dir",
-            "config",
-            "log_every",
-            "sample_every",
-            "eval_every",
-            "checkpoint_every",
-            "keep",
-            "keep_best",
-            "strict",
-        ),
-        *("dry_run", "compile_for", "print_groups", "wandb", "profile", "compile_cache"),
-        *("data.root", "data.threads", "data.workers", "data.timeout"),
-        *("accumulate", "mesh", "coordinator", "num_processes", "process_id", "max_skips"),
-    )
-
 
 Config = TypeVar("Config", bound=TrainConfig)
 
 
 def parse(
-    recipe: str, config: type[Config], presets: Mapping[str, Config], doc: str, argv: Sequence[str] | None = None
+    recipe: str,
+    config: type[Config],
+    presets: Mapping[str, Config],
+    doc: str,
+    argv: Sequence[str] | None = None,
+    about: Mapping[str, str] | None = None,
 ) -> Config:
-    """The command line as a config; `--help` exits with 0. A preset's values yield to those of `--config FILE`, and
-    these to the flags.
+    """The command line of a recipe as its config; `--help` exits with 0. Flags override the values of `--config FILE`,
+    and these those of the preset.
+
+    Args:
+        recipe: its name.
+        config: its dataclass.
+        presets: the first is the default.
+        doc: its docstring, for the help.
+        argv: the words; by default those of this process.
+        about: a line for each preset: size, time, the number to expect.
 
     Raises:
         UsageError: a flag, a value or a file that cannot be.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    names = list(flags.names_of(config()))
-    path = flags.value_of("--config", argv)
-    values = {} if path is None else read_config(path, recipe, names)
-    name = flags.value_of("--preset", argv) or values.get("preset") or next(iter(presets))
+    lines = {name: (about or {}).get(name, "") for name in presets}
+    first = next(iter(presets))
+    Usage(f"python -m train.{recipe}", doc, config, presets[first], lines).answer(argv)
+    table = options(config)
+    given = read(argv, table)
+    path = given.get("config")
+    values = {} if path is None else read_config(path, recipe, table)
+    name = given.get("preset") or values.get("preset") or first
     if name not in presets:
         raise UsageError(f"--preset must be one of {', '.join(presets)}: got {name!r}")
-    default = dataclasses.replace(presets[name], preset=name)
-    command = functools.partial(flags.parse, config, f"python -m train.{recipe}", doc, default=default)
-    flags.check(argv, names)
+    preset = dataclasses.replace(presets[name], preset=name)
     try:
-        parsed = command([*flags.flags_of(values), *argv])
-    except UsageError as error:
-        raise UsageError(f"{error}{_blame(path, values, command)}") from None
-    given = values.get("optim", {}).get("warmup") is not None or flags.value_of("--optim.warmup", argv) is not None
-    if given and parsed.optim.warmup > parsed.steps:
+        parsed = built(config, values | given, preset)
+    except UsageError:
+        if path is not None:
+            _check_file(config, values, preset, path)
+        raise
+    warmup = given.get("optim.warmup", 0)  # a longer one of the preset or the file is cut
+    if warmup > parsed.steps:
         raise UsageError(
-            f"--optim.warmup must be at most the steps of the run: got {parsed.optim.warmup} with --steps "
-            f"{parsed.steps}"
+            f"--optim.warmup must be at most the steps of the run: got {warmup} with --steps {parsed.steps}"
         )
     return parsed
 
 
-def _blame(path: str | None, values: Mapping[str, Any], command: Callable[[Sequence[str]], Config]) -> str:
-    """Names the config file where its flags are wrong by themselves."""
-    if path is None:
-        return ""
+def _check_file(config: type[Config], values: Mapping[str, Any], preset: Config, path: str) -> None:
+    """Raises `UsageError` that names the config file where its values are wrong without any flag."""
     try:
-        command(flags.flags_of(values))
-    except UsageError:
-        return f"; it stands in --config {path}"
-    return ""
+        built(config, values, preset)
+    except UsageError as error:
+        raise UsageError(f"--config {printable(path)}: {error}") from None
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """The config as what JSON gives back: tuples as lists, and infinity, which JSON has not, as "inf"."""
+    """The config as JSON gives it back: tuples as lists, and infinity, which JSON lacks, as "inf"."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -233,15 +222,21 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
 
 
 def from_dict(config: type[Config], values: Mapping[str, Any], where: str | Path) -> Config:
-    """The inverse of `to_dict`, by way of flags, so that a file gets the checks that a command line gets."""
-    import tyro
+    """The inverse of `to_dict`, with the checks of a command line. An absent field has its default, so that a run of
+    an older version can be read.
 
+    Raises:
+        UserError: a field is unknown, or a value cannot be.
+    """
     try:
-        return tyro.cli(config, args=flags.flags_of(values), console_outputs=False)
-    except SystemExit:
-        raise UserError(
-            f"{where}: this is not a config of {config.__module__}: it has other fields or values; was it edited?"
-        ) from None
+        return built(config, decode(values, options(config)))
+    except UsageError as error:
+        raise UserError(f"{where}: this is not a config of {config.__module__}: {error}; was it edited?") from None
+
+
+def free(config: type[TrainConfig]) -> frozenset[str]:
+    """Dotted names of the fields that may differ between a run and its resumption."""
+    return frozenset(name for name, option in options(config).items() if option.free)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -253,16 +248,3 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             result[prefix + name] = value
     return result
-
-
-def run(main: Callable[[], int | None]) -> None:
-    """Runs a command: a user's mistake is one line on the error stream and an exit status, never a traceback."""
-    try:
-        sys.exit(main())
-    except (UserError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        if isinstance(error, DataStalled):
-            os._exit(1)  # a thread that hangs in a read would keep the interpreter from ending
-        sys.exit(getattr(error, "status", 1))
-    except KeyboardInterrupt:  # before the first step, when there is nothing to save
-        sys.exit(130)

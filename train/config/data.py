@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from .options import option
+
 NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "eurosat64")
 
 
@@ -92,15 +94,15 @@ class SourceConfig:
     KNOWN: ClassVar[tuple[str, ...]] = ()
     SUFFIXES: ClassVar[tuple[str, ...]] = ()
 
-    name: str = ""
+    name: str = option("", first=True)
     """A known set, or a path."""
 
-    root: str | None = None
+    root: str | None = option(None, free=True, first=True)
     """Folder that holds a known set's own folder. Default: $EQXGEN_DATA, else ~/.cache/eqxgen/data, into which it is
     downloaded.
     """
 
-    timeout: float = 60.0
+    timeout: float = option(60.0, free=True)
     """Seconds without a single example after which the data count as hanging; after 4 s a line says what is waited
     for.
     """
@@ -138,11 +140,11 @@ class TextConfig(SourceConfig):
     KNOWN: ClassVar[tuple[str, ...]] = ("tiny_shakespeare",)
     SUFFIXES: ClassVar[tuple[str, ...]] = (".txt", ".text", ".md", ".npy", ".bin")
 
-    name: str = "tiny_shakespeare"
+    name: str = option("tiny_shakespeare", first=True)
     """tiny_shakespeare; or a path: a text file, a folder of them (./books), a folder that `python -m train.data
     prepare` wrote, or a file of token ids (.npy or .bin), which needs --data.vocab."""
 
-    tokenizer: str = "chars"
+    tokenizer: str = option("chars", first=True)
     """chars: the characters of the text; bytes; bpe-4096: as many byte pairs, learnt from the text; or a path: a
     tokenizer.json, a folder with GPT-2's vocab.json and merges.txt, or a vocabulary.json of another run."""
 
@@ -173,7 +175,7 @@ class DataConfig(SourceConfig):
     KNOWN: ClassVar[tuple[str, ...]] = NAMES
     SUFFIXES: ClassVar[tuple[str, ...]] = (".npz",)
 
-    name: str = "digits"
+    name: str = option("digits", first=True)
     """digits, mnist, fashion_mnist, cifar10, eurosat64; or a path: a folder with one subfolder per class (./flowers),
     or an .npz file with arrays images and labels."""
 
@@ -190,10 +192,10 @@ class DataConfig(SourceConfig):
     are read ahead.
     """
 
-    threads: int = 8
+    threads: int = option(8, free=True)
     """Threads that read ahead from files."""
 
-    workers: int = 0
+    workers: int = option(0, free=True)
     """Processes that read ahead instead, each with that many threads; worth their start where decoding is the
     bottleneck.
     """

@@ -5,6 +5,7 @@ import math
 from typing import Literal
 
 from .._errors import require
+from .options import option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -13,7 +14,7 @@ class OptimConfig:
 
     name: Literal["adamw", "lion", "adafactor", "lamb", "muon", "soap", "schedule_free", "rmsprop", "sgd"] = "adamw"
     """muon and soap precondition matrices and leave the rest to Adam; schedule_free samples from its own average."""
-    learning_rate: float = 1e-3
+    learning_rate: float = option(1e-3, first=True, alias="lr")
     """Peak learning rate."""
     warmup: int = 100
     """Steps over which the learning rate rises from 0; a preset's are cut to the steps of the run."""

@@ -1,21 +1,21 @@
 """Prepare data once, to read them fast in every run.
 
-python -m train.data prepare ./flowers ./flowers64 --image-size 64     decoded and resized images; then --data.name ./flowers64
-python -m train.data prepare mnist ./mnist                            any set that --data.name takes
-python -m train.data prepare ./books ./books-ids --tokenizer chars     the ids of a text, or of a folder of texts
-python -m train.data check ./flowers64                                every file against its SHA-256
-  python -m train.data check ids.bin --vocab 50257 --context 1024        ids of a tokenizer of your own, without a header
+python -m train.data prepare ./flowers ./flowers64 --image-size 64    # images, decoded and resized, for --data.name ./flowers64
+python -m train.data prepare mnist ./mnist                            # any set that --data.name takes
+python -m train.data prepare ./books ./books-ids --tokenizer chars    # the ids of a text, or of a folder of texts
+python -m train.data check ./flowers64                                # every file against its SHA-256
+python -m train.data check ids.bin --vocab 50257 --context 1024       # ids of a tokenizer of your own, without a header
 """
 
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from ..config.base import require, run
+from .._errors import UsageError, printable, require
 from ..config.data import DataConfig
+from ..config.flags import parse
+from ..config.options import option
+from ..engine.command import run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Prepare:
     interrupted.
     """
 
-    source: tyro.conf.Positional[str]
+    source: str = option(positional=True)
     """What --data.name takes; with --tokenizer a text file or a folder of them."""
-    out: tyro.conf.Positional[Path]
+    out: Path = option(positional=True)
     """The folder to write."""
     root: str | None = None
     """As --data.root."""
@@ -69,7 +69,7 @@ class Check:
     ids.
     """
 
-    path: tyro.conf.Positional[Path]
+    path: Path = option(positional=True)
     """The folder, or the file of ids."""
     vocab: int = 2**16
     """Of a file of ids: they must be below this."""
@@ -94,12 +94,19 @@ class Check:
         return 0
 
 
-Command = Annotated[Prepare, tyro.conf.subcommand("prepare")] | Annotated[Check, tyro.conf.subcommand("check")]
+COMMANDS = {"prepare": Prepare, "check": Check}
 
 
 def main(argv: list[str]) -> int:
-    command = tyro.cli(Command, prog="python -m train.data", description=__doc__, args=argv)
-    return command()
+    prog = "python -m train.data"
+    name = argv[0] if argv else "nothing"
+    if name in ("--help", "-h", "--help-all"):
+        print(f"usage: {prog} {{{','.join(COMMANDS)}}} ...\n\n{__doc__}\nFlags of each: {prog} COMMAND --help")
+        return 0
+    if name not in COMMANDS:
+        raise UsageError(f"{prog} must be followed by {' or '.join(COMMANDS)}: got {printable(name)}")
+    command = COMMANDS[name]
+    return parse(command, f"{prog} {name}", command.__doc__ or "", argv[1:])()
 
 
 if __name__ == "__main__":

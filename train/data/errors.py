@@ -2,6 +2,8 @@
 
 import os
 
+from .._errors import printable
+
 
 class DataError(ValueError):
     """A data file, folder or array is not what it should be.
@@ -10,7 +12,7 @@ class DataError(ValueError):
     """
 
     def __init__(self, where: str | os.PathLike, expected: str, got: str, cure: str):
-        super().__init__(f"{_one_line(os.fspath(where))}: expected {expected}, got {_one_line(got)}: {cure}")
+        super().__init__(f"{printable(os.fspath(where))}: expected {expected}, got {printable(got)}: {cure}")
 
     def __reduce__(self):
         # What a worker process sends back is made again of its message, not of the four parts.
@@ -29,10 +31,3 @@ class DataStalled(DataError):
 
 def _again(kind: type[DataError], message: str) -> DataError:
     return kind.__new__(kind, message)
-
-
-def _one_line(text: str) -> str:
-    """The text with control characters escaped, so that a hostile file name cannot draw on the terminal."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text
-    )

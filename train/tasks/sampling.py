@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._errors import UsageError, UserError
-from ..config.base import require
+from .._errors import UsageError, UserError, require
 
 if TYPE_CHECKING:
     from eqxgen.configs import Sampling
