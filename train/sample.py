@@ -4,8 +4,8 @@
   python -m train.sample --run runs/vqgan-mnist --out pairs.png          # originals above their reconstructions
   python -m train.sample --run runs/gpt-nano-cpu --prompt "QUEEN" --chars 1000
 
-What is not given is as the run's config says. The same seed draws the same samples. `--run RUN --help` lists what such
-a run takes.
+Options that are not given are those of the run's config. The same seed draws the same samples. `--run RUN --help` lists
+the options of that run's recipe.
 """
 
 import sys

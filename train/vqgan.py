@@ -109,7 +109,7 @@ ABOUT = {
     "fashion_mnist": "0.40 M parameters; 800 steps of 64",
     "cifar10": "4.3 M parameters; 30,000 steps of 64, for a GPU",
     "eurosat64": "4.3 M parameters; 20,000 steps of 64, for a GPU",
-    "imagenet256": "56 M parameters; 1 M steps of 256, for a TPU slice",
+    "imagenet256": "54 M parameters; 1 M steps of 256, for a TPU slice",
 }
 """Size, time and the number to expect of each preset, where it was measured; without the discriminator."""
 

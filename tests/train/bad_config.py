@@ -107,7 +107,7 @@ CASES = [
     flags(96, "--mesh data=0", "--mesh data must be a whole number of at least 1: got '0'"),
     flags(96, "--mesh data", "--mesh data must be a whole number of at least 1: got ''"),
     flags(91, "--profile 3", "profile must be of the form START:COUNT, such as 20:3.*got '3'"),
-    flags(91, "--profile 318:3", "profile must lie within the steps of the run: got 318:3 with steps=320"),
+    flags(91, "--profile 318:3", "profile must be within the steps of the run: got 318:3 with steps=320"),
     flags(
         96,
         "--coordinator localhost --num-processes 2 --process-id 0",

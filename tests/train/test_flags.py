@@ -9,10 +9,10 @@ import pytest
 
 from train import gpt, maskgit
 from train._errors import UsageError, UserError
-from train.config.base import flat, free, from_dict, parse, to_dict
+from train.config.base import flat, from_dict, parse, to_dict
 from train.config.file import decode
 from train.config.flags import parse as parse_words
-from train.config.options import option, options
+from train.config.options import free, option, options
 from train.run.folder import open_run
 
 

@@ -20,73 +20,68 @@ from .usage import Usage
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What every recipe has. A recipe's own `Config` adds its fields."""
+    """Fields of every recipe. A recipe's own `Config` adds its own."""
 
     preset: str = option("digits", first=True)
-    """The values that every flag starts from."""
+    """Values that every flag starts from, one of the list above."""
     run_dir: str | None = option(None, free=True, first=True)
-    """Folder of the run; runs/<recipe>-<preset> by default. The same command again resumes it."""
+    """Folder of the run; runs/RECIPE-PRESET by default. The same command again resumes it."""
     seed: int = option(0, first=True)
-    """Seed of the initial weights, the order of the data and every draw."""
+    """Seed of the initial weights, the order of the data and every random draw."""
     steps: int = option(1000, first=True)
     """Number of updates."""
     batch_size: int = option(128, first=True, alias="bs")
     """Examples per update, over all devices."""
     precision: str = "auto"
-    """Type of computation: float32, bfloat16, float16 (with a dynamic loss scale), all with float32 parameters; or all
-    three as in params=float32,compute=bfloat16,output=float32 (p=f32,c=bf16,o=f32); or full, mixed, half. auto: mixed
-    on TPU and GPU, full on CPU."""
+    """Types: float32, bfloat16 or float16 (with a dynamic loss scale) for the computation, with float32 parameters; or
+    all three as in params=float32,compute=bfloat16,output=float32 (p=f32,c=bf16,o=f32); or full, mixed, half. auto:
+    mixed on TPU and GPU, full on CPU."""
     max_skips: int = option(50, free=True)
-    """Updates in a row that are left out because a gradient is not finite, until the run ends."""
+    """Number of skipped updates in a row that ends the run; an update is skipped where a gradient is not finite. The
+    count is read every 8 steps."""
     log_every: int = option(50, free=True)
     """Steps between lines of metrics."""
     sample_every: int = option(500, free=True)
     """Steps between sample grids; 0: only at the end."""
     eval_every: int = option(0, free=True)
-    """Steps between evaluations such as that at the end, whose numbers join metrics.jsonl; 0: only at the end."""
+    """Steps between evaluations, whose numbers are written to metrics.jsonl; 0: only at the end."""
     checkpoint_every: int = option(500, free=True)
     """Steps between checkpoints."""
     keep: int = option(2, free=True)
-    """Checkpoints kept."""
+    """Number of the newest checkpoints that are kept."""
     keep_best: str = option("", free=True)
-    """Metric by which one checkpoint more is kept, the best, also as best.safetensors: loss, or max:accuracy where more
-    is better. It is the metric's mean over the lines of metrics.jsonl since the checkpoint before; one of the
+    """Metric of the best checkpoint, which is kept as well, also as best.safetensors: loss, or max:accuracy where more
+    is better. The mean over the lines of metrics.jsonl since the checkpoint before is compared. A metric of the
     evaluation needs --eval-every."""
     strict: bool = option(False, free=True)
-    """Refuse to resume where the newest checkpoint is damaged, in place of going on from the one before it."""
+    """Refuse to resume from an older checkpoint where the newest one is damaged."""
     config: str | None = option(None, free=True)
-    """JSON file of flags, such as a run's config.json; those on the command line prevail."""
+    """JSON file of flags, such as a run's config.json; flags on the command line override it."""
     wandb: str | None = option(None, free=True)
-    """Project of Weights & Biases that the metrics go to as well."""
+    """Project of Weights & Biases that the metrics are sent to."""
     profile: str | None = option(None, free=True)
-    """START:COUNT, such as 20:3: record a trace of these steps, and print the operations that took longest."""
+    """START:COUNT, such as 20:3: trace these steps, and print the operations that took longest."""
     compile_cache: str | None = option(None, free=True)
-    """Folder that keeps compiled programs for the next start, or off; eqxgen/compiled in the user's cache by
-    default.
-    """
+    """Folder of the compilation cache, or off; eqxgen/compiled in the user's cache folder by default."""
     print_groups: bool = option(False, free=True)
-    """Print each parameter's path, shape, group, weight decay and learning-rate multiplier, and stop before anything is
-    compiled.
-    """
+    """Print each parameter's path, shape, group, weight decay and learning-rate multiplier; compile nothing."""
     dry_run: bool = option(False, free=True, first=True)
-    """Print the sizes, compile one step, and stop before any data is read or written."""
+    """Print the sizes and compile one step; read and write no data."""
     compile_for: str | None = option(None, free=True)
-    """With --dry-run: compile for a TPU topology such as v5e:2x4 (needs libtpu, no TPU), or lower for cuda, and print
-    FLOPs and memory.
-    """
+    """With --dry-run: a TPU topology to compile for, such as v5e:2x4 (needs libtpu, no TPU), or cuda to lower for."""
     accumulate: int = option(1, free=True)
-    """Micro-batches that a batch is walked through in, for the memory of one of them; the update is the same."""
+    """Number of micro-batches of a batch; the memory is that of one, the update is the same."""
     mesh: str = option("", free=True, first=True)
-    """How the devices share the work, such as fsdp=8 or data=2,fsdp=2,model=2: copies of the model, parameters in
-    parts, each layer's width in parts. By default every device has a copy."""
+    """Mesh of devices, such as fsdp=8 or data=2,fsdp=2,model=2: data copies the model, fsdp shards its parameters,
+    model shards the width of each layer. By default data has all devices."""
     coordinator: str | None = option(None, free=True)
-    """HOST:PORT of process 0, where several processes train together and neither a TPU pod nor SLURM says so."""
+    """HOST:PORT of process 0 of several; found by itself on TPU pods, SLURM and Open MPI."""
     num_processes: int | None = option(None, free=True)
-    """With --coordinator: how many processes there are."""
+    """With --coordinator: number of processes."""
     process_id: int | None = option(None, free=True)
-    """With --coordinator: which of them this is, from 0."""
+    """With --coordinator: number of this process, from 0."""
     data: SourceConfig = option(factory=DataConfig)
-    """What is learnt from."""
+    """Training data."""
     optim: OptimConfig = option(factory=OptimConfig)
     """The optimiser."""
     ema: EmaConfig = option(factory=EmaConfig)
@@ -112,7 +107,7 @@ class TrainConfig:
         if span := self.profiled:
             require(
                 sum(span) <= self.steps,
-                f"profile must lie within the steps of the run: got {self.profile} with steps={self.steps}",
+                f"profile must be within the steps of the run: got {self.profile} with steps={self.steps}",
             )
         require(self.compile_for is None or self.dry_run, "compile_for goes with --dry-run, which was not given")
 
@@ -127,12 +122,15 @@ class TrainConfig:
         if self.num_processes is None or self.process_id is None:
             raise ValueError("coordinator needs --num-processes and --process-id as well")
         require(self.num_processes >= 1, f"num_processes must be at least 1: got {self.num_processes}")
-        law = f"process_id must be in [0, num_processes): got process_id={self.process_id}, num_processes={self.num_processes}"
-        require(0 <= self.process_id < self.num_processes, law)
+        require(
+            0 <= self.process_id < self.num_processes,
+            f"process_id must be in [0, num_processes): got process_id={self.process_id}, "
+            f"num_processes={self.num_processes}",
+        )
 
     @property
     def profiled(self) -> tuple[int, int] | None:
-        """First step and number of steps that `profile` names."""
+        """First step and number of steps of `profile`."""
         if self.profile is None:
             return None
         first, _, count = self.profile.partition(":")
@@ -145,7 +143,7 @@ class TrainConfig:
 
     @property
     def on_paper(self) -> bool:
-        """Whether this run trains nothing."""
+        """True where nothing is trained: a dry run, or a table of groups."""
         return self.dry_run or self.print_groups
 
 
@@ -232,11 +230,6 @@ def from_dict(config: type[Config], values: Mapping[str, Any], where: str | Path
         return built(config, decode(values, options(config)))
     except UsageError as error:
         raise UserError(f"{where}: this is not a config of {config.__module__}: {error}; was it edited?") from None
-
-
-def free(config: type[TrainConfig]) -> frozenset[str]:
-    """Dotted names of the fields that may differ between a run and its resumption."""
-    return frozenset(name for name, option in options(config).items() if option.free)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

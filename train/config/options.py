@@ -70,6 +70,11 @@ def options(config: type, prefix: str = "", first: Collection[str] = ()) -> dict
     return found
 
 
+def free(config: type) -> frozenset[str]:
+    """Dotted names of the fields that may differ between a run and its resumption."""
+    return frozenset(name for name, option in options(config).items() if option.free)
+
+
 def build(config: type[T], values: Mapping[str, Any], default: T | None = None, prefix: str = "") -> T:
     """The dataclass of these values by dotted name; the others are those of `default`, or of the class.
 

@@ -8,11 +8,11 @@ from .._errors import printable
 class DataError(ValueError):
     """A data file, folder or array is not what it should be.
 
-    The message is one line: where, what was expected, what came, and the cure.
+    The message is one line: where, what was expected, what came, and a hint.
     """
 
-    def __init__(self, where: str | os.PathLike, expected: str, got: str, cure: str):
-        super().__init__(f"{printable(os.fspath(where))}: expected {expected}, got {printable(got)}: {cure}")
+    def __init__(self, where: str | os.PathLike, expected: str, got: str, hint: str):
+        super().__init__(f"{printable(os.fspath(where))}: expected {expected}, got {printable(got)}: {hint}")
 
     def __reduce__(self):
         # What a worker process sends back is made again of its message, not of the four parts.
@@ -24,8 +24,8 @@ class DataError(ValueError):
 
 
 class DataStalled(DataError):
-    """Whoever reads the data hangs, and cannot be stopped from within Python: the process must end without waiting for
-    its threads.
+    """A read of the data hangs and cannot be stopped from within Python: the process must end without waiting for its
+    threads.
     """
 
 

@@ -17,7 +17,8 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from .._errors import UsageError, UserError
 from ..checkpoint import Checkpoints
-from ..config.base import TrainConfig, free
+from ..config.base import TrainConfig
+from ..config.options import free
 from ..data import Order, Part
 from ..data.feed.feed import Feed, to_devices
 from ..optim import schedule

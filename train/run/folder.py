@@ -8,7 +8,8 @@ from typing import Any
 
 from .._errors import UserError
 from .._files import remove_parts, write_atomically
-from ..config.base import TrainConfig, free, to_dict
+from ..config.base import TrainConfig, to_dict
+from ..config.options import free
 from .lock import NAME as LOCK
 from .lock import locked
 from .metadata import differences
