@@ -236,5 +236,7 @@ def test_a_longer_warm_up_is_cut_where_the_preset_or_the_file_has_it_and_refused
     read = lambda *words: parse("maskgit", maskgit.Config, maskgit.PRESETS, "", words)
     for given in ([], ["--config", str(path)]):
         assert read(*given, "--steps", "10").optim.warmup == maskgit.PRESETS["digits"].optim.warmup > 10
-    with pytest.raises(UsageError, match="--optim.warmup must be at most the steps of the run: got 50 with --steps 10"):
+    with pytest.raises(
+        UsageError, match=r"--optim.warmup must be at most the steps of the run: got 50 with --steps 10"
+    ):
         read("--steps", "10", "--optim.warmup", "50")

@@ -12,9 +12,9 @@ from .._errors import UsageError, UserError, printable, require
 from ..precision.policy import Policy
 from .data import DataConfig, SourceConfig
 from .file import decode, read_config
-from .flags import built, read
+from .flags import read
 from .optim import EmaConfig, OptimConfig
-from .options import option, options
+from .options import build, option, options
 from .usage import Usage
 
 
@@ -185,7 +185,7 @@ def parse(
         raise UsageError(f"--preset must be one of {', '.join(presets)}: got {name!r}")
     preset = dataclasses.replace(presets[name], preset=name)
     try:
-        parsed = built(config, values | given, preset)
+        parsed = build(config, values | given, preset)
     except UsageError:
         if path is not None:
             _check_file(config, values, preset, path)
@@ -201,7 +201,7 @@ def parse(
 def _check_file(config: type[Config], values: Mapping[str, Any], preset: Config, path: str) -> None:
     """Raises `UsageError` that names the config file where its values are wrong without any flag."""
     try:
-        built(config, values, preset)
+        build(config, values, preset)
     except UsageError as error:
         raise UsageError(f"--config {printable(path)}: {error}") from None
 
@@ -227,7 +227,7 @@ def from_dict(config: type[Config], values: Mapping[str, Any], where: str | Path
         UserError: a field is unknown, or a value cannot be.
     """
     try:
-        return built(config, decode(values, options(config)))
+        return build(config, decode(values, options(config)))
     except UsageError as error:
         raise UserError(f"{where}: this is not a config of {config.__module__}: {error}; was it edited?") from None
 

@@ -29,15 +29,7 @@ def parse(config: type[T], prog: str, doc: str, argv: Sequence[str], default: T 
     missing = [option.flag for name, option in table.items() if option.default is MISSING and name not in values]
     if missing and default is None:
         raise UsageError(f"{' and '.join(missing)} must be given")
-    return built(config, values, default)
-
-
-def built(config: type[T], values: Mapping[str, Any], default: T | None = None) -> T:
-    """`build`, where a value out of its range is a `UsageError`."""
-    try:
-        return build(config, values, default)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    return build(config, values, default)
 
 
 def read(argv: Sequence[str], table: Mapping[str, Option]) -> dict[str, Any]:

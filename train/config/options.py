@@ -60,7 +60,7 @@ def options(config: type, prefix: str = "", first: Collection[str] = ()) -> dict
     found: dict[str, Option] = {}
     kinds = typing.get_type_hints(config)
     for field in dataclasses.fields(config):
-        name, facts, start = prefix + field.name, field.metadata, _default(field)
+        name, facts, start = prefix + field.name, field.metadata, default_of(field)
         if dataclasses.is_dataclass(start):
             found |= options(type(start), f"{name}.", facts.get("first") or ())
         else:
@@ -79,17 +79,20 @@ def build(config: type[T], values: Mapping[str, Any], default: T | None = None, 
     """The dataclass of these values by dotted name; the others are those of `default`, or of the class.
 
     Raises:
-        ValueError: a value is out of its range.
+        UsageError: a value is out of its range.
     """
     given: dict[str, Any] = {}
     for field in dataclasses.fields(config):  # pyright: ignore[reportArgumentType]
         name = prefix + field.name
-        start = _default(field) if default is None else getattr(default, field.name)
+        start = default_of(field) if default is None else getattr(default, field.name)
         if dataclasses.is_dataclass(start) and not isinstance(start, type):
             given[field.name] = build(type(start), values, start, f"{name}.")
         elif (value := values.get(name, start)) is not MISSING:
             given[field.name] = value
-    return config(**given)
+    try:
+        return config(**given)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def convert(label: str, kind: Any, value: Any) -> Any:
@@ -139,7 +142,8 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _default(field: dataclasses.Field) -> Any:
+def default_of(field: dataclasses.Field) -> Any:
+    """The default of a field, `MISSING` where it has none."""
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 

@@ -12,25 +12,29 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .options import Option, flag_of, options
+from .._errors import UsageError, printable
+from .options import Option, default_of, flag_of, options
 
 COLUMN = 30
 """Where the text of a flag begins."""
 
-BASH = """_eqxgen() {
+SCRIPTS = {
+    "bash": """_eqxgen() {
   [[ "${COMP_WORDS[1]} ${COMP_WORDS[2]}" == "-m train."* ]] || return 0
   local found; found=$("${COMP_WORDS[@]:0:3}" --print-completion words "${COMP_WORDS[COMP_CWORD-1]}" 2>/dev/null)
   COMPREPLY=($(compgen -W "$found" -- "${COMP_WORDS[COMP_CWORD]}"))
 }
 complete -o default -F _eqxgen python python3
-"""
-ZSH = """_eqxgen() {
+""",
+    "zsh": """_eqxgen() {
   [[ "$words[2] $words[3]" == "-m train."* ]] || { _default; return }
   local found; found=$("${words[@]:0:3}" --print-completion words "$words[CURRENT-1]" 2>/dev/null)
   if [[ -n $found ]]; then compadd -- ${(f)found}; else _files; fi
 }
 compdef _eqxgen python python3
-"""
+""",
+}
+"""Completion of `python -m train.RECIPE`, which asks the command itself for the words that may follow."""
 
 
 class Usage:
@@ -53,14 +57,14 @@ class Usage:
 
     def answer(self, argv: Sequence[str]) -> None:
         """Prints what the words ask for and exits with 0, or returns."""
-        asked = [word.partition("=")[0] for word in argv]
-        if "--print-completion" in asked:
-            _, _, shell = " ".join(argv[asked.index("--print-completion") :]).replace("=", " ", 1).partition(" ")
-            kind, _, before = shell.partition(" ")
-            print({"bash": BASH, "zsh": ZSH}.get(kind) or "\n".join(self.candidates(before)))
-        elif "--help-all" in asked:
+        if "--print-completion" in argv:
+            shell, before, *_ = [*argv[argv.index("--print-completion") + 1 :], "", ""]
+            if shell not in (*SCRIPTS, "words"):
+                raise UsageError(f"--print-completion must be {' or '.join(SCRIPTS)}: got {printable(shell)!r}")
+            print(SCRIPTS.get(shell) or "\n".join(self.candidates(before)))
+        elif "--help-all" in argv:
             print(self.text(every=True))
-        elif {"--help", "-h"} & set(asked):
+        elif {"--help", "-h"} & set(argv):
             print(self.text(every=not any(option.first for option in self.table.values())))
         else:
             return
@@ -71,9 +75,9 @@ class Usage:
         places = "".join(f" {option.flag}" for option in self.table.values() if option.positional)
         parts = [f"usage: {self.prog}{places} [FLAG VALUE ...]", self.doc]
         if self.presets:
-            lines = (_entry(name, [text]) for name, text in self.presets.items())
+            lines = (_entry(name, [text], 16) for name, text in self.presets.items())
             parts.append("Presets, by --preset NAME; without it the first:\n" + "\n".join(lines))
-        texts = documentation(self.config, self.default)
+        texts = documentation(self.config)
         shown = [option for option in self.table.values() if every or option.first]
         groups: dict[str, list[str]] = {}
         for option in shown:
@@ -96,7 +100,12 @@ class Usage:
         return [option.flag for option in self.table.values() if not option.positional]
 
     def _line(self, option: Option, texts: Mapping[str, str]) -> str:
-        flag = option.flag if option.kind is bool or option.positional else f"{option.flag} {_shape(option.kind)}"
+        flag = option.flag
+        if option.kind is bool:
+            head, dot, last = flag.rpartition("." if "." in flag else "--")
+            flag = f"{head}{dot}[no-]{last}"
+        elif not option.positional:
+            flag = f"{flag} {_shape(option.kind)}"
         if option.alias:
             flag = f"--{option.alias}, {flag}"
         value = functools.reduce(getattr, option.name.split("."), self.default) if self.default else option.default
@@ -105,22 +114,21 @@ class Usage:
         return _entry(flag, [texts.get(option.name, ""), *([] if nothing else [f"[{shown}]"])])
 
 
-def documentation(config: type, default: Any = None, prefix: str = "") -> dict[str, str]:
+def documentation(config: type, prefix: str = "") -> dict[str, str]:
     """The string after each field of a dataclass and of those nested in it, by dotted name."""
     found = {prefix + name: text for base in reversed(config.__mro__) for name, text in _strings(base)}
     for field in fields(config):
-        value = getattr(default, field.name, None) or field.default_factory
-        kind = value if isinstance(value, type) else type(value)
-        if is_dataclass(kind):
-            found |= documentation(kind, None, f"{prefix}{field.name}.")
+        if is_dataclass(start := default_of(field)):
+            found |= documentation(type(start), f"{prefix}{field.name}.")
     return found
 
 
 def _strings(config: type) -> Iterator[tuple[str, str]]:
-    """Field and string after it, of the class's own source."""
-    if not is_dataclass(config):
+    """Field and string after it, of the class's own source; none where the source is not at hand."""
+    path = getattr(sys.modules.get(config.__module__), "__file__", None)
+    if not is_dataclass(config) or path is None or not Path(path).exists():
         return
-    for node in _module(inspect.getfile(config)).body:
+    for node in _module(path).body:
         if isinstance(node, ast.ClassDef) and node.name == config.__name__:
             for field, text in zip(node.body, node.body[1:]):
                 if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
@@ -134,13 +142,13 @@ def _module(path: str) -> ast.Module:
     return ast.parse(Path(path).read_text(encoding="utf-8"))
 
 
-def _entry(name: str, texts: Sequence[str]) -> str:
+def _entry(name: str, texts: Sequence[str], column: int = COLUMN) -> str:
     """A name and its text, in columns."""
     width = max(60, min(shutil.get_terminal_size().columns, 120))
-    pad = " " * COLUMN
+    pad = " " * column
     lines = textwrap.wrap(" ".join(texts), width, initial_indent=pad, subsequent_indent=pad, break_on_hyphens=False)
     start = f"  {name}"
-    if lines and len(start) < COLUMN - 1:
+    if lines and len(start) < column - 1:
         return "\n".join([start + lines[0][len(start) :], *lines[1:]])
     return "\n".join([start, *lines])
 

@@ -13,7 +13,7 @@ STARTED = time.perf_counter()
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Runs a command and exits with its status; a user's mistake is one line on the error stream, without a traceback."""
+    """Runs a command and exits with its status; a user's mistake is one line on the error stream."""
     try:
         sys.exit(main())
     except (UserError, DataError) as error:
