@@ -44,7 +44,15 @@ _HOMES = {
         "with_policy",
     ),
     "train.engine.ddp": ("ddp", "gradients", "replicate", "unreplicate"),
-    "train.params.selection": ("apply_gradients", "freeze", "parameterise", "parameters", "select", "unfreeze", "update"),
+    "train.params.selection": (
+        "apply_gradients",
+        "freeze",
+        "parameterise",
+        "parameters",
+        "select",
+        "unfreeze",
+        "update",
+    ),
 }
 
 

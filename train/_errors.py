@@ -1,5 +1,7 @@
 """A user's mistakes: one line on the error stream, and an exit status."""
 
+from eqxgen.configs._check import require as require
+
 
 class UserError(Exception):
     """A run that cannot be: the message names the flag or file, the constraint, what came and a hint. Exit status 1."""
@@ -11,12 +13,6 @@ class UsageError(UserError):
     """A flag or a value that cannot be. Exit status 2."""
 
     status = 2
-
-
-def require(holds: bool, message: str) -> None:
-    """Raises `ValueError` with the message, for use in `__post_init__`."""
-    if not holds:
-        raise ValueError(message)
 
 
 def printable(text: str) -> str:

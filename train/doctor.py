@@ -163,9 +163,7 @@ def jax_cannot_start() -> str | None:
         return f"JAX does not start within 120 s with {' '.join(suspects)}: unset them"
     if done.returncode == 0:
         return None
-    reasons = [line for line in done.stderr.splitlines() if "Unknown flag" in line or "Error" in line] or [
-        "no message"
-    ]
+    reasons = [line for line in done.stderr.splitlines() if "Unknown flag" in line or "Error" in line] or ["no message"]
     return f"JAX does not start with {' '.join(suspects)}: {printable(reasons[-1]).strip()}: correct or unset them"
 
 
