@@ -28,7 +28,7 @@ complete -o default -F _eqxgen python python3
 """,
     "zsh": """_eqxgen() {
   [[ "$words[2] $words[3]" == "-m train."* ]] || { _default; return }
-  local found; found=$("${words[@]:0:3}" --print-completion words "$words[CURRENT-1]" 2>/dev/null)
+  local found; found=$("${(@)words[1,3]}" --print-completion words "$words[CURRENT-1]" 2>/dev/null)
   if [[ -n $found ]]; then compadd -- ${(f)found}; else _files; fi
 }
 compdef _eqxgen python python3
