@@ -1,10 +1,11 @@
-"""Say what training would run on here, and what stands in the way of more.
+"""Report on this machine: versions, devices, implementations, folders and conflicts.
 
   python -m train.doctor
   python -m train.doctor --seq 4096 --head-dim 128 --dtype float16
 
-Prints versions, devices, the implementation that each fused operation takes for the shapes asked for and why not the
-others, the folders of caches with the room that is left, and whatever clashes. Changes nothing, and ends with status 0.
+Prints the versions, the devices, the implementation of each fused operation for the given shapes with the reason
+against each other one, the cache folders with their free space, and conflicts in the environment. Changes nothing; the
+exit status is 0.
 """
 
 import dataclasses
@@ -18,10 +19,10 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from ._errors import require
+from ._errors import printable, require
 from .config import flags
-from .config.base import run
 from .config.data import cache_folder
+from .engine.command import run
 from .engine.compile_cache import cache_path
 
 PACKAGES = (
@@ -31,7 +32,6 @@ PACKAGES = (
     "optax",
     "orbax-checkpoint",
     "numpy",
-    "tyro",
     "safetensors",
     "jax-triton",
     "libtpu",
@@ -40,7 +40,7 @@ PACKAGES = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """The shapes for which implementations are chosen."""
+    """Shapes for which implementations are chosen."""
 
     batch: int = 8
     """Examples per device."""
@@ -53,7 +53,7 @@ class Config:
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Type of activations."""
     causal: bool = False
-    """Whether attention is causal."""
+    """Causal attention."""
 
     def __post_init__(self):
         for name in ("batch", "seq", "heads", "head_dim"):
@@ -81,7 +81,7 @@ def section(title: str, lines: list[str]) -> None:
 
 
 def versions() -> list[str]:
-    """Of Python and of each package that training may use."""
+    """Versions of Python and of each package that training may use."""
     lines = [f"{'python':18} {platform.python_version()} on {platform.system()} {platform.machine()}"]
     for name in PACKAGES:
         try:
@@ -92,7 +92,7 @@ def versions() -> list[str]:
 
 
 def devices() -> list[str]:
-    """Number and kind of the devices, their memory where they tell, and their peak where it is known."""
+    """Number and kind of the devices, and their memory and peak where these are known."""
     import jax
 
     from .report.peak import peak_of
@@ -110,7 +110,7 @@ def devices() -> list[str]:
 
 
 def folders() -> list[str]:
-    """Caches, where runs go, and the room there."""
+    """Folders of caches and runs, with their free space."""
     places: dict[str, Path | None] = {
         "data": Path(os.environ.get("EQXGEN_DATA") or cache_folder()),
         "judges": cache_folder().parent / "judges",
@@ -123,33 +123,31 @@ def folders() -> list[str]:
 
 
 def found_clashes() -> list[str]:
-    """What in the environment stands in the way, each with its cure. Looks before JAX starts, which some of it would
-    end.
-    """
+    """Conflicts in the environment, each with a hint; found before JAX starts, as some of them would end it."""
     lines = []
     for word in os.environ.get("XLA_FLAGS", "").split():
         if not word.startswith("--xla"):
             lines.append(
-                f"XLA_FLAGS holds {flags.printable(word)!r}: XLA ends every process for a flag that it does not know; "
+                f"XLA_FLAGS holds {printable(word)!r}: XLA ends every process for a flag that it does not know; "
                 "unset XLA_FLAGS"
             )
     top = importlib.util.find_spec("kernels")
     here = Path(__file__).parents[1] / "kernels" / "__init__.py"
     if here.exists() and top is not None and top.origin and Path(top.origin).resolve() != here.resolve():
         lines.append(
-            f"another package named kernels, {top.origin}, stands before eqxgen's: run from the top of the checkout"
+            f"another package named kernels, {top.origin}, is imported instead of eqxgen's: run from the top of the checkout"
         )
     if os.environ.get("JAX_ENABLE_X64", "0").lower() in ("1", "true"):
         lines.append("JAX_ENABLE_X64 is set: recipes are made for float32; unset it")
     if os.environ.get("JAX_DISABLE_JIT", "0").lower() in ("1", "true"):
-        lines.append("JAX_DISABLE_JIT is set: nothing is compiled, and training crawls; unset it")
+        lines.append("JAX_DISABLE_JIT is set: nothing is compiled, and training is slow; unset it")
     return lines
 
 
 def jax_cannot_start() -> str | None:
-    """Why JAX would end this process, tried in another; None where it starts."""
+    """The reason why JAX does not start, tried in another process; None where it starts."""
     suspects = [
-        f"{name}={flags.printable(os.environ[name])}" for name in ("XLA_FLAGS", "JAX_PLATFORMS") if os.environ.get(name)
+        f"{name}={printable(os.environ[name])}" for name in ("XLA_FLAGS", "JAX_PLATFORMS") if os.environ.get(name)
     ]
     if not suspects:
         return None
@@ -165,12 +163,8 @@ def jax_cannot_start() -> str | None:
         return f"JAX does not start within 120 s with {' '.join(suspects)}: unset them"
     if done.returncode == 0:
         return None
-    reasons = [line for line in done.stderr.splitlines() if "Unknown flag" in line or "Error" in line] or [
-        "it says nothing"
-    ]
-    return (
-        f"JAX does not start with {' '.join(suspects)}: {flags.printable(reasons[-1]).strip()}: correct or unset them"
-    )
+    reasons = [line for line in done.stderr.splitlines() if "Unknown flag" in line or "Error" in line] or ["no message"]
+    return f"JAX does not start with {' '.join(suspects)}: {printable(reasons[-1]).strip()}: correct or unset them"
 
 
 def _room(path: Path) -> str:
@@ -191,7 +185,6 @@ def _machine_memory() -> str:
 
 
 def command() -> int:
-    flags.check(sys.argv[1:], list(flags.names_of(Config())))
     return main(flags.parse(Config, "python -m train.doctor", __doc__ or "", sys.argv[1:]))
 
 

@@ -1,9 +1,9 @@
 """Train a class-conditional MaskGIT (arXiv:2202.04200) on image tokens.
 
-  python -m train.maskgit                                    digits, 8x8 pixels as tokens
-  python -m train.vqgan --preset mnist --data.root DATA      a tokenizer, for
-  python -m train.maskgit --preset mnist --data.root DATA
-  python -m train.maskgit --preset imagenet256 --dry-run     the paper's: 24 layers, 768 wide, batch 256, 2 M steps
+  python -m train.maskgit                                    # digits, 8x8 pixels as tokens
+  python -m train.vqgan --preset mnist                       # a tokenizer, and
+  python -m train.maskgit --preset mnist                     # a model of its tokens
+  python -m train.maskgit --preset imagenet256 --dry-run     # the paper's: 24 layers, 768 wide, batch 256, 2 M steps
 
 Writes runs/maskgit-PRESET: config.json, metrics.jsonl, samples/, checkpoints/, TensorBoard events, model.safetensors,
 and summary.json with the accuracy of a classifier on samples. The same command again resumes.
@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from eqxgen.configs import MaskGITConfig, VQGANConfig, parse_schedule
 
-from .config.base import OptimConfig, TrainConfig, from_dict, parse, require, run
-from .data import AugmentConfig, DataConfig, Part, image_grid, load, save_png, uniforms
+from ._errors import require
+from .config.base import TrainConfig, from_dict, parse
+from .config.data import AugmentConfig, DataConfig
+from .config.optim import OptimConfig
+from .config.options import option
+from .engine.command import run
 from .tasks.facts import facts_of
 from .tasks.sampling import ImageSample
 
-if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
+if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from .engine.loop import Task
     from .engine.recipe import Program
 
@@ -57,17 +61,17 @@ class DecodeConfig:
 class Config(TrainConfig):
     """Every flag starts from the preset's value."""
 
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    data: DataConfig = option(factory=DataConfig)
     """The images."""
-    tokenizer: str = "pixels"
+    tokenizer: str = option("pixels", first=True)
     """pixels, or the folder of a finished train.vqgan run."""
     label_smoothing: float = 0.1
     """Weight of the uniform distribution in the targets."""
     label_dropout: float = 0.1
     """How often training hides the label, for guidance."""
-    model: MaskGITConfig = dataclasses.field(default_factory=MaskGITConfig)
+    model: MaskGITConfig = option(factory=MaskGITConfig, first=("dim", "depth", "heads"))
     """The transformer."""
-    decode: DecodeConfig = dataclasses.field(default_factory=DecodeConfig)
+    decode: DecodeConfig = option(factory=DecodeConfig, first=("steps", "guidance"))
     """Sampling."""
 
     def __post_init__(self):
@@ -121,6 +125,17 @@ PRESETS = {
 }
 
 
+ABOUT = {
+    "digits": "0.47 M parameters; 2 minutes on 2 CPU cores; sample_accuracy 0.958",
+    "mnist": "0.83 M parameters; 6 minutes on 2 CPU cores after train.vqgan --preset mnist; sample_accuracy 0.997",
+    "fashion_mnist": "0.85 M parameters; 2,000 steps after train.vqgan --preset fashion_mnist",
+    "cifar10": "15 M parameters; 50,000 steps, for a GPU, after train.vqgan --preset cifar10",
+    "eurosat64": "15 M parameters; 20,000 steps, for a GPU, after train.vqgan --preset eurosat64",
+    "imagenet256": "172 M parameters; 2 M steps of 256, for a TPU slice; the paper's FID is 6.18",
+}
+"""Size, time and the number to expect of each preset, where it was measured."""
+
+
 def build(record: dict[str, Any]) -> Any:
     """The model of a run's config.json, with weights of no meaning yet."""
     import jax.random as jr
@@ -167,6 +182,7 @@ def task(config: Config) -> "Task":
     import jax.random as jr
     import numpy as np
 
+    from .data import Part, image_grid, load, save_png, uniforms
     from .engine.loop import Task
     from .evaluators.classifier import judge_of
     from .run.folder import path_of
@@ -269,4 +285,4 @@ def main(config: Config) -> int:
 
 
 if __name__ == "__main__":
-    run(lambda: main(parse("maskgit", Config, PRESETS, __doc__ or "")))
+    run(lambda: main(parse("maskgit", Config, PRESETS, __doc__ or "", about=ABOUT)))

@@ -1,6 +1,6 @@
 """Train a recurrent language model on text: the char-RNN (Graves 2013, arXiv:1308.0850), of LSTM, GRU or plain cells.
 
-  python -m train.rnn                                        an LSTM of two layers on tiny Shakespeare
+  python -m train.rnn                                        # an LSTM of two layers on tiny Shakespeare
   python -m train.rnn --preset gru
   python -m train.sample --run runs/rnn-lstm --prompt "QUEEN" --chars 1000
 
@@ -14,7 +14,10 @@ from typing import Any
 
 from eqxgen.configs import RNNConfig
 
-from .config.base import EmaConfig, OptimConfig, from_dict, parse, run
+from .config.base import from_dict, parse
+from .config.optim import EmaConfig, OptimConfig
+from .config.options import option
+from .engine.command import run
 from .tasks import language
 from .tasks.language import LanguageConfig
 from .tasks.sampling import TextSample, write_texts
@@ -24,9 +27,9 @@ from .tasks.sampling import TextSample, write_texts
 class Config(LanguageConfig):
     """Every flag starts from the preset's value."""
 
-    context: int = 64
+    context: int = option(64, first=True)
     """Tokens of a window, over which gradients flow."""
-    model: RNNConfig = dataclasses.field(default_factory=RNNConfig)
+    model: RNNConfig = option(factory=RNNConfig, first=("cell", "dim", "depth"))
     """The layers."""
 
 
@@ -40,6 +43,13 @@ def _preset(cell: str) -> Config:
 
 
 PRESETS = {cell: _preset(cell) for cell in ("lstm", "gru")}
+
+
+ABOUT = {
+    "lstm": "1.08 M parameters; 2,000 steps of 32",
+    "gru": "0.82 M parameters; 2,000 steps of 32",
+}
+"""Size, time and the number to expect of each preset, where it was measured."""
 
 
 def build(record: dict[str, Any]) -> Any:
@@ -69,4 +79,4 @@ def main(config: Config) -> int:
 
 
 if __name__ == "__main__":
-    run(lambda: main(parse("rnn", Config, PRESETS, __doc__ or "")))
+    run(lambda: main(parse("rnn", Config, PRESETS, __doc__ or "", about=ABOUT)))

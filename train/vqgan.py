@@ -1,7 +1,8 @@
 """Train a VQGAN tokenizer (arXiv:2012.09841, in the form of MaskGIT, arXiv:2202.04200) on images.
 
-  python -m train.vqgan --preset mnist --data.root DATA
-  python -m train.vqgan --preset imagenet256 --dry-run       the MaskGIT paper's: 256 pixels to 16x16 tokens of 1,024 codes
+  python -m train.vqgan                                      # digits
+  python -m train.vqgan --preset mnist --data.root DATA      # from a folder that has mnist/
+  python -m train.vqgan --preset imagenet256 --dry-run       # the MaskGIT paper's: 256 pixels, 16x16 tokens, 1,024 codes
 
 Loss: squared error + quantisation + entropy, and with --adversarial above 0 the non-saturating loss of a discriminator
 with an R1 penalty, both players in one update. Writes runs/vqgan-PRESET; `train.maskgit --tokenizer runs/vqgan-PRESET`
@@ -17,12 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from eqxgen.configs import VQGANConfig
 
-from .config.base import OptimConfig, TrainConfig, from_dict, parse, require, run
-from .data import AugmentConfig, DataConfig, Part, image_grid, load, save_png
+from ._errors import require
+from .config.base import TrainConfig, from_dict, parse
+from .config.data import AugmentConfig, DataConfig
+from .config.optim import OptimConfig
+from .config.options import option
+from .engine.command import run
 from .tasks.facts import facts_of
 from .tasks.sampling import ImageSample
 
-if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
+if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from .engine.loop import Task
     from .engine.recipe import Program
 
@@ -31,13 +36,13 @@ if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --
 class Config(TrainConfig):
     """Every flag starts from the preset's value."""
 
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    data: DataConfig = option(factory=DataConfig)
     """The images."""
     quantisation: float = 1.0
     """Weight of the codebook and commitment terms."""
     entropy: float = 0.1
     """Weight of the entropy loss: each latent sure of its code, all codes alike."""
-    adversarial: float = 0.0
+    adversarial: float = option(0.0, first=True)
     """Weight of the discriminator's judgement; 0 trains without one."""
     r1: float = 10.0
     """Weight γ of the penalty γ/2 |gradient|² of the discriminator on real images."""
@@ -45,7 +50,7 @@ class Config(TrainConfig):
     """Steps between restarts of codes that no latent of a batch chooses; 0: none. They end with four fifths of the
     run.
     """
-    model: VQGANConfig = dataclasses.field(default_factory=VQGANConfig)
+    model: VQGANConfig = option(factory=VQGANConfig, first=("width", "multipliers", "codes"))
     """The tokenizer."""
 
     def __post_init__(self):
@@ -96,6 +101,17 @@ PRESETS = {
         model=VQGANConfig.maskgit(),
     ),
 }
+
+
+ABOUT = {
+    "digits": "0.37 M parameters; 500 steps of 64",
+    "mnist": "0.39 M parameters; 6 minutes on 2 CPU cores; psnr 23.8, codebook_usage 1.0",
+    "fashion_mnist": "0.40 M parameters; 800 steps of 64",
+    "cifar10": "4.3 M parameters; 30,000 steps of 64, for a GPU",
+    "eurosat64": "4.3 M parameters; 20,000 steps of 64, for a GPU",
+    "imagenet256": "54 M parameters; 1 M steps of 256, for a TPU slice",
+}
+"""Size, time and the number to expect of each preset, where it was measured; without the discriminator."""
 
 
 def build(record: dict[str, Any]) -> Any:
@@ -203,6 +219,7 @@ def task(config: Config) -> "Task":
     from eqxgen.metrics import psnr
     from eqxgen.nn.quantize import count_codes, perplexity, usage
 
+    from .data import Part, image_grid, load, save_png
     from .data.images.augment import Augment
     from .engine.loop import Task
     from .evaluators.classifier import judge_of
@@ -252,6 +269,7 @@ SAMPLE = ImageSample
 
 def sample(folder: Path, record: dict[str, Any], options: ImageSample) -> int:
     """Draws held-out images and their reconstructions, a row of each in turn, for `train.sample`."""
+    from .data import load
     from .tasks.image_tokens import load_vqgan, reconstruct
 
     options.check_label(record["facts"]["classes"])
@@ -284,4 +302,4 @@ def main(config: Config) -> int:
 
 
 if __name__ == "__main__":
-    run(lambda: main(parse("vqgan", Config, PRESETS, __doc__ or "")))
+    run(lambda: main(parse("vqgan", Config, PRESETS, __doc__ or "", about=ABOUT)))

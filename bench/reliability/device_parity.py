@@ -24,8 +24,7 @@ import optax
 from bench.reliability.common import ROOT, run
 from eqxgen.configs import MaskGITConfig, VQGANConfig
 from train import maskgit, vqgan
-from train.config.base import OptimConfig
-from train.config.optim import EmaConfig
+from train.config.optim import EmaConfig, OptimConfig
 from train.data import DataConfig
 from train.engine.step import Setup, gradients, make_step, sharded_state
 from train.optim.ema import averages

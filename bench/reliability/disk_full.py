@@ -122,7 +122,7 @@ def _run(run_dir: Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--child":
-        from train.config.base import run as command
+        from train.engine.command import run as command
 
         command(lambda: _run(Path(sys.argv[2])))
     else:

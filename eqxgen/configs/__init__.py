@@ -6,11 +6,7 @@ This file imports nothing heavy, so that a command line can read and check it at
 import dataclasses
 import math
 
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ValueError(message)
-
+from ._check import require as _require
 
 SCHEDULES = ("cosine", "linear", "power", "log", "exp", "sqrt", "arccos")
 """Names of the mask schedules; see `eqxgen.decoding.masked.mask_schedule`."""

@@ -216,7 +216,7 @@ def test_a_file_that_is_no_array_is_refused(change, message, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("prepare", "Required options"),
+        ("prepare", "SOURCE and OUT must be given"),
         ("prepare digits out --shard-mib 0", "shard-mib must be at least 1: got 0"),
         ("prepare x.txt out --tokenizer chars --image-size 8", "--image-size is for images"),
         ("prepare x.txt out --tokenizer chars --held-out 1", "--held-out must be between 0 and 1: got 1"),

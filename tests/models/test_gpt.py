@@ -23,7 +23,7 @@ from eqxgen.models.gpt import GPT
 from eqxgen.pretrained.gpt2 import from_pretrained, to_pretrained
 from tests import oracles
 from tests.oracles.gpt2 import SIZES
-from train.config.base import OptimConfig
+from train.config.optim import OptimConfig
 from train.engine.step import trainable
 from train.optim import optimiser
 

@@ -18,6 +18,7 @@ from tests.train.small_runs import tiny, words
 from train import maskgit, sample, vqgan
 from train._errors import UsageError, UserError
 from train.config import base as configs
+from train.engine.command import run
 
 ROOT = Path(__file__).parents[2]
 RECIPES = {"maskgit": maskgit, "vqgan": vqgan}
@@ -27,7 +28,7 @@ def command(recipe, *flags):
     """A recipe's command in this process: its exit status."""
     module = RECIPES[recipe]
     with pytest.raises(SystemExit) as exit_:
-        configs.run(lambda: module.main(configs.parse(recipe, module.Config, module.PRESETS, "", flags)))
+        run(lambda: module.main(configs.parse(recipe, module.Config, module.PRESETS, "", flags)))
     return exit_.value.code
 
 

@@ -155,7 +155,8 @@ def test_a_prompt_longer_than_the_context_is_an_error_where_there_is_one(finishe
     with pytest.raises(UserError, match="--prompt must be at most the model's 16 tokens: got 54; shorten it"):
         sample.main(words(run=folder, prompt="to be " * 9, chars=3))
     with pytest.raises(
-        UsageError, match="--chars must be at most 15 with --beams and this prompt, as the model sees 16 tokens: got 16"
+        UsageError,
+        match="--chars must be at most 15 with --beams and this prompt, as the model's context is 16 tokens: got",
     ):
         sample.main(words(run=folder, prompt="t", chars=16, beams=2))
 

@@ -207,7 +207,8 @@ def test_an_update_is_made_whole_or_not_at_all(bad):
     if not made:
         what = "the loss" if bad == "loss" else f"the gradient of {bad}"
         with pytest.raises(
-            FloatingPointError, match=rf"in 1 steps in a row.*at step 7, with a loss scale of 1, {what} is not finite"
+            FloatingPointError,
+            match=rf"in 1 steps in a row \(the limit is 1\): at step 7, with a loss scale of 1, {what} is not finite",
         ):
             check_skipped(new.skipped, new.scale, grads, limit=1, step=7)
     check_skipped(new.skipped, new.scale, grads, limit=2, step=7)

@@ -5,7 +5,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +46,7 @@ class Checkpoints:
         record: what the run is (recipe, config, facts); saved with every checkpoint, and compared when one is restored.
         best: the score of a step by which one more is kept is better than another's: `min` or `max`.
         strict: a damaged checkpoint is an error, and not passed over.
+        free: dotted names of the config's fields that may differ from the record's.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Checkpoints:
         record: dict[str, Any] | None = None,
         best: Callable[..., Any] = min,
         strict: bool = False,
+        free: Collection[str] = (),
     ):
         import orbax.checkpoint as ocp
 
@@ -68,6 +70,7 @@ class Checkpoints:
             strict,
             best,
         )
+        self._free = free
         from_first(self._clear)
         self._scores: dict[int, float] = {}
         self._damaged: list[int] = []
@@ -177,7 +180,7 @@ class Checkpoints:
             UserError: it is of another run.
         """
         record = self._record(step)
-        check_record(self._path(step), record, self.record)
+        check_record(self._path(step), record, self.record, self._free)
         wanted = leaves.to_restore(template)
         saved: Any = self._manager.item_metadata(step)["state"]
         leaves.check_leaves(self._path(step), wanted, dict(getattr(saved, "tree", saved)))

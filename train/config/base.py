@@ -1,101 +1,90 @@
-"""Configuration: dataclasses to a command line, and to config.json and back. Imports no jax, so that `--help` is
-instant.
-"""
+"""Configuration of a run: what every recipe has, its command line, and its config.json. Imports no jax."""
 
 import dataclasses
-import functools
 import math
-import os
 import re
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .._errors import UsageError, UserError, require
-from ..data import DataConfig, DataError, DataStalled, SourceConfig
+from .._errors import UsageError, UserError, printable, require
 from ..precision.policy import Policy
-from . import flags
-from .file import read_config
+from .data import DataConfig, SourceConfig
+from .file import decode, read_config
+from .flags import read
 from .optim import EmaConfig, OptimConfig
-
-STARTED = time.perf_counter()
-"""When the command began, as near as its first import can tell."""
+from .options import build, option, options
+from .usage import Usage
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What every recipe has. A recipe's own `Config` adds its fields."""
+    """Fields of every recipe. A recipe's own `Config` adds its own."""
 
-    preset: str = "digits"
-    """The values that every flag starts from."""
-    run_dir: str | None = None
-    """Folder of the run; runs/<recipe>-<preset> by default. The same command again resumes it."""
-    seed: int = 0
-    """Seed of the initial weights, the order of the data and every draw."""
-    steps: int = 1000
+    preset: str = option("digits", first=True)
+    """Values that every flag starts from, one of the list above."""
+    run_dir: str | None = option(None, free=True, first=True)
+    """Folder of the run; runs/RECIPE-PRESET by default. The same command again resumes it."""
+    seed: int = option(0, first=True)
+    """Seed of the initial weights, the order of the data and every random draw."""
+    steps: int = option(1000, first=True)
     """Number of updates."""
-    batch_size: int = 128
+    batch_size: int = option(128, first=True, alias="bs")
     """Examples per update, over all devices."""
     precision: str = "auto"
-    """Type of computation: float32, bfloat16, float16 (with a dynamic loss scale), all with float32 parameters; or all
-    three as in params=float32,compute=bfloat16,output=float32 (p=f32,c=bf16,o=f32); or full, mixed, half. auto: mixed
-    on TPU and GPU, full on CPU."""
-    max_skips: int = 50
-    """Updates in a row that are left out because a gradient is not finite, until the run ends."""
-    log_every: int = 50
+    """Types: float32, bfloat16 or float16 (with a dynamic loss scale) for the computation, with float32 parameters; or
+    all three as in params=float32,compute=bfloat16,output=float32 (p=f32,c=bf16,o=f32); or full, mixed, half. auto:
+    mixed on TPU and GPU, full on CPU."""
+    max_skips: int = option(50, free=True)
+    """Number of skipped updates in a row that ends the run; an update is skipped where a gradient is not finite. The
+    count is read every 8 steps."""
+    log_every: int = option(50, free=True)
     """Steps between lines of metrics."""
-    sample_every: int = 500
+    sample_every: int = option(500, free=True)
     """Steps between sample grids; 0: only at the end."""
-    eval_every: int = 0
-    """Steps between evaluations such as that at the end, whose numbers join metrics.jsonl; 0: only at the end."""
-    checkpoint_every: int = 500
+    eval_every: int = option(0, free=True)
+    """Steps between evaluations, whose numbers are written to metrics.jsonl; 0: only at the end."""
+    checkpoint_every: int = option(500, free=True)
     """Steps between checkpoints."""
-    keep: int = 2
-    """Checkpoints kept."""
-    keep_best: str = ""
-    """Metric by which one checkpoint more is kept, the best, also as best.safetensors: loss, or max:accuracy where more
-    is better. It is the metric's mean over the lines of metrics.jsonl since the checkpoint before; one of the
+    keep: int = option(2, free=True)
+    """Number of the newest checkpoints that are kept."""
+    keep_best: str = option("", free=True)
+    """Metric of the best checkpoint, which is kept as well, also as best.safetensors: loss, or max:accuracy where more
+    is better. The mean over the lines of metrics.jsonl since the checkpoint before is compared. A metric of the
     evaluation needs --eval-every."""
-    strict: bool = False
-    """Refuse to resume where the newest checkpoint is damaged, in place of going on from the one before it."""
-    config: str | None = None
-    """JSON file of flags, such as a run's config.json; those on the command line prevail."""
-    wandb: str | None = None
-    """Project of Weights & Biases that the metrics go to as well."""
-    profile: str | None = None
-    """START:COUNT, such as 20:3: record a trace of these steps, and print the operations that took longest."""
-    compile_cache: str | None = None
-    """Folder that keeps compiled programs for the next start, or off; eqxgen/compiled in the user's cache by
-    default.
-    """
-    print_groups: bool = False
-    """Print each parameter's path, shape, group, weight decay and learning-rate multiplier, and stop before anything is
-    compiled.
-    """
-    dry_run: bool = False
-    """Print the sizes, compile one step, and stop before any data is read or written."""
-    compile_for: str | None = None
-    """With --dry-run: compile for a TPU topology such as v5e:2x4 (needs libtpu, no TPU), or lower for cuda, and print
-    FLOPs and memory.
-    """
-    accumulate: int = 1
-    """Micro-batches that a batch is walked through in, for the memory of one of them; the update is the same."""
-    mesh: str = ""
-    """How the devices share the work, such as fsdp=8 or data=2,fsdp=2,model=2: copies of the model, parameters in
-    parts, each layer's width in parts. By default every device has a copy."""
-    coordinator: str | None = None
-    """HOST:PORT of process 0, where several processes train together and neither a TPU pod nor SLURM says so."""
-    num_processes: int | None = None
-    """With --coordinator: how many processes there are."""
-    process_id: int | None = None
-    """With --coordinator: which of them this is, from 0."""
-    data: SourceConfig = dataclasses.field(default_factory=DataConfig)
-    """What is learnt from."""
-    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    strict: bool = option(False, free=True)
+    """Refuse to resume from an older checkpoint where the newest one is damaged."""
+    config: str | None = option(None, free=True)
+    """JSON file of flags, such as a run's config.json; flags on the command line override it."""
+    wandb: str | None = option(None, free=True)
+    """Project of Weights & Biases that the metrics are sent to."""
+    profile: str | None = option(None, free=True)
+    """START:COUNT, such as 20:3: trace these steps, and print the operations that took longest."""
+    compile_cache: str | None = option(None, free=True)
+    """Folder of the compilation cache, or off; eqxgen/compiled in the user's cache folder by default."""
+    print_groups: bool = option(False, free=True)
+    """Print each parameter's path, shape, group, weight decay and learning-rate multiplier; compile nothing."""
+    dry_run: bool = option(False, free=True, first=True)
+    """Print the sizes and compile one step; read and write no data."""
+    compile_for: str | None = option(None, free=True)
+    """With --dry-run: a TPU topology to compile for, such as v5e:2x4 (needs libtpu, no TPU), or cuda to lower for."""
+    accumulate: int = option(1, free=True)
+    """Number of micro-batches of a batch; the memory is that of one, the update is the same."""
+    mesh: str = option("", free=True, first=True)
+    """Mesh of devices, such as fsdp=8 or data=2,fsdp=2,model=2: data copies the model, fsdp shards its parameters,
+    model shards the width of each layer. By default data has all devices."""
+    coordinator: str | None = option(None, free=True)
+    """HOST:PORT of process 0 of several; found by itself on TPU pods, SLURM and Open MPI."""
+    num_processes: int | None = option(None, free=True)
+    """With --coordinator: number of processes."""
+    process_id: int | None = option(None, free=True)
+    """With --coordinator: number of this process, from 0."""
+    data: SourceConfig = option(factory=DataConfig)
+    """Training data."""
+    optim: OptimConfig = option(factory=OptimConfig)
     """The optimiser."""
-    ema: EmaConfig = dataclasses.field(default_factory=EmaConfig)
+    ema: EmaConfig = option(factory=EmaConfig)
     """The averaged weights."""
 
     def __post_init__(self):
@@ -118,7 +107,7 @@ class TrainConfig:
         if span := self.profiled:
             require(
                 sum(span) <= self.steps,
-                f"profile must lie within the steps of the run: got {self.profile} with steps={self.steps}",
+                f"profile must be within the steps of the run: got {self.profile} with steps={self.steps}",
             )
         require(self.compile_for is None or self.dry_run, "compile_for goes with --dry-run, which was not given")
 
@@ -133,12 +122,15 @@ class TrainConfig:
         if self.num_processes is None or self.process_id is None:
             raise ValueError("coordinator needs --num-processes and --process-id as well")
         require(self.num_processes >= 1, f"num_processes must be at least 1: got {self.num_processes}")
-        law = f"process_id must be in [0, num_processes): got process_id={self.process_id}, num_processes={self.num_processes}"
-        require(0 <= self.process_id < self.num_processes, law)
+        require(
+            0 <= self.process_id < self.num_processes,
+            f"process_id must be in [0, num_processes): got process_id={self.process_id}, "
+            f"num_processes={self.num_processes}",
+        )
 
     @property
     def profiled(self) -> tuple[int, int] | None:
-        """First step and number of steps that `profile` names."""
+        """First step and number of steps of `profile`."""
         if self.profile is None:
             return None
         first, _, count = self.profile.partition(":")
@@ -151,76 +143,71 @@ class TrainConfig:
 
     @property
     def on_paper(self) -> bool:
-        """Whether this run trains nothing."""
+        """True where nothing is trained: a dry run, or a table of groups."""
         return self.dry_run or self.print_groups
-
-    # Fields that may change between a run and its resumption: none alters the numbers that come out.
-    FREE = (
-        *(
-            "run_dir",
-            "config",
-            "log_every",
-            "sample_every",
-            "eval_every",
-            "checkpoint_every",
-            "keep",
-            "keep_best",
-            "strict",
-        ),
-        *("dry_run", "compile_for", "print_groups", "wandb", "profile", "compile_cache"),
-        *("data.root", "data.threads", "data.workers", "data.timeout"),
-        *("accumulate", "mesh", "coordinator", "num_processes", "process_id", "max_skips"),
-    )
 
 
 Config = TypeVar("Config", bound=TrainConfig)
 
 
 def parse(
-    recipe: str, config: type[Config], presets: Mapping[str, Config], doc: str, argv: Sequence[str] | None = None
+    recipe: str,
+    config: type[Config],
+    presets: Mapping[str, Config],
+    doc: str,
+    argv: Sequence[str] | None = None,
+    about: Mapping[str, str] | None = None,
 ) -> Config:
-    """The command line as a config; `--help` exits with 0. A preset's values yield to those of `--config FILE`, and
-    these to the flags.
+    """The command line of a recipe as its config; `--help` exits with 0. Flags override the values of `--config FILE`,
+    and these those of the preset.
+
+    Args:
+        recipe: its name.
+        config: its dataclass.
+        presets: the first is the default.
+        doc: its docstring, for the help.
+        argv: the words; by default those of this process.
+        about: a line for each preset: size, time, the number to expect.
 
     Raises:
         UsageError: a flag, a value or a file that cannot be.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    names = list(flags.names_of(config()))
-    path = flags.value_of("--config", argv)
-    values = {} if path is None else read_config(path, recipe, names)
-    name = flags.value_of("--preset", argv) or values.get("preset") or next(iter(presets))
+    lines = {name: (about or {}).get(name, "") for name in presets}
+    first = next(iter(presets))
+    Usage(f"python -m train.{recipe}", doc, config, presets[first], lines).answer(argv)
+    table = options(config)
+    given = read(argv, table)
+    path = given.get("config")
+    values = {} if path is None else read_config(path, recipe, table)
+    name = given.get("preset") or values.get("preset") or first
     if name not in presets:
         raise UsageError(f"--preset must be one of {', '.join(presets)}: got {name!r}")
-    default = dataclasses.replace(presets[name], preset=name)
-    command = functools.partial(flags.parse, config, f"python -m train.{recipe}", doc, default=default)
-    flags.check(argv, names)
+    preset = dataclasses.replace(presets[name], preset=name)
     try:
-        parsed = command([*flags.flags_of(values), *argv])
-    except UsageError as error:
-        raise UsageError(f"{error}{_blame(path, values, command)}") from None
-    given = values.get("optim", {}).get("warmup") is not None or flags.value_of("--optim.warmup", argv) is not None
-    if given and parsed.optim.warmup > parsed.steps:
+        parsed = build(config, values | given, preset)
+    except UsageError:
+        if path is not None:
+            _check_file(config, values, preset, path)
+        raise
+    warmup = given.get("optim.warmup", 0)  # a longer one of the preset or the file is cut
+    if warmup > parsed.steps:
         raise UsageError(
-            f"--optim.warmup must be at most the steps of the run: got {parsed.optim.warmup} with --steps "
-            f"{parsed.steps}"
+            f"--optim.warmup must be at most the steps of the run: got {warmup} with --steps {parsed.steps}"
         )
     return parsed
 
 
-def _blame(path: str | None, values: Mapping[str, Any], command: Callable[[Sequence[str]], Config]) -> str:
-    """Names the config file where its flags are wrong by themselves."""
-    if path is None:
-        return ""
+def _check_file(config: type[Config], values: Mapping[str, Any], preset: Config, path: str) -> None:
+    """Raises `UsageError` that names the config file where its values are wrong without any flag."""
     try:
-        command(flags.flags_of(values))
-    except UsageError:
-        return f"; it stands in --config {path}"
-    return ""
+        build(config, values, preset)
+    except UsageError as error:
+        raise UsageError(f"--config {printable(path)}: {error}") from None
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """The config as what JSON gives back: tuples as lists, and infinity, which JSON has not, as "inf"."""
+    """The config as JSON gives it back: tuples as lists, and infinity, which JSON lacks, as "inf"."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -233,15 +220,16 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
 
 
 def from_dict(config: type[Config], values: Mapping[str, Any], where: str | Path) -> Config:
-    """The inverse of `to_dict`, by way of flags, so that a file gets the checks that a command line gets."""
-    import tyro
+    """The inverse of `to_dict`, with the checks of a command line. An absent field has its default, so that a run of
+    an older version can be read.
 
+    Raises:
+        UserError: a field is unknown, or a value cannot be.
+    """
     try:
-        return tyro.cli(config, args=flags.flags_of(values), console_outputs=False)
-    except SystemExit:
-        raise UserError(
-            f"{where}: this is not a config of {config.__module__}: it has other fields or values; was it edited?"
-        ) from None
+        return build(config, decode(values, options(config)))
+    except UsageError as error:
+        raise UserError(f"{where}: this is not a config of {config.__module__}: {error}; was it edited?") from None
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -253,16 +241,3 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             result[prefix + name] = value
     return result
-
-
-def run(main: Callable[[], int | None]) -> None:
-    """Runs a command: a user's mistake is one line on the error stream and an exit status, never a traceback."""
-    try:
-        sys.exit(main())
-    except (UserError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        if isinstance(error, DataStalled):
-            os._exit(1)  # a thread that hangs in a read would keep the interpreter from ending
-        sys.exit(getattr(error, "status", 1))
-    except KeyboardInterrupt:  # before the first step, when there is nothing to save
-        sys.exit(130)

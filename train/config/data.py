@@ -1,4 +1,4 @@
-"""What the command line says about data; imports nothing heavy, so that `--help` is instant."""
+"""Options of the data and its augmentation. Imports nothing heavy, so that `--help` is immediate."""
 
 import dataclasses
 import difflib
@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from .options import option
+
 NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "eurosat64")
 
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """How training images are changed at random.
+    """Random augmentation of training images.
 
     Raises:
         ValueError: a value is out of its range.
@@ -21,36 +23,35 @@ class AugmentConfig:
     """Mirror half of the images."""
 
     crop: Literal["none", "padded", "resized"] = "none"
-    """padded: a window of the same size within the image and some pixels around it; resized: a window of any size,
-    brought to the same.
+    """padded: a window of the image's size in the padded image; resized: a window of any size, resized to the image's.
     """
 
     pad: int = 4
-    """Pixels around the image for a padded crop."""
+    """Padding of a padded crop, in pixels."""
 
     padding: Literal["reflect", "zeros"] = "reflect"
-    """What these pixels are."""
+    """Content of the padding."""
 
     smallest: float = 0.08
-    """Smallest share of the area that a resized crop takes."""
+    """Smallest area of a resized crop, as a fraction of the image's."""
 
     brightness: float = 0.0
-    """Largest change of the brightness, as a share of it; so too the next two."""
+    """Largest relative change of the brightness."""
 
     contrast: float = 0.0
-    """Largest change of the contrast."""
+    """Largest relative change of the contrast."""
 
     saturation: float = 0.0
-    """Largest change of the saturation."""
+    """Largest relative change of the saturation."""
 
     hue: float = 0.0
-    """Largest turn of the hue, as a share of the circle."""
+    """Largest rotation of the hue, as a fraction of the circle."""
 
     operations: int = 0
-    """RandAugment: how many operations; 0 is none."""
+    """Number of RandAugment operations; 0: none."""
 
     magnitude: int = 9
-    """RandAugment: how strong they are, from 0 to 30."""
+    """Strength of RandAugment, from 0 to 30."""
 
     def __post_init__(self):
         ranges = {
@@ -67,23 +68,23 @@ class AugmentConfig:
 
     @property
     def jitter(self) -> bool:
-        """Whether colours change by chance."""
+        """True where colours change at random."""
         return bool(self.brightness or self.contrast or self.saturation or self.hue)
 
     @property
     def colours(self) -> bool:
-        """Whether anything changes pixels and not only their places."""
+        """True where pixel values change, and not only their places."""
         return self.jitter or self.operations > 0
 
     @property
     def beyond_flip(self) -> bool:
-        """Whether there is more to it than mirror images."""
+        """True where there is more than mirror images."""
         return self.colours or self.crop != "none"
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceConfig:
-    """Which data to train on, and where they are.
+    """Training data, and the folder that has them.
 
     Raises:
         ValueError: `name` is neither a known set nor a path, or a text is empty.
@@ -92,18 +93,16 @@ class SourceConfig:
     KNOWN: ClassVar[tuple[str, ...]] = ()
     SUFFIXES: ClassVar[tuple[str, ...]] = ()
 
-    name: str = ""
+    name: str = option("", first=True)
     """A known set, or a path."""
 
-    root: str | None = None
-    """Folder that holds a known set's own folder. Default: $EQXGEN_DATA, else ~/.cache/eqxgen/data, into which it is
+    root: str | None = option(None, free=True, first=True)
+    """Folder of the known sets, each in its own. Default: $EQXGEN_DATA, else ~/.cache/eqxgen/data, where they are
     downloaded.
     """
 
-    timeout: float = 60.0
-    """Seconds without a single example after which the data count as hanging; after 4 s a line says what is waited
-    for.
-    """
+    timeout: float = option(60.0, free=True)
+    """Seconds without an example until the run ends with an error; a line names the source after 4 s."""
 
     def __post_init__(self):
         known = ", ".join(self.KNOWN)
@@ -122,14 +121,14 @@ class SourceConfig:
 
     @property
     def is_path(self) -> bool:
-        """Whether `name` is a path rather than the name of a known set."""
+        """True where `name` is a path and not the name of a known set."""
         marked = self.name.startswith((".", "~")) or any(mark in self.name for mark in "/\\")
         return self.name not in self.KNOWN and (marked or self.name.lower().endswith(self.SUFFIXES))
 
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig(SourceConfig):
-    """Which text to train on, and what its tokens are.
+    """Training text and its tokens.
 
     Raises:
         ValueError: as `SourceConfig`; `vocab` or `held_out` is out of its range.
@@ -138,19 +137,19 @@ class TextConfig(SourceConfig):
     KNOWN: ClassVar[tuple[str, ...]] = ("tiny_shakespeare",)
     SUFFIXES: ClassVar[tuple[str, ...]] = (".txt", ".text", ".md", ".npy", ".bin")
 
-    name: str = "tiny_shakespeare"
+    name: str = option("tiny_shakespeare", first=True)
     """tiny_shakespeare; or a path: a text file, a folder of them (./books), a folder that `python -m train.data
     prepare` wrote, or a file of token ids (.npy or .bin), which needs --data.vocab."""
 
-    tokenizer: str = "chars"
+    tokenizer: str = option("chars", first=True)
     """chars: the characters of the text; bytes; bpe-4096: as many byte pairs, learnt from the text; or a path: a
     tokenizer.json, a folder with GPT-2's vocab.json and merges.txt, or a vocabulary.json of another run."""
 
     vocab: int | None = None
-    """Of a file of ids, what they are below."""
+    """Size of the vocabulary of a file of ids."""
 
     held_out: float = 0.1
-    """The share at the end of a text that is not trained on."""
+    """Fraction of the text, at its end, held out from training."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -164,7 +163,7 @@ class TextConfig(SourceConfig):
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(SourceConfig):
-    """Which images to train on, and where they are.
+    """Training images, and the folder that has them.
 
     Raises:
         ValueError: as `SourceConfig`; or `image_size`, `memory`, `threads` or `workers` is out of its range.
@@ -173,30 +172,27 @@ class DataConfig(SourceConfig):
     KNOWN: ClassVar[tuple[str, ...]] = NAMES
     SUFFIXES: ClassVar[tuple[str, ...]] = (".npz",)
 
-    name: str = "digits"
+    name: str = option("digits", first=True)
     """digits, mnist, fashion_mnist, cifar10, eurosat64; or a path: a folder with one subfolder per class (./flowers),
     or an .npz file with arrays images and labels."""
 
     image_size: int | None = None
-    """Side of the square images. A folder's images are resized (shorter side, then centre crop); those of any other set
-    must have it.
+    """Side of the square images. Images of a folder are resized (shorter side, then centre crop); those of any other
+    set must have it.
     """
 
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
-    """Random changes of the training images."""
+    """Augmentation."""
 
     memory: float = 4.0
-    """GiB that decoded training images may fill. Those of a larger folder, .npz or prepared set stay in their files and
-    are read ahead.
+    """Memory for decoded training images, in GiB. A larger folder, .npz or prepared set is read ahead from its files.
     """
 
-    threads: int = 8
-    """Threads that read ahead from files."""
+    threads: int = option(8, free=True)
+    """Reading threads."""
 
-    workers: int = 0
-    """Processes that read ahead instead, each with that many threads; worth their start where decoding is the
-    bottleneck.
-    """
+    workers: int = option(0, free=True)
+    """Reading processes, each with that many threads; useful where decoding is the bottleneck. 0: threads alone."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -210,7 +206,7 @@ class DataConfig(SourceConfig):
 
     @property
     def is_npz(self) -> bool:
-        """Whether `name` is the path of an .npz file."""
+        """True where `name` is the path of an .npz file."""
         return self.name.lower().endswith(".npz")
 
 

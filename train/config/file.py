@@ -1,39 +1,62 @@
-"""A JSON file of flags, read strictly: what JSON leaves open, or Python's reader lets pass, is an error here."""
+"""A config in JSON, read strictly: what JSON leaves open, or Python's reader lets pass, is an error here."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .._errors import UsageError
-from .flags import nearest, printable
+from .._errors import UsageError, printable
+from .options import Option, convert, nearest
 
 LARGEST = 2**20
 """Bytes of a config; a run's is under 4 kB."""
 
 
-def read_config(path: str, recipe: str, names: Sequence[str]) -> dict[str, Any]:
-    """The flags that a file gives, nested as in a run's config.json, which is taken as well.
+def read_config(path: str, recipe: str, table: Mapping[str, Option]) -> dict[str, Any]:
+    """The values of a file of flags, by dotted name; a run's config.json is one.
 
     Args:
         recipe: the command that is to run; a run's config.json must be of the same.
-        names: dotted names of the fields there are.
+        table: the options that there are.
 
     Raises:
-        UsageError: the file cannot be read, is not JSON, or names what there is not.
+        UsageError: the file cannot be read, is not JSON, or has a field or a value that cannot be.
     """
-    values = _parse(path, _read(path))
-    if isinstance(values, dict) and {"recipe", "config"} <= values.keys():
-        if values["recipe"] != recipe:
-            raise UsageError(
-                f"--config {printable(path)}: is of a run of train.{values['recipe']}: give one of train.{recipe}"
-            )
-        values = values["config"]
-    if not isinstance(values, dict):
-        raise UsageError(f"--config {printable(path)}: must hold an object of flags: got {type(values).__name__}")
-    values = {name: value for name, value in values.items() if name != "config"}
-    _check(path, values, names)
-    return values
+    try:
+        values = _parse(_read(path))
+        if isinstance(values, dict) and {"recipe", "config"} <= values.keys():
+            if values["recipe"] != recipe:
+                raise UsageError(f"is of a run of train.{values['recipe']}: give one of train.{recipe}")
+            values = values["config"]
+        if not isinstance(values, dict):
+            raise UsageError(f"must hold an object of flags: got {type(values).__name__}")
+        return decode({name: value for name, value in values.items() if name != "config"}, table)
+    except UsageError as error:
+        raise UsageError(f"--config {printable(path)}: {error}") from None
+
+
+def decode(values: Mapping[str, Any], table: Mapping[str, Option]) -> dict[str, Any]:
+    """Nested values of JSON as those of the options, by dotted name.
+
+    Raises:
+        UsageError: a field is unknown, or a value is of another type.
+    """
+    return {name: convert(name, table[name].kind, value) for name, value in _fields(values, table)}
+
+
+def _fields(values: Mapping[str, Any], table: Mapping[str, Option], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for last, value in values.items():
+        name = prefix + last
+        group = any(field.startswith(f"{name}.") for field in table)
+        if not group and name not in table:
+            raise UsageError(f"{printable(name)}: no such field{nearest(name, table)}")
+        if isinstance(value, dict) != group:
+            wanted = "an object of fields" if group else "one value"
+            raise UsageError(f"{name} must be {wanted}: got {printable(json.dumps(value))[:60]}")
+        if group:
+            yield from _fields(value, table, f"{name}.")
+        else:
+            yield name, value
 
 
 def _read(path: str) -> str:
@@ -41,51 +64,30 @@ def _read(path: str) -> str:
         with Path(path).expanduser().open("rb") as file:
             data = file.read(LARGEST + 1)
     except (OSError, ValueError, RuntimeError) as error:
-        raise UsageError(
-            f"--config {printable(path)}: cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from None
+        raise UsageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if len(data) > LARGEST:
-        raise UsageError(f"--config {printable(path)}: is larger than {LARGEST:,} bytes, so it is no config")
+        raise UsageError(f"is larger than {LARGEST:,} bytes, so it is no config")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(
-            f"--config {printable(path)}: must be UTF-8: byte {error.start} is not; save it as UTF-8"
-        ) from None
+        raise UsageError(f"must be UTF-8: byte {error.start} is not; save it as UTF-8") from None
 
 
-def _parse(path: str, text: str) -> Any:
+def _parse(text: str) -> Any:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for name, value in pairs:
             if name in values:
-                raise UsageError(f"--config {printable(path)}: {printable(name)} is given twice: give it once")
+                raise UsageError(f"{printable(name)} is given twice: give it once")
             values[name] = value
         return values
 
     def refuse(constant: str) -> NoReturn:
-        raise UsageError(
-            f'--config {printable(path)}: {constant} is not a number of JSON: write a number, or "inf" in quotes'
-        )
+        raise UsageError(f'{constant} is not a number of JSON: write a number, or "inf" in quotes')
 
     try:
         return json.loads(text, object_pairs_hook=once, parse_constant=refuse)
     except json.JSONDecodeError as error:
-        raise UsageError(f"--config {printable(path)}: must be JSON: {error.msg} in line {error.lineno}") from None
+        raise UsageError(f"must be JSON: {error.msg} in line {error.lineno}") from None
     except RecursionError:
-        raise UsageError(f"--config {printable(path)}: is nested too deep to be a config") from None
-
-
-def _check(path: str, values: dict[str, Any], names: Sequence[str], prefix: str = "") -> None:
-    for name, value in values.items():
-        full = prefix + name
-        parts = {".".join(field.split(".")[: full.count(".") + 1]) for field in names}
-        if full not in parts:
-            raise UsageError(f"--config {printable(path)}: {printable(full)}: no such field{nearest(full, names)}")
-        if isinstance(value, dict) != (full not in names):
-            wanted = "one value" if full in names else "an object of fields"
-            raise UsageError(
-                f"--config {printable(path)}: {full} must be {wanted}: got {printable(json.dumps(value))[:60]}"
-            )
-        if isinstance(value, dict):
-            _check(path, value, names, f"{full}.")
+        raise UsageError("is nested too deep to be a config") from None

@@ -1,56 +1,57 @@
-"""What the command line says about the optimiser and the averaged weights. Imports nothing heavy."""
+"""Options of the optimiser and of the averaged weights. Imports nothing heavy."""
 
 import dataclasses
 import math
 from typing import Literal
 
 from .._errors import require
+from .options import option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """The optimiser, its schedule, and which parameters it treats how."""
+    """Optimiser, learning-rate schedule, and exceptions by pattern of parameter path."""
 
     name: Literal["adamw", "lion", "adafactor", "lamb", "muon", "soap", "schedule_free", "rmsprop", "sgd"] = "adamw"
-    """muon and soap precondition matrices and leave the rest to Adam; schedule_free samples from its own average."""
-    learning_rate: float = 1e-3
+    """Optimiser. muon and soap precondition matrices, and use Adam for the rest. schedule_free has its own average."""
+    learning_rate: float = option(1e-3, first=True, alias="lr")
     """Peak learning rate."""
     warmup: int = 100
-    """Steps over which the learning rate rises from 0; a preset's are cut to the steps of the run."""
+    """Steps in which the learning rate rises from 0. A preset's or a config file's is cut to the steps of the run."""
     decay: Literal["constant", "cosine", "linear", "exponential", "inverse_sqrt", "wsd", "one_cycle"] = "cosine"
-    """What follows the warm-up. wsd: no change, then down in a line. one_cycle: the warm-up starts at a 25th and is a
-    cosine too.
+    """Schedule after the warm-up. wsd: constant, then linear to its end. one_cycle: cosine, with a cosine warm-up from
+    a 25th of the peak.
     """
     final: float = 0.0
-    """Learning rate at the last step as a fraction of the peak; of cosine, linear, exponential, wsd and one_cycle."""
+    """Last learning rate as a fraction of the peak, of cosine, linear, exponential, wsd and one_cycle."""
     cooldown: float = 0.2
-    """Share of the steps in which wsd goes down."""
+    """Fraction of the steps in which wsd decays."""
     beta1: float = 0.9
-    """Decay of the first moment; of schedule_free: how near to the average gradients are taken."""
+    """Decay of the first moment; of schedule_free, the interpolation towards the average where gradients are taken."""
     beta2: float = 0.96
     """Decay of the second moment."""
     epsilon: float = 1e-8
-    """Added to the root of the second moment."""
+    """Term added to the root of the second moment."""
     momentum: float = 0.9
-    """Of sgd, rmsprop and muon's matrices."""
+    """Momentum of sgd, rmsprop and muon's matrices."""
     nesterov: bool = False
-    """Nesterov's form of sgd's and rmsprop's momentum."""
+    """Nesterov momentum for sgd and rmsprop."""
     weight_decay: float = 0.045
-    """Decoupled weight decay, of matrices and kernels alone."""
+    """Decoupled weight decay of matrices and kernels."""
     undecayed: tuple[str, ...] = ()
-    """Patterns of parameter paths that weight decay spares, such as positions or '**.head'."""
+    """Patterns of parameter paths without weight decay, such as positions or '**.head'."""
     rates: tuple[str, ...] = ()
-    """Multipliers of the learning rate by pattern of path, such as head=10 stack.blocks.mlp=0.5; the first that matches
-    holds.
+    """Multipliers of the learning rate by pattern of path, such as head=10 stack.blocks.mlp=0.5; the first match
+    counts.
     """
     layer_decay: float = 1.0
-    """Learning rate of each layer relative to that of the one above it; 1: all alike."""
+    """Ratio of a layer's learning rate to that of the layer above; 1: all alike."""
     clip: float = 1.0
-    """Largest global norm of the gradients; what exceeds it is scaled down. inf: off."""
+    """Largest global norm of the gradients, to which larger ones are scaled; inf: off."""
     block: int = 512
-    """Largest side of the blocks into which soap cuts matrices."""
+    """Largest side of soap's blocks of a matrix."""
     every: int = 10
-    """Steps between soap's changes of basis."""
+    """Steps between soap's changes of basis (its eigenvectors)."""
 
     def __post_init__(self):
         require(
@@ -101,18 +102,16 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EmaConfig:
-    """The averaged weights, which samples and evaluation use."""
+    """Averaged weights, used by samples and evaluation."""
 
     decay: float = 0.999
     """Decay per step; it ramps up as (1 + step) / (10 + step)."""
     half_life: float | None = None
-    """Examples after which a weight counts half, in place of the decay."""
+    """Half-life in examples, instead of the decay."""
     ramp: float = 0.05
-    """The half-life is at most this share of the examples so far; 0: no ramp."""
+    """Largest half-life as a fraction of the examples so far; 0: no ramp."""
     sigma_rel: tuple[float, ...] = ()
-    """Widths of power-function profiles relative to the run, such as 0.05 0.1, in place of the decay; the first is
-    used.
-    """
+    """Relative widths of power-function profiles, such as 0.05 0.1, instead of the decay; the first is used."""
 
     def __post_init__(self):
         require(0 <= self.decay < 1, f"ema.decay must be in [0, 1): got {self.decay}")

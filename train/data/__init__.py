@@ -1,12 +1,17 @@
 """Images and texts: where they come from, how they are checked, and which of them a step sees. NumPy only."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from ..config.data import AugmentConfig, DataConfig, SourceConfig, TextConfig
 from .errors import DataError, DataStalled
-from .feed.draws import uniforms
-from .feed.order import Order, Part, batch_indices
-from .images.dataset import Dataset
-from .images.grid import image_grid, save_png
-from .sources import load
+
+if TYPE_CHECKING:
+    from .feed.draws import uniforms
+    from .feed.order import Order, Part, batch_indices
+    from .images.dataset import Dataset
+    from .images.grid import image_grid, save_png
+    from .sources import load
 
 __all__ = [
     "AugmentConfig",
@@ -24,3 +29,19 @@ __all__ = [
     "save_png",
     "uniforms",
 ]
+
+_HOMES = {
+    "feed.draws": ("uniforms",),
+    "feed.order": ("Order", "Part", "batch_indices"),
+    "images.dataset": ("Dataset",),
+    "images.grid": ("image_grid", "save_png"),
+    "sources": ("load",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: `--help` must not wait for NumPy.
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

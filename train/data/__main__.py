@@ -1,47 +1,45 @@
 """Prepare data once, to read them fast in every run.
 
-python -m train.data prepare ./flowers ./flowers64 --image-size 64     decoded and resized images; then --data.name ./flowers64
-python -m train.data prepare mnist ./mnist                            any set that --data.name takes
-python -m train.data prepare ./books ./books-ids --tokenizer chars     the ids of a text, or of a folder of texts
-python -m train.data check ./flowers64                                every file against its SHA-256
-  python -m train.data check ids.bin --vocab 50257 --context 1024        ids of a tokenizer of your own, without a header
+  python -m train.data prepare ./flowers ./flowers64 --image-size 64    # images, decoded and resized
+  python -m train.data prepare mnist ./mnist                            # any set that --data.name takes
+  python -m train.data prepare ./books ./books-ids --tokenizer chars    # the ids of a text, or of a folder of texts
+  python -m train.data check ./flowers64                                # every file against its SHA-256
+  python -m train.data check ids.bin --vocab 50257 --context 1024       # ids of a tokenizer of your own, without a header
+
+Recipes take the folder that `prepare` writes as --data.name. The same command continues where it was interrupted.
 """
 
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from ..config.base import require, run
+from .._errors import UsageError, printable, require
 from ..config.data import DataConfig
+from ..config.flags import parse
+from ..config.options import option
+from ..engine.command import run
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepare:
-    """Write a set of images, or the ids of a text, as arrays with their sums. The same command goes on where it was
-    interrupted.
-    """
+    """Write a set of images, or the ids of a text, as arrays with their SHA-256."""
 
-    source: tyro.conf.Positional[str]
-    """What --data.name takes; with --tokenizer a text file or a folder of them."""
-    out: tyro.conf.Positional[Path]
-    """The folder to write."""
+    source: str = option(positional=True)
+    """Data as --data.name names it; with --tokenizer a text file or a folder of text files."""
+    out: Path = option(positional=True)
+    """Folder to write."""
     root: str | None = None
-    """As --data.root."""
+    """Folder of the known sets, as --data.root."""
     image_size: int | None = None
-    """As --data.image-size."""
+    """Side of the square images, as --data.image-size."""
     threads: int = 8
-    """Threads that decode."""
+    """Decoding threads."""
     shard_mib: int = 256
-    """Size of a file of images at most."""
+    """Largest size of a file of images, in MiB."""
     tokenizer: str | None = None
-    """What the ids of a text are: bytes, chars, bpe-4096 (as many byte pairs, learned of the text), or the path of a
-    tokenizer's files.
-    """
+    """Tokens of a text: bytes, chars, bpe-4096 (a vocabulary of 4,096 learned from the text), or a tokenizer's path."""
     held_out: float = 0.1
-    """The share at the end of a text that is not trained on."""
+    """Share of a text, at its end, held out from training."""
 
     def __post_init__(self):
         require(self.shard_mib >= 1, f"--shard-mib must be at least 1: got {self.shard_mib}")
@@ -65,16 +63,14 @@ class Prepare:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """Read every file of a prepared set, and compare it with the sum that was written down; or read a file of token
-    ids.
-    """
+    """Compare every file of a prepared set with its SHA-256, or check the ids of a file of tokens."""
 
-    path: tyro.conf.Positional[Path]
-    """The folder, or the file of ids."""
+    path: Path = option(positional=True)
+    """Prepared folder, or file of ids."""
     vocab: int = 2**16
-    """Of a file of ids: they must be below this."""
+    """Upper bound of the ids in a file of ids, exclusive."""
     context: int = 1
-    """Of a file of ids: it must have at least one more."""
+    """Tokens of a window; a file of ids must have at least one more."""
 
     def __post_init__(self):
         require(1 <= self.vocab <= 2**32, f"--vocab must be between 1 and 2**32: got {self.vocab}")
@@ -94,12 +90,19 @@ class Check:
         return 0
 
 
-Command = Annotated[Prepare, tyro.conf.subcommand("prepare")] | Annotated[Check, tyro.conf.subcommand("check")]
+COMMANDS = {"prepare": Prepare, "check": Check}
 
 
 def main(argv: list[str]) -> int:
-    command = tyro.cli(Command, prog="python -m train.data", description=__doc__, args=argv)
-    return command()
+    prog = "python -m train.data"
+    name = argv[0] if argv else "nothing"
+    if name in ("--help", "-h", "--help-all"):
+        print(f"usage: {prog} {{{','.join(COMMANDS)}}} ...\n\n{__doc__}\nFlags of each: {prog} COMMAND --help")
+        return 0
+    if name not in COMMANDS:
+        raise UsageError(f"{prog} must be followed by {' or '.join(COMMANDS)}: got {printable(name)}")
+    command = COMMANDS[name]
+    return parse(command, f"{prog} {name}", command.__doc__ or "", argv[1:])()
 
 
 if __name__ == "__main__":

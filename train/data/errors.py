@@ -2,15 +2,17 @@
 
 import os
 
+from .._errors import printable
+
 
 class DataError(ValueError):
     """A data file, folder or array is not what it should be.
 
-    The message is one line: where, what was expected, what came, and the cure.
+    The message is one line: where, what was expected, what came, and a hint.
     """
 
-    def __init__(self, where: str | os.PathLike, expected: str, got: str, cure: str):
-        super().__init__(f"{_one_line(os.fspath(where))}: expected {expected}, got {_one_line(got)}: {cure}")
+    def __init__(self, where: str | os.PathLike, expected: str, got: str, hint: str):
+        super().__init__(f"{printable(os.fspath(where))}: expected {expected}, got {printable(got)}: {hint}")
 
     def __reduce__(self):
         # What a worker process sends back is made again of its message, not of the four parts.
@@ -22,17 +24,10 @@ class DataError(ValueError):
 
 
 class DataStalled(DataError):
-    """Whoever reads the data hangs, and cannot be stopped from within Python: the process must end without waiting for
-    its threads.
+    """A read of the data hangs and cannot be stopped from within Python: the process must end without waiting for its
+    threads.
     """
 
 
 def _again(kind: type[DataError], message: str) -> DataError:
     return kind.__new__(kind, message)
-
-
-def _one_line(text: str) -> str:
-    """The text with control characters escaped, so that a hostile file name cannot draw on the terminal."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text
-    )

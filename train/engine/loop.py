@@ -17,7 +17,8 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from .._errors import UsageError, UserError
 from ..checkpoint import Checkpoints
-from ..config.base import STARTED, TrainConfig
+from ..config.base import TrainConfig
+from ..config.options import free
 from ..data import Order, Part
 from ..data.feed.feed import Feed, to_devices
 from ..optim import schedule
@@ -33,6 +34,7 @@ from ..report.timeline import Profiler
 from ..run.folder import describe_run, open_run, write_json
 from ..run.signals import StopRequest
 from ..run.weights import save_model
+from .command import STARTED
 from .compile_cache import use_cache
 from .host_memory import keep_freed_memory
 from .recipe import Player, Program
@@ -108,7 +110,8 @@ def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
     shapes = abstract_state(setup)
     check_heads(shapes.model, setup.mesh)
     best = max if config.keep_best.startswith("max:") else min
-    with closing(Checkpoints(folder / "checkpoints", config.keep, record, best, config.strict)) as checkpoints:
+    kept = Checkpoints(folder / "checkpoints", config.keep, record, best, config.strict, free(type(config)))
+    with closing(kept) as checkpoints:
         if restored := checkpoints.restore(shapes):
             state, first = restored.state, restored.step
         else:

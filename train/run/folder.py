@@ -9,6 +9,7 @@ from typing import Any
 from .._errors import UserError
 from .._files import remove_parts, write_atomically
 from ..config.base import TrainConfig, to_dict
+from ..config.options import free
 from .lock import NAME as LOCK
 from .lock import locked
 from .metadata import differences
@@ -46,7 +47,7 @@ def open_run(config: TrainConfig, recipe: str) -> Iterator[Path]:
 
     folder = path_of(config, recipe)
     with ExitStack() as held:
-        from_first(lambda: _claim(folder, {"recipe": recipe, "config": to_dict(config)}, held))
+        from_first(lambda: _claim(folder, recipe, config, held))
         yield folder
 
 
@@ -78,7 +79,7 @@ def _describe(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     return old
 
 
-def _claim(folder: Path, record: dict[str, Any], held: ExitStack) -> None:
+def _claim(folder: Path, recipe: str, config: TrainConfig, held: ExitStack) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files = {path.name for path in folder.iterdir()} - {LOCK}
@@ -91,7 +92,7 @@ def _claim(folder: Path, record: dict[str, Any], held: ExitStack) -> None:
     held.callback(_remove_empty, folder)
     held.enter_context(locked(folder))
     if (folder / "config.json").exists():
-        _check_same(folder, read_json(folder / "config.json"), record)
+        _check_same(folder, read_json(folder / "config.json"), recipe, config)
     remove_parts(folder)
 
 
@@ -105,17 +106,17 @@ def _reason(error: OSError | RuntimeError) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _check_same(folder: Path, old: Any, new: dict[str, Any]) -> None:
+def _check_same(folder: Path, old: Any, recipe: str, config: TrainConfig) -> None:
     if not (isinstance(old, dict) and isinstance(old.get("config"), dict)):
         raise UserError(
             f"{folder / 'config.json'}: is not the config of a run: remove the folder, or give another by --run-dir"
         )
-    if old.get("recipe") != new["recipe"]:
+    if old.get("recipe") != recipe:
         raise UserError(
-            f"--run-dir {folder}: holds a run of train.{old.get('recipe')}, not of train.{new['recipe']}: give another "
-            "folder"
+            f"--run-dir {folder}: holds a run of train.{old.get('recipe')}, not of train.{recipe}: give another folder"
         )
-    if differing := differences(old["config"], new["config"]):
+    kind = type(config)
+    if differing := differences(old["config"], to_dict(config), free(kind), default=to_dict(kind())):
         raise UserError(
             f"--run-dir {folder}: holds a run with another config ({differing}): give another folder, or the same flags"
         )

@@ -2,11 +2,12 @@
 
 import platform
 import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from .._errors import UserError
-from ..config.base import TrainConfig, flat
+from ..config.base import flat
 
 
 def versions() -> dict[str, str]:
@@ -18,19 +19,22 @@ def versions() -> dict[str, str]:
     return {"eqxgen": eqxgen.__version__, "jax": jax.__version__, "python": platform.python_version()}
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """The flags that differ between two configs, but those that may; empty where none does."""
-    before, now = flat(old), flat(new)
+def differences(old: dict[str, Any], new: dict[str, Any], free: Collection[str], default: Mapping[str, Any]) -> str:
+    """The flags that differ between two configs, but for those that may; empty where none does.
+
+    Args:
+        free: dotted names of the fields that may differ.
+        default: the config that an older version, whose config lacks a field, was run with.
+    """
+    before, now = flat(dict(default)) | flat(old), flat(new)
     names = [
-        name
-        for name in sorted(before.keys() | now.keys())
-        if name not in TrainConfig.FREE and before.get(name) != now.get(name)
+        name for name in sorted(before.keys() | now.keys()) if name not in free and before.get(name) != now.get(name)
     ]
     shown = ", ".join(f"--{name.replace('_', '-')} was {before.get(name)} and is {now.get(name)}" for name in names[:4])
     return shown + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def check_record(where: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+def check_record(where: Path, old: dict[str, Any], new: dict[str, Any], free: Collection[str] = ()) -> None:
     """Warns where a checkpoint was written by other versions.
 
     Raises:
@@ -41,7 +45,7 @@ def check_record(where: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
             raise UserError(
                 f"checkpoint {where}: is of train.{old['recipe']}, not of train.{new['recipe']}: give another --run-dir"
             )
-        if differing := differences(old["config"], new["config"]):
+        if differing := differences(old["config"], new["config"], free, default=new["config"]):
             raise UserError(
                 f"checkpoint {where}: is of another config ({differing}): give another --run-dir, or the same flags"
             )

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from ..data import DataConfig
+from ..config.data import DataConfig
 
 
 class Facts(NamedTuple):

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._errors import UserError
+from .._errors import UserError, require
 from .._files import write_atomically
-from ..config.base import TrainConfig, require
-from ..data import Part, TextConfig
-from ..data.text.corpus import load_text
-from ..data.text.vocabulary import NAME, Vocabulary, load_vocabulary
+from ..config.base import TrainConfig
+from ..config.data import TextConfig
+from ..config.options import option
 
-if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
+if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
+    from ..data.text.vocabulary import Vocabulary
     from ..engine.loop import Task
     from ..engine.recipe import Program
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --
 class LanguageConfig(TrainConfig):
     """What every language model's recipe has. A recipe's own `Config` adds its model."""
 
-    data: TextConfig = dataclasses.field(default_factory=TextConfig)
+    data: TextConfig = option(factory=TextConfig)
     """The text."""
     eval_batches: int = 200
     """Batches that the validation loss is of, drawn from the held-out text, always the same; 0: every token of it once,
     in order.
     """
-    prompt: str | None = None
+    prompt: str | None = option(None, first=True)
     """What samples begin with; by default the first token of the held-out text."""
     sample_tokens: int = 500
     """Tokens of each sample."""
@@ -86,6 +86,8 @@ def task(recipe: str, config: LanguageConfig, context: int, make: Callable[[int]
 
     from eqxgen.decoding.autoregressive import generate
 
+    from ..data import Part
+    from ..data.text.corpus import load_text
     from ..engine.loop import Task
 
     corpus = load_text(config.data, context)
@@ -118,6 +120,8 @@ def vocab_on_paper(config: LanguageConfig) -> int:
     """The size of the vocabulary without reading the text, where it can be told so: --data.vocab, or 256 bytes; else
     the text is read.
     """
+    from ..data.text.corpus import load_text
+
     data = config.data
     if data.vocab is not None or data.tokenizer == "bytes":
         return data.vocab or 256
@@ -137,6 +141,7 @@ def validation_loss(model: Any, tokens: Any, batch_size: int, batches: int) -> f
     import equinox as eqx
     import numpy as np
 
+    from ..data import Part
     from ..evaluators.batched import batched
 
     if batches:
@@ -151,25 +156,29 @@ def validation_loss(model: Any, tokens: Any, batch_size: int, batches: int) -> f
     return float(np.mean(np.concatenate(found), dtype=np.float64))
 
 
-def keep_vocabulary(folder: Path, vocabulary: Vocabulary | None) -> None:
+def keep_vocabulary(folder: Path, vocabulary: "Vocabulary | None") -> None:
     """Writes the vocabulary beside the run, unless it is there."""
+    from ..data.text.vocabulary import NAME
+
     if vocabulary is not None and not (folder / NAME).exists():
         write_atomically(folder / NAME, vocabulary.save)
 
 
-def vocabulary_of_run(folder: Path, facts: dict[str, Any]) -> Vocabulary:
+def vocabulary_of_run(folder: Path, facts: dict[str, Any]) -> "Vocabulary":
     """The vocabulary that a run was trained with.
 
     Raises:
         UserError: the run has none.
         DataError: its file is missing, damaged, or of another vocabulary than the model's.
     """
+    from ..data.text.vocabulary import NAME, load_vocabulary
+
     if facts.get("vocabulary") is None:
         raise UserError(f"--run {folder}: was trained on ids without a vocabulary, so it can write no text")
     return load_vocabulary(folder / NAME, facts["vocabulary"])
 
 
-def encode_prompt(vocabulary: Vocabulary, prompt: str, flag: str, context: int | None) -> Any:
+def encode_prompt(vocabulary: "Vocabulary", prompt: str, flag: str, context: int | None) -> Any:
     """Ids of a prompt.
 
     Raises:

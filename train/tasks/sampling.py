@@ -1,14 +1,11 @@
-"""What `python -m train.sample` takes, by family of runs, and what it does with what they draw. Imports nothing
-heavy.
-"""
+"""Options of `python -m train.sample` by family of runs, and the writing of samples. Imports nothing heavy."""
 
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._errors import UsageError, UserError
-from ..config.base import require
+from .._errors import UsageError, UserError, require
 
 if TYPE_CHECKING:
     from eqxgen.configs import Sampling
@@ -16,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What every family has."""
+    """Options of every family."""
 
     run: str
     """Folder of the run."""
@@ -29,16 +26,16 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageSample(Sample):
-    """Images, in one picture."""
+    """Images in one grid."""
 
     out: str = "samples.png"
-    """PNG to write."""
+    """PNG file to write."""
     n: int = 64
     """Number of images."""
     label: int | None = None
     """Class of all images; by default the classes in turn."""
     columns: int = 8
-    """Images in a row of the picture."""
+    """Images in a row of the grid."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -69,28 +66,28 @@ class ImageSample(Sample):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextSample(Sample):
-    """Texts, written as they are made."""
+    """Texts, printed while they are generated."""
 
     prompt: tuple[str, ...] = ("\n",)
-    """What the text begins with; several, for a text of each."""
+    """Beginning of the text; several, for a text of each."""
     chars: int = 500
-    """Characters to write behind each prompt."""
+    """Characters after each prompt."""
     n: int = 1
     """Texts for each prompt."""
     temperature: float = 0.8
-    """Divides the logits; 0 takes the likeliest token (greedy)."""
+    """Divisor of the logits; 0: the most likely token (greedy)."""
     top_k: int | None = None
-    """Only so many of the likeliest tokens."""
+    """Number of the most likely tokens that are drawn from."""
     top_p: float | None = None
-    """Only the fewest of the likeliest tokens that have this probability together."""
+    """Probability of the fewest most likely tokens that are drawn from (nucleus)."""
     min_p: float | None = None
-    """Only tokens of at least this probability relative to the likeliest."""
+    """Smallest probability of a token relative to the most likely one."""
     repetition_penalty: float = 1.0
-    """Above 1 makes tokens that occurred less likely."""
+    """Penalty on tokens that occurred before; 1: none."""
     beams: int | None = None
-    """Write the likeliest text that a search with so many candidates finds, in place of drawing one."""
+    """Width of a beam search for the most likely text, instead of a random draw."""
     out: str | None = None
-    """Text file to write, in place of the screen."""
+    """Text file to write, instead of the screen."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -119,8 +116,8 @@ _DRAWING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 def write_texts(
     folder: Path, record: dict[str, Any], options: TextSample, build: Callable[[dict[str, Any]], Any]
 ) -> int:
-    """Texts of a run of a language model: a single one as it comes, several when all are whole, a line of dashes
-    between them.
+    """Texts of a run of a language model: a single one as it is generated, several when all are complete, with a line
+    of dashes between them.
 
     Args:
         build: from a run's config.json to its model.
@@ -163,7 +160,7 @@ def write_texts(
 
 
 def _pieces(model: Any, vocabulary: Any, prompts: list[Any], options: TextSample):
-    """What follows each prompt, piece by piece, to `options.chars` characters; a text that is whole gives empty
+    """Continuation of each prompt, piece by piece, up to `options.chars` characters; a complete text gives empty
     pieces.
     """
     import jax.random as jr
@@ -186,8 +183,10 @@ def _searched(model: Any, vocabulary: Any, prompt: Any, options: TextSample) -> 
     from eqxgen.decoding.autoregressive import beam_search
 
     if model.context is not None and len(prompt) + options.chars > model.context:
-        law = f"at most {model.context - len(prompt)} with --beams and this prompt, as the model sees {model.context} tokens"
-        raise UsageError(f"--chars must be {law}: got {options.chars}")
+        raise UsageError(
+            f"--chars must be at most {model.context - len(prompt)} with --beams and this prompt, as the model's context "
+            f"is {model.context} tokens: got {options.chars}"
+        )
     if options.beams is None or options.beams > model.vocab:
         raise UsageError(f"--beams must be at most the vocabulary's {model.vocab}: got {options.beams}")
     return vocabulary.decode(beam_search(model, prompt, options.chars, options.beams)[0])[: options.chars]
