@@ -80,6 +80,7 @@ def wheel(session: nox.Session) -> None:
             "import jax.numpy as jnp, kernels; from eqxgen.ops import dot_product_attention as a; x = jnp.ones((3, 2, "
             "4));"
             "assert 'eqxgen' not in (kernels.__version__ if hasattr(kernels, '__version__') else '');"
+            "import pathlib, eqxgen; assert pathlib.Path(eqxgen.__file__).with_name('py.typed').is_file();"
             "assert a(x, x, x).shape == (3, 2, 4); print('the wheel works beside kernels', kernels.__file__)"
         )
         session.run("python", "-c", code, env={"JAX_PLATFORMS": "cpu"})

@@ -1,4 +1,4 @@
-"""The definition of the norms: the shortest correct JAX, differentiated by JAX itself.
+"""The definition of the norms, in the shortest correct JAX.
 
     y = act((x_hat * (scale_offset + scale) + bias) * (1 + mod_scale) + mod_shift),   x_hat = (x - mean) / sqrt(variance + epsilon)
 
@@ -10,18 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .spec import Modulation, Spec
+from .spec import Modulation, Spec, accumulator
 
 
 def norm(x: Array, scale: Array | None, bias: Array | None, modulation: Modulation, spec: Spec) -> Array:
-    """The norm of x, in x's dtype; see `spec.Spec` for which axes share their statistics."""
+    """The norm of x, in x's dtype; see `spec.Spec` for the axes that share statistics."""
     wide = x.astype(accumulator(x.dtype))
     return finish(normalise(wide, spec), scale, bias, modulation, spec).astype(x.dtype)
-
-
-def accumulator(dtype: jnp.dtype) -> jnp.dtype:
-    """The dtype in which statistics and sums are kept: float32, or float64 for float64 input."""
-    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
 def normalise(x: Array, spec: Spec) -> Array:
@@ -34,7 +29,7 @@ def normalise(x: Array, spec: Spec) -> Array:
 
 
 def mean(x: Array, axes: tuple[int, ...]) -> Array:
-    """The mean over `axes`, kept as axes of size 1; divided before it is summed, so that rows near the largest float do
+    """The mean over `axes`, kept as axes of size 1. The division precedes the sum, so that rows near the largest float do
     not overflow.
     """
     count = 1
