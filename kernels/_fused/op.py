@@ -39,11 +39,11 @@ class Op:
         """The number of leading primals with a derivative, `core` or more."""
         return self.core
 
-    def shapes(self, *primals: Any) -> Sequence[Any]:
+    def shapes(self, *primals: Any, **_: Any) -> Sequence[Any]:
         """The abstract outputs for abstract operands, and for abstract primals alike."""
         raise NotImplementedError
 
-    def forward(self, target: Target, *operands: Any) -> Sequence[Any]:
+    def forward(self, target: Target, *operands: Any, **_: Any) -> Sequence[Any]:
         """The outputs, by the kernel chosen for `target`."""
         raise NotImplementedError
 
@@ -51,7 +51,7 @@ class Op:
         """Cotangents of the first `count` primals from those of the results, by the kernel chosen for `target`."""
         raise NotImplementedError
 
-    def plain(self, *primals: Any) -> Sequence[Any]:
+    def plain(self, *primals: Any, **_: Any) -> Sequence[Any]:
         """The results in ordinary JAX."""
         raise NotImplementedError
 
@@ -77,7 +77,7 @@ class Op:
         """This op on operands that all have one more leading axis, or None to fold that axis into the batch."""
         return None
 
-    def axes(self, *operands: Any) -> Axes | None:
+    def axes(self, *operands: Any, **_: Any) -> Axes | None:
         """The axes along which XLA may partition the call, or None where it may not.
 
         An op that has them leaves `linearise` as it is, and its primitives have `partitioned=True`.

@@ -1,6 +1,6 @@
 """The public norms: argument checks, and the call of the fused op or of the reference."""
 
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import jax
 from jaxtyping import Array, Float
@@ -54,9 +54,9 @@ def layer_norm(
         y = (h - mean(h)) / sqrt(variance(h) + epsilon) * scale + bias
         y = y * (1 + modulation_scale) + modulation_shift    (with a modulation)
 
-    Statistics, parameters and sums are float32 (float64 for float64 input) for every dtype, the variance is taken around
-    the mean in a second pass, and the result has x's dtype. A constant row gives `bias`, with finite gradients; so does
-    a row whose variance overflows float32 (values from about 1e19 on). Differentiable in every array argument, in
+    Statistics, parameters and sums are float32 (float64 for float64 input) for every dtype, the variance is taken
+    around the mean in a second pass, and the result has x's dtype. A constant row gives `bias`, with finite gradients;
+    so does a row whose variance overflows float32 (values from about 1e19 on). Differentiable in every array argument, in
     reverse and forward mode and to any order; the backward pass keeps x (or h), the mean and the reciprocal deviation,
     and no float32 copy of x.
 
@@ -200,7 +200,7 @@ def _rows(
     scale: Array | None,
     bias: Array | None,
     residual: Array | None,
-    modulation: tuple[Row, Row] | None,
+    modulation: Any,  # checked below
     spec: Spec,
     implementation: str | None,
 ) -> Array | tuple[Array, Array]:
@@ -215,7 +215,7 @@ def _run(
     residual: Array | None,
     scale: Array | None,
     bias: Array | None,
-    modulation: tuple[Row, Row] | None,
+    modulation: Any,  # checked below
     spec: Spec,
     implementation: str | None,
 ) -> tuple[Array, Array]:

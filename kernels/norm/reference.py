@@ -1,6 +1,7 @@
 """The definition of the norms, in the shortest correct JAX.
 
-    y = act((x_hat * (scale_offset + scale) + bias) * (1 + mod_scale) + mod_shift),   x_hat = (x - mean) / sqrt(variance + epsilon)
+    x_hat = (x - mean) / sqrt(variance + epsilon)
+    y = act((x_hat * (scale_offset + scale) + bias) * (1 + mod_scale) + mod_shift)
 
 Statistics and everything after them are float32 (float64 for float64 input), and the variance is taken around the mean
 in a second pass. A row whose variance overflows float32 (values from about 1e19 on) gives x_hat = 0.
@@ -29,9 +30,7 @@ def normalise(x: Array, spec: Spec) -> Array:
 
 
 def mean(x: Array, axes: tuple[int, ...]) -> Array:
-    """The mean over `axes`, kept as axes of size 1. The division precedes the sum, so that rows near the largest float do
-    not overflow.
-    """
+    """The mean over `axes`, kept as axes of size 1. Division before the sum keeps rows near the largest float finite."""
     count = 1
     for axis in axes:
         count *= x.shape[axis]

@@ -15,6 +15,8 @@ from kernels import group_norm, layer_norm, rms_norm
 from kernels.norm.mosaic_tpu import tiling
 
 ROUNDING = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
+# Unoptimised code, which conftest.py asks for, has a coarser rsqrt.
+OPTIMISED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
 PLAIN = Case("layer_norm", (3, 8), bias=True)
 
 
@@ -41,7 +43,7 @@ def interpreted(monkeypatch):
 def compiled(case, implementation):
     # The reference rounds where its formula does; XLA would otherwise keep `x + residual` in float32 on its way to the
     # norm.
-    options = {"xla_allow_excess_precision": False} if implementation == "reference" else None
+    options = {"xla_allow_excess_precision": False} if implementation == "reference" else OPTIMISED
     return jax.jit(
         functools.partial(case.forward_and_backward, implementation=implementation), compiler_options=options
     )
@@ -84,11 +86,8 @@ IN_GROUP_KERNELS = [(ODD[15], "float32"), (ODD[14], "bfloat16")]
     ids=str,
 )
 def test_tpu_kernels_are_as_near_to_float64_as_the_reference(case, dtype, interpreted):
-    # An interpreted kernel rounds as the code for the CPU does, and unoptimised code, which conftest.py asks for, has a
-    # coarser rsqrt.
-    optimised = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
     run = functools.partial(case.forward_and_backward, implementation="mosaic_tpu")
-    assert_close(case, jax.jit(run, compiler_options=optimised), dtype)
+    assert_close(case, jax.jit(run, compiler_options=OPTIMISED), dtype)
 
 
 @pytest.mark.parametrize("case", [ODD[i] for i in (5, 10, 15)], ids=str)

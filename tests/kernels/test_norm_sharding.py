@@ -10,7 +10,7 @@ PROGRAM = """
 import functools
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from bench.norm_shapes import Case
+from bench.ops.norm_shapes import Case
 
 jax.config.update("jax_enable_x64", True)
 mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))

@@ -97,6 +97,6 @@ def test_rows_that_the_partitioner_divides_stay_where_they_are(devices):
     )
     assert "all-gather" not in gradient(None).lower(x, scale).compile().as_text()
     with pytest.raises(
-        NotImplementedError, match="XLA cannot split this kernel over devices: call it inside jax.shard_map"
+        NotImplementedError, match=r"XLA cannot split this kernel over devices: call it inside jax\.shard_map"
     ):
         gradient("mosaic_tpu").lower(x, scale)

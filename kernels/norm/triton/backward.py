@@ -1,5 +1,8 @@
 """Kernels of the backward pass, on the layouts of `forward`. Importing this module needs triton."""
 
+# Without the package triton a type checker takes this folder for it.
+# pyright: reportAttributeAccessIssue=false
+
 from typing import no_type_check
 
 import triton

@@ -1,5 +1,8 @@
 """Blocks of rows and of groups: their indices, and what is loaded into them. Importing this module needs triton."""
 
+# Without the package triton a type checker takes this folder for it.
+# pyright: reportAttributeAccessIssue=false
+
 from typing import no_type_check
 
 import triton

@@ -5,6 +5,9 @@ channels)` with GROUPS groups of WIDTH channels, and a block is `(space, groups,
 sums of a group are over its axes 0 and 2.
 """
 
+# Without the package triton a type checker takes this folder for it.
+# pyright: reportAttributeAccessIssue=false
+
 from typing import no_type_check
 
 import triton

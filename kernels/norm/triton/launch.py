@@ -91,7 +91,7 @@ def _long_rows_backward(rows: Arrays, factor: Array, stats: Arrays, count: tuple
     return [dx, *call(Launch("backward", "column_sums", partial, grid, tiling.TILE, sizes), h, dy, *stats)]
 
 
-def _partial_sums(count: tuple[int, int], most: int, block: int, dim: int) -> tuple[int, tuple[Shape, Shape]]:
+def _partial_sums(count: tuple[int, int], most: int, block: int, dim: int) -> tuple[int, tuple[Shape, ...]]:
     """Programs of an example, and the two sums of each."""
     programs = min(parts(most, count[0]), parts(count[1], block))
     return programs, (Shape((count[0], programs, dim), jnp.float32),) * 2

@@ -17,9 +17,9 @@ def backward(
     rows: Arrays, params: Arrays, mean: Array | None, rstd: Array, spec: Spec, *, cpu: bool = False
 ) -> Gradients:
     """`(h, dy, [dh])`, `(factor, term)` and the statistics to `(dh, dfactor, dterm)`."""
-    h, dy, *dh = rows
+    (h, dy, *dh), (factor, term) = rows, params
     run = _on_cpu if cpu else _anywhere
-    return run(h, mean, rstd, *params, dy, dh[0] if dh else None, spec)
+    return run(h, mean, rstd, factor, term, dy, dh[0] if dh else None, spec)
 
 
 def _anywhere(h, mean, rstd, factor, term, dy, dh, spec: Spec) -> Gradients:

@@ -28,7 +28,7 @@ def centred(h: Array, mean: Array | None, spec: Spec) -> Array:
 
 
 def average(x: Array, spec: Spec) -> Array:
-    """The mean of x, `(*batch, *spatial, channels)`, over the elements that share their statistics: `(*batch, groups)`."""
+    """The mean of x, `(*batch, *spatial, channels)`, as `(*batch, groups)` over the elements that share statistics."""
     batch = x.ndim - 1 if spec.batch_dims is None else spec.batch_dims
     channels = jnp.sum(x, tuple(range(batch, x.ndim - 1)))
     total = jnp.sum(channels.reshape(*channels.shape[:-1], spec.groups, x.shape[-1] // spec.groups), -1)

@@ -12,7 +12,7 @@ import pytest
 import kernels
 from eqxgen import ops
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 CALLS = """from eqxgen.ops import ALiBi, dot_product_attention, dropout_mask, group_norm, layer_norm, masks, rms_norm
 
 reveal_type(ALiBi)
