@@ -28,7 +28,7 @@ class Target:
 
     @property
     def divisible(self) -> bool:
-        """Whether an op can state its own partitioning. libtpu does not call back into Python for that."""
+        """True if an op can state its own partitioning; libtpu does not call back into Python for that."""
         return self.split and not self.partly and self.platform != "tpu"
 
 
@@ -63,5 +63,5 @@ def refusal(target: Target | None, platform: str, *, divisible: bool = False) ->
 
 
 def interpreted() -> bool:
-    """Whether kernels for TPU run on any platform, in Pallas' interpreter: the variable EQXGEN_INTERPRET is set."""
+    """True if EQXGEN_INTERPRET is set: kernels for TPU then run on any platform, in Pallas' interpreter."""
     return bool(os.environ.get("EQXGEN_INTERPRET"))

@@ -17,7 +17,7 @@ PRIMITIVES = Primitives("eqxgen_test_scaled_sine")
 
 @dataclasses.dataclass(frozen=True)
 class ScaledSine(Op):
-    """`(x, scale, shift) -> (y, sin(x), platform)`; x is (batch, n), the others (batch or 1, n); shift has no derivative."""
+    """`(x, scale, shift) -> (y, sin(x), on CPU)`: x (batch, n), others (batch or 1, n), shift without a derivative."""
 
     gain: float = 1.0
     core = 1
