@@ -1,32 +1,22 @@
-"""The one door to the kernels, and the import for users: `from eqxgen.ops import dot_product_attention`."""
+"""The kernels, as users and the layers import them: `from eqxgen.ops import dot_product_attention`.
 
-import importlib
-from types import ModuleType
+A wheel has them in `eqxgen/_kernels`, a checkout at its top.
+"""
 
+# A type checker knows one of the two packages, and gives every name its type from there alone: a name imported
+# explicitly from both would be unknown.
+try:
+    from ._kernels import *  # noqa: F403
+except ModuleNotFoundError as error:
+    if error.name != f"{__package__}._kernels":
+        raise
+    import kernels
 
-def _kernels() -> ModuleType:
-    """The kernels beside this file in a wheel, or at the top of a checkout."""
-    try:
-        return importlib.import_module("._kernels", __package__)
-    except ModuleNotFoundError as error:
-        if error.name != f"{__package__}._kernels":
-            raise
-    package = importlib.import_module("kernels")
-    if not getattr(package, "__version__", "").endswith("+eqxgen"):
+    if not getattr(kernels, "__version__", "").endswith("+eqxgen"):
         raise ImportError(
-            f"eqxgen needs its own package `kernels`, but Python finds another of that name at {package.__file__}: "
-            "run from the top of the eqxgen checkout, or install the wheel, which carries its kernels inside"
-        )
-    return package
+            f"eqxgen needs its own package `kernels`, but Python finds another of that name at {kernels.__file__}: "
+            "run from the top of the eqxgen checkout, or install the wheel, which contains its kernels"
+        ) from None
+    from kernels import *  # noqa: F403
 
-
-_package = _kernels()
-dot_product_attention = _package.dot_product_attention
-layer_norm = _package.layer_norm
-rms_norm = _package.rms_norm
-group_norm = _package.group_norm
-dropout_mask = _package.dropout_mask
-ALiBi = _package.ALiBi
-masks = _package.masks
-
-__all__ = ["ALiBi", "dot_product_attention", "dropout_mask", "group_norm", "layer_norm", "masks", "rms_norm"]
+__all__ = ["ALiBi", "dot_product_attention", "dropout_mask", "group_norm", "layer_norm", "masks", "rms_norm"]  # noqa: F405

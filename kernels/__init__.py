@@ -1,14 +1,22 @@
-"""Attention and norms for TPU, GPU and CPU behind one API.
+"""Attention, norms and dropout for TPU, GPU and CPU with one API.
 
-The names below are imported on first use, so that importing this package costs nothing. Code outside this checkout
-imports them from `eqxgen.ops`.
+The names are imported on first use, so that importing this package costs nothing. Code outside this checkout imports
+them from `eqxgen.ops`.
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
-# Not eqxgen's version. Hugging Face's `kernels` shares this name, and transformers asks for its version; one outside
-# the window it accepts makes transformers go on without that package when it runs in a checkout of ours.
+if TYPE_CHECKING:
+    from . import masks
+    from ._dropout import dropout_mask
+    from .attention import ALiBi, dot_product_attention
+    from .norm import group_norm, layer_norm, rms_norm
+
+# Not eqxgen's version. Hugging Face's `kernels` has the same name, and transformers asks for its version; with one
+# outside the range it accepts, transformers runs without that package in a checkout of ours.
 __version__ = "0.0.0+eqxgen"
+__all__ = ["ALiBi", "dot_product_attention", "dropout_mask", "group_norm", "layer_norm", "masks", "rms_norm"]
 
 _HOME = {
     "dot_product_attention": "attention",
@@ -19,7 +27,6 @@ _HOME = {
     "dropout_mask": "_dropout",
     "masks": "masks",
 }
-__all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str):

@@ -1,4 +1,4 @@
-"""The few places where jax has no public door."""
+"""Uses of private JAX APIs."""
 
 from typing import Any
 
@@ -7,16 +7,14 @@ from jax._src.interpreters import partial_eval
 
 
 def needs_devices(primitive) -> None:
-    """Have a primitive lowered with the program's devices at hand, which `custom_partitioning` inside its lowering asks
-    for.
-    """
+    """Pass the program's devices to the lowering of a primitive, as `custom_partitioning` inside it needs."""
     dispatch.prim_requires_devices_during_lowering.add(primitive)
 
 
 def keep_always(primitive: Any) -> None:
-    """Have a primitive's equations stay where nobody uses their results.
+    """Exempt a primitive's equations from dead-code elimination.
 
-    jax-triton asks for the same of its launches, but up to its version 0.4.1 by a rule of two arguments; jax 0.12 gives
-    it three.
+    jax-triton does the same for its launches, but up to version 0.4.1 by a rule of two arguments, and jax 0.12 passes
+    three.
     """
     partial_eval.dce_rules[primitive] = lambda used, *rest: ([True] * len(rest[-1].invars), rest[-1])

@@ -1,4 +1,4 @@
-"""The NVIDIA GPU that a program is for, where there is one to ask."""
+"""The NVIDIA GPU of this process, if there is one."""
 
 from typing import Any
 
@@ -14,6 +14,6 @@ def device() -> Any:
 
 
 def capability() -> int | None:
-    """Ten times its compute capability, or None: 90 is Hopper's, sm_90."""
+    """Ten times its compute capability, such as 90 for sm_90 (Hopper), or None."""
     found = device()
     return None if found is None else round(10 * float(found.compute_capability))

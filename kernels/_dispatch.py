@@ -1,4 +1,4 @@
-"""Which implementation of an op runs: the caller's choice or the first that can."""
+"""Choice of the implementation of an op: the caller's, or the first that can run."""
 
 import functools
 import logging
@@ -10,9 +10,11 @@ log = logging.getLogger("eqxgen.kernels")
 def choose(op: str, requested: str | None, candidates: Mapping[str, Callable[[], str | None]]) -> str:
     """The name of the implementation to run.
 
-    `candidates` maps each name, best first, to a function that returns `None` where the implementation can run and
-    otherwise the reason why not. With `requested=None` the first that can is taken, and logged once; the last candidate
-    must always be able to. A requested name runs or raises.
+    With `requested=None` the first candidate that can run is chosen, and logged once. A requested name runs or raises.
+
+    Args:
+        candidates: for each name, best first, a function that returns None if the implementation can run, else the
+            reason why not. One of them must be able to.
 
     Raises:
         ValueError: `requested` is not the name of a candidate.

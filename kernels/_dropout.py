@@ -1,9 +1,10 @@
-"""Random bits as a function of a position, so that any tiling of a kernel draws the same ones."""
+"""Random bits as a function of a position, the same for every tiling of a kernel."""
 
 import math
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Shaped
 
 
 def _mix(x):
@@ -19,15 +20,13 @@ def _mix(x):
 
 
 def seeds(key, batch: int, heads: int):
-    """Two int32 numbers for each example and head, `(batch, heads, 2)`, from a key of `jax.random`."""
+    """Two int32 numbers for each example and head, `(batch, heads, 2)`, drawn from a key of `jax.random`."""
     return jax.lax.bitcast_convert_type(jax.random.bits(key, (batch, heads, 2), jnp.uint32), jnp.int32)
 
 
 def keep(seed0, seed1, i, j, rate: float):
-    """True with probability `1 - rate`, a function of an example's and head's seeds, the query `i` and the key `j`, all
-    int32 arrays.
-
-    The rate is rounded to a multiple of 2^-24.
+    """True with probability `1 - rate`, as a function of the seeds of an example and head, of the query `i` and of the
+    key `j`, all int32 arrays. The rate is rounded to a multiple of 2^-24.
     """
     row = i * jnp.int32(-1640531527)
     low, high = _mix(row ^ seed0), _mix(row + seed1)
@@ -35,17 +34,16 @@ def keep(seed0, seed1, i, j, rate: float):
     return jax.lax.shift_right_logical(bits, jnp.int32(8)) >= jnp.int32(round(rate * 2**24))
 
 
-def dropout_mask(key, shape: tuple[int, ...], rate: float):
-    """Which entries of an array are kept: true with probability `1 - rate`, each on its own, `rate` rounded to a
-    multiple of 2^-24.
+def dropout_mask(key: Shaped[Array, "..."], shape: tuple[int, ...], rate: float) -> Bool[Array, "..."]:
+    """The entries of an array that dropout keeps: True with probability `1 - rate`, independently of each other.
 
-    A function of 64 bits drawn from the key and of the entry's place; several times cheaper than
+    A function of 64 bits drawn from the key and of the entry's index; several times cheaper than
     `jax.random.bernoulli`.
 
     Args:
         key: of `jax.random`.
-        shape: the array's; the last axis, and the product of the others, below 2^31.
-        rate: in [0, 1).
+        shape: of the array; the last axis and the product of the others are below 2^31.
+        rate: in [0, 1), rounded to a multiple of 2^-24.
     """
     seed = jax.lax.bitcast_convert_type(jax.random.bits(key, (2,), jnp.uint32), jnp.int32)
     rows, columns = math.prod(shape[:-1]), shape[-1] if shape else 1

@@ -1,6 +1,6 @@
-"""Whether a program for NVIDIA GPUs can be built, found out by building it once.
+"""Trial builds of programs for NVIDIA GPUs.
 
-A kernel is built long after the choice of an implementation, when it is too late for another one.
+A kernel is built long after the choice of an implementation, too late to choose another, so it is built once before.
 """
 
 import functools
@@ -11,9 +11,9 @@ import jax
 
 
 def build_failure(function: Callable[..., Any], *operands: Any, **parameters: Hashable) -> str | None:
-    """What the compiler has against `function(*operands, **parameters)`, or None.
+    """The compiler's error for `function(*operands, **parameters)`, or None.
 
-    `function` is hashable, and of the operands only the shapes and dtypes count: a call is built once.
+    `function` is hashable. Each call is built once per shapes and dtypes of its operands.
     """
     shapes = tuple((tuple(x.shape), jax.numpy.dtype(x.dtype)) for x in operands)
     return _failure(function, shapes, tuple(parameters.items()))
@@ -29,9 +29,9 @@ def _failure(function: Callable[..., Any], shapes: tuple, parameters: tuple) -> 
             .lower(lowering_platforms=("cuda",))
         )
         if jax.default_backend() == "gpu":
-            # Here the assembler has its say too; it remembers the kernel, so the program's own build is short.
+            # This runs the assembler too, which caches the kernel for the program's own build.
             lowered.compile()
-    # Whatever stops the compiler, in its many libraries, must leave the program to the next implementation.
+    # Any error in the compiler's libraries must leave the program to the next implementation.
     except Exception as error:
         message = str(error).strip()
         return f"it does not build: {type(error).__name__}: {message.splitlines()[0] if message else ''}"

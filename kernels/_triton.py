@@ -1,6 +1,4 @@
-"""How a Triton kernel is launched: everything about a launch is decided without triton, and handed to jax-triton in one
-place.
-"""
+"""Launches of Triton kernels: described without triton, and passed to jax-triton in one place."""
 
 import dataclasses
 import importlib
@@ -12,7 +10,7 @@ from jax import Array
 
 from . import _compat, _cuda
 
-OLDEST = 80  # what is compiled for sm_80 runs on any later GPU, and on no earlier one
+OLDEST = 80  # code for sm_80 runs on every later GPU and on no earlier one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Launch:
 
 
 def unavailable() -> str | None:
-    """Why jax-triton cannot be used in this process, or on its GPU, or `None`."""
+    """The reason why jax-triton cannot be used in this process or on its GPU, or None."""
     capability = _cuda.capability()
     if capability is not None and capability < OLDEST:
         return f"it compiles for compute capability 8.0 and newer: this device is {capability / 10}"
@@ -41,13 +39,14 @@ def unavailable() -> str | None:
     try:
         importlib.import_module("jax_triton")
     except ImportError as error:
-        return f"jax-triton, which lowers only where jax's CUDA plugin is installed, cannot be imported: {str(error).splitlines()[0]}"
+        reason = str(error).splitlines()[0]
+        return f"jax-triton, which needs jax's CUDA plugin to lower, cannot be imported: {reason}"
     return None
 
 
 def call(launch: Any, *inputs: Array) -> list[Array]:
     """The outputs of a launch."""
-    import jax_triton  # here, because jax runs without it and it does not run without jax's CUDA plugin
+    import jax_triton  # optional, and it cannot be imported without jax's CUDA plugin
     from jax_triton import triton_lib
 
     _compat.keep_always(triton_lib.triton_kernel_call_p)

@@ -26,7 +26,7 @@ from bench.gpu.steps import steps
 from bench.ops.norm import measure
 from bench.ops.norm_shapes import LAYER, ON_CUDA, Case
 from kernels.attention.backends import ON_CUDA as ATTENTION_KERNELS
-from kernels.norm.passes import KERNELS as NORM_KERNELS
+from kernels.norm.primitives import KERNELS as NORM_KERNELS
 
 PACKAGES = ("jax", "jaxlib", "jax-triton", "triton", "torch", "tokamax", "nvidia-cudnn-cu13", "nvidia-cuda-nvcc")
 
@@ -117,10 +117,9 @@ def _told(*command: str) -> str:
 
 def refuse(without: dict[str, str]) -> None:
     """Have the op refuse the kernels that stopped a process, so that it does not choose them by itself either."""
-    for name in set(ATTENTION_KERNELS) & set(without):
-        ATTENTION_KERNELS[name].supports = lambda *_, reason=without[name]: reason
-    if "triton" in without:
-        NORM_KERNELS["triton"] = lambda *_: without["triton"]
+    for kernels in (ATTENTION_KERNELS, NORM_KERNELS):
+        for name in set(kernels) & set(without):
+            kernels[name].supports = lambda *_, reason=without[name]: reason
 
 
 def run(book: Book, names: list[str], minutes: float, tiny: bool) -> None:

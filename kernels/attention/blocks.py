@@ -25,7 +25,7 @@ def spread(mask: Mask | None, q_seq: int, kv_seq: int, q_block: int, kv_block: i
     spans = [
         _span(x, axes, {"q": (q_seq, q_block), "k": (kv_seq, kv_block)}) for axes, x in zip(mask.axes, mask.arrays())
     ]
-    some, every = mask.touch(i0, i1, j0, j1, *spans)
+    some, every = mask.block_bounds(i0, i1, j0, j1, *spans)
     lib: Any = np if isinstance(some, np.ndarray) else jnp
     full = np.broadcast_shapes(shape, np.shape(some), np.shape(every))
     return lib.broadcast_to(some, full), lib.broadcast_to(every & inside, full)

@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from .. import _cuda, masks
-from ..masks.algebra import parts
+from ..masks.base import parts
 from .mosaic_gpu.support import HOPPER_NAMES
 from .mosaic_gpu.tiling import shares_registers
 from .problem import Extras

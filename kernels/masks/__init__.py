@@ -1,17 +1,14 @@
-"""Attention masks as small pytrees: they cost no memory, skip whole blocks, and join with `&` and `|`.
+"""Attention masks as small pytrees: no memory, whole blocks skipped, joined with `&` and `|`.
 
-A leaf mask is one class with four members: its arrays, named by the axes they run over (`axes`), whether the pair
-(query i, key j) is allowed (`allowed`), what a rectangle of pairs holds (`touch`), and whether its arrays fit the
-problem (`check`). Axes are spelled with `b` (batch), `h` (heads), `q` (queries) and `k` (keys); every array may have
-size 1 along `b` and `h`. Backends hand a mask its own arrays cut to the tile at hand, so a mask holds no loop and knows
-no backend.
+A mask is one class with four members: the axes of its arrays (`axes`), the pairs (query i, key j) it allows
+(`allowed`), bounds of that over a block of pairs (`block_bounds`), and a check of its arrays against the problem
+(`check`). Axes are spelled with `b` (batch), `h` (heads), `q` (queries) and `k` (keys); every array may have size 1
+along `b` and `h`. A backend passes the arrays cut to its block, so a mask has no loop and is independent of backends.
 
 Plain Python integers are part of the traced program; pass an array for a number that changes from call to call.
 """
 
-from .algebra import And, Or, as_mask
-from .base import Mask
-from .dense import Dense
+from .base import And, Dense, Mask, Or, as_mask
 from .packing import Lengths, Segments
 from .pattern import BlockSparse
 from .positions import Causal, PrefixLM, Window

@@ -1,19 +1,18 @@
-"""Masks for rows that hold several documents, or fewer tokens than positions."""
+"""Masks of packed documents and of padded sequences."""
 
 from typing import Any, ClassVar
 
 import numpy as np
 
 from .base import Mask
-from .tree import pytree
-from .values import check_lengths, integers
+from .fields import check_lengths, integers, pytree
 
 
 @pytree(arrays=("q_ids", "kv_ids"))
 class Segments(Mask):
     """Query i sees key j where their segment ids are equal: several documents packed into one row.
 
-    `q_ids` is `(*batch, q_seq)`; `kv_ids`, `(*batch, kv_seq)`, is the same when left out.
+    `q_ids` is `(*batch, q_seq)`; `kv_ids`, `(*batch, kv_seq)`, defaults to `q_ids`.
     """
 
     q_ids: Any
@@ -44,7 +43,7 @@ class Segments(Mask):
     def allowed(self, i, j, q_ids, kv_ids):
         return q_ids == kv_ids
 
-    def touch(self, i0, i1, j0, j1, q_ids, kv_ids):
+    def block_bounds(self, i0, i1, j0, j1, q_ids, kv_ids):
         (q_low, q_high), (k_low, k_high) = q_ids, kv_ids
         return (q_low <= k_high) & (k_low <= q_high), (q_low == q_high) & (k_low == k_high) & (q_low == k_low)
 
@@ -81,5 +80,5 @@ class Lengths(Mask):
     def allowed(self, i, j, query, key_value):
         return (i < query) & (j < key_value)
 
-    def touch(self, i0, i1, j0, j1, query, key_value):
+    def block_bounds(self, i0, i1, j0, j1, query, key_value):
         return (i0 < query[1]) & (j0 < key_value[1]), (i1 < query[0]) & (j1 < key_value[0])

@@ -1,4 +1,4 @@
-"""Block-sparse patterns."""
+"""Block-sparse mask from a static pattern."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ import numpy as np
 from jax.core import Tracer
 
 from .base import Mask
-from .tree import pytree
+from .fields import pytree
 
 
 class _Pattern:
-    """A boolean matrix that is part of the program: hashed and compared by value."""
+    """A boolean matrix as a static value, hashed and compared by its entries."""
 
     def __init__(self, matrix: np.ndarray):
         self.matrix = matrix
@@ -95,8 +95,8 @@ class BlockSparse(Mask):
             jnp.minimum(i // self.block, rows - 1), jnp.minimum(j // self.block, columns - 1)
         ]
 
-    def touch(self, i0, i1, j0, j1):
-        # A summed-area table answers for any rectangle in four look-ups.
+    def block_bounds(self, i0, i1, j0, j1):
+        # A summed-area table gives the count in any rectangle by four look-ups.
         rows, columns = self.pattern.matrix.shape
         table = np.zeros((rows + 1, columns + 1), np.int32)
         table[1:, 1:] = self.pattern.matrix.cumsum(0).cumsum(1)

@@ -1,20 +1,19 @@
-"""Masks made of positions alone: causal, windows, prefixes."""
+"""Masks that depend on positions alone: causal, window, prefix."""
 
 from typing import Any, ClassVar
 
 import numpy as np
 
 from .base import Mask
-from .tree import pytree
-from .values import check_lengths, integers
+from .fields import check_lengths, integers, pytree
 
 
 @pytree(arrays=("offset",))
 class Causal(Mask):
     """Query i sees keys 0 to i + offset.
 
-    `offset` is an int, or an array that broadcasts to the batch: with a cache that held `n` keys before these queries,
-        `Causal(n)`.
+    `offset` is an int, or an array that broadcasts to the batch: `Causal(n)` for a cache that held `n` keys before
+    these queries.
     """
 
     offset: Any = 0
@@ -32,7 +31,7 @@ class Causal(Mask):
     def allowed(self, i, j, offset):
         return j <= i + offset
 
-    def touch(self, i0, i1, j0, j1, offset):
+    def block_bounds(self, i0, i1, j0, j1, offset):
         low, high = offset
         return j0 <= i1 + high, j1 <= i0 + low
 
@@ -66,13 +65,13 @@ class Window(Mask):
             seen = right if seen is None else seen & right
         return (i == i) & (j == j) if seen is None else seen
 
-    def touch(self, i0, i1, j0, j1):
-        some = every = (i0 == i0) & (j0 == j0)
+    def block_bounds(self, i0, i1, j0, j1):
+        any_ = all_ = (i0 == i0) & (j0 == j0)
         if self.left is not None:
-            some, every = some & (j1 >= i0 - self.left), every & (j0 >= i1 - self.left)
+            any_, all_ = any_ & (j1 >= i0 - self.left), all_ & (j0 >= i1 - self.left)
         if self.right is not None:
-            some, every = some & (j0 <= i1 + self.right), every & (j1 <= i0 + self.right)
-        return some, every
+            any_, all_ = any_ & (j0 <= i1 + self.right), all_ & (j1 <= i0 + self.right)
+        return any_, all_
 
 
 @pytree(arrays=("length",))
@@ -100,6 +99,6 @@ class PrefixLM(Mask):
     def allowed(self, i, j, length):
         return (j <= i) | (j < length)
 
-    def touch(self, i0, i1, j0, j1, length):
+    def block_bounds(self, i0, i1, j0, j1, length):
         low, high = length
         return (j0 <= i1) | (j0 < high), (j1 <= i0) | (j1 < low)

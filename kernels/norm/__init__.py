@@ -1,4 +1,4 @@
-"""Layer norm, RMS norm and group norm with the residual, the modulation and the activation that stand beside them."""
+"""Layer, RMS and group norm with fused residual add, modulation and activation."""
 
 from .api import group_norm, layer_norm, rms_norm
 

@@ -1,16 +1,15 @@
-"""The norms as they are called: each checks its arguments, chooses a backend and runs it."""
+"""The public norms: argument checks, and the call of the fused op or of the reference."""
 
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import jax
 from jaxtyping import Array, Float
 
-from .._dispatch import choose
-from . import mosaic_tpu, reference, triton_cuda
+from .._fused import vary_alike
+from . import reference
 from .checks import check_groups, check_input, check_modulation, check_numbers, check_parameter, check_residual
 from .fold import fold
-from .passes import Route
-from .rules import norm
+from .primitives import Norm
 from .spec import Spec
 
 Implementation = Literal["reference", "xla", "mosaic_tpu", "triton"]
@@ -39,22 +38,30 @@ def layer_norm(
     epsilon: float = 1e-5,
     implementation: Implementation | None = None,
 ) -> tuple[Float[Array, "*leading dim"], Float[Array, "*leading dim"]]: ...
-def layer_norm(x, scale=None, bias=None, *, residual=None, modulation=None, epsilon=1e-5, implementation=None):
+def layer_norm(
+    x: Float[Array, "*leading dim"],
+    scale: Float[Array, " dim"] | None = None,
+    bias: Float[Array, " dim"] | None = None,
+    *,
+    residual: Float[Array, "*leading dim"] | None = None,
+    modulation: tuple[Row, Row] | None = None,
+    epsilon: float = 1e-5,
+    implementation: Implementation | None = None,
+) -> Float[Array, "*leading dim"] | tuple[Float[Array, "*leading dim"], Float[Array, "*leading dim"]]:
     """Layer normalisation over the last axis.
 
         h = x + residual                                     (h = x without a residual)
         y = (h - mean(h)) / sqrt(variance(h) + epsilon) * scale + bias
         y = y * (1 + modulation_scale) + modulation_shift    (with a modulation)
 
-    Statistics, parameters and sums are taken in float32 (float64 for float64 input) whatever the dtypes, the variance
-    around the mean in a second pass; the result has x's dtype. A constant row gives `bias`, with finite gradients; so
-    does a row whose variance overflows float32 (values from about 1e19 on). Differentiable in every array argument, in
+    Statistics, parameters and sums are float32 (float64 for float64 input) for every dtype, the variance is taken
+    around the mean in a second pass, and the result has x's dtype. A constant row gives `bias`, with finite gradients;
+    so does a row whose variance overflows float32 (values from about 1e19 on). Differentiable in every array argument, in
     reverse and forward mode and to any order; the backward pass keeps x (or h), the mean and the reciprocal deviation,
     and no float32 copy of x.
 
     Args:
-        x: `(*leading, dim)`, floating point. Hand over whole `(seq, dim)` arrays: they are normalised row by row in one
-            kernel.
+        x: `(*leading, dim)`, floating point. Pass whole `(seq, dim)` arrays: one kernel normalises all their rows.
         scale, bias: `(dim,)`, of any floating dtype; `None` leaves the factor or the term out.
         residual: of x's shape and dtype, added to x before the norm, in the same pass over memory.
         modulation: `(shift, scale)`, as in adaptive layer norm; each of shape `(dim,)`, or of x's rank with 1 on every
@@ -67,7 +74,7 @@ def layer_norm(x, scale=None, bias=None, *, residual=None, modulation=None, epsi
         y, or `(y, h)` when a residual is given.
 
     Raises:
-        ValueError: an argument breaks its law; the message names the argument, the law and the values.
+        ValueError: an argument violates its constraint; the message names the argument, the constraint and the values.
         NotImplementedError: the named implementation cannot run here; the message has the reason.
 
     Source: Ba, Kiros and Hinton 2016 (arXiv:1607.06450), equation 4; the modulation is adaLN of Peebles and Xie 2023
@@ -100,7 +107,16 @@ def rms_norm(
     scale_offset: float = 0.0,
     implementation: Implementation | None = None,
 ) -> tuple[Float[Array, "*leading dim"], Float[Array, "*leading dim"]]: ...
-def rms_norm(x, scale=None, *, residual=None, modulation=None, epsilon=1e-6, scale_offset=0.0, implementation=None):
+def rms_norm(
+    x: Float[Array, "*leading dim"],
+    scale: Float[Array, " dim"] | None = None,
+    *,
+    residual: Float[Array, "*leading dim"] | None = None,
+    modulation: tuple[Row, Row] | None = None,
+    epsilon: float = 1e-6,
+    scale_offset: float = 0.0,
+    implementation: Implementation | None = None,
+) -> Float[Array, "*leading dim"] | tuple[Float[Array, "*leading dim"], Float[Array, "*leading dim"]]:
     """Root-mean-square normalisation over the last axis.
 
         h = x + residual                                     (h = x without a residual)
@@ -122,7 +138,7 @@ def rms_norm(x, scale=None, *, residual=None, modulation=None, epsilon=1e-6, sca
         y, or `(y, h)` when a residual is given.
 
     Raises:
-        ValueError: an argument breaks its law; the message names the argument, the law and the values.
+        ValueError: an argument violates its constraint; the message names the argument, the constraint and the values.
         NotImplementedError: the named implementation cannot run here; the message has the reason.
 
     Source: Zhang and Sennrich 2019 (arXiv:1910.07467), equation 4, with epsilon under the root.
@@ -147,26 +163,27 @@ def group_norm(
 ) -> Float[Array, "*batch_spatial channels"]:
     """Group normalisation of channels-last images, sequences or volumes.
 
-        y = (x - mean(x)) / sqrt(variance(x) + epsilon) * scale + bias,   mean and variance over one example's spatial axes and one group
+        y = (x - mean(x)) / sqrt(variance(x) + epsilon) * scale + bias
         y = y * (1 + modulation_scale) + modulation_shift    (with a modulation)
         y = y * sigmoid(y)                                   (with activation="silu")
 
-    The same numbers as `torch.nn.functional.group_norm`, which has its channels second. Dtypes, derivatives and what is
+    Mean and variance are over the spatial axes and one group of an example. The numbers are those of
+    `torch.nn.functional.group_norm`, which has its channels second. Dtypes, derivatives and what is
     kept for the backward pass are those of `layer_norm`.
 
     Args:
         x: `(*batch, *spatial, channels)`, floating point.
         scale, bias: `(channels,)`, of any floating dtype; `None` leaves the factor or the term out.
-        groups: how many groups of neighbouring channels; divides the channels.
+        groups: number of groups of neighbouring channels; divides the channels.
         activation: `None` or "silu", applied last.
         modulation: `(shift, scale)`; each of shape `(channels,)`, or of x's rank with 1 on every axis along which it is
             broadcast, e.g. `(batch, 1, 1, channels)` for images.
         epsilon: added to the variance; positive.
-        batch_dims: how many leading axes of x are batch axes; 1 as in PyTorch, 0 for a single example.
+        batch_dims: number of leading axes of x that are batch axes; 1 as in PyTorch, 0 for a single example.
         implementation: as in `layer_norm`.
 
     Raises:
-        ValueError: an argument breaks its law; the message names the argument, the law and the values.
+        ValueError: an argument violates its constraint; the message names the argument, the constraint and the values.
         NotImplementedError: the named implementation cannot run here; the message has the reason.
 
     Source: Wu and He 2018 (arXiv:1803.08494), equations 1, 6 and 7.
@@ -177,38 +194,39 @@ def group_norm(
     return _run("group_norm", x, None, scale, bias, modulation, spec, implementation)[0]
 
 
-def _rows(op, x, scale, bias, residual, modulation, spec: Spec, implementation):
+def _rows(
+    op: str,
+    x: Array,
+    scale: Array | None,
+    bias: Array | None,
+    residual: Array | None,
+    modulation: Any,  # checked below
+    spec: Spec,
+    implementation: str | None,
+) -> Array | tuple[Array, Array]:
     check_residual(op, residual, x)
     y, h = _run(op, x, residual, scale, bias, modulation, spec, implementation)
     return y if residual is None else (y, h)
 
 
-def _run(op, x, residual, scale, bias, modulation, spec: Spec, implementation):
+def _run(
+    op: str,
+    x: Array,
+    residual: Array | None,
+    scale: Array | None,
+    bias: Array | None,
+    modulation: Any,  # checked below
+    spec: Spec,
+    implementation: str | None,
+) -> tuple[Array, Array]:
     check_parameter(op, "scale", scale, x)
     check_parameter(op, "bias", bias, x)
     check_modulation(op, modulation, x)
-    x, residual, scale, bias, modulation = _vary_alike((x, residual, scale, bias, modulation))
+    arrays, tree = jax.tree.flatten((x, residual, scale, bias, modulation))
+    x, residual, scale, bias, modulation = jax.tree.unflatten(tree, vary_alike(*arrays))
     factor, term = fold(x, scale, bias, modulation, spec)
-    candidates = {
-        "xla": lambda: None,
-        "mosaic_tpu": lambda: mosaic_tpu.supports(x, factor.shape, spec),
-        "triton": lambda: triton_cuda.supports(x, factor.shape, spec),
-        "reference": lambda: None,
-    }
-    if implementation is not None and choose(op, implementation, candidates) == "reference":
+    norm = Norm(op, spec, residual is not None, implementation)
+    if norm.check(x, factor) == "reference":
         h = x if residual is None else x + residual
         return reference.norm(h, scale, bias, modulation, spec), h
-    return norm(Route(op, spec, implementation), x, residual, factor, term)
-
-
-def _vary_alike(arrays):
-    """Every array varying over the mesh axes over which any does, so that inside `shard_map` a shared parameter's
-    gradient is summed.
-    """
-    axes = frozenset().union(*(jax.typeof(a).manual_axis_type.varying for a in jax.tree.leaves(arrays)))
-
-    def widen(a):
-        missing = tuple(sorted(axes - jax.typeof(a).manual_axis_type.varying))
-        return jax.lax.pcast(a, missing, to="varying") if missing else a
-
-    return jax.tree.map(widen, arrays)
+    return norm((x,) if residual is None else (x, residual), (factor, term))

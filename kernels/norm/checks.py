@@ -1,4 +1,4 @@
-"""The laws of the norms' arguments, and the errors that name them."""
+"""Argument validation of the norms."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ from jax import Array
 
 
 def check_input(op: str, x: Array, least_rank: int = 1) -> None:
-    """x must be floating point, of rank `least_rank` or more, with a last axis of size 1 or more."""
+    """Check that x is floating point, of rank `least_rank` or more, with a last axis of size 1 or more."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"{op}: x must be floating point: got x.dtype={x.dtype}; cast it, e.g. x.astype(jnp.float32)")
     if x.ndim < least_rank:
@@ -21,7 +21,7 @@ def check_input(op: str, x: Array, least_rank: int = 1) -> None:
 
 
 def check_numbers(op: str, epsilon: Any, scale_offset: Any = 0.0) -> None:
-    """epsilon must be positive and finite, scale_offset finite; both are numbers known when the function is traced."""
+    """Check that epsilon is positive and finite and scale_offset finite, both Python numbers."""
     for name, value in (("epsilon", epsilon), ("scale_offset", scale_offset)):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError(
@@ -38,7 +38,7 @@ def check_numbers(op: str, epsilon: Any, scale_offset: Any = 0.0) -> None:
 
 
 def check_parameter(op: str, name: str, value: Array | None, x: Array) -> None:
-    """scale and bias must be floating point and of shape `(dim,)`."""
+    """Check that scale or bias is floating point and of shape `(dim,)`."""
     if value is None:
         return
     dim = x.shape[-1]
@@ -46,13 +46,12 @@ def check_parameter(op: str, name: str, value: Array | None, x: Array) -> None:
     if value.shape != (dim,):
         raise ValueError(
             f"{op}: {name} must have shape (dim,), the last axis of x: got {name}.shape={value.shape}, "
-            f"x.shape={x.shape}; "
-            f"pass {name} of shape ({dim},)"
+            f"x.shape={x.shape}; pass {name} of shape ({dim},)"
         )
 
 
 def check_residual(op: str, residual: Array | None, x: Array) -> None:
-    """residual must have the shape and the dtype of x, since their sum is returned."""
+    """Check that residual has the shape and the dtype of x."""
     if residual is None:
         return
     if residual.shape != x.shape:
@@ -67,7 +66,7 @@ def check_residual(op: str, residual: Array | None, x: Array) -> None:
 
 
 def check_modulation(op: str, modulation: Any, x: Array) -> None:
-    """shift and scale must be floating point, of shape `(dim,)` or of x's rank with 1 where they are broadcast."""
+    """Check that shift and scale are floating point, of shape `(dim,)` or of x's rank with 1 on broadcast axes."""
     if modulation is None:
         return
     if not isinstance(modulation, tuple) or len(modulation) != 2:
@@ -77,8 +76,7 @@ def check_modulation(op: str, modulation: Any, x: Array) -> None:
         _floating(op, name, value)
         if value.shape == x.shape[-1:]:
             continue
-        # A shift of shape (batch, dim) would meet the tokens of x, not its batch, so lower ranks than x's are not
-        # guessed at.
+        # A shift of shape (batch, dim) would broadcast along the tokens of x, so a rank below x's is an error.
         if (
             value.ndim != x.ndim
             or value.shape[-1] != x.shape[-1]
@@ -92,9 +90,7 @@ def check_modulation(op: str, modulation: Any, x: Array) -> None:
 
 
 def check_groups(op: str, x: Array, groups: int, batch_dims: int, activation: str | None) -> None:
-    """groups must divide the channels, x must have its batch axes and a channel axis, the activation must be one that
-    is fused.
-    """
+    """Check that groups divide the channels, that x has its batch axes and a channel axis, and the activation."""
     if batch_dims < 0:
         raise ValueError(f"{op}: batch_dims must be 0 or more: got batch_dims={batch_dims}")
     check_input(op, x, batch_dims + 1)

@@ -1,8 +1,8 @@
 """The parameters of a norm as one factor and one term.
 
-Scale, bias and modulation are affine in x_hat, so a kernel needs to know only `z = x_hat * factor + term`, and for the
-gradients of them all only the sums of `dz * x_hat` and of `dz` over what shares a factor and a term. JAX differentiates
-the few operations here.
+Scale, bias and modulation are affine in x_hat, so a kernel computes `z = x_hat * factor + term`, and for all their
+gradients the sums of `dz * x_hat` and of `dz` over the elements that share a factor and a term. JAX differentiates the
+operations here.
 """
 
 import math
@@ -10,8 +10,7 @@ import math
 import jax.numpy as jnp
 from jax import Array
 
-from .reference import accumulator
-from .spec import Modulation, Spec
+from .spec import Modulation, Spec, accumulator
 
 
 def fold(x: Array, scale: Array | None, bias: Array | None, modulation: Modulation, spec: Spec) -> tuple[Array, Array]:
@@ -32,7 +31,7 @@ def fold(x: Array, scale: Array | None, bias: Array | None, modulation: Modulati
 
 
 def sharing(x_shape: tuple[int, ...], row_shape: tuple[int, ...], spec: Spec) -> tuple[int, int] | None:
-    """`examples` over rows; for group norm over the batch, where parameters that vary over space give `None`."""
+    """`examples` over rows; for group norm over the batch, and None for parameters that vary over space."""
     split = spec.batch_dims
     if split is None:
         return examples(x_shape, row_shape)
@@ -42,8 +41,8 @@ def sharing(x_shape: tuple[int, ...], row_shape: tuple[int, ...], spec: Spec) ->
 
 
 def examples(x_shape: tuple[int, ...], row_shape: tuple[int, ...]) -> tuple[int, int] | None:
-    """`(examples, rows of each)` when parameters of `row_shape` have the leading axes of x and then 1 on all others,
-    otherwise `None`.
+    """`(examples, rows of each)` if parameters of `row_shape` have the leading axes of x and then 1 on all others, else
+    None.
     """
     leading = len(x_shape) - 1
     split = next((i for i in range(leading) if row_shape[i] != x_shape[i]), leading)

@@ -1,6 +1,7 @@
-"""The definition of the norms: the shortest correct JAX, differentiated by JAX itself.
+"""The definition of the norms, in the shortest correct JAX.
 
-    y = act((x_hat * (scale_offset + scale) + bias) * (1 + mod_scale) + mod_shift),   x_hat = (x - mean) / sqrt(variance + epsilon)
+    x_hat = (x - mean) / sqrt(variance + epsilon)
+    y = act((x_hat * (scale_offset + scale) + bias) * (1 + mod_scale) + mod_shift)
 
 Statistics and everything after them are float32 (float64 for float64 input), and the variance is taken around the mean
 in a second pass. A row whose variance overflows float32 (values from about 1e19 on) gives x_hat = 0.
@@ -10,18 +11,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .spec import Modulation, Spec
+from .spec import Modulation, Spec, accumulator
 
 
 def norm(x: Array, scale: Array | None, bias: Array | None, modulation: Modulation, spec: Spec) -> Array:
-    """The norm of x, in x's dtype; see `spec.Spec` for which axes share their statistics."""
+    """The norm of x, in x's dtype; see `spec.Spec` for the axes that share statistics."""
     wide = x.astype(accumulator(x.dtype))
     return finish(normalise(wide, spec), scale, bias, modulation, spec).astype(x.dtype)
-
-
-def accumulator(dtype: jnp.dtype) -> jnp.dtype:
-    """The dtype in which statistics and sums are kept: float32, or float64 for float64 input."""
-    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
 def normalise(x: Array, spec: Spec) -> Array:
@@ -34,9 +30,7 @@ def normalise(x: Array, spec: Spec) -> Array:
 
 
 def mean(x: Array, axes: tuple[int, ...]) -> Array:
-    """The mean over `axes`, kept as axes of size 1; divided before it is summed, so that rows near the largest float do
-    not overflow.
-    """
+    """The mean over `axes`, kept as axes of size 1. Division before the sum keeps rows near the largest float finite."""
     count = 1
     for axis in axes:
         count *= x.shape[axis]

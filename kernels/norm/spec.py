@@ -1,9 +1,11 @@
-"""What every backend is told about a norm, besides its arrays."""
+"""The static part of a norm, and the dtype of its sums."""
 
 import dataclasses
 
+import jax.numpy as jnp
 from jax import Array
 
+Arrays = tuple[Array, ...]
 Modulation = tuple[Array, Array] | None
 
 
@@ -11,9 +13,9 @@ Modulation = tuple[Array, Array] | None
 class Spec:
     """The static part of a norm.
 
-    A norm sees `x` as `(*batch, *spatial, groups, channels)`, with `groups == 1` for layer norm and RMS norm. Elements
-    that agree in `batch` and `groups` share their statistics: for layer norm and RMS norm all leading axes are `batch`
-        (`batch_dims=None`).
+    A norm is taken of `x` as `(*batch, *spatial, groups, channels)`, with `groups == 1` for layer norm and RMS norm.
+    Elements that agree in `batch` and `groups` share their statistics. Layer norm and RMS norm have `batch_dims=None`:
+    all leading axes are `batch`.
     """
 
     epsilon: float
@@ -27,3 +29,8 @@ class Spec:
         """The axes of the grouped view, of rank `ndim`, over which the statistics are taken."""
         spatial = range(ndim - 2 if self.batch_dims is None else self.batch_dims, ndim - 2)
         return (*spatial, ndim - 1)
+
+
+def accumulator(dtype: jnp.dtype) -> jnp.dtype:
+    """The dtype of statistics and sums: float32, or float64 for float64 input."""
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)

@@ -21,7 +21,7 @@ from bench.gpu.book import SHARES, Book
 from bench.gpu.race import Clock, Turn, compare, race, try_sides
 from bench.ops.norm_shapes import LAYER, Case
 from kernels.attention import choice, triton_cuda
-from kernels.norm import passes
+from kernels.norm import triton
 
 TURN = Turn(Clock(1e9))  # no budget: it counts from here, and these tests may come late
 
@@ -112,11 +112,10 @@ def test_a_contender_that_hangs_is_out_and_a_row_that_crashes_is_skipped(tmp_pat
 
 def test_a_kernel_that_stopped_the_process_is_not_chosen_either(monkeypatch):
     monkeypatch.setattr(triton_cuda, "supports", triton_cuda.supports)
-    monkeypatch.setattr(passes, "KERNELS", dict(passes.KERNELS))
-    monkeypatch.setattr(gpu_rows, "NORM_KERNELS", passes.KERNELS)
+    monkeypatch.setattr(triton, "supports", triton.supports)
     gpu_rows.refuse({"triton": "it hung", "torch sdpa": "it hung too"})
     assert triton_cuda.supports() == "it hung"
-    assert passes.KERNELS["triton"]() == "it hung"
+    assert triton.supports() == "it hung"
 
 
 def test_a_wrong_kernel_is_found_and_fails_the_command():

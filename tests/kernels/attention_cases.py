@@ -115,12 +115,12 @@ class Pick(masks.Mask):
             seen = seen | ((which == n) & part.allowed(i, j, *cut))
         return seen
 
-    def touch(self, i0, i1, j0, j1, which, *spans):
-        some = every = False
+    def block_bounds(self, i0, i1, j0, j1, which, *spans):
+        any_ = all_ = False
         for n, (part, cut) in enumerate(zip(self.parts, self._cuts(spans))):
-            a, b = part.touch(i0, i1, j0, j1, *cut)
-            some, every = some | ((which[0] == n) & a), every | ((which[0] == n) & b)
-        return some, every
+            a, b = part.block_bounds(i0, i1, j0, j1, *cut)
+            any_, all_ = any_ | ((which[0] == n) & a), all_ | ((which[0] == n) & b)
+        return any_, all_
 
     def _cuts(self, arrays):
         at = 0

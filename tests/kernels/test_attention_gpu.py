@@ -204,7 +204,7 @@ def test_a_kernel_that_does_not_build_leaves_the_program_to_another_and_says_so_
         def allowed(self, i, j):
             return jnp.sort(jnp.sin(j.astype(jnp.float32)), axis=-1) < 0.0 * i
 
-        def touch(self, i0, i1, j0, j1):
+        def block_bounds(self, i0, i1, j0, j1):
             return (i0 == i0) & (j0 == j0), (i0 != i0) & (j0 != j0)
 
     jax.tree_util.register_pytree_node(Strange, lambda mask: ((), None), lambda *_: Strange())

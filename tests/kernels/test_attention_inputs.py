@@ -101,7 +101,7 @@ WRONG = [
     (
         {"implementation": "mosaic_tpu"},
         NotImplementedError,
-        r"'mosaic_tpu' cannot run: it compiles for TPU only.*compiled for cpu",
+        r"'mosaic_tpu' cannot run: it runs on TPUs only.*compiled for cpu",
     ),
 ]
 

@@ -124,7 +124,7 @@ def test_a_sharded_program_without_shard_map_compiles_and_the_kernel_by_name_say
     x = ((8, 64, 2, 64), jnp.bfloat16)
     assert KERNEL not in compiled(loss, mesh, [P("data")] * 3 + [P()], x, x, x, key_type()).as_text()
     with pytest.raises(
-        NotImplementedError, match=r"XLA cannot split a Mosaic kernel over devices: call it inside jax.shard_map"
+        NotImplementedError, match=r"XLA cannot split this kernel over devices: call it inside jax.shard_map"
     ):
         compiled(functools.partial(dot_product_attention, implementation="mosaic_tpu"), mesh, [P("data")] * 3, x, x, x)
 

@@ -12,7 +12,7 @@ import pytest
 
 from kernels import _cuda, _dispatch, _triton, dot_product_attention, group_norm, layer_norm, rms_norm
 from kernels.attention.triton_cuda import launch
-from kernels.norm import triton_cuda, triton_launch
+from kernels.norm.triton import launch as norm_launch
 
 X = jax.ShapeDtypeStruct((2, 64, 4, 32), jnp.bfloat16)
 OPS = {
@@ -37,9 +37,8 @@ def broken(monkeypatch):
         raise RuntimeError("ptxas: too many registers\nand a long story")
 
     monkeypatch.setattr(_triton, "unavailable", lambda: None)
-    monkeypatch.setattr(triton_launch, "unavailable", lambda: None)
     monkeypatch.setattr(launch, "call", call)
-    monkeypatch.setattr(triton_cuda, "call", call)
+    monkeypatch.setattr(norm_launch, "call", call)
 
 
 @pytest.fixture

@@ -128,9 +128,9 @@ WRONG = [
     (
         lambda: pairs(masks.PrefixLM(54)),
         ValueError,
-        r"length must lie between 0 and the number of key positions: got 54 to 54 for 53",
+        r"length must be between 0 and the number of key positions: got 54 to 54 for 53",
     ),
-    (lambda: pairs(masks.Lengths(38)), ValueError, r"query_seq_lengths must lie between 0.*got 38 to 38 for 37"),
+    (lambda: pairs(masks.Lengths(38)), ValueError, r"query_seq_lengths must be between 0.*got 38 to 38 for 37"),
     (
         lambda: pairs(masks.Causal(np.arange(2))),
         ValueError,

@@ -1,4 +1,4 @@
-"""Bad arguments of the norms: each is refused with the argument, its law and the values."""
+"""Bad arguments of the norms: each is refused with the argument, its constraint and the values."""
 
 import functools
 import inspect
@@ -121,8 +121,14 @@ CANNOT = {
         lambda: GROUP2(X, modulation=(X, X), implementation="triton"),
         "the leading axes of x's batch",
     ),
-    "a CUDA kernel on a CPU": (lambda: LAYER(X, implementation="triton"), "compiled for another platform"),
-    "a TPU kernel on a CPU": (lambda: LAYER(X, implementation="mosaic_tpu"), "compiled for another platform"),
+    "a CUDA kernel on a CPU": (
+        lambda: LAYER(X, implementation="triton"),
+        "it runs on NVIDIA GPUs only, and this program is compiled for cpu",
+    ),
+    "a TPU kernel on a CPU": (
+        lambda: LAYER(X, implementation="mosaic_tpu"),
+        "it runs on TPUs only, and this program is compiled for cpu",
+    ),
 }
 
 

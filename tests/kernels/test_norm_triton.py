@@ -19,10 +19,11 @@ import pytest
 
 from bench.ops.norm_shapes import GROUP, LAYER, ODD, RMS, Case
 from kernels import _dispatch, _triton, layer_norm, rms_norm
-from kernels.norm import triton_cuda, triton_launch
+from kernels.norm import triton, xla
 from kernels.norm.fold import fold
-from kernels.norm.passes import Backward, Forward, Route
 from kernels.norm.spec import Spec
+from kernels.norm.triton import launch as launching
+from kernels.norm.triton import tiling
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 HAS_JAX_TRITON = HAS_TRITON and all(importlib.util.find_spec(name) for name in ("jax_triton", "jax_cuda13_plugin"))
@@ -102,24 +103,23 @@ class Pointer:
 
 
 def interpret(launch, *inputs):
-    kernel = getattr(importlib.import_module(f"kernels.norm.{launch.module}"), launch.kernel)
+    kernel = getattr(importlib.import_module(f"kernels.{launch.package}.{launch.module}"), launch.kernel)
     outputs = [np.full(o.shape, np.nan, o.dtype) for o in launch.outputs]
     kernel[(launch.grid,)](*(Pointer(np.array(a)) for a in inputs), *map(Pointer, outputs), **launch.sizes)
     return [jnp.asarray(o) for o in outputs]
 
 
-def passes(case, arguments, cotangent, method, spec):
-    """What both passes give, by `method` of `passes.Forward` and `passes.Backward`; the backward pass from our
-    statistics of h.
-    """
+def passes(case, arguments, cotangent, backend, spec):
+    """The results of both passes of a backend, of the backward pass from its own h and statistics."""
     factor, term = fold(arguments["x"], *(arguments.get(n) for n in ("scale", "bias", "modulation")), spec)
-    if method == "triton" and triton_cuda.supports(arguments["x"], factor.shape, spec):
+    if backend is triton and triton.supports(arguments["x"], factor.shape, spec):
         return None
     rows = (arguments["x"], arguments["residual"]) if case.residual else (arguments["x"],)
-    out = getattr(Forward(Route(case.op, spec), case.residual), method)(*rows, factor, term)
+    out = backend.forward(rows, (factor, term), spec)
     h, stats = (out[1], out[2:]) if case.residual else (rows[0], out[1:])
     cotangents = cotangent if case.residual else (cotangent,)
-    return out, getattr(Backward(Route(case.op, spec), case.residual), method)(h, *cotangents, factor, term, *stats)
+    mean = stats[0] if spec.center else None
+    return out, list(backend.backward((h, *cotangents), (factor, term), mean, stats[-1], spec))
 
 
 def spec_of(case):
@@ -131,15 +131,14 @@ def spec_of(case):
 
 def interpreted():
     """Every case in blocks that cover it and in the smallest, against float64."""
-    triton_cuda.call = interpret
+    launching.call = interpret
     seen = set()
     for small in (False, True):
         for i, case in enumerate(ODD):
             # A long row in small blocks is minutes of interpreting.
             if small and case.shape[-1] > 1000:
                 continue
-            for module in (triton_cuda, triton_launch):
-                module.TILE, module.LONGEST, module.PROGRAMS = (32, 64, 3) if small else (4096, 8192, 264)
+            tiling.TILE, tiling.LONGEST, tiling.PROGRAMS = (32, 64, 3) if small else (4096, 8192, 264)
             # Not bfloat16, to which the interpreter truncates where a GPU rounds.
             dtype = "float16" if small and i % 2 else "float32"
             seen.add(check(case, dtype))
@@ -148,19 +147,19 @@ def interpreted():
         x = jnp.asarray(np.broadcast_to(row, (3, 64)), jnp.float32)
         for case, options in (Case(LAYER, (3, 64)), ()), (Case(GROUP, (3, 64)), (("groups", 2),)):
             spec = spec_of(Case(case.op, case.shape, options=options))
-            got = passes(case, {"x": x, "scale": jnp.ones(64)}, jnp.ones((3, 64)), "triton", spec)
+            got = passes(case, {"x": x, "scale": jnp.ones(64)}, jnp.ones((3, 64)), triton, spec)
             assert all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(got))
 
 
 def check(case, dtype):
     spec, arguments, cotangent = spec_of(case), case.arguments(dtype), case.cotangent(dtype)
-    got = passes(case, arguments, cotangent, "triton", spec)
+    got = passes(case, arguments, cotangent, triton, spec)
     if got is None:
         return False
-    base = passes(case, arguments, cotangent, "plain", spec)
+    base = passes(case, arguments, cotangent, xla, spec)
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), (arguments, cotangent))
-        true = jax.tree.map(np.asarray, passes(case, *wide, "plain", spec))
+        true = jax.tree.map(np.asarray, passes(case, *wide, xla, spec))
     for g, b, t in zip(*map(jax.tree.leaves, (got, base, true)), strict=True):
         assert (g.dtype, g.shape) == (b.dtype, b.shape)
         error, allowed = (np.abs(np.asarray(a, np.float64) - t).max() for a in (g, b))
@@ -177,7 +176,7 @@ def launches():
         found.append((launch, [a.dtype.name for a in (*inputs, *launch.outputs)]))
         return [jnp.zeros(o.shape, o.dtype) for o in launch.outputs]
 
-    triton_cuda.call = record
+    launching.call = record
     for i, case in enumerate((*LARGE, *ODD)):
         dtype = tuple(ROUNDING)[i % 3] if case in ODD else "bfloat16"
         row = jax.ShapeDtypeStruct(case.shape[-1:], jnp.float32)
@@ -186,7 +185,7 @@ def launches():
         if case.modulation:
             given["modulation"] = (jax.ShapeDtypeStruct(case.modulation, jnp.float32),) * 2
         jax.eval_shape(
-            lambda a, b, case=case: passes(case, a, b, "triton", spec_of(case)), given, (x, x) if case.residual else x
+            lambda a, b, case=case: passes(case, a, b, triton, spec_of(case)), given, (x, x) if case.residual else x
         )
     return found
 
@@ -199,7 +198,7 @@ def compiled(capability):
 
     short = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16"}
     with install_import_hook("kernels", "beartype.beartype"):
-        modules = {name: importlib.import_module(f"kernels.norm.{name}") for name in ("triton_rows", "triton_groups")}
+        modules = {name: importlib.import_module(f"kernels.norm.triton.{name}") for name in ("forward", "backward")}
     used = set()
     for launch, types in launches():
         kernel = getattr(modules[launch.module], launch.kernel)

@@ -76,7 +76,7 @@ def attend(
 
 
 def _one(
-    q: Array, k: Array, v: Array, seen: Array, bias: Array | None, scale: float
+    q: Array, k: Array, v: Array, seen: Array, bias: Any, scale: float
 ) -> Float[Array, "1 heads out_dim"]:
     """Attention of a single query."""
     _, heads, head_dim = q.shape

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...masks import And, BlockSparse, Mask, Or
-from ...masks.algebra import parts
+from ...masks.base import parts
 from .tiling import SIDE, pad
 
 FINEST = 8

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...masks import And, BlockSparse, Mask, Or
-from ...masks.algebra import parts
+from ...masks.base import parts
 from .tiling import Shape, Tile
 
 WORD = 32

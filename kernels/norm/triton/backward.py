@@ -1,87 +1,19 @@
-"""Layer norm and RMS norm in Triton, on x as `(examples, ROWS, DIM)` with one factor and one term for each example.
+"""Kernels of the backward pass, on the layouts of `forward`. Importing this module needs triton."""
 
-    h = x + residual,    x_hat = (h - mean) * rstd,    y = x_hat * factor + term
-    g = dy * factor,     dx = rstd * (g - mean(g) - x_hat * mean(g * x_hat)) + dh
-
-A program holds whole rows in registers (`forward`, `backward`) or walks along one row that is too long for that
-(`..._long`). Importing this module needs triton; `triton_launch.py` does it when a program is lowered.
-"""
+# Without the package triton a type checker takes this folder for it.
+# pyright: reportAttributeAccessIssue=false
 
 from typing import no_type_check
 
 import triton
 import triton.language as tl
 
-
-@triton.jit
-@no_type_check
-def forward(
-    x, residual, factor, term, y, h, mean, rstd,
-    ROWS: tl.constexpr, DIM: tl.constexpr, EPSILON: tl.constexpr, CENTER: tl.constexpr, RESIDUAL: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr, BLOCK_DIM: tl.constexpr,
-):  # fmt: skip
-    blocks: tl.constexpr = (ROWS + BLOCK_ROWS - 1) // BLOCK_ROWS
-    share: tl.constexpr = 1.0 / DIM
-    example = (tl.program_id(0) // blocks).to(tl.int64)
-    row, column, inside = _tile(tl.program_id(0) % blocks, ROWS, DIM, BLOCK_ROWS, BLOCK_DIM)
-    row_at = example * ROWS + row
-    at = row_at[:, None] * DIM + column[None, :]
-    param_at, in_row = example * DIM + column, column < DIM
-
-    wide = _load_sum(x, residual, h, at, inside, RESIDUAL, RESIDUAL)
-    if CENTER:
-        middle = tl.sum(wide * share, 1)
-        tl.store(mean + row_at, middle, mask=row < ROWS)
-        wide = tl.where(inside, wide - middle[:, None], 0.0)
-    deviation = _reciprocal_root(tl.sum(wide * wide * share, 1) + EPSILON)
-    tl.store(rstd + row_at, deviation, mask=row < ROWS)
-    a = tl.load(factor + param_at, mask=in_row, other=0.0)
-    b = tl.load(term + param_at, mask=in_row, other=0.0)
-    z = wide * deviation[:, None] * a[None, :] + b[None, :]
-    tl.store(y + at, z.to(y.dtype.element_ty), mask=inside)
+from .blocks import group_channels, group_tile, load_pulled, row_tile
 
 
 @triton.jit
 @no_type_check
-def forward_long(
-    x, residual, factor, term, y, h, mean, rstd,
-    ROWS: tl.constexpr, DIM: tl.constexpr, EPSILON: tl.constexpr, CENTER: tl.constexpr, RESIDUAL: tl.constexpr,
-    BLOCK_DIM: tl.constexpr,
-):  # fmt: skip
-    share: tl.constexpr = 1.0 / DIM
-    row = tl.program_id(0).to(tl.int64)
-    param_row, start = row // ROWS * DIM, row * DIM
-    middle, variance, seen = 0.0, 0.0, 0.0
-    for first in tl.range(0, DIM, BLOCK_DIM):
-        column = first + tl.arange(0, BLOCK_DIM)
-        inside = column < DIM
-        wide = _load_sum(x, residual, h, start + column, inside, RESIDUAL, RESIDUAL)
-        if CENTER:
-            # Moments of the parts are merged around their own means, so that no large numbers are subtracted.
-            count = tl.minimum(DIM - first, BLOCK_DIM).to(tl.float32)
-            part = tl.sum(wide * (1.0 / count), 0)
-            seen += count
-            apart = part - middle
-            middle += apart * (count / seen)
-            variance += apart * apart * ((seen - count) * (count / seen) * share)
-            wide = tl.where(inside, wide - part, 0.0)
-        variance += tl.sum(wide * wide * share, 0)
-    deviation = _reciprocal_root(variance + EPSILON)
-    if CENTER:
-        tl.store(mean + row, middle)
-    tl.store(rstd + row, deviation)
-    for first in tl.range(0, DIM, BLOCK_DIM):
-        column = first + tl.arange(0, BLOCK_DIM)
-        inside = column < DIM
-        wide = _load_sum(x, residual, h, start + column, inside, RESIDUAL, False) - middle
-        a = tl.load(factor + param_row + column, mask=inside, other=0.0)
-        b = tl.load(term + param_row + column, mask=inside, other=0.0)
-        tl.store(y + start + column, (wide * deviation * a + b).to(y.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-@no_type_check
-def backward(
+def rows_backward(
     h, dy, dh, factor, mean, rstd, dx, sum_x, sum_1,
     ROWS: tl.constexpr, DIM: tl.constexpr, CENTER: tl.constexpr, RESIDUAL: tl.constexpr,
     PROGRAMS: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_DIM: tl.constexpr, STAGES: tl.constexpr,
@@ -96,7 +28,7 @@ def backward(
     of_x = tl.zeros([BLOCK_ROWS, BLOCK_DIM], tl.float32)
     of_1 = tl.zeros([BLOCK_ROWS, BLOCK_DIM], tl.float32)
     for turn in tl.range(0, (blocks + PROGRAMS - 1) // PROGRAMS, num_stages=STAGES):
-        row, column, inside = _tile(tl.program_id(0) % PROGRAMS + turn * PROGRAMS, ROWS, DIM, BLOCK_ROWS, BLOCK_DIM)
+        row, column, inside = row_tile(tl.program_id(0) % PROGRAMS + turn * PROGRAMS, ROWS, DIM, BLOCK_ROWS, BLOCK_DIM)
         row_at = example * ROWS + row
         at = row_at[:, None] * DIM + column[None, :]
         wide = tl.load(h + at, mask=inside, other=0.0).to(tl.float32)
@@ -123,7 +55,7 @@ def backward(
 
 @triton.jit
 @no_type_check
-def backward_long(
+def long_rows_backward(
     h, dy, dh, factor, mean, rstd, dx,
     ROWS: tl.constexpr, DIM: tl.constexpr, CENTER: tl.constexpr, RESIDUAL: tl.constexpr, BLOCK_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -188,28 +120,83 @@ def column_sums(
 
 @triton.jit
 @no_type_check
-def _tile(block, ROWS: tl.constexpr, DIM: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_DIM: tl.constexpr):
-    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    column = tl.arange(0, BLOCK_DIM)
-    return row, column, (row < ROWS)[:, None] & (column < DIM)[None, :]
+def groups_backward(
+    h, dy, factor, term, mean, rstd, dx, sum_x, sum_1,
+    SPACE: tl.constexpr, GROUPS: tl.constexpr, WIDTH: tl.constexpr, SHARED: tl.constexpr, SILU: tl.constexpr,
+    BLOCK_SPACE: tl.constexpr, BLOCK_GROUPS: tl.constexpr, BLOCK_WIDTH: tl.constexpr,
+):  # fmt: skip
+    blocks: tl.constexpr = (GROUPS + BLOCK_GROUPS - 1) // BLOCK_GROUPS
+    share: tl.constexpr = 1.0 / (SPACE * WIDTH)
+    batch = (tl.program_id(0) // blocks).to(tl.int64)
+    group, channel, inside_group = group_channels(tl.program_id(0) % blocks, GROUPS, WIDTH, BLOCK_GROUPS, BLOCK_WIDTH)
+    at, inside = group_tile(batch, 0, channel, inside_group, SPACE, SPACE, GROUPS * WIDTH, BLOCK_SPACE)
+    deviation = tl.load(rstd + batch * GROUPS + group, mask=group < GROUPS, other=0.0)[None, :, None]
+    param_at = batch // SHARED * (GROUPS * WIDTH) + channel
+    a = tl.load(factor + param_at, mask=inside_group, other=0.0)
+    x_hat, dz = load_pulled(
+        h,
+        dy,
+        a,
+        term,
+        mean,
+        deviation,
+        at,
+        inside,
+        param_at,
+        inside_group,
+        batch * GROUPS + group,
+        group < GROUPS,
+        SILU,
+    )
+    of_x = tl.sum(dz * x_hat, 0)[None, :, :]
+    of_1 = tl.sum(dz, 0)[None, :, :]
+    sum_at = batch * (GROUPS * WIDTH) + channel
+    tl.store(sum_x + sum_at, of_x, mask=inside_group)
+    tl.store(sum_1 + sum_at, of_1, mask=inside_group)
+    along = tl.sum(of_x * a * share, 2)[:, :, None]
+    total = tl.sum(of_1 * a * share, 2)[:, :, None]
+    d = deviation * (dz * a - x_hat * along - total)
+    tl.store(dx + at, d.to(dx.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 @no_type_check
-def _load_sum(x, residual, h, at, inside, RESIDUAL: tl.constexpr, STORE: tl.constexpr):
-    wide = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-    if RESIDUAL:
-        wide += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
-        # The statistics are those of the h that is kept, which is rounded.
-        narrow = wide.to(x.dtype.element_ty)
-        wide = narrow.to(tl.float32)
-        if STORE:
-            tl.store(h + at, narrow, mask=inside)
-    return wide
-
-
-@triton.jit
-@no_type_check
-def _reciprocal_root(x):
-    # Correctly rounded, where tl.rsqrt is an approximation; there is one for each row.
-    return tl.div_rn(1.0, tl.sqrt_rn(x))
+def channel_sums(
+    h, dy, factor, term, mean, rstd, sum_x, sum_1,
+    SPACE: tl.constexpr, GROUPS: tl.constexpr, WIDTH: tl.constexpr, SHARED: tl.constexpr, SILU: tl.constexpr,
+    PARTS: tl.constexpr, PART: tl.constexpr, BLOCK_SPACE: tl.constexpr, BLOCK_GROUPS: tl.constexpr, BLOCK_WIDTH: tl.constexpr,
+):  # fmt: skip
+    blocks: tl.constexpr = (GROUPS + BLOCK_GROUPS - 1) // BLOCK_GROUPS
+    partial = (tl.program_id(0) // blocks).to(tl.int64)
+    batch = partial // PARTS
+    group, channel, inside_group = group_channels(tl.program_id(0) % blocks, GROUPS, WIDTH, BLOCK_GROUPS, BLOCK_WIDTH)
+    first = (partial % PARTS * PART).to(tl.int32)
+    last = tl.minimum(first + PART, SPACE)
+    deviation = tl.load(rstd + batch * GROUPS + group, mask=group < GROUPS, other=0.0)[None, :, None]
+    param_at = batch // SHARED * (GROUPS * WIDTH) + channel
+    a = tl.load(factor + param_at, mask=inside_group, other=0.0)
+    of_x = tl.zeros([BLOCK_SPACE, BLOCK_GROUPS, BLOCK_WIDTH], tl.float32)
+    of_1 = tl.zeros([BLOCK_SPACE, BLOCK_GROUPS, BLOCK_WIDTH], tl.float32)
+    for step in tl.range(0, PART, BLOCK_SPACE):
+        start = first + step
+        at, inside = group_tile(batch, start, channel, inside_group, last, SPACE, GROUPS * WIDTH, BLOCK_SPACE)
+        x_hat, dz = load_pulled(
+            h,
+            dy,
+            a,
+            term,
+            mean,
+            deviation,
+            at,
+            inside,
+            param_at,
+            inside_group,
+            batch * GROUPS + group,
+            group < GROUPS,
+            SILU,
+        )
+        of_x += dz * x_hat
+        of_1 += dz
+    sum_at = partial * (GROUPS * WIDTH) + channel
+    tl.store(sum_x + sum_at, tl.sum(of_x, 0)[None, :, :], mask=inside_group)
+    tl.store(sum_1 + sum_at, tl.sum(of_1, 0)[None, :, :], mask=inside_group)

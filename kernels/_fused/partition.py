@@ -1,0 +1,130 @@
+"""Partitioning of a fused op by XLA, along axes on which its parts are independent.
+
+XLA cannot derive that independence from a loop or a kernel, and would gather the operands.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import NamedSharding, PartitionSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Axes:
+    """The axes of an op's operands and results, one letter each.
+
+    Attributes:
+        operands, results: the letters of each array, such as "bhqx".
+        factors: Shardy factors of each letter along which the op may be divided, such as {"b": "b", "h": "(g r)"}; a
+            letter is divided along its first factor. All other axes stay whole.
+        divisors: the sizes of first factors that the number of devices must divide.
+        sizes: the sizes of the other factors in parentheses.
+    """
+
+    operands: tuple[str, ...]
+    results: tuple[str, ...]
+    factors: Mapping[str, str]
+    divisors: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def first(self, letter: str) -> str:
+        """The factor along which a letter is divided."""
+        return self.factors[letter].strip("()").split()[0]
+
+
+def divide(
+    function: Callable[..., tuple], operands: Sequence[Any], roles: Sequence[str], out_roles: Sequence[str], axes: Axes
+) -> Any:
+    """`function(*operands)`, partitioned along the factors of `axes` as its first operand is.
+
+    A result that has size 1 along a divided axis is the sum over it, such as the gradient of a bias that all examples
+    share.
+    """
+
+    def infer(mesh, arg_shapes, result_shapes):
+        return tuple(_shardings(mesh, _placement(axes, mesh, roles[0], arg_shapes[0]), out_roles, result_shapes))
+
+    def partition(mesh, arg_shapes, result_shapes):
+        placement = _placement(axes, mesh, roles[0], arg_shapes[0])
+
+        def local(*operands):
+            parts = function(*operands)
+            return tuple(
+                _summed(x, role, whole.shape, placement) for role, x, whole in zip(out_roles, parts, result_shapes)
+            )
+
+        return (
+            mesh,
+            local if any(placement.values()) else function,
+            tuple(_shardings(mesh, placement, out_roles, result_shapes)),
+            tuple(_shardings(mesh, placement, roles, arg_shapes)),
+        )
+
+    rule, whole = _rule(axes, operands, roles, jax.eval_shape(function, *operands), out_roles)
+    sizes: Any = axes.sizes
+    # The cast to a nested program keeps constants out of the outer one, where `custom_partitioning` takes none.
+    wrapped = custom_partitioning(jax.jit(function))
+    wrapped.def_partition(
+        partition=partition,
+        infer_sharding_from_operands=infer,
+        sharding_rule=rule,
+        need_replication_factors=tuple(whole),
+        **sizes,
+    )
+    return wrapped(*operands)
+
+
+def _placement(axes: Axes, mesh, role: str, shape) -> dict[str, Any]:
+    """The mesh axes of each letter, from the sharding of the first operand."""
+    sharding = shape.sharding
+    spec = tuple(sharding.spec) if isinstance(sharding, NamedSharding) else ()
+    places = {axes.first(letter): names for letter, names in zip(role, spec) if letter in axes.factors}
+    for factor, size in axes.divisors.items():
+        if size % math.prod(mesh.shape[name] for name in _names(places.get(factor))):
+            del places[factor]
+    return {letter: places.get(axes.first(letter)) for letter in axes.factors}
+
+
+def _names(names) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names or ())
+
+
+def _shardings(mesh, placement, roles, shapes) -> list[NamedSharding]:
+    return [
+        NamedSharding(
+            mesh, PartitionSpec(*(placement.get(r) if size > 1 else None for r, size in zip(role, shape.shape)))
+        )
+        for role, shape in zip(roles, shapes)
+    ]
+
+
+def _summed(x, role: str, shape: tuple[int, ...], placement):
+    """A device's part of a result of this shape, added to the other devices' where each has the whole shape."""
+    names = [placement[letter] for letter, size in zip(role, shape) if size == 1 and placement.get(letter)]
+    axes = [axis for name in names for axis in _names(name)]
+    if not axes:
+        return x
+    return jax.lax.psum(x.astype(jax.numpy.promote_types(x.dtype, jax.numpy.float32)), axes).astype(x.dtype)
+
+
+def _rule(axes: Axes, operands, roles, results, out_roles) -> tuple[str, list[str]]:
+    """The rule for Shardy: the shared factors, and one factor of its own for each axis that stays whole."""
+    whole: list[str] = []
+
+    def factors(role, shape):
+        names = []
+        for letter, size in zip(role, shape):
+            if size > 1 and letter in axes.factors:
+                names.append(axes.factors[letter])
+            else:
+                whole.append(f"w{len(whole)}")
+                names.append(whole[-1])
+        return " ".join(names)
+
+    left = ", ".join(factors(role, x.shape) for role, x in zip(roles, operands))
+    right = ", ".join(factors(role, x.shape) for role, x in zip(out_roles, results))
+    return f"{left} -> {right}", whole

@@ -1,0 +1,253 @@
+"""Three primitives for a family of fused ops, with every derivative, batching and lowering.
+
+`forward` is the op. `tangent` is its forward-mode derivative, linear in the tangents; its transpose is `backward`, the
+fused backward pass. The derivatives of those two are taken of the op in ordinary JAX, so every order exists.
+`jax.custom_vjp` has no forward mode, and `jax.custom_jvp` cannot be transposed to a kernel.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from .. import _compat
+from . import partition
+from . import target as targets
+from .op import Op
+from .target import Target
+
+
+def vary_alike(*arrays: Any) -> tuple[Any, ...]:
+    """All arrays varying over the manual axes of a `jax.shard_map` over which any of them does.
+
+    The transpose of that cast is the sum which the gradient of a shared array needs.
+    """
+    axes = functools.reduce(lambda a, b: a | b, map(_varying, arrays))
+    return tuple(jax.lax.pcast(x, tuple(sorted(axes - _varying(x))), to="varying") for x in arrays)
+
+
+def _varying(x) -> frozenset[str]:
+    return jax.typeof(x).manual_axis_type.varying
+
+
+class Primitives:
+    """The primitives `NAME`, `NAME_tangent` and `NAME_backward`.
+
+    Operands are the op's for `forward`; for the other two they are (*primals, *saved, *linear), where the parameter
+    `cut` holds the number of primals and of primals and saved arrays.
+    """
+
+    def __init__(self, name: str, *, partitioned: bool = False):
+        self.partitioned = partitioned
+        self.forward = self._primitive(name, _forward)
+        self.tangent = self._primitive(f"{name}_tangent", _tangent)
+        self.backward = self._primitive(f"{name}_backward", _backward)
+        self.forward.def_abstract_eval(lambda *avals, op: list(op.shapes(*avals)))
+        self.tangent.def_abstract_eval(_tangent_avals)
+        self.backward.def_abstract_eval(_backward_avals)
+        ad.primitive_jvps[self.forward] = self._forward_jvp
+        ad.primitive_jvps[self.tangent] = functools.partial(_linear_jvp, self.tangent, _plain_tangent)
+        ad.primitive_jvps[self.backward] = functools.partial(_linear_jvp, self.backward, _plain_backward)
+        ad.primitive_transposes[self.tangent] = self._tangent_transpose
+        ad.primitive_transposes[self.backward] = self._backward_transpose
+
+    def bind(self, op: Op, *operands: Any) -> list[Any]:
+        """The outputs of an op."""
+        return self.forward.bind(*operands, op=op)
+
+    def _primitive(self, name: str, compute: Callable[..., Any]) -> Primitive:
+        primitive = Primitive(name)
+        primitive.multiple_results = True
+        compiled = functools.cache(lambda params: jax.jit(functools.partial(primitive.bind, **dict(params))))
+
+        @primitive.def_impl
+        def run(*operands, **params):
+            # With jit switched off there would be no compiler to choose a kernel.
+            with jax.disable_jit(False):
+                return compiled(tuple(params.items()))(*operands)
+
+        if self.partitioned:
+            _compat.needs_devices(primitive)
+        mlir.register_lowering(primitive, functools.partial(_lower, compute, ""))
+        for platform in targets.PLATFORMS:
+            mlir.register_lowering(primitive, functools.partial(_lower, compute, platform), platform=platform)
+        batching.primitive_batchers[primitive] = functools.partial(self._batch, primitive)
+        return primitive
+
+    def _forward_jvp(self, operands, tangents, *, op: Op):
+        outputs = self.bind(op, *operands)
+        for i, name in enumerate(op.names):
+            outputs[i] = checkpoint_name(outputs[i], name)
+        given = tuple(None if type(t) is ad.Zero else t for t in tangents)
+        primals, saved, moving = op.linearise(tuple(operands), tuple(outputs), given)
+        while len(moving) > op.core and moving[-1] is None:
+            moving = moving[:-1]
+        moving = _vary_like(primals[0], [_zero(p) if t is None else t for p, t in zip(primals, moving)])
+        cut = len(primals), len(primals) + len(saved)
+        results = self.tangent.bind(*primals, *saved, *moving, op=op, cut=cut)
+        return outputs, [*results, *(_symbolic_zero(x) for x in outputs[op.results :])]
+
+    def _tangent_transpose(self, cotangents, *operands, op: Op, cut):
+        fixed, linear = operands[: cut[1]], [ad.is_undefined_primal(x) for x in operands[cut[1] :]]
+        if not op.sparse:
+            cotangents = [ad.instantiate_zeros(c) for c in cotangents]
+        given = tuple(type(c) is not ad.Zero for c in cotangents)
+        if not any(given):
+            return [None] * len(operands)
+        count = len(linear)
+        while count > op.core and not linear[count - 1]:
+            count -= 1
+        moving = _vary_like(fixed[0], [c for c, is_given in zip(cotangents, given) if is_given])
+        grads = self.backward.bind(*fixed, *moving, op=op, cut=cut, given=given, count=count)
+        return [None] * len(fixed) + [grads[i] if is_linear else None for i, is_linear in enumerate(linear)]
+
+    def _backward_transpose(self, cotangents, *operands, op: Op, cut, given, count):
+        fixed, linear = operands[: cut[1]], [ad.is_undefined_primal(x) for x in operands[cut[1] :]]
+        moving = _vary_like(fixed[0], [ad.instantiate_zeros(c) for c in cotangents])
+        tangents = self.tangent.bind(*fixed, *moving, op=op, cut=cut)
+        wanted = [t for t, is_given in zip(tangents, given) if is_given]
+        return [None] * len(fixed) + [t if is_linear else None for t, is_linear in zip(wanted, linear)]
+
+    def _batch(self, primitive, operands, dims, *, op: Op, **params):
+        size = next(x.shape[d] for x, d in zip(operands, dims) if d is not None)
+        if (mapped := op.mapped()) is not None:
+            operands = [batching.bdim_at_front(x, d, size) for x, d in zip(operands, dims)]
+            results = primitive.bind(*operands, op=mapped, **params)
+        else:
+            results = _fold(primitive, operands, dims, size, op, params)
+        return results, [0] * len(results)
+
+
+# Lowering
+
+
+def _lower(compute: Callable[..., Any], platform: str, context, *operands, **params):
+    function = functools.partial(compute, targets.of(platform, context))
+    return mlir.lower_fun(function, multiple_results=True)(context, *operands, **params)
+
+
+def _forward(target: Target, *operands, op: Op):
+    local = lambda *operands: tuple(op.forward(target, *operands))
+    axes = op.axes(*operands) if target.divisible else None
+    return local(*operands) if axes is None else partition.divide(local, operands, axes.operands, axes.results, axes)
+
+
+def _tangent(target: Target, *operands, op: Op, cut):
+    return op.tangent(*_split(operands, cut))
+
+
+def _backward(target: Target, *operands, op: Op, cut, given, count):
+    def local(*operands):
+        primals, saved, cotangents = _split(operands, cut)
+        return tuple(op.backward(target, primals, saved, _fill(cotangents, given), count))
+
+    axes = op.axes(*operands[: cut[0]]) if target.divisible else None
+    if axes is None:
+        return local(*operands)
+    roles = [*axes.operands, *axes.results, *axes.results]
+    return partition.divide(local, operands, roles, axes.operands[:count], axes)
+
+
+def _split(operands, cut) -> tuple[tuple, tuple, tuple]:
+    return tuple(operands[: cut[0]]), tuple(operands[cut[0] : cut[1]]), tuple(operands[cut[1] :])
+
+
+def _fill(cotangents, given) -> tuple:
+    cotangents = iter(cotangents)
+    return tuple(next(cotangents) if is_given else None for is_given in given)
+
+
+# Abstract values
+
+
+def _tangent_avals(*avals, op: Op, cut):
+    return list(op.shapes(*avals[: cut[0]]))[: op.results]
+
+
+def _backward_avals(*avals, op: Op, cut, given, count):
+    return [x.update(weak_type=False) for x in avals[:count]]
+
+
+# Derivatives
+
+
+def _plain_tangent(primals, linear, *, op: Op):
+    return op.tangent(primals, None, linear)
+
+
+def _plain_backward(primals, linear, *, op: Op, given, count):
+    return op.pullback(primals, _fill(linear, given), count)
+
+
+def _linear_jvp(primitive, plain, operands, tangents, *, cut, **params):
+    """The JVP of `tangent` or `backward`: itself where only its linear operands move, else that of its form in ordinary
+    JAX. The saved arrays are functions of the primals, so their tangents are not used.
+    """
+    outputs = primitive.bind(*operands, cut=cut, **params)
+    moving = [i for i, t in enumerate(tangents) if type(t) is not ad.Zero and not cut[0] <= i < cut[1]]
+    if not moving:
+        return outputs, [_symbolic_zero(x) for x in outputs]
+    if moving[0] >= cut[1]:
+        linear = _vary_like(operands[0], [ad.instantiate_zeros(t) for t in tangents[cut[1] :]])
+        return outputs, primitive.bind(*operands[: cut[1]], *linear, cut=cut, **params)
+
+    def of_moving(*values):
+        every = list(operands)
+        for i, value in zip(moving, values):
+            every[i] = value
+        primals, _, linear = _split(every, cut)
+        return tuple(plain(primals, linear, **params))
+
+    return outputs, jax.jvp(of_moving, tuple(operands[i] for i in moving), tuple(tangents[i] for i in moving))[1]
+
+
+def _vary_like(first, arrays) -> tuple[Any, ...]:
+    return vary_alike(first, *arrays)[1:]
+
+
+def _zero(primal):
+    return ad.instantiate_zeros(_symbolic_zero(primal))
+
+
+def _symbolic_zero(primal):
+    return ad.Zero(jax.typeof(primal).to_tangent_aval())
+
+
+# vmap
+
+
+def _fold(primitive, operands, dims, size: int, op: Op, params) -> list[Any]:
+    """The results with the mapped axis in front, computed on operands that have it folded into their batch.
+
+    An operand that all examples share keeps a batch of 1, and so does its tangent; a gradient for each mapped example
+    needs a copy for each.
+    """
+    batch = operands[0].shape[1 if dims[0] == 0 else 0]
+    cut, count = params.get("cut", (len(operands),) * 2), params.get("count", op.core)
+    shared = set(range(op.core, cut[0])) - set(range(op.core, count))
+    if "cut" in params and "count" not in params:
+        for i in range(op.core, len(operands) - cut[1]):
+            pair = i, cut[1] + i
+            alike = all(dims[j] is None for j in pair)
+            shared = shared | set(pair) if alike else shared - set(pair)
+    folded = [_folded(x, d, size, batch, shared=i in shared) for i, (x, d) in enumerate(zip(operands, dims))]
+    results = [x.reshape(size, batch, *x.shape[1:]) for x in primitive.bind(*folded, op=op, **params)]
+    for i in range(op.core, min(count, len(results))):
+        if operands[i].shape[1 if dims[i] == 0 else 0] == 1:
+            results[i] = results[i].sum(1, keepdims=True)
+    return results
+
+
+def _folded(x, dim: int | None, size: int, batch: int, *, shared: bool):
+    if dim is None:
+        if shared and x.shape[0] == 1:
+            return x
+        x = jnp.broadcast_to(x[None], (size, *x.shape))
+    else:
+        x = jnp.moveaxis(x, dim, 0)
+    return jnp.broadcast_to(x, (size, batch, *x.shape[2:])).reshape(size * batch, *x.shape[2:])

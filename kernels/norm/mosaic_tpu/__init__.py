@@ -1,0 +1,21 @@
+"""The norms as Pallas kernels for TPU: one pass over memory forward and one backward.
+
+A program of layer norm or RMS norm holds a block of whole rows in VMEM. With c = h - mean and x_hat = c * rstd,
+
+    forward     h = x + residual,  y = x_hat * factor + term
+    backward    g = dy * factor,   dx = rstd * (g - mean(g) - x_hat * mean(g * x_hat)) + dh
+                per example: sums of dy * x_hat and of dy over the rows, accumulated in VMEM from block to block
+
+The backward kernel recomputes the statistics from the rows it holds: an array of one number for each row would be
+padded to 128 lanes.
+
+A program of group norm holds whole examples, `(space, channels)` each. The sum over a group is the sum over space for
+each channel, times the matrix of which channel is in which group, and back by its transpose. An example that does not
+fit must be read twice in each pass, as XLA's own operations do.
+"""
+
+from .backward import backward
+from .forward import forward
+from .support import supports
+
+__all__ = ["backward", "forward", "supports"]

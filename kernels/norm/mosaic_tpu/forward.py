@@ -1,0 +1,41 @@
+"""The forward pass."""
+
+import functools
+
+import jax.numpy as jnp
+from jax import Array
+
+from ..spec import Arrays, Spec
+from ..xla.moments import activate, statistics
+from .launch import over_examples, over_rows
+from .moments import normalise_groups, normalise_rows
+
+
+def forward(rows: Arrays, params: Arrays, spec: Spec, *, interpret: bool = False) -> list[Array]:
+    """`(x, [residual])` and `(factor, term)` to `(y, [h], [mean], rstd)`."""
+    if spec.batch_dims is None:
+        kernel = functools.partial(_rows, spec=spec, dim=rows[0].shape[-1])
+        out = over_rows(kernel, rows, params, n_rows=len(rows), n_sums=0, interpret=interpret)
+    else:
+        out = over_examples(_groups, rows, params, spec, n_sums=0, interpret=interpret)
+    # The backward kernel does not read the statistics: they are compiled away unless a derivative in XLA does.
+    h = out[1] if len(rows) == 2 else rows[0]
+    return [*out, *(a for a in statistics(h, spec) if a is not None)]
+
+
+def _rows(*refs, spec, dim):
+    half = len(refs) // 2 - 1
+    h = refs[0][...].astype(jnp.float32)
+    if half == 2:
+        h = h + refs[1][...].astype(jnp.float32)
+        refs[-1][...] = h.astype(refs[-1].dtype)
+    factor, term, y = refs[half], refs[half + 1], refs[half + 2]
+    x_hat, _ = normalise_rows(h, spec, dim)
+    y[...] = (x_hat * factor[...] + term[...]).astype(y.dtype)
+
+
+def _groups(x, factor, term, member, y, *, spec, shared):
+    for e in range(x.shape[0]):
+        p = 0 if shared else e
+        x_hat, _ = normalise_groups(x[e].astype(jnp.float32), member[...], spec)
+        y[e] = activate(x_hat * factor[p] + term[p], spec).astype(y.dtype)
