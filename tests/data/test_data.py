@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from train.data import DataConfig, DataError, Dataset, batch_indices, image_grid, load, save_png
-from train.data.feed.split import held_out
+from train.data.images.held_out import held_out
 
 CHECKOUT = Path(__file__).parents[2]
 

@@ -10,8 +10,8 @@ import pytest
 
 from train.data import DataConfig, DataError, load
 from train.data.files.download import DownloadError, download, make_opener
-from train.data.files.known import KnownFile
-from train.data.files.store import Store
+from train.config.known import KnownFile
+from train.data.files.known_files import Store
 
 BODY = bytes(range(256)) * 400
 KNOWN_SUM = hashlib.sha256(BODY).hexdigest()

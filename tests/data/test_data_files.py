@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 from train.data import DataConfig, DataError, load
-from train.data.files.known import FILES, KnownFile
-from train.data.files.store import Store
-from train.data.images.decoded import cached
+from train.config.known import FILES, KnownFile
+from train.data.files.known_files import Store
+from train.data.images.decode_cache import cached
 from train.data.images.idx import read_idx
-from train.data.images.npz import Npz
+from train.data.files.npz import Npz
 from train.data.images.picture import read_picture
 
 RNG = np.random.default_rng(0)

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from train.data import DataError, Order
-from train.data.files.prepare import prepare_text
-from train.data.files.prepared import read_array, read_index
+from train.data.preparation import prepare_text
+from train.data.files.prepared_index import read_array, read_index
 from train.data.text.packing import fill, pack
-from train.data.text.reading import read_text
+from train.data.text.text_files import read_text
 from train.data.text.tokens import Tokens
 from train.data.text.vocabulary import Bytes, Characters, load_vocabulary
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from train._errors import UsageError
 from train.data import DataError
-from train.data.files.prepared import read_array, read_index
+from train.data.files.prepared_index import read_array, read_index
 from train.data.text.vocabulary import Bytes, Characters, load_vocabulary, open_vocabulary
 
 TEXT = "the cat, the hat. Über 你好 👩‍🚀 'tis the cat's hat\n\n  the end " * 20

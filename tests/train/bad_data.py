@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.train.bad_input import Case
 from train.data import DataConfig
-from train.data.files.prepare import prepare_images
+from train.data.preparation import prepare_images
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
 LABELS = np.arange(12) % 2

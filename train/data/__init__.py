@@ -3,8 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .._errors import DataError, DataStalled
 from ..config.data import AugmentConfig, DataConfig, SourceConfig, TextConfig
-from .errors import DataError, DataStalled
 
 if TYPE_CHECKING:
     from .feed.draws import uniforms

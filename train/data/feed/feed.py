@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..._errors import DataError, DataStalled
 from ...config.data import DataConfig, SourceConfig
-from ..errors import DataError, DataStalled
 from ..files.lazy import Lazy
-from .ahead import Ahead, Make
 from .order import Order
+from .read_ahead import Ahead, Make
 
 Arrays = dict[str, np.ndarray]
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float64, UInt8
 
+from ..._errors import DataError
 from ...config.data import AugmentConfig
-from ..errors import DataError
 from ..feed.draws import uniforms
 from ..feed.order import Part
 from .dataset import Dataset

@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 
 import numpy as np
 
-from ..errors import DataError
+from ..._errors import DataError
 from .order import Order, Part
 
 Make = Callable[[Part], dict[str, np.ndarray]]
