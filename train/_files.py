@@ -22,7 +22,7 @@ def atomic(path: Path) -> Iterator[Path]:
     The file has the umask's mode, also where a library writes it with one of its own.
 
     Raises:
-        OSError: the folder or the file cannot be written. After any error the old file is untouched and no part is left.
+        OSError: the folder or the file cannot be written. After an error the old file is untouched and no part is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}{PART}")

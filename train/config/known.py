@@ -1,4 +1,4 @@
-"""Table of the data sets that are known by name: contents, licence, and files with their SHA-256. Imports nothing heavy.
+"""Table of the data sets that are known by name: contents, licence, files. Imports nothing heavy.
 
 A new data set is a row here and a reader in `train/data/sources.py`.
 """

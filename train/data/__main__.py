@@ -10,6 +10,7 @@ Recipes take the folder that `prepare` writes as --data.name. The same command c
 """
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -69,7 +70,9 @@ class Prepare:
         given = {"root": self.root, "image_size": self.image_size, "threads": self.threads}
         here = self.source not in DataConfig.KNOWN and Path(self.source).exists()
         try:
-            return DataConfig(f"./{self.source}" if here else self.source, skip_broken=self.skip_broken, **given)
+            return DataConfig(
+                os.path.join(".", self.source) if here else self.source, skip_broken=self.skip_broken, **given
+            )
         except ValueError as error:
             raise UsageError(str(error).replace("data.name", "SOURCE").replace("data.", "--")) from None
 

@@ -65,7 +65,7 @@ def prepare_text(
     """Writes `train.npy` and `val.npy`, the ids of a text's beginning and of its last `held_out`, and an index; gives
     the index's path.
 
-    Files of a folder are joined by an empty line. The vocabulary is written beside the ids, and its hash into the index.
+    Files of a folder are joined by an empty line. The vocabulary is written beside the ids, its hash into the index.
 
     Args:
         source: a text file, or a folder of them.

@@ -112,8 +112,8 @@ _KNOWN = {
 
 
 def _npz(path: Path, memory: float, say: Say) -> Dataset:
-    """A user's own arrays: images, and where given labels, class_names, test_images and test_labels. Uncompressed images
-    stay in the file.
+    """A user's own arrays: images, and where given labels, class_names, test_images and test_labels. Large uncompressed
+    images stay in the file.
     """
     try:
         file = path.open("rb")

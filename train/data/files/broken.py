@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ..._errors import DataError
 from .listing import first
@@ -26,27 +26,32 @@ def read_each(
         threads: that read.
 
     Raises:
-        DataError: files are broken and `skip` is false, or all of them are broken. Of several the message has the number,
-            and the first few with their reasons.
+        DataError: files are broken and `skip` is false, or all of them are broken. Of several the message has
+            their number, and the first few with their reasons.
     """
     with ThreadPoolExecutor(threads) as pool:
         results = list(pool.map(lambda name: _attempt(read, folder / name), names))
-    errors = {name: result for name, result in zip(names, results) if isinstance(result, DataError)}
+    kept = [None if isinstance(result, _Broken) else result for result in results]
+    errors = {name: result.error for name, result in zip(names, results) if isinstance(result, _Broken)}
     if not errors:
-        return results  # pyright: ignore[reportReturnType]
+        return kept
     if len(errors) == 1 and not skip:
         raise next(iter(errors.values()))
     count = f"{len(errors):,} of {len(names):,} files"
-    shown = first([f"{name} ({error.reason})" for name, error in errors.items()])
+    shown = first([f"{name} ({error.reason})" for name, error in sorted(errors.items())])
     if not skip or len(errors) == len(names):
         hint = "replace them, take them out, or pass --data.skip-broken" if not skip else "replace them"
         raise DataError(folder, "files that can be read", f"{count} that cannot: {shown}", hint)
     say(f"{folder}: {count} cannot be read and are left out: {shown}")
-    return [None if isinstance(result, DataError) else result for result in results]
+    return kept
 
 
-def _attempt(read: Callable[[Path], T], path: Path) -> T | DataError:
+class _Broken(NamedTuple):
+    error: DataError
+
+
+def _attempt(read: Callable[[Path], T], path: Path) -> T | _Broken:
     try:
         return read(path)
     except DataError as error:
-        return error
+        return _Broken(error)

@@ -108,8 +108,8 @@ class Npz:
         return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
     def locate(self, name: str) -> tuple[tuple[int, ...], np.dtype, int] | None:
-        """Shape, dtype and first byte of an array stored as in memory: by `numpy.savez`, in C order. None of any other, which
-        `read` reads or refuses.
+        """Shape, dtype and first byte of an array stored as in memory: by `numpy.savez`, in C order. None
+        of any other, which `read` reads or refuses.
         """
         info = next((info for info in self._zip.infolist() if info.filename.removesuffix(".npy") == name), None)
         if info is None or info.compress_type != zipfile.ZIP_STORED:

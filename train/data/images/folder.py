@@ -16,7 +16,7 @@ from .held_out import held_out, thinned
 from .lazy_pictures import Pictures, SizeError, read_sized
 from .picture import SUFFIXES, read_picture
 
-_KINDS = f"pictures ({' '.join(SUFFIXES)})"
+_KINDS = "pictures (PNG, JPEG, WebP, GIF, TIFF, BMP, PPM, ...)"
 _LAYOUT = "make one subfolder per class and put its pictures in it, or put all pictures into the folder itself"
 
 Classes = dict[str, list[str]]
@@ -26,10 +26,10 @@ Classes = dict[str, list[str]]
 def read_folder(path: Path, config: DataConfig, fraction: float, say: Say) -> Dataset:
     """The pictures below `path/<class>/`, or below `path/train/<class>/` and `path/test/<class>/` where both are there.
 
-    Classes are numbered by the order of their names. Pictures in the folder itself, with none below it, have no classes.
-    Without a test part, `fraction` of each class is held out. Pictures that are all grey give 1 channel, others 3. Where
-    those to train on would take more than `config.memory` they stay in their files. A line has the number of pictures,
-    and the files left out with their reasons.
+    Classes are numbered by the order of their names; pictures in the folder itself, with none below, have no classes.
+    Without a test part, `fraction` of each class is held out. Pictures that are all grey give 1 channel, others 3.
+    Where those to train on would take more than `config.memory` they stay in their files. A line has the number of
+    pictures, and the files left out with their reasons.
 
     Raises:
         DataError: there are no pictures, a class without any, some that cannot be read, or pictures of several sizes.

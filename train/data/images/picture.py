@@ -18,7 +18,7 @@ from .png import check_png
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-# Pillow's raster formats by suffix; not those that start other programs (EPS), are a film, or hold no pixels of their own.
+# Pillow's formats of pixels by suffix; none that starts another program (EPS) or is a film.
 _FORMATS = {
     "PNG": (".png",),
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),

@@ -71,6 +71,11 @@ class Vocabulary:
         return self._bytes(ids)
 
     @property
+    def start(self) -> str:
+        """The text that samples begin with where none is given: a line end, if the vocabulary has one."""
+        return "\n"
+
+    @property
     def sha256(self) -> str:
         """Hash of the file, by which a checkpoint knows its vocabulary."""
         return hashlib.sha256(self._file()).hexdigest()
@@ -130,6 +135,10 @@ class Characters(Vocabulary):
     @property
     def size(self) -> int:
         return len(self.characters)
+
+    @property
+    def start(self) -> str:
+        return next(char for char in ("\n", " ", *self.characters) if char in self.characters)
 
     def encode(self, text: str) -> UInt32[np.ndarray, " n"]:
         """Ids of a text.
