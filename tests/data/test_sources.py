@@ -193,7 +193,7 @@ def test_all_broken_pictures_are_named_at_once_or_left_out_with_a_line(memory, t
             f"{folder}: expected files that can be read, got 5 of 17 files that cannot: a/bad0.jpg (a file that begins with b'<html>404</h'), "
             "a/bad2.jpg (an empty file), a/bad4.jpg (a file that begins with b'\\x89PNG\\r\\n\\x1a\\nxx') and 2 more: "
             "replace them, take them out, or pass --data.skip-broken"
-        ) or "5 of 17 files that cannot" in str(caught.value)
+        )
         assert "object at" not in str(caught.value)
     dataset, lines = read(folder, skip_broken=True, memory=memory)
     assert isinstance(dataset.train_images, Lazy) == (memory == 0)
@@ -219,7 +219,7 @@ def test_a_set_of_nothing_but_broken_pictures_is_refused_whatever_the_flag(tmp_p
     for name in ("a/0.png", "a/1.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(DataError, match="a/0.png: expected a whole picture, got a file that begins with b'x'"):
+    with pytest.raises(DataError, match="a/[01].png: expected a whole picture, got a file that begins with b'x'"):
         read(tmp_path, skip_broken=True)
 
 

@@ -9,7 +9,7 @@ from .._errors import DataError
 from ..config.data import DataConfig
 from .files.broken import Say
 from .files.contents import read_bytes
-from .files.listing import list_files
+from .files.listing import counted, list_files
 from .files.prepared_index import check_prepared, is_prepared
 from .images.dataset import UNLABELLED, Dataset
 from .images.picture import SUFFIXES as PICTURES
@@ -66,7 +66,7 @@ def _of_file(path: Path, vocab: int, context: int) -> Callable[[Path, Say], str]
 def _prepared(path: Path, say: Say) -> str:
     index = check_prepared(path)
     files = index["files"].values()
-    size = f"{len(files):,} files, {sum(file['bytes'] for file in files):,} bytes as they were written"
+    size = f"{counted(len(files), 'file')}, {sum(file['bytes'] for file in files):,} bytes as they were written"
     return f"a prepared set of {index['kind']}: {size}"
 
 
@@ -83,7 +83,9 @@ def _archive(path: Path, say: Say) -> str:
 def _text(path: Path, say: Say) -> str:
     texts = read_text(path, say=say)
     text = "".join(texts.values())
-    return f"text: {len(texts):,} files, {len(text):,} characters, {len(set(text)):,} of them different, in UTF-8"
+    return (
+        f"text: {counted(len(texts), 'file')}, {len(text):,} characters, {len(set(text)):,} of them different, in UTF-8"
+    )
 
 
 def _picture(path: Path, say: Say) -> str:

@@ -13,6 +13,7 @@ from ..config.known import KNOWN
 from .files.broken import Say
 from .files.known_files import KnownFiles
 from .files.lazy import Lazy
+from .files.listing import counted
 from .files.npz import Npz
 from .files.prepared_index import is_prepared
 from .files.rows import Rows
@@ -133,9 +134,10 @@ def _npz(path: Path, memory: float, say: Say) -> Dataset:
         names = tuple(map(str, range(int(labels.max()) + 1)))
     names = names or UNLABELLED
     check_examples(path, images, labels, len(names))
-    about = "no array labels, so no classes" if unlabelled else f"{len(names):,} class{'es' * (len(names) > 1)}"
+    about = "no array labels, so no classes" if unlabelled else counted(len(names), "class")
     left_out = f"arrays left out: {', '.join(unread[:3])}" if unread else "nothing left out"
-    say(f"{path}: {len(images) + (len(test[0]) if test else 0):,} images, {about}; {left_out}")
+    count = counted(len(images) + (len(test[0]) if test else 0), "image")
+    say(f"{path}: {count}, {about}; {left_out}")
     if test is None:
         return _split(path.stem, images, labels.astype(np.int32), names)
     check_examples(path, *test, len(names))

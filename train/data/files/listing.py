@@ -68,6 +68,11 @@ def first(names: Sequence[str]) -> str:
     return ", ".join(map(printable, names[:_SHOWN])) + more
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 file`, `2 files`, `1,000 classes`."""
+    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
 def _refuse(error: OSError) -> NoReturn:
     raise DataError(
         error.filename, "a readable folder", f"{error.strerror}", "check the path and its permissions"

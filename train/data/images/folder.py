@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from ..._errors import DataError
 from ...config.data import DataConfig
 from ..files.broken import Say, read_each
-from ..files.listing import Listing, first, list_files
+from ..files.listing import Listing, counted, first, list_files
 from .dataset import UNLABELLED, Dataset
 from .held_out import held_out, thinned
 from .lazy_pictures import Pictures, SizeError, read_sized
@@ -50,11 +50,10 @@ def read_folder(path: Path, config: DataConfig, fraction: float, say: Say) -> Da
         held = held_out(whole.labels, fraction, os.fspath(path))
         train, test = whole.chosen(~held), whole.chosen(held)
     if empty := [name for name, files in classes.items() if not files]:
-        raise DataError(
-            path, f"{_KINDS} in every class folder", f"none in {first(empty)}", f"{_LAYOUT}; take out others"
-        )
-    kinds = "no classes" if (*classes,) == UNLABELLED else f"{len(classes):,} class{'es' * (len(classes) > 1)}"
-    say(f"{path}: {len(train) + len(test):,} pictures, {kinds}; {listing.left_out()}")
+        hint = f"{_LAYOUT}; take other folders out"
+        raise DataError(path, f"{_KINDS} in every class folder", f"none in {first(empty)}", hint)
+    kinds = "no classes" if (*classes,) == UNLABELLED else counted(len(classes), "class")
+    say(f"{path}: {counted(len(train) + len(test), 'picture')}, {kinds}; {listing.left_out()}")
     return reader.dataset(tuple(classes), train, test)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from ..._errors import DataError
 from ..files.broken import Say, read_each
 from ..files.contents import MAX_BYTES, read_bytes
-from ..files.listing import list_files
+from ..files.listing import counted, list_files
 
 SUFFIXES = (".txt", ".text", ".md")
 
@@ -34,12 +34,12 @@ def read_text(
         raise DataError(path, f"text files ({' '.join(SUFFIXES)})", "none", "put the text there, or name its file")
     sizes = [(path / name).stat().st_size for name in listing.found if (path / name).exists()]
     if sum(sizes) > limit:
-        raise DataError(
-            path, f"at most {limit:,} bytes of text", f"{sum(sizes):,}", "prepare ids with your own tokenizer"
-        )
+        hint = "prepare ids with your own tokenizer"
+        raise DataError(path, f"at most {limit:,} bytes of text", f"{sum(sizes):,}", hint)
     texts = read_each(path, listing.found, read, skip=skip_broken, say=say)
-    say(f"{path}: {len(listing.found):,} texts; {listing.left_out()}")
-    return {name: text for name, text in zip(listing.found, texts) if text is not None}
+    kept = {name: text for name, text in zip(listing.found, texts) if text is not None}
+    say(f"{path}: {counted(len(kept), 'text')}; {listing.left_out()}")
+    return kept
 
 
 def decode(path: Path, data: bytes, *, keep_newlines: bool = False) -> str:
