@@ -1,4 +1,4 @@
-"""Images and texts: where they come from, how they are checked, and which of them a step sees. NumPy only."""
+"""Images and texts: their sources, their checks, and their order in training. NumPy only."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

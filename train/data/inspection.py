@@ -23,7 +23,7 @@ _BEGINNING = 2**16
 
 
 def check(source: str, vocab: int, context: int, say: Say = print) -> str:
-    """What a source is, after all of it was read.
+    """Description of a source, after all of it was read.
 
     Args:
         source: a path, or the name of a known set of images.

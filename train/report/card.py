@@ -34,7 +34,8 @@ def card(
     shown = "\n\n".join(f"![{caption}]({file})" for caption, file in pictures.items())
     return f"""# {title}
 
-{summary["parameters"]:,} parameters, trained for {summary["steps"]:,} steps of {config["batch_size"]} examples on {summary["device"]}.
+{summary["parameters"]:,} parameters, trained for {summary["steps"]:,} steps of {config["batch_size"]} examples on \
+{summary["device"]}.
 
 {shown}
 
@@ -54,8 +55,8 @@ python -m train.{recipe} --config config.json --run-dir again
 python -m train.sample --run .
 ```
 
-`config.json` here has every flag, `model.safetensors` the averaged weights with their configuration inside. Made with JAX
-{summary["jax_version"]}; the same command on the same devices gives the same weights.
+`config.json` here has every flag, `model.safetensors` the averaged weights with their configuration inside. Made with \
+JAX {summary["jax_version"]}; the same command on the same devices gives the same weights.
 
 ## Licence
 

@@ -76,11 +76,11 @@ def _describe(path: Path, record: dict[str, Any], *, changed: bool) -> dict[str,
     if before == now or now is None:
         return old
     if before is None:
-        print(f"{path.parent}: its version kept no fingerprint of the data, so they could not be compared with today's")
+        print(f"{path.parent}: its version kept no fingerprint of the data, so they could not be compared")
     elif not changed:
+        hint = "put the data back, give another folder, or pass --data.changed to go on with these"
         raise UserError(
-            f"--run-dir {path.parent}: holds a run on other data ({_named(before)}, and now {_named(now)}): put the data "
-            "back, give another folder, or pass --data.changed to go on with these"
+            f"--run-dir {path.parent}: holds a run on other data ({_named(before)}, and now {_named(now)}): {hint}"
         )
     else:
         print(f"{path.parent}: goes on with other data: {_named(now)}, in place of {_named(before)}")
@@ -110,7 +110,7 @@ def _claim(folder: Path, recipe: str, config: TrainConfig, held: ExitStack) -> N
 
 
 def _remove_empty(folder: Path) -> None:
-    """What was made for a run that could not begin."""
+    """Removes the folder of a run that could not begin."""
     with suppress(OSError):
         folder.rmdir()
 

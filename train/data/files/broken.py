@@ -15,7 +15,7 @@ Say = Callable[[str], None]
 def read_each(
     folder: Path, names: Sequence[str], read: Callable[[Path], T], *, skip: bool, say: Say, threads: int = 1
 ) -> list[T | None]:
-    """What `read` gives of each file; None of those that are broken, which a line names.
+    """Result of `read` for each file; None for those that are broken, which a line names.
 
     Args:
         folder: of the files.

@@ -75,7 +75,7 @@ class Tokens:
         return np.stack([self.ids[start : start + self.context + 1] for start in starts.tolist()]).astype(np.int32)
 
     def drawn(self, seed: int, part: Part) -> Int64[np.ndarray, " n"]:
-        """Where the windows of some places of a batch begin, drawn from all tokens that a whole window follows."""
+        """First tokens of the windows of some places of a batch, drawn from all that a whole window follows."""
         return (uniforms(seed, part.step, part.index, 1)[:, 0] * (self.tokens - self.context)).astype(np.int64)
 
     def _open(self, path: Path) -> Rows:

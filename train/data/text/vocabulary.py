@@ -29,7 +29,7 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
-        """How many ids there are."""
+        """Number of ids."""
         raise NotImplementedError
 
     def encode(self, text: str) -> np.ndarray:
