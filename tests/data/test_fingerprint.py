@@ -135,7 +135,7 @@ def test_a_run_without_a_fingerprint_resumes_and_says_that_its_data_could_not_be
     assert "data" not in old
     assert describe_run(tmp_path, config, "gpt", FACTS, OLD) == old | {"data": OLD}
     assert capsys.readouterr().out.count("kept no fingerprint of the data, so they could not be compared") == 1
-    with pytest.raises(UserError, match="--data.changed"):
+    with pytest.raises(UserError, match=r"--data\.changed"):
         describe_run(tmp_path, config, "gpt", FACTS, NEW)
 
 
