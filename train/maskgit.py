@@ -219,7 +219,9 @@ def task(config: Config) -> "Task":
         "classes": dataset.num_classes,
     }
     prepare = functools.partial(keep_tokenizer, config.tokenizer)
-    return Task("maskgit", facts, core, dataset.train_labels, batch, grid, evaluate, prepare)
+    return Task(
+        "maskgit", facts, core, dataset.train_labels, batch, grid, evaluate, prepare, fingerprint=dataset.fingerprint
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

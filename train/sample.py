@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ._errors import UsageError
+from ._files import read_json
 from .config import flags
 from .engine.command import run
 from .engine.recipes import recipe_of
-from .run.folder import read_json
 from .tasks.sampling import Sample
 
 PROG = "python -m train.sample"

@@ -261,6 +261,7 @@ def task(config: Config) -> "Task":
         grid,
         evaluate,
         released=released,
+        fingerprint=dataset.fingerprint,
     )
 
 

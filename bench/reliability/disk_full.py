@@ -97,7 +97,8 @@ def _run(run_dir: Path) -> None:
     from train.checkpoint import Checkpoints
     from train.checkpoint.manifest import damage
     from train.report.log import Log
-    from train.run.folder import describe_run, open_run, write_json
+    from train._files import write_json
+    from train.run.folder import describe_run, open_run
     from train.run.weights import save_model
 
     config = dataclasses.replace(maskgit.PRESETS["digits"], run_dir=str(run_dir))

@@ -136,7 +136,7 @@ def digest(folder: Path, mesh: str | None) -> None:
     from train.parallel import make_mesh
     from train.parallel.processes import on_host
     from train.params.paths import named_arrays
-    from train.run.folder import read_json
+    from train._files import read_json
 
     record = read_json(folder / "config.json")
     config = from_dict(maskgit.Config, record["config"], folder)

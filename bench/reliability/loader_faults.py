@@ -25,7 +25,7 @@ from PIL import Image
 from bench.reliability.common import ROOT, run
 from train.data import DataConfig, DataError, Dataset, Order, Part, load
 from train.data.feed.feed import Feed
-from train.data.files.prepare import prepare_images
+from train.data.preparation import prepare_images
 
 STEPS, BATCH = 40, 6
 EARLY = 10

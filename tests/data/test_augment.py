@@ -19,7 +19,7 @@ from train.data.images.augment import (
     rand_augment,
     resized_crop,
 )
-from train.data.images.mix import cutmix, mix_share, mixup, one_hot
+from train.data.images.mixup import cutmix, mix_share, mixup, one_hot
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (64, 12, 10, 3), np.uint8)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from train.data import DataConfig, DataError, Dataset, batch_indices, image_grid, load, save_png
-from train.data.feed.split import held_out
+from train.data.images.held_out import held_out
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -44,7 +44,7 @@ def test_cifar10_batches_are_read_and_their_decoded_pixels_kept(shared_data, tmp
     assert (data.train_images.shape, data.test_images.shape) == ((20_000, 32, 32, 3), (5_000, 32, 32, 3))
     entries = sorted((tmp_path / "eqxgen" / "decoded").iterdir())
     assert len(entries) == 3
-    monkeypatch.setattr("train.data.images.npz.zipfile.ZipFile.open", _only_labels(monkeypatch))
+    monkeypatch.setattr("train.data.files.npz.zipfile.ZipFile.open", _only_labels(monkeypatch))
     again = load(DataConfig("cifar10", root=str(shared_data)))
     np.testing.assert_array_equal(again.train_images, data.train_images)
     np.testing.assert_array_equal(again.test_images, data.test_images)

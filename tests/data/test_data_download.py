@@ -8,10 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from train.config.known import KnownFile
 from train.data import DataConfig, DataError, load
 from train.data.files.download import DownloadError, download, make_opener
-from train.data.files.known import KnownFile
-from train.data.files.store import Store
+from train.data.files.known_files import KnownFiles
 
 BODY = bytes(range(256)) * 400
 KNOWN_SUM = hashlib.sha256(BODY).hexdigest()
@@ -118,7 +118,7 @@ def opener(server, monkeypatch):
 
 
 def known(server, *behaviours):
-    return KnownFile(KNOWN_SUM, len(BODY), tuple(f"{server.origin}/{name}/file" for name in behaviours))
+    return KnownFile("file", len(BODY), KNOWN_SUM, tuple(f"{server.origin}/{name}/" for name in behaviours))
 
 
 BEHAVIOURS = [
@@ -159,7 +159,7 @@ def test_the_file_comes_from_the_first_place_that_has_it(behaviours, server, ope
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/file", "file:///etc/hostname", "ftp://127.0.0.1/file", "data:,x"])
 def test_the_real_opener_opens_https_alone(url, tmp_path):
     with pytest.raises(DownloadError, match="unknown url type"):
-        download(KnownFile("0" * 64, 10, (url,)), tmp_path / "file")
+        download(KnownFile(url, 10, "0" * 64, ("",)), tmp_path / "file")
     assert not list(tmp_path.iterdir())
 
 
@@ -173,11 +173,11 @@ def test_a_download_goes_into_the_cache_and_a_failed_one_says_which_file_to_put_
     name = "mnist/train-images-idx3-ubyte.gz"
     (tmp_path / "root").mkdir()
     folders = (tmp_path / "root", tmp_path / "cache")
-    good = Store(folders, lambda file, target: download(file, target, opener), {name: known(server, "good")})
+    good = KnownFiles(folders, lambda file, target: download(file, target, opener), {name: known(server, "good")})
     assert good.read(name) == (tmp_path / "cache" / name, BODY)
     assert good.find(name) == tmp_path / "cache" / name
     (tmp_path / "cache" / name).unlink()
-    bad = Store(folders, good.download, {name: known(server, "missing", "page")})
+    bad = KnownFiles(folders, good.download, {name: known(server, "missing", "page")})
     with pytest.raises(DataError) as caught:
         load(DataConfig("mnist"), bad)
     message = str(caught.value)

@@ -164,7 +164,7 @@ def missing(path):
 @pytest.mark.parametrize(
     ("spoil", "reading", "message"),
     [
-        (damaged, {"threads": 3}, "expected a whole PNG"),
+        (damaged, {"threads": 3}, "expected a whole picture"),
         (missing, {"threads": 2, "workers": 1}, "expected a readable file, got No such file"),
     ],
 )

@@ -87,22 +87,22 @@ def test_a_prepared_set_is_its_source_in_memory_and_in_its_files(source, prepare
 
 
 def test_an_interrupted_preparation_goes_on_where_it_was(source, prepared, tmp_path, monkeypatch, capsys):
-    from train.data.files import prepare
+    from train.data import preparation
 
-    write, made = prepare.write_atomic, []
+    atomically, made = preparation.write_atomically, []
 
-    def killed(path, data):
+    def killed(path, write):
         if path.name.endswith(".npy"):
             made.append(path.name)
             if len(made) == 3:
                 raise KeyboardInterrupt
-        write(path, data)
+        atomically(path, write)
 
     out = tmp_path / "set"
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "write_atomic", killed)
+        patch.setattr(preparation, "write_atomically", killed)
         with pytest.raises(KeyboardInterrupt):
-            prepare.prepare_images(DataConfig(str(source)), out, 500)
+            preparation.prepare_images(DataConfig(str(source)), out, 500)
     assert not (out / "index.json").exists()
     with pytest.raises(
         DataError,
@@ -110,13 +110,14 @@ def test_an_interrupted_preparation_goes_on_where_it_was(source, prepared, tmp_p
     ):
         load(DataConfig(str(out)))
     with pytest.raises(DataError, match="an interrupted preparation of this source, got one of another"):
-        prepare.prepare_images(DataConfig(), out, 500)
+        preparation.prepare_images(DataConfig(), out, 500)
     damaged = out / made[0]
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
     before = (out / made[1]).stat().st_mtime_ns
     lines = []
-    prepare.prepare_images(DataConfig(str(source)), out, 500, lines.append)
-    assert [made[0] in lines[0], made[2] in lines[1]] == [True, True]
+    preparation.prepare_images(DataConfig(str(source)), out, 500, lines.append)
+    assert lines[0].endswith("made.npz: 60 images, 3 classes; nothing left out")
+    assert [made[0] in lines[1], made[2] in lines[2]] == [True, True]
     assert (out / made[1]).stat().st_mtime_ns == before
     assert same(load(DataConfig(str(out))), load(DataConfig(str(prepared))))
     assert not list(out.glob("*.part")) + list(out.glob("unfinished*"))

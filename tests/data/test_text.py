@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from train.data import DataError, Order
-from train.data.files.prepare import prepare_text
-from train.data.files.prepared import read_array, read_index
+from train.data.files.prepared_index import read_array, read_index
+from train.data.preparation import prepare_text
 from train.data.text.packing import fill, pack
-from train.data.text.reading import read_text
+from train.data.text.text_files import read_text
 from train.data.text.tokens import Tokens
-from train.data.text.vocabulary import Bytes, Characters, load_vocabulary
+from train.data.text.vocabulary import Bytes, Characters
+from train.data.text.vocabulary_file import load_vocabulary
 
 
 def test_texts_of_a_folder_are_read_in_the_order_of_their_names(tmp_path):

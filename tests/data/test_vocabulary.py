@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train._errors import UsageError
+from train._errors import UsageError, UserError
 from train.data import DataError
-from train.data.files.prepared import read_array, read_index
-from train.data.text.vocabulary import Bytes, Characters, load_vocabulary, open_vocabulary
+from train.data.files.prepared_index import read_array, read_index
+from train.data.text.vocabulary import Bytes, Characters
+from train.data.text.vocabulary_file import load_vocabulary, open_vocabulary
 
 TEXT = "the cat, the hat. Über 你好 👩‍🚀 'tis the cat's hat\n\n  the end " * 20
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
@@ -184,7 +185,7 @@ def test_a_wrong_use_of_a_vocabulary_says_what_is_wrong(wrong, message):
 
 def test_without_its_library_byte_pairs_say_what_to_install(byte_pairs, monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'eqxgen\[text\]'"):
+    with pytest.raises(UserError, match=r"pip install 'eqxgen\[train\]'"):
         open_vocabulary("bpe-300", "any")
     assert byte_pairs.decode(np.asarray([1])) == "!"
 

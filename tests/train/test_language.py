@@ -4,6 +4,7 @@
 # ruff: noqa: E501
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,57 @@ def finished(request, verse, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / request.param
     assert train(request.param, verse, folder, "--eval-every=2", "--keep-best=val_loss") == 0
     return request.param, folder
+
+
+def unfinished(folder, copy):
+    """A copy of a finished run, as if it had been stopped after its last step."""
+    shutil.copytree(folder, copy)
+    (copy / "summary.json").unlink()
+    return copy
+
+
+def test_a_run_goes_on_with_its_own_text_alone_unless_the_flag_allows_another(finished, verse, tmp_path, capsys):
+    recipe, folder = finished
+    copy, flags = unfinished(folder, tmp_path / "run"), ("--eval-every=2", "--keep-best=val_loss")
+    text = verse.read_text(encoding="utf-8")
+    try:
+        verse.write_text(text[::-1], encoding="utf-8")
+        with pytest.raises(UserError, match=r"holds a run on other data \(.* and now .*\): .* pass --data.changed"):
+            train(recipe, verse, copy, *flags)
+        assert train(recipe, verse, copy, *flags, "--data.changed") == 0
+        assert "goes on with other data" in capsys.readouterr().out
+    finally:
+        verse.write_text(text, encoding="utf-8")
+    assert train(recipe, verse, unfinished(folder, tmp_path / "same"), *flags) == 0
+
+
+def test_a_run_of_the_version_before_resumes_and_says_that_its_text_could_not_be_compared(
+    finished, verse, tmp_path, capsys
+):
+    recipe, folder = finished
+    copy = unfinished(folder, tmp_path / "run")
+    record = json.loads((copy / "config.json").read_text())
+    del record["data"]
+    for name in ("changed", "keep_newlines"):
+        del record["config"]["data"][name]
+    (copy / "config.json").write_text(json.dumps(record))
+    assert train(recipe, verse, copy, "--eval-every=2", "--keep-best=val_loss") == 0
+    assert "kept no fingerprint of the data" in capsys.readouterr().out
+
+
+def test_every_file_of_a_run_has_the_mode_of_the_umask(finished):
+    _, folder = finished
+    umask = os.umask(0o022)
+    os.umask(umask)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
+    assert {name: oct(mode) for name, mode in modes.items() if mode != 0o666 & ~umask} == {}
+    assert {"model.safetensors", "best.safetensors", "vocabulary.json", "config.json"} <= modes.keys()
+
+
+def test_a_run_on_one_line_is_sampled_without_a_prompt(tmp_path, capsys):
+    (tmp_path / "x.txt").write_text("to be or not " * 60, encoding="utf-8")
+    assert train("gpt", tmp_path / "x.txt", tmp_path / "run") == 0
+    assert len(drawn(tmp_path / "run", capsys, chars=20)) == 1 + 20 + 1
 
 
 def test_a_run_writes_what_it_promises(finished):

@@ -52,6 +52,8 @@ def test_on_a_terminal_there_is_one_bar_with_the_numbers(tmp_path, monkeypatch, 
 
 
 def test_waiting_for_data_is_shown_where_it_matters():
+    assert "skipped" not in glance(VALUES | {"skipped": 0.0})
+    assert glance(VALUES | {"skipped": 2.0}).endswith("2 updates skipped")
     assert "waiting" not in glance(VALUES | {"input_wait": 0.02})
     assert glance(VALUES | {"input_wait": 0.25}).endswith("25% waiting for data")
 

@@ -1,4 +1,4 @@
-"""How Orbax gives a step its name: sealed with a manifest, on the disk, and in one rename."""
+"""Commit of a step by Orbax: sealed with a manifest, on the disk, and named in one rename."""
 
 import asyncio
 from collections.abc import Callable, Sequence

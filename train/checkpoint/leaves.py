@@ -20,7 +20,7 @@ CURES = {
 
 
 def to_save(state: PyTree) -> dict[str, Any]:
-    """The arrays of a state by their paths; keys as the integers behind them."""
+    """The arrays of a state by their paths; keys as their integers."""
     return {name: jr.key_data(leaf) if _is_key(leaf) else leaf for name, leaf in named_arrays(state).items()}
 
 

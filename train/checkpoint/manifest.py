@@ -1,8 +1,8 @@
 """The manifest of a checkpoint: the size and SHA-256 of each of its files, written before the step gets its name.
 
-Orbax restores a flipped bit as another number without a word. Every step that is listed has a manifest, because both
-get their name in one rename; so a step without one was tampered with, and is damaged like any other whose files are not
-what the manifest says.
+Orbax restores a flipped bit as another number without an error. Every listed step has a manifest, because both get
+their name in one rename; so a step without one was tampered with, and counts as damaged like any other whose files
+differ from the manifest.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ def seal(folder: Path, step: int) -> None:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with the files of a step, with the file and, where it is one's, the tensor; `None` if nothing is.
+    """The damage of a step, with the file and the tensor if it belongs to one; `None` of a whole step.
 
     Raises:
         UserError: the step is whole but of a format that this version does not know.

@@ -21,7 +21,7 @@ from .manifest import damage
 
 
 class Restored(NamedTuple):
-    """What a run continues from.
+    """State that a run continues from.
 
     Attributes:
         state: its arrays where the template said.
@@ -100,7 +100,7 @@ class Checkpoints:
         """Starts to write the state; returns as soon as its arrays are copied. Only after `wait` is it safe.
 
         Args:
-            position: where the data stands, as JSON.
+            position: place in the data, as JSON.
             score: the measure by which the best is kept.
 
         Raises:
@@ -203,7 +203,7 @@ class Checkpoints:
         try:
             score = self._record(step).get("score")
         except (OSError, ValueError, AttributeError):
-            return  # it is damaged, which `restore` tells
+            return  # it is damaged, which `restore` reports
         if isinstance(score, float):
             self._scores[step] = score
 

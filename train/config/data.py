@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from .known import IMAGES, TEXTS
 from .options import option
-
-NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "eurosat64")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +103,12 @@ class SourceConfig:
     timeout: float = option(60.0, free=True)
     """Seconds without an example until the run ends with an error; a line names the source after 4 s."""
 
+    skip_broken: bool = False
+    """Leave out pictures or texts of a folder that cannot be read, in place of an error; a line names them."""
+
+    changed: bool = option(False, free=True)
+    """Resume although the data are not those that the run was begun with."""
+
     def __post_init__(self):
         known = ", ".join(self.KNOWN)
         if not 0 < self.timeout < float("inf"):
@@ -134,7 +139,7 @@ class TextConfig(SourceConfig):
         ValueError: as `SourceConfig`; `vocab` or `held_out` is out of its range.
     """
 
-    KNOWN: ClassVar[tuple[str, ...]] = ("tiny_shakespeare",)
+    KNOWN: ClassVar[tuple[str, ...]] = TEXTS
     SUFFIXES: ClassVar[tuple[str, ...]] = (".txt", ".text", ".md", ".npy", ".bin")
 
     name: str = option("tiny_shakespeare", first=True)
@@ -150,6 +155,9 @@ class TextConfig(SourceConfig):
 
     held_out: float = 0.1
     """Fraction of the text, at its end, held out from training."""
+
+    keep_newlines: bool = option(False, free=True)
+    """Leave line ends CR LF and CR as they are; by default they become LF, as when Python reads text."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -169,12 +177,12 @@ class DataConfig(SourceConfig):
         ValueError: as `SourceConfig`; or `image_size`, `memory`, `threads` or `workers` is out of its range.
     """
 
-    KNOWN: ClassVar[tuple[str, ...]] = NAMES
+    KNOWN: ClassVar[tuple[str, ...]] = IMAGES
     SUFFIXES: ClassVar[tuple[str, ...]] = (".npz",)
 
     name: str = option("digits", first=True)
-    """digits, mnist, fashion_mnist, cifar10, eurosat64; or a path: a folder with one subfolder per class (./flowers),
-    or an .npz file with arrays images and labels."""
+    """digits, mnist, fashion_mnist, cifar10, eurosat64; or a path: a folder with one subfolder per class (./flowers) or
+    with pictures alone, an .npz file with arrays images and labels, or a prepared set."""
 
     image_size: int | None = None
     """Side of the square images. Images of a folder are resized (shorter side, then centre crop); those of any other

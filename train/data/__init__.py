@@ -1,10 +1,10 @@
-"""Images and texts: where they come from, how they are checked, and which of them a step sees. NumPy only."""
+"""Images and texts: their sources, their checks, and their order in training. NumPy only."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .._errors import DataError, DataStalled
 from ..config.data import AugmentConfig, DataConfig, SourceConfig, TextConfig
-from .errors import DataError, DataStalled
 
 if TYPE_CHECKING:
     from .feed.draws import uniforms

@@ -1,15 +1,16 @@
-"""Prepare data once, to read them fast in every run.
+"""Check data, and prepare them once to be read fast in every run.
 
+  python -m train.data check ./flowers                                  # pictures, .npz, texts, ids, prepared sets
+  python -m train.data check ids.bin --vocab 50257 --context 1024       # ids of a tokenizer of your own, without a header
   python -m train.data prepare ./flowers ./flowers64 --image-size 64    # images, decoded and resized
   python -m train.data prepare mnist ./mnist                            # any set that --data.name takes
   python -m train.data prepare ./books ./books-ids --tokenizer chars    # the ids of a text, or of a folder of texts
-  python -m train.data check ./flowers64                                # every file against its SHA-256
-  python -m train.data check ids.bin --vocab 50257 --context 1024       # ids of a tokenizer of your own, without a header
 
 Recipes take the folder that `prepare` writes as --data.name. The same command continues where it was interrupted.
 """
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class Prepare:
     """Write a set of images, or the ids of a text, as arrays with their SHA-256."""
 
     source: str = option(positional=True)
-    """Data as --data.name names it; with --tokenizer a text file or a folder of text files."""
+    """A known set of images or a path, as --data.name; with --tokenizer a text file or a folder of them."""
     out: Path = option(positional=True)
     """Folder to write."""
     root: str | None = None
@@ -40,6 +41,10 @@ class Prepare:
     """Tokens of a text: bytes, chars, bpe-4096 (a vocabulary of 4,096 learned from the text), or a tokenizer's path."""
     held_out: float = 0.1
     """Share of a text, at its end, held out from training."""
+    keep_newlines: bool = False
+    """Leave line ends of a text as they are, as --data.keep-newlines."""
+    skip_broken: bool = False
+    """Leave out files that cannot be read, as --data.skip-broken."""
 
     def __post_init__(self):
         require(self.shard_mib >= 1, f"--shard-mib must be at least 1: got {self.shard_mib}")
@@ -50,23 +55,36 @@ class Prepare:
         )
 
     def __call__(self) -> int:
-        from .files.prepare import prepare_images, prepare_text
+        from .preparation import prepare_images, prepare_text
 
         if self.tokenizer:
-            index = prepare_text(Path(self.source).expanduser(), self.out, self.tokenizer, self.held_out)
+            source, keep, skip = Path(self.source).expanduser(), self.keep_newlines, self.skip_broken
+            index = prepare_text(source, self.out, self.tokenizer, self.held_out, keep_newlines=keep, skip_broken=skip)
         else:
-            config = DataConfig(self.source, root=self.root, image_size=self.image_size, threads=self.threads)
-            index = prepare_images(config, self.out, self.shard_mib * 2**20)
+            index = prepare_images(self._images(), self.out, self.shard_mib * 2**20)
         print(f"done: {index}")
         return 0
+
+    def _images(self) -> DataConfig:
+        """The source as a config. A bare name is a known set, or else a path that exists."""
+        given = {"root": self.root, "image_size": self.image_size, "threads": self.threads}
+        here = self.source not in DataConfig.KNOWN and Path(self.source).exists()
+        try:
+            return DataConfig(
+                os.path.join(".", self.source) if here else self.source, skip_broken=self.skip_broken, **given
+            )
+        except ValueError as error:
+            raise UsageError(str(error).replace("data.name", "SOURCE").replace("data.", "--")) from None
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """Compare every file of a prepared set with its SHA-256, or check the ids of a file of tokens."""
+    """Read all of a source of any kind, and say what it is: pictures, an .npz, texts, ids, or a prepared set, each of
+    whose files is compared with its SHA-256.
+    """
 
-    path: Path = option(positional=True)
-    """Prepared folder, or file of ids."""
+    path: str = option(positional=True)
+    """A folder or a file, or the name of a known set of images."""
     vocab: int = 2**16
     """Upper bound of the ids in a file of ids, exclusive."""
     context: int = 1
@@ -77,16 +95,9 @@ class Check:
         require(self.context >= 1, f"--context must be at least 1: got {self.context}")
 
     def __call__(self) -> int:
-        from .files.prepared import check_prepared
-        from .text.tokens import Tokens
+        from .inspection import check
 
-        if self.path.is_dir():
-            print(f"{self.path}: {check_prepared(self.path):,} bytes as they were written")
-        else:
-            print(
-                f"{self.path}: {Tokens(self.path, vocab=self.vocab, context=self.context).tokens:,} ids below "
-                f"{self.vocab:,}"
-            )
+        print(check(self.path, self.vocab, self.context))
         return 0
 
 

@@ -5,8 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from .._errors import UserError
-from ..data.errors import DataError, DataStalled
+from .._errors import DataStalled, UserError
 
 STARTED = time.perf_counter()
 """Start of the command, as near as its imports can tell."""
@@ -16,10 +15,10 @@ def run(main: Callable[[], int | None]) -> None:
     """Runs a command and exits with its status; a user's mistake is one line on the error stream."""
     try:
         sys.exit(main())
-    except (UserError, DataError) as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         if isinstance(error, DataStalled):
             os._exit(1)  # a thread that hangs in a read would keep the interpreter from ending
-        sys.exit(getattr(error, "status", 1))
+        sys.exit(error.status)
     except KeyboardInterrupt:  # before the first step, when there is nothing to save
         sys.exit(130)

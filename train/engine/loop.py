@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from .._errors import UsageError, UserError
+from .._files import write_json
 from ..checkpoint import Checkpoints
 from ..config.base import TrainConfig
 from ..config.options import free
@@ -31,7 +32,7 @@ from ..report.meter import Meter
 from ..report.peak import flops_of, peak_of
 from ..report.sinks import Sink, TensorBoard, WeightsAndBiases
 from ..report.timeline import Profiler
-from ..run.folder import describe_run, open_run, write_json
+from ..run.folder import describe_run, open_run
 from ..run.signals import StopRequest
 from ..run.weights import save_model
 from .command import STARTED
@@ -57,6 +58,7 @@ class Task:
         released: what model.safetensors holds and samples and evaluation are given, of the averaged model and the
             averaged model state; by default the model.
         tokens: of one example, for the rate; 0 where examples are not counted in tokens.
+        fingerprint: SHA-256 of the data, which a resumed run must have again; empty where there is none.
     """
 
     recipe: str
@@ -69,6 +71,7 @@ class Task:
     prepare: Callable[[Path], None] = lambda folder: None
     released: Callable[[PyTree, PyTree], PyTree] = lambda model, state: model
     tokens: int = 0
+    fingerprint: str = ""
 
 
 def fit(config: TrainConfig, recipe: str, make_task: Callable[[], Task]) -> int:
@@ -104,7 +107,8 @@ def fit(config: TrainConfig, recipe: str, make_task: Callable[[], Task]) -> int:
 
 
 def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
-    record = describe_run(folder, config, task.recipe, task.facts)
+    data = {"sha256": task.fingerprint, "examples": len(task.source)} if task.fingerprint else None
+    record = describe_run(folder, config, task.recipe, task.facts, data)
     from_first(lambda: task.prepare(folder))
     key = jr.key(config.seed)
     shapes = abstract_state(setup)

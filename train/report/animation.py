@@ -1,4 +1,4 @@
-"""The sample grids of a run as a film."""
+"""Animated WebP of the sample grids of a run."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ def animate(grids: Path, out: Path, *, millis: int = 350, last: int = 2500) -> P
     Args:
         grids: folder of `step-*.png`, all of the size of the last one, or left out.
         out: file to write.
-        millis: how long each is shown.
-        last: how long the last is.
+        millis: milliseconds of each.
+        last: milliseconds of the last.
     """
     from PIL import Image
 

@@ -1,20 +1,13 @@
-"""The card of a run: what the model is, what it learnt from, how well it does, and the command that makes it again."""
+"""Card of a run: model, data, numbers, and the command that repeats it."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-TITLES = {"gpt": "GPT", "maskgit": "MaskGIT", "rnn": "Recurrent language model", "vqgan": "VQGAN tokenizer"}
+from .._files import read_json
+from ..config.known import KNOWN
 
-LICENCES = {
-    "digits": "Optical Recognition of Handwritten Digits, UCI Machine Learning Repository: CC BY 4.0",
-    "mnist": "MNIST, Y. LeCun, C. Cortes and C. Burges: CC BY-SA 3.0",
-    "fashion_mnist": "Fashion-MNIST, Zalando SE: MIT",
-    "cifar10": "CIFAR-10, A. Krizhevsky: none is stated",
-    "eurosat64": "EuroSAT, P. Helber et al.: MIT",
-    "tiny_shakespeare": "Tiny Shakespeare, from the works of W. Shakespeare: public domain",
-}
-"""Of the data sets that are known by name."""
+TITLES = {"gpt": "GPT", "maskgit": "MaskGIT", "rnn": "Recurrent language model", "vqgan": "VQGAN tokenizer"}
 
 
 def card(
@@ -27,7 +20,7 @@ def card(
         summary: of summary.json.
         examples: of training.
         pictures: caption and file beside the card.
-        text: a block of what the model writes.
+        text: a block of text of the model.
     """
     config, recipe = record["config"], record["recipe"]
     data = config["data"]["name"]
@@ -41,7 +34,8 @@ def card(
     shown = "\n\n".join(f"![{caption}]({file})" for caption, file in pictures.items())
     return f"""# {title}
 
-{summary["parameters"]:,} parameters, trained for {summary["steps"]:,} steps of {config["batch_size"]} examples on {summary["device"]}.
+{summary["parameters"]:,} parameters, trained for {summary["steps"]:,} steps of {config["batch_size"]} examples on \
+{summary["device"]}.
 
 {shown}
 
@@ -52,7 +46,7 @@ def card(
 ## Data
 
 {examples:,} training examples of `{data}`, {_kind(record["facts"])}.
-Licence: {LICENCES.get(data, "that of what lies in this folder or file, which only its owner knows")}.
+Licence: {_licence(data)}.
 
 ## Again
 
@@ -61,13 +55,19 @@ python -m train.{recipe} --config config.json --run-dir again
 python -m train.sample --run .
 ```
 
-`config.json` here has every flag, `model.safetensors` the averaged weights with their configuration inside. Made with JAX
-{summary["jax_version"]}; the same command on the same devices gives the same weights.
+`config.json` here has every flag, `model.safetensors` the averaged weights with their configuration inside. Made with \
+JAX {summary["jax_version"]}; the same command on the same devices gives the same weights.
 
 ## Licence
 
 The code is eqxgen's, Apache-2.0. Weights are bound by the licence of their data.
 """
+
+
+def _licence(data: str) -> str:
+    if known := KNOWN.get(data):
+        return f"{known.title}: {known.licence}"
+    return "that of the folder or file, which only its owner knows"
 
 
 def _kind(facts: dict[str, Any]) -> str:
@@ -77,13 +77,13 @@ def _kind(facts: dict[str, Any]) -> str:
 
 
 def write_card(folder: Path, summary: dict[str, Any], examples: int) -> None:
-    """Writes the loss curve, the film of the samples, and README.md beside them, into the folder of a run. The rest is
-    as in `card`.
+    """Writes the loss curve, the animation of the samples, and README.md beside them, into the folder of a run. The
+    arguments are those of `card`.
     """
     from .animation import animate
     from .curve import loss_curve
 
-    record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    record = read_json(folder / "config.json")
     lines = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     curve = loss_curve(
         [(line["step"], float(line["loss"])) for line in lines],

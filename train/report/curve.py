@@ -1,4 +1,4 @@
-"""The loss of a run as a picture that any browser shows, by day and by night."""
+"""Loss curve of a run as SVG, in light and dark colours."""
 
 import math
 from collections.abc import Sequence
@@ -7,12 +7,13 @@ from html import escape
 WIDTH, HEIGHT = 760, 340
 LEFT, RIGHT, TOP, BOTTOM = 64, 84, 48, 44
 
-NAMESPACE = ":".join(("http", "//www.w3.org/2000/svg"))  # the name of the format, which nobody visits
+NAMESPACE = ":".join(("http", "//www.w3.org/2000/svg"))  # name of the format, never fetched
 
 STYLE = """
   .ground { fill: #ffffff } .grid { stroke: #e4e7ec; stroke-width: 1 } .axis { fill: #667085; font-size: 12px }
   .title { fill: #101828; font-size: 15px; font-weight: 600 } .note { fill: #2563eb; font-size: 13px; font-weight: 600 }
-  .raw { stroke: #2563eb; stroke-opacity: .28; stroke-width: 1.2; fill: none } .smooth { stroke: #2563eb; stroke-width: 2.2; fill: none }
+  .raw { stroke: #2563eb; stroke-opacity: .28; stroke-width: 1.2; fill: none }
+  .smooth { stroke: #2563eb; stroke-width: 2.2; fill: none }
   .dot { fill: #2563eb }
   text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
   @media (prefers-color-scheme: dark) {
@@ -23,8 +24,8 @@ STYLE = """
 
 
 def loss_curve(points: Sequence[tuple[int, float]], title: str) -> str:
-    """An SVG of a loss by step, thin as it was and thick as it goes; on a logarithmic scale where it falls to less than
-    a tenth.
+    """SVG of a loss by step, raw (thin) and smoothed (thick); on a logarithmic scale where it falls to less than a
+    tenth.
 
     Args:
         points: step and loss; those that are not finite are left out.
@@ -45,9 +46,8 @@ def loss_curve(points: Sequence[tuple[int, float]], title: str) -> str:
     for value in _ticks_of(low, high, log):
         parts.append(_rule(y(value), _number(value)))
     for step in ticks(0.0, float(last), 6):
-        parts.append(
-            f'<text class="axis" x="{x(step):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{_number(step)}</text>'
-        )
+        place = f'x="{x(step):.1f}" y="{HEIGHT - BOTTOM + 20}"'
+        parts.append(f'<text class="axis" {place} text-anchor="middle">{_number(step)}</text>')
     parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">step</text>')
     for name, curve in ("raw", points), ("smooth", trend):
         line = " ".join(f"{x(step):.1f},{y(loss):.1f}" for step, loss in curve)

@@ -1,4 +1,4 @@
-"""What a run says: a progress bar or plain lines, metrics.jsonl, and further sinks of numbers."""
+"""Log of a run: a progress bar or plain lines, metrics.jsonl, and further sinks of numbers."""
 
 import json
 import math
@@ -17,8 +17,8 @@ class Log:
     Args:
         folder: of the run; `metrics.jsonl` is written there.
         steps: of the whole run.
-        start: the step it resumes from; lines of later steps, which are about to be made again, are dropped.
-        sinks: where the numbers go as well; TensorBoard by default.
+        start: the step it resumes from; lines of later steps are dropped, as they will be made again.
+        sinks: further receivers of the numbers; TensorBoard by default.
     """
 
     def __init__(self, folder: Path, steps: int, start: int, sinks: Sequence[Sink] | None = None):
@@ -32,7 +32,7 @@ class Log:
         self._steps = steps
 
     def metrics(self, step: int, values: dict[str, float | int]) -> None:
-        """One line of metrics.jsonl, one point of each curve, one look for the eyes."""
+        """Writes one line of metrics.jsonl, one point of each curve, and one line or bar on the screen."""
         line = json.dumps({"step": step, **{name: _number(value) for name, value in values.items()}}) + "\n"
         with writing(self.path):
             self._file.write(line.encode())
@@ -60,7 +60,7 @@ class Log:
 
 
 class Mute:
-    """The log of a process that is not the first of several: the first says and writes all."""
+    """Log of the other processes of several: the first prints and writes for all."""
 
     seconds_before = 0.0
 
@@ -75,12 +75,14 @@ class Mute:
 
 
 def glance(values: dict[str, float | int]) -> str:
-    """The numbers that one watches: loss, rate, and what is known of how well the device is used."""
+    """The numbers to watch: loss, rate, use of the device, and updates that were left out."""
     parts = [f"loss {values['loss']:.4f}", f"{values['examples_per_s']:.0f} examples/s"]
     if "mfu" in values:
         parts.append(f"{values['mfu']:.0%} MFU")
     if values.get("input_wait", 0) >= 0.03:
         parts.append(f"{values['input_wait']:.0%} waiting for data")
+    if values.get("skipped"):
+        parts.append(f"{values['skipped']:.0f} updates skipped")
     return "  ".join(parts)
 
 

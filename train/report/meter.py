@@ -1,4 +1,4 @@
-"""How fast a run goes, by the clock: what its lines of metrics hold that differs from one run to the next."""
+"""Speed of a run by the clock: the numbers of its metrics that differ from one run to the next."""
 
 import time
 
@@ -48,11 +48,10 @@ class Meter:
     def read(self, step: int, waited: float) -> dict[str, float]:
         """The numbers of the steps since the last reading.
 
-        step_ms: milliseconds of a step; tokens_per_s: where examples have tokens; input_wait: share of the time that
-            was spent waiting
-        for data; compile_s: seconds of tracing and compiling so far; device_gib: most memory in use so far of the first
-        device, where it tells; mfu: share of the device's peak that the step's operations come to, where both are
-        known.
+        step_ms: milliseconds of a step; tokens_per_s: where examples have tokens; input_wait: share of the time spent
+        waiting for data; compile_s: seconds of tracing and compiling so far; device_gib: peak memory of the first
+        device so far, where it is reported; mfu: share of the device's peak that the step's operations come to, where
+        both are known.
 
         Args:
             waited: seconds of waiting for data since the beginning.

@@ -1,6 +1,4 @@
-"""Which implementation each fused operation takes for given shapes, and why not the others, as the operations
-themselves say.
-"""
+"""Implementation of each fused operation for given shapes, and the reasons against the others."""
 
 import logging
 from collections.abc import Callable
@@ -18,7 +16,7 @@ NORM = ("triton", "mosaic_tpu")
 
 @runtime_checkable
 class Shapes(Protocol):
-    """What is asked about."""
+    """Shapes of an operation."""
 
     @property
     def batch(self) -> int: ...
@@ -35,7 +33,9 @@ class Shapes(Protocol):
 
 
 def choices(shapes: Shapes) -> list[str]:
-    """Two lines or more for each operation: what it is called on, what runs, and what cannot with the reason."""
+    """Two lines or more for each operation: its shapes, the chosen implementation, and the reason against each
+    other.
+    """
     dtype = jnp.dtype(shapes.dtype)
     dim = shapes.heads * shapes.head_dim
     heads = jax.ShapeDtypeStruct((shapes.batch, shapes.seq, shapes.heads, shapes.head_dim), dtype)
@@ -82,4 +82,8 @@ def _chosen(op: Callable[..., Any], *shapes: jax.ShapeDtypeStruct) -> str:
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
-    return said[-1].partition(" runs as ")[2].partition(" (")[0] if said else "what it took before in this process"
+    return (
+        said[-1].partition(" runs as ")[2].partition(" (")[0]
+        if said
+        else "the implementation chosen before in this process"
+    )

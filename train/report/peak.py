@@ -1,4 +1,4 @@
-"""The most that a device can compute, for the share of it that a run makes use of."""
+"""Peak operations per second of devices, for model FLOPs utilisation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,8 +42,8 @@ def flops_of(update: Callable, *arguments: Any) -> int:
     """The model's operations in one call of an update, over all devices, whatever kernels it is compiled to; see
     `eqxgen.overview.flops`.
 
-    XLA's own count is none: it counts the body of a loop once, as of a stack of blocks, and a kernel that is not its
-    own for nothing.
+    XLA's own count does not serve: it counts the body of a loop once, as of a stack of blocks, and a custom kernel as
+    0.
 
     Args:
         update: it is only traced.

@@ -1,4 +1,4 @@
-"""Where metrics go beside the run's own file: TensorBoard, and Weights & Biases for who asks."""
+"""Sinks of metrics beside the run's own file: TensorBoard, and Weights & Biases on demand."""
 
 import importlib
 import secrets
@@ -10,7 +10,7 @@ from .._errors import UserError
 
 @runtime_checkable
 class Sink(Protocol):
-    """Takes the numbers of a step."""
+    """Receiver of the numbers of a step."""
 
     def write(self, step: int, values: dict[str, float | int]) -> None: ...
 

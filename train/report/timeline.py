@@ -108,7 +108,7 @@ def kinds_of(rows: list[Row]) -> list[Row]:
 
 
 def _alone(events: list[dict[str, Any]]) -> Iterator[tuple[str, str, float]]:
-    """Name, source and own time of each event of one thread, whose events lie within or after one another."""
+    """Name, source and own time of each event of one thread, whose events are within or after one another."""
     events = sorted(events, key=lambda event: (event["ts"], -event["dur"]))
     alone = [event["dur"] for event in events]
     open_: list[int] = []
@@ -133,9 +133,8 @@ def table(rows: list[Row], count: int) -> str:
     total = sum(row.micros for row in rows) or 1.0
     lines = [f"{'share':>6}  {'ms':>9}  {'runs':>6}  {'operation':36}  source"]
     for row in rows[:count]:
-        lines.append(
-            f"{row.micros / total:6.1%}  {row.micros / 1000:9.2f}  {row.runs:6}  {row.name[:36]:36}  {row.source}".rstrip()
-        )
+        numbers = f"{row.micros / total:6.1%}  {row.micros / 1000:9.2f}  {row.runs:6}"
+        lines.append(f"{numbers}  {row.name[:36]:36}  {row.source}".rstrip())
     if len(rows) > count:
         rest = sum(row.micros for row in rows[count:])
         lines.append(f"{rest / total:6.1%}  {rest / 1000:9.2f}  {'':6}  {len(rows) - count} more")

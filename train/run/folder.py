@@ -1,4 +1,4 @@
-"""The folder of a run: made, locked, and checked against the config that is to run in it."""
+"""Folder of a run: made, locked, and checked against the config and the data of the command."""
 
 import json
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import UserError
-from .._files import remove_parts, write_atomically
+from .._files import read_json, remove_parts, write_json
 from ..config.base import TrainConfig, to_dict
 from ..config.options import free
 from .lock import NAME as LOCK
@@ -17,20 +17,6 @@ from .metadata import differences
 
 def path_of(config: TrainConfig, recipe: str) -> Path:
     return Path(config.run_dir or f"runs/{recipe}-{config.preset}")
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file of a run holds; a `UserError` that names it where it does not."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file: is {path.parent} the folder of a run?") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON: {error}") from None
-
-
-def write_json(path: Path, values: Any) -> None:
-    write_atomically(path, lambda part: part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8"))
 
 
 @contextmanager
@@ -51,12 +37,19 @@ def open_run(config: TrainConfig, recipe: str) -> Iterator[Path]:
         yield folder
 
 
-def describe_run(folder: Path, config: TrainConfig, recipe: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """Writes config.json where there is none, or checks that it is of the same data; gives what it holds.
+def describe_run(
+    folder: Path, config: TrainConfig, recipe: str, facts: dict[str, Any], data: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Writes config.json where there is none, or checks that it is of the same data; gives its content.
+
+    A run of a version that kept no fingerprint of its data gets that of the present ones, and a line says so.
 
     Args:
-        folder: as `open_run` gave it.
-        facts: what a sampler needs to know that the config does not say, such as the shape of the images.
+        folder: of `open_run`.
+        config: of the command; its `data.changed` allows other data.
+        recipe: its name.
+        facts: constants of a sampler that are not in the config, such as the shape of the images.
+        data: SHA-256 of the data (`sha256`), and the number of training examples (`examples`).
 
     Raises:
         UserError: the run was begun on other data.
@@ -64,19 +57,39 @@ def describe_run(folder: Path, config: TrainConfig, recipe: str, facts: dict[str
     from ..parallel.processes import from_first
 
     record = {"recipe": recipe, "config": to_dict(config), "facts": json.loads(json.dumps(facts))}
-    return from_first(lambda: _describe(folder / "config.json", record))
+    record |= {"data": data} if data else {}
+    return from_first(lambda: _describe(folder / "config.json", record, changed=config.data.changed))
 
 
-def _describe(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+def _describe(path: Path, record: dict[str, Any], *, changed: bool) -> dict[str, Any]:
     if not path.exists():
         write_json(path, record)
     old = read_json(path)
     if old.get("facts") != record["facts"]:
+        kept = old.get("config", {}).get("data", {})
+        newlines = "; --data.keep-newlines reads CR LF as older versions did" if "keep_newlines" not in kept else ""
         raise UserError(
             f"--run-dir {path.parent}: holds a run on other data ({old.get('facts')} and not {record['facts']}): give "
-            "another folder"
+            f"another folder{newlines if 'vocab' in record['facts'] else ''}"
         )
-    return old
+    before, now = old.get("data"), record.get("data")
+    if before == now or now is None:
+        return old
+    if before is None:
+        print(f"{path.parent}: its version kept no fingerprint of the data, so they could not be compared")
+    elif not changed:
+        hint = "put the data back, give another folder, or pass --data.changed to go on with these"
+        raise UserError(
+            f"--run-dir {path.parent}: holds a run on other data ({_named(before)}, and now {_named(now)}): {hint}"
+        )
+    else:
+        print(f"{path.parent}: goes on with other data: {_named(now)}, in place of {_named(before)}")
+    write_json(path, old | {"data": now})
+    return old | {"data": now}
+
+
+def _named(data: dict[str, Any]) -> str:
+    return f"{data.get('examples'):,} examples with fingerprint {str(data.get('sha256'))[:12]}"
 
 
 def _claim(folder: Path, recipe: str, config: TrainConfig, held: ExitStack) -> None:
@@ -97,7 +110,7 @@ def _claim(folder: Path, recipe: str, config: TrainConfig, held: ExitStack) -> N
 
 
 def _remove_empty(folder: Path) -> None:
-    """What was made for a run that could not begin."""
+    """Removes the folder of a run that could not begin."""
     with suppress(OSError):
         folder.rmdir()
 

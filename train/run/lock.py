@@ -21,8 +21,8 @@ NAME = ".lock"
 def locked(folder: Path) -> Iterator[None]:
     """Holds the folder's lock, a file with the process and host of the holder, while entered.
 
-    The system lets go of a lock when its process ends, however it ends, so that none is ever stale. Reading a run needs
-    no lock.
+    The system releases a lock when its process ends, in any way, so that none is ever stale. Reading a run needs no
+    lock.
 
     Raises:
         UserError: another process holds it, or the file cannot be written.
@@ -75,7 +75,7 @@ def _is_at(path: Path, file: RawIOBase) -> bool:
 
 
 def _holder(path: Path) -> str:
-    for _ in range(50):  # it may be about to write who it is
+    for _ in range(50):  # the holder may be about to write its name
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             return f"process {values['pid']} on {values['host']}"

@@ -1,4 +1,4 @@
-"""What a run says of itself beside its arrays: the config it is of, and the versions that wrote it."""
+"""Metadata of a run beside its arrays: its config, and the versions that wrote it."""
 
 import platform
 import sys
@@ -11,7 +11,7 @@ from ..config.base import flat
 
 
 def versions() -> dict[str, str]:
-    """Of what decides the numbers of a run."""
+    """Versions that decide the numbers of a run."""
     import jax
 
     import eqxgen

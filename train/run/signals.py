@@ -18,8 +18,8 @@ class StopRequest:
     A thread reads the signals as the system delivers them, because Python's own handlers wait while the main thread is
     inside a compilation.
 
-    `jax.distributed` takes SIGTERM for its own preemption notice, which tells neither SIGINT nor a second signal; so
-    processes agree by themselves, and this is entered after `jax.distributed.initialize`, whose handler it replaces.
+    `jax.distributed` takes SIGTERM for its own preemption notice, without SIGINT and a second signal; so processes
+    agree by themselves, and this is entered after `jax.distributed.initialize`, whose handler it replaces.
     """
 
     received: signal.Signals | None = None
@@ -42,9 +42,7 @@ class StopRequest:
         os.close(self._reader)
 
     def agreed(self, step: int = 0) -> bool:
-        """Whether to stop after this step, in all processes at the same one: several ask each other at each multiple of
-        `EVERY`.
-        """
+        """Whether to stop after this step, the same in all processes: several agree at each multiple of `EVERY`."""
         if jax.process_count() == 1:
             return self.received is not None
         if step % EVERY:

@@ -94,18 +94,18 @@ def check_arrays(
     where: Path,
     expected: dict[str, tuple],
     arrays: dict[str, Any],
-    cure: Callable[[str], str] = lambda name: "the file is of another model",
+    hint: Callable[[str], str] = lambda name: "the file is of another model",
 ) -> None:
     """Raises `UserError` that names the first array that is missing, unexpected, or of another shape or type.
 
     Args:
-        cure: what to say of an array of that name.
+        hint: for the array of a name.
     """
     for name, (shape, dtype) in expected.items():
         if name not in arrays:
-            raise UserError(f"{where}: array {name} is missing: {cure(name)}")
+            raise UserError(f"{where}: array {name} is missing: {hint(name)}")
         if (arrays[name].shape, arrays[name].dtype) != (shape, dtype):
             got = f"{arrays[name].dtype}{list(arrays[name].shape)}"
-            raise UserError(f"{where}: array {name} must be {dtype}{list(shape)}: got {got}; {cure(name)}")
+            raise UserError(f"{where}: array {name} must be {dtype}{list(shape)}: got {got}; {hint(name)}")
     if extra := sorted(arrays.keys() - expected.keys()):
-        raise UserError(f"{where}: array {extra[0]} is not of this model; {cure(extra[0])}")
+        raise UserError(f"{where}: array {extra[0]} is not of this model; {hint(extra[0])}")

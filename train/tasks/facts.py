@@ -1,8 +1,9 @@
-"""What is known of the data sets without reading them, for `--dry-run`."""
+"""Facts of data sets without reading them, for `--dry-run`."""
 
 from typing import NamedTuple
 
 from ..config.data import DataConfig
+from ..config.known import KNOWN
 
 
 class Facts(NamedTuple):
@@ -13,18 +14,12 @@ class Facts(NamedTuple):
     levels: int = 256
 
 
-KNOWN = {
-    "digits": Facts((8, 8, 1), 10, 17),
-    "mnist": Facts((28, 28, 1), 10),
-    "fashion_mnist": Facts((28, 28, 1), 10),
-    "cifar10": Facts((32, 32, 3), 10),
-    "eurosat64": Facts((64, 64, 3), 10),
-}
-
-
 def facts_of(data: DataConfig) -> Facts:
     """Those of a known set; for a path, colour images of --data.image-size (256 by default) and ImageNet's 1,000
     classes.
     """
+    if known := KNOWN.get(data.name):
+        height, width, channels = known.shape
+        return Facts((height, width, channels), len(known.classes), known.levels)
     size = data.image_size or 256
-    return KNOWN.get(data.name, Facts((size, size, 3), 1000))
+    return Facts((size, size, 3), 1000)

@@ -113,7 +113,18 @@ def task(recipe: str, config: LanguageConfig, context: int, make: Callable[[int]
     facts = {"vocab": corpus.vocab, "vocabulary": None if vocabulary is None else vocabulary.sha256, "context": context}
     prepare = lambda folder: keep_vocabulary(folder, vocabulary)
     core = program(context, make(corpus.vocab))
-    return Task(recipe, facts, core, corpus.train, batch, sample, evaluate, prepare, tokens=context)
+    return Task(
+        recipe,
+        facts,
+        core,
+        corpus.train,
+        batch,
+        sample,
+        evaluate,
+        prepare,
+        tokens=context,
+        fingerprint=corpus.fingerprint,
+    )
 
 
 def vocab_on_paper(config: LanguageConfig) -> int:
@@ -161,7 +172,7 @@ def keep_vocabulary(folder: Path, vocabulary: "Vocabulary | None") -> None:
     from ..data.text.vocabulary import NAME
 
     if vocabulary is not None and not (folder / NAME).exists():
-        write_atomically(folder / NAME, vocabulary.save)
+        vocabulary.save(folder / NAME)
 
 
 def vocabulary_of_run(folder: Path, facts: dict[str, Any]) -> "Vocabulary":
@@ -171,7 +182,8 @@ def vocabulary_of_run(folder: Path, facts: dict[str, Any]) -> "Vocabulary":
         UserError: the run has none.
         DataError: its file is missing, damaged, or of another vocabulary than the model's.
     """
-    from ..data.text.vocabulary import NAME, load_vocabulary
+    from ..data.text.vocabulary import NAME
+    from ..data.text.vocabulary_file import load_vocabulary
 
     if facts.get("vocabulary") is None:
         raise UserError(f"--run {folder}: was trained on ids without a vocabulary, so it can write no text")

@@ -58,8 +58,8 @@ class ImageSample(Sample):
         pixels = np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
         try:
             save_png(self.out, image_grid(pixels, self.columns))
-        except OSError as error:
-            raise UserError(f"--out {self.out}: cannot be written: {error.strerror}") from None
+        except UserError as error:
+            raise UserError(f"--out {error}") from None
         print(f"{len(images)} images in {self.out}")
         return 0
 
@@ -68,8 +68,8 @@ class ImageSample(Sample):
 class TextSample(Sample):
     """Texts, printed while they are generated."""
 
-    prompt: tuple[str, ...] = ("\n",)
-    """Beginning of the text; several, for a text of each."""
+    prompt: tuple[str, ...] = ()
+    """Beginning of the text; several, for a text of each. By default a line end."""
     chars: int = 500
     """Characters after each prompt."""
     n: int = 1
@@ -93,7 +93,7 @@ class TextSample(Sample):
         super().__post_init__()
         for name in ("chars", "n"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1: got {getattr(self, name)}")
-        require(bool(self.prompt) and "" not in self.prompt, "prompt must be one or more characters: got ''")
+        require("" not in self.prompt, "prompt must be one or more characters: got ''")
         require(self.beams is None or self.beams >= 1, f"beams must be at least 1: got {self.beams}")
         plain = {field.name: field.default for field in dataclasses.fields(TextSample)}
         drawing = [name for name in ("n", *_DRAWING) if getattr(self, name) != plain[name]]
@@ -131,13 +131,12 @@ def write_texts(
 
     vocabulary = vocabulary_of_run(folder, record["facts"])
     model, _ = load_model(folder / "model.safetensors", build)
+    given = options.prompt or (vocabulary.start,)
     prompts = [
-        encode_prompt(vocabulary, prompt, "--prompt", model.context)
-        for prompt in options.prompt
-        for _ in range(options.n)
+        encode_prompt(vocabulary, prompt, "--prompt", model.context) for prompt in given for _ in range(options.n)
     ]
     if len(prompts) == 1 and options.out is None and options.beams is None:
-        print(options.prompt[0], end="", flush=True)
+        print(given[0], end="", flush=True)
         for (piece,) in _pieces(model, vocabulary, prompts, options):
             print(piece, end="", flush=True)
         print()
@@ -146,7 +145,7 @@ def write_texts(
         texts = ["".join(parts) for parts in zip(*_pieces(model, vocabulary, prompts, options))]
     else:
         texts = [_searched(model, vocabulary, prompt, options) for prompt in prompts]
-    starts = [prompt for prompt in options.prompt for _ in range(options.n)]
+    starts = [prompt for prompt in given for _ in range(options.n)]
     whole = "\n---\n".join(start + text for start, text in zip(starts, texts)) + "\n"
     if options.out is None:
         print(whole, end="", flush=True)

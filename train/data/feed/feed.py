@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from ..._errors import DataError, DataStalled
 from ...config.data import DataConfig, SourceConfig
-from ..errors import DataError, DataStalled
 from ..files.lazy import Lazy
-from .ahead import Ahead, Make
 from .order import Order
+from .read_ahead import Ahead, Make
 
 Arrays = dict[str, np.ndarray]
 
-_LOOK = 0.5  # seconds between looks at whoever is waited for
+_LOOK = 0.5  # seconds between looks at the reader
 _QUIET = 4.0  # seconds of waiting for one example before a line says so
 _START = 60.0  # seconds more for the first one, while worker processes start and import
 
@@ -64,8 +64,8 @@ def to_devices(sharding: Any, batch_size: int) -> Callable[[Arrays], dict[str, A
 class Feed:
     """The batches of the steps from `first` to `last`, made in a thread of their own while earlier steps compute.
 
-    To what `make` gives are added `index`, the places in the global batch, and `weight`, see `pad_batch`. Whatever goes
-    wrong behind the scenes is raised by `take`, at the step that it concerns.
+    To what `make` gives are added `index`, the places in the global batch, and `weight`, see `pad_batch`. Errors of the
+    thread are raised by `take`, at the step that they concern.
 
     Args:
         make: the arrays of some places of a batch.
@@ -145,7 +145,7 @@ class Feed:
 
     def _make(self) -> Any:
         if self._closed or self._failed:
-            return None  # nobody will take it; and after a fault whoever reads is in no state to go on
+            return None  # it will not be taken; after a fault the reader is in no state to go on
         try:
             arrays = next(self._host) | {"index": self.order.places}
             return self._place(pad_batch(arrays, self._multiple))

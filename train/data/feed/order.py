@@ -1,4 +1,4 @@
-"""Which examples make up a batch: a function of the seed and the step, so that resuming needs no saved position."""
+"""Order of the examples: a function of the seed and the step, so that resuming needs no saved position."""
 
 import dataclasses
 import functools
@@ -9,12 +9,12 @@ from jaxtyping import Int32, Int64, Integer
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Part:
-    """Some places of one step's batch, for whoever makes their arrays.
+    """Some places of one step's batch, whose arrays are to be made.
 
     Attributes:
         step: the global step.
         index: the places in the global batch.
-        example: which example stands at each of them.
+        example: the example at each of them.
     """
 
     step: int
@@ -27,9 +27,8 @@ class Order:
     """The order of a run's examples.
 
     The batches cut an endless stream into pieces: the permutation of epoch 0, then that of epoch 1, and so on. No
-        example comes twice
-    within an epoch, a batch may straddle epochs and may be larger than the data. Each part costs its places, and a sort
-    once an epoch.
+    example comes twice within an epoch, a batch may straddle epochs and may be larger than the data. Each part costs
+    its places, and a sort once an epoch.
 
     Args:
         seed: `0 <= seed < 2**64`; with the epoch it decides the permutation, nothing else does.
@@ -71,7 +70,7 @@ class Order:
         return Part(step, index, example)
 
     def position(self, step: int) -> dict[str, int]:
-        """Where the data stand before a step, as JSON for a checkpoint. Resuming needs the step alone; the rest is for
+        """Place in the data before a step, as JSON for a checkpoint. Resuming needs the step alone; the rest is for
         people.
         """
         epoch, offset = divmod(step * self.batch_size, self.size)

@@ -1,4 +1,4 @@
-"""Fetches one known file over HTTPS: whole and with the right sum, or not at all."""
+"""Download of a known file over HTTPS: whole and with the right SHA-256, or not at all."""
 
 import hashlib
 import http.client
@@ -11,11 +11,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import BaseHandler, HTTPSHandler, OpenerDirector
 
-from .known import KnownFile
-from .whole import atomic
+from ..._files import atomic
+from ...config.known import KnownFile
 
 _SOCKET_TIMEOUT = 20.0
-_SLOWEST = 20_000  # bytes a second, below which a server is taken for one that holds us up
+_SLOWEST = 20_000  # bytes a second; a slower server counts as stalled
 _CHUNK = 1 << 16
 
 
@@ -42,7 +42,7 @@ def download(known: KnownFile, target: Path, opener: OpenerDirector | None = Non
     reasons = []
     for url in known.urls:
         try:
-            with atomic(target) as file:
+            with atomic(target) as part, part.open("wb") as file:
                 _copy(opener, url, known, file.write, grace)
             return
         except urllib.error.HTTPError as error:
@@ -58,7 +58,7 @@ def download(known: KnownFile, target: Path, opener: OpenerDirector | None = Non
 def make_opener(
     allowed: Callable[[str], bool] = lambda url: url.startswith("https://"), transport: BaseHandler | None = None
 ) -> OpenerDirector:
-    """An opener that has no way to open a file, an FTP or a plain HTTP address, and follows no redirect that `allowed`
+    """An opener that cannot open a file, an FTP or a plain HTTP address, and follows no redirect that `allowed`
     refuses.
     """
     opener = OpenerDirector()

@@ -1,6 +1,7 @@
-"""Arrays whose rows are read when they are asked for."""
+"""Arrays whose rows are read on demand."""
 
 import abc
+import hashlib
 import math
 
 import numpy as np
@@ -8,7 +9,7 @@ from jaxtyping import Integer
 
 
 class Lazy(abc.ABC):
-    """A read-only array of rows that lie in files: as many as the disk holds, one at a time in memory.
+    """A read-only array of rows in files: as many as the disk holds, one at a time in memory.
 
     Attributes:
         shape: of the whole array; the first axis counts the rows.
@@ -23,17 +24,19 @@ class Lazy(abc.ABC):
         """One row. Any thread may call it at any time.
 
         Raises:
-            DataError: the file cannot be read, or is not what it was when the array was opened.
+            DataError: the file cannot be read, or has changed since the array was opened.
         """
 
     @abc.abstractmethod
     def name(self, index: int) -> str:
-        """The file that holds a row, for messages."""
+        """The file of a row, for messages."""
 
     @property
     @abc.abstractmethod
     def fingerprint(self) -> str:
-        """Text that differs where the rows differ, found without reading them."""
+        """A hash of the names and sizes of all files and of a sample of their contents; of the rows it is no proof, but
+        another data set differs.
+        """
 
     @property
     def ndim(self) -> int:
@@ -72,4 +75,13 @@ class _Chosen(Lazy):
 
     @property
     def fingerprint(self) -> str:
-        return f"{self._rows.fingerprint}[{self._indices.tobytes().hex()}]"
+        return f"{self._rows.fingerprint} {hashlib.sha256(self._indices.tobytes()).hexdigest()}"
+
+
+def fingerprint_of(*arrays: np.ndarray | Lazy) -> str:
+    """SHA-256 of the shapes, types and contents of some arrays; of a `Lazy` one, of its own fingerprint."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(repr((array.shape, array.dtype.str)).encode())
+        digest.update(array.fingerprint.encode() if isinstance(array, Lazy) else np.ascontiguousarray(array).data)
+    return digest.hexdigest()

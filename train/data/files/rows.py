@@ -1,4 +1,4 @@
-"""Arrays that lie in files as they would in memory, read row by row."""
+"""Arrays stored in files as in memory, read row by row."""
 
 import bisect
 import contextlib
@@ -11,16 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError
-from ..images.npz import read_header
+from ..._errors import DataError
+from .contents import sampled_hash
 from .lazy import Lazy
+from .npz import read_header
 
 
 class Rows(Lazy):
     """An array in a file, of fixed-size rows one after the other.
 
-    It is read and not mapped into memory: where a mapped file has been cut short meanwhile, the process dies of SIGBUS
-        without a word.
+    It is read and not mapped into memory: a mapped file that is cut short meanwhile ends the process with SIGBUS and no
+    message.
 
     Args:
         path: of the file.
@@ -57,9 +58,8 @@ class Rows(Lazy):
         return rows
 
     def __getstate__(self) -> dict:
-        return {
-            name: value for name, value in self.__dict__.items() if name != "_file"
-        }  # a worker process opens it itself
+        # A worker process opens the file itself.
+        return {name: value for name, value in self.__dict__.items() if name != "_file"}
 
     def run(self, start: int, count: int) -> np.ndarray:
         """Consecutive rows.
@@ -72,12 +72,8 @@ class Rows(Lazy):
             data = os.pread(self._file, wanted, self._offset + start * self._row)
         if len(data) != wanted:
             got = f"{len(data):,} from row {start} on"
-            raise DataError(
-                self.path,
-                f"{wanted:,} bytes",
-                got,
-                "the file was cut short while it was in use; write or fetch it again",
-            )
+            hint = "the file was cut short while it was in use; write or fetch it again"
+            raise DataError(self.path, f"{wanted:,} bytes", got, hint)
         return np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
 
     def part(self, start: int, stop: int | None) -> "Rows":
@@ -100,7 +96,8 @@ class Rows(Lazy):
 
     @property
     def fingerprint(self) -> str:
-        return f"{self.path.name} {self.shape} {os.fstat(self._file).st_size}"
+        with _reading(self.path):
+            return f"{sampled_hash(self._file)} {self.shape} {self._offset}"
 
     @functools.cached_property
     def _file(self) -> int:

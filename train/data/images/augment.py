@@ -1,4 +1,4 @@
-"""Training images changed at random, on the host: a function of the seed, the step and the place in the batch alone.
+"""Random changes of training images on the host: a function of the seed, the step and the place in the batch alone.
 
 All take and give uint8 images `(n, height, width, channels)` and, for each of them, numbers drawn from [0, 1). What
 follows PIL and torchvision in name follows them in meaning: the pixel arithmetic is PIL's own.
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float64, UInt8
 
+from ..._errors import DataError
 from ...config.data import AugmentConfig
-from ..errors import DataError
 from ..feed.draws import uniforms
 from ..feed.order import Part
 from .dataset import Dataset
@@ -30,7 +30,7 @@ Draws = Float64[np.ndarray, "n draws"]
 
 _TRIES = 10  # windows that a resized crop draws before it takes the largest one in the middle
 _BINS = 31  # of RandAugment's magnitude
-_FLIP, _CROP, _JITTER, _RAND = range(4)  # what the numbers are drawn for
+_FLIP, _CROP, _JITTER, _RAND = range(4)  # purposes of the drawn numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Augment:
     @classmethod
     def of(cls, config: AugmentConfig, seed: int, dataset: Dataset) -> "Augment":
         if config.colours and dataset.levels != 256:
-            cure = "leave --data.augment.brightness, contrast, saturation, hue and operations out"
-            raise DataError(dataset.name, "256 grey levels, to change colours", f"{dataset.levels}", cure)
+            hint = "leave --data.augment.brightness, contrast, saturation, hue and operations out"
+            raise DataError(dataset.name, "256 grey levels, to change colours", f"{dataset.levels}", hint)
         return cls(config, seed)
 
     def __call__(self, images: Images, part: Part) -> Images:

@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from ..errors import DataError
-from ..files.store import Store
-from ..files.whole import read_bytes, read_verified
+from ..._errors import DataError
+from ...config.known import KNOWN
+from ..files.contents import read_bytes, read_verified
+from ..files.known_files import KnownFiles
+from ..files.npz import Npz
 from .dataset import Dataset, check_examples
-from .decoded import cached
-from .npz import Npz
+from .decode_cache import cached
 
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CLASSES = KNOWN["cifar10"].classes
 _ARCHIVE = "cifar10/cifar-10-binary.tar.gz"
 _PICKLED = ("cifar10/cifar-10-python.tar.gz", "cifar10/cifar-10-batches-py", "cifar10/data_batch_1")
 _PARTS = tuple(f"data_batch_{index}" for index in range(1, 6))
@@ -29,43 +30,39 @@ _BATCH = 10_000
 Part = tuple[np.ndarray, np.ndarray]
 
 
-def load_cifar10(store: Store) -> Dataset:
+def load_cifar10(files: KnownFiles) -> Dataset:
     """The archive if a folder holds it, else the .npz batches that a folder holds, else the archive downloaded.
 
-    Of the .npz batches `data_batch_1.npz` to `data_batch_5.npz` whichever are there are the training part, and
+    Of the .npz batches those of `data_batch_1.npz` to `data_batch_5.npz` that are there are the training part, and
     `test_batch_first5000.npz` is the test part.
 
     Raises:
         DataError: a file is missing, is not the published one, or only the pickled version is there.
     """
-    batches = [name for name in (f"cifar10/{part}.npz" for part in _PARTS) if store.find(name)]
-    if store.find(_ARCHIVE) is None and batches:
-        train = [_read_batch(store, name) for name in batches]
-        test = _read_batch(store, "cifar10/test_batch_first5000.npz")
-    elif store.find(_ARCHIVE) is None and (pickled := next(filter(None, map(store.find, _PICKLED)), None)):
-        raise DataError(
-            pickled,
-            "the binary version",
-            "the pickled one, which could run any code",
-            f"put {Path(_ARCHIVE).name} beside it",
-        )
+    batches = [name for name in (f"cifar10/{part}.npz" for part in _PARTS) if files.find(name)]
+    if files.find(_ARCHIVE) is None and batches:
+        train = [_read_batch(files, name) for name in batches]
+        test = _read_batch(files, "cifar10/test_batch_first5000.npz")
+    elif files.find(_ARCHIVE) is None and (pickled := next(filter(None, map(files.find, _PICKLED)), None)):
+        got = "the pickled one, which could run any code"
+        raise DataError(pickled, "the binary version", got, f"put {Path(_ARCHIVE).name} beside it")
     else:
-        path, data = store.read(_ARCHIVE)
+        path, data = files.read(_ARCHIVE)
         *train, test = _read_archive(path, data)
     images, labels = (np.concatenate(arrays) for arrays in zip(*train))
     return Dataset("cifar10", images, labels, *test, CLASSES)
 
 
-def _read_batch(store: Store, name: str) -> Part:
+def _read_batch(files: KnownFiles, name: str) -> Part:
     """One .npz batch. The sums of batches 3 to 5 are not known, so those are checked by their content alone."""
-    path = store.find(name)
+    path = files.find(name)
     if path is None:
-        raise store.missing(name)
-    known = store.files.get(name)
+        raise files.missing(name)
+    known = files.files.get(name)
     data = read_verified(path, known.sha256, known.size) if known else read_bytes(path)
     npz = Npz(path, io.BytesIO(data))
     decode = lambda: npz.read("images", (4,), "u")
-    images = cached(store.decoded_folder, known.sha256, decode) if known else decode()
+    images = cached(files.decoded_folder, known.sha256, decode) if known else decode()
     labels = npz.read("labels", (1,), "iu")
     if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3):
         raise DataError(path, "uint8 images of (32, 32, 3)", f"{images.dtype} {images.shape[1:]}", "fetch it again")

@@ -1,16 +1,20 @@
-"""Labelled images in memory, and the checks that every source shares."""
+"""Images with their classes, and the checks that every source shares."""
 
 import dataclasses
-import hashlib
+import functools
 import os
 
 import numpy as np
 from jaxtyping import Float32, Int32, Integer, Num, UInt8
 
-from ..errors import DataError
-from ..files.lazy import Lazy
+from ..._errors import DataError
+from ..files.lazy import Lazy, fingerprint_of
+from ..files.listing import first
 
-# The underscores leave the comparison of sizes to `__post_init__`, which names the data set and the cure.
+UNLABELLED = ("unlabelled",)
+"""Class names of images without classes: all have label 0."""
+
+# The underscores leave the comparison of sizes to `__post_init__`, which names the data set and the hint.
 Images = UInt8[np.ndarray, "_n _height _width _channels"]
 Labels = Int32[np.ndarray, " _n"]
 
@@ -20,7 +24,7 @@ class Dataset:
     """Training and held-out images with their classes.
 
     Images are `(n, height, width, channels)` with values `0 <= value < levels`; labels are `(n,)` with `0 <= label <
-    num_classes`. Training images that the memory cannot hold are `Lazy`.
+    num_classes`. Training images that the memory cannot hold are `Lazy`. Images without classes have one, `UNLABELLED`.
 
     Raises:
         DataError: a part is empty, or shapes, levels or labels do not fit together.
@@ -50,14 +54,10 @@ class Dataset:
                     where, f"pixel values below {self.levels}", f"{top}", "set levels to the number of grey levels"
                 )
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of every array; of what is not in memory, of what is known without reading it."""
-        digest = hashlib.sha256()
-        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
-            digest.update(repr((array.shape, array.dtype.str)).encode())
-            digest.update(array.fingerprint.encode() if isinstance(array, Lazy) else np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        """SHA-256 of every array; of a lazy one, of the names, sizes and a sample of its files."""
+        return fingerprint_of(self.train_images, self.train_labels, self.test_images, self.test_labels)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -76,6 +76,24 @@ class Dataset:
             raise DataError(
                 self.name, expected, f"{len(self.train_images)}", "pass a smaller --batch-size, or add images"
             )
+        return self
+
+    def labelled(self, least: int = 2) -> "Dataset":
+        """This data set; raises `DataError` where it has fewer than `least` classes."""
+        if self.num_classes < least:
+            got = "images without classes" if self.class_names == UNLABELLED else f"{self.num_classes}"
+            raise DataError(
+                self.name, f"at least {least} classes", got, "add classes, or train a recipe without labels"
+            )
+        return self
+
+    def complete(self, where: str | os.PathLike) -> "Dataset":
+        """This data set; raises `DataError` where a class has no image to train on."""
+        counts = np.bincount(self.train_labels, minlength=self.num_classes)
+        if missing := [f"{label} ({self.class_names[label]!r})" for label in np.flatnonzero(counts == 0).tolist()]:
+            hint = "number the labels from 0 without gaps, or take out the classes without images"
+            expected = f"training images of all {self.num_classes:,} classes"
+            raise DataError(where, expected, f"none of class {first(missing)}", hint)
         return self
 
     def normalise(self, images: UInt8[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:

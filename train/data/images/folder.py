@@ -1,118 +1,191 @@
-"""A folder of pictures with one subfolder per class."""
+"""A folder of pictures: one subfolder per class, or no classes at all."""
 
+import dataclasses
 import os
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
-from ..errors import DataError
-from ..feed.split import held_out, thinned
-from .dataset import Dataset
+from ..._errors import DataError
+from ...config.data import DataConfig
+from ..files.broken import Say, read_each
+from ..files.listing import Listing, counted, first, list_files
+from .dataset import UNLABELLED, Dataset
+from .held_out import held_out, thinned
+from .lazy_pictures import Pictures, SizeError, read_sized
 from .picture import SUFFIXES, read_picture
-from .pictures import Pictures, read_sized
 
-_LAYOUT = "make one subfolder per class and put its pictures in it"
+_KINDS = "pictures (PNG, JPEG, WebP, GIF, TIFF, BMP, PPM, ...)"
+_LAYOUT = "make one subfolder per class and put its pictures in it, or put all pictures into the folder itself"
 
-Listed = tuple[np.ndarray, np.ndarray]
-"""Paths, as an array of `str`, and labels."""
+Classes = dict[str, list[str]]
+"""Paths below the folder, by class."""
 
 
-def read_folder(path: Path, image_size: int | None, fraction: float, memory: float) -> Dataset:
-    """The pictures of `path/<class>/`, or of `path/train/<class>/` and `path/test/<class>/` where both are there.
+def read_folder(path: Path, config: DataConfig, fraction: float, say: Say) -> Dataset:
+    """The pictures below `path/<class>/`, or below `path/train/<class>/` and `path/test/<class>/` where both are there.
 
-    Classes are numbered by the order of their names. Without a test part, `fraction` of each class is held out.
-    Pictures that are all grey give 1 channel, others 3. Where those to train on would take more than `memory` bytes
-    they stay in their files.
+    Classes are numbered by the order of their names; pictures in the folder itself, with none below, have no classes.
+    Without a test part, `fraction` of each class is held out. Pictures that are all grey give 1 channel, others 3.
+    Where those to train on would take more than `config.memory` they stay in their files. A line has the number of
+    pictures, and the files left out with their reasons.
 
     Raises:
-        DataError: there are fewer than two classes, one without pictures, a picture that cannot be read, or pictures of
-            several sizes.
+        DataError: there are no pictures, a class without any, some that cannot be read, or pictures of several sizes.
     """
     if not path.is_dir():
-        raise DataError(
-            path,
-            "a folder of pictures",
-            "a file" if path.exists() else "nothing there",
-            "correct the path in --data.name",
-        )
-    name = path.resolve().name
-    if not ((path / "train").is_dir() and (path / "test").is_dir()):
-        classes = _classes(path)
-        paths, labels = _pictures(path, classes)
-        test = held_out(labels, fraction, os.fspath(path))
-        return _dataset(name, classes, (paths[~test], labels[~test]), (paths[test], labels[test]), image_size, memory)
-    classes, tested = _classes(path / "train"), _classes(path / "test")
-    if unknown := sorted(set(tested) - set(classes)):
-        raise DataError(
-            path / "test" / unknown[0],
-            f"one of the classes of {path / 'train'}",
-            "another",
-            "use the same class folders in both",
-        )
-    return _dataset(
-        name, classes, _pictures(path / "train", classes), _pictures(path / "test", classes), image_size, memory
-    )
-
-
-def _dataset(
-    name: str, classes: list[str], train: Listed, test: Listed, image_size: int | None, memory: float
-) -> Dataset:
-    (paths, labels), (test_paths, test_labels) = train, test
-    height, width = read_picture(Path(paths[0]), image_size).shape[:2]
-    if lazy := len(paths) * height * width * 3 > memory:
-        kept = thinned(len(test_paths), height * width * 3)
-        test_paths, test_labels = test_paths[kept], test_labels[kept]
-    test_images = _read(test_paths, image_size, (height, width))
-    if lazy:
-        firsts = _read(paths[np.unique(labels, return_index=True)[1]], image_size, (height, width))
-        channels = max(firsts.shape[3], test_images.shape[3])
-        images = Pictures(paths.tolist(), image_size, (height, width, channels))
+        got = "a file" if path.exists() else "nothing there"
+        raise DataError(path, "a folder of pictures", got, "correct the path in --data.name")
+    listing, reader = Listing(), _Reader(path, config, say)
+    if (path / "train").is_dir() and (path / "test").is_dir():
+        classes, tested = _classes(path, "train", listing), _classes(path, "test", listing)
+        if unknown := [name for name, files in tested.items() if files and name not in classes]:
+            expected = f"one of the classes of {path / 'train'}"
+            raise DataError(path / "test" / unknown[0], expected, "another", "use the same class folders in both")
+        train, test = _Files.of(classes, list(classes)), _Files.of(tested, list(classes))
     else:
-        images = _read(paths, image_size, (height, width))
-        channels = max(images.shape[3], test_images.shape[3])
-        images = np.broadcast_to(images, (*images.shape[:3], channels))
-    test_images = np.broadcast_to(test_images, (*test_images.shape[:3], channels))
-    return Dataset(name, images, labels, test_images, test_labels, tuple(classes))
+        classes = _classes(path, "", listing)
+        whole = _Files.of(classes, list(classes))
+        held = held_out(whole.labels, fraction, os.fspath(path))
+        train, test = whole.chosen(~held), whole.chosen(held)
+    if empty := [name for name, files in classes.items() if not files]:
+        hint = f"{_LAYOUT}; take other folders out"
+        raise DataError(path, f"{_KINDS} in every class folder", f"none in {first(empty)}", hint)
+    kinds = "no classes" if (*classes,) == UNLABELLED else counted(len(classes), "class")
+    say(f"{path}: {counted(len(train) + len(test), 'picture')}, {kinds}; {listing.left_out()}")
+    return reader.dataset(tuple(classes), train, test)
 
 
-def _list(folder: Path) -> list[os.DirEntry]:
-    """Entries by name, without hidden ones."""
+def _classes(path: Path, part: str, listing: Listing) -> Classes:
+    """The pictures of one part by class; other files are added to the listing."""
+    with_part = lambda names: [f"{part}/{name}" if part else name for name in names]
+    classes: Classes = {}
+    own: list[str] = []
+    for entry in _entries(path / part):
+        if entry.name.startswith("."):
+            listing.skip("hidden", with_part([entry.name]))
+        elif Path(entry.path).is_dir():
+            below = _below(path / part, entry.name)
+            classes[entry.name] = with_part(below.found)
+            for reason, names in below.skipped.items():
+                listing.skip(reason, with_part(names))
+        else:
+            own.append(entry.name)
+    pictures = [name for name in own if name.lower().endswith(SUFFIXES)]
+    if any(classes.values()):
+        listing.skip("outside the class folders", with_part(own))
+        return classes
+    if not pictures:
+        got = f"none in {first([*classes])}" if classes else "none"
+        raise DataError(path / part, _KINDS, got, _LAYOUT)
+    listing.skip("of another kind", with_part(name for name in own if name not in pictures))
+    return {UNLABELLED[0]: with_part(pictures)}
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
     try:
         with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+            return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise DataError(
-            folder, "a readable folder", f"{error.strerror}", "check the path and its permissions"
-        ) from error
+        hint = "check the path and its permissions"
+        raise DataError(folder, "a readable folder", f"{error.strerror}", hint) from error
 
 
-def _classes(folder: Path) -> list[str]:
-    names = [entry.name for entry in _list(folder) if Path(entry.path).is_dir()]
-    if len(names) < 2:
-        raise DataError(folder, "at least 2 class folders", f"{len(names)}", _LAYOUT)
-    return names
+def _below(folder: Path, name: str) -> Listing:
+    """Files of a class, by their paths below the folder of all classes."""
+    if folder.resolve().is_relative_to((folder / name).resolve()):
+        raise DataError(folder / name, "pictures of one class", "a link to a folder above it", "take the link out")
+    listing, prefix = list_files(folder / name, SUFFIXES), f"{name}/"
+    skipped = {reason: [prefix + file for file in files] for reason, files in listing.skipped.items()}
+    return Listing([prefix + file for file in listing.found], skipped)
 
 
-def _pictures(folder: Path, classes: list[str]) -> Listed:
-    """Only the class folders themselves are searched, so no link can loop."""
-    found: list[str] = []
-    counts: list[int] = []
-    for name in classes:
-        entries = _list(folder / name) if (folder / name).exists() else []
-        paths = [entry.path for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES]
-        if not paths:
-            raise DataError(
-                folder / name, f"pictures ({' '.join(SUFFIXES)})", "none", f"{_LAYOUT}, or take the folder out"
-            )
-        found += paths
-        counts.append(len(paths))
-    return np.array(found, object), np.repeat(np.arange(len(classes), dtype=np.int32), counts)
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Files:
+    """Pictures: paths below the folder, as an array of `str`, and labels."""
+
+    names: np.ndarray
+    labels: np.ndarray
+
+    @classmethod
+    def of(cls, found: Classes, classes: list[str]) -> "_Files":
+        names = [found.get(name, []) for name in classes]
+        labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(files) for files in names])
+        return cls(np.array([file for files in names for file in files], object), labels)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def chosen(self, rows: np.ndarray) -> "_Files":
+        return _Files(self.names[rows], self.labels[rows])
 
 
-def _read(paths: np.ndarray, image_size: int | None, size: tuple[int, int]) -> np.ndarray:
-    """All pictures `(n, height, width, channels)`."""
-    pictures = [read_sized(path, image_size, size) for path in paths]
-    images = np.empty((len(pictures), *size, max(picture.shape[2] for picture in pictures)), np.uint8)
-    for image, picture in zip(images, pictures):
-        image[...] = picture
-    return images
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """From files to arrays."""
+
+    folder: Path
+    config: DataConfig
+    say: Say
+
+    def dataset(self, classes: tuple[str, ...], train: _Files, test: _Files) -> Dataset:
+        height, width = size = self._size(train)
+        row, name = height * width * 3, self.folder.resolve().name
+        if len(train) * row <= self.config.memory * 2**30:
+            whole = _Files(np.concatenate([train.names, test.names]), np.concatenate([train.labels, test.labels]))
+            kept, images = self._read(whole, size)
+            labels, cut = whole.labels[kept], int(np.sum(kept < len(train)))
+            return Dataset(name, images[:cut], labels[:cut], images[cut:], labels[cut:], classes)
+        test = test.chosen(thinned(len(test), row))
+        if self.config.skip_broken:
+            train = train.chosen(self._each(train, size, pixels=False)[0])
+        _, firsts = self._read(train.chosen(np.unique(train.labels, return_index=True)[1]), size)
+        kept, test_images = self._read(test, size)
+        channels = max(firsts.shape[3], test_images.shape[3])
+        images = Pictures(self.folder, train.names.tolist(), self.config.image_size, (height, width, channels))
+        test_images = np.broadcast_to(test_images, (*test_images.shape[:3], channels))
+        return Dataset(name, images, train.labels, test_images, test.labels[kept], classes)
+
+    def _size(self, files: _Files) -> tuple[int, int]:
+        """Height and width of the first picture that can be read."""
+        errors: list[DataError] = []
+        for name in files.names:
+            try:
+                height, width, _ = read_picture(self.folder / name, self.config.image_size).shape
+            except DataError as error:
+                errors.append(error)
+            else:
+                return height, width
+        raise errors[0]
+
+    def _read(self, files: _Files, size: tuple[int, int]) -> tuple[np.ndarray, UInt8[np.ndarray, "n _h _w _c"]]:
+        """Rows of the pictures that can be read, and their pixels."""
+        kept, pictures = self._each(files, size, pixels=True)
+        images = np.empty((len(pictures), *size, max(picture.shape[2] for picture in pictures)), np.uint8)
+        for image, picture in zip(images, pictures):
+            image[...] = picture
+        return kept, images
+
+    def _each(self, files: _Files, size: tuple[int, int], *, pixels: bool) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Rows of the pictures that can be read, and the pixels of each, or of none where only a check is wanted."""
+        skip, threads = self.config.skip_broken, self.config.threads
+
+        def one(path: Path) -> np.ndarray | SizeError:
+            try:
+                picture = read_sized(path, self.config.image_size, size)
+            except SizeError as error:
+                return error
+            return picture if pixels else picture[:0]
+
+        found = read_each(self.folder, files.names.tolist(), one, skip=skip, say=self.say, threads=threads)
+        kept = np.array([row for row, result in enumerate(found) if result is not None], int)
+        other = {files.names[row]: result for row in kept if isinstance(result := found[row], SizeError)}
+        if len(other) == 1:
+            raise next(iter(other.values()))
+        if other:
+            sizes = first([f"{name} {error.reason}" for name, error in other.items()])
+            got = f"{len(other):,} of {len(kept):,} of another: {sizes}"
+            hint = "pass --data.image-size to bring all to one size"
+            raise DataError(self.folder, f"pictures of {size}, as the first is", got, hint)
+        return kept, [found[row] for row in kept]

@@ -1,4 +1,4 @@
-"""Pictures for people: a grid of samples, and a PNG of it."""
+"""A grid of samples, and its PNG."""
 
 import io
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from ..files.whole import write_atomic
+from ..._files import write_atomically
 
 _GAP, _GAP_VALUE = 1, 128
 _SIDE = 512
@@ -46,7 +46,7 @@ def save_png(
 
     Raises:
         ValueError: the number of channels is not 1 or 3, a side is empty, or `scale < 1`.
-        OSError: the file cannot be written.
+        UserError: the file cannot be written.
     """
     height, width, channels = array.shape
     if channels not in (1, 3) or 0 in array.shape:
@@ -59,4 +59,4 @@ def save_png(
     pixels = array.repeat(factor, axis=0).repeat(factor, axis=1)
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(buffer, "PNG")
-    write_atomic(Path(path), buffer.getvalue())
+    write_atomically(Path(path), lambda part: part.write_bytes(buffer.getvalue()))

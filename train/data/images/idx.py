@@ -10,8 +10,8 @@ import zlib
 import numpy as np
 from jaxtyping import UInt8
 
-from ..errors import DataError
-from ..files.whole import MAX_BYTES
+from ..._errors import DataError
+from ..files.contents import MAX_BYTES
 
 _UBYTE = 0x08
 

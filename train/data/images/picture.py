@@ -1,5 +1,6 @@
 """One picture file as an array, or a clear refusal."""
 
+import functools
 import io
 import struct
 import warnings
@@ -10,78 +11,106 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
-from ..errors import DataError
-from ..files.whole import read_bytes
+from ..._errors import DataError
+from ..files.contents import read_bytes
 from .png import check_png
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+# Pillow's formats of pixels by suffix; none that starts another program (EPS) or is a film.
+_FORMATS = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".mpo",),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "TGA": (".tga",),
+    "JPEG2000": (".jp2", ".j2k"),
+    "AVIF": (".avif",),
+    "PCX": (".pcx",),
+    "SGI": (".sgi", ".rgb"),
+    "QOI": (".qoi",),
+}
+SUFFIXES = tuple(suffix for suffixes in _FORMATS.values() for suffix in suffixes)
 _MAX_FILE, _MAX_PIXELS = 256 * 2**20, 2**26
 _GREY, _WITH_ALPHA = ("1", "L", "LA"), ("LA", "PA", "RGBA", "La", "RGBa")
-_DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_SIXTEEN = ("I;16", "I;16B", "I;16L", "I;16N")
+_HINT = "replace it, take it out, or pass --data.skip-broken"
+_BROKEN = (
+    *(OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, OverflowError, NotImplementedError),
+    *(struct.error, zlib.error),
+)
 
 
 def read_picture(path: Path, image_size: int | None) -> UInt8[np.ndarray, "height width channels"]:
-    """The first and only frame, upright, 1 channel if it is grey and otherwise 3.
+    """The only frame of a picture, upright, 1 channel if it is grey and otherwise 3.
 
-    What is transparent becomes white. With `image_size` the shorter side is resized to it and the centre is cut out.
+    Transparent pixels become white, 16 bits a channel become 8. Of the pictures that a camera keeps in one JPEG (MPO)
+    the first is taken. With `image_size` the shorter side is resized to it and the centre is cut out.
 
     Raises:
         DataError: the file cannot be read or decoded, is cut short, has over 2**26 pixels, several frames, or more than
-            8 bits a channel.
+            16 bits a channel.
     """
     from PIL import Image, ImageOps
 
     data = read_bytes(path, _MAX_FILE)
-    broken = (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        IndexError,
-        TypeError,
-        OverflowError,
-        struct.error,
-        zlib.error,
-    )
-    too_large = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # Pillow only warns below twice its limit, which lets a 200-byte file fill 500 MB.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data), formats=_FORMATS)
-            width, height = picture.size
-            if width * height > _MAX_PIXELS:
-                raise Image.DecompressionBombError(f"{width} x {height}")
-            if getattr(picture, "n_frames", 1) != 1:
-                raise DataError(
-                    path, "one still picture", f"{getattr(picture, 'n_frames', 1)} frames", "save a single frame"
-                )
-            if picture.mode in _DEEP:
-                raise DataError(path, "8 bits a channel", f"mode {picture.mode}", "convert it to an 8-bit picture")
+            picture = Image.open(io.BytesIO(data), formats=_known_formats())
+            _check(path, picture)
             if picture.format == "PNG":
                 check_png(data)
             return _pixels(ImageOps.exif_transpose(picture), image_size)
     except DataError:
         raise
-    except too_large as error:
-        raise DataError(
-            path, f"at most {_MAX_PIXELS:,} pixels", str(error), "make the picture smaller or take it out"
-        ) from error
-    except broken as error:
-        raise DataError(
-            path, "a whole PNG, JPEG, BMP or WebP picture", str(error), "replace it or take it out"
-        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        hint = "make the picture smaller or take it out"
+        raise DataError(path, f"at most {_MAX_PIXELS:,} pixels", str(error), hint) from error
+    except Image.UnidentifiedImageError as error:
+        raise DataError(path, "a whole picture", f"a file that begins with {data[:12]!r}", _HINT) from error
+    except _BROKEN as error:
+        raise DataError(path, "a whole picture", str(error) or type(error).__name__, _HINT) from error
+
+
+@functools.cache
+def _known_formats() -> tuple[str, ...]:
+    """Those of our formats that this build of Pillow has."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _check(path: Path, picture: "Picture") -> None:
+    """Refuses what one 8-bit picture cannot be made of, by the header alone."""
+    from PIL import Image
+
+    width, height = picture.size
+    if width * height > _MAX_PIXELS:
+        raise Image.DecompressionBombError(f"{width} x {height}")
+    frames = getattr(picture, "n_frames", 1)
+    if frames != 1 and picture.format != "MPO":
+        raise DataError(path, "one still picture", f"{frames} frames", "save a single frame")
+    if picture.mode == "F" or (picture.mode == "I" and picture.format not in ("PNG", "PPM")):
+        hint = "convert it to a picture of 8 or 16 bits"
+        raise DataError(path, "at most 16 bits a channel", f"mode {picture.mode}", hint)
 
 
 def _pixels(picture: "Picture", image_size: int | None) -> np.ndarray:
-    """`(height, width, channels)` after laying the picture on white, resizing and cutting."""
+    """`(height, width, channels)` of a picture laid on white, resized and cut."""
     from PIL import Image
 
+    if picture.mode in (*_SIXTEEN, "I"):
+        picture = Image.fromarray(np.rint(np.asarray(picture) / 257).astype(np.uint8))
     mode = "L" if picture.mode in _GREY else "RGB"
     if picture.mode in _WITH_ALPHA or "transparency" in picture.info:
         solid = picture.convert("RGBA")

@@ -1,4 +1,4 @@
-"""Whether a PNG is whole: Pillow shows one whose last rows are missing without a word.
+"""Check that a PNG is whole: Pillow shows one whose last rows are missing without an error.
 
 Source: "Portable Network Graphics (PNG) Specification", W3C, sections 5 (chunks), 8 (interlacing), 10 (compression).
 """

@@ -1,5 +1,5 @@
-"""Byte pairs (Sennrich et al. 2016, arXiv:1508.07909) over bytes, as GPT-2's: any text, in pieces that need not be
-whole characters.
+"""Byte pairs (Sennrich et al. 2016, arXiv:1508.07909) over bytes, as GPT-2's: any text, in pieces that may end inside a
+character.
 """
 
 import dataclasses
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt32
 
-from ..errors import DataError
-from ..files.whole import read_bytes
+from ..._errors import DataError, UserError
+from ..files.contents import read_bytes
 from .vocabulary import Vocabulary
 
 END = "<|endoftext|>"
@@ -75,7 +75,7 @@ class BytePairs(Vocabulary):
 
     @functools.cached_property
     def _pieces(self) -> dict[int, bytes]:
-        # A token added as it is, such as <|endoftext|>, has characters that stand for themselves.
+        # The characters of an added token, such as <|endoftext|>, are its text and not bytes.
         added = {token["content"] for token in self.tokenizer.get("added_tokens") or ()}
         return {
             id: piece.encode() if piece in added else bytes(map(_ALPHABET.__getitem__, piece))
@@ -89,10 +89,10 @@ def read_byte_pairs(path: Path) -> BytePairs:
     Raises:
         DataError: the files are not there, damaged, or of another kind of tokenizer.
     """
-    cure = "take the files of a byte-level BPE, as GPT-2's"
+    hint = "take the files of a byte-level BPE, as GPT-2's"
     whole = path / "tokenizer.json" if path.is_dir() else path
     if path.is_dir() and not whole.exists() and not (path / "vocab.json").exists():
-        raise DataError(path, "tokenizer.json, or vocab.json and merges.txt", "neither", cure)
+        raise DataError(path, "tokenizer.json, or vocab.json and merges.txt", "neither", hint)
     try:
         if whole.exists():
             return BytePairs(json.loads(read_bytes(whole, _FILE_BYTES)))
@@ -108,7 +108,7 @@ def read_byte_pairs(path: Path) -> BytePairs:
     # The library raises a bare Exception for files that do not belong together; its own checks come first, in
     # `_byte_pairs`.
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(path, "a byte-level BPE", f"{type(error).__name__}: {error}", cure) from error
+        raise DataError(path, "a byte-level BPE", f"{type(error).__name__}: {error}", hint) from error
 
 
 def train_byte_pairs(text: str, size: int, special: tuple[str, ...] = (END,)) -> BytePairs:
@@ -157,14 +157,13 @@ def _library() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "tokenizers":
             raise
-        raise ModuleNotFoundError(
-            "byte pairs need the tokenizers library: pip install 'eqxgen[text]'", name="tokenizers"
-        ) from error
+        hint = "pip install 'eqxgen[train]', or take the tokenizer bytes or chars"
+        raise UserError(f"byte pairs need the package tokenizers, which is not installed: {hint}") from error
     return tokenizers
 
 
 def _alphabet() -> dict[str, int]:
-    """The characters that stand for bytes in GPT-2's files: those that print for themselves, the others from 256 on."""
+    """The characters for bytes in GPT-2's files: printing ones as they are, the others from 256 on."""
     printing = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printing]
     return {chr(byte): byte for byte in printing} | {chr(256 + number): byte for number, byte in enumerate(others)}

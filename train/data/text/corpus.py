@@ -3,15 +3,18 @@
 import dataclasses
 from pathlib import Path
 
+from ..._errors import DataError
 from ...config.data import TextConfig
-from ..errors import DataError
-from ..files.prepared import INDEX, is_prepared, read_index
-from ..files.store import Store
-from .reading import read_text
+from ..files.broken import Say
+from ..files.known_files import KnownFiles
+from ..files.lazy import fingerprint_of
+from ..files.prepared_index import INDEX, is_prepared, read_index
+from .text_files import decode, read_text
 from .tokens import Tokens
-from .vocabulary import NAME, Bytes, Vocabulary, load_vocabulary, open_vocabulary
+from .vocabulary import NAME, Bytes, Vocabulary
+from .vocabulary_file import load_vocabulary, open_vocabulary
 
-_IDS = (".npy", ".bin")
+IDS = (".npy", ".bin")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,18 +34,23 @@ class Corpus:
     vocabulary: Vocabulary | None
     vocab: int
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the ids; of those in a file, of its size and a sample."""
+        return fingerprint_of(self.train.ids, self.held_out.ids)
 
-def load_text(config: TextConfig, context: int, store: Store | None = None) -> Corpus:
+
+def load_text(config: TextConfig, context: int, files: KnownFiles | None = None, say: Say = print) -> Corpus:
     """The text that a config names. Files of a folder are joined by an empty line.
 
-    A text is cut by its characters, in order: what is held out is its end. A learnt vocabulary is learnt from the part
-        to train on, but
-    the characters are those of the whole text.
+    A text is cut by its characters, in order: its end is held out. A learnt vocabulary is learnt from the part to train
+    on, but the characters are those of the whole text.
 
     Args:
         config: which text, and what its tokens are.
         context: a window is one token longer.
-        store: where known files are looked for; by default what `config.root`, `$EQXGEN_DATA` and the cache folder say.
+        files: where known files are searched; by default in `config.root`, `$EQXGEN_DATA` and the cache folder.
+        say: takes a line about what was read and left out.
 
     Raises:
         DataError: the text is missing, empty, not UTF-8 or too short; or it cannot be written in the vocabulary's
@@ -50,24 +58,19 @@ def load_text(config: TextConfig, context: int, store: Store | None = None) -> C
     """
     if config.is_path:
         path = Path(config.name).expanduser()
-        if path.suffix.lower() in _IDS:
+        if path.suffix.lower() in IDS:
             return _ids(config, path, context)
         if is_prepared(path):
             return _prepared(config, path, context)
-        text = "\n\n".join(read_text(path).values())
+        keep, skip = config.keep_newlines, config.skip_broken
+        text = "\n\n".join(read_text(path, keep_newlines=keep, skip_broken=skip, say=say).values())
     else:
-        path, data = (store or Store.of(config)).read("tiny_shakespeare/input.txt")
-        text = data.decode("utf-8")
-    cut = int(len(text) * (1 - config.held_out))
-    if not 0 < cut < len(text):
-        raise DataError(
-            path, "a text long enough to hold some of it out", f"{len(text)} characters", "take a longer one"
-        )
-    vocabulary = open_vocabulary(
-        config.tokenizer, text if config.tokenizer == "chars" else text[:cut], "--data.tokenizer"
-    )
+        path, data = (files or KnownFiles.of(config)).read("tiny_shakespeare/input.txt")
+        text = decode(path, data, keep_newlines=config.keep_newlines)
+    first, last = cut(path, text, config.held_out)
+    vocabulary = open_vocabulary(config.tokenizer, text if config.tokenizer == "chars" else first, "--data.tokenizer")
     parts = []
-    for part in (text[:cut], text[cut:]):
+    for part in (first, last):
         try:
             ids = vocabulary.encode(part)
         except ValueError as error:
@@ -76,33 +79,44 @@ def load_text(config: TextConfig, context: int, store: Store | None = None) -> C
     return Corpus(config.name, parts[0], parts[1], vocabulary, vocabulary.size)
 
 
+def cut(path: Path, text: str, held_out: float) -> tuple[str, str]:
+    """The beginning of a text, and the last `held_out` of it.
+
+    Raises:
+        DataError: one of them would be empty.
+    """
+    at = int(len(text) * (1 - held_out))
+    if not 0 < at < len(text):
+        expected = "a text long enough to hold some of it out"
+        raise DataError(path, expected, f"{len(text)} characters", "take a longer one")
+    return text[:at], text[at:]
+
+
 def _ids(config: TextConfig, path: Path, context: int) -> Corpus:
     """A file of ids of a tokenizer of one's own: the end of it is held out."""
-    known = config.tokenizer in ("chars", "bytes") or config.tokenizer.startswith("bpe-")
-    vocabulary = (
-        Bytes()
-        if config.tokenizer == "bytes"
-        else None
-        if known
-        else open_vocabulary(config.tokenizer, " ", "--data.tokenizer")
-    )
+    if config.tokenizer == "bytes":
+        vocabulary = Bytes()
+    elif config.tokenizer == "chars" or config.tokenizer.startswith("bpe-"):
+        vocabulary = None
+    else:
+        vocabulary = open_vocabulary(config.tokenizer, " ", "--data.tokenizer")
     vocab = config.vocab or (vocabulary.size if vocabulary else 0)
     if not vocab:
         raise DataError(path, "the size of its vocabulary", "none", "give --data.vocab, or --data.tokenizer a path")
-    whole = Tokens(path, vocab=vocab, context=context)
-    train, held_out = whole.cut(config.held_out)
+    train, held_out = Tokens(path, vocab=vocab, context=context).cut(config.held_out)
     return Corpus(config.name, train, held_out, vocabulary, vocab)
 
 
 def _prepared(config: TextConfig, path: Path, context: int) -> Corpus:
-    """What `python -m train.data prepare` wrote."""
+    """A prepared set of ids."""
     index = read_index(path, "tokens")
     try:
         names, vocab = index["parts"], int(index["vocab"])
         vocabulary = load_vocabulary(path / NAME, str(index["vocabulary"]))
         train, held_out = (Tokens(path / names[part], vocab=vocab, context=context) for part in ("train", "val"))
+    except DataError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            path / INDEX, "an index that prepare wrote", f"{type(error).__name__}: {error}", "prepare it again"
-        ) from error
+        got = f"{type(error).__name__}: {error}"
+        raise DataError(path / INDEX, "an index that prepare wrote", got, "prepare it again") from error
     return Corpus(config.name, train, held_out, vocabulary, vocab)

@@ -13,7 +13,7 @@ from jaxtyping import Int32, Int64, Integer
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Packing:
-    """Where each piece of a document stands; pieces of a row follow each other in the arrays.
+    """Pieces of documents and their places; the pieces of a row follow each other in the arrays.
 
     Attributes:
         length: of a row.
@@ -45,7 +45,7 @@ def pack(sizes: Integer[np.ndarray, " documents"], length: int, open_rows: int =
     A document longer than a row is cut into whole rows and a rest. Every piece goes into the first row that is open and
     has room; when there is none a new row is opened, and if `open_rows` are open the fullest of them is closed. So the
     plan of the first documents does not depend on those that follow, up to the rows that are still open, and any row
-        can be made at any time: see `fill`.
+    can be made at any time: see `fill`.
 
     Raises:
         ValueError: a size is negative, or `length` or `open_rows` is below 1.
@@ -80,7 +80,7 @@ def fill(
 ) -> tuple[Int32[np.ndarray, "n length"], Int32[np.ndarray, "n length"], Int32[np.ndarray, "n length"]]:
     """Tokens, segments and positions of some rows.
 
-    Segments count a row's pieces from 1, and are 0 where nothing stands, as are tokens there; positions count within
+    Segments count a row's pieces from 1, and are 0 in empty places, as are tokens there; positions count within
     the document.
 
     Args:

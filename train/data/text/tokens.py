@@ -1,11 +1,11 @@
-"""Ids of a text, in memory or in a file however long, and windows of them."""
+"""Token ids in memory or in a file of any length, and windows of them."""
 
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int32, Int64, Integer, UInt
 
-from ..errors import DataError
+from ..._errors import DataError
 from ..feed.draws import uniforms
 from ..feed.order import Part
 from ..files.rows import Rows
@@ -21,7 +21,7 @@ class Tokens:
             little-endian, uint16 where the vocabulary fits it and otherwise uint32.
         vocab: ids are below it.
         context: a window is one longer, for the token that follows.
-        where: what errors say of ids in memory.
+        where: the place that errors name for ids in memory.
 
     Raises:
         DataError: the file cannot be read, is of another type or an odd length; an id is not below `vocab`; or there is
@@ -32,12 +32,12 @@ class Tokens:
         self, ids: Path | Rows | UInt[np.ndarray, " n"], *, vocab: int, context: int, where: str | Path = "the text"
     ):
         self.where, self.vocab, self.context = (ids if isinstance(ids, Path) else where), vocab, context
-        self._ids = self._open(ids) if isinstance(ids, Path) else ids
-        if len(self._ids) < context + 1:
-            cure = "take a longer text, or a shorter context"
-            raise DataError(self.where, f"at least context + 1 = {context + 1:,} tokens", f"{len(self._ids):,}", cure)
-        for start in range(0, len(self._ids), _CHUNK):
-            part = self._ids[start : start + _CHUNK]
+        self.ids = self._open(ids) if isinstance(ids, Path) else ids
+        if len(self.ids) < context + 1:
+            hint = "take a longer text, or a shorter context"
+            raise DataError(self.where, f"at least context + 1 = {context + 1:,} tokens", f"{len(self.ids):,}", hint)
+        for start in range(0, len(self.ids), _CHUNK):
+            part = self.ids[start : start + _CHUNK]
             if (top := int(part.max())) >= vocab:
                 got = f"id {top} at token {start + int(part.argmax()):,}"
                 raise DataError(
@@ -53,7 +53,7 @@ class Tokens:
 
     @property
     def tokens(self) -> int:
-        return len(self._ids)
+        return len(self.ids)
 
     def cut(self, held_out: float) -> "tuple[Tokens, Tokens]":
         """The beginning, and the last `held_out` of them.
@@ -63,19 +63,19 @@ class Tokens:
         """
         at = int(self.tokens * (1 - held_out))
         parts = (
-            (self._ids[:at], self._ids[at:])
-            if isinstance(self._ids, np.ndarray)
-            else (self._ids.part(0, at), self._ids.part(at, None))
+            (self.ids[:at], self.ids[at:])
+            if isinstance(self.ids, np.ndarray)
+            else (self.ids.part(0, at), self.ids.part(at, None))
         )
         first, last = (Tokens(part, vocab=self.vocab, context=self.context, where=self.where) for part in parts)
         return first, last
 
     def windows(self, starts: Integer[np.ndarray, " n"]) -> Int32[np.ndarray, "n length"]:
         """`context + 1` ids from each of some tokens on."""
-        return np.stack([self._ids[start : start + self.context + 1] for start in starts.tolist()]).astype(np.int32)
+        return np.stack([self.ids[start : start + self.context + 1] for start in starts.tolist()]).astype(np.int32)
 
     def drawn(self, seed: int, part: Part) -> Int64[np.ndarray, " n"]:
-        """Where the windows of some places of a batch begin, drawn from all tokens that a whole window follows."""
+        """First tokens of the windows of some places of a batch, drawn from all that a whole window follows."""
         return (uniforms(seed, part.step, part.index, 1)[:, 0] * (self.tokens - self.context)).astype(np.int64)
 
     def _open(self, path: Path) -> Rows:

@@ -1,4 +1,4 @@
-"""Vocabularies: text to ids and back, kept as a file beside a run that is known by its hash."""
+"""Vocabularies: text to ids and back, stored as a file that is known by its hash."""
 
 import codecs
 import dataclasses
@@ -11,18 +11,15 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Integer, UInt8, UInt32
 
-from ..._errors import UsageError
-from ..errors import DataError
-from ..files.whole import read_bytes, write_atomic
+from ..._files import write_atomically
 
 FORMAT = "eqxgen-vocabulary 1"
 NAME = "vocabulary.json"
-_FILE_BYTES = 256 * 2**20
 _SHOWN = 8
 
 
 class Vocabulary:
-    """What every kind has: `encode`, `decode`, `stream`, and a file.
+    """Interface of every kind: `encode`, `decode`, `stream`, and a file.
 
     Attributes:
         kind: of the vocabulary, as it is named in its file.
@@ -32,7 +29,7 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
-        """How many ids there are."""
+        """Number of ids."""
         raise NotImplementedError
 
     def encode(self, text: str) -> np.ndarray:
@@ -61,26 +58,31 @@ class Vocabulary:
             yield text
 
     def decoder(self) -> Callable[[int | None], str]:
-        """What turns one id after another into text, as `stream`; a piece may be empty. None, for the end, gives what
-        was held back.
+        """Converter of one id after another to text, as `stream`; a piece may be empty. None, for the end, gives the
+        rest.
         """
         held = codecs.getincrementaldecoder("utf-8")("replace")
         return lambda id: held.decode(b"", final=True) if id is None else held.decode(self.bytes_of(np.asarray([id])))
 
     def bytes_of(self, ids: Integer[np.ndarray, " n"]) -> bytes:
-        """The UTF-8 of ids, which need not end where a character does."""
+        """The UTF-8 of ids, which may end inside a character."""
         if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < self.size:
             raise ValueError(f"ids must be in [0, size={self.size}): got values from {ids.min()} to {ids.max()}")
         return self._bytes(ids)
 
     @property
+    def start(self) -> str:
+        """The text that samples begin with where none is given: a line end, if the vocabulary has one."""
+        return "\n"
+
+    @property
     def sha256(self) -> str:
-        """By which a checkpoint knows its vocabulary."""
+        """Hash of the file, by which a checkpoint knows its vocabulary."""
         return hashlib.sha256(self._file()).hexdigest()
 
     def save(self, path: Path) -> None:
-        """Writes the file that `load_vocabulary` reads."""
-        write_atomic(path, self._file())
+        """Writes the file that `load_vocabulary` reads, whole or not at all."""
+        write_atomically(path, lambda part: part.write_bytes(self._file()))
 
     def _file(self) -> bytes:
         about = {"format": FORMAT, "kind": self.kind} | self._fields()
@@ -95,7 +97,7 @@ class Vocabulary:
 
 @dataclasses.dataclass(frozen=True)
 class Bytes(Vocabulary):
-    """The bytes of UTF-8 as ids: any text, 256 of them."""
+    """The 256 bytes of UTF-8 as ids, for any text."""
 
     kind = "bytes"
 
@@ -127,12 +129,16 @@ class Characters(Vocabulary):
 
     @classmethod
     def of(cls, text: str) -> "Characters":
-        """Those that a text has."""
+        """The characters of a text."""
         return cls("".join(sorted(set(text))))
 
     @property
     def size(self) -> int:
         return len(self.characters)
+
+    @property
+    def start(self) -> str:
+        return next(char for char in ("\n", " ", *self.characters) if char in self.characters)
 
     def encode(self, text: str) -> UInt32[np.ndarray, " n"]:
         """Ids of a text.
@@ -161,65 +167,6 @@ class Characters(Vocabulary):
 
     def _fields(self) -> dict[str, Any]:
         return {"characters": self.characters}
-
-
-def open_vocabulary(name: str, text: str, flag: str = "--tokenizer") -> Vocabulary:
-    """The vocabulary that a flag names: bytes, chars, bpe-4096 (as many byte pairs learned of the text), or a path.
-
-    A path leads to a vocabulary.json of another run, a tokenizer.json, or a folder with one of them or with vocab.json
-    and merges.txt.
-
-    Raises:
-        DataError: the files are not there, or not what they should be.
-        UsageError: the name is another, or has a size that cannot be.
-        ValueError: the text is empty.
-    """
-    from .bpe import read_byte_pairs, train_byte_pairs
-
-    if not text:
-        raise ValueError("text must not be empty, as there is nothing to make a vocabulary of")
-    if name == "bytes":
-        return Bytes()
-    if name == "chars":
-        return Characters.of(text)
-    if name.startswith("bpe-") and name[4:].isdecimal():
-        try:
-            return train_byte_pairs(text, int(name[4:]))
-        except ValueError as error:
-            raise UsageError(f"{flag} {name}: {error}") from error
-    path = Path(name).expanduser()
-    if not path.exists():
-        raise UsageError(
-            f"{flag} must be bytes, chars, bpe-SIZE such as bpe-4096, or a path: got {name!r}, where there is nothing"
-        )
-    kept = path / NAME if path.is_dir() else path
-    return load_vocabulary(kept) if kept.name == NAME and kept.exists() else read_byte_pairs(path)
-
-
-def load_vocabulary(path: Path, sha256: str | None = None) -> Vocabulary:
-    """The vocabulary of a file that `Vocabulary.save` wrote; it must be the one with `sha256`, where that is given.
-
-    Raises:
-        DataError: the file cannot be read, is no vocabulary, or does not match the checkpoint that has the hash.
-    """
-    from .bpe import BytePairs
-
-    cure = "put back the file that was saved with the run"
-    data = read_bytes(path, _FILE_BYTES)
-    if sha256 is not None and (found := hashlib.sha256(data).hexdigest()) != sha256:
-        raise DataError(
-            path, f"the vocabulary of the checkpoint, SHA-256 {sha256[:16]}...", f"another, {found[:16]}...", cure
-        )
-    kinds = {Bytes.kind: Bytes, Characters.kind: Characters, BytePairs.kind: BytePairs}
-    try:
-        about = json.loads(data)
-        if about.pop("format") != FORMAT:
-            raise ValueError(f"not of the format {FORMAT}")
-        return kinds[about.pop("kind")](**about)
-    except DataError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(path, "a vocabulary that a run saved", f"{type(error).__name__}: {error}", cure) from error
 
 
 def _points(text: str) -> np.ndarray:

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from ..files.whole import write_atomic
+from ..._errors import UserError
+from ..._files import write_atomically
 
 
 def cached(folder: Path, key: str, decode: Callable[[], np.ndarray]) -> UInt8[np.ndarray, "..."]:
-    """What `decode()` returned when the file with SHA-256 `key` was first read.
+    """The result of `decode()` when the file with SHA-256 `key` was first read.
 
     An entry is named by the key and by its own SHA-256, so that a damaged one is noticed, removed and made again. Where
     the folder cannot be read or written the array is decoded every time.
@@ -33,6 +34,7 @@ def cached(folder: Path, key: str, decode: Callable[[], np.ndarray]) -> UInt8[np
     array = np.ascontiguousarray(decode())
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    with contextlib.suppress(OSError):
-        write_atomic(folder / f"{key}-{hashlib.sha256(buffer.getbuffer()).hexdigest()}.npy", buffer.getbuffer())
+    target = folder / f"{key}-{hashlib.sha256(buffer.getbuffer()).hexdigest()}.npy"
+    with contextlib.suppress(UserError):
+        write_atomically(target, lambda part: part.write_bytes(buffer.getbuffer()))
     return array

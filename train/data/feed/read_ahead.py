@@ -1,4 +1,4 @@
-"""Examples that lie in files, made ahead of their time by grain's threads or worker processes."""
+"""Examples in files, read ahead of their step by grain's threads or worker processes."""
 
 import contextlib
 import dataclasses
@@ -12,12 +12,12 @@ from multiprocessing.process import BaseProcess
 
 import numpy as np
 
-from ..errors import DataError
+from ..._errors import DataError
 from .order import Order, Part
 
 Make = Callable[[Part], dict[str, np.ndarray]]
-"""The arrays of some places of a batch, the first axis being the places. It depends on its argument alone, whoever
-calls it.
+"""The arrays of some places of a batch, the first axis being the places. It depends on its argument alone, in
+any process.
 """
 
 
@@ -57,8 +57,8 @@ class _Place:
 class Ahead:
     """The host batches of the steps from `first` to `last`, in order.
 
-    Each place of a batch is made on its own, several at a time. Which example stands where is the order's affair, so
-    that nothing of grain needs to be saved: to resume is to begin at another step.
+    Each place of a batch is made on its own, several at a time. `Order` decides the examples, so nothing of grain needs
+    to be saved: to resume is to begin at another step.
 
     Args:
         make: the arrays of a part; in worker processes it must survive cloudpickle.
@@ -91,7 +91,7 @@ class Ahead:
             from absl import flags
 
             if not flags.FLAGS.is_parsed():
-                flags.FLAGS.mark_as_parsed()  # grain asks for flags of its own, which none of our commands has
+                flags.FLAGS.mark_as_parsed()  # grain reads flags of its own, which none of our commands has
             options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=-(-buffered // workers))
             # Through a pipe: in shared memory even a label would be a block of its own, and those in flight at the end
             # leak.
@@ -124,7 +124,7 @@ class Ahead:
 
     @property
     def starting(self) -> bool:
-        """Whether one of the worker processes, which take turns, has yet to give its first example."""
+        """Whether a worker process, of those that take turns, has not yet given its first example."""
         return self._position < self._count
 
     def fault(self) -> DataError | None:
@@ -149,8 +149,8 @@ class Ahead:
 
     def _lost(self, reason: str) -> DataError:
         where, place = self.pending
-        cure = "it may have been out of memory: try fewer --data.workers; the same command resumes"
-        return DataError(where, "a worker process that reads it", f"{reason} ({place})", cure)
+        hint = "it may have been out of memory: try fewer --data.workers; the same command resumes"
+        return DataError(where, "a worker process that reads it", f"{reason} ({place})", hint)
 
 
 def _stay_with_parent(index: int, count: int) -> None:

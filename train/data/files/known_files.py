@@ -1,24 +1,28 @@
-"""Finds, checks and where possible downloads the known files."""
+"""Search, check and download of the files of known data sets."""
 
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+from ..._errors import DataError
 from ...config.data import SourceConfig, cache_folder
-from ..errors import DataError
-from .known import FILES, KnownFile
-from .whole import read_verified
+from ...config.known import KNOWN, KnownFile
+from .contents import read_verified
+
+FILES = MappingProxyType({f"{name}/{file.name}": file for name, known in KNOWN.items() for file in known.files})
+"""Every known file by its path below a data folder."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Store:
-    """The folders that are searched in order, and the last of them, into which downloads go.
+class KnownFiles:
+    """The folders that are searched in order; downloads go into the last of them.
 
     Args:
-        folders: where files may lie, as `<folder>/mnist/train-images-idx3-ubyte.gz` and so on.
+        folders: data folders, with files as `<folder>/mnist/train-images-idx3-ubyte.gz` and so on.
         download: writes the given file to the given path or raises `DownloadError`; `None` never downloads.
-        files: the known files by their name below a folder.
+        files: the known files by their path below a folder.
     """
 
     folders: tuple[Path, ...]
@@ -26,7 +30,7 @@ class Store:
     files: Mapping[str, KnownFile] = dataclasses.field(default_factory=lambda: FILES)
 
     @classmethod
-    def of(cls, config: SourceConfig) -> "Store":
+    def of(cls, config: SourceConfig) -> "KnownFiles":
         """`data.root` or `$EQXGEN_DATA`, which must then exist, and the cache folder.
 
         Raises:
@@ -41,28 +45,27 @@ class Store:
         source = "--data.root" if config.root else "EQXGEN_DATA"
         if not root.is_dir():
             got = "a file" if root.exists() else "nothing there"
-            raise DataError(
-                root, f"a folder (from {source})", got, "correct the path, or leave it out to use the cache folder"
-            )
+            hint = "correct the path, or leave it out to use the cache folder"
+            raise DataError(root, f"a folder (from {source})", got, hint)
         return cls((root, cache_folder()), download)
 
     @property
     def decoded_folder(self) -> Path:
-        """Where decoded arrays are kept."""
+        """Folder of decoded arrays."""
         return self.folders[-1].parent / "decoded"
 
     def find(self, name: str) -> Path | None:
-        """The first folder's file of that name, or `None`. A broken link counts as found, so that reading it says
-        so.
+        """The first folder's file of that name, or `None`. A broken link counts as found, so that reading it is an
+        error.
         """
         paths = (folder / name for folder in self.folders)
         return next((path for path in paths if os.path.lexists(path)), None)
 
     def read(self, name: str) -> tuple[Path, bytes]:
-        """The path and the checked bytes of a known file, downloaded if it lies nowhere and is published.
+        """The path and the checked bytes of a known file, downloaded if no folder has it and it is published.
 
         Raises:
-            DataError: the file is missing and cannot be had, cannot be read, or is not the published one.
+            DataError: the file is missing and cannot be downloaded, cannot be read, or is not the published one.
         """
         known = self.files[name]
         path = self.find(name)
@@ -72,11 +75,12 @@ class Store:
         return path, read_verified(path, known.sha256, known.size)
 
     def missing(self, name: str, reason: str = "") -> DataError:
-        """The error for a file that lies nowhere, with why it could not be downloaded."""
+        """The error for a file that no folder has, with the reason why it could not be downloaded."""
         known = self.files[name]
         source = f" from {' or '.join(known.urls)}" if known.urls else ""
-        cure = f"put the file{source} there ({known.size:,} bytes, SHA-256 {known.sha256}), or name its folder with --data.root or EQXGEN_DATA"
-        return DataError(self.folders[0] / name, "a file", f"nothing there{reason}", cure)
+        file = f"the file{source} there ({known.size:,} bytes, SHA-256 {known.sha256})"
+        hint = f"put {file}, or name its folder with --data.root or EQXGEN_DATA"
+        return DataError(self.folders[0] / name, "a file", f"nothing there{reason}", hint)
 
     def _download(self, name: str, known: KnownFile, target: Path) -> None:
         from .download import DownloadError

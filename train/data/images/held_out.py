@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from ..errors import DataError
+from ..._errors import DataError
 from ..files.lazy import Lazy
 
 _TEST_BYTES = 2**28

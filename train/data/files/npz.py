@@ -1,4 +1,4 @@
-"""Arrays from an untrusted .npz, no pickle, and never more memory than the file accounts for."""
+"""Arrays of an untrusted .npz: no pickle, and never more memory than the file accounts for."""
 
 import io
 import lzma
@@ -12,11 +12,11 @@ from typing import IO
 
 import numpy as np
 
-from ..errors import DataError
-from ..files.whole import MAX_BYTES
+from ..._errors import DataError
+from .contents import MAX_BYTES
 
 _HEADER_LIMIT = 10_000
-_LOCAL = 30  # bytes of a zip entry's own header before its name; the last four say how long name and extra field are
+_LOCAL = 30  # bytes of a zip entry's own header before its name; the last four are the lengths of name and extra field
 # Deflate reaches 1032:1 on zeros; real images stay far below 200:1.
 _RATIO_LIMIT, _RATIO_FROM = 200, 64 * 2**20
 _BROKEN = (
@@ -32,7 +32,7 @@ _BROKEN = (
     NotImplementedError,
     RuntimeError,
     OverflowError,
-    SystemError,  # Python 3.13's tokenizer, which NumPy reads headers with, raises it on some damaged ones
+    SystemError,  # raised on some damaged headers by Python 3.13's tokenizer, with which NumPy reads them
 )
 
 
@@ -68,12 +68,8 @@ class Npz:
             DataError: the array is missing, damaged, too large, of objects, or of another rank or kind.
         """
         if name not in self:
-            raise DataError(
-                self.path,
-                f"an array {name!r}",
-                f"only {self.names[:10]}",
-                f"write it with numpy.savez(path, {name}=...)",
-            )
+            hint = f"write it with numpy.savez(path, {name}=...)"
+            raise DataError(self.path, f"an array {name!r}", f"only {self.names[:10]}", hint)
         where = f"{os.fspath(self.path)}, array {name!r}"
         info = next(info for info in self._zip.infolist() if info.filename.removesuffix(".npy") == name)
         if info.file_size > self.limit or (
@@ -112,38 +108,24 @@ class Npz:
         return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
     def locate(self, name: str) -> tuple[tuple[int, ...], np.dtype, int] | None:
-        """Shape, dtype and first byte of an array that lies in the file as it would in memory: written by `numpy.savez`
-        in C order.
-
-        Raises:
-            DataError: its header is damaged, or does not fit its size.
+        """Shape, dtype and first byte of an array stored as in memory: by `numpy.savez`, in C order. None
+        of any other, which `read` reads or refuses.
         """
         info = next((info for info in self._zip.infolist() if info.filename.removesuffix(".npy") == name), None)
         if info is None or info.compress_type != zipfile.ZIP_STORED:
             return None
-        where = f"{os.fspath(self.path)}, array {name!r}"
         try:
             with self._zip.open(info) as entry:
-                shape, fortran, dtype = read_header(where, entry)
+                shape, fortran, dtype = _header(entry)
                 header = entry.tell()
-        except _BROKEN as error:
-            raise DataError(
-                where, "a whole array", str(error) or type(error).__name__, "write the file again"
-            ) from error
-        if math.prod(shape) * dtype.itemsize != info.file_size - header:
-            got = f"{info.file_size - header:,}"
-            raise DataError(
-                where, f"{math.prod(shape) * dtype.itemsize:,} bytes for {dtype} {shape}", got, "write it again"
-            )
+        except _BROKEN:
+            return None
+        if fortran or dtype.hasobject or math.prod(shape) * dtype.itemsize != info.file_size - header:
+            return None
         self._file.seek(info.header_offset)
         local = self._file.read(_LOCAL)
-        start = (
-            info.header_offset
-            + _LOCAL
-            + int.from_bytes(local[26:28], "little")
-            + int.from_bytes(local[28:30], "little")
-        )
-        return None if fortran else (shape, dtype, start + header)
+        name_and_extra = int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
+        return shape, dtype, info.header_offset + _LOCAL + name_and_extra + header
 
     def read_names(self, name: str) -> tuple[str, ...]:
         """The array `name` of text, rank 1.
@@ -165,7 +147,7 @@ class Npz:
 
 
 def read_header(path: str | os.PathLike, file: io.BufferedIOBase | IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether in Fortran order, and dtype of a .npy file, which is left at its first number.
+    """Shape, whether in Fortran order, and dtype of a .npy file, whose position is then its first number.
 
     Raises:
         DataError: it is no .npy file, or not of numbers.
@@ -186,6 +168,6 @@ def _header(entry) -> tuple[tuple[int, ...], bool, np.dtype]:
     if version not in readers:
         raise ValueError(f"version {version} of the .npy format, not 1.0 or 2.0")
     with warnings.catch_warnings():
-        # A damaged header may hold odd literals and old type names; what comes of it is checked by the caller.
+        # A damaged header may hold odd literals and old type names; the caller checks the result.
         warnings.simplefilter("ignore")
         return readers[version](entry, max_header_size=_HEADER_LIMIT)

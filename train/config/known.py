@@ -1,0 +1,138 @@
+"""Table of the data sets that are known by name: contents, licence, files. Imports nothing heavy.
+
+A new data set is a row here and a reader in `train/data/sources.py`.
+"""
+
+import dataclasses
+
+DIGITS = tuple(map(str, range(10)))
+GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+LAND_USES = (
+    *("AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial"),
+    *("Pasture", "PermanentCrop", "Residential", "River", "SeaLake"),
+)
+
+_MNIST = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
+_FASHION = ("https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",)
+_SHAKESPEARE = ("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/",)
+_TORONTO = ("https://www.cs.toronto.edu/~kriz/",)
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownFile:
+    """One file below the data folder.
+
+    Args:
+        name: of the file, within the data set's folder.
+        size: bytes; no more are read or downloaded.
+        sha256: of the whole file, lower-case hexadecimal.
+        places: addresses that it is published under, up to its name, in order of preference; none if unpublished.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    places: tuple[str, ...] = ()
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Addresses of the file, tried in order."""
+        return tuple(place + self.name for place in self.places)
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownSet:
+    """One data set.
+
+    Args:
+        title: of the publication.
+        licence: of the data.
+        files: by which it is read; none where a package brings them.
+        shape: `(height, width, channels)` of the images; empty for a text.
+        classes: names by label; empty for a text.
+        levels: grey levels of a pixel.
+    """
+
+    title: str
+    licence: str
+    files: tuple[KnownFile, ...] = ()
+    shape: tuple[int, ...] = ()
+    classes: tuple[str, ...] = ()
+    levels: int = 256
+
+
+def _files(places: tuple[str, ...], *rows: str) -> tuple[KnownFile, ...]:
+    """Files of `name size sha256`."""
+    return tuple(KnownFile(name, int(size), sha256, places) for name, size, sha256 in map(str.split, rows))
+
+
+KNOWN = {
+    "digits": KnownSet(
+        title="Optical Recognition of Handwritten Digits, UCI Machine Learning Repository",
+        licence="CC BY 4.0",
+        shape=(8, 8, 1),
+        classes=DIGITS,
+        levels=17,
+    ),
+    "mnist": KnownSet(
+        title="MNIST, Y. LeCun, C. Cortes and C. Burges",
+        licence="CC BY-SA 3.0",
+        shape=(28, 28, 1),
+        classes=DIGITS,
+        files=_files(
+            _MNIST,
+            "train-images-idx3-ubyte.gz 9912422 440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            "train-labels-idx1-ubyte.gz 28881 3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            "t10k-images-idx3-ubyte.gz 1648877 8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            "t10k-labels-idx1-ubyte.gz 4542 f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        ),
+    ),
+    "fashion_mnist": KnownSet(
+        title="Fashion-MNIST, Zalando SE",
+        licence="MIT",
+        shape=(28, 28, 1),
+        classes=GARMENTS,
+        files=_files(
+            _FASHION,
+            "train-images-idx3-ubyte.gz 26421880 3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            "train-labels-idx1-ubyte.gz 29515 a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            "t10k-images-idx3-ubyte.gz 4422102 346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            "t10k-labels-idx1-ubyte.gz 5148 67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+        ),
+    ),
+    "cifar10": KnownSet(
+        title="CIFAR-10, A. Krizhevsky",
+        licence="none is stated",
+        shape=(32, 32, 3),
+        classes=OBJECTS,
+        files=_files(
+            _TORONTO,
+            "cifar-10-binary.tar.gz 170052171 c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+            "data_batch_1.npz 23261968 9d04d19d5dc64945e46da2a1b6b1b4120f373e98e2023d80c3efba5b7294069f",
+            "data_batch_2.npz 23299068 059f2efef69c1cbfd001ec00e9ff58cd7e0bd41044226c42fba762ecc9e289c0",
+            "test_batch_first5000.npz 11634909 3dd154acd1d4f6a4f16e9954b858f409f671978b9b71783c5071ba9e27d4df8a",
+        ),
+    ),
+    "eurosat64": KnownSet(
+        title="EuroSAT, P. Helber et al.",
+        licence="MIT",
+        shape=(64, 64, 3),
+        classes=LAND_USES,
+        files=_files(
+            (),
+            "eurosat64_every10th.npz 16515016 76cc4d542aa66bc06655424b8f0d2d2aaae362ceee54b5b7330f4b214c7d42b1",
+        ),
+    ),
+    "tiny_shakespeare": KnownSet(
+        title="Tiny Shakespeare, from the works of W. Shakespeare",
+        licence="public domain",
+        files=_files(
+            _SHAKESPEARE, "input.txt 1115394 86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+        ),
+    ),
+}
+"""By the name that --data.name takes."""
+
+IMAGES = tuple(name for name, known in KNOWN.items() if known.shape)
+TEXTS = tuple(name for name, known in KNOWN.items() if not known.shape)
