@@ -49,10 +49,6 @@ def compiled(case, implementation):
     )
 
 
-# Users' options: unoptimised code, which conftest.py asks for, has a coarser rsqrt on some processors.
-OPTIMISED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
-
-
 @functools.cache
 def reference(case, dtype):
     """The reference in this precision and, on the same (rounded) numbers, in float64."""
@@ -76,8 +72,7 @@ def assert_close(case, run, dtype):
     ("case", "dtype"), [(c, d) for i, c in enumerate(ODD) for d in ROUNDING if d != "float16" or i % 4 == 0], ids=str
 )
 def test_xla_is_as_near_to_float64_as_the_reference(case, dtype):
-    run = jax.jit(functools.partial(case.forward_and_backward, implementation="xla"), compiler_options=OPTIMISED)
-    assert_close(case, run, dtype)
+    assert_close(case, compiled(case, "xla"), dtype)
 
 
 IN_KERNELS = [c for c in ODD if c.op != "group_norm" and c.shape[-1] < 1000 and c.modulation != (1, 3, 8)]
