@@ -10,11 +10,10 @@ import jax
 
 from .._fused import Axes, Op, Primitives, Target, vary_alike
 from . import backends, plain
-from .bias import ALiBi
-from .problem import Extras, Setting, accumulator
+from .problem import ALiBi, Extras, Setting, accumulator
 
 OUTPUT_NAME, LOGSUMEXP_NAME = "attention_output", "attention_logsumexp"
-QUERY, KEY, ROWS = "bhqx", "bgkx", "bhq"  # the axes of q, of k and v, of the logsumexp
+QUERY, KEY, ROWS = "bqhx", "bkgx", "bhq"  # the axes of q, of k and v, of the logsumexp
 PRIMITIVES = Primitives("eqxgen_attention", partitioned=True)
 
 
@@ -44,9 +43,11 @@ class Attention(Op):
         return 3 + (self._extras(range(self.tree.num_leaves)).bias is not None)
 
     def shapes(self, q, k, v, *leaves):
-        spec = q.sharding.spec
-        sharding = q.sharding.update(spec=spec.update(partitions=tuple(spec)[:3]))
-        rows = q.update(shape=q.shape[:3], dtype=accumulator(q.dtype), sharding=sharding, weak_type=False)
+        batch, q_seq, heads, _ = q.shape
+        over_batch, over_seq, over_heads, _ = q.sharding.spec
+        spec = q.sharding.spec.update(partitions=(over_batch, over_heads, over_seq))
+        shape, dtype = (batch, heads, q_seq), accumulator(q.dtype)
+        rows = q.update(shape=shape, dtype=dtype, sharding=q.sharding.update(spec=spec), weak_type=False)
         return q.update(shape=(*q.shape[:3], v.shape[3]), weak_type=False), rows
 
     def forward(self, target: Target, q, k, v, *leaves):
@@ -61,7 +62,7 @@ class Attention(Op):
         return plain.attend(q, k, v, self._extras(leaves), self.setting)
 
     def axes(self, q, k, v, *leaves) -> Axes:
-        heads, kv_heads = q.shape[1], k.shape[1]
+        heads, kv_heads = q.shape[2], k.shape[2]
         operands = QUERY, KEY, KEY, *self._leaf_axes()
         if kv_heads == 1:
             return Axes(operands, (QUERY, ROWS), {"b": "b"})
