@@ -45,8 +45,9 @@ class RNG(Iterator[PRNGKeyArray]):
         self.key, self.count = key, 0
 
     def __next__(self) -> PRNGKeyArray:
-        _note(self.key, self.count)
         key = jr.fold_in(self.key, self.count)
+        if _given.get() is not None and not isinstance(key, Tracer):
+            _note(key, self.count)
         self.count += 1
         return key
 
@@ -67,17 +68,15 @@ class KeyReuse(UserWarning):
     """A key stream gives a key that was given before. `warnings.simplefilter("error", KeyReuse)` raises it."""
 
 
-_given: contextvars.ContextVar[set[tuple[bytes, int]] | None] = contextvars.ContextVar("given", default=None)
+_given: contextvars.ContextVar[set[bytes] | None] = contextvars.ContextVar("given", default=None)
 
 
 @contextlib.contextmanager
 def watching() -> Iterator[None]:
     """Debug mode: within this context a `KeyReuse` warning names every key that streams give twice.
 
-    Seen are copies of a stream, a stream used again after it was passed to a function, streams made from equal keys,
-    and a stream made outside a compiled function and drawn from while that function is traced. Not seen are draws from
-    a stream that is an argument of a compiled function, and uses of a key by `jax.random` itself; those are found by
-    `jax.debug_key_reuse(True)`.
+    Found are copies of a stream and streams made from equal keys, such as two layers made from one key. Not found are
+    draws inside a compiled function, and uses of a key by `jax.random` itself: `jax.debug_key_reuse(True)` finds these.
     """
     token = _given.set(set())
     try:
@@ -87,15 +86,12 @@ def watching() -> Iterator[None]:
 
 
 def _note(key: PRNGKeyArray, count: int | Scalar) -> None:
-    given = _given.get()
-    if given is None or isinstance(key, Tracer) or isinstance(count, Tracer):
-        return
-    with jax.ensure_compile_time_eval():
-        drawn = np.asarray(jr.key_data(key)).tobytes(), int(count)
-    if drawn in given:
+    given, data = _given.get(), np.asarray(jr.key_data(key)).tobytes()
+    if given is not None and data in given:
         hint = "give each place a stream of its own: RNG(next(rng))"
-        warnings.warn(f"key {drawn[1]} of a stream is used twice: {hint}", KeyReuse, stacklevel=3)
-    given.add(drawn)
+        warnings.warn(f"key {count} of a stream was given before: {hint}", KeyReuse, stacklevel=3)
+    elif given is not None:
+        given.add(data)
 
 
 def _is_key(key: jax.Array) -> bool:

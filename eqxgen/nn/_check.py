@@ -106,7 +106,8 @@ def ids(values: Ids, size: int, name: str, limit: str) -> Int[Array, "*leading"]
     """
     found = integers(values, name)
     if not isinstance(found, Tracer) and found.size:
-        low, high = int(found.min()), int(found.max())
+        known = np.asarray(found)  # on the host, also while another program is traced
+        low, high = int(known.min()), int(known.max())
         if low < 0 or high >= size:
             raise ValueError(f"{name} must be in [0, {limit}={size}): got values from {low} to {high}")
     return jnp.asarray(found)

@@ -197,7 +197,10 @@ class EMA(eqx.Module):
         """
         found = jax.tree.flatten(x)
         if (found[1], tuple(leaf.shape for leaf in found[0])) != self.shapes:
-            raise ValueError(f"x must have the shapes {self.shapes[1]} of `like`: got {jax.tree.map(jnp.shape, x)}")
+            larger = any(leaf.ndim > len(shape) for leaf, shape in zip(found[0], self.shapes[1]))
+            hint = "; jax.vmap the layer over a batch" if larger else ""
+            shapes = jax.tree.map(jnp.shape, x)
+            raise ValueError(f"x must have the shapes {self.shapes[1]} of `like`: got {shapes}{hint}")
         if not inference:
             new = jax.lax.stop_gradient(jax.tree.map(lambda x: x.astype(jnp.float32), x))
             new = new if axis_name is None else jax.lax.pmean(new, axis_name)

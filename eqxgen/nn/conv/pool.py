@@ -176,7 +176,10 @@ def _sizes(size: int | tuple[int, ...], x: Array) -> tuple[int, ...]:
     _check.some_spatial(x)
     sizes = (size,) * (x.ndim - 1) if isinstance(size, int) else size
     if len(sizes) != x.ndim - 1:
-        raise ValueError(f"size must have one number for each spatial axis of x: got size={size}, shape {x.shape}")
+        hint = "; jax.vmap the layer over a batch" if len(sizes) < x.ndim - 1 else ""
+        raise ValueError(
+            f"size must have one number for each spatial axis of x: got size={size}, shape {x.shape}{hint}"
+        )
     return sizes
 
 

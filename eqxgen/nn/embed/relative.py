@@ -65,6 +65,8 @@ class T5Bias(eqx.Module):
         """
         queries, keys = (_check.integers(queries if at is None else at, "positions") for at in (queries, keys))
         queries, keys = jnp.asarray(queries), jnp.asarray(keys)
+        _check.example(queries, "q_seq", name="queries")
+        _check.example(keys, "kv_seq", name="keys")
         return jnp.moveaxis(self.table(self.bucket(keys[None, :] - queries[:, None])), -1, 0)
 
     def bucket(self, offset: Int[Array, "*leading"]) -> Int[Array, "*leading"]:
