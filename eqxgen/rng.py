@@ -9,32 +9,7 @@ import jax
 import jax.random as jr
 import numpy as np
 from jax.core import Tracer
-from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, PRNGKeyArray, Scalar, UInt32
-
-
-class KeyReuse(UserWarning):
-    """A key stream gives a key that was given before, so that two draws will be equal. `warnings.simplefilter("error",
-    KeyReuse)` raises it.
-    """
-
-
-_seen: contextvars.ContextVar[dict[bytes, list[int]] | None] = contextvars.ContextVar("seen", default=None)
-
-
-@contextlib.contextmanager
-def watching() -> Iterator[None]:
-    """Within this, `KeyReuse` is also said of streams that were made apart from equal keys, such as two layers given
-    the same key.
-
-    Not so by default, for there are good reasons to begin again from a key: two equal models, an example that is run
-        twice.
-    """
-    token = _seen.set({})
-    try:
-        yield
-    finally:
-        _seen.reset(token)
 
 
 @jax.tree_util.register_pytree_node_class
@@ -47,22 +22,11 @@ class RNG(Iterator[PRNGKeyArray]):
     >>> rng = RNG(jax.random.key(0))
     >>> kernel, bias = next(rng), next(rng)
 
-    It is a pytree and may pass through `jax.jit`. There a copy is drawn from, of which the caller's stream knows
-    nothing: hand over a stream of its own, `RNG(next(rng))`, or return the copy and go on with that. A warning,
-        `KeyReuse`, says so where
+    A stream is a pytree and may pass through `jax.jit`. A compiled function draws from a copy, and the caller's stream
+    does not advance: pass a stream of its own, `RNG(next(rng))`, or return the copy and continue with it. A key that
+    made a stream must not be used again: `jax.random.split(key)[i]` and key number i of `RNG(key)` are equal.
 
-    - a stream is drawn from after it was handed to a compiled function or another transformation of trees;
-    - a stream and its `copy.copy` are both drawn from;
-    - a stream made outside a compiled function is drawn from inside: it would give the same keys at every call;
-    - within `watching()`, two streams made from equal keys are drawn from.
-
-    The checks are made in Python, of what is known while it runs: a compiled program has nothing of them. So unseen
-        remain: what is drawn
-    from several copies inside one compiled program; equal keys in it; a stream restored twice from a file or by
-    `copy.deepcopy`. Nor is it seen when a key is both handed to a stream and used by itself, even though
-    `jax.random.split(key)[i]` and the stream's key number i are the same key; of uses by `jax.random` alone
-    `jax.debug_key_reuse(True)` tells. Wrongly warned is who only looked at the arrays of a stream by `jax.tree.leaves`,
-    to save it for example, and draws on.
+    Two draws of one key are errors of the caller that a stream does not see. `watching()` finds them while debugging.
 
     Args:
         key: a typed key (`jax.random.key`), a legacy `uint32[2]` key, or an integer seed.
@@ -78,56 +42,56 @@ class RNG(Iterator[PRNGKeyArray]):
             raise TypeError(
                 f"key must be a JAX random key or an integer seed: got {key!r}; make one by jax.random.key(seed)"
             )
-        self._begin(key, 0)
-
-    def _begin(self, key: PRNGKeyArray, count: int | Scalar) -> None:
-        self.key, self.count = key, count
-        self._drawn = [0]  # one more than the highest count drawn, a list so that a copy of this object shares it
-        self._lent = False
-        self._made = get_opaque_trace_state(convention="flax")
+        self.key, self.count = key, 0
 
     def __next__(self) -> PRNGKeyArray:
         key = jr.fold_in(self.key, self.count)
-        self._check(inside=isinstance(key, Tracer))
+        if _given.get() is not None and not isinstance(key, Tracer):
+            _note(key, self.count)
         self.count += 1
         return key
 
     def __repr__(self) -> str:
         return f"RNG({self.key}, count={self.count})"
 
-    def tree_flatten(self):
-        self._lent = True
+    def tree_flatten(self) -> tuple[tuple[PRNGKeyArray, int | Scalar], None]:
         return (self.key, self.count), None
 
     @classmethod
-    def tree_unflatten(cls, _, children):
+    def tree_unflatten(cls, _: None, children: tuple) -> "RNG":
         rng = object.__new__(cls)
-        rng._begin(*children)
+        rng.key, rng.count = children
         return rng
 
-    def _check(self, *, inside: bool) -> None:
-        if self._lent:
-            self._lent = False
-            self._warn(
-                "was handed to a compiled function or copied as a tree, and what is drawn there is drawn here again"
-            )
-        if inside:
-            if not isinstance(self.key, Tracer) and self._made != get_opaque_trace_state(convention="flax"):
-                self._warn(
-                    "was made outside the function that is being compiled, which will use the same key at every call"
-                )
-            return
-        seen, count = _seen.get(), int(self.count)
-        drawn = self._drawn if seen is None else seen.setdefault(np.asarray(jr.key_data(self.key)).tobytes(), [0])
-        if count < drawn[0]:
-            self._warn("was drawn from already, by a copy or by a stream made from the same key")
-        drawn[0] = max(drawn[0], count + 1)
 
-    def _warn(self, reason: str) -> None:
-        cure = "give each place a stream of its own: RNG(next(rng))"
-        warnings.warn(
-            f"key {self.count} of a stream is used twice: the stream {reason}; {cure}", KeyReuse, stacklevel=4
-        )
+class KeyReuse(UserWarning):
+    """A key stream gives a key that was given before. `warnings.simplefilter("error", KeyReuse)` raises it."""
+
+
+_given: contextvars.ContextVar[set[bytes] | None] = contextvars.ContextVar("given", default=None)
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[None]:
+    """Debug mode: within this context a `KeyReuse` warning names every key that streams give twice.
+
+    Found are copies of a stream and streams made from equal keys, such as two layers made from one key. Not found are
+    draws inside a compiled function, and uses of a key by `jax.random` itself: `jax.debug_key_reuse(True)` finds these.
+    """
+    token = _given.set(set())
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
+def _note(key: PRNGKeyArray, count: int | Scalar) -> None:
+    given, data = _given.get(), np.asarray(jr.key_data(key)).tobytes()
+    if given is not None and data in given:
+        hint = "give each place a stream of its own: RNG(next(rng))"
+        warnings.warn(f"key {count} of a stream was given before: {hint}", KeyReuse, stacklevel=3)
+    elif given is not None:
+        given.add(data)
 
 
 def _is_key(key: jax.Array) -> bool:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from eqxgen.configs import MaskGITConfig
 from eqxgen.decoding.masked import mask_schedule, masked_decode
-from eqxgen.nn import Dropout, Embedding, LayerNorm, Projection, Selformer, Stack, _check
+from eqxgen.nn import Dropout, Embedding, LayerNorm, Projection, Selformer, Stack, TransformerBlock, _check
 from eqxgen.nn.activation import Activation
 from eqxgen.nn.linear import check_ids
 from eqxgen.rng import RNG
@@ -54,7 +54,7 @@ class MaskGIT(eqx.Module):
         keys = RNG(key)
         dim = config.dim
 
-        def block(key: PRNGKeyArray) -> Selformer:
+        def block(key: PRNGKeyArray) -> TransformerBlock:
             return Selformer(
                 dim,
                 config.heads,

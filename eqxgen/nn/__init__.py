@@ -1,152 +1,103 @@
 """Layers for one example at a time: `jax.vmap` them over a batch."""
 
-from eqxgen.nn.activation import ACTIVATIONS, Activation
-from eqxgen.nn.attention.cache import KVCache
-from eqxgen.nn.attention.cross import CrossAttention
-from eqxgen.nn.attention.latent import LatentAttention
-from eqxgen.nn.attention.linear_attention import LinearAttention
-from eqxgen.nn.attention.multihead import MultiheadAttention
-from eqxgen.nn.attention.parallel import ParallelAttention
-from eqxgen.nn.attention.self_attention import SelfAttention
-from eqxgen.nn.containers import EMA, Identity, Lambda, Residual, Sequential
-from eqxgen.nn.conv.convolution import Convolution, Convolution1D, ConvolutionTranspose, ConvolutionTranspose1D
-from eqxgen.nn.conv.focal import FocalModulation, SqueezeExcitation
-from eqxgen.nn.conv.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, MaxPool
-from eqxgen.nn.conv.resample import (
-    BlurPool,
-    Downsample,
-    PixelShuffle,
-    PixelUnshuffle,
-    Upsample,
-    blur,
-    downsample,
-    upfirdn,
-    upsample,
-)
-from eqxgen.nn.conv.residual import ResidualBlock
-from eqxgen.nn.drop import Dropout, DropPath, TokenDrop
-from eqxgen.nn.embed.fourier import FourierEmbedding, RandomFourier
-from eqxgen.nn.embed.patch import ClassToken, PatchEmbed, Registers, Unpatch
-from eqxgen.nn.embed.position import LearnedPositions
-from eqxgen.nn.embed.relative import T5Bias, alibi
-from eqxgen.nn.embed.rope import AxialRoPE, RoPE
-from eqxgen.nn.embed.sinusoid import SinusoidalEmbedding, TimestepEmbedding, sincos_table
-from eqxgen.nn.linear import Embedding, Projection
-from eqxgen.nn.low_rank import LoRA, lora, merge_lora, not_lora
-from eqxgen.nn.norm.actnorm import ActNorm
-from eqxgen.nn.norm.batchnorm import BatchNorm, BatchNormState
-from eqxgen.nn.norm.fused import GroupNorm, LayerNorm, RMSNorm
-from eqxgen.nn.norm.magnitude import MagnitudePreserving, force_weight_norm, mp_cat, mp_silu, mp_sum
-from eqxgen.nn.norm.reparam import SpectralNorm, WeightNorm
-from eqxgen.nn.quantize.ema import EMAQuantizer
-from eqxgen.nn.quantize.finite import FSQ
-from eqxgen.nn.quantize.gumbel import GumbelQuantizer
-from eqxgen.nn.quantize.lookup_free import LFQ
-from eqxgen.nn.quantize.quantized import Quantized
-from eqxgen.nn.quantize.residual import ResidualVQ
-from eqxgen.nn.quantize.vector import VectorQuantizer
-from eqxgen.nn.quantize.wrapped import CosineQuantizer, FactorisedQuantizer
-from eqxgen.nn.recurrent import GRU, LSTM, LSTMState, VanillaRNN
-from eqxgen.nn.transformer.blocks import Selformer, Timeformer, TransformerBlock
-from eqxgen.nn.transformer.condition import AdaLN, AdaLNZero, FiLM
-from eqxgen.nn.transformer.decoder import Crossformer, DecoderBlock
-from eqxgen.nn.transformer.mlp import GLU, MLP
-from eqxgen.nn.transformer.stack import LongSkipStack, Stack
+import types as _types
 
-__all__ = [
-    "ACTIVATIONS",
-    "EMA",
-    "FSQ",
-    "GLU",
-    "GRU",
-    "LFQ",
-    "LSTM",
-    "MLP",
-    "ActNorm",
-    "Activation",
-    "AdaLN",
-    "AdaLNZero",
-    "AdaptiveAvgPool",
-    "AdaptiveMaxPool",
-    "AvgPool",
-    "AxialRoPE",
-    "BatchNorm",
-    "BatchNormState",
-    "BlurPool",
-    "ClassToken",
-    "Convolution",
-    "Convolution1D",
-    "ConvolutionTranspose",
-    "ConvolutionTranspose1D",
-    "CosineQuantizer",
-    "CrossAttention",
-    "Crossformer",
-    "DecoderBlock",
-    "Downsample",
-    "DropPath",
-    "Dropout",
-    "EMAQuantizer",
-    "Embedding",
-    "FactorisedQuantizer",
-    "FiLM",
-    "FocalModulation",
-    "FourierEmbedding",
-    "GroupNorm",
-    "GumbelQuantizer",
-    "Identity",
-    "KVCache",
-    "LSTMState",
-    "Lambda",
-    "LatentAttention",
-    "LayerNorm",
-    "LearnedPositions",
-    "LinearAttention",
-    "LoRA",
-    "LongSkipStack",
-    "MagnitudePreserving",
-    "MaxPool",
-    "MultiheadAttention",
-    "ParallelAttention",
-    "PatchEmbed",
-    "PixelShuffle",
-    "PixelUnshuffle",
-    "Projection",
-    "Quantized",
-    "RMSNorm",
-    "RandomFourier",
-    "Registers",
-    "Residual",
-    "ResidualBlock",
-    "ResidualVQ",
-    "RoPE",
-    "SelfAttention",
-    "Selformer",
-    "Sequential",
-    "SinusoidalEmbedding",
-    "SpectralNorm",
-    "SqueezeExcitation",
-    "Stack",
-    "T5Bias",
-    "Timeformer",
-    "TimestepEmbedding",
-    "TokenDrop",
-    "TransformerBlock",
-    "Unpatch",
-    "Upsample",
-    "VanillaRNN",
-    "VectorQuantizer",
-    "WeightNorm",
-    "alibi",
-    "blur",
-    "downsample",
-    "force_weight_norm",
-    "lora",
-    "merge_lora",
-    "mp_cat",
-    "mp_silu",
-    "mp_sum",
-    "not_lora",
-    "sincos_table",
-    "upfirdn",
-    "upsample",
+from eqxgen.nn.activation import ACTIVATIONS as ACTIVATIONS
+from eqxgen.nn.activation import Activation as Activation
+from eqxgen.nn.attention.cache import KVCache as KVCache
+from eqxgen.nn.attention.cross import CrossAttention as CrossAttention
+from eqxgen.nn.attention.latent import LatentAttention as LatentAttention
+from eqxgen.nn.attention.linear_attention import LinearAttention as LinearAttention
+from eqxgen.nn.attention.multihead import MultiheadAttention as MultiheadAttention
+from eqxgen.nn.attention.parallel import ParallelAttention as ParallelAttention
+from eqxgen.nn.attention.self_attention import SelfAttention as SelfAttention
+from eqxgen.nn.containers import EMA as EMA
+from eqxgen.nn.containers import Identity as Identity
+from eqxgen.nn.containers import Lambda as Lambda
+from eqxgen.nn.containers import Residual as Residual
+from eqxgen.nn.containers import Sequential as Sequential
+from eqxgen.nn.conv.convolution import Convolution as Convolution
+from eqxgen.nn.conv.convolution import Convolution1D as Convolution1D
+from eqxgen.nn.conv.convolution import ConvolutionTranspose as ConvolutionTranspose
+from eqxgen.nn.conv.convolution import ConvolutionTranspose1D as ConvolutionTranspose1D
+from eqxgen.nn.conv.focal import FocalModulation as FocalModulation
+from eqxgen.nn.conv.focal import SqueezeExcitation as SqueezeExcitation
+from eqxgen.nn.conv.pool import AdaptiveAvgPool as AdaptiveAvgPool
+from eqxgen.nn.conv.pool import AdaptiveMaxPool as AdaptiveMaxPool
+from eqxgen.nn.conv.pool import AvgPool as AvgPool
+from eqxgen.nn.conv.pool import MaxPool as MaxPool
+from eqxgen.nn.conv.resample import BlurPool as BlurPool
+from eqxgen.nn.conv.resample import Downsample as Downsample
+from eqxgen.nn.conv.resample import PixelShuffle as PixelShuffle
+from eqxgen.nn.conv.resample import PixelUnshuffle as PixelUnshuffle
+from eqxgen.nn.conv.resample import Upsample as Upsample
+from eqxgen.nn.conv.resample import blur as blur
+from eqxgen.nn.conv.resample import downsample as downsample
+from eqxgen.nn.conv.resample import upfirdn as upfirdn
+from eqxgen.nn.conv.resample import upsample as upsample
+from eqxgen.nn.conv.residual import ResidualBlock as ResidualBlock
+from eqxgen.nn.drop import Dropout as Dropout
+from eqxgen.nn.drop import DropPath as DropPath
+from eqxgen.nn.drop import TokenDrop as TokenDrop
+from eqxgen.nn.embed.fourier import FourierEmbedding as FourierEmbedding
+from eqxgen.nn.embed.fourier import RandomFourier as RandomFourier
+from eqxgen.nn.embed.patch import ClassToken as ClassToken
+from eqxgen.nn.embed.patch import PatchEmbed as PatchEmbed
+from eqxgen.nn.embed.patch import Registers as Registers
+from eqxgen.nn.embed.patch import Unpatch as Unpatch
+from eqxgen.nn.embed.position import LearnedPositions as LearnedPositions
+from eqxgen.nn.embed.relative import T5Bias as T5Bias
+from eqxgen.nn.embed.relative import alibi as alibi
+from eqxgen.nn.embed.rope import AxialRoPE as AxialRoPE
+from eqxgen.nn.embed.rope import RoPE as RoPE
+from eqxgen.nn.embed.sinusoid import SinusoidalEmbedding as SinusoidalEmbedding
+from eqxgen.nn.embed.sinusoid import TimestepEmbedding as TimestepEmbedding
+from eqxgen.nn.embed.sinusoid import sincos_table as sincos_table
+from eqxgen.nn.linear import Embedding as Embedding
+from eqxgen.nn.linear import Projection as Projection
+from eqxgen.nn.low_rank import LoRA as LoRA
+from eqxgen.nn.low_rank import lora as lora
+from eqxgen.nn.low_rank import merge_lora as merge_lora
+from eqxgen.nn.low_rank import not_lora as not_lora
+from eqxgen.nn.norm.actnorm import ActNorm as ActNorm
+from eqxgen.nn.norm.batchnorm import BatchNorm as BatchNorm
+from eqxgen.nn.norm.batchnorm import BatchNormState as BatchNormState
+from eqxgen.nn.norm.fused import GroupNorm as GroupNorm
+from eqxgen.nn.norm.fused import LayerNorm as LayerNorm
+from eqxgen.nn.norm.fused import RMSNorm as RMSNorm
+from eqxgen.nn.norm.magnitude import MagnitudePreserving as MagnitudePreserving
+from eqxgen.nn.norm.magnitude import force_weight_norm as force_weight_norm
+from eqxgen.nn.norm.magnitude import mp_cat as mp_cat
+from eqxgen.nn.norm.magnitude import mp_silu as mp_silu
+from eqxgen.nn.norm.magnitude import mp_sum as mp_sum
+from eqxgen.nn.norm.reparam import SpectralNorm as SpectralNorm
+from eqxgen.nn.norm.reparam import WeightNorm as WeightNorm
+from eqxgen.nn.quantize.ema import EMAQuantizer as EMAQuantizer
+from eqxgen.nn.quantize.finite import FSQ as FSQ
+from eqxgen.nn.quantize.gumbel import GumbelQuantizer as GumbelQuantizer
+from eqxgen.nn.quantize.lookup_free import LFQ as LFQ
+from eqxgen.nn.quantize.quantized import Quantized as Quantized
+from eqxgen.nn.quantize.residual import ResidualVQ as ResidualVQ
+from eqxgen.nn.quantize.vector import VectorQuantizer as VectorQuantizer
+from eqxgen.nn.quantize.wrapped import CosineQuantizer as CosineQuantizer
+from eqxgen.nn.quantize.wrapped import FactorisedQuantizer as FactorisedQuantizer
+from eqxgen.nn.recurrent import GRU as GRU
+from eqxgen.nn.recurrent import LSTM as LSTM
+from eqxgen.nn.recurrent import LSTMState as LSTMState
+from eqxgen.nn.recurrent import VanillaRNN as VanillaRNN
+from eqxgen.nn.transformer.blocks import Selformer as Selformer
+from eqxgen.nn.transformer.blocks import Timeformer as Timeformer
+from eqxgen.nn.transformer.blocks import TransformerBlock as TransformerBlock
+from eqxgen.nn.transformer.condition import AdaLN as AdaLN
+from eqxgen.nn.transformer.condition import AdaLNZero as AdaLNZero
+from eqxgen.nn.transformer.condition import FiLM as FiLM
+from eqxgen.nn.transformer.decoder import Crossformer as Crossformer
+from eqxgen.nn.transformer.decoder import DecoderBlock as DecoderBlock
+from eqxgen.nn.transformer.mlp import GLU as GLU
+from eqxgen.nn.transformer.mlp import MLP as MLP
+from eqxgen.nn.transformer.stack import LongSkipStack as LongSkipStack
+from eqxgen.nn.transformer.stack import Stack as Stack
+
+__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
+    name for name, value in list(globals().items()) if name[0] != "_" and not isinstance(value, _types.ModuleType)
 ]

@@ -1,34 +1,48 @@
-"""The checks that constructors share. Each error names the argument, the law and what came."""
+"""Argument checks of the layers. Each error names the argument, the constraint and what came."""
 
 import difflib
 import math
+from collections.abc import Collection
+from numbers import Integral, Real
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Int
+
+Ids = Int[ArrayLike, "*leading"] | list | tuple
+"""Integer ids: an array, an integer, or lists of integers."""
 
 
 def positive(**numbers: int) -> None:
     """Each number must be an integer of at least 1."""
-    for name, value in numbers.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1: got {value!r}")
+    _at_least(1, numbers)
 
 
 def not_negative(**numbers: int) -> None:
     """Each number must be an integer of at least 0."""
+    _at_least(0, numbers)
+
+
+def _at_least(least: int, numbers: dict[str, Any]) -> None:
     for name, value in numbers.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise ValueError(f"{name} must not be negative: got {value!r}")
+        if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
+            raise ValueError(f"{name} must be an integer of at least {least}: got {value!r}")
 
 
 def rate(**numbers: float) -> None:
     """Each number must be in [0, 1)."""
     for name, value in numbers.items():
-        if not (isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value < 1):
+        if not (isinstance(value, Real) and math.isfinite(value) and 0 <= value < 1):
             raise ValueError(f"{name} must be in [0, 1): got {value!r}")
 
 
 def above_zero(**numbers: float) -> None:
     """Each number must be positive and finite."""
     for name, value in numbers.items():
-        if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+        if not (isinstance(value, Real) and math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be positive and finite: got {value!r}")
 
 
@@ -51,30 +65,59 @@ def epsilon(value: float) -> None:
     above_zero(epsilon=value)
 
 
-def one_of(name: str, value: str, known) -> None:
-    """The value must be one of the known names; the message has those that are spelled most like it."""
+def one_of(name: str, value: str, known: Collection[str]) -> None:
+    """The value must be one of the known names; the message suggests those of similar spelling."""
     if value not in known:
         near = difflib.get_close_matches(str(value), known, n=3)
         nearest = f"; nearest: {', '.join(near)}" if near else ""
         raise ValueError(f"{name} must be one of {', '.join(sorted(known))}: got {value!r}{nearest}")
 
 
-def last_axis(x, name: str, size: int) -> None:
+def last_axis(x: Array, name: str, size: int) -> None:
     """The last axis of an array `x` must have `size` entries, which the layer calls `name`."""
     if x.ndim == 0 or x.shape[-1] != size:
         raise ValueError(f"the last axis of x must have {name}={size} entries: got shape {x.shape}")
 
 
-def spatial(x, rank: int) -> None:
-    """An array `x` must be one example of `rank` spatial axes and channels."""
-    if x.ndim != rank + 1:
-        axes = "1 spatial axis" if rank == 1 else f"{rank} spatial axes"
-        raise ValueError(
-            f"x must have {axes} and one of channels: got shape {x.shape}; jax.vmap the layer over a batch"
-        )
+def example(x: Array, *axes: str, name: str = "x", **sizes: int) -> None:
+    """An array must be one example with these axes, the last ones of known sizes: `example(x, "seq", dim=8)`."""
+    sides = x.shape[len(axes) :]
+    if x.ndim != len(axes) + len(sizes) or any(side != size for side, size in zip(sides, sizes.values())):
+        wanted = ", ".join((*axes, *(f"{axis}={size}" for axis, size in sizes.items())))
+        wanted += "," * (len(axes) + len(sizes) == 1)
+        hint = "; jax.vmap the layer over a batch" if x.ndim > len(axes) + len(sizes) else ""
+        raise ValueError(f"{name} must be ({wanted}): got shape {x.shape}{hint}")
 
 
-def some_spatial(x) -> None:
+def image(x: Array, rank: int = 2, **sizes: int) -> None:
+    """An array must be one image (rank 2) or one sequence (rank 1), channels last."""
+    example(x, *(("height", "width") if rank == 2 else ("seq",)), *(() if sizes else ("channels",)), **sizes)
+
+
+def some_spatial(x: Array) -> None:
     """An array `x` must be one example of at least one spatial axis and channels."""
     if x.ndim < 2:
         raise ValueError(f"x must have spatial axes and one of channels: got shape {x.shape}")
+
+
+def ids(values: Ids, size: int, name: str, limit: str) -> Int[Array, "*leading"]:
+    """The ids as an array. Ids of another type are an error, and so are ids outside [0, size) where their values are
+    known: in a compiled program they are not.
+    """
+    found = integers(values, name)
+    if not isinstance(found, Tracer) and found.size:
+        known = np.asarray(found)  # on the host, also while another program is traced
+        low, high = int(known.min()), int(known.max())
+        if low < 0 or high >= size:
+            raise ValueError(f"{name} must be in [0, {limit}={size}): got values from {low} to {high}")
+    return jnp.asarray(found)
+
+
+def integers(values: Ids, name: str) -> Int[Array | np.ndarray, "*leading"]:
+    """Integers, or lists of them, as an array; an error for any other type."""
+    if isinstance(values, (list, tuple)) and np.size(values) == 0:
+        return np.zeros(np.shape(values), np.int32)
+    found = values if isinstance(values, jax.Array) else np.asarray(values)
+    if not jnp.issubdtype(found.dtype, jnp.integer):
+        raise ValueError(f"{name} must be integers: got {found.dtype.name}; convert them on purpose, by .astype(int)")
+    return found

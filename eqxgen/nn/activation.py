@@ -1,4 +1,4 @@
-"""Activations by name, each to its published formula."""
+"""Activations by name, each by its published formula."""
 
 import functools
 import math
@@ -15,20 +15,19 @@ Function = Callable[[Array], Array]
 
 
 def keeping_slope(both: Callable[[Array], tuple[Array, Array]]) -> Function:
-    """An activation from what gives its value and its slope at once, in float32 at least.
+    """An activation from a function that returns value and slope together, in float32 at least.
 
-    For the backward pass its slope alone is kept, in the type of its input: by itself JAX would keep each factor of the
-        chain rule, three or
-    four arrays as large as the widest activations of a model, where reading them is most of the time.
+    The backward pass keeps the slope only, in the dtype of the input. JAX alone would keep each factor of the chain
+    rule, three or four arrays of the widest activations of a model, and reading them is most of the time.
 
-    What is kept is 1 / slope, to divide by. XLA on a CPU makes a quotient once for all who use it, but a product again
-    for each: for the gradient of the weights below, which wants it transposed, against the grain of the memory. That is
-        a tenth of a small GPT's step.
+    The kept array is 1 / slope, as a divisor: XLA on a CPU computes a quotient once for all its uses, but a product
+    again for each use, and the gradient of the weights uses it transposed, with strided reads. The difference is a
+    tenth of the step of a small GPT.
     """
 
     def narrow(x: Array) -> tuple[Array, Array]:
         value, slope = both(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
-        # So small a slope is as good as none, and its reciprocal has a square, which second derivatives need.
+        # The lower bound keeps the square of the reciprocal finite, which second derivatives need.
         least = max(1e-12, float(jnp.finfo(x.dtype).tiny))
         slope = jnp.where(jnp.abs(slope) < least, jnp.where(slope < 0, -least, least), slope)
         return value.astype(x.dtype), (1 / slope).astype(x.dtype)
@@ -72,7 +71,7 @@ ACTIVATIONS: dict[str, Function] = {
     "squared_relu": lambda x: jnp.square(jax.nn.relu(x)),  # So et al. 2021 (Primer), arXiv:2109.08668
     "leaky_relu": lambda x: jax.nn.leaky_relu(
         x, 0.2
-    ),  # slope 0.2, as the discriminators of StyleGAN; torch's default is 0.01
+    ),  # slope 0.2, as in StyleGAN's discriminator; torch's default: 0.01
     "elu": jax.nn.elu,  # exp(x) - 1 below zero; Clevert et al. 2015, arXiv:1511.07289
     "selu": jax.nn.selu,  # Klambauer et al. 2017, arXiv:1706.02515
     "softplus": jax.nn.softplus,  # ln(1 + exp(x))
@@ -90,14 +89,14 @@ ALIASES: dict[str, str] = {
     "silu": "swish",
     "relu2": "squared_relu",
 }
-"""Other names under which the same functions are known."""
+"""Other names of the same functions."""
 
 
 class Activation(eqx.Module):
-    """An elementwise function by name: one of `ACTIVATIONS`, or of `ALIASES`.
+    """An elementwise function by name, from `ACTIVATIONS` or `ALIASES`.
 
     Raises:
-        ValueError: the name is none of them; the message has those that are spelled most like it.
+        ValueError: the name is unknown; the message suggests names of similar spelling.
     """
 
     name: str = eqx.field(static=True)

@@ -1,4 +1,4 @@
-"""What holds layers together."""
+"""Containers of layers, and the exponential moving average."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, overload
@@ -19,20 +19,20 @@ Layer = Callable[..., Any]
 
 
 class Sequential(eqx.Module):
-    """Layers, one after another: `Sequential(f, g)(x)` is `g(f(x))`.
+    """Layers in sequence: `Sequential(f, g)(x)` is `g(f(x))`.
 
-    A layer is anything that is called with one array, a plain function such as `jax.nn.relu` too. Layer i is handed
-    `fold_in(key, i)` and `inference`, where it takes them. `net[1]` is a layer, `net[1:]` a `Sequential` of some,
-    `net.at[-1].set(layer)` a copy with that one replaced; `len(net)` and `for layer in net` do what they say.
+    A layer is any callable of one array, including plain functions such as `jax.nn.relu`. Layer i gets `fold_in(key,
+    i)` and `inference` where its signature has them. `net[1]` is a layer, `net[1:]` a `Sequential`,
+    `net.at[-1].set(layer)` a copy with that layer replaced; `len(net)` and `for layer in net` work as for a list.
 
     With layers that have a state, such as `BatchNorm`, call `y, state = net(x, state)`, first with `net.init_state()`.
 
     Args:
-        layers: any number of them; of none, the identity.
+        layers: any number of layers; none are the identity.
 
     Raises:
-        ValueError: something is no layer; or a layer has a state and none is given.
-        IndexError: there is no such layer.
+        ValueError: an argument is not callable; or a layer has a state and none is given.
+        IndexError: the index is out of range.
     """
 
     layers: tuple[Layer, ...]
@@ -78,7 +78,7 @@ class Sequential(eqx.Module):
         return len(self.layers)
 
     def __bool__(self) -> bool:
-        return True  # a net without layers is a net
+        return True  # also without layers
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.layers)
@@ -101,7 +101,7 @@ class Lambda(eqx.Module):
     """A function of one array as a layer.
 
     Args:
-        function: what is called.
+        function: the function.
     """
 
     function: Layer
@@ -115,13 +115,13 @@ class Lambda(eqx.Module):
 
 
 class Residual(eqx.Module):
-    """`x + f(x)` (He et al. 2016, arXiv:1512.03385, equation 1), where f is all `layers` one after another.
+    """`x + f(x)` (He et al. 2016, arXiv:1512.03385, equation 1), where f is all `layers` in sequence.
 
-    With a norm first, `Residual(LayerNorm(dim), f)`, it is half of a pre-norm transformer block.
+    `Residual(LayerNorm(dim), f)` is half of a pre-norm transformer block.
 
     Args:
-        layers: what lies beside the way through; it keeps the shape.
-        drop_path: how often, in training, an example goes without it, see `DropPath`.
+        layers: the residual branch; it keeps the shape.
+        drop_path: rate at which the branch is dropped in training, see `DropPath`.
     """
 
     branch: Sequential
@@ -141,8 +141,8 @@ class Residual(eqx.Module):
 
 
 class Average(NamedTuple):
-    """The state of an `EMA`: the running mean, and how much of it is samples rather than the zeros that it began with,
-    both in float32.
+    """The state of an `EMA`, in float32: the running mean, and the share of samples in it, the rest being the initial
+    zeros.
     """
 
     mean: PyTree
@@ -150,17 +150,17 @@ class Average(NamedTuple):
 
 
 class EMA(eqx.Module):
-    """The exponential moving average of what it is called with, `mean = decay * mean + (1 - decay) * x`.
+    """The exponential moving average of its inputs, `mean = decay * mean + (1 - decay) * x`.
 
         y, state = ema(x, state)
 
-    y has the average with x in it and x's dtypes; the state is float32. No gradient flows through the average.
+    y is the average that includes x, in x's dtypes; the state is float32. No gradient passes through the average.
 
     Args:
-        like: arrays or shapes (`jax.ShapeDtypeStruct`) of what it will be called with, in any tree.
+        like: a tree of arrays or shapes (`jax.ShapeDtypeStruct`) like the inputs.
         decay: weight of the past, in [0, 1).
-        debias: whether y is divided by what the samples weigh so far, so that it is their mean from the first on
-            (Kingma and Ba 2015, arXiv:1412.6980, section 3). Otherwise it starts near zero.
+        debias: divides y by the total weight of the samples, so that it is their mean from the first sample on (Kingma
+            and Ba 2015, arXiv:1412.6980, section 3). Otherwise it starts near zero.
     """
 
     shapes: PyTree = eqx.field(static=True)
@@ -190,18 +190,17 @@ class EMA(eqx.Module):
 
         Args:
             x: the newest sample.
-            state: from `init_state` or the call before.
-            axis_name: axes of `jax.vmap` or a mesh, over which the samples' mean is what counts.
+            state: from `init_state` or the previous call.
+            axis_name: axes of `jax.vmap` or a mesh, over which samples are averaged.
             key: not used.
-            inference: x is left out of account if true, and the state returned as it came. Before the first sample y is
-                zero.
+            inference: true ignores x and returns the state unchanged. Before the first sample y is zero.
         """
         found = jax.tree.flatten(x)
         if (found[1], tuple(leaf.shape for leaf in found[0])) != self.shapes:
-            raise ValueError(
-                f"x must have the shapes {self.shapes[1]} that the average was made for: got "
-                f"{jax.tree.map(jnp.shape, x)}"
-            )
+            larger = any(leaf.ndim > len(shape) for leaf, shape in zip(found[0], self.shapes[1]))
+            hint = "; jax.vmap the layer over a batch" if larger else ""
+            shapes = jax.tree.map(jnp.shape, x)
+            raise ValueError(f"x must have the shapes {self.shapes[1]} of `like`: got {shapes}{hint}")
         if not inference:
             new = jax.lax.stop_gradient(jax.tree.map(lambda x: x.astype(jnp.float32), x))
             new = new if axis_name is None else jax.lax.pmean(new, axis_name)
@@ -212,7 +211,7 @@ class EMA(eqx.Module):
 
 
 def stateful(layer: Layer) -> bool:
-    """Whether it is called as `y, state = layer(x, state)`."""
+    """True if the layer is called as `y, state = layer(x, state)`."""
     return any(map(stateful, layer)) if isinstance(layer, Sequential) else hasattr(layer, "init_state")
 
 
@@ -223,5 +222,5 @@ def _layer(name: str, layer: Any) -> None:
 
 def _index(place: int, count: int) -> int:
     if not -count <= place < count:
-        raise IndexError(f"the place of a layer must be in [-{count}, {count}), there being {count}: got {place}")
+        raise IndexError(f"index of a layer must be in [-{count}, {count}): got {place}")
     return place % count

@@ -1,4 +1,4 @@
-"""Layers that leave something out while training, so that the rest learns to do without."""
+"""Dropout of entries, residual branches and tokens in training."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,9 +10,9 @@ from eqxgen.nn import _check
 
 
 class Dropout(eqx.Module):
-    """Zeroes each entry with probability `rate` and scales the rest by 1 / (1 - rate) (Srivastava et al. 2014).
+    """Zero each entry with probability `rate` and scale the rest by 1 / (1 - rate) (Srivastava et al. 2014).
 
-    Entries are chosen by `eqxgen.ops.dropout_mask`, which rounds the rate to a multiple of 2^-24.
+    The mask is `eqxgen.ops.dropout_mask`, which rounds the rate to a multiple of 2^-24.
 
     Raises:
         ValueError: `rate` is outside [0, 1); or the layer is called in training without a key.
@@ -31,14 +31,14 @@ class Dropout(eqx.Module):
         return x
 
     def active(self, key: PRNGKeyArray | None, inference: bool | None) -> bool:
-        """Whether entries are to be dropped; the error that a key is missing is raised here."""
+        """True if entries are dropped. Raises `ValueError` if the key that this needs is missing."""
         return _active(self, "dropout", key, inference)
 
 
 class DropPath(eqx.Module):
-    """Zeroes the whole of an example with probability `rate` and scales the others by 1 / (1 - rate): stochastic depth,
-    where it stands at the end of a residual branch (Huang et al. 2016, arXiv:1603.09382; scaled in training rather than
-    in use, as today's vision models do).
+    """Zero a whole example with probability `rate` and scale the others by 1 / (1 - rate): stochastic depth at the end
+    of a residual branch (Huang et al. 2016, arXiv:1603.09382; scaled in training and not in inference, as in current
+    vision models).
 
     Raises:
         ValueError: `rate` is outside [0, 1); or the layer is called in training without a key.
@@ -55,21 +55,21 @@ class DropPath(eqx.Module):
         self, x: Float[Array, "*shape"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
     ) -> Float[Array, "*shape"]:
         if _active(self, "drop path", key, inference) and key is not None:
-            # A choice and not a product, so that what is dropped may be infinite.
+            # A selection and not a product, so that a dropped branch may be infinite.
             x = jnp.where(jr.bernoulli(key, 1 - self.rate), x / (1 - self.rate), jnp.zeros_like(x))
         return x
 
 
 class TokenDrop(eqx.Module):
-    """Keeps `count` tokens of a sequence, drawn at random without repetition, in their order: what a masked
-    autoencoder's encoder sees (He et al. 2022, arXiv:2111.06377, section 3; MAGE: Li et al. 2023, arXiv:2211.09117,
-    section 3.2).
+    """Keep `count` tokens of a sequence, drawn at random without repetition, in their order: the input of a masked
+    autoencoder's encoder (He et al. 2022, arXiv:2111.06377, section 3; MAGE: Li et al. 2023, arXiv:2211.09117, section
+    3.2).
 
     Args:
-        count: how many are kept.
+        count: number of tokens kept.
 
     Raises:
-        ValueError: a sequence is shorter than that; or the layer is called in training without a key.
+        ValueError: x is not one sequence of at least `count` tokens; or the layer is called in training without a key.
     """
 
     count: int = eqx.field(static=True)
@@ -82,9 +82,10 @@ class TokenDrop(eqx.Module):
     def __call__(
         self, x: Float[Array, "seq dim"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
     ) -> tuple[Float[Array, "kept dim"], Int[Array, " kept"]]:
-        """The tokens that are kept, and their places in x, rising; in inference all of them."""
-        if x.ndim != 2 or x.shape[0] < self.count:
-            raise ValueError(f"x must be (seq, dim) with a seq of at least count={self.count}: got shape {x.shape}")
+        """The kept tokens and their positions in x, in rising order; in inference, all of them."""
+        _check.example(x, "seq", "dim")
+        if x.shape[0] < self.count:
+            raise ValueError(f"x must have at least count={self.count} tokens: got shape {x.shape}")
         if self.inference if inference is None else inference:
             return x, jnp.arange(x.shape[0])
         if key is None:
@@ -95,7 +96,7 @@ class TokenDrop(eqx.Module):
     def restore(
         self, kept: Float[Array, "kept dim"], places: Int[Array, " kept"], others: Float[Array, "seq dim"]
     ) -> Float[Array, "seq dim"]:
-        """The whole sequence again: `kept` at their `places`, and elsewhere `others`, such as a mask's token."""
+        """The whole sequence: `kept` at `places`, and `others`, such as a mask token, elsewhere."""
         return others.astype(kept.dtype).at[places].set(kept)
 
 

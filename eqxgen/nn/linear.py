@@ -1,12 +1,13 @@
-"""Affine maps and tables."""
+"""Affine maps and embedding tables."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen.nn import _check
+from eqxgen.nn._check import ids as check_ids  # noqa: F401 - imported by the models
 
 Initializer = jax.nn.initializers.Initializer
 
@@ -20,7 +21,7 @@ class Projection(eqx.Module):
     Args:
         in_dim: size of the last axis of the input.
         out_dim: size of the last axis of the output.
-        bias: whether a bias, zero at first, is added.
+        bias: adds a bias, zero at initialisation.
         init: a `jax.nn.initializers` function for the weight, of shape `(out_dim, in_dim)`. By default uniform in
             ±1/sqrt(in_dim).
     """
@@ -49,13 +50,16 @@ class Projection(eqx.Module):
 class Embedding(eqx.Module):
     """A table of vectors, looked up by gathering.
 
-    Ids outside [0, vocab) are an error where they are known. Inside a compiled program they are not: there they give
-    NaN, so that the loss shows them at once, where JAX's own indexing would clamp them in silence.
+    Ids outside [0, vocab) are an error where their values are known. Inside a compiled program they give NaN, so that
+    the loss shows them; JAX's own indexing would clamp them silently.
 
     Args:
         vocab: number of rows.
         dim: size of each row.
         init: a `jax.nn.initializers` function for the table. By default normal with deviation 1, as torch.
+
+    Raises:
+        ValueError: ids are not integers, or out of range.
     """
 
     weight: Float[Array, "vocab dim"]
@@ -67,9 +71,9 @@ class Embedding(eqx.Module):
         self.weight = init(key, (vocab, dim), jnp.float32)
         self.vocab, self.dim = vocab, dim
 
-    def __call__(self, ids: Int[Array, "*leading"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*leading dim"]:
-        check_ids(ids, self.vocab, "ids", "vocab")
-        return self.weight.at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    def __call__(self, ids: _check.Ids, *, key: PRNGKeyArray | None = None) -> Float[Array, "*leading dim"]:
+        """The rows of some ids: an array, an integer, or lists of integers."""
+        return take_rows(self.weight, _check.ids(ids, self.vocab, "ids", "vocab"))
 
     def attend(self, x: Float[Array, "*leading dim"]) -> Float[Array, "*leading vocab"]:
         """The tied output head: logits as products with every row."""
@@ -79,28 +83,37 @@ class Embedding(eqx.Module):
 def times_rows(
     x: Float[Array, "*leading in_dim"], weight: Float[Array, "out_dim in_dim"], *, wide: bool = False
 ) -> Float[Array, "*leading out_dim"]:
-    """`x @ weight.T`, as one product over the last axis of both: of a single x, XLA would first transpose the weight in
-    memory.
+    """`x @ weight.T`, as one product over the last axis of both. For a single x, XLA would first transpose the weight
+    in memory.
 
     Args:
-        x: vectors, whose type the weight is cast to.
+        x: vectors; the weight is cast to their dtype.
         weight: a row for each output.
-        wide: whether the result is in float32 at least.
+        wide: returns float32 at least.
     """
     kind = jnp.promote_types(x.dtype, jnp.float32) if wide else None
     contract = (((x.ndim - 1,), (1,)), ((), ()))
     return jax.lax.dot_general(x, weight.astype(x.dtype), contract, preferred_element_type=kind)
 
 
-def check_ids(ids: Array, size: int, name: str, law: str) -> None:
-    """An error for integer ids outside [0, size), where their values are known."""
-    if isinstance(ids, Tracer) or ids.size == 0:
-        return
-    low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high >= size:
-        raise ValueError(f"{name} must be in [0, {law}={size}): got values from {low} to {high}")
+def take_rows(table: Float[Array, "rows dim"], ids: Int[Array, "*leading"]) -> Float[Array, "*leading dim"]:
+    """`table[ids]`, NaN for ids out of range. On explicit mesh axes the result is sharded as the ids are."""
+    out = _rows_sharding(table, ids)
+    return table.at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False, out_sharding=out)
+
+
+def _rows_sharding(table: Array, ids: Array) -> NamedSharding | None:
+    of_table, of_ids = jax.typeof(table).sharding, jax.typeof(ids).sharding
+    for mesh in (of_ids.mesh, of_table.mesh):
+        if AxisType.Explicit in mesh.axis_types:
+            columns = None if set(_names(of_table.spec[-1:])) & set(_names(of_ids.spec)) else of_table.spec[-1]
+            return NamedSharding(mesh, PartitionSpec(*of_ids.spec, columns))
+    return None
+
+
+def _names(spec: tuple) -> list[str]:
+    return [name for part in spec if part is not None for name in (part if isinstance(part, tuple) else (part,))]
 
 
 def _expand(vector: Array, like: Array) -> Array:
-    # Spelled out, because implicit rank promotion is an error under our tests.
-    return jnp.expand_dims(vector, tuple(range(like.ndim - 1)))
+    return jnp.expand_dims(vector, tuple(range(like.ndim - 1)))  # implicit rank promotion is an error in our tests

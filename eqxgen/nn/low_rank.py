@@ -16,17 +16,16 @@ Tree = TypeVar("Tree", bound=PyTree)
 
 
 class LoRA(eqx.Module):
-    """`projection(x) + alpha / rank * x @ lora_a.T @ lora_b.T`: a projection, and a small change of it that is trained
-    instead.
+    """`projection(x) + alpha / rank * x @ lora_a.T @ lora_b.T`: a projection with a trainable update of low rank.
 
-    `lora_b` is zero at first, so nothing changes before training; `lora_a` is uniform in ±1/sqrt(in_dim), where the
-    paper draws it normal. The projection's weight may have leading axes, as those of a `Stack` have; so has the change
-    then.
+    `lora_b` is zero at initialisation, so that the result is that of the projection; `lora_a` is uniform in
+    ±1/sqrt(in_dim), in the paper normal. The weight of the projection may have leading axes, as in a `Stack`; the
+    update has the same.
 
     Args:
-        projection: what is adapted.
-        rank: of the change; at most the smaller side of the weight.
-        alpha: scale of the change, relative to `rank`; `rank` by default, that is a scale of 1.
+        projection: the layer that is adapted.
+        rank: of the update; at most the smaller side of the weight.
+        alpha: scale of the update, relative to `rank`; `rank` by default, which is a scale of 1.
 
     Raises:
         ValueError: `rank` is not from 1 to the smaller side of the weight.
@@ -62,7 +61,7 @@ class LoRA(eqx.Module):
         return y + self.scale * (x @ self.lora_a.T.astype(x.dtype) @ self.lora_b.T.astype(x.dtype))
 
     def merge(self) -> Projection:
-        """One projection that does the same, at the cost of the first alone."""
+        """One projection with the same result, at the cost of the adapted one."""
         weight = self.projection.weight + self.scale * (self.lora_b @ self.lora_a).astype(self.projection.weight.dtype)
         return eqx.tree_at(lambda projection: projection.weight, self.projection, weight)
 
@@ -75,16 +74,16 @@ def lora(
     where: Callable[[str, Projection], bool] = lambda path, _: True,
     key: PRNGKeyArray,
 ) -> Tree:
-    """The model with every `Projection` adapted, or those that `where` holds for; the answers are the same until it is
-    trained.
+    """The model with every `Projection` adapted, or those that `where` selects; its results are unchanged until
+    training.
 
-    To train the change alone, freeze the rest: `train.freeze(model, not_lora)`.
+    To train the update only, freeze the rest: `train.freeze(model, not_lora)`.
 
     Args:
         where: predicate of a projection's path, such as `stack.blocks.attention.qkv`, and the projection.
 
     Raises:
-        ValueError: there is no such projection.
+        ValueError: the model has no such projection.
     """
     keys = RNG(key)
 
@@ -95,7 +94,7 @@ def lora(
 
     adapted = jax.tree_util.tree_map_with_path(adapt, model, is_leaf=lambda node: isinstance(node, (Projection, LoRA)))
     if keys.count == 0:
-        raise ValueError("lora needs a Projection for which `where` holds: the model has none")
+        raise ValueError("model must have a Projection that `where` selects: found none")
     return adapted
 
 
@@ -106,5 +105,5 @@ def merge_lora(model: Tree) -> Tree:
 
 
 def not_lora(path: str, leaf: Any) -> bool:
-    """Whether a leaf is of the model as it was before `lora`: what `train.freeze` is given."""
+    """Predicate for `train.freeze`: true for the leaves that the model had before `lora`."""
     return path.rpartition(".")[2] not in ("lora_a", "lora_b")

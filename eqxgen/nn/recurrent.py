@@ -1,8 +1,8 @@
 """Recurrent layers over one sequence, by scan.
 
-Each computes the products with its inputs in one matrix product over the whole sequence, and scans over what has to
-wait its turn. There is no `time_major`: one example has no batch axis that could come first; `jax.vmap` over whichever
-axis holds the batch. For several layers, hand the outputs of one to the next.
+The products with the inputs are one matrix product over the whole sequence; the scan computes only what depends on the
+state. There is no `time_major`, as one example has no batch axis: `jax.vmap` over the axis of the batch. For several
+layers, pass the outputs of one to the next.
 """
 
 import functools
@@ -19,14 +19,14 @@ from eqxgen.nn.linear import Initializer, Projection, torch_uniform
 
 
 class LSTMState(NamedTuple):
-    """What an LSTM carries on."""
+    """The state of an LSTM."""
 
     output: Float[Array, " dim"]
     cell: Float[Array, " dim"]
 
 
 class _Recurrent(eqx.Module):
-    """What the three share. A subclass says how the state advances."""
+    """Shared code of the three layers. A subclass defines how the state advances."""
 
     gates: ClassVar[int]
     bias_of_output: ClassVar[bool] = False
@@ -51,37 +51,30 @@ class _Recurrent(eqx.Module):
         return jnp.zeros(self.dim)
 
     def __call__(
-        self, x: Float[Array, "*seq in_dim"], state: Any = None, *, key: PRNGKeyArray | None = None
+        self, x: Float[Array, "seq in_dim"], state: Any = None, *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "seq dim"], Any]:
-        """The outputs for a sequence, and the state behind the last; `state=None` starts from zeros."""
-        if x.ndim != 2:
-            raise ValueError(
-                f"x must be one sequence (seq, in_dim): got shape {x.shape}; jax.vmap the layer over a batch"
-            )
+        """The outputs for a sequence, and the state after the last; `state=None` starts from zeros."""
+        _check.example(x, "seq", in_dim=self.from_input.in_dim)
         state = self._checked(x, state)
 
         def step(state: Any, inputs: list[Array]):
             state = self._advanced(inputs, state)
             return state, _output(state).astype(x.dtype)
 
-        # Cut into gates before the scan: of a slice of a slice XLA on a CPU makes a loop without vectors.
+        # Split into gates before the scan: XLA on a CPU does not vectorise a slice of a slice.
         state, y = jax.lax.scan(step, state, self._gates(self.from_input(x)))
         return y, state
 
     def step(
-        self, x: Float[Array, "*in_dim"], state: Any = None, *, key: PRNGKeyArray | None = None
+        self, x: Float[Array, " in_dim"], state: Any = None, *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, " dim"], Any]:
-        """The output for one more entry of a sequence, and the state behind it."""
-        if x.ndim != 1:
-            raise ValueError(
-                f"x must be one entry (in_dim,) of a sequence: got shape {x.shape}; call the layer for a whole one"
-            )
+        """The output for the next entry of a sequence, and the state after it."""
+        _check.example(x, in_dim=self.from_input.in_dim)
         state = self._checked(x, state)
         state = self._advanced(self._gates(self.from_input(x)), state)
         return _output(state).astype(x.dtype), state
 
     def _checked(self, x: Array, state: Any) -> Any:
-        _check.last_axis(x, "in_dim", self.from_input.in_dim)
         first = self.init_state()
         state = first if state is None else state
         if jax.tree.map(jnp.shape, state) != jax.tree.map(jnp.shape, first):
@@ -110,22 +103,23 @@ class VanillaRNN(_Recurrent):
     """`h' = tanh(W x + b + U h)` (Elman 1990), over a sequence `(seq, in_dim)`: outputs `(seq, dim)` and the last state
     `(dim,)`.
 
-    Equal to torch's `RNN` of one layer, with its two biases added to one. The state is float32, and the sums into it;
-    outputs have x's dtype.
+    Equal to torch's `RNN` of one layer, with its two biases added to one. The state and the sums into
+    it are float32; outputs have x's dtype.
 
     Args:
         in_dim: width of an entry of the sequence.
         dim: width of an output.
-        bias: whether a bias, zero at first, is added.
+        bias: adds a bias, zero at initialisation.
         init: a `jax.nn.initializers` function for both weights, `(dim, in_dim)` and `(dim, dim)`. By default uniform in
-            ±1/sqrt(its last axis); torch takes ±1/sqrt(dim) for all, biases too.
+            ±1/sqrt(its last axis); torch uses ±1/sqrt(dim) for all, including the biases.
 
     Raises:
-        ValueError: a number breaks its law; x is not one sequence of that width; the state is not like `init_state()`.
+        ValueError: a number violates its constraint; x is not one sequence of that width; the state is not like
+            `init_state()`.
     """
 
     gates: ClassVar[int] = 1
-    __init__ = _Recurrent.__init__  # inherited all the same, but type checkers give a dataclass a new one
+    __init__ = _Recurrent.__init__  # inherited; repeated for type checkers, which give a dataclass a new one
 
     def _advanced(self, inputs: list[Array], state: Array) -> Array:
         ((a, b),) = self._sums(inputs, state)
@@ -136,10 +130,11 @@ class GRU(_Recurrent):
     """Gated recurrent units (Cho et al. 2014, arXiv:1406.1078), over a sequence `(seq, in_dim)`; arguments and errors
     of `VanillaRNN`.
 
-        r = σ(W_r x + U_r h + b_r)    z = σ(W_z x + U_z h + b_z)    n = tanh(W_n x + b_n + r * (U_n h + c_n))    h' = (1 - z) * n + z * h
+        r = σ(W_r x + U_r h + b_r)                 z = σ(W_z x + U_z h + b_z)
+        n = tanh(W_n x + b_n + r * (U_n h + c_n))  h' = (1 - z) * n + z * h
 
-    Equal to torch's `GRU` of one layer: the reset gate comes after the product with U_n and its own bias, where the
-    paper has it before. As there, both products have a bias for all three parts, in the order r, z, n.
+    Equal to torch's `GRU` of one layer: the reset gate is applied after the product with U_n and its bias, in the
+    paper before. As in torch, both products have a bias for all three parts, in the order r, z, n.
     """
 
     gates: ClassVar[int] = 3
@@ -176,9 +171,9 @@ class LSTM(_Recurrent):
 
 
 def _varying(part: Array, *others: Array) -> Array:
-    """The array, which from here on counts as different between the devices that any of the others differs between.
+    """The array, marked as varying over the manual mesh axes that any of the others varies over.
 
-    A scan's state must count so from the start. The choice between the array and itself says it in every version of
+    The initial state of a scan must be marked so. A selection between the array and itself does it in every version of
     JAX.
     """
     pick = functools.reduce(jnp.logical_or, (other.ravel()[:1].sum() == 0 for other in others))

@@ -1,4 +1,4 @@
-"""What a model consists of: a table of its layers, and a picture, made without running it."""
+"""Summary of a model without running it: a table of its layers, and a picture."""
 
 import dataclasses
 from collections.abc import Callable
@@ -23,12 +23,12 @@ class Row:
 
     Attributes:
         path: the fields that lead to it, "" for the model itself.
-        name: its class, and how often it stands there where it is the block of a stack: "24 × Selformer".
-        out: shapes and dtypes of its result, "-" where it was not called.
-        parameters: entries of the floating-point arrays in it; of an array at several places, at the first.
-        flops: operations in it, see `eqxgen.overview.flops.by_mark`; `None` where it was not called.
-        order: its place among the layers as they were called, from 1 on; `None` likewise.
-        around: path of the layer that it lies in; `None` for the model itself.
+        name: its class; for the block of a stack also its number: "24 × TransformerBlock".
+        out: shapes and dtypes of its result; "-" if it was not called.
+        parameters: entries of its floating-point arrays; a shared array counts at its first path.
+        flops: its operations, see `eqxgen.overview.flops.by_mark`; `None` if it was not called.
+        order: its number in the order of calls, from 1; `None` if it was not called.
+        around: path of the enclosing layer; `None` for the model itself.
     """
 
     path: str
@@ -42,11 +42,11 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """The layers of a model, itself first. `str` of it is a table; `svg()` a picture; `save(path)` writes either.
+    """The layers of a model, itself first. `str(summary)` is a table, `svg()` a picture; `save(path)` writes either.
 
     Attributes:
         rows: the layers in the order of their fields.
-        parameters: of the whole model, shared ones counted once.
+        parameters: of the whole model; shared ones count once.
         flops: of one call.
         bytes: of all arrays.
     """
@@ -67,18 +67,21 @@ class Summary:
             f"{x:{'<' if i < 3 else '>'}{width}}" for i, (x, width) in enumerate(zip(cells, widths))
         ).rstrip()
         rule = "-" * (sum(widths) + 8)
-        total = f"{self.parameters:,} parameters, {_size(self.bytes)}; {self.flops:,} FLOPs of products and convolutions in one call"
+        total = (
+            f"{self.parameters:,} parameters, {_size(self.bytes)}; "
+            f"{self.flops:,} FLOPs of products and convolutions in one call"
+        )
         return "\n".join([line(head), rule, *map(line, body), rule, total])
 
     def svg(self) -> str:
-        """A drawing, whole in itself: each layer a box, those that it calls inside, from top to bottom in the order of
-        their calls.
+        """A standalone drawing: a box for each layer, around the boxes of the layers that it calls, from top to bottom
+        in the order of the calls.
         """
         whole = self.rows[0]
         return draw(self._box(whole), f"{self.parameters:,} parameters, {_count(self.flops)}FLOPs in one call")
 
     def _inside(self, row: Row) -> list[Row]:
-        """The layers right inside that were called, or hold such, in the order of their calls."""
+        """The direct sublayers that were called or contain called layers, in the order of the calls."""
         return sorted(
             (other for other in self.rows if other.around == row.path and other.flops is not None), key=self._began
         )
@@ -95,7 +98,7 @@ class Summary:
         return Box(f"{name}: {row.name}" if name else row.name, notes, tuple(map(self._box, self._inside(row))))
 
     def save(self, path: str | Path) -> None:
-        """Writes the picture if the name ends in `.svg`, the table if in `.txt`."""
+        """Write the picture to a name in `.svg`, or the table to one in `.txt`."""
         path = Path(path)
         if path.suffix not in (".svg", ".txt"):
             raise ValueError(f"path must end in .svg for the picture or .txt for the table: got {path.name!r}")
@@ -103,16 +106,16 @@ class Summary:
 
 
 def summary(model: Callable[..., Any], *inputs: PyTree, **kwargs: PyTree) -> Summary:
-    """The layers of `model(*inputs, **kwargs)`, with shapes, parameters and FLOPs. Nothing is computed: the call is
-    only traced.
+    """The layers of `model(*inputs, **kwargs)`, with shapes, parameters and FLOPs. The call is
+    traced, not computed.
 
     Args:
         model: an `eqx.Module`; its arrays may be shapes, as of `eqx.filter_eval_shape`.
-        inputs, kwargs: what it is called with, such as a key or `inference=True`; arrays, or shapes
+        inputs, kwargs: arguments of the call, such as a key or `inference=True`; arrays, or shapes
             (`jax.ShapeDtypeStruct`).
 
     Raises:
-        ValueError: the model is no module that can be called.
+        ValueError: the model is not a callable module.
     """
     if not isinstance(model, eqx.Module) or not callable(model):
         raise ValueError(f"model must be an eqx.Module with a __call__: got {type(model).__name__}")
@@ -160,7 +163,7 @@ def _is_array(leaf: Any) -> bool:
 
 
 def _weights(model: eqx.Module) -> list[tuple[str, int]]:
-    """Path and size of each floating-point array, of one that is shared the first path alone."""
+    """Path and size of each floating-point array; a shared array has its first path only."""
     found: dict[int, tuple[str, int]] = {}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(model):
         if _is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact):
@@ -174,7 +177,7 @@ def _shapes(out: PyTree) -> str:
 
 
 def _count(number: int) -> str:
-    """As "12.3 k", with a space behind."""
+    """A number such as "12.3 k", with a space after it."""
     for unit, size in ("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3):
         if number >= size:
             return f"{number / size:.1f} {unit} "

@@ -1,4 +1,4 @@
-"""A model that notes how its layers are called, while it is traced."""
+"""Recording of the calls of a model's layers during tracing."""
 
 import contextvars
 import dataclasses
@@ -13,11 +13,11 @@ from jaxtyping import PyTree
 
 @dataclasses.dataclass
 class Call:
-    """What is known of the calls of one layer.
+    """The calls of one layer.
 
     Attributes:
-        mark: its number, under which `eqxgen.overview.flops` counts it.
-        out: shapes and dtypes of what it gave at last.
+        mark: number of the layer in the counts of `eqxgen.overview.flops`.
+        out: shapes and dtypes of its last result.
     """
 
     mark: int
@@ -25,18 +25,16 @@ class Call:
 
 
 calls: contextvars.ContextVar[dict[str, Call]] = contextvars.ContextVar("calls")
-"""The calls of the model being traced, by the layer's path, in the order in which they began."""
+"""The calls of the model being traced, by path of the layer, in the order of their first call."""
 
 
 def noting(model: eqx.Module) -> eqx.Module:
-    """The same model, whose layers add themselves to `calls`, and all of whose operations lie under marks."""
+    """The same model with layers that record their calls in `calls` and mark all their operations."""
     return _noting(model, "")
 
 
 def layers(node: Any, path: str = "", around: str | None = None) -> Iterator[tuple[str, Any, str | None]]:
-    """Each module in a module, itself first, in the order of their fields: path, object, and path of the module around
-    it.
-    """
+    """Each module in a module, itself first, in the order of the fields: path, object, path of the enclosing module."""
     yield path, node, around
     for field in dataclasses.fields(node):
         if not field.metadata.get("static", False):
@@ -49,7 +47,7 @@ def joined(path: str, name: str) -> str:
 
 
 def _modules(value: Any) -> Iterator[tuple[str, eqx.Module]]:
-    """The modules in a field, and where in it, such as `.0`."""
+    """The modules in a field, with their path in it, such as `.0`."""
     for keys, node in jax.tree_util.tree_leaves_with_path(value, is_leaf=lambda node: isinstance(node, eqx.Module)):
         if isinstance(node, eqx.Module):
             yield _text(keys), node
@@ -65,7 +63,7 @@ def _noting(node: Any, path: str) -> Any:
     for field in dataclasses.fields(node):
         try:
             value = getattr(node, field.name)
-        except AttributeError:  # a field that this layer leaves unset
+        except AttributeError:  # a field without a value
             continue
         if not field.metadata.get("static", False):
             put = lambda keys, leaf, name=field.name: (
@@ -80,10 +78,10 @@ def _noting(node: Any, path: str) -> Any:
 
 @functools.cache
 def _kind(kind: Any) -> type:
-    """The class with calls noted; one for each, as JAX forgets no class that it was told of."""
+    """The subclass that records calls; cached, because JAX registers each new class permanently."""
 
-    # A subclass and no wrapper, so that `isinstance`, indexing and methods of its own work on, and a class and no
-    # object's attribute, so that taking a module apart and putting it together, as scans do, keeps it.
+    # A subclass keeps `isinstance`, indexing and methods, which a wrapper would not; and it survives flattening and
+    # unflattening, as in scans, which an attribute of the object would not.
     @functools.wraps(kind.__call__)
     def call(self, *args, **kwargs):
         known = calls.get()

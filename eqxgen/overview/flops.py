@@ -1,4 +1,4 @@
-"""How much arithmetic a traced program asks for, and in which of its marked parts."""
+"""Arithmetic operations of a traced program, in total and for each marked part."""
 
 import math
 import re
@@ -7,25 +7,24 @@ from collections.abc import Iterator
 from typing import Any
 
 MARK = re.compile(r"~(\d+)~")
-"""How a part is marked: `jax.named_scope("~7~")`."""
+"""The mark of a part: `jax.named_scope("~7~")`."""
 AGAIN = "rematted_computation"
-"""How JAX names what `jax.checkpoint` computes a second time."""
+"""Name in JAX of the recomputation of `jax.checkpoint`."""
 
 
 def flops(jaxpr: Any) -> int:
-    """Operations that a program asks for, over all the devices of its `shard_map`s; see `by_mark` for what counts."""
+    """Operations of a program over all devices of its `shard_map`s, counted as in `by_mark`."""
     return by_mark(jaxpr).total()
 
 
 def by_mark(jaxpr: Any, mark: int = 0, times: int = 1) -> Counter[int]:
-    """Operations of the products and convolutions under each mark, the innermost counting; `mark` is that of the
-    program itself.
+    """Operations of products and convolutions by innermost mark; `mark` is that of the program itself.
 
-    A multiplication and an addition are two operations, as is usual; what is elementwise is not counted. Loops count as
-    often as they turn, where that is known (`scan`); otherwise once. Of a `cond` the branch with the most operations
-    counts. What is only computed again, by `jax.checkpoint` or inside attention's backward pass, does not count: these
-    are the model's operations, as a model FLOPs utilisation is a share of (Chowdhery et al. 2022, "PaLM", appendix B).
-    Attention counts as if nothing was masked.
+    A multiplication and an addition are two operations, as usual; elementwise operations do not count. A `scan` counts
+    with its length, other loops count once, and a `cond` counts its largest branch. Recomputation by `jax.checkpoint`
+    or
+    in the backward pass of attention does not count: these are the operations of the model, as in model FLOPs
+    utilisation (Chowdhery et al. 2022, "PaLM", appendix B). Attention counts without its mask.
     """
     counts: Counter[int] = Counter()
     for equation in jaxpr.eqns:
@@ -54,7 +53,7 @@ def _operations(equation: Any) -> int:
             (contracted, _), _ = equation.params["dimension_numbers"]
             return 2 * math.prod(out) * math.prod(shapes[0][axis] for axis in contracted)
         case "conv_general_dilated":
-            # The kernel's axes are given as (outputs, inputs of one group, *spatial).
+            # rhs_spec has the kernel's axes (outputs, inputs of one group, *spatial).
             inputs, *spatial = equation.params["dimension_numbers"].rhs_spec[1:]
             places = math.prod(shapes[1][axis] for axis in spatial)
             return 2 * math.prod(out) * places * shapes[1][inputs] // math.prod(equation.params["lhs_dilation"])
@@ -67,14 +66,14 @@ def _operations(equation: Any) -> int:
 
 
 def _turns(equation: Any) -> int:
-    """How often what is inside is done: by a loop, or by devices."""
+    """Repetitions of the inner program, by a loop or by devices."""
     match equation.primitive.name:
         case "scan":
             return equation.params["length"]
         case "shard_map":
             mesh = equation.params["mesh"]
             return math.prod(mesh.shape[axis] for axis in equation.params["newly_manual_axes"])
-        case "pallas_call":  # of a norm: no products to speak of
+        case "pallas_call":  # a norm: no large products
             return 0
         case _:
             return 1

@@ -1,20 +1,18 @@
-"""Nested boxes as a drawing in SVG, which any browser shows."""
+"""Nested boxes as an SVG drawing."""
 
 import dataclasses
 from collections.abc import Iterator
 from html import escape
 
 LETTER, LINE, PAD, GAP = 7.3, 17.0, 12.0, 24.0
-"""Of the drawing, in pixels: width of a letter, height of a line, space inside a box, space between two boxes for an
-arrow.
-"""
+"""Sizes in pixels: width of a letter, height of a line, padding of a box, gap between two boxes for an arrow."""
 FILLS = ("#ffffff", "#eef4fb", "#d9e8f7", "#fdf3e1", "#fbe6c4", "#f3eefb", "#e4d9f7")
-"""Of the boxes, from the outermost in."""
+"""Colours of the boxes, from the outermost inwards."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-    """A layer as it is drawn: a title, notes below it, and the boxes inside, from top to bottom."""
+    """A box of the drawing: a title, notes below it, and inner boxes from top to bottom."""
 
     title: str
     notes: tuple[str, ...]
@@ -40,11 +38,12 @@ class Box:
 
 
 def draw(box: Box, caption: str) -> str:
-    """The drawing, whole in itself, with the caption below."""
+    """The standalone drawing, with the caption below."""
     width, height = max(box.width, LETTER * len(caption)) + 2 * PAD, box.height + 2 * PAD + LINE
     return "\n".join(
         [
-            f'<svg xmlns="{_SVG}" width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}" role="img">',
+            f'<svg xmlns="{_SVG}" width="{width:.0f}" height="{height:.0f}" '
+            f'viewBox="0 0 {width:.0f} {height:.0f}" role="img">',
             "<style>text{font:12px ui-monospace,Menlo,Consolas,'DejaVu Sans "
             "Mono',monospace;fill:#1a1a1a}.title{font-weight:bold}</style>",
             '<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
@@ -57,12 +56,13 @@ def draw(box: Box, caption: str) -> str:
     )
 
 
-_SVG = "http" + "://www.w3.org/2000/svg"  # a name that is never looked up
+_SVG = "http" + "://www.w3.org/2000/svg"  # an identifier, never fetched
 
 
 def _drawn(box: Box, x: float, y: float, level: int, width: float) -> Iterator[str]:
     fill = FILLS[min(level, len(FILLS) - 1)]
-    yield f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{box.height:.1f}" rx="6" fill="{fill}" stroke="#8899aa"/>'
+    place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{box.height:.1f}"'
+    yield f'<rect {place} rx="6" fill="{fill}" stroke="#8899aa"/>'
     for i, line in enumerate((box.title, *box.notes)):
         kind = "" if i else ' class="title"'
         yield f'<text x="{x + PAD:.1f}" y="{y + LINE * (i + 1):.1f}"{kind}>{escape(line)}</text>'

@@ -1,7 +1,9 @@
 """What the table of layers is made of, and how a layer of it is called."""
 
+import importlib
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -54,3 +56,15 @@ def call(layer: Any, row: Row, inputs: tuple, *, key: Any = None, inference: boo
 
 def widened(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+
+def tables() -> list[Any]:
+    """The modules `layers_*` of this folder, each with `LAYERS` and `WRONG`."""
+    return [
+        importlib.import_module(f"tests.nn.{path.stem}") for path in sorted(Path(__file__).parent.glob("layers_*.py"))
+    ]
+
+
+def table() -> dict[str, Row]:
+    """Every layer of the catalogue."""
+    return {name: row for module in tables() for name, row in module.LAYERS.items()}

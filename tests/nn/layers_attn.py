@@ -77,7 +77,7 @@ WRONG = [
     Wrong(lambda: nn.SelfAttention(8, 2, window=0, key=KEY), "window must be an integer of at least 1: got 0"),
     Wrong(
         lambda: nn.SelfAttention(8, 2, rope=nn.RoPE(8), key=KEY),
-        r"head_dim = dim / heads = 4 entries: got rope.head_dim=8",
+        r"head_dim = dim / heads = 4: got rope.head_dim=8",
     ),
     Wrong(
         lambda: nn.SelfAttention(8, 2, key=KEY).extend(jnp.ones((1, 8)), nn.KVCache(4, 2, 4)),
@@ -85,11 +85,11 @@ WRONG = [
     ),
     Wrong(
         lambda: nn.SelfAttention(8, 2, causal=True, key=KEY).extend(jnp.ones((1, 8)), nn.KVCache(4, 2, 4, ring=True)),
-        "a ring of 4 rows forgets: it needs a window of at most as many tokens, got window=None",
+        "a ring of 4 rows needs a window of at most as many tokens: got window=None",
     ),
     Wrong(lambda: nn.RoPE(5), "head_dim must be even: got 5"),
     Wrong(lambda: nn.RoPE(4, base=1.0), "base must be greater than 1: got 1.0"),
-    Wrong(lambda: nn.RoPE(4)(jnp.ones((3, 2, 6))), r"x must have shape \(seq, heads, head_dim=4\): got \(3, 2, 6\)"),
+    Wrong(lambda: nn.RoPE(4)(jnp.ones((3, 2, 6))), r"x must be \(seq, heads, head_dim=4\): got shape \(3, 2, 6\)"),
     Wrong(lambda: nn.AxialRoPE(6, (2, 2)), "head_dim must be a multiple of 4, .*: got 6"),
     Wrong(lambda: nn.CrossAttention(8, 0, key=KEY), "context_dim must be an integer of at least 1: got 0"),
     Wrong(lambda: nn.CrossAttention(200, key=KEY), "heads must divide dim: got dim=200, heads=3"),
@@ -97,7 +97,7 @@ WRONG = [
     Wrong(
         lambda: nn.ParallelAttention(8, 2, hidden_dim=0, key=KEY), "hidden_dim must be an integer of at least 1: got 0"
     ),
-    Wrong(lambda: nn.ParallelAttention(8, 2, rope=nn.RoPE(8), key=KEY), "dim / heads = 4 entries: got rope.head_dim=8"),
+    Wrong(lambda: nn.ParallelAttention(8, 2, rope=nn.RoPE(8), key=KEY), "dim / heads = 4: got rope.head_dim=8"),
     Wrong(lambda: nn.MultiheadAttention(2, 1, key=KEY), "qk_size must be an integer of at least 1: got 0"),
     Wrong(lambda: nn.MultiheadAttention(0, 4, key=KEY), "num_heads must be an integer of at least 1: got 0"),
     Wrong(
@@ -129,7 +129,7 @@ WRONG = [
         "start must leave room for 2 tokens among length=3 .*: got 2",
     ),
     Wrong(
-        lambda: nn.LearnedPositions(3, 4, key=KEY)(jnp.ones((2, 5))), r"x must have shape \(seq, dim=4\): got \(2, 5\)"
+        lambda: nn.LearnedPositions(3, 4, key=KEY)(jnp.ones((2, 5))), r"x must be \(seq, dim=4\): got shape \(2, 5\)"
     ),
     Wrong(lambda: nn.T5Bias(2, buckets=6, key=KEY), "buckets must be a multiple of 4, as causal=False: got 6"),
     Wrong(

@@ -132,15 +132,15 @@ WRONG = [
     Wrong(lambda: nn.Selformer(8, 3, key=KEY), "heads must divide dim: got dim=8, heads=3"),
     Wrong(
         lambda: block(attention_norm=nn.LayerNorm(8)),
-        "placement='pre' needs mlp_norm: only a parallel block can do with one norm",
+        "placement='pre' needs mlp_norm: only a parallel block shares one norm",
     ),
     Wrong(
         lambda: block(**parts(attention_out_norm=nn.LayerNorm(8))),
-        "attention_out_norm goes with placement='sandwich' and no other: got .*, placement='pre'",
+        "attention_out_norm is required by placement='sandwich' and by no other: got .*, placement='pre'",
     ),
     Wrong(
         lambda: block(**parts(attention_out_norm=nn.LayerNorm(8), placement="sandwich")),
-        "mlp_out_norm goes with placement='sandwich' and no other: got mlp_out_norm=None",
+        "mlp_out_norm is required by placement='sandwich' and by no other: got mlp_out_norm=None",
     ),
     Wrong(lambda: block(**parts(drop_path=1.0)), r"rate must be in \[0, 1\): got 1.0"),
     Wrong(lambda: decoder(KEY, placement="parallel"), "placement must be one of post, pre: got 'parallel'"),
@@ -162,11 +162,11 @@ WRONG = [
     ),
     Wrong(
         lambda: nn.LongSkipStack(lambda key: nn.MLP(4, key=key), 4, dim=4, key=KEY),
-        "depth must be odd and at least 3, two halves .*: got 4",
+        "depth must be odd and at least 3, for two halves .*: got 4",
     ),
     Wrong(
         lambda: nn.AdaLN(8, 6, key=KEY)(X, jnp.ones(8)),
-        r"condition must be one vector of condition_dim=6 entries: got shape \(8,\)",
+        r"condition must be \(condition_dim=6,\): got shape \(8,\)",
     ),
     Wrong(
         lambda: nn.AdaLNZero(8, key=KEY)(jnp.ones((5, 4)), jnp.ones(8)),
@@ -176,7 +176,7 @@ WRONG = [
     Wrong(lambda: nn.FiLM(8, 0, key=KEY), "in_dim must be an integer of at least 1: got 0"),
     Wrong(
         lambda: nn.FiLM(8, key=KEY)(jnp.ones((3, 5, 8)), jnp.ones(3)),
-        r"condition must be one vector .*=8 entries: got shape \(3,\)",
+        r"condition must be \(condition_dim=8,\): got shape \(3,\)",
     ),
     Wrong(
         lambda: nn.PatchEmbed(3, 8, patch=2, key=KEY)(jnp.ones((4, 5, 3))),
@@ -184,31 +184,31 @@ WRONG = [
     ),
     Wrong(
         lambda: nn.PatchEmbed(3, 8, patch=2, key=KEY)(jnp.ones((4, 4, 1))),
-        r"\(height, width, channels=3\): got shape \(4, 4, 1\)",
+        r"x must be \(height, width, channels=3\): got shape \(4, 4, 1\)",
     ),
     Wrong(lambda: nn.PatchEmbed(3, 8, patch=0, key=KEY), "patch must be an integer of at least 1: got 0"),
     Wrong(
         lambda: nn.Unpatch(8, 3, patch=2, key=KEY)(X),
-        r"x must be .* a multiple of rows=2 patches: got shape \(5, 8\); give rows",
+        r"x must have a multiple of rows=2 patches: got shape \(5, 8\); pass rows",
     ),
     Wrong(lambda: nn.Registers(8, 2, key=KEY)(jnp.ones((5, 4))), r"x must be \(seq, dim=8\): got shape \(5, 4\)"),
     Wrong(
         lambda: nn.Registers(8, 6, key=KEY).split(X),
-        r"begin with the count=6 tokens that were put there: got shape \(5, 8\)",
+        r"begin with the count=6 tokens of the layer: got shape \(5, 8\)",
     ),
     Wrong(lambda: nn.ClassToken(0, key=KEY), "dim must be an integer of at least 1: got 0"),
     Wrong(
         lambda: nn.TokenDrop(6)(X, key=KEY),
-        r"x must be \(seq, dim\) with a seq of at least count=6: got shape \(5, 8\)",
+        r"x must have at least count=6 tokens: got shape \(5, 8\)",
     ),
     Wrong(lambda: nn.TokenDrop(4)(X), "token drop needs key=... in training: pass one, or inference=True"),
     Wrong(lambda: nn.Sequential(nn.Identity(), 3), r"layers\[1\] must be a layer or a function: got 3"),
     Wrong(
         lambda: nn.Sequential(jnp.sin)[1],
-        r"the place of a layer must be in \[-1, 1\), there being 1: got 1",
+        r"index of a layer must be in \[-1, 1\): got 1",
         IndexError,
     ),
-    Wrong(lambda: nn.Sequential(jnp.sin).at[-2].set(jnp.cos), r"in \[-1, 1\), there being 1: got -2", IndexError),
+    Wrong(lambda: nn.Sequential(jnp.sin).at[-2].set(jnp.cos), r"in \[-1, 1\): got -2", IndexError),
     Wrong(lambda: NET(X), r"state is needed by EMA: call y, state = net\(x, state\), first with net.init_state\(\)"),
     Wrong(lambda: nn.Lambda(None), "function must be a layer or a function: got None"),
     Wrong(
@@ -217,6 +217,6 @@ WRONG = [
     Wrong(lambda: nn.EMA(X, 1.0), r"decay must be in \[0, 1\): got 1.0"),
     Wrong(
         lambda: nn.EMA(X)(X[0], nn.EMA(X).init_state()),
-        r"shapes \(\(5, 8\),\) that the average was made for: got \(8,\)",
+        r"shapes \(\(5, 8\),\) of `like`: got \(8,\)",
     ),
 ]

@@ -58,7 +58,7 @@ WRONG = [
     ),
     Wrong(
         lambda: nn.Convolution(3, 4, kernel=3, dilation=2, padding=0, key=KEY)(jnp.ones((4, 9, 3))),
-        r"padding be at least kernel=3 long, spread by its dilation: got shape \(4, 9, 3\), padding=0, dilation=2",
+        r"padding be at least as long as the dilated kernel=3: got shape \(4, 9, 3\), padding=0, dilation=2",
     ),
     Wrong(
         lambda: nn.Convolution(3, 4, padding=4, padding_mode="reflect", key=KEY)(jnp.ones((4, 9, 3))),
@@ -70,15 +70,15 @@ WRONG = [
     ),
     Wrong(
         lambda: nn.Convolution(3, 4, key=KEY)(jnp.ones((2, 5, 5, 3))),
-        r"x must have 2 spatial axes and one of channels: got shape \(2, 5, 5, 3\); jax.vmap the layer over a batch",
+        r"x must be \(height, width, in_channels=3\): got shape \(2, 5, 5, 3\); jax.vmap the layer over a batch",
     ),
     Wrong(
         lambda: nn.Convolution1D(3, 4, key=KEY)(jnp.ones((5, 5, 3))),
-        r"x must have 1 spatial axis and one of channels: got shape \(5, 5, 3\)",
+        r"x must be \(seq, in_channels=3\): got shape \(5, 5, 3\)",
     ),
     Wrong(
         lambda: nn.Convolution1D(3, 4, key=KEY)(jnp.ones((3, 5))),
-        r"the last axis of x must have in_channels=3 entries: got shape \(3, 5\)",
+        r"x must be \(seq, in_channels=3\): got shape \(3, 5\)",
     ),
     Wrong(
         lambda: nn.ConvolutionTranspose(3, 4, groups=3, key=KEY),
@@ -92,10 +92,15 @@ WRONG = [
         lambda: nn.ConvolutionTranspose(3, 4, padding=5, key=KEY)(jnp.ones((4, 9, 3))),
         r"padding=5 must leave at least 1 entry of every axis: got shape \(4, 9, 3\), which leaves -4",
     ),
+    Wrong(
+        lambda: nn.Convolution(3, 4, padding="same", key=KEY), "padding must be an integer of at least 0: got 'same'"
+    ),
+    Wrong(lambda: nn.AvgPool(3, padding="valid"), "padding must be an integer of at least 0: got 'valid'"),
+    Wrong(lambda: nn.Convolution(3, 4, kernel=(3, 3), key=KEY), r"kernel must be an integer .*: got \(3, 3\)"),
     Wrong(lambda: nn.MaxPool(0), "window must be an integer of at least 1: got 0"),
     Wrong(lambda: nn.MaxPool(2, stride=0), "stride must be an integer of at least 1: got 0"),
     Wrong(lambda: nn.MaxPool(3, padding=2), "padding must be at most half the window: got padding=2, window=3"),
-    Wrong(lambda: nn.AvgPool(3, padding=-1), "padding must not be negative: got -1"),
+    Wrong(lambda: nn.AvgPool(3, padding=-1), "padding must be an integer of at least 0: got -1"),
     Wrong(lambda: nn.AvgPool(3)(jnp.ones((2, 5, 1))), r"padding be at least window=3 long: got \(2, 5, 1\), padding=0"),
     Wrong(lambda: nn.MaxPool(3)(jnp.ones(5)), r"x must have spatial axes and one of channels: got shape \(5,\)"),
     Wrong(lambda: nn.AdaptiveAvgPool((2, 0)), "size must be an integer of at least 1: got 0"),
@@ -105,16 +110,15 @@ WRONG = [
     ),
     Wrong(lambda: nn.Upsample(0), "factor must be an integer of at least 1: got 0"),
     Wrong(lambda: nn.Upsample(2, "cubic"), "method must be one of bilinear, nearest: got 'cubic'"),
-    Wrong(
-        lambda: nn.Upsample()(jnp.ones((5, 3))), r"x must have 2 spatial axes and one of channels: got shape \(5, 3\)"
-    ),
+    Wrong(lambda: nn.Upsample()(jnp.ones((5, 3))), r"x must be \(height, width, channels\): got shape \(5, 3\)"),
     Wrong(lambda: nn.Downsample()(jnp.ones((4, 5, 3))), "factor must divide width: got width=5, factor=2"),
     Wrong(lambda: nn.BlurPool((1, -1)), r"taps must have a sum other than 0: got \(1, -1\)"),
     Wrong(lambda: nn.BlurPool(stride=0), "stride must be an integer of at least 1: got 0"),
     Wrong(lambda: nn.upfirdn(jnp.ones((3, 3, 1)), (1, 1), up=0), "up must be an integer of at least 1: got 0"),
     Wrong(
         lambda: nn.upfirdn(jnp.ones((3, 3, 1)), (1, 1), padding=(-2, 0)),
-        r"taps must be at least 1 and at most as many as an axis has entries .* got 2 taps, up=1, padding=\(-2, 0\), shape \(3, 3, 1\)",
+        r"taps must be at least 1 and at most as many as an axis has entries .* "
+        r"got 2 taps, up=1, padding=\(-2, 0\), shape \(3, 3, 1\)",
     ),
     Wrong(
         lambda: nn.PixelShuffle()(jnp.ones((4, 4, 6))),

@@ -55,8 +55,14 @@ WRONG = [
     Wrong(
         lambda: nn.Convolution(3, 4, groups=2, key=KEY), "groups must divide in_channels: got in_channels=3, groups=2"
     ),
-    Wrong(lambda: nn.Convolution(3, 4, padding=-1, key=KEY), "padding must not be negative: got -1"),
-    Wrong(lambda: nn.Convolution(3, 4, key=KEY)(jnp.ones((5, 5, 4))), r"in_channels=3 entries: got shape \(5, 5, 4\)"),
-    Wrong(lambda: nn.Convolution(3, 4, kernel=5, padding=0, key=KEY)(jnp.ones((4, 9, 3))), "at least kernel=5"),
+    Wrong(lambda: nn.Convolution(3, 4, padding=-1, key=KEY), "padding must be an integer of at least 0: got -1"),
+    Wrong(
+        lambda: nn.Convolution(3, 4, key=KEY)(jnp.ones((5, 5, 4))),
+        r"x must be \(height, width, in_channels=3\): got shape \(5, 5, 4\)",
+    ),
+    Wrong(
+        lambda: nn.Convolution(3, 4, kernel=5, padding=0, key=KEY)(jnp.ones((4, 9, 3))),
+        "at least as long as the dilated kernel=5",
+    ),
     Wrong(lambda: nn.downsample(jnp.ones((5, 4, 1))), "factor must divide height: got height=5, factor=2"),
 ]

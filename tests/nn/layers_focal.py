@@ -22,7 +22,7 @@ WRONG = [
     Wrong(lambda: nn.FocalModulation(4, level=0, key=KEY), "level must be an integer of at least 1: got 0"),
     Wrong(
         lambda: nn.FocalModulation(4, window=4, key=KEY),
-        "window must be odd and factor even, for kernels with a middle: got window=4, factor=2",
+        "window must be odd and factor even, for centred kernels: got window=4, factor=2",
     ),
     Wrong(
         lambda: nn.FocalModulation(4, factor=1, key=KEY), "window must be odd and factor even.*: got window=3, factor=1"
@@ -30,11 +30,11 @@ WRONG = [
     Wrong(lambda: nn.FocalModulation(4, dropout=1.0, key=KEY), r"rate must be in \[0, 1\): got 1.0"),
     Wrong(
         lambda: nn.FocalModulation(4, key=KEY)(jnp.ones((6, 4))),
-        r"x must have 2 spatial axes and one of channels: got shape \(6, 4\)",
+        r"x must be \(height, width, dim=4\): got shape \(6, 4\)",
     ),
     Wrong(
         lambda: nn.FocalModulation(4, key=KEY)(jnp.ones((6, 6, 3))),
-        r"the last axis of x must have dim=4 entries: got shape \(6, 6, 3\)",
+        r"x must be \(height, width, dim=4\): got shape \(6, 6, 3\)",
     ),
     Wrong(lambda: nn.SqueezeExcitation(8, key=KEY), "reduction must divide channels: got channels=8, reduction=16"),
     Wrong(

@@ -41,10 +41,14 @@ WRONG = [
         lambda: nn.BatchNorm(4, axis_name=None)(jnp.ones(4), nn.BatchNorm(4).init_state()),
         r"training needs at least 2 values for each channel: got shape \(4,\), axis_name=\(\)",
     ),
-    Wrong(lambda: nn.BatchNorm(4)(jnp.ones(4), nn.BatchNorm(4).init_state()), "unbound axis name.*batch", NameError),
+    Wrong(
+        lambda: nn.BatchNorm(4)(jnp.ones((8, 4)), nn.BatchNorm(4).init_state()),
+        r"axis_name=\('batch',\) must be axes of jax.vmap or of a mesh: got x of shape \(8, 4\) without them; call "
+        r"jax.vmap\(norm, axis_name='batch', in_axes=\(0, None\), out_axes=\(0, None\)\)\(x, state\)",
+    ),
     Wrong(lambda: nn.ActNorm(4)(jnp.ones(5)), r"the last axis of x must have channels=4 entries: got shape \(5,\)"),
     Wrong(
         lambda: nn.ActNorm(4).started(jnp.ones((1, 4))),
-        r"a batch to start from needs at least 2 values for each channel: got shape \(1, 4\)",
+        r"batch must have at least 2 values for each channel: got shape \(1, 4\)",
     ),
 ]

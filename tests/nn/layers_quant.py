@@ -72,9 +72,9 @@ WRONG = [
     Wrong(lambda: nn.LoRA(projection(), 0, key=KEY), "rank must be an integer of at least 1: got 0"),
     Wrong(lambda: nn.LoRA(projection(), 4, key=KEY), "rank must be at most the weight's smaller side, 3: got 4"),
     Wrong(lambda: nn.LoRA(projection(), 2, key=KEY)(jnp.ones(4)), r"in_dim=5 entries: got shape \(4,\)"),
-    Wrong(lambda: nn.lora(nn.LayerNorm(4), 2, key=KEY), "lora needs a Projection for which `where` holds"),
+    Wrong(lambda: nn.lora(nn.LayerNorm(4), 2, key=KEY), "model must have a Projection that `where` selects"),
     Wrong(
-        lambda: nn.lora(nn.MLP(4, key=KEY), 2, where=lambda path, _: path == "gate", key=KEY), "lora needs a Projection"
+        lambda: nn.lora(nn.MLP(4, key=KEY), 2, where=lambda path, _: path == "gate", key=KEY), "must have a Projection"
     ),
     Wrong(lambda: nn.WeightNorm(nn.LayerNorm(4)), "layer must have a weight of at least two axes, .*: got LayerNorm"),
     Wrong(lambda: nn.SpectralNorm(nn.Dropout(0.1)), "layer must have a weight of at least two axes, .*: got Dropout"),
@@ -108,9 +108,9 @@ WRONG = [
     Wrong(lambda: nn.LFQ(31), "bits must be at most 30, which an int32 holds: got 31"),
     Wrong(lambda: nn.LFQ(3)(jnp.ones(4)), r"dim=3 entries: got shape \(4,\)"),
     Wrong(lambda: nn.LFQ(3).lookup(jnp.asarray([-1])), r"ids must be in \[0, codes=8\): got values from -1 to -1"),
-    Wrong(lambda: nn.ResidualVQ([]), r"quantizers must be one or more, alike in codes and dim: got \[\]"),
+    Wrong(lambda: nn.ResidualVQ([]), r"quantizers must be one or more, of equal codes and dim: got \[\]"),
     Wrong(
-        lambda: nn.ResidualVQ([codebook(), codebook(codes=8)]), r"alike in codes and dim: got \[\(7, 3\), \(8, 3\)\]"
+        lambda: nn.ResidualVQ([codebook(), codebook(codes=8)]), r"of equal codes and dim: got \[\(7, 3\), \(8, 3\)\]"
     ),
     Wrong(lambda: residual(dropout=True)(jnp.ones(3)), "ResidualVQ with dropout needs key"),
     Wrong(lambda: residual().lookup(jnp.zeros((2, 5), int)), r"at most quantizers=4 entries: got shape \(2, 5\)"),

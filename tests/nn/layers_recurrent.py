@@ -20,15 +20,15 @@ WRONG = [
     Wrong(lambda: nn.GRU(0, 3, key=KEY), "in_dim must be an integer of at least 1: got 0"),
     Wrong(
         lambda: nn.GRU(3, 5, key=KEY)(jnp.ones((6, 4))),
-        r"the last axis of x must have in_dim=3 entries: got shape \(6, 4\)",
+        r"x must be \(seq, in_dim=3\): got shape \(6, 4\)",
     ),
     Wrong(
         lambda: nn.LSTM(3, 5, key=KEY)(jnp.ones((2, 6, 3))),
-        r"x must be one sequence \(seq, in_dim\): got shape \(2, 6, 3\); jax.vmap the layer over a batch",
+        r"x must be \(seq, in_dim=3\): got shape \(2, 6, 3\); jax.vmap the layer over a batch",
     ),
     Wrong(
         lambda: nn.LSTM(3, 5, key=KEY).step(jnp.ones((6, 3))),
-        r"x must be one entry \(in_dim,\) of a sequence: got shape \(6, 3\)",
+        r"x must be \(in_dim=3,\): got shape \(6, 3\)",
     ),
     Wrong(
         lambda: nn.GRU(3, 5, key=KEY)(jnp.ones((6, 3)), jnp.ones(4)),

@@ -1,6 +1,5 @@
 """Every layer of the catalogue, from one table; and what is particular to some."""
 
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -15,22 +14,19 @@ from safetensors.numpy import load, save
 
 from eqxgen import RNG, nn
 from eqxgen.nn import blur, downsample, upsample
-from tests.nn.layer_rows import Row, call, widened
+from tests.nn.layer_rows import Row, call, table, tables, widened
 from train.params.paths import named_arrays
 from train.precision import cast
 from train.run.weights import with_arrays
 
 KEY = jr.key(0)
 BF16 = jnp.dtype("bfloat16")
-TABLES = [
-    importlib.import_module(f"tests.nn.{path.stem}") for path in sorted(Path(__file__).parent.glob("layers_*.py"))
-]
-LAYERS: dict[str, Row] = {name: row for table in TABLES for name, row in table.LAYERS.items()}
-WRONG = [wrong for table in TABLES for wrong in table.WRONG]
+LAYERS: dict[str, Row] = table()
+WRONG = [wrong for module in tables() for wrong in module.WRONG]
 
 
 def test_no_two_tables_name_a_row_alike():
-    assert len(LAYERS) == sum(len(table.LAYERS) for table in TABLES)
+    assert len(LAYERS) == sum(len(module.LAYERS) for module in tables())
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -101,7 +97,7 @@ def test_a_layer_that_draws_asks_for_a_key_and_has_an_inference_mode(name):
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=[f"{i}: {wrong.says[:50]}" for i, wrong in enumerate(WRONG)])
-def test_a_wrong_argument_is_an_error_with_the_law(wrong):
+def test_a_wrong_argument_is_an_error_with_the_constraint(wrong, unchecked):
     with pytest.raises(wrong.kind, match=wrong.says):
         wrong.call()
 

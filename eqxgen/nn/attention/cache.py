@@ -10,26 +10,25 @@ from eqxgen.nn import _check
 
 
 class KVCache(eqx.Module):
-    """The keys and values of the tokens seen so far, in arrays whose shapes never change: one compiled step serves
-    every position.
+    """The keys and values of the tokens seen so far, in arrays of constant shapes: one compiled step serves every
+    position.
 
     An ordinary cache holds `length` tokens, token p in row p. A ring holds the last `length` tokens, token p in row p %
-    length, and never runs out of room: it is the cache of a sliding window. Keys come as they will be used, with their
-        positions rotated in.
+    length, and never runs out of room: it is the cache of a sliding window. Keys are stored after rotation.
 
     Args:
         length: rows.
         kv_heads, head_dim: of the keys, and of the values.
-        v_head_dim: of the values, where it differs. 0 keeps none: the values are part of the keys, as of
+        v_head_dim: of the values, where it differs. 0 stores none: the values are part of the keys, as in
             `LatentAttention`.
         dtype: of both arrays.
-        ring: whether the newest tokens overwrite the oldest.
+        ring: the newest tokens overwrite the oldest.
         key: not used; every layer takes one.
     """
 
     k: Float[Array, "length kv_heads head_dim"]
     v: Float[Array, "length kv_heads v_head_dim"]
-    count: Int[Array, ""]  # tokens seen so far; of a cache that has run out of room, more than its rows
+    count: Int[Array, ""]  # tokens seen so far; more than `length` after an overflow
     ring: bool = eqx.field(static=True)
 
     def __init__(
@@ -57,7 +56,7 @@ class KVCache(eqx.Module):
         return self.k.shape[0]
 
     def positions(self) -> Int[Array, " length"]:
-        """The position of the token in each row, -1 where nothing was written yet."""
+        """The position of the token in each row, -1 in rows not yet written."""
         row, last = jnp.arange(self.length, dtype=jnp.int32), self.count - 1
         newest = last - (last - row) % self.length if self.ring else jnp.where(row <= last, row, -1)
         return jnp.maximum(newest, -1)
@@ -68,16 +67,16 @@ class KVCache(eqx.Module):
         v: Float[Array, "new kv_heads v_head_dim"],
         count: int | Int[Array, ""] | None = None,
     ) -> "KVCache":
-        """The cache behind which the new rows are written.
+        """The cache with the new rows after the old ones.
 
         Args:
             k, v: rows of the next tokens, cast to the cache's dtype.
-            count: how many of them are real; the others, padding at the end, are written nowhere. By default all.
+            count: number of real tokens; the padding after them is not written. By default all.
 
         Raises:
             ValueError: shapes differ from the cache's; `count` is not in [0, new]; or there is no room. Inside a
-                compiled program the last two are not known: there the rows that do not fit are dropped, and
-                    `cached_attention.attend` gives NaN.
+                compiled program the last two are not known: rows that do not fit are dropped, and `cached.attend`
+                gives NaN.
         """
         for name, rows, kept in (("k", k, self.k), ("v", v, self.v)):
             if rows.ndim != 3 or rows.shape[1:] != kept.shape[1:] or rows.shape[0] != k.shape[0]:

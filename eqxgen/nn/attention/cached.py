@@ -1,4 +1,4 @@
-"""Attention of the next tokens over those in a cache."""
+"""Attention of the next tokens over a cache."""
 
 from typing import Any
 
@@ -24,40 +24,38 @@ def attend(
 ) -> tuple[Float[Array, "new heads out_dim"], KVCache]:
     """Causal attention of the next tokens over the cache and one another, and the cache with them.
 
-    Several tokens run on the fused op; one is a pair of small products, which no tiling makes faster. Rows not yet
-    written are never seen. Many tokens into a ring, or with a window, cost a mask of `new` x (`length` + `new`)
+    Several tokens run on the fused op; one token is a pair of small products, which tiling does not speed up. Rows not
+    yet written are masked. Many tokens into a ring, or with a window, cost a mask of `new` x (`length` + `new`)
     booleans.
 
     Args:
         q, k, v: of the tokens at positions `cache.count`, `cache.count + 1`, ...
-        count: how many of them are real, as in `KVCache.append`; the result of the others means nothing.
-        window: each token sees the last `window`, itself among them.
+        count: number of real tokens, as in `KVCache.append`; the result of the padding is undefined.
+        window: each token attends to the last `window` tokens, itself included.
         bias: added to the logits: an `ops.ALiBi`, whose offset is set here, or an array that broadcasts to (heads, new,
-            length), over the rows of the cache, which must not be a ring.
+            length) over the rows of the cache. An array is an error with a ring.
         scale: of the logits; 1 / sqrt(head_dim) by default.
-        shared: the values are the first so many entries of the keys; v is then empty, (new, kv_heads, 0), and so is the
-            cache's.
+        shared: number of leading entries of the keys that serve as values; v is then empty, (new, kv_heads, 0), and so
+            is the cache's.
 
     Returns:
-        The result in q's dtype, all NaN where a compiled program ran out of room; and the new cache.
+        The result in q's dtype, all NaN after an overflow inside a compiled program; and the new cache.
 
     Raises:
-        ValueError: as `KVCache.append`; or a ring is shorter than the window, or has none.
+        ValueError: as `KVCache.append`; or a ring without a window, or with one longer than its rows.
     """
     if cache.ring and (window is None or window > cache.length):
-        raise ValueError(
-            f"a ring of {cache.length} rows forgets: it needs a window of at most as many tokens, got window={window}"
-        )
+        raise ValueError(f"a ring of {cache.length} rows needs a window of at most as many tokens: got window={window}")
     if cache.ring and bias is not None and not isinstance(bias, ops.ALiBi):
         raise ValueError(
-            "a bias over the rows of a ring has no meaning, as rows change their tokens: pass an ALiBi, or use a cache "
-            "without ring"
+            "bias over the rows of a ring must be an ALiBi, as the tokens of the rows change: got an array; pass an "
+            "ALiBi, or use a cache without ring"
         )
     new, after = q.shape[0], cache.append(k, v, count)
     at = cache.count + jnp.arange(new, dtype=jnp.int32)
     keys, values, held = after.k, after.v, after.positions()
     if cache.ring and new > 1:
-        # The first of the new tokens still see rows that the last of them overwrite.
+        # The first new tokens attend to rows that the last new tokens overwrite.
         keys, values = (jnp.concatenate([kept, rows.astype(kept.dtype)]) for kept, rows in ((cache.k, k), (cache.v, v)))
         held = jnp.concatenate([cache.positions(), jnp.where(at < after.count, at, -1)])
     values = values if shared is None else keys[..., :shared]
@@ -82,8 +80,8 @@ def _one(
     _, heads, head_dim = q.shape
     rows, groups, _ = k.shape
     exact: Any = {"precision": "highest", "preferred_element_type": jnp.float32}
-    # Products, although XLA transposes the cache for them: in the whole step of a GPT-2 on a CPU, sums of products took
-    # three times as long.
+    # Matrix products, although XLA transposes the cache for them: elementwise sums of products take three times as
+    # long in the step of a GPT-2 on a CPU.
     logits = (
         jnp.einsum("gnd,lgd->gnl", q.reshape(groups, heads // groups, head_dim), k, **exact).reshape(heads, rows)
         * scale

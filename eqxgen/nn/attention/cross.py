@@ -4,11 +4,11 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 from einops import rearrange
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen import ops
 from eqxgen.nn import _check
-from eqxgen.nn.attention.self_attention import Bias, join_heads
+from eqxgen.nn.attention.self_attention import Bias, Mask, join_heads
 from eqxgen.nn.drop import Dropout
 from eqxgen.nn.linear import Initializer, Projection, torch_uniform
 from eqxgen.nn.norm.fused import RMSNorm
@@ -16,16 +16,19 @@ from eqxgen.rng import RNG
 
 
 class CrossAttention(eqx.Module):
-    """Multi-head attention of the tokens of one sequence to those of another (Vaswani et al. 2017, section 3.2.3).
+    """Multi-head attention from the tokens of one sequence to those of another (Vaswani et al. 2017, section 3.2.3).
 
     Args:
         dim: width of a token, kept.
         context_dim: width of the other sequence's tokens; `dim` by default.
-        heads: number of heads, which divides `dim`; by default as many as have 64 entries, and at least one.
+        heads: number of heads; it divides `dim`. By default dim // 64, at least 1.
         dropout: rate on the attention probabilities, inside the op, and on the output.
-        bias: whether the projections have biases.
-        qk_norm: as `SelfAttention`'s.
-        init: how the weights are drawn.
+        bias: adds biases to the projections.
+        qk_norm: RMS norm of queries and keys, as in `SelfAttention`.
+        init: initializer of the weights.
+
+    Raises:
+        ValueError: a number violates its constraint; x or context is not one sequence of its width.
     """
 
     q: Projection
@@ -66,21 +69,23 @@ class CrossAttention(eqx.Module):
         x: Float[Array, "q_seq dim"],
         context: Float[Array, "kv_seq context_dim"],
         *,
-        mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
+        mask: Mask | None = None,
         bias: Bias | None = None,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> Float[Array, "q_seq dim"]:
-        """What the tokens of x gather from the context.
+        """Attention of every token of x over the context.
 
         Args:
             x, context: the two sequences.
-            mask: which tokens of the context each of x may see: a boolean array that broadcasts to (heads, q_seq,
-                kv_seq), or an expression of `eqxgen.ops.masks`. A token that may see none gathers zero.
+            mask: the pairs that attend: a boolean array that broadcasts to (heads, q_seq, kv_seq), or an expression of
+                `eqxgen.ops.masks`. A fully masked token gathers zero.
             bias: added to the logits.
-            key: of the dropout; needed in training, where there is any.
-            inference: leaves the dropout out.
+            key: of the dropout; required in training with dropout.
+            inference: disables dropout.
         """
+        _check.example(x, "q_seq", dim=self.q.in_dim)
+        _check.example(context, "kv_seq", name="context", context_dim=self.kv.in_dim)
         active = self.dropout.active(key, inference)
         probs_key, out_key = jr.split(key) if active and key is not None else (None, None)
         q = rearrange(self.q(x), "q_seq (heads head_dim) -> q_seq heads head_dim", heads=self.heads)

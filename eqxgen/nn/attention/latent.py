@@ -1,4 +1,4 @@
-"""Attention whose keys and values come from one small latent."""
+"""Attention with keys and values from one small latent."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -19,23 +19,25 @@ from eqxgen.rng import RNG
 class LatentAttention(eqx.Module):
     """Causal multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1; DeepSeek-V3).
 
-    A token leaves `kv_lora_rank + qk_rope_head_dim` numbers: a latent, from which every head makes its keys and values,
-    and one key with rotary position that all heads share. Decoding works on the latents themselves: what makes keys is
-        moved to the queries, and what makes
-    values behind the attention (`extend`).
+    The cache holds `kv_lora_rank + qk_rope_head_dim` numbers for a token: a latent, from which every head computes its
+    keys and values, and one key with rotary position that all heads share. Decoding works on the latents: the product
+    that makes keys is applied to the queries, and the product that makes values after the attention (`extend`).
 
     Args:
         dim: width of a token, kept.
         heads: number of heads.
         kv_lora_rank: size of the latent of keys and values.
-        q_lora_rank: size of the latent of queries; None makes queries from the token.
+        q_lora_rank: size of the latent of queries; None projects queries from the token directly.
         qk_nope_head_dim: size of a head's query and key without position.
         qk_rope_head_dim: size of those with rotary position; even.
         v_head_dim: size of a head's value.
-        base, interleaved: as `RoPE`'s; the published weights are interleaved.
-        bias: whether the projections to the latents and the last have biases.
-        epsilon: the norms', over the latents.
-        init: how the weights are drawn.
+        base, interleaved: of the `RoPE`; the published weights are interleaved.
+        bias: adds biases to the projections to the latents and to the output projection.
+        epsilon: of the norms of the latents.
+        init: initializer of the weights.
+
+    Raises:
+        ValueError: a number violates its constraint; x is not one sequence of width `dim`.
     """
 
     q_down: Projection | None
@@ -93,6 +95,7 @@ class LatentAttention(eqx.Module):
         return self.kv_up.in_dim
 
     def __call__(self, x: Float[Array, "seq dim"], *, key: PRNGKeyArray | None = None) -> Float[Array, "seq dim"]:
+        _check.example(x, "seq", dim=self.out.out_dim)
         q_nope, q_rope = self._queries(x, None)
         latent, k_rope = self._latents(x, None)
         kv = rearrange(self.kv_up(latent), "seq (heads features) -> seq heads features", heads=self.heads)
@@ -108,12 +111,13 @@ class LatentAttention(eqx.Module):
     def extend(
         self, x: Float[Array, "new dim"], cache: KVCache, *, count: int | Int[Array, ""] | None = None
     ) -> tuple[Float[Array, "new dim"], KVCache]:
-        """What the next tokens become, and the cache with them, as `SelfAttention.extend`.
+        """The results of the next tokens, and the cache with them, as `SelfAttention.extend`.
 
-        Where head h has keys K c and values V c of a latent c, q . K c is (K^T q) . c, and a mean of V c is V times
-        that of c: all heads attend to the same latents, which are never expanded (section 2.1.2). A long prefill pays
-            for that with wider products.
+        For head h with keys K c and values V c of a latent c, q . K c equals (K^T q) . c, and a mean of V c equals V
+        times the mean of c: all heads attend to the same latents, which are never expanded (section 2.1.2). The
+        products of a long prefill are wider in turn.
         """
+        _check.example(x, "new", dim=self.out.out_dim)
         positions = cache.count + jnp.arange(x.shape[0], dtype=jnp.int32)
         q_nope, q_rope = self._queries(x, positions)
         weight = rearrange(self.kv_up.weight, "(heads features) rank -> heads features rank", heads=self.heads).astype(

@@ -1,4 +1,4 @@
-"""Attention whose cost grows with the length, not with its square."""
+"""Attention with a cost linear in the length."""
 
 import equinox as eqx
 import jax
@@ -18,14 +18,17 @@ class LinearAttention(eqx.Module):
 
     Args:
         dim: width of a token, kept.
-        heads: number of heads; divides `dim`.
-        causal: whether token i sees tokens 0 to i alone.
-        chunk: tokens taken together where causal: more is more work for fewer steps. It changes nothing else.
-        bias: whether the projections have biases.
-        init: how the weights are drawn.
+        heads: number of heads; it divides `dim`.
+        causal: token i attends to tokens 0 to i only.
+        chunk: tokens per step of a causal call: more work in fewer steps, with the same result.
+        bias: adds biases to the projections.
+        init: initializer of the weights.
+
+    Raises:
+        ValueError: a number violates its constraint; x is not one sequence of width `dim`.
     """
 
-    qkv: Projection  # outputs as `SelfAttention`'s
+    qkv: Projection  # outputs in the order of `SelfAttention`
     out: Projection
     heads: int = eqx.field(static=True)
     causal: bool = eqx.field(static=True)
@@ -50,6 +53,7 @@ class LinearAttention(eqx.Module):
         self.heads, self.causal, self.chunk = heads, causal, chunk
 
     def __call__(self, x: Float[Array, "seq dim"], *, key: PRNGKeyArray | None = None) -> Float[Array, "seq dim"]:
+        _check.example(x, "seq", dim=self.qkv.in_dim)
         q, k, v = split_heads(self.qkv(x), self.heads, self.out.in_dim // self.heads)
         return self.out(join_heads(linear_attention(q, k, v, causal=self.causal, chunk=self.chunk)))
 
@@ -62,8 +66,8 @@ def linear_attention(
     causal: bool = False,
     chunk: int = 64,
 ) -> Float[Array, "q_seq heads v_head_dim"]:
-    """`sum_j phi(q_i).phi(k_j) v_j / sum_j phi(q_i).phi(k_j)` over all j, or those up to i (equations 5 and 9); in
-    float32, in q's dtype.
+    """`sum_j phi(q_i).phi(k_j) v_j / sum_j phi(q_i).phi(k_j)` over all j, or j <= i (equations 5 and 9); computed in
+    float32, returned in q's dtype.
 
     Raises:
         ValueError: the two sequences of a causal call differ in length.
@@ -71,7 +75,7 @@ def linear_attention(
     if causal and q.shape[0] != k.shape[0]:
         raise ValueError(f"causal attention needs as many queries as keys: got {q.shape[0]} and {k.shape[0]}")
     phi = lambda x: jax.nn.elu(x.astype(jnp.float32)) + 1
-    # A value of one more entry, 1, gathers the weights' sum as well.
+    # One more entry of each value, 1, sums the weights.
     ones = jnp.ones((*v.shape[:2], 1), jnp.float32)
     values = jnp.concatenate([v.astype(jnp.float32), ones], -1)
     sums = _chunked(phi(q), phi(k), values, min(chunk, q.shape[0])) if causal else _full(phi(q), phi(k), values)
@@ -83,7 +87,7 @@ def _full(q: Array, k: Array, v: Array) -> Array:
 
 
 def _chunked(q: Array, k: Array, v: Array, chunk: int) -> Array:
-    """Within a chunk as ordinary attention; of all chunks before, their sum of phi(k) v^T goes along."""
+    """Ordinary attention within a chunk; the sum of phi(k) v^T over all earlier chunks is carried along."""
     seq = q.shape[0]
     padding = [(0, -seq % chunk), (0, 0), (0, 0)]
     chunks = [rearrange(jnp.pad(x, padding), "(n c) h d -> n c h d", c=chunk) for x in (q, k, v)]

@@ -2,22 +2,20 @@
 
 import equinox as eqx
 from einops import rearrange
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen import ops
 from eqxgen.nn import _check
-from eqxgen.nn.attention.self_attention import join_heads
+from eqxgen.nn.attention.self_attention import Mask, join_heads
 
 
 class MultiheadAttention(eqx.nn.MultiheadAttention):
-    """`equinox.nn.MultiheadAttention`, constructor, parameters and call, with memory that grows with the length and not
-    its square.
+    """`equinox.nn.MultiheadAttention`, constructor, parameters and call, with memory linear in the length.
 
-    A model changes one import and loads its weights.
+    A model changes one import and loads its weights. The constructor has Equinox's arguments for that reason.
 
-    Where we differ: a mask may also be an expression of `eqxgen.ops.masks`; a query that may see nothing gives the
-        output of zeros, not of
-    the mean; the same key drops other weights; the result has the query's dtype; a missing key is a ValueError.
+    Differences: a mask may also be an expression of `eqxgen.ops.masks`; a fully masked query gives the output of zeros,
+    not of the mean; the same key drops other weights; the result has the query's dtype; a missing key is a ValueError.
     """
 
     def __init__(
@@ -72,14 +70,17 @@ class MultiheadAttention(eqx.nn.MultiheadAttention):
         query: Float[Array, "q_seq q_size"],
         key_: Float[Array, "kv_seq k_size"],
         value: Float[Array, "kv_seq v_size"],
-        mask: "Bool[Array, 'q_seq kv_seq'] | Bool[Array, 'num_heads q_seq kv_seq'] | ops.masks.Mask | None" = None,
+        mask: Mask | None = None,
         *,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
         deterministic: bool | None = None,
         process_heads=None,
     ) -> Float[Array, "q_seq o_size"]:
-        """As Equinox's; `deterministic` is an older name of `inference`."""
+        """The call of Equinox's layer; `deterministic` is an older name of `inference`."""
+        _check.example(query, "q_seq", name="query", query_size=self.query_size)
+        _check.example(key_, "kv_seq", name="key_", key_size=self.key_size)
+        _check.example(value, "kv_seq", name="value", value_size=self.value_size)
         inference = deterministic if inference is None else inference
         rate = 0.0 if (self.dropout.inference if inference is None else inference) else self.dropout.p
         if rate and key is None:

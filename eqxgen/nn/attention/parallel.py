@@ -1,14 +1,14 @@
-"""Attention and MLP side by side."""
+"""Attention and MLP in parallel."""
 
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen import ops
 from eqxgen.nn import _check
 from eqxgen.nn.activation import Activation
-from eqxgen.nn.attention.self_attention import Bias, join_heads, split_heads
+from eqxgen.nn.attention.self_attention import Bias, Mask, join_heads, split_heads
 from eqxgen.nn.drop import Dropout
 from eqxgen.nn.embed.rope import AxialRoPE, RoPE, check_rope
 from eqxgen.nn.linear import Initializer, Projection, torch_uniform
@@ -19,20 +19,23 @@ class ParallelAttention(eqx.Module):
     """`attention(norm(x)) + mlp(norm(x))` from one norm and two projections (ViT-22B; Dehghani et al. 2023,
     arXiv:2302.05442, section 2).
 
-    One projection makes the queries, keys, values and hidden entries of the MLP, and one takes what comes of them back.
+    One projection computes queries, keys, values and the hidden entries of the MLP; another projects both results back.
     Queries and keys are normalised. As in the paper, the norms have a scale and neither centring nor bias. The residual
-    is the caller's: `x + layer(x)`.
+    is added by the caller: `x + layer(x)`.
 
     Args:
         dim: width of a token, kept.
-        heads: number of heads, which divides `dim`; by default as many as have 64 entries, and at least one.
+        heads: number of heads; it divides `dim`. By default dim // 64, at least 1.
         hidden_dim: inner width of the MLP; 4 * dim by default.
-        activation: the MLP's.
+        activation: of the MLP, by name.
         dropout: rate on the attention probabilities, inside the op, and on the output.
-        causal: whether token i sees tokens 0 to i alone.
-        bias: whether the projections have biases. The paper has none on queries, keys and values.
-        rope: turns queries and keys by their positions.
-        init: how the weights are drawn.
+        causal: token i attends to tokens 0 to i only.
+        bias: adds biases to the projections. The paper has none on queries, keys and values.
+        rope: rotary positions of queries and keys.
+        init: initializer of the weights.
+
+    Raises:
+        ValueError: a number violates its constraint; x is not one sequence of width `dim`.
     """
 
     norm: RMSNorm
@@ -77,12 +80,13 @@ class ParallelAttention(eqx.Module):
         self,
         x: Float[Array, "seq dim"],
         *,
-        mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
+        mask: Mask | None = None,
         bias: Bias | None = None,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> Float[Array, "seq dim"]:
-        """`mask` and `bias` are the attention's, as `SelfAttention` takes them."""
+        """`mask` and `bias` are arguments of the attention, as in `SelfAttention`."""
+        _check.example(x, "seq", dim=self.down.out_dim)
         active = self.dropout.active(key, inference)
         probs_key, out_key = jr.split(key) if active and key is not None else (None, None)
         dim = x.shape[-1]

@@ -1,4 +1,4 @@
-"""Attention layers, on the fused op."""
+"""Self-attention on the fused op."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -15,7 +15,10 @@ from eqxgen.nn.embed.rope import AxialRoPE, RoPE, check_rope
 from eqxgen.nn.linear import Initializer, Projection, torch_uniform
 from eqxgen.nn.norm.fused import RMSNorm
 
-Bias = Float[Array, "#heads #q_seq #kv_seq"] | ops.ALiBi
+Mask = Bool[Array, "..."] | ops.masks.Mask
+"""A boolean array that broadcasts to (heads, q_seq, kv_seq), or an expression of `eqxgen.ops.masks`."""
+Bias = Float[Array, "..."] | ops.ALiBi
+"""An array that broadcasts to (heads, q_seq, kv_seq) and is added to the logits, or an `ALiBi`."""
 
 
 class SelfAttention(eqx.Module):
@@ -27,14 +30,17 @@ class SelfAttention(eqx.Module):
         kv_heads: number of key and value heads; it divides `heads` (grouped queries, arXiv:2305.13245). By default
             `heads`.
         dropout: rate on the attention probabilities, inside the op, and on the output.
-        causal: whether token i sees tokens 0 to i alone.
-        bias: whether the projections have biases.
-        window: token i sees tokens less than `window` away: of a causal layer the last `window`, itself among them;
+        causal: token i attends to tokens 0 to i only.
+        bias: adds biases to the projections.
+        window: token i attends to tokens less than `window` away: in a causal layer the last `window`, itself included;
             otherwise as many on each side.
-        rope: turns queries and keys by their positions.
-        qk_norm: whether queries and keys are divided by their root mean square over head_dim and scaled, before `rope`
-            (Henry et al. 2020, arXiv:2010.04245, in the form of Qwen3).
-        init: how the weights are drawn.
+        rope: rotary positions of queries and keys.
+        qk_norm: RMS norm of queries and keys over head_dim, before `rope` (Henry et al. 2020, arXiv:2010.04245, in the
+            form of Qwen3).
+        init: initializer of the weights.
+
+    Raises:
+        ValueError: a number violates its constraint; x is not one sequence of width `dim`.
     """
 
     qkv: Projection  # outputs in the order (kv_heads, queries of the head then its key and value, head_dim)
@@ -84,7 +90,7 @@ class SelfAttention(eqx.Module):
         self,
         x: Float[Array, "seq dim"],
         *,
-        mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
+        mask: Mask | None = None,
         bias: Bias | None = None,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
@@ -93,12 +99,13 @@ class SelfAttention(eqx.Module):
 
         Args:
             x: the tokens.
-            mask: a boolean array or an expression of `eqxgen.ops.masks`, such as `BlockSparse`, which skips the blocks
-                it empties.
-            bias: added to the logits: `T5Bias`'s array, an `ALiBi`.
-            key: of the dropout; needed in training, where there is any.
-            inference: leaves the dropout out.
+            mask: a boolean array or an expression of `eqxgen.ops.masks`, such as `BlockSparse`, whose empty blocks are
+                skipped.
+            bias: added to the logits: the array of a `T5Bias`, or an `ALiBi`.
+            key: of the dropout; required in training with dropout.
+            inference: disables dropout.
         """
+        _check.example(x, "seq", dim=self.qkv.in_dim)
         active = self.dropout.active(key, inference)
         probs_key, out_key = jr.split(key) if active and key is not None else (None, None)
         q, k, v = self._heads(x, None)
@@ -117,7 +124,7 @@ class SelfAttention(eqx.Module):
         return self.dropout(self.out(join_heads(y)), key=out_key, inference=inference)
 
     def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> KVCache:
-        """An empty cache for `length` tokens; with a window shorter than that, a ring of as many rows as the window."""
+        """An empty cache for `length` tokens; with a shorter window, a ring of `window` rows."""
         ring = self.window is not None and self.window < length
         return KVCache(
             self.window if ring and self.window else length, self.kv_heads, self.head_dim, dtype=dtype, ring=ring
@@ -131,24 +138,24 @@ class SelfAttention(eqx.Module):
         count: int | Int[Array, ""] | None = None,
         bias: Bias | None = None,
     ) -> tuple[Float[Array, "new dim"], KVCache]:
-        """What the next tokens become, and the cache with them: many at once to start with (prefill), then one at a
-        time.
+        """The results of the next tokens, and the cache with them: many tokens at first (prefill), then one at a time.
 
-        The results are those of a call on the whole sequence, without dropout.
+        The results equal those of a call on the whole sequence, without dropout.
 
         Args:
             x: the tokens at positions `cache.count`, `cache.count + 1`, ...
             cache: of `cache(length)`, or what the last call returned.
-            count: how many of them are real, where x is padded at its end so that few lengths are compiled. The results
-                of the others mean nothing, and the cache does not hold them.
+            count: number of real tokens, where x is padded at its end so that few lengths are compiled. The results of
+                the padding are undefined, and the cache does not hold it.
             bias: as `eqxgen.nn.attention.cached.attend` takes it.
 
         Raises:
-            ValueError: the layer is not causal; the cache has no more room. Inside a compiled program, where that is
+            ValueError: the layer is not causal; the cache has no room. Inside a compiled program, where the count is
                 not known, the result is NaN.
         """
         if not self.causal:
-            raise ValueError("extend needs causal=True: what a token becomes must not depend on those behind it")
+            raise ValueError("extend needs causal=True: the result of a token must not depend on later tokens")
+        _check.example(x, "new", dim=self.qkv.in_dim)
         q, k, v = self._heads(x, cache.count + jnp.arange(x.shape[0], dtype=jnp.int32))
         y, cache = attend(q, k, v, cache, count=count, window=self.window, bias=bias)
         return self.out(join_heads(y)), cache
@@ -166,18 +173,18 @@ class SelfAttention(eqx.Module):
 def split_heads(qkv: Float[Array, "seq features"], kv_heads: int, head_dim: int) -> tuple[Array, Array, Array]:
     """Queries (seq, heads, head_dim), keys and values (seq, kv_heads, head_dim) from a projection to all three.
 
-    Each key and value head lies beside the queries that share it, so that a split of the projection by its outputs is
-    one by whole heads.
+    Each key and value head is stored next to the queries that share it, so that a split of the projection by its
+    outputs is a split by whole heads.
     """
     qkv = rearrange(
         qkv, "seq (kv_heads parts head_dim) -> seq kv_heads parts head_dim", kv_heads=kv_heads, head_dim=head_dim
     )
-    q, k, v = jnp.split(
-        qkv, (qkv.shape[2] - 2, qkv.shape[2] - 1), axis=2
-    )  # a split's gradient is one concatenation, that of slices a sum
+    # The gradient of a split is one concatenation; that of slices is a sum.
+    q, k, v = jnp.split(qkv, (qkv.shape[2] - 2, qkv.shape[2] - 1), axis=2)
     join = lambda x: rearrange(x, "seq kv_heads shared head_dim -> seq (kv_heads shared) head_dim")
     return join(q), join(k), join(v)
 
 
 def join_heads(y: Float[Array, "seq heads head_dim"]) -> Float[Array, "seq features"]:
+    """The heads of each token side by side."""
     return rearrange(y, "seq heads head_dim -> seq (heads head_dim)")

@@ -1,1 +1,1 @@
-"""Convolutions, pooling, resampling, and blocks of them."""
+"""Convolutions, pooling, resampling, and blocks of convolutions."""

@@ -16,15 +16,15 @@ from eqxgen.nn.linear import Initializer
 conv_uniform: Initializer = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """Uniform in ±1/sqrt(fan_in) for kernels of shape (*kernel, in, out): the default of torch and Equinox."""
 
-SHIFTS = 64  # the most places of a kernel that are summed one by one
+SHIFTS = 64  # largest number of kernel positions that are summed one by one
 PADDINGS = {"zeros": "constant", "circular": "wrap", "reflect": "reflect"}  # torch's names, and those of jnp.pad
 
 
 class Convolution(eqx.Module):
-    """2-D convolution of one image `(height, width, in_channels)`; `Convolution1D` is that of one sequence `(seq,
+    """2-D convolution of one image `(height, width, in_channels)`; `Convolution1D` is for one sequence `(seq,
     in_channels)`.
 
-        y[i] = bias + Σ_j padded[stride * i + dilation * j] @ weight[j]     over the places j of the kernel
+        y[i] = bias + Σ_j padded[stride * i + dilation * j] @ weight[j]     over the positions j of the kernel
 
     Args:
         in_channels, out_channels: sizes of the last axis.
@@ -32,16 +32,16 @@ class Convolution(eqx.Module):
         stride: step between outputs.
         padding: entries added at each border; `dilation * (kernel - 1) // 2` by default, which keeps the size at stride
             1 and odd `kernel`.
-        dilation: step between the places of the kernel.
-        groups: splits the channels into independent convolutions; it divides both channel counts.
-        padding_mode: what is added: "zeros", "circular" (the other end) or "reflect" (mirrored about the last entry),
-            as torch.
-        bias: whether a bias, zero at first, is added.
+        dilation: step between the positions of the kernel.
+        groups: number of independent convolutions of equal shares of the channels; it divides both channel counts.
+        padding_mode: values of the padding: "zeros", "circular" (the other end) or "reflect" (mirrored about the last
+            entry), as torch.
+        bias: adds a bias, zero at initialisation.
         init: a `jax.nn.initializers` function for the kernel `(kernel, kernel, in_channels // groups, out_channels)`.
 
     Raises:
-        ValueError: a number breaks its law; x has another rank or channel count, or is smaller than the kernel or its
-            padding.
+        ValueError: a number violates its constraint; x has another rank or channel count, or is smaller than the kernel
+            or its padding.
     """
 
     rank: ClassVar[int] = 2
@@ -79,12 +79,10 @@ class Convolution(eqx.Module):
         self, x: Float[Array, "*spatial in_channels"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "*out_spatial out_channels"]:
         kernel, padding = self.weight.shape[0], self.padding
-        _check.spatial(x, self.rank)
-        _check.last_axis(x, "in_channels", self.weight.shape[-2] * self.groups)
+        _check.image(x, self.rank, in_channels=self.weight.shape[-2] * self.groups)
         if min(x.shape[:-1]) + 2 * padding <= self.dilation * (kernel - 1):
             raise ValueError(
-                f"every spatial axis of x must with its padding be at least kernel={kernel} long, spread by its "
-                "dilation: "
+                f"every spatial axis of x must with its padding be at least as long as the dilated kernel={kernel}: "
                 f"got shape {x.shape}, padding={padding}, dilation={self.dilation}"
             )
         if self.padding_mode != "zeros":
@@ -110,33 +108,33 @@ class Convolution1D(Convolution):
     """
 
     rank: ClassVar[int] = 1
-    __init__ = Convolution.__init__  # inherited all the same, but type checkers give a dataclass a new one
+    __init__ = Convolution.__init__  # inherited; repeated for type checkers, which give a dataclass a new one
 
 
 class ConvolutionTranspose(eqx.Module):
-    """The transpose of a 2-D convolution, for one image `(height, width, in_channels)`; `ConvolutionTranspose1D` for
+    """The transpose of a 2-D convolution, for one image `(height, width, in_channels)`; `ConvolutionTranspose1D` is for
     one sequence.
 
     Each entry of x is spread over the output, whose sides are `(side - 1) * stride - 2 * padding + dilation * (kernel -
     1) + 1 + output_padding`, as torch:
 
-        y[stride * i + dilation * j - padding] += x[i] @ weight[j]     over the places j of the kernel
+        y[stride * i + dilation * j - padding] += x[i] @ weight[j]     over the positions j of the kernel
 
     Args:
         in_channels, out_channels: sizes of the last axis.
         kernel: side of the kernel.
-        stride: step between the places to which neighbours are sent.
-        padding: entries cut from each border; `dilation * (kernel - 1) // 2` by default: then stride 2 and kernel 4
-            double an image.
+        stride: step between the outputs of neighbouring entries.
+        padding: entries cut from each border; `dilation * (kernel - 1) // 2` by default, which makes
+            stride 2 and kernel 4 double an image.
         output_padding: entries added to the far border of each axis; less than the stride or the dilation.
-        dilation: step between the places of the kernel.
-        groups: splits the channels into independent convolutions; it divides both channel counts.
-        bias: whether a bias, zero at first, is added.
+        dilation: step between the positions of the kernel.
+        groups: number of independent convolutions of equal shares of the channels; it divides both channel counts.
+        bias: adds a bias, zero at initialisation.
         init: a `jax.nn.initializers` function for the kernel `(kernel, kernel, in_channels // groups, out_channels)`.
             By default uniform in ±1/sqrt(its first three axes' product), where torch counts output channels.
 
     Raises:
-        ValueError: a number breaks its law; x has another rank or channel count; nothing would be left of it.
+        ValueError: a number violates its constraint; x has another rank or channel count; the output would be empty.
     """
 
     rank: ClassVar[int] = 2
@@ -177,8 +175,7 @@ class ConvolutionTranspose(eqx.Module):
     def __call__(
         self, x: Float[Array, "*spatial in_channels"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "*out_spatial out_channels"]:
-        _check.spatial(x, self.rank)
-        _check.last_axis(x, "in_channels", self.weight.shape[-2] * self.groups)
+        _check.image(x, self.rank, in_channels=self.weight.shape[-2] * self.groups)
         border = self.dilation * (self.weight.shape[0] - 1) - self.padding
         pads = (border, border + self.output_padding)
         shortest = (min(x.shape[:-1]) - 1) * self.stride + self.dilation * (1 - self.weight.shape[0]) + sum(pads) + 1
@@ -204,7 +201,7 @@ class ConvolutionTranspose1D(ConvolutionTranspose):
     """
 
     rank: ClassVar[int] = 1
-    __init__ = ConvolutionTranspose.__init__  # inherited all the same, but type checkers give a dataclass a new one
+    __init__ = ConvolutionTranspose.__init__  # inherited; repeated for type checkers, which give a dataclass a new one
 
 
 def convolve(
@@ -216,8 +213,8 @@ def convolve(
     dilation: int = 1,
     groups: int = 1,
 ) -> Float[Array, "*out_spatial out_channels"]:
-    """A convolution of one example, every axis alike: `jax.lax.conv_general_dilated`, but for small depthwise kernels
-    on a CPU.
+    """A convolution of one example with equal settings on every axis: `jax.lax.conv_general_dilated`, except for small
+    depthwise kernels on a CPU.
     """
     whole = functools.partial(_library, stride=stride, padding=padding, dilation=dilation, groups=groups)
     weight = weight.astype(x.dtype)
@@ -235,8 +232,8 @@ def _library(x: Array, weight: Array, *, stride: int, padding: tuple[int, int], 
     rank = x.ndim - 1
     axes = "DHW"[3 - rank :]
     if sum(padding) > dilation * (weight.shape[0] - 1):
-        # Written out where the output becomes larger than x: the gradient of a convolution told of it takes ten times
-        # as long on a CPU.
+        # Explicit padding where the output is larger than x: with padding as an argument of the convolution, its
+        # gradient takes ten times as long on a CPU.
         x, padding = jax.lax.pad(x, jnp.zeros((), x.dtype), (*((*padding, 0),) * rank, (0, 0, 0))), (0, 0)
     return jax.lax.conv_general_dilated(
         x[None],
@@ -250,8 +247,8 @@ def _library(x: Array, weight: Array, *, stride: int, padding: tuple[int, int], 
 
 
 def _by_shifts(x: Array, weight: Array, *, stride: int, padding: tuple[int, int], dilation: int) -> Array:
-    """A depthwise convolution as a sum of shifted copies, in float32: one loop, where XLA's convolutions go channel by
-    channel on a CPU.
+    """A depthwise convolution as a sum of shifted copies, in float32: one loop on a CPU, where XLA's convolution runs
+    channel by channel.
     """
     rank = x.ndim - 1
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), (*((*padding, 0),) * rank, (0, 0, 0)))
@@ -267,12 +264,10 @@ def _by_shifts(x: Array, weight: Array, *, stride: int, padding: tuple[int, int]
 
 
 def _by_phases(x: Array, weight: Array, *, stride: int, groups: int) -> Array:
-    """The transpose of a convolution without padding: the outputs at each place within a stride are a convolution of x
-    of their own.
+    """The transpose of a convolution without padding: the outputs of each phase of the stride are a convolution of x.
 
-    All are made by one, of kernels `stride` times shorter, with the phases as channels: a convolution over x with zeros
-        between its entries
-    would mostly multiply zeros, and its gradients are several times as slow.
+    One convolution with kernels `stride` times shorter computes all phases as channels. A convolution over x with zeros
+    between its entries would mostly multiply zeros, and its gradients are several times as slow.
     """
     rank, kernel = x.ndim - 1, weight.shape[0]
     taps = -(-kernel // stride)

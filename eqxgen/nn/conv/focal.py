@@ -1,4 +1,4 @@
-"""Layers that modulate an image by what surrounds each place, or by the whole."""
+"""Modulation of an image by local context, or by its mean."""
 
 import equinox as eqx
 import jax
@@ -17,20 +17,21 @@ from eqxgen.rng import RNG
 class FocalModulation(eqx.Module):
     """Focal modulation of one image `(height, width, dim)` (Yang et al. 2022, arXiv:2203.11926, equations 3 to 6).
 
-    Depthwise convolutions, each over the last one's result, gather ever wider surroundings; gates that each place
-    computes weigh them and the mean of the image; the sum, projected, multiplies the place's query. Equal to
-    transformers' `FocalNetModulation` with its default options.
+    Depthwise convolutions in sequence gather context of growing width. Gates of each position weight these levels and
+    the mean of the image; the projected sum multiplies the query of the position. Equal to transformers'
+    `FocalNetModulation` with its default options.
 
     Args:
         dim: size of the last axis, kept.
-        window: side of the first level's kernel; odd, so that places keep theirs.
+        window: side of the first level's kernel; odd, so that the kernel is centred.
         level: number of convolutions.
-        factor: by how much each kernel is wider than the one before; even, for the same reason.
-        bias: whether the projections of the input and of the context have biases; that of the output has.
+        factor: growth of the kernel's side from level to level; even, so that the kernels are centred.
+        bias: adds biases to the projections of the input and of the context; that of the output has one.
         dropout: rate on the output.
 
     Raises:
-        ValueError: a number breaks its law; x is not one image of that width; there is no key in training with dropout.
+        ValueError: a number violates its constraint; x is not one image of that width; a key is missing in training
+            with dropout.
     """
 
     project_in: Projection
@@ -55,7 +56,7 @@ class FocalModulation(eqx.Module):
         _check.not_negative(factor=factor)
         if window % 2 == 0 or factor % 2:
             raise ValueError(
-                f"window must be odd and factor even, for kernels with a middle: got window={window}, factor={factor}"
+                f"window must be odd and factor even, for centred kernels: got window={window}, factor={factor}"
             )
         keys = RNG(key)
         self.project_in = Projection(dim, 2 * dim + level + 1, bias=bias, key=next(keys))
@@ -69,10 +70,9 @@ class FocalModulation(eqx.Module):
         self.dim = dim
 
     def __call__(
-        self, x: Float[Array, "*height_width_dim"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
+        self, x: Float[Array, "height width dim"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
     ) -> Float[Array, "height width dim"]:
-        _check.spatial(x, 2)
-        _check.last_axis(x, "dim", self.dim)
+        _check.image(x, dim=self.dim)
         gelu = ACTIVATIONS["gelu"]
         query, context, gates = jnp.split(self.project_in(x), (self.dim, 2 * self.dim), axis=-1)
         gathered = jnp.zeros_like(x)
@@ -84,17 +84,17 @@ class FocalModulation(eqx.Module):
 
 
 class SqueezeExcitation(eqx.Module):
-    """Each channel of an example `(*spatial, channels)` times a gate that the means of all channels give (Hu et al.
+    """Each channel of an example `(*spatial, channels)` times a gate computed from the means of all channels (Hu et al.
     2018, arXiv:1709.01507).
 
         x * σ(W_2 relu(W_1 mean(x)))
 
     Args:
         channels: size of the last axis, kept.
-        reduction: how many times narrower the middle is; it divides `channels`. 16 in the paper.
+        reduction: ratio of `channels` to the inner width; it divides `channels`. 16 in the paper.
 
     Raises:
-        ValueError: a number breaks its law; x has no spatial axis or another channel count.
+        ValueError: a number violates its constraint; x has no spatial axis or another channel count.
     """
 
     squeeze: Projection

@@ -1,4 +1,4 @@
-"""Pooling, channels-last, over however many spatial axes an example has."""
+"""Pooling, channels-last, over any number of spatial axes."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -13,17 +13,16 @@ from eqxgen.nn import _check
 
 
 class MaxPool(eqx.Module):
-    """The largest entry of each window, for each channel; equal to torch's, the gradient of equal entries (to the
-    first) with it.
+    """The largest entry of each window, for each channel; equal to torch's, including the gradient of equal entries,
+    which goes to the first.
 
     Args:
         window: side of the window.
         stride: step between windows; `window` by default.
-        padding: entries at each border that are never the largest; at most half the window. What fills no window is
-            left out.
+        padding: entries of -inf at each border; at most half the window. A remainder smaller than a window is ignored.
 
     Raises:
-        ValueError: a number breaks its law; x has no spatial axis, or one that is shorter than the window.
+        ValueError: a number violates its constraint; x has no spatial axis, or one that is shorter than the window.
     """
 
     window: int = eqx.field(static=True)
@@ -42,12 +41,12 @@ class MaxPool(eqx.Module):
 
 
 class AvgPool(eqx.Module):
-    """The mean of each window, for each channel; equal to torch's, which counts the zeros of the padding.
+    """The mean of each window, for each channel; equal to torch's, with the zeros of the padding counted.
 
     Args:
         window: side of the window.
         stride: step between windows; `window` by default.
-        padding: zeros at each border; at most half the window. What fills no window is left out.
+        padding: zeros at each border; at most half the window. A remainder smaller than a window is ignored.
 
     Raises:
         ValueError: as `MaxPool`.
@@ -71,14 +70,14 @@ class AvgPool(eqx.Module):
 class AdaptiveAvgPool(eqx.Module):
     """The mean of each of `size` windows along every spatial axis, for each channel; equal to torch's.
 
-    Window i of an axis of n entries goes from `floor(i * n / size)` up to `ceil((i + 1) * n / size)`: neighbours
-    overlap where `size` does not divide n.
+    Window i of an axis of n entries is `[floor(i * n / size), ceil((i + 1) * n / size))`: neighbours overlap if `size`
+    does not divide n.
 
     Args:
-        size: number of windows along every spatial axis, or along each.
+        size: number of windows along every spatial axis, or one number for each axis.
 
     Raises:
-        ValueError: a size is not a positive integer, or x has not as many spatial axes as there are sizes.
+        ValueError: a size is not a positive integer, or their number differs from that of the spatial axes of x.
     """
 
     size: int | tuple[int, ...] = eqx.field(static=True)
@@ -105,7 +104,7 @@ class AdaptiveAvgPool(eqx.Module):
 class AdaptiveMaxPool(eqx.Module):
     """The largest entry of each of `size` windows along every spatial axis, for each channel; equal to torch's.
 
-    The windows, arguments and errors are those of `AdaptiveAvgPool`. Equal entries share the gradient.
+    Windows, arguments and errors are those of `AdaptiveAvgPool`. Equal entries share the gradient.
     """
 
     size: int | tuple[int, ...] = eqx.field(static=True)
@@ -129,9 +128,7 @@ def pool(
     stride: int,
     padding: int = 0,
 ) -> Float[Array, "*out_spatial channels"]:
-    """`combine` over the entries of each window, one axis after another: the same as over all at once, where it is
-    associative.
-    """
+    """`combine`, which must be associative, over the entries of each window, one axis after another."""
     _check.some_spatial(x)
     if min(x.shape[:-1]) + 2 * padding < window:
         raise ValueError(
@@ -140,7 +137,7 @@ def pool(
         )
     if padding:
         x = jnp.pad(x, (*((padding, padding),) * (x.ndim - 1), (0, 0)), constant_values=border)
-    # The last axis first, so that of equal entries the first in the order of memory comes first here too.
+    # The last axis first, so that the first of equal entries in the order of memory is chosen.
     for axis in reversed(range(x.ndim - 1)):
         x = functools.reduce(combine, shifted(x, axis, window, stride))
     return x
@@ -149,9 +146,8 @@ def pool(
 def shifted(x: Array, axis: int, window: int, stride: int) -> list[Array]:
     """The first entry of each window along an axis, the second of each, and so on.
 
-    What is summed or compared over these compiles to one loop, and so does its gradient: measured 3 and 20 times as
-        fast on a CPU as
-    `jax.lax.reduce_window`, whose gradient visits one window after another.
+    A sum or a maximum of these compiles to one loop, and so does its gradient: 3 and 20 times as fast on a CPU as
+    `jax.lax.reduce_window`, whose gradient processes one window after another.
     """
     count = (x.shape[axis] - window) // stride + 1
     return [jax.lax.slice_in_dim(x, i, i + (count - 1) * stride + 1, stride, axis) for i in range(window)]
@@ -180,17 +176,20 @@ def _sizes(size: int | tuple[int, ...], x: Array) -> tuple[int, ...]:
     _check.some_spatial(x)
     sizes = (size,) * (x.ndim - 1) if isinstance(size, int) else size
     if len(sizes) != x.ndim - 1:
-        raise ValueError(f"size must have one number for each spatial axis of x: got size={size}, shape {x.shape}")
+        hint = "; jax.vmap the layer over a batch" if len(sizes) < x.ndim - 1 else ""
+        raise ValueError(
+            f"size must have one number for each spatial axis of x: got size={size}, shape {x.shape}{hint}"
+        )
     return sizes
 
 
 def _adaptive_bounds(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where each window of an axis of n entries starts and ends."""
+    """First index and end of each window of an axis of n entries."""
     return np.arange(size) * n // size, -(-np.arange(1, size + 1) * n // size)
 
 
 def _adaptive_windows(x: Array, axis: int, size: int) -> Array:
-    """The windows in two axes (size, window) in place of one; the short ones are filled with their last entry."""
+    """The axis split into two, (size, window); short windows are padded with their last entry."""
     n = x.shape[axis]
     if n % size == 0:
         return x.reshape(*x.shape[:axis], size, n // size, *x.shape[axis + 1 :])

@@ -1,4 +1,4 @@
-"""Changes of resolution, channels-last: by repetition, interpolation, averages, filters, and by moving channels."""
+"""Resampling, channels-last: repetition, interpolation, averages, filters, pixel shuffle."""
 
 import functools
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ METHODS = ("nearest", "bilinear")
 def upsample(
     x: Float[Array, "height width channels"], factor: int = 2, method: str = "nearest"
 ) -> Float[Array, "large_height large_width channels"]:
-    """Each pixel repeated, or interpolated between pixel centres (torch's `align_corners=False`), `factor` times along
-    both axes.
+    """An image `factor` times as high and wide, by repetition of pixels ("nearest") or by interpolation between pixel
+    centres ("bilinear", torch's `align_corners=False`).
     """
     if method == "nearest":
         return repeat(x, "h w c -> (h i) (w j) c", i=factor, j=factor)
@@ -31,7 +31,7 @@ def upsample(
 def downsample(
     x: Float[Array, "height width channels"], factor: int = 2
 ) -> Float[Array, "small_height small_width channels"]:
-    """Mean over each `factor` x `factor` square. Raises `ValueError` where `factor` does not divide the image."""
+    """Mean over each `factor` x `factor` square. Raises `ValueError` if `factor` does not divide a side."""
     _check.divides(factor=factor, height=x.shape[0])
     _check.divides(factor=factor, width=x.shape[1])
     return pool(x, jnp.add, 0.0, factor, factor) / factor**2
@@ -49,15 +49,13 @@ def upfirdn(
     """Upsample by zeros, pad, filter and downsample, along every spatial axis (Karras et al. 2020, arXiv:1912.04958,
     appendix B).
 
-    Along an axis of n entries: each is followed by `up - 1` zeros; `padding` adds zeros before and after, or cuts where
-        it is negative;
-    `y[i] = Σ_j taps[j] * padded[i + len(taps) - 1 - j]` is a convolution, so the taps are read backwards; every
-    `down`-th entry is kept. There are `(up * n + sum(padding) - len(taps)) // down + 1` of them.
+    Along an axis of n entries: each entry is followed by `up - 1` zeros; `padding` adds zeros before and after, and
+    crops where it is negative; `y[i] = Σ_j taps[j] * padded[i + len(taps) - 1 - j]` is a convolution, with the taps in
+    reverse order; every `down`-th entry is kept, `(up * n + sum(padding) - len(taps)) // down + 1` in all.
 
     Args:
         taps: of the filter, the same along every axis; not normalised here.
-        gain: a factor of the result, once for all axes; `up ** axes` keeps the brightness of an image that is
-            upsampled.
+        gain: a factor of the result, once for all axes; `up ** axes` keeps the brightness of an upsampled image.
 
     Raises:
         ValueError: `up` or `down` is not a positive integer, there are no taps, or an axis with its padding is shorter
@@ -68,8 +66,7 @@ def upfirdn(
     if len(taps) == 0 or up * min(x.shape[:-1]) + sum(padding) < len(taps):
         raise ValueError(
             f"taps must be at least 1 and at most as many as an axis has entries with its padding: got {len(taps)} "
-            "taps, "
-            f"up={up}, padding={padding}, shape {x.shape}"
+            f"taps, up={up}, padding={padding}, shape {x.shape}"
         )
     before, after = padding
     spread = (before, after + up - 1, up - 1)
@@ -85,18 +82,18 @@ def blur(
 ) -> Float[Array, "*out_spatial channels"]:
     """Separable low-pass filter, then every `stride`-th pixel (Zhang 2019, arXiv:1904.11486; StyleGAN2's resampling).
 
-    `taps` are normalised to sum 1. With an even number of taps and stride 2 an even size is halved exactly.
+    `taps` are normalised to sum 1. An even number of taps and stride 2 halve an even size exactly.
     """
     before, after = (len(taps) - 1) // 2, len(taps) // 2 - (len(taps) % 2 == 0 and stride > 1)
     return upfirdn(x, [tap / sum(taps) for tap in taps], down=stride, padding=(before, after))
 
 
 class Upsample(eqx.Module):
-    """An image `factor` times as high and wide: see `upsample`.
+    """An image `factor` times as high and wide, see `upsample`.
 
     Args:
         factor: at least 1.
-        method: "nearest" or "bilinear", both as torch's (`align_corners=False`).
+        method: "nearest" or "bilinear", both as torch (`align_corners=False`).
     """
 
     factor: int = eqx.field(static=True)
@@ -108,15 +105,15 @@ class Upsample(eqx.Module):
         self.factor, self.method = factor, method
 
     def __call__(
-        self, x: Float[Array, "*height_width_channels"], *, key: PRNGKeyArray | None = None
+        self, x: Float[Array, "height width channels"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "large_height large_width channels"]:
-        _check.spatial(x, 2)
+        _check.image(x)
         return upsample(x, self.factor, self.method)
 
 
 class Downsample(eqx.Module):
-    """An image of which each `factor` x `factor` square has become its mean. Raises `ValueError` where `factor` does
-    not divide it.
+    """An image of the means of each `factor` x `factor` square. Raises `ValueError` if `factor` does not divide a
+    side.
     """
 
     factor: int = eqx.field(static=True)
@@ -126,14 +123,14 @@ class Downsample(eqx.Module):
         self.factor = factor
 
     def __call__(
-        self, x: Float[Array, "*height_width_channels"], *, key: PRNGKeyArray | None = None
+        self, x: Float[Array, "height width channels"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "small_height small_width channels"]:
-        _check.spatial(x, 2)
+        _check.image(x)
         return downsample(x, self.factor)
 
 
 class BlurPool(eqx.Module):
-    """A low-pass filter, then every `stride`-th pixel: see `blur`.
+    """A low-pass filter, then every `stride`-th pixel, see `blur`.
 
     Args:
         taps: of the filter along every axis; normalised to sum 1, which must not be 0.
@@ -159,7 +156,7 @@ class PixelShuffle(eqx.Module):
     """`(height, width, channels * factor²)` to `(height * factor, width * factor, channels)` (Shi et al. 2016,
     arXiv:1609.05158, equation 4).
 
-    Channel `(c * factor + i) * factor + j` becomes channel c of row i and column j of its square, as torch has it.
+    Channel `(c * factor + i) * factor + j` becomes channel c of row i and column j of its square, as in torch.
     """
 
     factor: int = eqx.field(static=True)
@@ -169,16 +166,16 @@ class PixelShuffle(eqx.Module):
         self.factor = factor
 
     def __call__(
-        self, x: Float[Array, "*height_width_channels"], *, key: PRNGKeyArray | None = None
+        self, x: Float[Array, "height width channels"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "large_height large_width out_channels"]:
-        _check.spatial(x, 2)
+        _check.image(x)
         if x.shape[-1] % self.factor**2:
             raise ValueError(f"the square of factor={self.factor} must divide channels: got shape {x.shape}")
         return rearrange(x, "h w (c i j) -> (h i) (w j) c", i=self.factor, j=self.factor)
 
 
 class PixelUnshuffle(eqx.Module):
-    """The inverse of `PixelShuffle`. Raises `ValueError` where `factor` does not divide the image."""
+    """The inverse of `PixelShuffle`. Raises `ValueError` if `factor` does not divide a side."""
 
     factor: int = eqx.field(static=True)
 
@@ -187,9 +184,9 @@ class PixelUnshuffle(eqx.Module):
         self.factor = factor
 
     def __call__(
-        self, x: Float[Array, "*height_width_channels"], *, key: PRNGKeyArray | None = None
+        self, x: Float[Array, "height width channels"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "small_height small_width out_channels"]:
-        _check.spatial(x, 2)
+        _check.image(x)
         _check.divides(factor=self.factor, height=x.shape[0])
         _check.divides(factor=self.factor, width=x.shape[1])
         return rearrange(x, "(h i) (w j) c -> h w (c i j)", i=self.factor, j=self.factor)

@@ -4,18 +4,23 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from eqxgen.nn import _check
 from eqxgen.nn.conv.convolution import Convolution
 from eqxgen.nn.norm.fused import GroupNorm
 
 
 class ResidualBlock(eqx.Module):
-    """norm, swish, convolution, twice, added to the input, which a 1x1 convolution fits where the channels change.
+    """Norm, swish and convolution, twice, added to the input; a 1x1 convolution projects the input where the channels
+    change.
 
     The block of the MaskGIT tokenizer: group norm with epsilon 1e-6, no bias in any convolution.
 
     Args:
         in_channels, out_channels: sizes of the last axis.
-        groups: of both group norms; lowered to the channel count where that is smaller.
+        groups: of both group norms; the channel count where that is smaller.
+
+    Raises:
+        ValueError: a number violates its constraint; x is not one image of `in_channels`.
     """
 
     norms: tuple[GroupNorm, GroupNorm]
@@ -41,6 +46,7 @@ class ResidualBlock(eqx.Module):
     def __call__(
         self, x: Float[Array, "height width in_channels"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "height width out_channels"]:
+        _check.image(x, in_channels=self.norms[0].channels)
         h = x
         for norm, conv in zip(self.norms, self.convs):
             h = conv(norm(h, activation="silu"))

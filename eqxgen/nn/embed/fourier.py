@@ -1,12 +1,13 @@
 """Coordinates and noise levels as Fourier features."""
 
 import math
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from eqxgen.nn import _check
 from eqxgen.nn.linear import Initializer, Projection, torch_uniform
@@ -16,17 +17,17 @@ class FourierEmbedding(eqx.Module):
     """Positions in a grid as sines and cosines of evenly spaced frequencies (Perceiver; Jaegle et al. 2021,
     arXiv:2103.03206, section 3.2).
 
-    Along an axis of n cells, a coordinate c in [-1, 1] has sin(pi f c) and cos(pi f c) at `bands` frequencies f from 1
-    to n/2, Nyquist's. The features are the coordinates, the sines of all axes, then their cosines: axes * (2 * bands +
-    1), which a projection takes to `dim`.
+    Along an axis of n cells, a coordinate c in [-1, 1] has the features sin(pi f c) and cos(pi f c) at `bands`
+    frequencies f from 1 to the Nyquist frequency n/2. The features are the coordinates, the sines of all axes, then the
+    cosines: axes * (2 * bands + 1) numbers, which are projected to `dim`.
 
     Args:
         dim: features of a position.
         size: cells along each axis, such as height and width.
         bands: frequencies of each axis.
-        project: whether the features are projected. Otherwise they are the paper's own, to be joined to the inputs, and
-            `dim` must be their number.
-        init: how the projection's weights are drawn.
+        project: projects the features. False returns the features of the paper, for concatenation with the inputs;
+            `dim` must then be their number.
+        init: initializer of the projection's weights.
 
     Raises:
         ValueError: without projection, `dim` is not the number of features.
@@ -40,7 +41,7 @@ class FourierEmbedding(eqx.Module):
     def __init__(
         self,
         dim: int,
-        size: tuple[int, ...],
+        size: Sequence[int],
         *,
         bands: int = 64,
         project: bool = True,
@@ -57,7 +58,7 @@ class FourierEmbedding(eqx.Module):
     def __call__(
         self, positions: Float[Array, "*leading axes"] | None = None, *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "..."]:
-        """Features of positions in [-1, 1], `(*leading, dim)`; without any, those of all cells, `(*size, dim)`."""
+        """Features of positions in [-1, 1], `(*leading, dim)`; by default those of all cells, `(*size, dim)`."""
         positions = self.grid() if positions is None else positions
         if positions.shape[-1] != len(self.size):
             raise ValueError(
@@ -68,7 +69,7 @@ class FourierEmbedding(eqx.Module):
         return y if self.projection is None else self.projection(y)
 
     def grid(self) -> Float[Array, "*size axes"]:
-        """The coordinates of all cells: -1 for the first of an axis, 1 for the last."""
+        """The coordinates of all cells, from -1 to 1 along each axis."""
         return jnp.stack(jnp.meshgrid(*(jnp.linspace(-1.0, 1.0, n) for n in self.size), indexing="ij"), -1)
 
     def _features(self, x: Array) -> Array:
@@ -79,17 +80,17 @@ class FourierEmbedding(eqx.Module):
 
 
 class RandomFourier(eqx.Module):
-    """A scalar as cosines and sines at random frequencies, drawn once and never trained (Tancik et al. 2020,
+    """A scalar as cosines and sines at random frequencies, which are not trained (Tancik et al. 2020,
     arXiv:2006.10739).
 
     `cos(2 pi f x)` for `dim / 2` normal frequencies f of deviation `scale`, then `sin(2 pi f x)`: the noise embedding
-    of NCSN++ (Song et al. 2021, arXiv:2011.13456) and EDM, who hand it ln(sigma) or ln(sigma) / 4 and take scale 16.
-    NCSN++ puts the sines first.
+    of NCSN++ (Song et al. 2021, arXiv:2011.13456) and EDM, with x = ln(sigma) or ln(sigma) / 4 and scale 16. In NCSN++
+    the sines are first.
 
     Args:
         dim: number of features; even.
         scale: deviation of the frequencies.
-        flip: whether the cosines come first.
+        flip: puts the cosines first.
     """
 
     frequencies: Float[Array, " half"]
@@ -98,13 +99,15 @@ class RandomFourier(eqx.Module):
     def __init__(self, dim: int, *, scale: float = 16.0, flip: bool = True, key: PRNGKeyArray):
         _check.positive(dim=dim)
         _check.even(dim=dim)
-        if not (math.isfinite(scale) and scale > 0):
-            raise ValueError(f"scale must be positive and finite: got {scale}")
+        _check.above_zero(scale=scale)
         self.frequencies = scale * jr.normal(key, (dim // 2,))
         self.flip = flip
 
-    def __call__(self, x: Float[Array, "*leading"], *, key: PRNGKeyArray | None = None) -> Float[Array, "*leading dim"]:
-        """Computed in float32, in x's dtype."""
+    def __call__(
+        self, x: Float[ArrayLike, "*leading"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*leading dim"]:
+        """Computed in float32, returned in x's dtype."""
+        x = jnp.asarray(x)
         frequencies = jax.lax.stop_gradient(self.frequencies).astype(jnp.float32)
         angles = 2 * math.pi * x.astype(jnp.float32)[..., None] * frequencies.reshape(*(1,) * x.ndim, -1)
         parts = [jnp.cos(angles), jnp.sin(angles)]

@@ -1,4 +1,4 @@
-"""Images as tokens and back, and tokens that stand for no patch."""
+"""Images as tokens and back; class and register tokens."""
 
 import equinox as eqx
 import jax
@@ -11,17 +11,20 @@ from eqxgen.nn.linear import Initializer, Projection, torch_uniform
 
 
 class PatchEmbed(eqx.Module):
-    """Cuts an image into squares, row by row, and projects each to a token (Dosovitskiy et al. 2021, arXiv:2010.11929,
-    equation 1).
+    """Split an image into square patches, row by row, and project each to a token (Dosovitskiy et al. 2021,
+    arXiv:2010.11929, equation 1).
 
-    Equal to a convolution whose kernel and stride are the patch.
+    Equal to a convolution with kernel and stride `patch`.
 
     Args:
         channels: of the image.
         dim: width of a token.
-        patch: side of a square; it divides height and width.
-        bias: whether the projection has one.
-        init: how its weights, of shape `(dim, patch * patch * channels)`, are drawn.
+        patch: side of a patch; it divides height and width.
+        bias: adds a bias to the projection.
+        init: initializer of its weights, of shape `(dim, patch * patch * channels)`.
+
+    Raises:
+        ValueError: a number violates its constraint; x is not one image of `channels` that `patch` divides.
     """
 
     projection: Projection
@@ -45,22 +48,24 @@ class PatchEmbed(eqx.Module):
     def __call__(
         self, x: Float[Array, "height width channels"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "patches dim"]:
-        if x.ndim != 3 or x.shape[-1] != self.channels:
-            raise ValueError(f"x must be (height, width, channels={self.channels}): got shape {x.shape}")
+        _check.image(x, channels=self.channels)
         _check.divides(patch=self.patch, height=x.shape[0])
         _check.divides(patch=self.patch, width=x.shape[1])
         return self.projection(rearrange(x, "(h p) (w q) c -> (h w) (p q c)", p=self.patch, q=self.patch))
 
 
 class Unpatch(eqx.Module):
-    """Projects each token to a square of an image and puts them together: what `PatchEmbed` cut, row by row.
+    """Project each token to a square patch and assemble the image, row by row: the inverse layout of `PatchEmbed`.
 
     Args:
         dim: width of a token.
         channels: of the image.
-        patch: side of a square.
-        bias: whether the projection has one.
-        init: how its weights, of shape `(patch * patch * channels, dim)`, are drawn.
+        patch: side of a patch.
+        bias: adds a bias to the projection.
+        init: initializer of its weights, of shape `(patch * patch * channels, dim)`.
+
+    Raises:
+        ValueError: a number violates its constraint; x is not one sequence of `dim`, or not a whole number of rows.
     """
 
     projection: Projection
@@ -84,24 +89,22 @@ class Unpatch(eqx.Module):
     def __call__(
         self, x: Float[Array, "patches dim"], *, rows: int | None = None, key: PRNGKeyArray | None = None
     ) -> Float[Array, "height width channels"]:
-        """`rows` is the number of patches one above another; by default that of a square image."""
+        """`rows` is the number of rows of patches; by default that of a square image."""
+        _check.example(x, "patches", dim=self.projection.in_dim)
         rows = round(x.shape[0] ** 0.5) if rows is None else rows
         _check.positive(rows=rows)
-        if x.ndim != 2 or x.shape[0] % rows:
-            raise ValueError(
-                f"x must be (patches, dim) with a multiple of rows={rows} patches: got shape {x.shape}; give rows=..."
-            )
+        if x.shape[0] % rows:
+            raise ValueError(f"x must have a multiple of rows={rows} patches: got shape {x.shape}; pass rows=...")
         return rearrange(self.projection(x), "(h w) (p q c) -> (h p) (w q) c", h=rows, p=self.patch, q=self.patch)
 
 
 class Registers(eqx.Module):
-    """Learned tokens in front of a sequence, which hold what belongs to no place (Darcet et al. 2024,
-    arXiv:2309.16588).
+    """Learned tokens before a sequence, for information of no single position (Darcet et al. 2024, arXiv:2309.16588).
 
     Args:
         dim: width of a token.
-        count: how many.
-        init: how they are drawn; normal with deviation 0.02 by default.
+        count: number of tokens.
+        init: initializer of the tokens; normal with deviation 0.02 by default.
     """
 
     tokens: Float[Array, "count dim"]
@@ -121,26 +124,23 @@ class Registers(eqx.Module):
         self.dim, self.count = dim, count
 
     def __call__(self, x: Float[Array, "seq dim"], *, key: PRNGKeyArray | None = None) -> Float[Array, "longer dim"]:
-        if x.ndim != 2 or x.shape[-1] != self.dim:
-            raise ValueError(f"x must be (seq, dim={self.dim}): got shape {x.shape}")
+        _check.example(x, "seq", dim=self.dim)
         return jnp.concatenate([self.tokens.astype(x.dtype), x])
 
     def split(self, x: Float[Array, "longer dim"]) -> tuple[Float[Array, "count dim"], Float[Array, "seq dim"]]:
-        """What became of these tokens, and of the others."""
+        """The leading `count` tokens, and the others."""
         if x.shape[0] < self.count:
-            raise ValueError(
-                f"x must begin with the count={self.count} tokens that were put there: got shape {x.shape}"
-            )
+            raise ValueError(f"x must begin with the count={self.count} tokens of the layer: got shape {x.shape}")
         return x[: self.count], x[self.count :]
 
 
 class ClassToken(Registers):
-    """One learned token in front of a sequence, from which the class is read (BERT's [CLS]; Dosovitskiy et al. 2021,
-    arXiv:2010.11929, equation 1). Zero at first, as the paper's code has it.
+    """One learned token before a sequence, whose result is the input of the classifier (BERT's [CLS]; Dosovitskiy et
+    al. 2021, arXiv:2010.11929, equation 1). Zero at initialisation, as in the paper's code.
 
     Args:
         dim: width of a token.
-        init: how it is drawn.
+        init: initializer of the token.
     """
 
     def __init__(self, dim: int, *, init: Initializer = jax.nn.initializers.zeros, key: PRNGKeyArray):

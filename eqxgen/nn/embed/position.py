@@ -1,4 +1,4 @@
-"""Positions that are learned."""
+"""Learned positions."""
 
 import equinox as eqx
 import jax
@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from eqxgen.nn import _check
 from eqxgen.nn.linear import Embedding, Initializer
 
 
@@ -15,13 +16,18 @@ class LearnedPositions(eqx.Module):
     Args:
         length: number of positions.
         dim: width of a token, kept.
-        init: how the vectors are drawn; by default normal with deviation 0.02.
+        init: initializer of the vectors; by default normal with deviation 0.02.
     """
 
     table: Embedding
 
     def __init__(
-        self, length: int, dim: int, *, init: Initializer = jax.nn.initializers.normal(0.02), key: PRNGKeyArray
+        self,
+        length: int,
+        dim: int,
+        *,
+        init: Initializer = jax.nn.initializers.normal(0.02),  # noqa: B008
+        key: PRNGKeyArray,
     ):
         self.table = Embedding(length, dim, init=init, key=key)
 
@@ -31,11 +37,10 @@ class LearnedPositions(eqx.Module):
         """The tokens at positions `start`, `start + 1`, ...; with a cache, `start` is its count.
 
         Raises:
-            ValueError: shapes differ, or a position is not in [0, length). Where `start` is not known, inside a
-                compiled program, such tokens are NaN.
+            ValueError: x is not one sequence of `dim`, or a position is not in [0, length). Inside a compiled program,
+                where `start` is not known, such tokens are NaN.
         """
-        if x.ndim != 2 or x.shape[1] != self.table.dim:
-            raise ValueError(f"x must have shape (seq, dim={self.table.dim}): got {x.shape}")
+        _check.example(x, "seq", dim=self.table.dim)
         if x.shape[0] > self.table.vocab:
             raise ValueError(f"x must have at most length={self.table.vocab} tokens: got {x.shape[0]}")
         if not isinstance(start, Tracer) and not 0 <= int(start) <= self.table.vocab - x.shape[0]:

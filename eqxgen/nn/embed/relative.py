@@ -1,4 +1,4 @@
-"""Biases on the logits of attention that tell how far apart two tokens are."""
+"""Attention biases from relative positions."""
 
 import math
 
@@ -16,16 +16,16 @@ from eqxgen.nn.linear import Embedding, Initializer
 class T5Bias(eqx.Module):
     """A learned bias for each head and each class of distances (Raffel et al. 2020, arXiv:1910.10683, section 2.1).
 
-    Half of the buckets are one distance each; the others grow by a constant factor up to `max_distance`, and the last
-    takes all beyond. In both directions, the first half of the buckets is for keys up to the query, the second for
-    those behind it. T5 shares one among all layers, and its attention has no scale.
+    Half of the buckets hold one distance each; the widths of the others grow by a constant factor up to `max_distance`,
+    and the last holds all larger distances. Without `causal`, the first half of the buckets is for keys up to the
+    query, the second for later keys. T5 shares one bias among all layers, and its attention has no scale.
 
     Args:
         heads: number of query heads.
         buckets: number of classes.
-        max_distance: where the last bucket begins, about.
-        causal: whether keys behind the query are never seen (T5's decoder); those share the bucket of distance 0.
-        init: how the table is drawn; by default normal with deviation 0.02.
+        max_distance: approximate start of the last bucket.
+        causal: for causal attention (T5's decoder); later keys share the bucket of distance 0.
+        init: initializer of the table; by default normal with deviation 0.02.
     """
 
     table: Embedding
@@ -55,15 +55,18 @@ class T5Bias(eqx.Module):
 
     def __call__(
         self,
-        queries: Int[Array, " q_seq"],
-        keys: Int[Array, " kv_seq"] | None = None,
+        queries: _check.Ids,
+        keys: _check.Ids | None = None,
         *,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "heads q_seq kv_seq"]:
-        """The bias between tokens at these positions; of the queries' own by default. It goes to `bias` of the
+        """The bias between queries and keys at these positions, by default the same ones: the argument `bias` of the
         attention layers and op.
         """
-        keys = queries if keys is None else keys
+        queries, keys = (_check.integers(queries if at is None else at, "positions") for at in (queries, keys))
+        queries, keys = jnp.asarray(queries), jnp.asarray(keys)
+        _check.example(queries, "q_seq", name="queries")
+        _check.example(keys, "kv_seq", name="keys")
         return jnp.moveaxis(self.table(self.bucket(keys[None, :] - queries[:, None])), -1, 0)
 
     def bucket(self, offset: Int[Array, "*leading"]) -> Int[Array, "*leading"]:
@@ -74,7 +77,7 @@ class T5Bias(eqx.Module):
         return found if self.causal else found + jnp.where(offset > 0, side, 0)
 
     def _starts(self, side: int) -> np.ndarray:
-        """The first distances of buckets 1, 2, ...: found on the host, as a logarithm on the device may fall short of
+        """The first distances of buckets 1, 2, ..., computed on the host: a logarithm on the device may fall short of
         an integer.
         """
         exact = side // 2
@@ -94,7 +97,7 @@ def alibi(heads: int) -> ops.ALiBi:
     """Press et al.'s bias of -slope * distance, for the `bias` of attention layers and op (arXiv:2108.12409).
 
     For a power of two of heads the slopes are 2^(-8/heads), its square, its cube, ...; for another number those of the
-    next lower power n, and then every other one of 2n, as in the authors' code.
+    next lower power n, then every other one of 2n, as in the authors' code.
     """
     _check.positive(heads=heads)
     lower = 2 ** int(math.log2(heads))

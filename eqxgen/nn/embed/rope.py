@@ -1,26 +1,27 @@
-"""Rotary positions: queries and keys turned by angles that grow with their position, so that logits tell distances."""
+"""Rotary positions: queries and keys rotated by angles proportional to their positions."""
+
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.nn import _check
 
 LARGEST = 1 << 19
-"""Cosines of a program's own, at most: 2 MiB, as many as of 8,192 positions of a head of 128."""
+"""Largest number of constant cosines in a program: 2 MiB, as many as 8,192 positions of a head of 128 have."""
 
 
 class RoPE(eqx.Module):
-    """Rotary position embedding (Su et al. 2021, arXiv:2104.09864, equation 34): pair i is turned by `position *
+    """Rotary position embedding (Su et al. 2021, arXiv:2104.09864, equation 34): pair i is rotated by `position *
     base^(-2i/head_dim)`.
 
     Args:
-        head_dim: even; all of it is turned.
+        head_dim: size of a head, even; all entries are rotated.
         base: of the wavelengths.
-        interleaved: whether pair i is the entries 2i and 2i + 1, as in the paper (and GPT-J); otherwise i and i +
-            head_dim/2, as in LLaMA's published weights in Hugging Face's layout. The two are a permutation of the
-            weights apart.
+        interleaved: pair i is the entries 2i and 2i + 1, as in the paper and GPT-J; otherwise i and i + head_dim/2, as
+            in LLaMA's published weights in Hugging Face's layout. The two differ by a permutation of the weights.
         key: not used; every layer takes one.
     """
 
@@ -39,7 +40,7 @@ class RoPE(eqx.Module):
     def __call__(
         self,
         x: Float[Array, "seq heads head_dim"],
-        positions: Int[Array, " seq"] | None = None,
+        positions: _check.Ids | None = None,
         *,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "seq heads head_dim"]:
@@ -49,13 +50,13 @@ class RoPE(eqx.Module):
 
 
 class AxialRoPE(eqx.Module):
-    """Rotary positions on a grid: the first half of the pairs tells the row, the second the column (Heo et al. 2024,
-    arXiv:2403.13298).
+    """Rotary positions on a grid: the first half of the pairs is rotated by the row, the second by the column (Heo et
+    al. 2024, arXiv:2403.13298).
 
     Args:
-        head_dim: a multiple of 4.
-        size: height and width of the grid; token p lies at row p // width and column p % width.
-        base, interleaved: as `RoPE`'s. The paper takes base 100 for images.
+        head_dim: size of a head, a multiple of 4.
+        size: height and width of the grid; token p is at row p // width and column p % width.
+        base, interleaved: as in `RoPE`. The paper uses base 100 for images.
         key: not used; every layer takes one.
     """
 
@@ -67,7 +68,7 @@ class AxialRoPE(eqx.Module):
     def __init__(
         self,
         head_dim: int,
-        size: tuple[int, int],
+        size: Sequence[int],
         *,
         base: float = 100.0,
         interleaved: bool = True,
@@ -77,7 +78,7 @@ class AxialRoPE(eqx.Module):
         _check.positive(head_dim=head_dim, height=height, width=width)
         if head_dim % 4:
             raise ValueError(
-                f"head_dim must be a multiple of 4, as half of the pairs tells rows and half columns: got {head_dim}"
+                f"head_dim must be a multiple of 4, for half of the pairs by row and half by column: got {head_dim}"
             )
         _check_base(base)
         self.head_dim, self.size, self.base, self.interleaved = head_dim, (height, width), float(base), interleaved
@@ -85,7 +86,7 @@ class AxialRoPE(eqx.Module):
     def __call__(
         self,
         x: Float[Array, "seq heads head_dim"],
-        positions: Int[Array, " seq"] | None = None,
+        positions: _check.Ids | None = None,
         *,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "seq heads head_dim"]:
@@ -99,7 +100,7 @@ class AxialRoPE(eqx.Module):
 def turn(
     x: Float[Array, "seq heads head_dim"], angles: Float[Array | np.ndarray, "seq pairs"], *, interleaved: bool
 ) -> Float[Array, "seq heads head_dim"]:
-    """Every pair of x turned by its angle, in float32."""
+    """Every pair of x rotated by its angle, in float32."""
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     cos, sin = (part.astype(wide.dtype)[:, None] for part in _table(angles))
     a, b = (wide[..., ::2], wide[..., 1::2]) if interleaved else jnp.split(wide, 2, axis=-1)
@@ -109,10 +110,10 @@ def turn(
 
 
 def _table(angles: Array | np.ndarray) -> tuple[Array, Array]:
-    """Their cosines and sines: made here and now where they are known, for a compiled program may make them again for
-    every example and head.
+    """Cosines and sines of the angles, as constants where the angles are known: a compiled program may compute them
+    again for every example and head.
 
-    A table of more than `LARGEST` numbers is left to the program, as it would make that too large.
+    A table of more than `LARGEST` numbers is computed in the program, which a constant would make too large.
     """
     if isinstance(angles, np.ndarray) and angles.size <= LARGEST:
         exact = angles.astype(np.float64)
@@ -125,10 +126,9 @@ def _angles(positions: Array | np.ndarray, dim: int, base: float) -> Float[Array
     return positions.astype(np.float32)[:, None] * rates[None]
 
 
-def _positions(x: Array, positions: Array | None, head_dim: int) -> Array | np.ndarray:
-    if x.ndim != 3 or x.shape[-1] != head_dim:
-        raise ValueError(f"x must have shape (seq, heads, head_dim={head_dim}): got {x.shape}")
-    return np.arange(x.shape[0]) if positions is None else positions
+def _positions(x: Array, positions: _check.Ids | None, head_dim: int) -> Array | np.ndarray:
+    _check.example(x, "seq", "heads", head_dim=head_dim)
+    return np.arange(x.shape[0]) if positions is None else _check.integers(positions, "positions")
 
 
 def _check_base(base: float) -> None:
@@ -137,8 +137,6 @@ def _check_base(base: float) -> None:
 
 
 def check_rope(rope: RoPE | AxialRoPE | None, head_dim: int) -> None:
-    """An error where a layer's heads have another size than its rotary positions turn."""
+    """The heads of a layer must have the size of its rotary positions."""
     if rope is not None and rope.head_dim != head_dim:
-        raise ValueError(
-            f"rope must turn head_dim = dim / heads = {head_dim} entries: got rope.head_dim={rope.head_dim}"
-        )
+        raise ValueError(f"rope must have head_dim = dim / heads = {head_dim}: got rope.head_dim={rope.head_dim}")

@@ -1,11 +1,12 @@
-"""Numbers as sines and cosines of many wavelengths: of positions and of diffusion times."""
+"""Positions and diffusion times as sines and cosines."""
 
 import math
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, DTypeLike, Float, Int, PRNGKeyArray
 
 from eqxgen.nn import _check
 from eqxgen.nn.linear import Initializer, Projection, torch_uniform
@@ -13,21 +14,20 @@ from eqxgen.rng import RNG
 
 
 class SinusoidalEmbedding(eqx.Module):
-    """A scalar as `dim` features: `dim / 2` sines, then as many cosines (Vaswani et al. 2017, section 3.5, without its
-    interleaving).
+    """A scalar, such as a position or a time, as `dim / 2` sines, then as many cosines (Vaswani et al. 2017, section
+    3.5, without its interleaving).
 
-    Feature i is `sin(x * period^(-i / (dim/2 - shift)))`. Positions and times alike: the wavelengths go from 2 pi to 2
-    pi * period.
+    Feature i is `sin(x * period^(-i / (dim/2 - shift)))`. The wavelengths are from 2 pi to 2 pi * period.
 
     Args:
         dim: number of features; even.
         period: of the slowest wave, over 2 pi.
-        flip: whether the cosines come first, as in ADM and DiT; otherwise the sines, as in DDPM, MAE and Transformers.
-        shift: 1 makes the last wavelength the period exactly, as in DDPM; 0 is the paper's, ADM's and DiT's.
+        flip: puts the cosines first, as in ADM and DiT; otherwise the sines, as in DDPM, MAE and Transformers.
+        shift: 1 makes the last wavelength exactly the period, as in DDPM; 0 in the paper, ADM and DiT.
         key: not used; every layer takes one.
 
     Raises:
-        ValueError: `dim` is odd; or it leaves a single wave where `shift` needs two.
+        ValueError: `dim` is odd, or too small for `shift`.
     """
 
     dim: int = eqx.field(static=True)
@@ -47,9 +47,10 @@ class SinusoidalEmbedding(eqx.Module):
         self.dim, self.period, self.flip, self.shift = dim, float(period), flip, shift
 
     def __call__(
-        self, x: Float[Array, "*leading"] | Int[Array, "*leading"], *, key: PRNGKeyArray | None = None
+        self, x: Float[ArrayLike, "*leading"] | Int[ArrayLike, "*leading"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "*leading dim"]:
-        """Computed in float32; in x's dtype, float32 for integers."""
+        """Computed in float32, returned in x's dtype, or float32 for integers."""
+        x = jnp.asarray(x)
         half = self.dim // 2
         rates = jnp.exp(-math.log(self.period) / (half - self.shift) * jnp.arange(half, dtype=jnp.float32))
         angles = x.astype(jnp.float32)[..., None] * rates.reshape(*(1,) * x.ndim, half)
@@ -61,14 +62,14 @@ class TimestepEmbedding(eqx.Module):
     """A diffusion time as a vector: sines and cosines, then two projections with SiLU between (Ho et al. 2020, appendix
     B).
 
-    As in DiT and ADM: 256 features, cosines first. DDPM has `flip=False, shift=1` and as many features as the network's
-        first channels.
+    The defaults are those of DiT and ADM: 256 features, cosines first. DDPM has `flip=False, shift=1` and as many
+    features as the network has channels.
 
     Args:
         dim: size of the vector, and between the two projections.
-        features: sines and cosines; even.
-        flip, shift, period: as `SinusoidalEmbedding`'s.
-        init: how the weights are drawn; DiT's are normal with deviation 0.02.
+        features: number of sines and cosines; even.
+        flip, shift, period: as in `SinusoidalEmbedding`.
+        init: initializer of the weights; DiT's is normal with deviation 0.02.
     """
 
     waves: SinusoidalEmbedding
@@ -93,22 +94,21 @@ class TimestepEmbedding(eqx.Module):
 
     def __call__(
         self,
-        time: Float[Array, "*leading"] | Int[Array, "*leading"],
+        time: Float[ArrayLike, "*leading"] | Int[ArrayLike, "*leading"],
         *,
         dtype: DTypeLike | None = None,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "*leading dim"]:
-        """In `dtype`, by default the time's. Keep times themselves in float32: bfloat16 has no 999."""
+        """Returned in `dtype`, by default that of the time. Pass times in float32: bfloat16 cannot represent 999."""
         waves = self.waves(time)
         return self.down(jax.nn.silu(self.up(waves if dtype is None else waves.astype(dtype))))
 
 
-def sincos_table(size: tuple[int, ...], dim: int) -> Float[Array, "*size dim"]:
-    """Fixed positions of a sequence (one size) or a grid (two or more), to be added to its tokens.
+def sincos_table(size: Sequence[int], dim: int) -> Float[Array, "*size dim"]:
+    """Fixed positions of a sequence (one size) or a grid (two or more), for addition to its tokens.
 
-    An equal share of the features for each axis, the last axis first, each share sines and then cosines: for images the
-        layout of MAE
-    (He et al. 2022, arXiv:2111.06377) and DiT, whose first half tells the column.
+    Each axis has an equal share of the features, the last axis first, each share sines and then cosines. For images
+    this is the layout of MAE (He et al. 2022, arXiv:2111.06377) and DiT: columns in the first half, rows in the second.
 
     Raises:
         ValueError: twice the number of axes does not divide `dim`.
@@ -117,4 +117,4 @@ def sincos_table(size: tuple[int, ...], dim: int) -> Float[Array, "*size dim"]:
     if not size or dim % (2 * len(size)):
         raise ValueError(f"dim must be a multiple of twice the number of axes: got dim={dim}, size={size}")
     waves = SinusoidalEmbedding(dim // len(size))
-    return jnp.concatenate([waves(axis) for axis in jnp.indices(size)[::-1]], -1)
+    return jnp.concatenate([waves(axis) for axis in jnp.indices(tuple(size))[::-1]], -1)

@@ -1,1 +1,1 @@
-"""Normalisation of activations and of weights."""
+"""Normalisation of activations and weights."""

@@ -103,7 +103,14 @@ class BatchNorm(eqx.Module):
 
     def _statistics(self, x: Array) -> tuple[Array, Array, int]:
         """Mean, biased variance, and of how many values."""
-        count = math.prod(x.shape[:-1]) * math.prod(jax.lax.axis_size(name) for name in self.axis_name)
+        try:
+            count = math.prod(x.shape[:-1]) * math.prod(jax.lax.axis_size(name) for name in self.axis_name)
+        except NameError as error:
+            call = f"jax.vmap(norm, axis_name={self.axis_name[0]!r}, in_axes=(0, None), out_axes=(0, None))(x, state)"
+            raise ValueError(
+                f"axis_name={self.axis_name} must be axes of jax.vmap or of a mesh: got x of shape {x.shape} without "
+                f"them; call {call}"
+            ) from error
         if count < 2:
             raise ValueError(
                 f"training needs at least 2 values for each channel: got shape {x.shape}, axis_name={self.axis_name}"

@@ -14,13 +14,13 @@ class LayerNorm(eqx.Module):
     """Zero mean and unit variance over the last axis, then an affine map; statistics in float32 (Ba et al. 2016,
     arXiv:1607.06450).
 
-    Hand it the whole `(seq, dim)` array: mapped over tokens, each kernel program would see a single row.
+    Call it on the whole `(seq, dim)` array: mapped over tokens, each kernel program would get a single row.
 
     Args:
         dim: size of the last axis.
         epsilon: added to the variance.
-        affine: whether there are a scale, one at first, and a bias, zero at first.
-        bias: whether, of the two, there is the bias.
+        affine: adds a scale, one at initialisation, and a bias, zero at initialisation.
+        bias: false leaves the bias out.
     """
 
     scale: Float[Array, " dim"] | None
@@ -54,13 +54,13 @@ class RMSNorm(eqx.Module):
     """Unit mean square over the last axis, then a scale; statistics in float32 (Zhang and Sennrich 2019,
     arXiv:1910.07467).
 
-    Hand it the whole `(seq, dim)` array, as `LayerNorm`. Equal to torch's with the same epsilon (torch's default is
-    that of the dtype).
+    Call it on the whole `(seq, dim)` array, as `LayerNorm`. Equal to torch's with the same epsilon; torch's default is
+    the epsilon of the dtype.
 
     Args:
         dim: size of the last axis.
         epsilon: added to the mean square.
-        affine: whether there is a scale, one at first.
+        affine: adds a scale, one at initialisation.
     """
 
     scale: Float[Array, " dim"] | None
@@ -83,7 +83,8 @@ class RMSNorm(eqx.Module):
 class GroupNorm(eqx.Module):
     """Zero mean and unit variance over each group of channels and all positions (Wu and He 2018, arXiv:1803.08494).
 
-    Equal to torch's on channels-last `(*spatial, channels)`: group g holds `channels / groups` neighbouring channels.
+    Equal to torch's on channels-last `(*spatial, channels)`: group g has `channels / groups` neighbouring channels. All
+    axes but the last are positions of one example: `jax.vmap` the layer over a batch.
 
     Args:
         channels: size of the last axis.

@@ -1,8 +1,8 @@
-"""Layers and operations that keep the magnitude of activations (Karras et al. 2023, EDM2, arXiv:2312.02696, appendix
+"""Magnitude-preserving layers and operations (Karras et al. 2023, EDM2, arXiv:2312.02696, appendix
 B).
 
-The magnitude of a vector is the root of its entries' mean square. Given inputs of magnitude 1 whose entries are
-uncorrelated, each of these gives outputs of magnitude 1. Written from the paper's equations.
+The magnitude of a vector is the root mean square of its entries. For inputs of magnitude 1 with uncorrelated entries,
+the outputs have magnitude 1. Written from the paper's equations.
 """
 
 import math
@@ -20,18 +20,17 @@ EPSILON = 1e-4
 
 
 class MagnitudePreserving(eqx.Module):
-    """The layer with the weights of each output at length 1 (equations 47 and 66), whatever the length of the
-    parameters.
+    """The layer with the weights of each output normalised to length 1 (equations 47 and 66).
 
-    So the gradient is orthogonal to the parameters, which plain descent would thus only lengthen, and learn from ever
-        more slowly: after each
-    step of the optimiser call `force_weight_norm`, the paper's forced weight normalisation, which sets them back to
-    magnitude 1.
+    The gradient is orthogonal to the parameters, so that each step lengthens them and lowers the effective learning
+    rate. Call `force_weight_norm`, the paper's forced weight normalisation, after each step of the optimiser: it sets
+    them back to magnitude 1.
 
     Args:
-        layer: without a bias, with a field `weight` as `Projection` or `Convolution` has it. A bias is a further input
-            of ones in the paper.
-        gain: start of a learned factor of the output, such as 0 for the last layer of a network; none by default.
+        layer: a layer without a bias, with a field `weight` like that of `Projection` or `Convolution`. A bias is a
+            further input of ones in the paper.
+        gain: initial value of a learned factor of the output, such as 0 for the last layer of a network; none by
+            default.
 
     Raises:
         ValueError: the layer has a bias, or no weight.
@@ -45,7 +44,7 @@ class MagnitudePreserving(eqx.Module):
         self.inner = inner_axes(layer)
         if getattr(layer, "bias", None) is not None:
             raise ValueError(
-                f"layer must have no bias, which would add to the magnitude: got {type(layer).__name__} with one"
+                f"layer must have no bias, which would change the magnitude: got {type(layer).__name__} with one"
             )
         self.layer = with_weight(layer, to_magnitude_one(layer.weight, self.inner))
         self.gain = None if gain is None else jnp.asarray(gain, jnp.float32)
@@ -58,9 +57,7 @@ class MagnitudePreserving(eqx.Module):
 
 
 def force_weight_norm(model: Tree) -> Tree:
-    """The model with the parameters of each `MagnitudePreserving` layer at magnitude 1: to be called after every
-    update.
-    """
+    """The model with the parameters of each `MagnitudePreserving` layer at magnitude 1; for use after every update."""
 
     def force(node: Any) -> Any:
         if not isinstance(node, MagnitudePreserving):
@@ -78,7 +75,7 @@ def to_magnitude_one(
     """`x / (epsilon + magnitude)` over the axes, computed in float32; over the channels, the paper's pixel norm."""
     wide = x.astype(jnp.float32)
     square = jnp.mean(wide**2, axis=axis, keepdims=True)
-    # The root has no gradient at zero; where a vector is zero, it has to be taken of something else.
+    # The root has no gradient at zero: for a zero vector it is taken of 1 and replaced.
     magnitude = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
     return (wide / (magnitude + epsilon)).astype(x.dtype)
 
@@ -96,8 +93,8 @@ def mp_sum(a: Float[Array, "*shape"], b: Float[Array, "*shape"], t: float = 0.3)
 def mp_cat(
     a: Float[Array, "*leading a_channels"], b: Float[Array, "*leading b_channels"], t: float = 0.5
 ) -> Float[Array, "*leading channels"]:
-    """Both along the last axis, scaled so that they add to the magnitude as `1 - t` to `t`, whatever their widths
-    (equation 103).
+    """Concatenation along the last axis, scaled so that the contributions to the magnitude are as `1 - t` to `t` for
+    any widths (equation 103).
     """
     whole = math.sqrt(a.shape[-1] + b.shape[-1]) / math.hypot(1 - t, t)
     return jnp.concatenate(

@@ -1,4 +1,4 @@
-"""Layers whose weight is computed from their parameters before each use: weight and spectral normalisation."""
+"""Reparametrised weights: weight normalisation and spectral normalisation."""
 
 from typing import Any, NamedTuple
 
@@ -11,18 +11,19 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from eqxgen.nn import _check
 
 START = 15
-"""Power iterations that `SpectralNorm.init_state` runs; torch's number."""
+"""Power iterations of `SpectralNorm.init_state`, as in torch."""
 
 
 class WeightNorm(eqx.Module):
-    """The layer with the weight of each output as a direction and a length that are learned apart (Salimans and Kingma
-    2016, arXiv:1602.07868, equation 2): `gain * weight / |weight|`, equal to the layer at first.
+    """The layer with direction and length of each output's weight learned separately (Salimans and Kingma 2016,
+    arXiv:1602.07868, equation 2): `gain * weight / |weight|`, equal to the given layer at initialisation.
 
-    Lengths are taken in float32. `equinox.nn.WeightNorm` is not used because two of its layers are never equal, so each
-    compiles anew.
+    Lengths are computed in float32. `equinox.nn.WeightNorm` is not used because two of its layers never compare equal,
+    so that each is compiled again.
 
     Args:
-        layer: with a field `weight` as `Projection` `(out, in)` or `Convolution` `(*kernel, in, out)` has it.
+        layer: a layer with a field `weight` like that of `Projection` `(out, in)` or `Convolution` `(*kernel, in,
+            out)`.
     """
 
     layer: Any
@@ -48,18 +49,18 @@ class Power(NamedTuple):
 class SpectralNorm(eqx.Module):
     """The layer with its weight divided by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
 
-    The value is `left @ weight @ right`, with vectors that follow the weight by power iteration as it is trained; in
-    inference they stay. The gradient passes through the weight alone. Numbers as torch's `spectral_norm`. Called as `y,
-    state = layer(x, state)`, and over a batch as `jax.vmap(layer, in_axes=(0, None), out_axes=(0, None))`, since the
-    state is the same for all.
+    The value is `left @ weight @ right`. Power iteration updates both vectors in training and leaves them in inference.
+    The gradient passes through the weight only. Equal to torch's `spectral_norm`. The call is `y, state = layer(x,
+    state)`; over a batch, `jax.vmap(layer, in_axes=(0, None), out_axes=(0, None))`, as all examples share the state.
 
-    `equinox.nn.SpectralNorm` is not used because it takes the first axis of every weight for the outputs; in ours they
-    are the last axis of a convolution's.
+    `equinox.nn.SpectralNorm` is not used because it takes the first axis of every weight as the outputs; those of our
+    convolutions are the last axis.
 
     Args:
-        layer: with a field `weight` as `Projection` `(out, in)` or `Convolution` `(*kernel, in, out)` has it.
-        iterations: of each call in training.
-        epsilon: least length that a vector is divided by.
+        layer: a layer with a field `weight` like that of `Projection` `(out, in)` or `Convolution` `(*kernel, in,
+            out)`.
+        iterations: power iterations of each call in training.
+        epsilon: lower bound of the length that a vector is divided by.
     """
 
     layer: Any
@@ -82,7 +83,7 @@ class SpectralNorm(eqx.Module):
         self.layer, self.iterations, self.epsilon, self.inference = layer, iterations, epsilon, inference
 
     def init_state(self) -> Power:
-        """Fifteen iterations on the weight as it is, from vectors drawn always alike."""
+        """Fifteen iterations on the weight, from vectors of a fixed key."""
         matrix = _matrix(self.layer)
         left, right = (jr.normal(key, (size,)) for key, size in zip(jr.split(jr.key(0)), matrix.shape))
         return self._iterate(matrix, Power(left, right), START)
@@ -107,8 +108,7 @@ class SpectralNorm(eqx.Module):
 
 
 def inner_axes(layer: Any) -> tuple[int, ...]:
-    """The axes of a layer's weight that each output sums over, counted from the last, so that they hold for stacked
-    weights too.
+    """The axes of a layer's weight that each output sums over, counted from the last, as stacked weights need.
 
     Raises:
         ValueError: the layer has no weight of at least two axes.
@@ -122,7 +122,7 @@ def inner_axes(layer: Any) -> tuple[int, ...]:
 
 
 def with_weight(layer: Any, weight: Array) -> Any:
-    """The layer with another weight, in the type of its own."""
+    """The layer with another weight, cast to the dtype of its own."""
     return eqx.tree_at(lambda layer: layer.weight, layer, weight.astype(layer.weight.dtype))
 
 

@@ -1,4 +1,4 @@
-"""Codebooks as a whole: how much of one is used, its start on data, and the restart of what is not used."""
+"""Codebooks: usage, initialisation from data, restart of unused codes."""
 
 import equinox as eqx
 import jax
@@ -16,30 +16,30 @@ def entropy_of(distribution: Float[Array, " codes"]) -> Float[Array, ""]:
 
 
 def usage(counts: Float[Array, " codes"]) -> Float[Array, ""]:
-    """Share of the codes that were used at all, from how often each was."""
+    """Share of the codes with a count above zero."""
     return jnp.mean((counts > 0).astype(jnp.float32))
 
 
 def perplexity(counts: Float[Array, " codes"]) -> Float[Array, ""]:
-    """exp of the entropy of the codes' frequencies: from 1 (one code) to `codes` (all alike)."""
+    """exp of the entropy of the codes' frequencies: from 1 (one code) to `codes` (all equally often)."""
     return jnp.exp(entropy_of(counts / jnp.maximum(jnp.sum(counts), 1)))
 
 
 def count_codes(ids: Int[Array, "*leading"], codes: int) -> Float[Array, " codes"]:
-    """How often each code occurs."""
+    """Number of occurrences of each code."""
     return jnp.zeros(codes).at[ids.reshape(-1)].add(1.0)
 
 
 def drawn(z: Float[Array, "n dim"], count: int, *, key: PRNGKeyArray) -> Float[Array, "count dim"]:
-    """Vectors drawn from `z`, each at most once where there are enough."""
+    """Vectors drawn from `z`, without repetition where `z` has enough."""
     return z[jr.choice(key, len(z), (count,), replace=len(z) < count)].astype(jnp.float32)
 
 
 def kmeans(
     z: Float[Array, "n dim"], codes: int, *, iterations: int = 10, key: PRNGKeyArray
 ) -> Float[Array, "codes dim"]:
-    """Centres of `z` by Lloyd's algorithm, from `codes` vectors drawn of it; a centre that loses all its vectors stays
-    where it is.
+    """Centres of `z` by Lloyd's algorithm, initialised by `codes` vectors of `z`. A centre without vectors does not
+    move.
     """
 
     def lloyd(centres, _):
@@ -54,15 +54,15 @@ def kmeans(
 def data_start(
     quantizer: VectorQuantizer, z: Float[Array, "n dim"], *, iterations: int = 10, key: PRNGKeyArray
 ) -> VectorQuantizer:
-    """The codebook placed by `kmeans` on encoder outputs (Łańcucki et al. 2020, arXiv:2005.08520, section 3.3).
+    """The codebook set by `kmeans` on encoder outputs (Łańcucki et al. 2020, arXiv:2005.08520, section 3.3).
 
-    What lies off the data after it is for `restart_dead_codes` to find.
+    Codes that remain unused are moved by `restart_dead_codes`.
     """
     return eqx.tree_at(lambda q: q.codebook, quantizer, kmeans(z, quantizer.codes, iterations=iterations, key=key))
 
 
 def restart_dead_codes(quantizer: VectorQuantizer, z: Float[Array, "n dim"], *, key: PRNGKeyArray) -> VectorQuantizer:
-    """Moves every code that no vector of `z` chooses onto one of the vectors, drawn at random (Dhariwal et al. 2020,
+    """Set every code that is nearest to no vector of `z` to one of these vectors at random (Dhariwal et al. 2020,
     arXiv:2005.00341).
 
     Codes in use do not move.

@@ -1,4 +1,4 @@
-"""How a gradient passes from codes to the vectors that chose them, which the choice itself lets none through."""
+"""Gradient estimators for the choice of a code, which has no gradient of its own."""
 
 from collections.abc import Callable
 
@@ -13,16 +13,16 @@ Estimator = Callable[[Array, Array], Array]
 def straight_through(
     z: Float[Array, "*leading dim"], codes: Float[Array, "*leading dim"]
 ) -> Float[Array, "*leading dim"]:
-    """The gradient passes as it is (van den Oord et al. 2017, arXiv:1711.00937, section 3.2)."""
+    """The gradient of the codes is that of the vectors (van den Oord et al. 2017, arXiv:1711.00937, section 3.2)."""
     return z + jax.lax.stop_gradient(codes - z)
 
 
 def rotate(z: Float[Array, "*leading dim"], codes: Float[Array, "*leading dim"]) -> Float[Array, "*leading dim"]:
-    """The gradient is turned and scaled as the vector would have to be to become its code (Fifty et al. 2024,
-    arXiv:2410.06424, section 4.2).
+    """The gradient is rotated and scaled by the map from the vector to its code (Fifty et al. 2024, arXiv:2410.06424,
+    section 4.2).
 
-    With `u` and `q` the directions of the vector and its code, and `w` that of `u + q`, the turn is `1 - 2 w wᵀ + 2 q
-    uᵀ`. The vectors that come out are the codes exactly.
+    With `u` and `q` the directions of the vector and its code, and `w` that of `u + q`, the rotation is `1 - 2 w wᵀ + 2
+    q uᵀ`. The returned vectors equal the codes exactly.
     """
     wide, target = z.astype(jnp.float32), codes.astype(jnp.float32)
     u, q, stretch = jax.lax.stop_gradient((_unit(wide), _unit(target), _norm(target) / _norm(wide)))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,39 +10,37 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen.nn import _check
-from eqxgen.nn.linear import check_ids
 from eqxgen.nn.quantize.codebook import count_codes
 from eqxgen.nn.quantize.estimator import straight_through
 from eqxgen.nn.quantize.quantized import Quantized
 
 
 class FSQ(eqx.Module):
-    """Each entry is bounded by a tanh and rounded to one of its levels; the codes are all combinations, at -1 to 1 in
+    """Each entry is bounded by a tanh and rounded to one of its levels; the codes are all combinations, from -1 to 1 in
     each dimension.
 
-    It has no parameters and needs no loss: `distance` and `entropy` are zero, and `assignment` is the share of each
-        code, without a gradient.
-    The gradient passes straight through the rounding, and through the tanh as it is. An even number of levels lies at
-    multiples of `2 / levels` from -1 up, an odd one around 0. Id = sum of the level's number times the product of the
-    levels before it.
+    The layer has no parameters and needs no loss: `distance` and `entropy` are zero, and `assignment` is the share of
+    each code, without a gradient. The gradient passes straight through the rounding, and through the tanh exactly. Even
+    numbers of levels are at multiples of `2 / levels` from -1 up, odd ones around 0. An id is the sum of each level's
+    number times the product of the levels before it.
 
     The paper's listing shifts even levels by the tangent of `offset / reach`, with a reach narrower by the margin.
     Here, as in vector-quantize-pytorch, the shift is by the inverse of the tanh, which puts zero in the middle of a
     level, and the reach is wider.
 
     Args:
-        levels: of each dimension; such as (8, 5, 5, 5) for about 2**10 codes (table 1).
-        margin: how much further than the outer levels the tanh reaches, relative.
+        levels: number of levels of each dimension, such as (8, 5, 5, 5) for about 2**10 codes (table 1).
+        margin: relative distance of the tanh's bounds from the outer levels.
 
     Raises:
-        ValueError: there are no levels, one is below 2, or the codes are more than an int32 can number.
+        ValueError: there are no levels, one is below 2, or the number of codes exceeds an int32.
     """
 
     levels: tuple[int, ...] = eqx.field(static=True)
     margin: float = eqx.field(static=True)
 
     def __init__(self, levels: Sequence[int], *, margin: float = 1e-3, key: PRNGKeyArray | None = None):
-        if not levels or any(not isinstance(level, int) or level < 2 for level in levels):
+        if not levels or any(not isinstance(level, Integral) or int(level) < 2 for level in levels):
             raise ValueError(f"levels must be one or more integers of at least 2: got {levels!r}")
         if math.prod(levels) >= 2**31:
             raise ValueError(f"levels must multiply to less than 2**31 codes: got {tuple(levels)}")
@@ -64,12 +63,12 @@ class FSQ(eqx.Module):
         return Quantized(grid.astype(z.dtype), ids, nothing, nothing, count_codes(ids, self.codes) / ids.size)
 
     def nearest(self, z: Float[Array, "*leading dim"]) -> Int[Array, "*leading"]:
-        """The ids alone."""
+        """The ids only."""
         return self._ids(self._numbers(z)[0])
 
-    def lookup(self, ids: Int[Array, "*leading"]) -> Float[Array, "*leading dim"]:
-        """The codes of some ids, computed; ids out of range are an error, or NaN inside a compiled program."""
-        check_ids(ids, self.codes, "ids", "codes")
+    def lookup(self, ids: _check.Ids) -> Float[Array, "*leading dim"]:
+        """The computed codes of some ids; ids out of range are an error, or NaN inside a compiled program."""
+        ids = _check.ids(ids, self.codes, "ids", "codes")
         numbers = ids[..., None] // _row(self._basis(), ids) % _row(np.asarray(self.levels), ids)
         codes = (numbers - _row(self._half(), ids)) / _row(self._half(), ids)
         known = (ids >= 0) & (ids < self.codes)
@@ -78,7 +77,7 @@ class FSQ(eqx.Module):
     def _numbers(
         self, z: Float[Array, "*leading dim"]
     ) -> tuple[Int[Array, "*leading dim"], Float[Array, "*leading dim"]]:
-        """Of the level of each entry, from 0, and the bounded entries, whose nearest integers they are but for half the
+        """Number of each entry's level, from 0, and the bounded entries; rounded, these are the numbers minus half the
         levels.
         """
         _check.last_axis(z, "dim", self.dim)
@@ -102,5 +101,5 @@ class FSQ(eqx.Module):
 
 
 def _row(values: np.ndarray, like: Array) -> Array:
-    """Values of each dimension, broadcast over vectors of which `like` has an entry each."""
+    """Values of each dimension, broadcast over vectors with the leading axes of `like`."""
     return jnp.asarray(values, jnp.int32 if values.dtype.kind == "i" else jnp.float32).reshape((1,) * like.ndim + (-1,))

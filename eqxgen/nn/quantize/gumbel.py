@@ -1,4 +1,4 @@
-"""Codes drawn by the Gumbel softmax (Jang et al. 2016, arXiv:1611.01144; Ramesh et al. 2021, DALL-E, arXiv:2102.12092,
+"""Quantisation by the Gumbel softmax (Jang et al. 2016, arXiv:1611.01144; Ramesh et al. 2021, DALL-E, arXiv:2102.12092,
 section 2.1).
 """
 
@@ -16,16 +16,16 @@ from eqxgen.rng import RNG
 
 
 class GumbelQuantizer(eqx.Module):
-    """Logits over codes by a projection; in training a code is drawn, in inference the likeliest is taken.
+    """Logits over codes by a projection; a code is drawn in training, and the most likely one is used in inference.
 
-    Forward, the vectors are those of one code; backward, they are the mixture of all by the Gumbel softmax. `distance`
-    is the divergence of the logits' softmax from the uniform distribution, in nats: the weight that it is given in the
-    loss is the paper's beta.
+    The forward pass returns the vector of one code; the backward pass is that of the mixture of all codes by the Gumbel
+    softmax. `distance` is the divergence of the logits' softmax from the uniform distribution, in nats: its weight in
+    the loss is the paper's beta.
 
     Args:
         codes: number of codes.
         dim: size of the vectors and the codes.
-        temperature: of the Gumbel softmax; the papers lower it during training, by the argument of the call.
+        temperature: of the Gumbel softmax; an argument of the call overrides it, as both papers lower it in training.
     """
 
     logits: Projection
@@ -76,9 +76,9 @@ class GumbelQuantizer(eqx.Module):
         return Quantized(vectors, ids, jnp.log(float(self.codes)) - entropy, entropy, assignment)
 
     def nearest(self, z: Float[Array, "*leading dim"]) -> Int[Array, "*leading"]:
-        """The ids alone, of the likeliest codes."""
+        """The ids of the most likely codes."""
         return jnp.argmax(self.logits(z), axis=-1)
 
-    def lookup(self, ids: Int[Array, "*leading"]) -> Float[Array, "*leading dim"]:
-        """The codes of some ids; as `Embedding`, ids out of range are an error, or NaN inside a compiled program."""
+    def lookup(self, ids: _check.Ids) -> Float[Array, "*leading dim"]:
+        """The codes of some ids; ids out of range are an error, or NaN inside a compiled program."""
         return rows(self.codebook, ids)

@@ -5,21 +5,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen.nn import _check
-from eqxgen.nn.linear import check_ids
 from eqxgen.nn.quantize.estimator import straight_through
 from eqxgen.nn.quantize.quantized import Quantized, flat, soft_assignment, squared_distances
 
 
 class LFQ(eqx.Module):
-    """Each entry becomes 1 where it is positive and -1 elsewhere; the id is the number whose bits they are, the first
-    the highest.
+    """Each entry becomes 1 where it is positive and -1 elsewhere; the id is the binary number of these signs, the first
+    entry highest.
 
-    It has no parameters. `distance` is `commitment |z - sg(e)|²`. Soft assignments are over all codes, as
-    `VectorQuantizer`'s, so that `mean(entropy) - entropy_of(assignment)` is the entropy penalty of the paper; they take
-    room for `2**bits` numbers per vector.
+    The layer has no parameters. `distance` is `commitment |z - sg(e)|²`. Soft assignments are over all codes, as in
+    `VectorQuantizer`, so that `mean(entropy) - entropy_of(assignment)` is the entropy penalty of the paper; they need
+    memory for `2**bits` numbers per vector.
 
     Args:
-        bits: size of the vectors; there are `2**bits` codes.
+        bits: size of the vectors; the number of codes is `2**bits`.
         commitment: weight of the encoder's loss.
         temperature: of the soft assignments.
     """
@@ -56,13 +55,13 @@ class LFQ(eqx.Module):
         return Quantized(vectors, ids, distance, entropy.reshape(ids.shape), assignment)
 
     def nearest(self, z: Float[Array, "*leading dim"]) -> Int[Array, "*leading"]:
-        """The ids alone."""
+        """The ids only."""
         _check.last_axis(z, "dim", self.dim)
         return jnp.sum((z > 0).astype(jnp.int32) << self._shifts(z.ndim), axis=-1)
 
-    def lookup(self, ids: Int[Array, "*leading"]) -> Float[Array, "*leading dim"]:
-        """The codes of some ids, computed; ids out of range are an error, or NaN inside a compiled program."""
-        check_ids(ids, self.codes, "ids", "codes")
+    def lookup(self, ids: _check.Ids) -> Float[Array, "*leading dim"]:
+        """The computed codes of some ids; ids out of range are an error, or NaN inside a compiled program."""
+        ids = _check.ids(ids, self.codes, "ids", "codes")
         bits = (ids[..., None].astype(jnp.int32) >> self._shifts(ids.ndim + 1)) & 1
         known = (ids >= 0) & (ids < self.codes)
         return jnp.where(known[..., None], 2.0 * bits - 1, jnp.nan)

@@ -1,4 +1,4 @@
-"""What quantisers say of some vectors, and what they share to find it out."""
+"""The result of quantisers, and their shared computations."""
 
 from typing import NamedTuple
 
@@ -6,22 +6,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from eqxgen.nn.linear import check_ids
+from eqxgen.nn import _check
+from eqxgen.nn.linear import take_rows
 from eqxgen.nn.quantize.estimator import Estimator
 
 
 class Quantized(NamedTuple):
-    """What a quantiser says of some vectors.
+    """The result of a quantiser.
 
     Attributes:
-        vectors: those of the chosen codes; the gradient passes to the input as the quantiser's estimator says.
-        ids: which codes.
-        distance: what is to be minimised of each vector: squared distance to its code, mean over `dim`, with the
-            gradient of the codebook and commitment terms; a quantiser without a codebook to learn says what it puts
-            there.
-        entropy: of each vector's soft assignment, in nats; zero where the quantiser knows none.
-        assignment: mean soft assignment over all vectors: a distribution over codes. Average it over the batch, then
-            take `entropy_of`.
+        vectors: the chosen codes; the gradient passes to the input by the quantiser's estimator.
+        ids: of the chosen codes.
+        distance: the loss of each vector: squared distance to its code, mean over `dim`, with the gradient of the
+            codebook and commitment terms. Quantisers without a learned codebook document their own.
+        entropy: of each vector's soft assignment, in nats; zero for quantisers without one.
+        assignment: mean soft assignment over all vectors, a distribution over codes. Average it over the batch before
+            `entropy_of`.
     """
 
     vectors: Float[Array, "*leading dim"]
@@ -32,8 +32,15 @@ class Quantized(NamedTuple):
 
 
 def squared_distances(z: Float[Array, "n dim"], codebook: Float[Array, "codes dim"]) -> Float[Array, "n codes"]:
-    """|z - e|² for every pair, as |z|² - 2 z·e + |e|²: one matrix product."""
-    return jnp.sum(z**2, axis=1, keepdims=True) - 2 * z @ codebook.T + jnp.sum(codebook**2, axis=1)[None]
+    """|z - e|² for every pair, as |z|² - 2 z·e + |e|²: one matrix product.
+
+    Vectors and codes are first shifted by the mean of the codebook: far from zero, the three terms would cancel all but
+    a few digits of float32.
+    """
+    centre = jax.lax.stop_gradient(jnp.mean(codebook, axis=0, keepdims=True))
+    z, codebook = z - centre, codebook - centre
+    products = jnp.matmul(z, codebook.T, precision="highest")
+    return jnp.sum(z**2, axis=1, keepdims=True) - 2 * products + jnp.sum(codebook**2, axis=1)[None]
 
 
 def find_nearest(z: Float[Array, "*leading dim"], codebook: Float[Array, "codes dim"]) -> Int[Array, "*leading"]:
@@ -41,14 +48,13 @@ def find_nearest(z: Float[Array, "*leading dim"], codebook: Float[Array, "codes 
     return jnp.argmin(squared_distances(flat(z), codebook), axis=-1).reshape(z.shape[:-1])
 
 
-def rows(codebook: Float[Array, "codes dim"], ids: Int[Array, "*leading"]) -> Float[Array, "*leading dim"]:
-    """The codes of some ids; as `Embedding`, ids out of range are an error, or NaN inside a compiled program."""
-    check_ids(ids, len(codebook), "ids", "codes")
-    return codebook.at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+def rows(codebook: Float[Array, "codes dim"], ids: _check.Ids) -> Float[Array, "*leading dim"]:
+    """The codes of some ids; ids out of range are an error, or NaN inside a compiled program."""
+    return take_rows(codebook, _check.ids(ids, len(codebook), "ids", "codes"))
 
 
 def flat(z: Float[Array, "*leading dim"]) -> Float[Array, "n dim"]:
-    """All vectors in float32, one behind another."""
+    """All vectors in float32, along one axis."""
     return z.reshape(-1, z.shape[-1]).astype(jnp.float32)
 
 
@@ -75,7 +81,7 @@ def quantise(
     vectors = flat(z)
     distances = squared_distances(vectors, codebook)
     ids = jnp.argmin(distances, axis=-1)
-    codes = codebook[ids]
+    codes = take_rows(codebook, ids)
     distance = commitment * (vectors - sg(codes)) ** 2
     distance = distance if learn == 0 else learn * (sg(vectors) - codes) ** 2 + distance
     entropy, assignment = soft_assignment(distances, temperature)

@@ -9,26 +9,27 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from eqxgen.nn import _check
 from eqxgen.nn.quantize.estimator import Estimator, straight_through
 from eqxgen.nn.quantize.quantized import Quantized
 
 
 class ResidualVQ(eqx.Module):
-    """Several quantisers, each of what the ones before it have left; the vectors are the sum of their codes.
+    """Several quantisers, each of the residual of the previous ones; the vectors are the sum of their codes.
 
-    In what it says of some vectors, `ids`, `distance` and `entropy` have a last axis, and `assignment` a first, of one
-    entry per quantiser. The gradient passes to the input once, by the estimator of the sum. Each distance trains its
-    own codebook, and the encoder by what is left: no gradient runs from one quantiser to another.
+    In the result, `ids`, `distance` and `entropy` have a last axis, and `assignment` a first axis, with one entry for
+    each quantiser. The gradient passes to the input once, by the estimator of the sum. Each distance trains its own
+    codebook, and the encoder by the residual: no gradient passes from one quantiser to another.
 
     Args:
-        quantizers: of this package, without a state and with equally many codes.
-        dropout: whether a training call uses the first n alone, with n drawn from 1 to all, so that ids can be cut
-            short afterwards (section III-C). The others' distances then count for nothing.
-        estimator: how the gradient passes from the sum to the vectors.
+        quantizers: quantisers of this package, without a state and with equal numbers of codes.
+        dropout: a training call uses only the first n quantisers, n uniform from 1 to all, so that ids can be truncated
+            later (section III-C). The distances of the others are zero.
+        estimator: gradient estimator from the sum to the vectors.
 
     Raises:
-        ValueError: there are no quantisers, or they differ in `dim` or `codes`; or `dropout` is called in training
-            without a key.
+        ValueError: there are no quantisers, or they differ in `dim` or `codes`; or a key is missing in training with
+            dropout.
     """
 
     quantizers: tuple[Any, ...]
@@ -47,7 +48,7 @@ class ResidualVQ(eqx.Module):
     ):
         sizes = {(quantizer.codes, quantizer.dim) for quantizer in quantizers}
         if len(sizes) != 1:
-            raise ValueError(f"quantizers must be one or more, alike in codes and dim: got {sorted(sizes)}")
+            raise ValueError(f"quantizers must be one or more of equal codes and dim: got {sorted(sizes)}")
         self.quantizers, self.dropout, self.estimator, self.inference = tuple(quantizers), dropout, estimator, inference
 
     @property
@@ -74,16 +75,17 @@ class ResidualVQ(eqx.Module):
         return Quantized(self.estimator(z, total), join("ids"), join("distance"), join("entropy"), assignment)
 
     def nearest(self, z: Float[Array, "*leading dim"]) -> Int[Array, "*leading quantizers"]:
-        """The ids alone."""
+        """The ids only."""
         ids = []
         for quantizer in self.quantizers:
             ids.append(quantizer.nearest(z))
             z = z - quantizer.lookup(ids[-1]).astype(z.dtype)
         return jnp.stack(ids, axis=-1)
 
-    def lookup(self, ids: Int[Array, "*leading quantizers"]) -> Float[Array, "*leading dim"]:
+    def lookup(self, ids: _check.Ids) -> Float[Array, "*leading dim"]:
         """The sum of the codes of some ids, of all quantisers or the first ones."""
-        if ids.shape[-1] > len(self.quantizers):
+        ids = jnp.asarray(_check.integers(ids, "ids"))
+        if ids.ndim == 0 or ids.shape[-1] > len(self.quantizers):
             raise ValueError(
                 f"the last axis of ids must have at most quantizers={len(self.quantizers)} entries: got shape "
                 f"{ids.shape}"
@@ -92,7 +94,7 @@ class ResidualVQ(eqx.Module):
         return jnp.sum(jnp.stack(parts), axis=0)
 
     def _used(self, key: PRNGKeyArray | None, inference: bool | None) -> Int[Array, ""]:
-        """How many quantisers a call uses."""
+        """Number of quantisers that a call uses."""
         if not self.dropout or (self.inference if inference is None else inference):
             return jnp.asarray(len(self.quantizers))
         if key is None:

@@ -11,10 +11,10 @@ from eqxgen.nn.quantize.quantized import Quantized, find_nearest, quantise, rows
 
 
 class VectorQuantizer(eqx.Module):
-    """Replaces each vector by the nearest row of a learned codebook.
+    """Replace each vector by the nearest row of a learned codebook.
 
-    `distance` holds `|sg(z) - e|² + commitment |z - sg(e)|²`, so the codebook follows the encoder with weight 1 and the
-    encoder the codebook with weight `commitment` (equation 3 of the paper). Soft assignments are the softmax of `-|z -
+    `distance` holds `|sg(z) - e|² + commitment |z - sg(e)|²`, which trains the codebook with weight 1 and the encoder
+    with weight `commitment` (equation 3 of the paper). Soft assignments are the softmax of `-|z -
     e|² / temperature` over codes; low entropy of each and high entropy of their mean is the entropy loss of MaskGIT's
     tokenizer.
 
@@ -23,7 +23,7 @@ class VectorQuantizer(eqx.Module):
         dim: size of each.
         commitment: weight of the encoder's part of the loss; 0.25 in the paper.
         temperature: of the soft assignments; 0.01 in MaskGIT.
-        estimator: how the gradient passes from codes to vectors: `straight_through`, or `rotate`.
+        estimator: gradient estimator from codes to vectors: `straight_through` or `rotate`.
     """
 
     codebook: Float[Array, "codes dim"]
@@ -66,17 +66,15 @@ class VectorQuantizer(eqx.Module):
         )
 
     def nearest(self, z: Float[Array, "*leading dim"]) -> Int[Array, "*leading"]:
-        """The ids alone."""
+        """The ids only."""
         _check.last_axis(z, "dim", self.dim)
         return find_nearest(z, self.codebook)
 
-    def lookup(self, ids: Int[Array, "*leading"]) -> Float[Array, "*leading dim"]:
-        """The codes of some ids; as `Embedding`, ids out of range are an error, or NaN inside a compiled program."""
+    def lookup(self, ids: _check.Ids) -> Float[Array, "*leading dim"]:
+        """The codes of some ids; ids out of range are an error, or NaN inside a compiled program."""
         return rows(self.codebook, ids)
 
 
 def draw_codebook(codes: int, dim: int, *, key: PRNGKeyArray) -> Float[Array, "codes dim"]:
-    """MaskGIT's: variance_scaling(1, fan_in, uniform) over the code axis. `data_start` replaces it by data before
-    training.
-    """
+    """The initialisation of MaskGIT: variance_scaling(1, fan_in, uniform) over the code axis."""
     return jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")(key, (codes, dim), jnp.float32)

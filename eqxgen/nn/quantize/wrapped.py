@@ -1,4 +1,4 @@
-"""Quantisers around another: on the unit sphere, and in fewer dimensions than the vectors have."""
+"""Wrappers of quantisers: on the unit sphere, and in fewer dimensions."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ from eqxgen.rng import RNG
 
 
 class CosineQuantizer(eqx.Module):
-    """Vectors and codes at length 1, so that the nearest code is that of the smallest angle (Yu et al. 2021, ViT-VQGAN,
-    arXiv:2110.04627).
+    """Vectors and codes normalised to length 1, so that the nearest code has the smallest angle (Yu et al. 2021,
+    ViT-VQGAN, arXiv:2110.04627).
 
     Args:
-        quantizer: whose codebook is taken at length 1. What comes out are codes of length 1.
+        quantizer: the quantiser of unit vectors; its codebook is normalised at each call. The codes have length 1.
     """
 
     quantizer: VectorQuantizer
@@ -39,10 +39,10 @@ class CosineQuantizer(eqx.Module):
         return self._unit()(to_unit(z), key=key)
 
     def nearest(self, z: Float[Array, "*leading dim"]) -> Int[Array, "*leading"]:
-        """The ids alone."""
+        """The ids only."""
         return self._unit().nearest(to_unit(z))
 
-    def lookup(self, ids: Int[Array, "*leading"]) -> Float[Array, "*leading dim"]:
+    def lookup(self, ids: _check.Ids) -> Float[Array, "*leading dim"]:
         """The codes of some ids, at length 1."""
         return self._unit().lookup(ids)
 
@@ -54,13 +54,13 @@ class FactorisedQuantizer(eqx.Module):
     """A projection down, a quantiser of few dimensions, and a projection up (Yu et al. 2021, ViT-VQGAN,
     arXiv:2110.04627, section 3.2).
 
-    The distance is measured between the few. Around an `FSQ` or `LFQ` it fits their fixed number of dimensions to the
-    encoder's.
+    The distance is measured in the inner dimensions. Around an `FSQ` or `LFQ` it maps their fixed number of dimensions
+    to that of the encoder.
 
     Args:
-        quantizer: any of this package without a state.
-        dim: size of the vectors outside.
-        bias: whether the projections have biases.
+        quantizer: a quantiser of this package without a state.
+        dim: size of the outer vectors.
+        bias: adds biases to the projections.
     """
 
     down: Projection
@@ -87,15 +87,15 @@ class FactorisedQuantizer(eqx.Module):
         return quantized._replace(vectors=self.up(quantized.vectors))
 
     def nearest(self, z: Float[Array, "*leading dim"]) -> Int[Array, "*ids"]:
-        """The ids alone."""
+        """The ids only."""
         return self.quantizer.nearest(self.down(z))
 
-    def lookup(self, ids: Int[Array, "*ids"]) -> Float[Array, "*leading dim"]:
+    def lookup(self, ids: _check.Ids) -> Float[Array, "*leading dim"]:
         """The codes of some ids, projected up."""
         return self.up(self.quantizer.lookup(ids))
 
 
 def to_unit(x: Float[Array, "*leading dim"]) -> Float[Array, "*leading dim"]:
-    """x at length 1, in its own type; zero stays zero."""
+    """x normalised to length 1, in its dtype; zero remains zero."""
     wide = x.astype(jnp.float32)
     return (wide * jax.lax.rsqrt(jnp.maximum(jnp.sum(wide**2, axis=-1, keepdims=True), 1e-12))).astype(x.dtype)

@@ -1,1 +1,1 @@
-"""Transformer blocks, stacks of them, and what conditions them."""
+"""Transformer blocks, stacks, and conditioning."""

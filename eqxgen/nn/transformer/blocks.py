@@ -7,12 +7,11 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
+from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
 
-from eqxgen import ops
 from eqxgen.nn import _check
 from eqxgen.nn._call import given, run
-from eqxgen.nn.attention.self_attention import SelfAttention
+from eqxgen.nn.attention.self_attention import Bias, Mask, SelfAttention
 from eqxgen.nn.drop import DropPath
 from eqxgen.nn.linear import Initializer, torch_uniform
 from eqxgen.nn.norm.fused import LayerNorm
@@ -24,27 +23,33 @@ Layer = Callable[..., Any]
 
 
 class TransformerBlock(eqx.Module):
-    """Attention and an MLP, made elsewhere, put together: f is either, n its norm, o its out-norm.
+    """A transformer block of a given attention and MLP. Each of the two branches f has a norm n, and in a sandwich
+    block an output norm o:
 
-        pre        x + f(n(x)), for one and then the other    GPT-2 (Radford et al. 2019), LLaMA
-        post       n(x + f(x)), for one and then the other    Vaswani et al. 2017, section 3.1; BERT
-        sandwich   x + o(f(n(x))), likewise                   CogView (Ding et al. 2021, arXiv:2105.13290), section 2.3; Gemma 2
-        parallel   x + attention(n(x)) + mlp(n(x))            GPT-J (Wang 2021); ViT-22B (Dehghani et al. 2023, arXiv:2302.05442), equation 1
+        pre        x + f(n(x)), attention, then MLP
+                   GPT-2 (Radford et al. 2019), LLaMA
+        post       n(x + f(x)), attention, then MLP
+                   Vaswani et al. 2017, section 3.1; BERT
+        sandwich   x + o(f(n(x))), attention, then MLP
+                   CogView (Ding et al. 2021, arXiv:2105.13290), section 2.3; Gemma 2
+        parallel   x + attention(n(x)) + mlp(n(x))
+                   GPT-J (Wang 2021); ViT-22B (Dehghani et al. 2023, arXiv:2302.05442), equation 1
 
-    Any layers that keep `(seq, dim)` will do, so that a LLaMA's block is this one with RMSNorm, a gated MLP and an
-    attention with grouped heads and rotated positions, and one with a cross-attention is called as `block(x, context)`.
+    Any layers that keep `(seq, dim)` can be used: a LLaMA block has RMSNorm, a gated MLP and an attention with grouped
+    heads and rotary positions; a block with a cross-attention is called as `block(x, context)`.
 
     Args:
-        attention: `(seq, dim) -> (seq, dim)`, given whatever context the block is called with.
+        attention: `(seq, dim) -> (seq, dim)`; the context of the call is passed on to it.
         mlp: `(seq, dim) -> (seq, dim)`.
-        attention_norm, mlp_norm: one for each of the two. A parallel block without `mlp_norm` has one norm for both, as
-            its sources; with it, each has its own, as GPT-NeoX.
-        attention_out_norm, mlp_out_norm: behind each of the two; of a sandwich block alone.
-        placement: one of those above.
-        drop_path: how often, in training, an example goes without one of the two, see `DropPath`.
+        attention_norm, mlp_norm: norms of the two branches. A parallel block without `mlp_norm` has one norm for both,
+            as in its sources; with it, each branch has its own, as in GPT-NeoX.
+        attention_out_norm, mlp_out_norm: norms after the branches; for sandwich blocks only.
+        placement: one of the four above.
+        drop_path: rate at which a branch is dropped in training, see `DropPath`.
 
     Raises:
-        ValueError: the placement is unknown, or a norm is missing that it needs or given that it has no place for.
+        ValueError: the placement is unknown; a norm that it needs is missing, or one that it does not have is given; x
+            is not one sequence.
     """
 
     attention: Layer
@@ -70,11 +75,12 @@ class TransformerBlock(eqx.Module):
     ):
         _check.one_of("placement", placement, PLACEMENTS)
         if mlp_norm is None and placement != "parallel":
-            raise ValueError(f"placement={placement!r} needs mlp_norm: only a parallel block can do with one norm")
+            raise ValueError(f"placement={placement!r} needs mlp_norm: only a parallel block shares one norm")
         for name, norm in ("attention_out_norm", attention_out_norm), ("mlp_out_norm", mlp_out_norm):
             if (norm is None) == (placement == "sandwich"):
                 raise ValueError(
-                    f"{name} goes with placement='sandwich' and no other: got {name}={norm}, placement={placement!r}"
+                    f"{name} is required by placement='sandwich' and by no other: got {name}={norm}, "
+                    f"placement={placement!r}"
                 )
         self.attention, self.mlp = attention, mlp
         self.attention_norm, self.mlp_norm = attention_norm, mlp_norm
@@ -85,19 +91,19 @@ class TransformerBlock(eqx.Module):
         self,
         x: Float[Array, "seq dim"],
         *context: Array,
-        mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
-        bias: "Float[Array, '...'] | ops.ALiBi | None" = None,
+        mask: Mask | None = None,
+        bias: Bias | None = None,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> Float[Array, "seq dim"]:
-        """`context` and, where they are given, `mask` and `bias` are for the attention."""
+        """`context`, `mask` and `bias` are passed on to the attention, the last two where they are given."""
         attention = functools.partial(self.attention, **given(mask=mask, bias=bias))
-        return self._through(
+        return self._branches(
             x, lambda x, key: (run(attention, x, *context, key=key, inference=inference), None), key, inference
         )[0]
 
     def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> Any:
-        """An empty cache of `length` tokens, of the attention's making."""
+        """An empty cache of the attention for `length` tokens."""
         return caching(self.attention).cache(length, dtype)
 
     def extend(
@@ -106,23 +112,24 @@ class TransformerBlock(eqx.Module):
         cache: Any,
         *,
         count: int | Int[Array, ""] | None = None,
-        bias: "Float[Array, '...'] | ops.ALiBi | None" = None,
+        bias: Bias | None = None,
     ) -> tuple[Float[Array, "seq dim"], Any]:
-        """The block's result for tokens that follow those in the cache, and the cache with them in it; as in use,
-        without dropout.
+        """The results of the tokens after those in the cache, and the cache with them; without dropout.
 
         Args:
             x: the next tokens.
-            cache: from `cache` or the call before.
-            count: how many of x are tokens, the rest being padding; all, by default.
-            bias: for the attention, where it is given.
+            cache: from `cache` or the previous call.
+            count: number of real tokens, the rest of x being padding. By default all.
+            bias: passed on to the attention where it is given.
         """
         attention, options = caching(self.attention), given(bias=bias)
-        return self._through(x, lambda x, key: attention.extend(x, cache, count=count, **options), None, True)
+        return self._branches(x, lambda x, key: attention.extend(x, cache, count=count, **options), None, True)
 
-    def _through(
+    def _branches(
         self, x: Array, attend: Callable[..., tuple[Array, Any]], key: PRNGKeyArray | None, inference: bool | None
     ):
+        if x.ndim != 2:
+            _check.example(x, "seq", "dim")
         attention_key, mlp_key, *drop_keys = (None,) * 4 if key is None else jr.split(key, 4)
         mlp = lambda x: run(self.mlp, x, key=mlp_key, inference=inference)
         drop, drop_mlp = (functools.partial(self.drop_path, key=key, inference=inference) for key in drop_keys)
@@ -141,64 +148,64 @@ class TransformerBlock(eqx.Module):
         return x + drop_mlp(y if mlp_out is None else mlp_out(y)), cache
 
 
-class Selformer(TransformerBlock):
-    """The block of plain numbers: self-attention, an MLP of two projections, layer norms.
+def Selformer(
+    dim: int,
+    heads: int,
+    *,
+    hidden_dim: int | None = None,
+    placement: str = "pre",
+    activation: str = "gelu",
+    dropout: float = 0.0,
+    causal: bool = False,
+    epsilon: float = 1e-5,
+    init: Initializer = torch_uniform,
+    key: PRNGKeyArray,
+) -> TransformerBlock:
+    """A `TransformerBlock` of self-attention, an MLP of two projections, and layer norms.
 
     Args:
         dim: width of a token, kept.
         heads: number of attention heads.
         hidden_dim: inner width of the MLP; 4 * dim by default.
         placement: of the norms, see `TransformerBlock`.
-        activation: the MLP's.
-        dropout: rate on attention probabilities and on the output of both halves.
-        causal: whether the attention is.
-        epsilon: the norms'.
-        init: how the weights are drawn.
+        activation: of the MLP, by name.
+        dropout: rate on attention probabilities and on the output of both branches.
+        causal: token i attends to tokens 0 to i only.
+        epsilon: of the norms.
+        init: initializer of the weights.
     """
-
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        *,
-        hidden_dim: int | None = None,
-        placement: str = "pre",
-        activation: str = "gelu",
-        dropout: float = 0.0,
-        causal: bool = False,
-        epsilon: float = 1e-5,
-        init: Initializer = torch_uniform,
-        key: PRNGKeyArray,
-    ):
-        attention_key, mlp_key = jr.split(key)
-        norm = functools.partial(LayerNorm, dim, epsilon=epsilon)
-        super().__init__(
-            SelfAttention(dim, heads, dropout=dropout, causal=causal, init=init, key=attention_key),
-            MLP(dim, hidden_dim, activation=activation, dropout=dropout, init=init, key=mlp_key),
-            attention_norm=norm(),
-            mlp_norm=None if placement == "parallel" else norm(),
-            attention_out_norm=norm() if placement == "sandwich" else None,
-            mlp_out_norm=norm() if placement == "sandwich" else None,
-            placement=placement,
-        )
+    attention_key, mlp_key = jr.split(key)
+    norm = functools.partial(LayerNorm, dim, epsilon=epsilon)
+    return TransformerBlock(
+        SelfAttention(dim, heads, dropout=dropout, causal=causal, init=init, key=attention_key),
+        MLP(dim, hidden_dim, activation=activation, dropout=dropout, init=init, key=mlp_key),
+        attention_norm=norm(),
+        mlp_norm=None if placement == "parallel" else norm(),
+        attention_out_norm=norm() if placement == "sandwich" else None,
+        mlp_out_norm=norm() if placement == "sandwich" else None,
+        placement=placement,
+    )
 
 
 class Timeformer(eqx.Module):
-    """A block that a condition steers, such as the time of a diffusion: DiT's.
+    """A block conditioned on a vector, such as a diffusion time: the adaLN-Zero block of DiT.
 
-    `x + gate * f(norm(x) * (1 + scale) + shift)` for self-attention, then for an MLP, with shift, scale and gate from
-    the condition and zero at first, so that a fresh block is the identity (Peebles and Xie 2023, arXiv:2212.09748,
-    section 3.2).
+    `x + gate * f(norm(x) * (1 + scale) + shift)` for self-attention, then for an MLP. Shift, scale and gate are
+    computed from the condition and are zero at initialisation, so that a new block is the identity (Peebles and Xie
+    2023, arXiv:2212.09748, section 3.2).
 
     Args:
         dim: width of a token, kept.
         heads: number of attention heads.
         condition_dim: size of the condition; `dim` by default.
         hidden_dim: inner width of the MLP; 4 * dim by default.
-        activation: the MLP's.
-        dropout: rate on attention probabilities and on the output of both halves.
-        epsilon: the norms'.
-        init: how the weights of attention and MLP are drawn.
+        activation: of the MLP, by name.
+        dropout: rate on attention probabilities and on the output of both branches.
+        epsilon: of the norms.
+        init: initializer of the weights of attention and MLP.
+
+    Raises:
+        ValueError: a number violates its constraint; x is not one sequence, or the condition not one vector.
     """
 
     attention: SelfAttention
@@ -231,11 +238,12 @@ class Timeformer(eqx.Module):
         x: Float[Array, "seq dim"],
         condition: Float[Array, " condition_dim"],
         *,
-        mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
+        mask: Mask | None = None,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> Float[Array, "seq dim"]:
-        """`mask` is for the attention."""
+        """`mask` is passed on to the attention."""
+        _check.example(x, "seq", dim=self.attention_norm.dim)
         attention_key, mlp_key = (None, None) if key is None else jr.split(key)
         y, gate = self.attention_norm(x, condition)
         x = x + gate * self.attention(y, mask=mask, key=attention_key, inference=inference)
@@ -244,7 +252,7 @@ class Timeformer(eqx.Module):
 
 
 def caching(attention: Any) -> Any:
-    """The attention, if it can decode step by step; an error otherwise."""
+    """The attention, which must have the methods of step-by-step decoding."""
     if not (hasattr(attention, "cache") and hasattr(attention, "extend")):
         raise ValueError(
             "attention must have the methods cache and extend for decoding step by step: got "

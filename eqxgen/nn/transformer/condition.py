@@ -1,4 +1,4 @@
-"""Layers that a condition steers: a vector that tells time, class or text says how features are shifted and scaled."""
+"""Conditioning: features shifted and scaled by a vector of time, class or text."""
 
 import equinox as eqx
 import jax
@@ -15,18 +15,21 @@ _zeros = jax.nn.initializers.zeros
 class AdaLN(eqx.Module):
     """`norm(x) * (1 + scale) + shift`, with scale and shift from a condition: adaptive layer norm.
 
-    The norm has no parameters; shift and scale are a projection of `silu(condition)` that starts at zero, so that at
-    first this is the norm alone (Peebles and Xie 2023, arXiv:2212.09748, section 3.2; Perez et al. 2018,
+    The norm has no parameters. Shift and scale are a projection of `silu(condition)` that is zero at initialisation, so
+    that the layer starts as the norm alone (Peebles and Xie 2023, arXiv:2212.09748, section 3.2; Perez et al. 2018,
     arXiv:1709.07871, for the 1 +).
 
     Args:
         dim: size of the last axis of x.
         condition_dim: size of the condition; `dim` by default.
-        epsilon: the norm's.
-        init: how the projection's weights are drawn.
+        epsilon: of the norm.
+        init: initializer of the projection's weights.
+
+    Raises:
+        ValueError: x has another width, or the condition is not one vector of `condition_dim` entries.
     """
 
-    modulation: Projection  # to shift, then scale
+    modulation: Projection  # outputs: shift, then scale
     dim: int = eqx.field(static=True)
     epsilon: float = eqx.field(static=True)
 
@@ -56,19 +59,19 @@ class AdaLN(eqx.Module):
 
 
 class AdaLNZero(eqx.Module):
-    """An `AdaLN` in front of a residual branch and the gate behind it: `x + gate * f(y)` with `y, gate = layer(x,
+    """An `AdaLN` before a residual branch and the gate after it: `x + gate * f(y)` with `y, gate = layer(x,
     condition)`.
 
-    Shift, scale and gate are a projection of `silu(condition)` that starts at zero, so that the branch adds nothing at
-    first (Peebles and Xie 2023, arXiv:2212.09748, section 3.2; figure 3).
+    Shift, scale and gate are a projection of `silu(condition)` that is zero at initialisation, so that the branch
+    starts by adding nothing (Peebles and Xie 2023, arXiv:2212.09748, section 3.2; figure 3).
 
     Args:
         dim: size of the last axis of x.
         condition_dim: size of the condition; `dim` by default.
-        epsilon: the norm's.
+        epsilon: of the norm.
     """
 
-    modulation: Projection  # to shift, then scale, then gate
+    modulation: Projection  # outputs: shift, then scale, then gate
     dim: int = eqx.field(static=True)
     epsilon: float = eqx.field(static=True)
 
@@ -95,13 +98,13 @@ class FiLM(eqx.Module):
     arXiv:1709.07871, equation 2 and section 7.2 for the 1 +).
 
     Args:
-        dim: size of the last axis of x, whose other axes are places.
+        dim: size of the last axis of x; its other axes are positions.
         condition_dim: size of the condition; `dim` by default.
-        init: how the projection's weights are drawn. By default uniform in ±1/sqrt(condition_dim); with zeros it is the
-            identity at first.
+        init: initializer of the projection's weights. By default uniform in ±1/sqrt(condition_dim); zeros make the
+            layer the identity at initialisation.
     """
 
-    modulation: Projection  # to shift, then scale
+    modulation: Projection  # outputs: shift, then scale
     dim: int = eqx.field(static=True)
 
     def __init__(
@@ -123,15 +126,8 @@ class FiLM(eqx.Module):
 
 
 def _parts(modulation: Projection, x: Array, condition: Array, count: int, activation=jax.nn.silu) -> list[Array]:
-    """What the projection makes of the condition, in `count` parts, each of x's rank with 1 on all its axes but the
-    last.
-    """
-    dim = modulation.out_dim // count
-    if x.ndim == 0 or x.shape[-1] != dim:
-        raise ValueError(f"the last axis of x must have dim={dim} entries: got shape {x.shape}")
-    if condition.shape != (modulation.in_dim,):
-        raise ValueError(
-            f"condition must be one vector of condition_dim={modulation.in_dim} entries: got shape {condition.shape}"
-        )
+    """The projection of the condition in `count` parts, each of x's rank with 1 on all axes but the last."""
+    _check.last_axis(x, "dim", modulation.out_dim // count)
+    _check.example(condition, name="condition", condition_dim=modulation.in_dim)
     parts = modulation(activation(condition)).astype(x.dtype)
     return jnp.split(parts.reshape(*(1,) * (x.ndim - 1), -1), count, axis=-1)

@@ -1,4 +1,4 @@
-"""The block of a decoder that listens to an encoder."""
+"""Decoder blocks with attention to an encoder."""
 
 import functools
 from collections.abc import Callable
@@ -7,13 +7,12 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
+from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
 
-from eqxgen import ops
 from eqxgen.nn import _check
 from eqxgen.nn._call import given, run
 from eqxgen.nn.attention.cross import CrossAttention
-from eqxgen.nn.attention.self_attention import SelfAttention
+from eqxgen.nn.attention.self_attention import Bias, Mask, SelfAttention
 from eqxgen.nn.linear import Initializer, torch_uniform
 from eqxgen.nn.norm.fused import LayerNorm
 from eqxgen.nn.transformer.blocks import Layer, TransformerBlock, caching
@@ -21,18 +20,18 @@ from eqxgen.nn.transformer.mlp import MLP
 
 
 class DecoderBlock(eqx.Module):
-    """Self-attention, attention to a context, and an MLP, made elsewhere, each with a norm and a residual addition
+    """A decoder block of a given self-attention, cross-attention and MLP, each with a norm and a residual addition
     (Vaswani et al. 2017, section 3.1; with norms before, T5: Raffel et al. 2020, arXiv:1910.10683).
 
-    Without the self-attention it is `TransformerBlock(cross, mlp, ...)`, as in Perceiver.
+    A block without self-attention, as in Perceiver, is `TransformerBlock(cross, mlp, ...)`.
 
     Args:
         attention: `(seq, dim) -> (seq, dim)`.
         cross: `(seq, dim), context -> (seq, dim)`.
         mlp: `(seq, dim) -> (seq, dim)`.
-        attention_norm, cross_norm, mlp_norm: one for each.
+        attention_norm, cross_norm, mlp_norm: norms of the three branches.
         placement: "pre", `x + f(n(x))`, or "post", `n(x + f(x))`.
-        drop_path: how often, in training, an example goes without one of the three, see `DropPath`.
+        drop_path: rate at which a branch is dropped in training, see `DropPath`.
     """
 
     attention: Layer
@@ -62,21 +61,21 @@ class DecoderBlock(eqx.Module):
         x: Float[Array, "seq dim"],
         context: Array,
         *,
-        mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
-        bias: "Float[Array, '...'] | ops.ALiBi | None" = None,
-        context_mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
+        mask: Mask | None = None,
+        bias: Bias | None = None,
+        context_mask: Mask | None = None,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> Float[Array, "seq dim"]:
-        """`mask` and `bias` are for the self-attention, `context_mask` for that to the context."""
+        """`mask` and `bias` are passed on to the self-attention, `context_mask` to the cross-attention."""
         attention_key, drop_key, key = (None,) * 3 if key is None else jr.split(key, 3)
         attend = functools.partial(self.attention, **given(mask=mask, bias=bias))
         first = lambda x: (run(attend, x, key=attention_key, inference=inference), None)
-        x, _ = self._heard(x, first, drop_key, inference)
+        x, _ = self._first(x, first, drop_key, inference)
         return self.rest(x, context, mask=context_mask, key=key, inference=inference)
 
     def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> Any:
-        """An empty cache of `length` tokens, of the self-attention's making."""
+        """An empty cache of the self-attention for `length` tokens."""
         return caching(self.attention).cache(length, dtype)
 
     def extend(
@@ -86,65 +85,63 @@ class DecoderBlock(eqx.Module):
         context: Array,
         *,
         count: int | Int[Array, ""] | None = None,
-        bias: "Float[Array, '...'] | ops.ALiBi | None" = None,
-        context_mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
+        bias: Bias | None = None,
+        context_mask: Mask | None = None,
     ) -> tuple[Float[Array, "seq dim"], Any]:
-        """As `TransformerBlock.extend`. What the context's keys and values are is computed again at each call."""
+        """As `TransformerBlock.extend`. Keys and values of the context are computed again at each call."""
         attention, options = caching(self.attention), given(bias=bias)
-        x, cache = self._heard(x, lambda x: attention.extend(x, cache, count=count, **options), None, True)
+        x, cache = self._first(x, lambda x: attention.extend(x, cache, count=count, **options), None, True)
         return self.rest(x, context, mask=context_mask, inference=True), cache
 
-    def _heard(
+    def _first(
         self, x: Array, attend: Callable[..., tuple[Array, Any]], key: PRNGKeyArray | None, inference: bool | None
     ):
+        if x.ndim != 2:
+            _check.example(x, "seq", "dim")
         pre = self.rest.placement == "pre"
         y, cache = attend(self.attention_norm(x) if pre else x)
         x = x + self.rest.drop_path(y, key=key, inference=inference)
         return x if pre else self.attention_norm(x), cache
 
 
-class Crossformer(DecoderBlock):
-    """The decoder block of plain numbers: causal self-attention, attention to a context, an MLP of two projections,
-    layer norms.
+def Crossformer(
+    dim: int,
+    context_dim: int | None = None,
+    heads: int | None = None,
+    *,
+    hidden_dim: int | None = None,
+    placement: str = "pre",
+    activation: str = "gelu",
+    dropout: float = 0.0,
+    causal: bool = True,
+    epsilon: float = 1e-5,
+    init: Initializer = torch_uniform,
+    key: PRNGKeyArray,
+) -> DecoderBlock:
+    """A `DecoderBlock` of causal self-attention, cross-attention, an MLP of two projections, and layer norms.
 
     Args:
         dim: width of a token, kept.
         context_dim: width of the context's tokens; `dim` by default.
-        heads: number of heads of both attentions; by default as many as have 64 entries, and at least one.
+        heads: number of heads of both attentions; by default dim // 64, at least 1.
         hidden_dim: inner width of the MLP; 4 * dim by default.
         placement: "pre" or "post", see `DecoderBlock`.
-        activation: the MLP's.
-        dropout: rate on attention probabilities and on the output of each of the three.
-        causal: whether the self-attention is.
-        epsilon: the norms'.
-        init: how the weights are drawn.
+        activation: of the MLP, by name.
+        dropout: rate on attention probabilities and on the output of the three branches.
+        causal: token i attends to tokens 0 to i only, in the self-attention.
+        epsilon: of the norms.
+        init: initializer of the weights.
     """
-
-    def __init__(
-        self,
-        dim: int,
-        context_dim: int | None = None,
-        heads: int | None = None,
-        *,
-        hidden_dim: int | None = None,
-        placement: str = "pre",
-        activation: str = "gelu",
-        dropout: float = 0.0,
-        causal: bool = True,
-        epsilon: float = 1e-5,
-        init: Initializer = torch_uniform,
-        key: PRNGKeyArray,
-    ):
-        _check.positive(dim=dim)
-        heads = max(1, dim // 64) if heads is None else heads
-        attention_key, cross_key, mlp_key = jr.split(key, 3)
-        norm = functools.partial(LayerNorm, dim, epsilon=epsilon)
-        super().__init__(
-            SelfAttention(dim, heads, dropout=dropout, causal=causal, init=init, key=attention_key),
-            CrossAttention(dim, context_dim, heads=heads, dropout=dropout, init=init, key=cross_key),
-            MLP(dim, hidden_dim, activation=activation, dropout=dropout, init=init, key=mlp_key),
-            attention_norm=norm(),
-            cross_norm=norm(),
-            mlp_norm=norm(),
-            placement=placement,
-        )
+    _check.positive(dim=dim)
+    heads = max(1, dim // 64) if heads is None else heads
+    attention_key, cross_key, mlp_key = jr.split(key, 3)
+    norm = functools.partial(LayerNorm, dim, epsilon=epsilon)
+    return DecoderBlock(
+        SelfAttention(dim, heads, dropout=dropout, causal=causal, init=init, key=attention_key),
+        CrossAttention(dim, context_dim, heads=heads, dropout=dropout, init=init, key=cross_key),
+        MLP(dim, hidden_dim, activation=activation, dropout=dropout, init=init, key=mlp_key),
+        attention_norm=norm(),
+        cross_norm=norm(),
+        mlp_norm=norm(),
+        placement=placement,
+    )

@@ -1,4 +1,4 @@
-"""The feed-forward half of a transformer block, plain and gated."""
+"""Feed-forward layers of a transformer block, plain and gated."""
 
 import math
 
@@ -22,8 +22,8 @@ class MLP(eqx.Module):
         hidden_dim: size between the two; 4 * dim by default.
         activation: a name in `eqxgen.nn.activation.ACTIVATIONS`.
         dropout: rate after the second projection.
-        bias: whether the projections have biases.
-        init: how the weights are drawn.
+        bias: adds biases to the projections.
+        init: initializer of the weights.
     """
 
     up: Projection
@@ -42,12 +42,9 @@ class MLP(eqx.Module):
         init: Initializer = torch_uniform,
         key: PRNGKeyArray,
     ):
-        keys = RNG(key)
         hidden_dim = 4 * dim if hidden_dim is None else hidden_dim
-        self.up = Projection(dim, hidden_dim, bias=bias, init=init, key=next(keys))
-        self.down = Projection(hidden_dim, dim, bias=bias, init=init, key=next(keys))
-        self.activation = Activation(activation)
-        self.dropout = Dropout(dropout)
+        self.up, self.down = _projections(dim, hidden_dim, 1, bias, init, key)
+        self.activation, self.dropout = Activation(activation), Dropout(dropout)
 
     def __call__(
         self, x: Float[Array, "*leading dim"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
@@ -58,22 +55,20 @@ class MLP(eqx.Module):
 class GLU(eqx.Module):
     """A gated MLP: `down(up(x) * activation(gate(x)))` (Shazeer 2020, arXiv:2002.05202).
 
-    The activation names the variant: "swish" is SwiGLU, "gelu" GEGLU, "relu" ReGLU, "identity" the bilinear one, and
-        "sigmoid" the original
-    gated linear unit (Dauphin et al. 2016, arXiv:1612.08083).
+    The activation names the variant: "swish" is SwiGLU, "gelu" GEGLU, "relu" ReGLU, "identity" the bilinear layer, and
+    "sigmoid" the original gated linear unit (Dauphin et al. 2016, arXiv:1612.08083).
 
-    `up` and `gate` are one projection, in which the two rows of each hidden unit are neighbours, `up` before `gate`: so
-        a split of it by its
-    outputs is one by whole hidden units, as tensor parallelism makes it.
+    `up` and `gate` are one projection, in which the two rows of each hidden unit are neighbours, `up` before `gate`, so
+    that tensor parallelism splits its outputs by whole hidden units.
 
     Args:
         dim: size of the last axis, kept.
-        hidden_dim: size of the gated vector. By default LLaMA's: 8/3 dim, which has as many parameters as an `MLP` of 4
-            dim, rounded up to a multiple of 256. Name it in a narrow model, where that rounding is coarse.
+        hidden_dim: size of the gated vector. By default as in LLaMA: 8/3 dim, which has as many parameters as an `MLP`
+            of 4 dim, rounded up to a multiple of 256. Set it in a narrow model, where that rounding is coarse.
         activation: of the gate; a name in `eqxgen.nn.activation.ACTIVATIONS`.
         dropout: rate after the last projection.
-        bias: whether the projections have biases; neither paper's transformer has.
-        init: how the weights are drawn.
+        bias: adds biases to the projections; the transformers of both papers have none.
+        init: initializer of the weights.
     """
 
     up: Projection  # outputs in the order (hidden_dim, its value then its gate)
@@ -94,12 +89,8 @@ class GLU(eqx.Module):
     ):
         _check.positive(dim=dim)
         hidden_dim = 256 * math.ceil(8 * dim / 3 / 256) if hidden_dim is None else hidden_dim
-        _check.positive(hidden_dim=hidden_dim)
-        keys = RNG(key)
-        self.up = Projection(dim, 2 * hidden_dim, bias=bias, init=init, key=next(keys))
-        self.down = Projection(hidden_dim, dim, bias=bias, init=init, key=next(keys))
-        self.activation = Activation(activation)
-        self.dropout = Dropout(dropout)
+        self.up, self.down = _projections(dim, hidden_dim, 2, bias, init, key)
+        self.activation, self.dropout = Activation(activation), Dropout(dropout)
 
     def __call__(
         self, x: Float[Array, "*leading dim"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
@@ -108,3 +99,13 @@ class GLU(eqx.Module):
         value, gate = (part[..., 0] for part in jnp.split(both, 2, axis=-1))
         hidden = value * self.activation(gate)
         return self.dropout(self.down(hidden), key=key, inference=inference)
+
+
+def _projections(
+    dim: int, hidden_dim: int, parts: int, bias: bool, init: Initializer, key: PRNGKeyArray
+) -> tuple[Projection, Projection]:
+    """From `dim` to `parts * hidden_dim`, and from `hidden_dim` back."""
+    _check.positive(hidden_dim=hidden_dim)
+    keys = RNG(key)
+    up = Projection(dim, parts * hidden_dim, bias=bias, init=init, key=next(keys))
+    return up, Projection(hidden_dim, dim, bias=bias, init=init, key=next(keys))

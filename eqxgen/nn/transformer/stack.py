@@ -1,4 +1,4 @@
-"""Like blocks, one after another, under one compiled body."""
+"""Stacks of equal blocks with one compiled body."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,27 +7,30 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray, PyTree
 
-from eqxgen import ops
 from eqxgen.nn import _check
 from eqxgen.nn._call import given
+from eqxgen.nn.attention.self_attention import Bias, Mask
 from eqxgen.nn.linear import Initializer, Projection, torch_uniform
 
 REMATS = ("none", "dots", "full")
 
 
 class Stack(eqx.Module):
-    """`depth` like blocks, one after another, compiled once whatever the depth.
+    """`depth` equal blocks in sequence, compiled once for any depth.
 
-    The parameters of all blocks lie stacked along a leading axis and `jax.lax.scan` runs over it.
+    The parameters of all blocks are stacked along a leading axis, and `jax.lax.scan` runs over it.
 
     Args:
         block: makes one block from a key.
-        depth: how many.
-        remat: what the backward pass computes again rather than keep, memory for time: "none"; "dots", all but the
-            results of products with parameters, so that no attention matrix is kept; "full", or true, each block's
-            whole inside.
+        depth: number of blocks.
+        remat: rematerialisation in the backward pass, which trades time for memory: "none"; "dots", which keeps only
+            the results of products with parameters and no attention matrix; "full" or true, which keeps only the inputs
+            of the blocks.
+
+    Raises:
+        ValueError: `depth` is not a positive integer, or `remat` is unknown.
     """
 
     blocks: eqx.Module
@@ -45,10 +48,10 @@ class Stack(eqx.Module):
         self.depth, self.remat, self.fetch = depth, policy, None
 
     def fetching(self, fetch: Callable[[PyTree], PyTree]) -> "Stack":
-        """The same stack, which calls `fetch` on the arrays of each block just before the block runs, in both passes.
+        """The same stack with `fetch` called on the arrays of each block before the block runs, in both passes.
 
-        For parameters that lie in parts on several devices, or elsewhere. The backward pass keeps the results of matrix
-        products and fetches the parameters again, rather than keep those of all blocks.
+        For parameters that are sharded over devices, or stored elsewhere. The backward pass keeps the results of matrix
+        products and fetches the parameters again, so that those of one block at a time are in memory.
         """
         return eqx.tree_at(lambda stack: stack.fetch, self, fetch, is_leaf=lambda x: x is None)
 
@@ -56,12 +59,14 @@ class Stack(eqx.Module):
         self,
         x: Float[Array, "seq dim"],
         *context: Array,
-        mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
-        bias: "Float[Array, '...'] | ops.ALiBi | None" = None,
+        mask: Mask | None = None,
+        bias: Bias | None = None,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> Float[Array, "seq dim"]:
-        """Every block is given the same `context` behind x and, where they are given, the same `mask` and `bias`."""
+        """Every block gets the same `context` after x and, where they are given, the same `mask` and `bias`."""
+        if x.ndim != 2:
+            _check.example(x, "seq", "dim")
         options = given(mask=mask, bias=bias)
 
         def step(block: Any, x: Array, key: PRNGKeyArray | None):
@@ -70,7 +75,7 @@ class Stack(eqx.Module):
         return self.scan(step, x, None if key is None else jr.split(key, self.depth))[0]
 
     def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> PyTree:
-        """The blocks' empty caches of `length` tokens, stacked as their parameters are."""
+        """Empty caches of the blocks for `length` tokens, stacked like their parameters."""
         return eqx.filter_vmap(lambda block: block.cache(length, dtype))(self.blocks)
 
     def extend(
@@ -79,12 +84,11 @@ class Stack(eqx.Module):
         caches: PyTree,
         *context: Array,
         count: int | Int[Array, ""] | None = None,
-        bias: "Float[Array, '...'] | ops.ALiBi | None" = None,
+        bias: Bias | None = None,
     ) -> tuple[Float[Array, "seq dim"], PyTree]:
-        """The stack's result for tokens that follow those in the caches, and the caches with them in it; see
-        `TransformerBlock.extend`.
+        """The results of the tokens after those in the caches, and the caches with them; see `TransformerBlock.extend`.
 
-        Every block is given the same `context` behind its cache, as `DecoderBlock.extend` takes it.
+        Every block gets the same `context` after its cache, as in `DecoderBlock.extend`.
         """
         arrays, rest = eqx.partition(caches, eqx.is_array)
         options = given(bias=bias)
@@ -97,15 +101,15 @@ class Stack(eqx.Module):
         return x, eqx.combine(arrays, rest)
 
     def unrolled(self) -> "Unrolled":
-        """The same blocks one by one, for decoding: a scan would copy each one's parameters out of the stack at every
-        token.
+        """The same blocks with arrays of their own, for decoding: a scan would copy the parameters of each block out of
+        the stack at every token.
         """
         arrays, rest = eqx.partition(self.blocks, eqx.is_array)
         return Unrolled(tuple(eqx.combine(jax.tree.map(lambda x, i=i: x[i], arrays), rest) for i in range(self.depth)))
 
     def scan(self, step: Callable[..., tuple[Array, PyTree]], x: Array, others: PyTree) -> tuple[Array, PyTree]:
-        """`step(block, x, other) -> (x, result)` through the depth: each block is given its slice of `others`, the
-        results are stacked.
+        """`step(block, x, other) -> (x, result)` for each block in order, with its slice of `others`; the results are
+        stacked.
         """
         arrays, rest = eqx.partition(self.blocks, eqx.is_array)
 
@@ -115,7 +119,7 @@ class Stack(eqx.Module):
             return step(eqx.combine(block, rest), x, other)
 
         if self.remat == "full":
-            body = jax.checkpoint(body, prevent_cse=False)  # scan already keeps the two passes apart
+            body = jax.checkpoint(body, prevent_cse=False)  # scan already separates the passes
         elif self.remat == "dots":
             body = jax.checkpoint(
                 body, prevent_cse=False, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable
@@ -126,14 +130,12 @@ class Stack(eqx.Module):
 
 
 class Unrolled(eqx.Module):
-    """The blocks of a `Stack`, each with arrays of its own. It decodes as the stack does, and compiles as many blocks
-    as there are.
-    """
+    """The blocks of a `Stack`, each with arrays of its own. It decodes as the stack does and compiles every block."""
 
     blocks: tuple[Any, ...]
 
     def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> PyTree:
-        """As `Stack.cache`, but one for each block."""
+        """As `Stack.cache`, as a tuple with one for each block."""
         return tuple(block.cache(length, dtype) for block in self.blocks)
 
     def extend(
@@ -142,7 +144,7 @@ class Unrolled(eqx.Module):
         caches: PyTree,
         *,
         count: int | Int[Array, ""] | None = None,
-        bias: "Float[Array, '...'] | ops.ALiBi | None" = None,
+        bias: Bias | None = None,
     ) -> tuple[Float[Array, "seq dim"], PyTree]:
         """As `Stack.extend`."""
         after = []
@@ -153,25 +155,27 @@ class Unrolled(eqx.Module):
 
 
 class Joined(eqx.Module):
-    """A block behind a projection that joins x with what an earlier block gave: `block(join([x, skip]))`."""
+    """A block after a projection that joins x with the result of an earlier block: `block(join([x, skip]))`."""
 
     join: Projection
     block: eqx.Module
 
 
 class LongSkipStack(eqx.Module):
-    """A stack whose second half is given what the first half made, the last block what the first made and so inwards,
-    as in a U-Net: `x = block(join([x, skip]))`, `join` a projection from `2 * dim` to `dim` (U-ViT: Bao et al. 2023,
-    arXiv:2209.12152, section 3.1).
+    """A stack with skip connections from block i to block depth - 1 - i, as in a U-Net: `x = block(join([x, skip]))`,
+    where `join` is a projection from `2 * dim` to `dim` (U-ViT: Bao et al. 2023, arXiv:2209.12152, section 3.1).
 
     Two scans, one for each half, and a block between them.
 
     Args:
         block: makes one block from a key.
-        depth: how many in all; odd, at least 3.
+        depth: number of blocks; odd, at least 3.
         dim: width of a token.
         remat: see `Stack`.
-        init: how the weights of the joins are drawn.
+        init: initializer of the weights of the joins.
+
+    Raises:
+        ValueError: `depth` is even or below 3.
     """
 
     first: Stack
@@ -190,7 +194,7 @@ class LongSkipStack(eqx.Module):
     ):
         _check.positive(depth=depth, dim=dim)
         if depth < 3 or depth % 2 == 0:
-            raise ValueError(f"depth must be odd and at least 3, two halves and a middle: got {depth}")
+            raise ValueError(f"depth must be odd and at least 3, for two halves and a middle: got {depth}")
 
         def joined(key: PRNGKeyArray) -> Joined:
             join_key, block_key = jr.split(key)
@@ -205,11 +209,13 @@ class LongSkipStack(eqx.Module):
         self,
         x: Float[Array, "seq dim"],
         *context: Array,
-        mask: "Bool[Array, '...'] | ops.masks.Mask | None" = None,
+        mask: Mask | None = None,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> Float[Array, "seq dim"]:
-        """Every block is given the same `context` behind x and, if there is one, the same `mask`."""
+        """Every block gets the same `context` after x and, where it is given, the same `mask`."""
+        if x.ndim != 2:
+            _check.example(x, "seq", "dim")
         first_key, middle_key, second_key = (None,) * 3 if key is None else jr.split(key, 3)
         keys = lambda key: None if key is None else jr.split(key, self.first.depth)
         run = lambda block, x, key: block(x, *context, key=key, inference=inference, **given(mask=mask))

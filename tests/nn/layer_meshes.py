@@ -1,0 +1,116 @@
+"""Run by test_layer_meshes.py in a process of its own: each layer of the table, forward and gradient, over batches on
+eight virtual devices. Prints, as JSON, the rows that fail and why, for each kind of mesh axes.
+"""
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from tests.nn.layer_rows import Row, call, table
+
+BATCH, DEVICES = 8, 8
+SPLIT, WHOLE = PartitionSpec("data"), PartitionSpec()
+
+
+def loss_of(row: Row) -> Callable[..., Any]:
+    """Sum of squares of the layer's results over a batch, its gradient by the layer and the inputs."""
+
+    def results(layer: Any, inputs: tuple) -> jax.Array:
+        key, inference = (jr.key(3), None) if row.draws else (None, True)
+        return jax.vmap(lambda *inputs: call(layer, row, inputs, key=key, inference=inference))(*inputs)
+
+    def loss(both: Any) -> tuple[jax.Array, jax.Array]:
+        y = results(*both)
+        return jnp.sum(y.astype(jnp.float32) ** 2), y
+
+    return eqx.filter_value_and_grad(loss, has_aux=True)
+
+
+def batch_of(row: Row) -> tuple[jax.Array, ...]:
+    examples = [row.inputs(key) for key in jr.split(jr.key(1), BATCH)]
+    return tuple(jnp.stack(parts) for parts in zip(*examples))
+
+
+def over_shards(row: Row, mesh: Any) -> Callable[..., Any]:
+    """The same by `shard_map`: each device sums over its part of the batch."""
+    whole = loss_of(row)
+
+    def parts(both: Any) -> Any:
+        arrays, rest = eqx.partition(both, eqx.is_array)
+
+        def local(arrays: Any) -> Any:
+            (loss, y), (by_layer, by_inputs) = whole(eqx.combine(arrays, rest))
+            loss, by_layer = jax.lax.psum((loss, by_layer), "data")
+            return (loss, y), (by_layer, by_inputs)
+
+        specs = (WHOLE, SPLIT)
+        out = ((WHOLE, SPLIT), specs)
+        return jax.shard_map(local, mesh=mesh, in_specs=(specs,), out_specs=out, check_vma=False)(arrays)
+
+    return parts
+
+
+def kinds() -> dict[str, tuple[Any, bool, bool]]:
+    """Mesh, whether it is set by `jax.set_mesh`, and whether `shard_map` splits the batch."""
+    mesh = lambda kind: jax.make_mesh((DEVICES,), ("data",), axis_types=(kind,))
+    explicit = jax.make_mesh((DEVICES,), ("data",))  # the default, explicit axes
+    return {
+        "explicit": (explicit, False, False),
+        "explicit, set": (explicit, True, False),
+        "auto": (mesh(AxisType.Auto), False, False),
+        "manual": (mesh(AxisType.Auto), False, True),
+        "manual of explicit, set": (explicit, True, True),
+    }
+
+
+def failures(rows: dict[str, Row], mesh: Any, is_set: bool, shards: bool, wanted: dict[str, list]) -> dict[str, str]:
+    """Each row that does not trace, or gives other numbers than on one device; all are compiled as one program."""
+    failed, programs, arguments = {}, {}, {}
+    with jax.set_mesh(mesh) if is_set else contextlib.nullcontext():
+        for name, row in rows.items():
+            put = lambda tree, spec: eqx.filter_shard(tree, NamedSharding(mesh, spec))
+            layer = row.make(jr.key(0))
+            arguments[name] = (layer if is_set else put(layer, WHOLE), put(batch_of(row), SPLIT))
+            programs[name] = over_shards(row, mesh) if shards else loss_of(row)
+            try:
+                eqx.filter_eval_shape(programs[name], arguments[name])
+            except Exception as error:
+                failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        fine = {name: arguments[name] for name in rows if name not in failed}
+        found = eqx.filter_jit(lambda fine: {name: programs[name](both) for name, both in fine.items()})(fine)
+    for name in fine:
+        apart = [
+            float(np.max(np.abs(np.asarray(a) - b), initial=0.0)) / (1 + float(np.max(np.abs(b), initial=0.0)))
+            for a, b in zip(leaves(found[name]), wanted[name], strict=True)
+        ]
+        if not max(apart) < 1e-4:
+            failed[name] = f"numbers differ by {max(apart):.1e}"
+    return failed
+
+
+def leaves(tree: Any) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def main() -> None:
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    rows = {name: row for name, row in table().items() if not name.startswith("Activation ")}
+    if len(sys.argv) > 1:
+        rows = {name: row for name, row in rows.items() if name in sys.argv[1:]}
+    alone = {name: (row.make(jr.key(0)), batch_of(row)) for name, row in rows.items()}
+    wanted = eqx.filter_jit(lambda alone: {name: loss_of(rows[name])(both) for name, both in alone.items()})(alone)
+    wanted = {name: leaves(tree) for name, tree in wanted.items()}
+    json.dump({kind: failures(rows, *settings, wanted) for kind, settings in kinds().items()}, sys.stdout, indent=1)
+
+
+if __name__ == "__main__":
+    main()
