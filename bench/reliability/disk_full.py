@@ -94,10 +94,10 @@ def _run(run_dir: Path) -> None:
     """Saves steps up to the last; reports how many listed steps were damaged when it began, and the last step."""
     from bench.reliability.common import state_of, template_of
     from train import maskgit
+    from train._files import write_json
     from train.checkpoint import Checkpoints
     from train.checkpoint.manifest import damage
     from train.report.log import Log
-    from train._files import write_json
     from train.run.folder import describe_run, open_run
     from train.run.weights import save_model
 

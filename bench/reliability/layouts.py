@@ -130,13 +130,13 @@ def digest(folder: Path, mesh: str | None) -> None:
     import jax
 
     from train import maskgit
+    from train._files import read_json
     from train.checkpoint import Checkpoints
     from train.config.base import from_dict
     from train.engine.step import Setup, abstract_state
     from train.parallel import make_mesh
     from train.parallel.processes import on_host
     from train.params.paths import named_arrays
-    from train._files import read_json
 
     record = read_json(folder / "config.json")
     config = from_dict(maskgit.Config, record["config"], folder)

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import jax.numpy as jnp
-import kernels
 
 import eqxgen
+import kernels
 from eqxgen import models, nn
 from eqxgen.ops import dot_product_attention
 

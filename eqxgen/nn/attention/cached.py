@@ -73,9 +73,7 @@ def attend(
     return (y if cache.ring else jnp.where(after.count > cache.length, jnp.nan, y)), after
 
 
-def _one(
-    q: Array, k: Array, v: Array, seen: Array, bias: Any, scale: float
-) -> Float[Array, "1 heads out_dim"]:
+def _one(q: Array, k: Array, v: Array, seen: Array, bias: Any, scale: float) -> Float[Array, "1 heads out_dim"]:
     """Attention of a single query."""
     _, heads, head_dim = q.shape
     rows, groups, _ = k.shape
