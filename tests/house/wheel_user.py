@@ -12,7 +12,7 @@ import kernels
 from eqxgen import models, nn
 from eqxgen.ops import dot_product_attention
 
-SMALL = "--steps 20 --batch-size 16 --model.dim 32 --model.heads 2 --model.depth 1 --model.hidden-dim 64".split()
+SMALL = ["--steps", "20", "--batch-size", "16", "--model.dim", "32", "--model.heads", "2", "--model.depth", "1"]
 
 
 def command(*words: str) -> str:
@@ -22,12 +22,13 @@ def command(*words: str) -> str:
 
 
 home = Path(eqxgen.__file__).parent
-assert (home / "_kernels").is_dir() and (home / "train").is_dir() and (home / "py.typed").is_file(), home
+assert all((home / name).exists() for name in ("_kernels", "train", "py.typed")), home
 assert home.parent == Path(kernels.__file__).parents[1], "both packages come from site-packages"
 assert "eqxgen" not in getattr(kernels, "__version__", "")
 x = jnp.ones((3, 2, 4))
 assert dot_product_attention(x, x, x).shape == (3, 2, 4)
-assert nn.LayerNorm(4)(x).shape == x.shape and models.GPT
+assert nn.LayerNorm(4)(x).shape == x.shape
+assert models.GPT
 assert command("--version").split() == ["eqxgen", eqxgen.__version__]
 assert "maskgit" in command()
 command("maskgit", "--run-dir", "run", *SMALL)

@@ -20,5 +20,8 @@ def run(main: Callable[[], int | None]) -> None:
         if isinstance(error, DataStalled):
             os._exit(1)  # a thread that hangs in a read would keep the interpreter from ending
         sys.exit(error.status)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:  # before the first step, when there is nothing to save
         sys.exit(130)
