@@ -14,7 +14,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eqxgen.configs import MaskGITConfig, VQGANConfig, parse_schedule
+from eqxgen.configs import MaskedDecoding, MaskGITConfig, VQGANConfig
 
 from .config.base import OptimConfig, TrainConfig, from_dict, parse, require, run
 from .data import AugmentConfig, DataConfig, Part, image_grid, load, save_png, uniforms
@@ -24,33 +24,6 @@ from .tasks.sampling import ImageSample
 if TYPE_CHECKING:  # all that needs jax is imported where it is used, so that --help does not wait for it
     from .engine.loop import Task
     from .engine.recipe import Program
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DecodeConfig:
-    """How samples are drawn."""
-
-    steps: int = 8
-    """Parallel guesses per image, at most as many as tokens."""
-    guidance: float = 1.0
-    """Classifier-free guidance; 1 is none."""
-    choice_temperature: float = 4.5
-    """Randomness of the order in which tokens are accepted."""
-    temperature: float = 1.0
-    """Temperature of each token's draw."""
-    schedule: str = "cosine"
-    """Mask schedule: cosine, linear, power (power3: another exponent), log, exp, sqrt, arccos. Training masks by it
-    too.
-    """
-
-    def __post_init__(self):
-        require(self.steps >= 1, f"decode.steps must be at least 1: got {self.steps}")
-        for name in ("guidance", "choice_temperature", "temperature"):
-            require(
-                0 <= getattr(self, name) < float("inf"),
-                f"decode.{name} must be at least 0 and finite: got {getattr(self, name)}",
-            )
-        parse_schedule(self.schedule)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +40,7 @@ class Config(TrainConfig):
     """How often training hides the label, for guidance."""
     model: MaskGITConfig = dataclasses.field(default_factory=MaskGITConfig)
     """The transformer."""
-    decode: DecodeConfig = dataclasses.field(default_factory=DecodeConfig)
+    decode: MaskedDecoding = dataclasses.field(default_factory=MaskedDecoding)
     """Sampling."""
 
     def __post_init__(self):
@@ -81,7 +54,7 @@ class Config(TrainConfig):
         )
 
 
-def _preset(name: str, dim: int, depth: int, decode: DecodeConfig, flip: bool = False, **changes: Any) -> Config:
+def _preset(name: str, dim: int, depth: int, decode: MaskedDecoding, flip: bool = False, **changes: Any) -> Config:
     values: dict[str, Any] = {
         "tokenizer": f"runs/vqgan-{name}",
         "batch_size": 64,
@@ -94,12 +67,12 @@ def _preset(name: str, dim: int, depth: int, decode: DecodeConfig, flip: bool = 
 
 PRESETS = {
     "digits": _preset(
-        "digits", 96, 4, DecodeConfig(guidance=2.0, choice_temperature=2.0), steps=320, tokenizer="pixels"
+        "digits", 96, 4, MaskedDecoding(guidance=2.0, choice_temperature=2.0), steps=320, tokenizer="pixels"
     ),
-    "mnist": _preset("mnist", 128, 4, DecodeConfig(guidance=2.0, choice_temperature=2.0), steps=800),
-    "fashion_mnist": _preset("fashion_mnist", 128, 4, DecodeConfig(guidance=2.0, choice_temperature=2.0), steps=2000),
-    "cifar10": _preset("cifar10", 384, 8, DecodeConfig(steps=12, guidance=2.0), steps=50_000, flip=True),
-    "eurosat64": _preset("eurosat64", 384, 8, DecodeConfig(steps=12, guidance=2.0), steps=20_000, flip=True),
+    "mnist": _preset("mnist", 128, 4, MaskedDecoding(guidance=2.0, choice_temperature=2.0), steps=800),
+    "fashion_mnist": _preset("fashion_mnist", 128, 4, MaskedDecoding(guidance=2.0, choice_temperature=2.0), steps=2000),
+    "cifar10": _preset("cifar10", 384, 8, MaskedDecoding(steps=12, guidance=2.0), steps=50_000, flip=True),
+    "eurosat64": _preset("eurosat64", 384, 8, MaskedDecoding(steps=12, guidance=2.0), steps=20_000, flip=True),
     # The paper's model and the original code's optimisation: AdamW 1e-4 (0.9, 0.96), decay 0.045, warm-up 5,000,
     # average 0.999.
     "imagenet256": Config(
@@ -116,7 +89,7 @@ PRESETS = {
         model=dataclasses.replace(
             MaskGITConfig.base(), remat=True
         ),  # 32 images a device fit the 16 GB of a TPU v5e only so
-        decode=DecodeConfig(steps=12),
+        decode=MaskedDecoding(steps=12),
     ),
 }
 
@@ -137,7 +110,8 @@ def program(config: Config, tokens: int, codes: int, classes: int) -> "Program":
     """The model and its loss."""
     import jax
 
-    from eqxgen.models.maskgit import MaskGIT, masked_loss
+    from eqxgen.losses.masked import masked_loss
+    from eqxgen.models.maskgit import MaskGIT
 
     from .engine.recipe import Context, Program, Sums
 
@@ -208,7 +182,7 @@ def task(config: Config) -> "Task":
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SAMPLE(ImageSample):
-    """What `train.sample` takes of such runs; what is left out is as the run's `DecodeConfig` says."""
+    """What `train.sample` takes of such runs; what is left out is as the run's `MaskedDecoding` says."""
 
     steps: int | None = None
     """Parallel guesses per image, at most as many as tokens."""
@@ -237,7 +211,7 @@ def sample(folder: Path, record: dict[str, Any], options: SAMPLE) -> int:
 
     facts = record["facts"]
     options.check_label(facts["classes"])
-    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(DecodeConfig)}
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(MaskedDecoding)}
     config = from_dict(Config, record["config"], folder / "config.json")
     decode = dataclasses.replace(config.decode, **{name: value for name, value in given.items() if value is not None})
     check_steps(decode.steps, facts["tokens"], "--steps")

@@ -20,7 +20,6 @@ import jax.random as jr
 from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray, PyTree
 
 from eqxgen.configs import GPTConfig
-from eqxgen.losses.tokens import projected_cross_entropy
 from eqxgen.nn import (
     GLU,
     MLP,
@@ -115,19 +114,6 @@ class GPT(eqx.Module):
         x = self.dropout(x, key=embed_key, inference=inference)
         return self.norm(self.stack(x, key=stack_key, inference=inference))
 
-    def losses(
-        self,
-        ids: Int[Array, " seq"],
-        targets: Int[Array, " seq"],
-        *,
-        key: PRNGKeyArray | None = None,
-        inference: bool | None = None,
-    ) -> Float[Array, " seq"]:
-        """Cross-entropy of each target in nats, without all logits in memory at once; the arguments are otherwise those
-        of a call.
-        """
-        return projected_cross_entropy(self.hidden(ids, key=key, inference=inference), self._table, targets)
-
     def cache(self, dtype: DTypeLike = jnp.float32) -> Caches:
         """The memory of no token yet, with room for `context`."""
         return Caches(self.stack.cache(self.context, dtype), jnp.zeros((), jnp.int32))
@@ -160,11 +146,12 @@ class GPT(eqx.Module):
         return eqx.tree_at(lambda model: model.stack, self, self.stack.unrolled())
 
     @property
-    def _table(self) -> Float[Array, "vocab dim"]:
-        return self.embedding.weight if self.head is None else self.head.weight
+    def unembedding(self) -> tuple[Float[Array, "vocab dim"], None]:
+        """Weight of the output projection, which has no bias."""
+        return self.embedding.weight if self.head is None else self.head.weight, None
 
     def _logits(self, x: Float[Array, "seq dim"]) -> Float[Array, "seq vocab"]:
-        return times_rows(x, self._table, wide=True)
+        return times_rows(x, self.unembedding[0], wide=True)
 
 
 def _norm(config: GPTConfig) -> LayerNorm | RMSNorm:

@@ -13,7 +13,6 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from eqxgen.configs import RNNConfig
-from eqxgen.losses.tokens import projected_cross_entropy
 from eqxgen.nn import GRU, LSTM, Dropout, Embedding, Projection, VanillaRNN, _check
 from eqxgen.nn.linear import check_ids
 
@@ -62,19 +61,24 @@ class RNN(eqx.Module):
         Raises:
             ValueError: an id is out of range (inside a compiled program it gives NaN instead).
         """
-        return self._logits(self._through(ids, self.cache(), key, inference)[0])
+        return self._logits(self.hidden(ids, key=key, inference=inference))
 
-    def losses(
-        self,
-        ids: Int[Array, " seq"],
-        targets: Int[Array, " seq"],
-        *,
-        key: PRNGKeyArray | None = None,
-        inference: bool | None = None,
-    ) -> Float[Array, " seq"]:
-        """Cross-entropy of each target in nats; the arguments are otherwise those of a call."""
-        x, _ = self._through(ids, self.cache(), key, inference)
-        return projected_cross_entropy(x, self.head.weight, targets, bias=self.head.bias)
+    def hidden(
+        self, ids: Int[Array, " seq"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
+    ) -> Float[Array, "seq dim"]:
+        """Input of the head; the arguments are those of a call."""
+        check_ids(ids, self.vocab, "ids", "vocab")
+        keys = [None] * (len(self.layers) + 1) if key is None else list(jr.split(key, len(self.layers) + 1))
+        x = self.dropout(self.embedding(ids), key=keys[0], inference=inference)
+        for layer, key in zip(self.layers, keys[1:]):
+            x, _ = layer(x, layer.init_state())
+            x = self.dropout(x, key=key, inference=inference)
+        return x
+
+    @property
+    def unembedding(self) -> tuple[Float[Array, "vocab dim"], Float[Array, " vocab"] | None]:
+        """Weight and bias of the output projection."""
+        return self.head.weight, self.head.bias
 
     def cache(self) -> PyTree:
         """The layers' states before any token."""
@@ -98,19 +102,6 @@ class RNN(eqx.Module):
             x, state = _until(layer, x, state, count)
             states.append(state)
         return self._logits(jax.lax.dynamic_slice_in_dim(x, last, 1))[0], tuple(states)
-
-    def _through(
-        self, ids: Array, states: PyTree, key: PRNGKeyArray | None, inference: bool | None
-    ) -> tuple[Array, PyTree]:
-        check_ids(ids, self.vocab, "ids", "vocab")
-        keys = [None] * (len(self.layers) + 1) if key is None else list(jr.split(key, len(self.layers) + 1))
-        x = self.dropout(self.embedding(ids), key=keys[0], inference=inference)
-        after = []
-        for layer, state, key in zip(self.layers, states, keys[1:]):
-            x, state = layer(x, state)
-            x = self.dropout(x, key=key, inference=inference)
-            after.append(state)
-        return x, tuple(after)
 
     def _logits(self, x: Float[Array, "seq dim"]) -> Float[Array, "seq vocab"]:
         y = self.head(x)

@@ -1,7 +1,7 @@
 """Samples and losses of a trained MaskGIT over many examples."""
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,27 +9,12 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from eqxgen.models.maskgit import MaskGIT, generate
+from eqxgen.configs import MaskedDecoding
+from eqxgen.decoding.masked import MaskedModel, generate
 
 from .._errors import UsageError
 from ..engine.recipe import Context
 from ..evaluators.batched import batched
-
-
-@runtime_checkable
-class Decode(Protocol):
-    """How to sample: `train.maskgit.DecodeConfig`, or what `train.sample` was asked for."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def guidance(self) -> float: ...
-    @property
-    def choice_temperature(self) -> float: ...
-    @property
-    def temperature(self) -> float: ...
-    @property
-    def schedule(self) -> str: ...
 
 
 def check_steps(steps: int, tokens: int, flag: str) -> None:
@@ -39,24 +24,23 @@ def check_steps(steps: int, tokens: int, flag: str) -> None:
 
 
 class _Draw(eqx.Module):
-    model: MaskGIT
+    model: MaskedModel
     tokenizer: Any
     key: PRNGKeyArray
-    options: tuple[tuple[str, Any], ...] = eqx.field(static=True)
+    options: MaskedDecoding = eqx.field(static=True)
 
     def __call__(self, label: Int[Array, ""], index: Int[Array, ""]) -> Float[Array, "height width channels"]:
-        ids = generate(self.model, label, key=jr.fold_in(self.key, index), **dict(self.options))
+        ids = generate(self.model, label, self.options, key=jr.fold_in(self.key, index))
         return self.tokenizer.decode(ids)
 
 
 def draw_maskgit(
-    model: MaskGIT, tokenizer: Any, labels: Int[np.ndarray, " n"], decode: Decode, key: PRNGKeyArray
+    model: MaskedModel, tokenizer: Any, labels: Int[np.ndarray, " n"], options: MaskedDecoding, key: PRNGKeyArray
 ) -> Float[np.ndarray, "n height width channels"]:
     """An image in [-1, 1] of each label. Image i depends on the key, i and its label alone, not on how many are
     drawn.
     """
-    names = ("steps", "guidance", "choice_temperature", "temperature", "schedule")
-    draw = _Draw(model, tokenizer, key, tuple((name, getattr(decode, name)) for name in names))
+    draw = _Draw(model, tokenizer, key, options)
     return batched(draw, labels, np.arange(len(labels), dtype=np.int32), batch_size=250)
 
 

@@ -63,11 +63,13 @@ def program(context: int, make: Callable[[Any], Any]) -> "Program":
     import jax
     import jax.numpy as jnp
 
+    from eqxgen.losses.tokens import next_token_losses
+
     from ..engine.recipe import Context, Program, Sums
 
     def loss(model: Any, batch: dict[str, jax.Array], keys: jax.Array, _: Context) -> Sums:
         ids = batch["ids"]
-        losses = jax.vmap(lambda ids, key: jnp.sum(model.losses(ids[:-1], ids[1:], key=key)))(ids, keys)
+        losses = jax.vmap(lambda ids, key: jnp.sum(next_token_losses(model, ids[:-1], ids[1:], key=key)))(ids, keys)
         return Sums(batch["weight"] @ losses, jnp.sum(batch["weight"]) * context, {})
 
     return Program.of(make, loss, {"ids": ((context + 1,), "int32")})
@@ -137,15 +139,18 @@ def validation_loss(model: Any, tokens: Any, batch_size: int, batches: int) -> f
     import equinox as eqx
     import numpy as np
 
+    from eqxgen.losses.tokens import next_token_losses
+
     from ..evaluators.batched import batched
 
+    losses = eqx.Partial(next_token_losses, eqx.nn.inference_mode(model))
     if batches:
         part = Part(0, np.arange(batches * batch_size, dtype=np.int32), np.zeros(batches * batch_size, np.int64))
         starts = tokens.drawn(0, part)
     else:
         starts = np.arange(len(tokens)) * tokens.context
     found = [
-        batched(eqx.nn.inference_mode(model).losses, windows[:, :-1], windows[:, 1:], batch_size=batch_size)
+        batched(losses, windows[:, :-1], windows[:, 1:], batch_size=batch_size)
         for windows in (tokens.windows(starts[i : i + 64 * batch_size]) for i in range(0, len(starts), 64 * batch_size))
     ]
     return float(np.mean(np.concatenate(found), dtype=np.float64))

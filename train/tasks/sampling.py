@@ -183,7 +183,7 @@ def _pieces(model: Any, vocabulary: Any, prompts: list[Any], options: TextSample
 
 
 def _searched(model: Any, vocabulary: Any, prompt: Any, options: TextSample) -> str:
-    from eqxgen.decoding.autoregressive import beam_search
+    from eqxgen.decoding.beam import beam_search
 
     if model.context is not None and len(prompt) + options.chars > model.context:
         law = f"at most {model.context - len(prompt)} with --beams and this prompt, as the model sees {model.context} tokens"
