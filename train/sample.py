@@ -31,10 +31,11 @@ def main(argv: Sequence[str]) -> int:
     record = read_json(path)
     recipe = recipe_of(record, path)
     try:
-        flags.check(argv, list(flags.names_of(recipe.SAMPLE)))
+        flags.check(argv, list(flags.names_of(recipe.sample)))
     except UsageError as error:
-        raise UsageError(f"{error}; {folder} is a run of train.{record['recipe']}") from None
-    return recipe.sample(Path(folder), record, flags.parse(recipe.SAMPLE, PROG, __doc__ or "", argv))
+        raise UsageError(f"{error}; {folder} is a run of train.{recipe.name}") from None
+    asked = flags.parse(recipe.sample, PROG, __doc__ or "", argv)
+    return recipe.draw(recipe.open(Path(folder), record, path), asked)
 
 
 if __name__ == "__main__":

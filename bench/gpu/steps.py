@@ -25,10 +25,10 @@ from bench.gpu.attention import Task
 from bench.gpu.race import Side, Turn, compare
 from eqxgen import ops
 from eqxgen.configs import DiTConfig, GPTConfig, MaskGITConfig
-from eqxgen.models.dit import DiT
-from eqxgen.models.gpt import GPT
 from eqxgen.losses.masked import masked_loss
 from eqxgen.losses.tokens import next_token_losses
+from eqxgen.models.dit import DiT
+from eqxgen.models.gpt import GPT
 from eqxgen.models.maskgit import MaskGIT
 from train.report.peak import flops_of, peak_of
 from train.report.timeline import kinds_of, newest, read_trace, rows_of

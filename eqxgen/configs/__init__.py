@@ -1,7 +1,7 @@
 """Sizes of the models and options of the samplers: plain data, its checks, and the published presets.
 
-One file a family. Neither jax nor numpy is imported, so that a command line reads and checks them at once. An error names
-the field as the flag of a command: `model.dim`, `decode.steps`.
+One file a family. Neither jax nor numpy is imported, so that a command line reads and checks them at once. An error
+names the field as the flag of a command: `model.dim`, `decode.steps`.
 """
 
 from eqxgen.configs.decoding import SCHEDULES, MaskedDecoding, Sampling, parse_schedule

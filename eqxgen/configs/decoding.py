@@ -1,4 +1,4 @@
-"""Options of the samplers, one frozen dataclass for each. It is passed whole, from a preset or a flag to the sampler."""
+"""Options of the samplers: one frozen dataclass for each, passed whole from a preset or the flags to the sampler."""
 
 import dataclasses
 import math

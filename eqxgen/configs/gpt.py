@@ -15,7 +15,7 @@ GPT2_SIZES = {
 
 @dataclasses.dataclass(frozen=True)
 class GPTConfig:
-    """Sizes and parts of `eqxgen.models.gpt.GPT`. The defaults are GPT-2's; `llama` and `mla` give the other variants."""
+    """Sizes and parts of `eqxgen.models.gpt.GPT`. GPT-2's by default; `llama` and `mla` give others."""
 
     dim: int = 768
     """Width of a token."""

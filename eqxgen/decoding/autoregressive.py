@@ -28,9 +28,9 @@ def stream(
 ) -> Iterator[Int32[np.ndarray, " n"]]:
     """Endless stream of the tokens after each prompt, one token of each at a time.
 
-    Every token is computed once until the context is full. Then the last half of the sequence is read again and decoding
-    continues from there, since the positions of a learned table cannot shift by one. Sequence i depends on its prompt,
-    the key and i alone.
+    Every token is computed once until the context is full. Then the last half of the sequence is read again and
+    decoding continues from there, since the positions of a learned table cannot shift by one. Sequence i depends on its
+    prompt, the key and i alone.
 
     Args:
         prompts: one or more, each of 1 to `model.context` tokens.

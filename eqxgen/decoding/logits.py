@@ -11,8 +11,8 @@ NEVER = -jnp.inf
 
 
 def penalised(logits: Float[Array, " vocab"], seen: Bool[Array, " vocab"], penalty: float) -> Float[Array, " vocab"]:
-    """Logits of seen tokens divided by the penalty where positive, multiplied where negative (Keskar et al. 2019, section
-    4.1).
+    """Logits of seen tokens, divided by the penalty where positive and multiplied where negative (Keskar et al. 2019,
+    section 4.1).
     """
     return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
 

@@ -57,8 +57,8 @@ def mask_schedule(name: str, tokens: int) -> Schedule:
 
     cosine cos(πr/2) · linear 1 - r · power 1 - r² (`power3`: 1 - r³) · sqrt 1 - √r · log -log2(r) / log2(tokens) ·
     exp 1 - 2^(-log2(tokens) (1 - r)), the original's and those of its comparison (table 3) · arccos 2 arccos(r) / π
-    (Besnier and Chen 2023, arXiv:2310.14400). Each is 1 at r = 0 and 0 at r = 1; the original's clip to at least 1e-6 is
-    left out, because `masked_decode` counts whole tokens.
+    (Besnier and Chen 2023, arXiv:2310.14400). Each is 1 at r = 0 and 0 at r = 1; the original's clip to at least 1e-6
+    is left out, because `masked_decode` counts whole tokens.
 
     Raises:
         ValueError: the name is unknown, or the exponent is not positive.
@@ -81,6 +81,12 @@ def mask_schedule(name: str, tokens: int) -> Schedule:
         return jnp.where(r >= 1, 0.0, jnp.where(r <= 0, 1.0, jnp.clip(share(jnp.clip(r, 0, 1)), 0.0, 1.0)))
 
     return schedule
+
+
+def check_steps(options: MaskedDecoding, tokens: int) -> None:
+    """Raises `ValueError` if there are more steps than tokens."""
+    if options.steps > tokens:
+        raise ValueError(f"decode.steps must be from 1 to the number of tokens, {tokens}: got {options.steps}")
 
 
 def masked_decode(
@@ -115,9 +121,8 @@ def masked_decode(
     (seq,) = tokens.shape
     if unknown.shape != tokens.shape:
         raise ValueError(f"unknown must have the shape of tokens: got {unknown.shape} and {tokens.shape}")
+    check_steps(options, seq)
     steps, temperature = options.steps, options.temperature
-    if steps > seq:
-        raise ValueError(f"decode.steps must be from 1 to the number of tokens, {seq}: got {steps}")
     share = mask_schedule(options.schedule, seq)
     start = jnp.sum(unknown)
 

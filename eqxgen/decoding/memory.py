@@ -71,8 +71,8 @@ def check_prompts(model: LanguageModel, prompts: Sequence[np.ndarray]) -> None:
 
 
 def decoding(model: Model) -> Model:
-    """The model in inference mode, its stack of blocks unrolled where it has one: a scan would copy each block's weights
-    at every token.
+    """The model in inference mode, its stack of blocks unrolled where it has one: a scan would copy every block's
+    weights at every token.
     """
     model = eqx.nn.inference_mode(model)
     return model.unrolled() if hasattr(model, "unrolled") else model  # pyright: ignore[reportAttributeAccessIssue]

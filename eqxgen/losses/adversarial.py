@@ -1,5 +1,5 @@
-"""Non-saturating adversarial losses (Goodfellow et al. 2014, arXiv:1406.2661) and the R1 penalty (Mescheder et al. 2018,
-arXiv:1801.04406). A positive logit means real.
+"""Non-saturating adversarial losses (Goodfellow et al. 2014, arXiv:1406.2661) and the R1 penalty (Mescheder et al.
+2018, arXiv:1801.04406). A positive logit means real.
 """
 
 from collections.abc import Callable

@@ -54,7 +54,7 @@ def projected_cross_entropy(
 
 @runtime_checkable
 class TokenModel(Protocol):
-    """A model of next tokens that is trained: `eqxgen.models.GPT`, `eqxgen.models.RNN`, or any other with these members."""
+    """A trained model of next tokens: `eqxgen.models.GPT`, `eqxgen.models.RNN`, or any other with these members."""
 
     def hidden(self, ids: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> Array:
         """States (seq, dim) after each token, the input of the output projection."""

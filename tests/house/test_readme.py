@@ -7,7 +7,7 @@ import runpy
 import shlex
 from pathlib import Path
 
-from train import maskgit, sample, vqgan
+from train import data, maskgit, sample, vqgan
 from train.config import base as configs
 from train.data import load
 from train.evaluators import classifier as judge
@@ -40,8 +40,7 @@ def test_the_commands_run_one_after_another(tmp_path, monkeypatch, shared_data):
     monkeypatch.setattr(
         judge, "_train", lambda plan, dataset: judge._build(plan)
     )  # a minute of training, which test_train.py does on digits
-    for recipe in (maskgit, vqgan):
-        monkeypatch.setattr(recipe, "load", _few)
+    monkeypatch.setattr(data, "load", _few)
     for command in COMMANDS:
         module, *flags = shlex.split(command.replace("DATA", str(shared_data)))[2:]
         if "--help" in flags or "v5e:2x4" in flags:

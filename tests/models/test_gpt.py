@@ -18,8 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from eqxgen.configs import GPTConfig, Sampling
 from eqxgen.decoding.autoregressive import generate
-from eqxgen.losses.tokens import next_token_losses
-from eqxgen.losses.tokens import cross_entropy, projected_cross_entropy
+from eqxgen.losses.tokens import cross_entropy, next_token_losses, projected_cross_entropy
 from eqxgen.models.gpt import GPT
 from eqxgen.pretrained.gpt2 import from_pretrained, to_pretrained
 from tests import oracles

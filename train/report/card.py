@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-TITLES = {"gpt": "GPT", "maskgit": "MaskGIT", "rnn": "Recurrent language model", "vqgan": "VQGAN tokenizer"}
-
 LICENCES = {
     "digits": "Optical Recognition of Handwritten Digits, UCI Machine Learning Repository: CC BY 4.0",
     "mnist": "MNIST, Y. LeCun, C. Cortes and C. Burges: CC BY-SA 3.0",
@@ -18,7 +16,13 @@ LICENCES = {
 
 
 def card(
-    record: dict[str, Any], summary: dict[str, Any], examples: int, pictures: dict[str, str], text: str = ""
+    record: dict[str, Any],
+    summary: dict[str, Any],
+    examples: int,
+    title: str,
+    kind: str,
+    pictures: dict[str, str],
+    text: str = "",
 ) -> str:
     """The card as Markdown.
 
@@ -26,12 +30,13 @@ def card(
         record: of config.json.
         summary: of summary.json.
         examples: of training.
+        title: of the recipe.
+        kind: of the examples, such as "images of 8 x 8 x 1".
         pictures: caption and file beside the card.
         text: a block of what the model writes.
     """
     config, recipe = record["config"], record["recipe"]
     data = config["data"]["name"]
-    title = f"{TITLES.get(recipe, recipe)} on {data}"
     skipped = {"recipe", "preset", "steps", "jax_version", "device", "parameters"}
     numbers = "\n".join(
         f"| {name} | {value:.6g} |"
@@ -39,7 +44,7 @@ def card(
         if name not in skipped and isinstance(value, int | float)
     )
     shown = "\n\n".join(f"![{caption}]({file})" for caption, file in pictures.items())
-    return f"""# {title}
+    return f"""# {title} on {data}
 
 {summary["parameters"]:,} parameters, trained for {summary["steps"]:,} steps of {config["batch_size"]} examples on {summary["device"]}.
 
@@ -51,7 +56,7 @@ def card(
 
 ## Data
 
-{examples:,} training examples of `{data}`, {_kind(record["facts"])}.
+{examples:,} training examples of `{data}`, {kind}.
 Licence: {LICENCES.get(data, "that of what lies in this folder or file, which only its owner knows")}.
 
 ## Again
@@ -70,13 +75,7 @@ The code is eqxgen's, Apache-2.0. Weights are bound by the licence of their data
 """
 
 
-def _kind(facts: dict[str, Any]) -> str:
-    if "image_shape" in facts:
-        return f"images of {' x '.join(map(str, facts['image_shape']))}"
-    return f"windows of {facts['context']} tokens of a vocabulary of {facts['vocab']:,}"
-
-
-def write_card(folder: Path, summary: dict[str, Any], examples: int) -> None:
+def write_card(folder: Path, summary: dict[str, Any], examples: int, title: str, kind: str) -> None:
     """Writes the loss curve, the film of the samples, and README.md beside them, into the folder of a run. The rest is
     as in `card`.
     """
@@ -98,4 +97,4 @@ def write_card(folder: Path, summary: dict[str, Any], examples: int) -> None:
         text = f"```\n{texts[-1].read_text(encoding='utf-8')[:1000]}\n```\n\n"
     if animate(folder / "samples", folder / "samples.webp"):
         pictures["samples along the way"] = "samples.webp"
-    (folder / "README.md").write_text(card(record, summary, examples, pictures, text), encoding="utf-8")
+    (folder / "README.md").write_text(card(record, summary, examples, title, kind, pictures, text), encoding="utf-8")

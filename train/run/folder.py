@@ -1,5 +1,6 @@
-"""The folder of a run: made, locked, and checked against the config that is to run in it."""
+"""Folder of a run: made, locked, and checked against the config and the facts of the command."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,10 +13,6 @@ from ..config.base import TrainConfig, to_dict
 from .lock import NAME as LOCK
 from .lock import locked
 from .metadata import differences
-
-
-def path_of(config: TrainConfig, recipe: str) -> Path:
-    return Path(config.run_dir or f"runs/{recipe}-{config.preset}")
 
 
 def read_json(path: Path) -> Any:
@@ -32,48 +29,62 @@ def write_json(path: Path, values: Any) -> None:
     write_atomically(path, lambda part: part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8"))
 
 
-@contextmanager
-def open_run(config: TrainConfig, recipe: str) -> Iterator[Path]:
-    """Makes the folder or checks that it is this config's, and holds its lock while entered; gives its path.
+@dataclasses.dataclass
+class RunFolder:
+    """The folder of a run, locked while it is open, and what its config.json says."""
 
-    To be entered before anything that takes long. Of several processes the first does so for all.
+    path: Path
+    record: dict[str, Any]
 
-    Raises:
-        UserError: the folder cannot be made or written, is being written by another process, or belongs to another
-            config.
-    """
-    from ..parallel.processes import from_first
+    @classmethod
+    @contextmanager
+    def open(cls, config: TrainConfig, recipe: str) -> Iterator["RunFolder"]:
+        """Makes the folder or checks that it is this config's, and holds its lock while entered.
 
-    folder = path_of(config, recipe)
-    with ExitStack() as held:
-        from_first(lambda: _claim(folder, {"recipe": recipe, "config": to_dict(config)}, held))
-        yield folder
+        To be entered before anything that takes long. Of several processes the first does so for all.
 
+        Raises:
+            UserError: the folder cannot be made or written, is being written by another process, or belongs to another
+                config.
+        """
+        from ..parallel.processes import from_first
 
-def describe_run(folder: Path, config: TrainConfig, recipe: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """Writes config.json where there is none, or checks that it is of the same data; gives what it holds.
+        run = cls(
+            Path(config.run_dir or f"runs/{recipe}-{config.preset}"), {"recipe": recipe, "config": to_dict(config)}
+        )
+        with ExitStack() as held:
+            from_first(lambda: _claim(run.path, run.record, held))
+            yield run
 
-    Args:
-        folder: as `open_run` gave it.
-        facts: what a sampler needs to know that the config does not say, such as the shape of the images.
+    @property
+    def summary(self) -> Path:
+        """File that a complete run has."""
+        return self.path / "summary.json"
 
-    Raises:
-        UserError: the run was begun on other data.
-    """
-    from ..parallel.processes import from_first
+    def describe(self, facts: dict[str, Any]) -> None:
+        """Writes config.json where there is none, or checks that it is of the same data.
 
-    record = {"recipe": recipe, "config": to_dict(config), "facts": json.loads(json.dumps(facts))}
-    return from_first(lambda: _describe(folder / "config.json", record))
+        Args:
+            facts: of the data, which the config does not say, such as the shape of the images.
+
+        Raises:
+            UserError: the run was begun on other data.
+        """
+        from ..parallel.processes import from_first
+
+        record = {**self.record, "facts": json.loads(json.dumps(facts))}
+        self.record = from_first(lambda: _describe(self.path / "config.json", record))
 
 
 def _describe(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     if not path.exists():
         write_json(path, record)
-    old = read_json(path)
-    if old.get("facts") != record["facts"]:
+    old, new = read_json(path), record["facts"]
+    before = old.get("facts")
+    # Facts that a run of an older version lacks cannot differ.
+    if not isinstance(before, dict) or before != {name: new[name] for name in before.keys() & new.keys()}:
         raise UserError(
-            f"--run-dir {path.parent}: holds a run on other data ({old.get('facts')} and not {record['facts']}): give "
-            "another folder"
+            f"--run-dir {path.parent}: holds a run on other data ({before} and not {new}): give another folder"
         )
     return old
 
