@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sized
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -36,8 +36,10 @@ from ..run.weights import save_model
 from .compile_cache import use_cache
 from .host_memory import keep_freed_memory
 from .recipe import Player, Program
-from .recipes import Recipe
 from .step import Inputs, Setup, State, abstract_state, changed, make_step, make_update, moved_by, sharded_state
+
+if TYPE_CHECKING:
+    from .recipes import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Task:
     tokens: int = 0
 
 
-def fit(config: TrainConfig, recipe: Recipe) -> int:
+def fit(config: TrainConfig, recipe: "Recipe") -> int:
     """Trains to the last step, resuming what the run folder holds; gives the exit status.
 
     The task is made after this process has joined the others of its run, since making it may ask for devices, and after
@@ -98,7 +100,7 @@ def fit(config: TrainConfig, recipe: Recipe) -> int:
         return _fit(config, recipe, task, Setup.of(config, task.program, mesh, on_cpu=on_cpu), run)
 
 
-def _fit(config: TrainConfig, recipe: Recipe, task: Task, setup: Setup, run: RunFolder) -> int:
+def _fit(config: TrainConfig, recipe: "Recipe", task: Task, setup: Setup, run: RunFolder) -> int:
     folder, record = run.path, run.record
     key = jr.key(config.seed)
     shapes = abstract_state(setup)
@@ -133,7 +135,7 @@ def _fit(config: TrainConfig, recipe: Recipe, task: Task, setup: Setup, run: Run
 @dataclasses.dataclass
 class _Run:
     config: TrainConfig
-    recipe: Recipe
+    recipe: "Recipe"
     task: Task
     folder: Path
     setup: Setup
