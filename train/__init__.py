@@ -47,7 +47,15 @@ _HOMES = {
     ),
     "train.engine.recipes": ("load",),
     "train.engine.ddp": ("ddp", "gradients", "replicate", "unreplicate"),
-    "train.params.selection": ("apply_gradients", "freeze", "parameterise", "parameters", "select", "unfreeze", "update"),
+    "train.params.selection": (
+        "apply_gradients",
+        "freeze",
+        "parameterise",
+        "parameters",
+        "select",
+        "unfreeze",
+        "update",
+    ),
 }
 
 

@@ -4,9 +4,11 @@ One table embeds codes, the mask and the labels; the sequence is the label's tok
 positions, a norm and dropout; the head is dense, gelu, norm, and a product with the table's code rows plus a bias, as
 BERT's. Weights are drawn from a truncated normal of deviation 0.02, norms have epsilon 1e-12.
 
-Where we differ: a null label is added, so that classifier-free guidance (arXiv:2207.12598) can be trained by label
-dropout; logits are made for the codes alone and not for the mask and the labels; `placement="pre"` puts the norms
-first, which small models train faster with.
+The loss is `eqxgen.losses.masked`, the sampler `eqxgen.decoding.masked`.
+
+Differences: a null label is added, so that classifier-free guidance (arXiv:2207.12598) can be trained by label dropout;
+logits are of the codes alone, not of the mask and the labels; `placement="pre"` is pre-norm, with which small models
+train faster.
 """
 
 import equinox as eqx
@@ -80,7 +82,7 @@ class MaskGIT(eqx.Module):
 
     @property
     def null_label(self) -> int:
-        """The label that stands for none."""
+        """Label of an example without one."""
         return self.classes
 
     def __call__(
@@ -100,15 +102,13 @@ class MaskGIT(eqx.Module):
             inference: no dropout, if true.
 
         Raises:
-            ValueError: an id or a label is out of range (inside a compiled program such a token gives NaN logits
-                instead).
+            ValueError: an id or a label is out of range; under jit such a token gives NaN logits instead.
         """
         if ids.shape != (self.tokens,):
             raise ValueError(f"ids must have the shape of one image's tokens, ({self.tokens},): got {ids.shape}")
         check_ids(ids, self.codes + 1, "ids", "codes + 1 mask")
         check_ids(label, self.classes + 1, "label", "classes + 1 null")
-        # Where the values are not known: a label or an id outside its range must not turn into a token of another kind,
-        # but into NaN.
+        # Under jit, ids and labels out of range become NaN instead of a token of another kind.
         label_id = jnp.where((label >= 0) & (label <= self.classes), self.codes + 1 + label, -1)
         ids = jnp.where((ids >= 0) & (ids <= self.codes), ids, -1)
         embed_key, stack_key = (None, None) if key is None else jax.random.split(key)

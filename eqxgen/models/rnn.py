@@ -1,6 +1,6 @@
-"""A recurrent language model: an embedding, recurrent layers with dropout between them, a head (Graves 2013,
-arXiv:1308.0850; Karpathy's char-rnn). Weights are drawn as torch draws those of its layers: uniform in ±1/sqrt(width),
-the embedding normal with deviation 1.
+"""Recurrent language model: an embedding, recurrent layers with dropout between them, a head (Graves 2013,
+arXiv:1308.0850; Karpathy's char-rnn). Weights are initialised as torch's: uniform in ±1/sqrt(width), the embedding
+normal with deviation 1.
 """
 
 import math
@@ -20,10 +20,10 @@ CELLS = {"lstm": LSTM, "gru": GRU, "rnn": VanillaRNN}
 
 
 class RNN(eqx.Module):
-    """Logits of the token that follows each token of one sequence, however long.
+    """Logits of the token that follows each token of one sequence, of any length.
 
     Args:
-        vocab: number of tokens there are.
+        vocab: size of the vocabulary.
         config: the sizes.
     """
 
@@ -45,7 +45,7 @@ class RNN(eqx.Module):
 
     @property
     def vocab(self) -> int:
-        """Number of tokens there are."""
+        """Size of the vocabulary."""
         return self.embedding.vocab
 
     def __call__(
@@ -87,12 +87,12 @@ class RNN(eqx.Module):
     def extend(
         self, ids: Int[Array, " new"], cache: PyTree, *, count: int | Int[Array, ""] | None = None
     ) -> tuple[Float[Array, " vocab"], PyTree]:
-        """Logits of the token that follows, and the states behind the new ones; as in use, without dropout.
+        """Logits of the next token, and the states after the new ones; without dropout.
 
         Args:
-            ids: the tokens behind those that made the states.
+            ids: the tokens after those of the states.
             cache: from `cache` or the call before.
-            count: how many of them are tokens, the rest being padding; all, by default. With 0 the logits mean nothing.
+            count: number of tokens among `ids`, before padding; all by default. With 0 the logits are undefined.
         """
         check_ids(ids, self.vocab, "ids", "vocab")
         count = jnp.asarray(len(ids) if count is None else count, jnp.int32)
@@ -109,7 +109,7 @@ class RNN(eqx.Module):
 
 
 def _until(layer: LSTM | GRU | VanillaRNN, x: Array, state: PyTree, count: Array) -> tuple[Array, PyTree]:
-    """Outputs of a layer, and its state behind the first `count` entries."""
+    """Outputs of a layer, and its state after the first `count` entries."""
 
     def step(state: PyTree, entry: tuple[Array, Array]) -> tuple[PyTree, Array]:
         at, x = entry
