@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from eqxgen.rng import RNG
 
     from .engine.ddp import ddp, gradients, replicate, unreplicate
+    from .engine.recipes import load
     from .params.selection import apply_gradients, freeze, parameterise, parameters, select, unfreeze, update
     from .precision import DynamicLossScale, NoLossScale, Policy, Skipped, StaticLossScale, guarded_update, with_policy
 
@@ -22,6 +23,7 @@ __all__ = [
     "freeze",
     "gradients",
     "guarded_update",
+    "load",
     "parameterise",
     "parameters",
     "replicate",
@@ -43,6 +45,7 @@ _HOMES = {
         "guarded_update",
         "with_policy",
     ),
+    ".engine.recipes": ("load",),
     ".engine.ddp": ("ddp", "gradients", "replicate", "unreplicate"),
     ".params.selection": ("apply_gradients", "freeze", "parameterise", "parameters", "select", "unfreeze", "update"),
 }

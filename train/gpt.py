@@ -10,22 +10,20 @@
 Writes runs/gpt-PRESET: config.json, vocabulary.json, metrics.jsonl, samples/, checkpoints/, TensorBoard events,
 model.safetensors, and summary.json with the validation loss in nats per token and its exponential, the perplexity. The
 same command again resumes.
+
+On two CPU cores nano-cpu takes 7 minutes to val_loss 1.91, cpu-char as long to 1.60.
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from eqxgen.configs import GPT2_SIZES, GPTConfig
 
-from .config.base import from_dict, parse
 from .config.data import TextConfig
 from .config.optim import EmaConfig, OptimConfig
 from .config.options import option
-from .engine.command import run
-from .tasks import language
-from .tasks.language import LanguageConfig
-from .tasks.sampling import TextSample, write_texts
+from .tasks.facts import TextFacts
+from .tasks.language import LanguageConfig, language_recipe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +34,6 @@ class Config(LanguageConfig):
     """The transformer."""
 
 
-SAMPLE = TextSample
 NO_AVERAGE = EmaConfig(decay=0.0)
 
 # nanoGPT's optimisation: AdamW, decay of matrices alone, warm-up, cosine to a tenth of the peak, gradients clipped at
@@ -112,31 +109,15 @@ ABOUT = {
 """Size, time and the number to expect of each preset, where it was measured."""
 
 
-def build(record: dict[str, Any]) -> Any:
-    """The model of a run's config.json, with weights of no meaning yet."""
-    import jax.random as jr
+def model(config: Config, facts: TextFacts) -> Any:
+    """Initialiser of the model."""
+    from eqxgen.models import GPT
 
-    from eqxgen.models.gpt import GPT
-
-    return GPT(record["facts"]["vocab"], GPTConfig(**record["config"]["model"]), key=jr.key(0))
+    return lambda key: GPT(facts.vocab, config.model, key=key)
 
 
-def maker(config: Config, vocab: int) -> Any:
-    """What makes the model from a key."""
-    from eqxgen.models.gpt import GPT
-
-    return lambda key: GPT(vocab, config.model, key=key)
-
-
-def sample(folder: Path, record: dict[str, Any], options: TextSample) -> int:
-    """Writes text of a run, for `train.sample`; gives the exit status."""
-    from_dict(Config, record["config"], folder / "config.json")
-    return write_texts(folder, record, options, build)
-
-
-def main(config: Config) -> int:
-    return language.main("gpt", config, config.model.context, lambda vocab: maker(config, vocab))
-
+RECIPE = language_recipe("gpt", "GPT", Config, PRESETS, model, context=lambda config: config.model.context)
+main = RECIPE.main
 
 if __name__ == "__main__":
-    run(lambda: main(parse("gpt", Config, PRESETS, __doc__ or "", about=ABOUT)))
+    RECIPE.command(__doc__, ABOUT)

@@ -9,18 +9,14 @@ end.
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from eqxgen.configs import RNNConfig
 
-from .config.base import from_dict, parse
 from .config.optim import EmaConfig, OptimConfig
 from .config.options import option
-from .engine.command import run
-from .tasks import language
-from .tasks.language import LanguageConfig
-from .tasks.sampling import TextSample, write_texts
+from .tasks.facts import TextFacts
+from .tasks.language import LanguageConfig, language_recipe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,9 +27,6 @@ class Config(LanguageConfig):
     """Tokens of a window, over which gradients flow."""
     model: RNNConfig = option(factory=RNNConfig, first=("cell", "dim", "depth"))
     """The layers."""
-
-
-SAMPLE = TextSample
 
 
 def _preset(cell: str) -> Config:
@@ -52,31 +45,17 @@ ABOUT = {
 """Size, time and the number to expect of each preset, where it was measured."""
 
 
-def build(record: dict[str, Any]) -> Any:
-    """The model of a run's config.json, with weights of no meaning yet."""
-    import jax.random as jr
+def model(config: Config, facts: TextFacts) -> Any:
+    """Initialiser of the model."""
+    from eqxgen.models import RNN
 
-    from eqxgen.models.rnn import RNN
-
-    return RNN(record["facts"]["vocab"], RNNConfig(**record["config"]["model"]), key=jr.key(0))
+    return lambda key: RNN(facts.vocab, config.model, key=key)
 
 
-def maker(config: Config, vocab: int) -> Any:
-    """What makes the model from a key."""
-    from eqxgen.models.rnn import RNN
-
-    return lambda key: RNN(vocab, config.model, key=key)
-
-
-def sample(folder: Path, record: dict[str, Any], options: TextSample) -> int:
-    """Writes text of a run, for `train.sample`; gives the exit status."""
-    from_dict(Config, record["config"], folder / "config.json")
-    return write_texts(folder, record, options, build)
-
-
-def main(config: Config) -> int:
-    return language.main("rnn", config, config.context, lambda vocab: maker(config, vocab))
-
+RECIPE = language_recipe(
+    "rnn", "Recurrent language model", Config, PRESETS, model, context=lambda config: config.context
+)
+main = RECIPE.main
 
 if __name__ == "__main__":
-    run(lambda: main(parse("rnn", Config, PRESETS, __doc__ or "", about=ABOUT)))
+    RECIPE.command(__doc__, ABOUT)

@@ -31,10 +31,10 @@ def main(argv: Sequence[str]) -> int:
     record = read_json(path)
     recipe = recipe_of(record, path)
     try:
-        options = flags.parse(recipe.SAMPLE, PROG, __doc__ or "", argv)
+        asked = flags.parse(recipe.sample, PROG, __doc__ or "", argv)
     except UsageError as error:
-        raise UsageError(f"{error}; {folder} is a run of train.{record['recipe']}") from None
-    return recipe.sample(Path(folder), record, options)
+        raise UsageError(f"{error}; {folder} is a run of train.{recipe.name}") from None
+    return recipe.draw(recipe.open(Path(folder), record, path), asked)
 
 
 if __name__ == "__main__":

@@ -13,31 +13,26 @@ Where we differ: no perceptual loss (the paper weighs an ImageNet classifier's f
 
 import dataclasses
 import functools
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eqxgen.configs import VQGANConfig
 
-from ._errors import require
-from .config.base import TrainConfig, from_dict, parse
+from ._errors import UsageError, require
 from .config.data import AugmentConfig, DataConfig
 from .config.optim import OptimConfig
 from .config.options import option
-from .engine.command import run
-from .tasks.facts import facts_of
-from .tasks.sampling import ImageSample
+from .tasks.facts import ImageFacts
+from .tasks.images import ImageConfig
+from .tasks.reconstruction import tokenizer_recipe
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
-    from .engine.loop import Task
     from .engine.recipe import Program
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(TrainConfig):
+class Config(ImageConfig):
     """Every flag starts from the preset's value."""
 
-    data: DataConfig = option(factory=DataConfig)
-    """The images."""
     quantisation: float = 1.0
     """Weight of the codebook and commitment terms."""
     entropy: float = 0.1
@@ -114,53 +109,52 @@ ABOUT = {
 """Size, time and the number to expect of each preset, where it was measured; without the discriminator."""
 
 
-def build(record: dict[str, Any]) -> Any:
-    """The tokenizer of a run's config.json, with weights of no meaning yet."""
-    import jax.random as jr
+def model(config: Config, facts: ImageFacts) -> Any:
+    """Initialiser of the tokenizer."""
+    from eqxgen.models import VQGAN
 
-    from eqxgen.models.vqgan import VQGAN
+    if any(side % config.model.factor for side in facts.shape[:2]):
+        raise UsageError(
+            f"--model.multipliers: each but the first halves the image, so {config.model.factor} must divide its "
+            f"sides: got images of {facts.shape}"
+        )
+    return lambda key: VQGAN(*facts.shape, config.model, key=key)
 
-    sizes = record["config"]["model"]
-    height, width, channels = record["facts"]["image_shape"]
-    config = VQGANConfig(**sizes | {"multipliers": tuple(sizes["multipliers"])})
-    return VQGAN(height, width, channels, config, key=jr.key(0))
 
-
-def program(config: Config, image_shape: tuple[int, int, int]) -> "Program":
+def program(config: Config, facts: ImageFacts) -> "Program":
     """The tokenizer with its discriminator, and their loss."""
-    import equinox as eqx
     import jax
     import jax.numpy as jnp
     import jax.random as jr
 
-    from eqxgen.models.discriminator import Discriminator
-    from eqxgen.models.vqgan import VQGAN
-    from eqxgen.nn.quantize import count_codes, entropy_of, perplexity, usage
+    from eqxgen.losses.adversarial import discriminator_loss, generator_loss, held, r1_penalty
+    from eqxgen.losses.reconstruction import tokenizer_losses
+    from eqxgen.models import Discriminator
+    from eqxgen.nn.quantize import count_codes, perplexity, usage
 
     from .engine.recipe import Context, Program, Sums
 
-    height, width, channels = image_shape
+    tokenizer = model(config, facts)
+    height, _, channels = facts.shape
+    weights = {"quantisation": config.quantisation, "entropy": config.entropy}
 
     def init(key: jax.Array) -> dict[str, Any]:
         tokenizer_key, discriminator_key = jr.split(key)
-        model: dict[str, Any] = {"tokenizer": VQGAN(height, width, channels, config.model, key=tokenizer_key)}
+        players: dict[str, Any] = {"tokenizer": tokenizer(tokenizer_key)}
         if config.adversarial:
-            model["discriminator"] = Discriminator(height, channels, key=discriminator_key)
-        return model
+            players["discriminator"] = Discriminator(height, channels, key=discriminator_key)
+        return players
 
     def loss(model: dict[str, Any], batch: dict[str, jax.Array], keys: jax.Array, context: Context) -> Sums:
         images, weight = batch["image"], batch["weight"]
         fakes, quantized = jax.vmap(model["tokenizer"])(images)
-        mse = jnp.mean((fakes.astype(jnp.float32) - images) ** 2, axis=(1, 2, 3))
-        distance, entropy = jnp.mean(quantized.distance, axis=(1, 2)), jnp.mean(quantized.entropy, axis=(1, 2))
+        found = tokenizer_losses(images, fakes, quantized, weight, **weights, total=context.sum)
         count = jnp.sum(weight)
-        # The entropy of a mean is no mean of entropies: the mean is taken over all devices first.
-        spread = entropy_of(context.sum(weight @ quantized.assignment) / context.sum(count))
         counts = context.sum(weight @ jax.vmap(functools.partial(count_codes, codes=config.model.codes))(quantized.ids))
-        losses = mse + config.quantisation * distance + config.entropy * (entropy - spread)
+        losses = found.total
         metrics = {
-            "mse": weight @ mse,
-            "distance": weight @ distance,
+            "mse": weight @ found.squared_error,
+            "distance": weight @ found.distance,
             "usage": count * usage(counts),
             "perplexity": count * perplexity(counts),
         }
@@ -170,20 +164,16 @@ def program(config: Config, image_shape: tuple[int, int, int]) -> "Program":
             metrics |= {"generator": weight @ generator, "discriminator": weight @ critic, "realness_gap": weight @ gap}
         return Sums(weight @ losses, count, metrics)
 
-    def still(tree: Any) -> Any:
-        return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, tree)
-
     def adversarial(
         discriminator: Discriminator, reals: jax.Array, fakes: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         # Each player's loss holds the other still, so that one gradient of their sum is the update of both.
-        generator = jax.nn.softplus(-jax.vmap(still(discriminator))(fakes))
-        on_real, slopes = jax.vmap(jax.value_and_grad(discriminator))(reals)
-        on_fake = jax.vmap(discriminator)(still(fakes))
-        penalty = config.r1 / 2 * jnp.sum(slopes.astype(jnp.float32) ** 2, axis=(1, 2, 3))
-        return generator, jax.nn.softplus(-on_real) + jax.nn.softplus(on_fake) + penalty, on_real - on_fake
+        generator = generator_loss(jax.vmap(held(discriminator))(fakes))
+        on_real, penalty = jax.vmap(functools.partial(r1_penalty, discriminator))(reals)
+        on_fake = jax.vmap(discriminator)(held(fakes))
+        return generator, discriminator_loss(on_real, on_fake) + config.r1 * penalty, on_real - on_fake
 
-    return Program.of(init, loss, {"image": (image_shape, "float32")}, changes=changes(config))
+    return Program.of(init, loss, {"image": (facts.shape, "float32")}, changes=changes(config))
 
 
 def changes(config: Config) -> dict[str, Any]:
@@ -211,96 +201,10 @@ def changes(config: Config) -> dict[str, Any]:
     }
 
 
-def task(config: Config) -> "Task":
-    """The program with its data, reconstructions and evaluation."""
-    import jax.numpy as jnp
-    import numpy as np
-
-    from eqxgen.metrics import psnr
-    from eqxgen.nn.quantize import count_codes, perplexity, usage
-
-    from .data import Part, image_grid, load, save_png
-    from .data.images.augment import Augment
-    from .engine.loop import Task
-    from .evaluators.classifier import judge_of
-    from .tasks.image_tokens import check_factor, reconstruct
-
-    dataset = load(config.data).enough_for(config.batch_size)
-    check_factor(config.model.factor, dataset.image_shape)
-    augment = Augment.of(config.data.augment, config.seed, dataset)
-
-    def batch(part: Part) -> dict[str, np.ndarray]:
-        return {"image": dataset.normalise(augment(dataset.train_images[part.example], part))}
-
-    def grid(model: Any, path: Path) -> None:
-        originals = dataset.test_images[:40]
-        fakes, _ = reconstruct(model, originals, dataset)
-        save_png(path, image_grid(dataset.denormalise(rows_in_turn(dataset.normalise(originals), fakes, 10)), 10))
-
-    def evaluate(model: Any) -> dict[str, float]:
-        fakes, ids = reconstruct(model, dataset.test_images, dataset)
-        errors = np.mean((fakes - dataset.normalise(dataset.test_images)) ** 2, axis=(1, 2, 3), dtype=np.float64)
-        counts = count_codes(jnp.asarray(ids), config.model.codes)
-        return {
-            "eval_loss": float(np.mean(errors)),
-            "psnr": float(np.mean(psnr(jnp.asarray(errors)))),
-            "codebook_usage": float(usage(counts)),
-            "codebook_perplexity": float(perplexity(counts)),
-            **judge_of(dataset).scores(fakes[:1000], dataset.test_labels[:1000], dataset),
-        }
-
-    facts = {"image_shape": dataset.image_shape, "classes": dataset.num_classes}
-    released = lambda model, state: model["tokenizer"]
-    core = program(config, dataset.image_shape)
-    return Task(
-        "vqgan",
-        facts,
-        core,
-        dataset.train_images,
-        batch,
-        grid,
-        evaluate,
-        released=released,
-        fingerprint=dataset.fingerprint,
-    )
-
-
-SAMPLE = ImageSample
-
-
-def sample(folder: Path, record: dict[str, Any], options: ImageSample) -> int:
-    """Draws held-out images and their reconstructions, a row of each in turn, for `train.sample`."""
-    from .data import load
-    from .tasks.image_tokens import load_vqgan, reconstruct
-
-    options.check_label(record["facts"]["classes"])
-    tokenizer, _ = load_vqgan(folder)
-    dataset = load(from_dict(Config, record["config"], folder / "config.json").data)
-    of_label = slice(None) if options.label is None else dataset.test_labels == options.label
-    count = max(options.columns, options.n // 2 // options.columns * options.columns)
-    originals = dataset.test_images[of_label][:count]
-    fakes, _ = reconstruct(tokenizer, originals, dataset)
-    return options.save(rows_in_turn(dataset.normalise(originals), fakes, options.columns))
-
-
-def rows_in_turn(originals: Any, fakes: Any, columns: int) -> Any:
-    """A row of the first, the same of the second below it, and so on; what does not fill a row is left out."""
-    import numpy as np
-
-    whole = len(originals) // columns * columns
-    pairs = np.stack([x[:whole].reshape(-1, columns, *x.shape[1:]) for x in (originals, fakes)], axis=1)
-    return pairs.reshape(-1, *originals.shape[1:])
-
-
-def main(config: Config) -> int:
-    if not config.on_paper:
-        from .engine.loop import fit
-
-        return fit(config, "vqgan", lambda: task(config))
-    from .engine.dryrun import dry_run
-
-    return dry_run(config, program(config, facts_of(config.data).image_shape))
-
+RECIPE = tokenizer_recipe(
+    "vqgan", "VQGAN tokenizer", Config, PRESETS, model, program, released=lambda model, state: model["tokenizer"]
+)
+main = RECIPE.main
 
 if __name__ == "__main__":
-    run(lambda: main(parse("vqgan", Config, PRESETS, __doc__ or "", about=ABOUT)))
+    RECIPE.command(__doc__, ABOUT)

@@ -25,9 +25,11 @@ from bench.gpu.attention import Task
 from bench.gpu.race import Side, Turn, compare
 from eqxgen import ops
 from eqxgen.configs import DiTConfig, GPTConfig, MaskGITConfig
+from eqxgen.losses.masked import masked_loss
+from eqxgen.losses.tokens import next_token_losses
 from eqxgen.models.dit import DiT
 from eqxgen.models.gpt import GPT
-from eqxgen.models.maskgit import MaskGIT, masked_loss
+from eqxgen.models.maskgit import MaskGIT
 from train.report.peak import flops_of, peak_of
 from train.report.timeline import kinds_of, newest, read_trace, rows_of
 
@@ -79,7 +81,7 @@ def gpt(batch: int, sizes: tuple[int, ...], config: GPTConfig) -> tuple[Any, Cal
     (vocab,) = sizes
     model = eqx.filter_jit(GPT)(vocab, config, key=jr.key(0))
     ids = jr.randint(jr.key(1), (batch, config.context + 1), 0, vocab)
-    return model, lambda model, ids, key: jnp.mean(model.losses(ids[:-1], ids[1:], key=key)), (ids,)
+    return model, lambda model, ids, key: jnp.mean(next_token_losses(model, ids[:-1], ids[1:], key=key)), (ids,)
 
 
 def dit(batch: int, sizes: tuple[int, ...], config: DiTConfig) -> tuple[Any, Callable, tuple]:

@@ -33,7 +33,7 @@ from train.engine.dryrun import abstract_update, lower
 from train.engine.host_memory import keep_freed_memory
 from train.engine.step import Setup, make_step, sharded_state
 from train.parallel import make_mesh
-from train.tasks.language import program
+from train.tasks.facts import TextFacts
 
 OUT = pathlib.Path(__file__).parents[1] / "results" / "cpu" / "gpt.json"
 VOCAB, BATCH, CONTEXT = 65, 12, 64
@@ -43,7 +43,7 @@ TARGETS = {"step": 0.7, "decoding": 1.3, "position": 1.2, "compiling": 1.3}
 def our_step(ids: np.ndarray) -> Callable[[], None]:
     """The whole update of `python -m train.gpt`, with its batch's transfer."""
     config = gpt.PRESETS["nano-cpu"]
-    core = program(CONTEXT, gpt.maker(config, VOCAB))
+    core = gpt.RECIPE.program(config, TextFacts(VOCAB, CONTEXT))
     setup = Setup.of(config, core, make_mesh(), on_cpu=True)
     state = [sharded_state(setup, jr.key(0))]
     step, key = make_step(setup), jr.key(1)
@@ -128,7 +128,7 @@ def compiling(rounds: int = 3) -> dict[str, float]:
     for _ in range(rounds):
         for name, seconds in times.items():
             config = dataclasses.replace(gpt.PRESETS[name], batch_size=8, precision="float32")
-            core = program(config.model.context, gpt.maker(config, 50257))
+            core = gpt.RECIPE.program(config, TextFacts(50257, config.model.context))
             jax.clear_caches()
             begin = time.perf_counter()
             lower(*abstract_update(config, core, make_mesh())).compile()

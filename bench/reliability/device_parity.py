@@ -31,6 +31,7 @@ from train.optim.ema import averages
 from train.parallel import make_mesh, split
 from train.precision import Policy
 from train.report.peak import flops_of
+from train.tasks.facts import ImageFacts, TokenFacts
 
 FLAGS = (
     "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_warn_stuck_timeout_seconds=10 "
@@ -64,10 +65,14 @@ FULL = {
 def programs():
     # 1,024 entries and more are split, so that both kinds of parameters are there.
     sizes = MaskGITConfig(dim=32, depth=2, heads=2, hidden_dim=64, dropout=0.1, placement="pre")
-    yield "maskgit", maskgit.program(maskgit.Config(model=sizes), 9, 7, 3), {"ids": 7, "label": 3}
+    yield (
+        "maskgit",
+        maskgit.RECIPE.program(maskgit.Config(model=sizes), TokenFacts((3, 3, 1), 3, 9, 7)),
+        {"ids": 7, "label": 3},
+    )
     sizes = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, codes=7)
     config = vqgan.Config(model=sizes, adversarial=0.1, data=DataConfig(), optim=OptimConfig())
-    yield "vqgan", vqgan.program(config, (8, 8, 1)), {"image": None}
+    yield "vqgan", vqgan.program(config, ImageFacts((8, 8, 1), 10)), {"image": None}
 
 
 def batch_of(program, tops, count, dtype):

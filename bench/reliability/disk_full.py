@@ -98,12 +98,13 @@ def _run(run_dir: Path) -> None:
     from train.checkpoint import Checkpoints
     from train.checkpoint.manifest import damage
     from train.report.log import Log
-    from train.run.folder import describe_run, open_run
+    from train.run.folder import RunFolder
     from train.run.weights import save_model
 
     config = dataclasses.replace(maskgit.PRESETS["digits"], run_dir=str(run_dir))
-    with open_run(config, "maskgit") as folder:
-        describe_run(folder, config, "maskgit", {})
+    with RunFolder.open(config, "maskgit") as run:
+        run.describe({})
+        folder = run.path
         checkpoints = Checkpoints(folder / "checkpoints", keep=2)
         damaged = sum(damage(folder / "checkpoints" / str(step)) is not None for step in checkpoints.steps())
         restored = checkpoints.restore(template_of(SIZE))

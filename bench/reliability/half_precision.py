@@ -7,6 +7,7 @@ of training steps, averaged over blocks of them.
 """
 
 import dataclasses
+from pathlib import Path
 import time
 
 import jax
@@ -28,7 +29,7 @@ def train(precision: str) -> dict:
     model = MaskGITConfig(dim=64, depth=2, heads=2, hidden_dim=128, dropout=0.0, placement="pre")
     values = {"steps": STEPS, "batch_size": 32, "precision": precision, "model": model}
     config = dataclasses.replace(maskgit.PRESETS["digits"], **values)
-    task = maskgit.task(config)
+    task = maskgit.RECIPE.task(config, Path())
     setup = Setup.of(config, task.program, make_mesh("", jax.devices()[:1]), on_cpu=True)
     state, step = sharded_state(setup, jr.key(0)), make_step(setup)
     order, losses = Order(config.seed, config.batch_size, len(task.source)), []

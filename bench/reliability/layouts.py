@@ -132,16 +132,14 @@ def digest(folder: Path, mesh: str | None) -> None:
     from train import maskgit
     from train._files import read_json
     from train.checkpoint import Checkpoints
-    from train.config.base import from_dict
     from train.engine.step import Setup, abstract_state
     from train.parallel import make_mesh
     from train.parallel.processes import on_host
     from train.params.paths import named_arrays
 
-    record = read_json(folder / "config.json")
-    config = from_dict(maskgit.Config, record["config"], folder)
-    facts = record["facts"]
-    program = maskgit.program(config, facts["tokens"], facts["codes"], facts["classes"])
+    path = folder / "config.json"
+    run = maskgit.RECIPE.open(folder, read_json(path), path)
+    config, program = run.config, maskgit.RECIPE.program(run.config, run.facts)
     devices = jax.devices() if mesh else jax.devices()[:1]
     setup = Setup.of(config, program, make_mesh(mesh or "", devices), on_cpu=True)
     restored = Checkpoints(folder / "checkpoints", 9).restore(abstract_state(setup))

@@ -165,7 +165,7 @@ def whole_runs() -> list[dict]:
                 "model": small,
             }
             config = dataclasses.replace(vqgan.PRESETS["digits"], **values)
-            task = vqgan.task(config)
+            task = vqgan.RECIPE.task(config, Path(folder))
 
             def batch(part, task=task, spoilt_steps=tuple(spoilt_steps)):
                 arrays = task.batch(part)
@@ -175,14 +175,14 @@ def whole_runs() -> list[dict]:
 
             with contextlib.redirect_stdout(io.StringIO()):
                 # What the samples would look like is not what is asked here.
-                plain = {
-                    "grid": lambda model, path: None,
-                    "evaluate": lambda model: {"finite": float(all_finite(model))},
-                }
+                spoilt = dataclasses.replace(
+                    task,
+                    batch=batch,
+                    show=lambda model, path: None,
+                    evaluate=lambda model: {"finite": float(all_finite(model))},
+                )
                 status = fit(
-                    config,
-                    "maskgit",
-                    lambda task=task, batch=batch, plain=plain: dataclasses.replace(task, batch=batch, **plain),
+                    config, dataclasses.replace(vqgan.RECIPE, task=lambda config, folder, spoilt=spoilt: spoilt)
                 )
             lines = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text().splitlines()]
             arrays = load_file(Path(folder, "run", "model.safetensors"))

@@ -20,14 +20,16 @@ from train.checkpoint import Checkpoints
 from train.checkpoint.leaves import to_save
 from train.engine.step import Setup, abstract_state, make_step, sharded_state
 from train.parallel import make_mesh
+from train.tasks.facts import TokenFacts
 
 TOKENS, CODES, CLASSES, BATCH = 16, 7, 3, 4
+FACTS = TokenFacts((4, 4, 1), CLASSES, TOKENS, CODES)
 
 
 def measure(count: int, folder: Path) -> dict[str, Any]:
     sizes = MaskGITConfig(dim=16, depth=1, heads=2, hidden_dim=32, dropout=0.1, placement="pre")
     config = maskgit.Config(model=sizes, batch_size=BATCH, steps=count)
-    program = maskgit.program(config, TOKENS, CODES, CLASSES)
+    program = maskgit.RECIPE.program(config, FACTS)
     setup = Setup.of(config, program, make_mesh(devices=jax.devices()[:1]), on_cpu=True)
     update = make_step(setup)
     checkpoints = Checkpoints(folder / "run", keep=count)

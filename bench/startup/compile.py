@@ -24,6 +24,7 @@ from eqxgen.nn import Selformer, Stack
 from train import maskgit
 from train.engine.dryrun import abstract_update, lower
 from train.parallel import make_mesh
+from train.tasks.facts import TokenFacts
 
 OUT = Path(__file__).parents[1] / "results" / "cpu" / "compile.json"
 
@@ -57,7 +58,9 @@ def compile_by_depth(rounds: int) -> dict[str, float]:
             config = dataclasses.replace(
                 maskgit.PRESETS["digits"], model=dataclasses.replace(maskgit.PRESETS["digits"].model, depth=depth)
             )
-            update, inputs, state = abstract_update(config, maskgit.program(config, 64, 17, 10), make_mesh())
+            update, inputs, state = abstract_update(
+                config, maskgit.RECIPE.program(config, TokenFacts((8, 8, 1), 10, 64, 17)), make_mesh()
+            )
             jax.clear_caches()
             begin = time.perf_counter()
             lower(update, inputs, state).compile()

@@ -29,7 +29,7 @@ from train.engine.loop import Task
 from train.engine.step import Setup, make_step, sharded_state
 from train.parallel import make_mesh, split
 from train.run.weights import save_model
-from train.tasks.image_tokens import build_vqgan
+from train.tasks.facts import ImageFacts
 
 OUT = Path(__file__).parents[1] / "results" / "cpu" / "input.json"
 ROUNDS, STEPS, WARM = 3, 16, 8
@@ -41,20 +41,22 @@ def recipes(folder: Path, root: str | None) -> dict[str, tuple[TrainConfig, Call
     same.
     """
     tokenizer = dataclasses.replace(vqgan.PRESETS["mnist"], data=DataConfig("mnist", root=root))
-    description = {
-        "recipe": "vqgan",
-        "config": to_dict(tokenizer),
-        "facts": {"image_shape": (28, 28, 1), "classes": 10},
-    }
-    save_model(folder / "model.safetensors", build_vqgan(description), description)
+    facts = ImageFacts((28, 28, 1), 10)
+    description = {"recipe": "vqgan", "config": to_dict(tokenizer), "facts": facts.to_record()}
+    save_model(folder / "model.safetensors", vqgan.model(tokenizer, facts)(jr.key(0)), description)
     second = dataclasses.replace(
         maskgit.PRESETS["mnist"], data=tokenizer.data, tokenizer=str(folder), run_dir=str(folder / "run")
     )
+    cases = {
+        "maskgit-digits": (maskgit.RECIPE, maskgit.PRESETS["digits"]),
+        "maskgit-mnist": (maskgit.RECIPE, second),
+        "vqgan-digits": (vqgan.RECIPE, vqgan.PRESETS["digits"]),
+        "vqgan-mnist": (vqgan.RECIPE, tokenizer),
+    }
+    run = folder / "run"
     return {
-        "maskgit-digits": (maskgit.PRESETS["digits"], lambda: maskgit.task(maskgit.PRESETS["digits"])),
-        "maskgit-mnist": (second, lambda: maskgit.task(second)),
-        "vqgan-digits": (vqgan.PRESETS["digits"], lambda: vqgan.task(vqgan.PRESETS["digits"])),
-        "vqgan-mnist": (tokenizer, lambda: vqgan.task(tokenizer)),
+        name: (config, lambda recipe=recipe, config=config: recipe.task(config, run))
+        for name, (recipe, config) in cases.items()
     }
 
 

@@ -21,6 +21,7 @@ from train import maskgit
 from train.engine.dryrun import abstract_update, lower, memory_of, topology
 from train.parallel import make_mesh
 from train.report.peak import flops_of
+from train.tasks.facts import TokenFacts
 
 OUT = Path(__file__).parents[1] / "results" / "tpu" / "scaling.json"
 MESHES = {
@@ -124,7 +125,9 @@ def measure(name: str, mesh_text: str) -> dict[str, Any]:
     """One compiled step: its memory, and its exchanges by kind and by the number of devices that share in them."""
     config = dataclasses.replace(maskgit.PRESETS["imagenet256"], mesh=mesh_text)
     mesh = make_mesh(mesh_text, topology(name))
-    update, inputs, state = abstract_update(config, maskgit.program(config, 256, 1024, 1000), mesh)
+    update, inputs, state = abstract_update(
+        config, maskgit.RECIPE.program(config, TokenFacts((256, 256, 3), 1000, 256, 1024)), mesh
+    )
     compiled = lower(update, inputs, state).compile()
     found = collectives(compiled.as_text(), config.model.depth)
     rows: dict[str, dict[str, float]] = {}

@@ -1,4 +1,4 @@
-"""From logits to a token: pure functions of one position, to be mapped over a batch."""
+"""Transformations of logits, and the draw of a token: pure functions of one position."""
 
 import jax
 import jax.numpy as jnp
@@ -11,25 +11,25 @@ NEVER = -jnp.inf
 
 
 def penalised(logits: Float[Array, " vocab"], seen: Bool[Array, " vocab"], penalty: float) -> Float[Array, " vocab"]:
-    """Positive logits of the tokens that were seen divided by the penalty, negative ones multiplied (Keskar et al.
-    2019, section 4.1).
+    """Logits of seen tokens, divided by the penalty where positive and multiplied where negative (Keskar et al. 2019,
+    section 4.1).
     """
     return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def top_k(logits: Float[Array, " vocab"], k: int) -> Float[Array, " vocab"]:
-    """-inf for all but the k largest; those equal to the k-th stay. More than there are is all."""
+    """-inf for all but the k largest and those equal to the k-th; a k above the vocabulary's size keeps all."""
     least = jax.lax.top_k(logits, min(k, logits.shape[-1]))[0][-1]
     return jnp.where(logits >= least, logits, NEVER)
 
 
 def top_p(logits: Float[Array, " vocab"], p: float) -> Float[Array, " vocab"]:
-    """-inf for all but the fewest largest whose probabilities reach p together; the largest always stays (Holtzman et
-    al. 2019).
+    """-inf for all but the fewest largest whose probabilities sum to p; the largest is always kept (Holtzman et al.
+    2019).
     """
     order = jnp.argsort(-logits)
     probs = jax.nn.softmax(logits)[order]
-    before = jnp.cumsum(probs) - probs  # what the likelier ones have together
+    before = jnp.cumsum(probs) - probs  # sum over the likelier tokens
     keep = jnp.zeros(logits.shape, bool).at[order].set((before < p) | (jnp.arange(len(probs)) == 0))
     return jnp.where(keep, logits, NEVER)
 
@@ -40,7 +40,7 @@ def min_p(logits: Float[Array, " vocab"], p: float) -> Float[Array, " vocab"]:
 
 
 def adjusted(logits: Float[Array, " vocab"], sampling: Sampling, seen: Bool[Array, " vocab"]) -> Float[Array, " vocab"]:
-    """The logits of what is drawn: penalty, temperature, then top_k, top_p, min_p; of temperature 0, no temperature."""
+    """Logits after penalty, temperature (if above 0), top_k, top_p and min_p, in this order."""
     logits = logits.astype(jnp.float32)
     if sampling.repetition_penalty != 1:
         logits = penalised(logits, seen, sampling.repetition_penalty)
@@ -56,11 +56,11 @@ def adjusted(logits: Float[Array, " vocab"], sampling: Sampling, seen: Bool[Arra
 def draw(
     logits: Float[Array, " vocab"], sampling: Sampling, seen: Bool[Array, " vocab"], *, key: PRNGKeyArray
 ) -> Int[Array, ""]:
-    """The next token; logits that are not numbers give -1, where a draw would give some token.
+    """The next token; -1 if a logit is NaN, of which a draw would give an arbitrary token.
 
     Args:
-        seen: which tokens occurred, for the penalty.
-        key: not used at temperature 0.
+        seen: tokens that occurred, for the penalty.
+        key: unused at temperature 0.
     """
     logits = adjusted(logits, sampling, seen)
     drawn = jnp.argmax(logits) if sampling.temperature == 0 else jr.categorical(key, logits)

@@ -2,24 +2,63 @@
 
 import math
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from eqxgen.configs import parse_schedule
+from eqxgen.configs import MaskedDecoding, parse_schedule
+from eqxgen.nn.linear import check_ids
 
 Schedule = Callable[[Float[Array, ""]], Float[Array, ""]]
+PLAIN = MaskedDecoding()
+
+
+@runtime_checkable
+class MaskedModel(Protocol):
+    """A label-conditional model of masked tokens: `eqxgen.models.MaskGIT`, or any other with these members."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one example."""
+        ...
+
+    @property
+    def codes(self) -> int:
+        """Number of codes; ids are in [0, codes)."""
+        ...
+
+    @property
+    def classes(self) -> int:
+        """Number of labels."""
+        ...
+
+    @property
+    def mask_id(self) -> int:
+        """Id of a masked token."""
+        ...
+
+    @property
+    def null_label(self) -> int:
+        """Label of an example without one."""
+        ...
+
+    def __call__(
+        self, ids: Array, label: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None
+    ) -> Array:
+        """Logits (tokens, codes) of one example; a call without `inference=True` may need the key."""
+        ...
 
 
 def mask_schedule(name: str, tokens: int) -> Schedule:
-    """The mask schedule of some name: from the progress r in [0, 1] to the share of tokens that is still masked.
+    """Mask schedule of a name: from the progress r in [0, 1] to the share of tokens that is still masked.
 
     cosine cos(πr/2) · linear 1 - r · power 1 - r² (`power3`: 1 - r³) · sqrt 1 - √r · log -log2(r) / log2(tokens) ·
     exp 1 - 2^(-log2(tokens) (1 - r)), the original's and those of its comparison (table 3) · arccos 2 arccos(r) / π
-    (Besnier and Chen 2023, arXiv:2310.14400). Every one is 1 at r = 0 and 0 at r = 1; the original's clip to at least
-    1e-6 is left out, because `masked_decode` counts whole tokens.
+    (Besnier and Chen 2023, arXiv:2310.14400). Each is 1 at r = 0 and 0 at r = 1; the original's clip to at least 1e-6
+    is left out, because `masked_decode` counts whole tokens.
 
     Raises:
         ValueError: the name is unknown, or the exponent is not positive.
@@ -37,58 +76,54 @@ def mask_schedule(name: str, tokens: int) -> Schedule:
     }[kind]
 
     def schedule(r: Float[Array, ""]) -> Float[Array, ""]:
-        # The ends are exact by definition; some formulas only come near them, as cos(π/2) in float32 and 1 - 2^(-log2
-        # n) do.
+        # The ends are exact by definition, but only approximate by some formulas: cos(π/2) and 1 - 2^(-log2 n) in
+        # float32.
         return jnp.where(r >= 1, 0.0, jnp.where(r <= 0, 1.0, jnp.clip(share(jnp.clip(r, 0, 1)), 0.0, 1.0)))
 
     return schedule
+
+
+def check_steps(options: MaskedDecoding, tokens: int) -> None:
+    """Raises `ValueError` if there are more steps than tokens."""
+    if options.steps > tokens:
+        raise ValueError(f"decode.steps must be from 1 to the number of tokens, {tokens}: got {options.steps}")
 
 
 def masked_decode(
     predict: Callable[[Int[Array, " seq"]], Float[Array, "seq codes"]],
     tokens: Int[Array, " seq"],
     unknown: Bool[Array, " seq"],
+    options: MaskedDecoding = PLAIN,
     *,
     mask_id: int,
-    steps: int,
-    schedule: str = "cosine",
-    choice_temperature: float = 4.5,
-    temperature: float = 1.0,
     key: PRNGKeyArray,
 ) -> Int[Array, "steps seq"]:
-    """Fills the unknown tokens of one sequence in `steps` parallel guesses, the surest first.
+    """Unknown tokens of one sequence filled in `options.steps` parallel guesses, the most confident first.
 
     At step t of T every token that is still masked is drawn from the model. With n unknown tokens at the start, all but
     ⌊n·schedule((t+1)/T)⌋ of them are then accepted: those with the highest log p + choice_temperature · (1 - (t+1)/T) ·
-    Gumbel noise. A token once accepted, and every token that was known, never changes; at least one is accepted at each
-    step while any is masked.
+    Gumbel noise. Known and accepted tokens never change; at least one is accepted at each step while any is masked.
 
     Args:
-        predict: logits for a sequence in which masked tokens are `mask_id`.
-        tokens: the sequence. What it holds where `unknown` does not matter.
-        unknown: which tokens to fill: all for generation, a region for inpainting.
-        mask_id: the id the model knows as masked.
-        steps: number of guesses, from 1 to the number of tokens.
-        schedule: a name for `mask_schedule`.
-        choice_temperature: randomness of the order; 0 accepts by confidence alone. The original has 4.5.
-        temperature: of the draws; 0 takes the likeliest token.
+        predict: logits of a sequence whose masked tokens are `mask_id`; guidance is its part, see `guided`.
+        tokens: the sequence; the values at unknown positions are ignored.
+        unknown: positions to fill: all for generation, a region for inpainting.
+        options: steps, from 1 to the number of tokens, schedule and temperatures.
+        mask_id: id of a masked token.
         key: of all draws.
 
     Returns:
-        The sequence after each step, `mask_id` where it is still masked. The last row is the result and has none.
+        The sequence after each step, `mask_id` where it is still masked. The last row is complete.
 
     Raises:
-        ValueError: `steps` is not in [1, seq]; a temperature is negative; the schedule is unknown; shapes differ.
+        ValueError: there are more steps than tokens, or shapes differ.
     """
     (seq,) = tokens.shape
     if unknown.shape != tokens.shape:
         raise ValueError(f"unknown must have the shape of tokens: got {unknown.shape} and {tokens.shape}")
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= seq:
-        raise ValueError(f"steps must be an integer from 1 to the number of tokens, {seq}: got {steps!r}")
-    for name, value in {"choice_temperature": choice_temperature, "temperature": temperature}.items():
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be at least 0: got {value}")
-    share = mask_schedule(schedule, seq)
+    check_steps(options, seq)
+    steps, temperature = options.steps, options.temperature
+    share = mask_schedule(options.schedule, seq)
     start = jnp.sum(unknown)
 
     def step(tokens: Array, t: Array):
@@ -98,19 +133,86 @@ def masked_decode(
         drawn = jnp.argmax(logits, axis=-1) if temperature == 0 else jr.categorical(draw_key, logits / temperature)
         log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), drawn[:, None], axis=-1)[:, 0]
         progress = (t + 1).astype(jnp.float32) / steps
-        confidence = log_prob + choice_temperature * (1 - progress) * jr.gumbel(order_key, (seq,))
+        confidence = log_prob + options.choice_temperature * (1 - progress) * jr.gumbel(order_key, (seq,))
         still = jnp.sum(masked)
-        target = jnp.floor(start * share(progress) + 1e-4).astype(
-            still.dtype
-        )  # n - 1 of n in float32 may fall short of itself
-        # The original masks at least one token until its last step; to accept at least one at each serves few tokens
-        # and many steps alike.
+        # The 1e-4 is for n - 1 of n, which float32 may round down.
+        target = jnp.floor(start * share(progress) + 1e-4).astype(still.dtype)
+        # The original keeps at least one token masked until its last step; accepting at least one at each step serves
+        # few tokens and many steps alike.
         keep_masked = jnp.where(progress >= 1, 0, jnp.clip(target, 0, jnp.maximum(still - 1, 0)))
-        rank = jnp.argsort(
-            jnp.argsort(jnp.where(masked, confidence, jnp.inf))
-        )  # 0 for the least sure of the masked ones
+        rank = jnp.argsort(jnp.argsort(jnp.where(masked, confidence, jnp.inf)))  # 0: the least confident masked token
         accept = masked & (rank >= keep_masked)
         tokens = jnp.where(accept, drawn.astype(tokens.dtype), tokens)
         return tokens, tokens
 
     return jax.lax.scan(step, jnp.where(unknown, mask_id, tokens), jnp.arange(steps))[1]
+
+
+def guided(
+    model: MaskedModel, label: Int[Array, ""], guidance: float
+) -> Callable[[Int[Array, " tokens"]], Float[Array, "tokens codes"]]:
+    """Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598): logits `null + guidance * (label - null)`.
+
+    A guidance of 1 is the conditional model alone, one pass instead of two.
+
+    Raises:
+        ValueError: guidance is negative or not finite.
+    """
+    if not (math.isfinite(guidance) and guidance >= 0):
+        raise ValueError(f"guidance must be at least 0: got {guidance}")
+
+    def predict(ids: Int[Array, " tokens"]) -> Float[Array, "tokens codes"]:
+        logits = model(ids, label, inference=True)
+        if guidance == 1:
+            return logits
+        null = model(ids, jnp.full_like(label, model.null_label), inference=True)
+        return null + guidance * (logits - null)
+
+    return predict
+
+
+def generate(
+    model: MaskedModel,
+    label: Int[Array, ""],
+    options: MaskedDecoding = PLAIN,
+    *,
+    ids: Int[Array, " tokens"] | None = None,
+    unknown: Bool[Array, " tokens"] | None = None,
+    key: PRNGKeyArray,
+) -> Int[Array, " tokens"]:
+    """Ids of a new example of a class; or, with `ids` and `unknown`, of that example with the unknown tokens filled in.
+
+    Inpainting keeps the label, class editing gives another: `unknown` is the token mask of the region, see `region`.
+
+    Args:
+        label: the class, or `model.null_label`.
+        options: of `masked_decode`, and the guidance.
+        ids: tokens of an example; only with `unknown`.
+        unknown: positions to fill; only with `ids`.
+        key: of all draws.
+
+    Raises:
+        ValueError: an id or the label is out of range, or one of `ids` and `unknown` is missing.
+    """
+    if (ids is None) != (unknown is None):
+        raise ValueError("ids and unknown go together: give both for inpainting, neither for generation")
+    check_ids(label, model.classes + 1, "label", "classes + 1 null")
+    if ids is None or unknown is None:
+        ids, unknown = jnp.zeros(model.tokens, jnp.int32), jnp.ones(model.tokens, bool)
+    check_ids(ids, model.codes, "ids", "codes")
+    predict = guided(model, label, options.guidance)
+    return masked_decode(predict, ids, unknown, options, mask_id=model.mask_id, key=key)[-1]
+
+
+def region(rows: int, columns: int, *, top: int, left: int, height: int, width: int) -> Bool[Array, " tokens"]:
+    """Token mask of a rectangle in a grid of `rows` x `columns` tokens, row by row: true inside.
+
+    Raises:
+        ValueError: the rectangle is not inside the grid.
+    """
+    if not (0 <= top < top + height <= rows and 0 <= left < left + width <= columns):
+        raise ValueError(
+            f"the rectangle must be inside {rows} x {columns} tokens: got {top=}, {left=}, {height=}, {width=}"
+        )
+    inside = jnp.zeros((rows, columns), bool).at[top : top + height, left : left + width].set(True)
+    return inside.reshape(-1)

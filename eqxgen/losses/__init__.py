@@ -1,1 +1,7 @@
-"""Losses: pure functions that can be imported and tested alone."""
+"""Losses: pure functions of a model and an example, or of what it gives.
+
+tokens         cross-entropy, of next tokens too
+masked         masked token models
+reconstruction tokenizers of images
+adversarial    non-saturating losses of a generator and a discriminator, R1
+"""

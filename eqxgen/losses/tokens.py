@@ -1,8 +1,10 @@
-"""Losses that training shares."""
+"""Cross-entropy of tokens, and of the next token of a language model."""
+
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen.nn.linear import times_rows
 
@@ -23,17 +25,17 @@ def projected_cross_entropy(
     bias: Float[Array, " vocab"] | None = None,
     chunk: int = 256,
 ) -> Float[Array, " seq"]:
-    """`cross_entropy(x @ table.T + bias, targets)` that never holds the logits of more than some tokens.
+    """`cross_entropy(x @ table.T + bias, targets)` with the logits of at most `chunk` tokens in memory.
 
-    The logits of a large vocabulary are most of a language model's memory. Here those of `chunk` tokens at a time are
-    made, and made again in the backward pass. Products accumulate, and logits are, in float32 at least.
+    The logits of a large vocabulary are most of a language model's memory. Those of `chunk` tokens at a time are
+    computed, and recomputed in the backward pass. Products accumulate in float32 at least.
 
     Args:
         x: the last hidden states.
-        table: the head's weight.
-        targets: the ids that should follow.
-        bias: the head's.
-        chunk: tokens at a time; a sequence of no more is done at once.
+        table: weight of the output projection.
+        targets: ids, one for each state.
+        bias: of the output projection.
+        chunk: tokens at a time; a sequence of no more is one chunk.
     """
 
     def losses(x: Array, targets: Array) -> Array:
@@ -48,3 +50,38 @@ def projected_cross_entropy(
     step = jax.checkpoint(lambda _, part: (None, losses(*part)), prevent_cse=False)
     _, found = jax.lax.scan(step, None, (x.reshape(-1, chunk, x.shape[-1]), targets.reshape(-1, chunk)))
     return found.reshape(-1)[:seq]
+
+
+@runtime_checkable
+class TokenModel(Protocol):
+    """A trained model of next tokens: `eqxgen.models.GPT`, `eqxgen.models.RNN`, or any other with these members."""
+
+    def hidden(self, ids: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> Array:
+        """States (seq, dim) after each token, the input of the output projection."""
+        ...
+
+    @property
+    def unembedding(self) -> tuple[Array, Array | None]:
+        """Weight (vocab, dim) and bias (vocab) of the output projection."""
+        ...
+
+
+def next_token_losses(
+    model: TokenModel,
+    ids: Int[Array, " seq"],
+    targets: Int[Array, " seq"],
+    *,
+    key: PRNGKeyArray | None = None,
+    inference: bool | None = None,
+) -> Float[Array, " seq"]:
+    """Cross-entropy of each target in nats, without all logits in memory at once.
+
+    Args:
+        model: in training or inference mode.
+        ids: tokens of one sequence.
+        targets: the token after each.
+        key: of dropout.
+        inference: no dropout, if true.
+    """
+    weight, bias = model.unembedding
+    return projected_cross_entropy(model.hidden(ids, key=key, inference=inference), weight, targets, bias=bias)

@@ -1,1 +1,23 @@
-"""Models, one file each: what it is, its paper, where we differ."""
+"""Models, one file a family; each is imported on first use: `from eqxgen.models import GPT`."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eqxgen.models.convnet import ConvNet
+    from eqxgen.models.discriminator import Discriminator
+    from eqxgen.models.dit import DiT
+    from eqxgen.models.gpt import GPT
+    from eqxgen.models.maskgit import MaskGIT
+    from eqxgen.models.pixels import PixelTokenizer
+    from eqxgen.models.rnn import RNN
+    from eqxgen.models.vqgan import VQGAN
+
+__all__ = ["GPT", "RNN", "VQGAN", "ConvNet", "DiT", "Discriminator", "MaskGIT", "PixelTokenizer"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = "pixels" if name == "PixelTokenizer" else name.lower()
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)

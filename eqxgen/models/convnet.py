@@ -1,4 +1,4 @@
-"""A small convolutional classifier, whose judgement and features the sample metrics use."""
+"""Small convolutional classifier, whose classes and features the sample metrics use."""
 
 import equinox as eqx
 import jax
@@ -16,7 +16,7 @@ class ConvNet(eqx.Module):
         channels: of the image.
         classes: number of labels.
         width: channels of the first level, doubled at each; a multiple of 8.
-        levels: how often the image is halved.
+        levels: number of times that the image is halved.
         features: size of the hidden layer, the features of the Fréchet distance.
         dropout: rate before the last projection.
     """

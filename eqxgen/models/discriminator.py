@@ -1,7 +1,7 @@
-"""The tokenizer's discriminator: StyleGAN2's residual one (Karras et al. 2020, arXiv:1912.04958, appendix B) with a
+"""Discriminator of the tokenizer: StyleGAN2's residual one (Karras et al. 2020, arXiv:1912.04958, appendix B) with a
 4-tap blur.
 
-Where we differ: no equalised learning rate and no minibatch deviation, as the MaskGIT tokenizer's.
+Differences: no equalised learning rate and no minibatch deviation, as in MaskGIT's tokenizer.
 """
 
 import math

@@ -1,11 +1,11 @@
-"""DiT: a transformer that takes the noise out of latents (Peebles and Xie 2023, arXiv:2212.09748).
+"""DiT: a transformer that denoises latents (Peebles and Xie 2023, arXiv:2212.09748).
 
-The latent is cut into patches, each a token with fixed sine and cosine positions. Time and label make one vector, from
-which every block makes the shift, scale and gate of its two halves (adaLN-Zero: the gates and the last layer start at
-zero, so each block starts as the identity and the model at zero). Weights are Xavier uniform, the embeddings' normal
-with deviation 0.02, norms have epsilon 1e-6.
+The latent is cut into patches, each a token with fixed sine and cosine positions. The embeddings of time and label are
+added; each block projects the sum to the shift, scale and gate of its two halves (adaLN-Zero: the gates and the last
+layer start at zero, so each block starts as the identity and the model at zero). Weights are Xavier uniform, those of
+the embeddings normal with deviation 0.02, norms have epsilon 1e-6.
 
-Where we differ: labels are dropped for classifier-free guidance by the caller, who gives `null_label`.
+Difference: the caller drops labels for classifier-free guidance, by `null_label`.
 """
 
 import equinox as eqx
@@ -25,7 +25,7 @@ EPSILON = 1e-6
 
 
 class DiT(eqx.Module):
-    """The noise in a noised latent; and with `learn_variance`, behind it, as many channels for its variance.
+    """The noise of a noised latent, followed with `learn_variance` by as many channels for its variance.
 
     Args:
         height, width, channels: of the latent; the patch size divides the first two.

@@ -4,8 +4,9 @@ Pre-norm blocks between an embedding and a head that share one table, learned po
 from a normal of deviation 0.02, and those that end a residual branch from one of 0.02 / sqrt(2 depth) (section 2.3);
 biases start at zero.
 
-By its config the same model is nanoGPT's (no biases, exact GELU), LLaMA's (RMSNorm, SwiGLU, rotary positions, grouped
-queries, a head of its own) or one with DeepSeek's latent attention; see `eqxgen.configs.GPTConfig`.
+Other configs give nanoGPT's model (no biases, exact GELU), LLaMA's (RMSNorm, SwiGLU, rotary positions, grouped queries,
+an untied head) and one with DeepSeek's latent attention; see `eqxgen.configs.GPTConfig`. The loss is
+`eqxgen.losses.tokens.next_token_losses`, the samplers are `eqxgen.decoding.autoregressive` and `eqxgen.decoding.beam`;
 `eqxgen.pretrained.gpt2` reads and writes published weights.
 """
 
@@ -20,7 +21,6 @@ import jax.random as jr
 from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray, PyTree
 
 from eqxgen.configs import GPTConfig
-from eqxgen.losses.tokens import projected_cross_entropy
 from eqxgen.nn import (
     GLU,
     MLP,
@@ -43,7 +43,7 @@ EPSILON = 1e-5
 
 
 class Caches(eqx.Module):
-    """What the model remembers of the tokens so far: the blocks' caches, and how many tokens there were."""
+    """Memory of the tokens so far: caches of the blocks, and the number of tokens."""
 
     blocks: PyTree
     count: Int[Array, ""]
@@ -53,7 +53,7 @@ class GPT(eqx.Module):
     """Logits of the token that follows each token of one sequence.
 
     Args:
-        vocab: number of tokens there are.
+        vocab: size of the vocabulary.
         config: the sizes.
     """
 
@@ -82,7 +82,7 @@ class GPT(eqx.Module):
 
     @property
     def vocab(self) -> int:
-        """Number of tokens there are."""
+        """Size of the vocabulary."""
         return self.embedding.vocab
 
     def __call__(
@@ -104,7 +104,7 @@ class GPT(eqx.Module):
     def hidden(
         self, ids: Int[Array, " seq"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
     ) -> Float[Array, "seq dim"]:
-        """What the head sees; the arguments are those of a call."""
+        """Input of the output projection; the arguments are those of a call."""
         if len(ids) > self.context:
             raise ValueError(f"ids must be at most context={self.context} tokens: got {len(ids)}")
         check_ids(ids, self.vocab, "ids", "vocab")
@@ -115,35 +115,22 @@ class GPT(eqx.Module):
         x = self.dropout(x, key=embed_key, inference=inference)
         return self.norm(self.stack(x, key=stack_key, inference=inference))
 
-    def losses(
-        self,
-        ids: Int[Array, " seq"],
-        targets: Int[Array, " seq"],
-        *,
-        key: PRNGKeyArray | None = None,
-        inference: bool | None = None,
-    ) -> Float[Array, " seq"]:
-        """Cross-entropy of each target in nats, without all logits in memory at once; the arguments are otherwise those
-        of a call.
-        """
-        return projected_cross_entropy(self.hidden(ids, key=key, inference=inference), self._table, targets)
-
     def cache(self, dtype: DTypeLike = jnp.float32) -> Caches:
-        """The memory of no token yet, with room for `context`."""
+        """The empty memory, with room for `context` tokens."""
         return Caches(self.stack.cache(self.context, dtype), jnp.zeros((), jnp.int32))
 
     def extend(
         self, ids: Int[Array, " new"], cache: Caches, *, count: int | Int[Array, ""] | None = None
     ) -> tuple[Float[Array, " vocab"], Caches]:
-        """Logits of the token that follows, and the memory with the new tokens in it; as in use, without dropout.
+        """Logits of the next token, and the memory with the new tokens added; without dropout.
 
         Args:
-            ids: the tokens behind those that the cache holds.
+            ids: the tokens after those of the cache.
             cache: from `cache` or the call before.
-            count: how many of them are tokens, the rest being padding; all, by default. With 0 the logits mean nothing.
+            count: number of tokens among `ids`, before padding; all by default. With 0 the logits are undefined.
 
         Raises:
-            ValueError: there is no more room; inside a compiled program, where that is not known, the logits are NaN.
+            ValueError: the memory has no room for the tokens; under jit the logits are NaN instead.
         """
         check_ids(ids, self.vocab, "ids", "vocab")
         count = jnp.asarray(len(ids) if count is None else count, jnp.int32)
@@ -156,15 +143,16 @@ class GPT(eqx.Module):
         return self._logits(self.norm(last))[0], Caches(blocks, cache.count + count)
 
     def unrolled(self) -> "GPT":
-        """The model as decoding wants it, see `Stack.unrolled`. It is not for training."""
+        """The model for decoding, see `Stack.unrolled`; it cannot be trained."""
         return eqx.tree_at(lambda model: model.stack, self, self.stack.unrolled())
 
     @property
-    def _table(self) -> Float[Array, "vocab dim"]:
-        return self.embedding.weight if self.head is None else self.head.weight
+    def unembedding(self) -> tuple[Float[Array, "vocab dim"], None]:
+        """Weight of the output projection, which has no bias."""
+        return self.embedding.weight if self.head is None else self.head.weight, None
 
     def _logits(self, x: Float[Array, "seq dim"]) -> Float[Array, "seq vocab"]:
-        return times_rows(x, self._table, wide=True)
+        return times_rows(x, self.unembedding[0], wide=True)
 
 
 def _norm(config: GPTConfig) -> LayerNorm | RMSNorm:
@@ -200,7 +188,7 @@ def _attention(config: GPTConfig, options: dict, key: PRNGKeyArray) -> SelfAtten
         return SelfAttention(
             config.dim, config.heads, kv_heads=config.kv_heads, causal=True, rope=rope, **options, key=key
         )
-    turned = head_dim // 4 * 2  # half of a head's query and key tell the position, the other half the content
+    turned = head_dim // 4 * 2  # half of each query and key is for the position, the other half for the content
     sizes: dict[str, Any] = {
         "kv_lora_rank": config.latent,
         "qk_nope_head_dim": head_dim - turned,

@@ -1,4 +1,4 @@
-"""The trivial tokenizer: every pixel is a token, its quantised level the code."""
+"""Trivial tokenizer: each channel of each pixel is a token, its quantised level the code."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ class PixelTokenizer(eqx.Module):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
         return self.height, self.width, self.channels
 
     @property
@@ -38,12 +39,12 @@ class PixelTokenizer(eqx.Module):
         return self.height * self.width * self.channels
 
     def encode(self, image: Float[Array, "height width channels"]) -> Int[Array, " tokens"]:
-        """Ids of an image in [-1, 1], row by row; each outside that range takes the nearest level."""
+        """Ids of an image in [-1, 1], row by row; values outside take the nearest level."""
         levels = jnp.round((image.astype(jnp.float32) + 1) / 2 * (self.codes - 1))
         return rearrange(jnp.clip(levels, 0, self.codes - 1).astype(jnp.int32), "h w c -> (h w c)")
 
     def decode(self, ids: Int[Array, " tokens"]) -> Float[Array, "height width channels"]:
-        """The image of some ids, in [-1, 1]."""
+        """The image of the ids, in [-1, 1]."""
         check_ids(ids, self.codes, "ids", "codes")
         image = rearrange(ids, "(h w c) -> h w c", h=self.height, w=self.width)
         return image.astype(jnp.float32) / (self.codes - 1) * 2 - 1

@@ -1,6 +1,6 @@
-"""A recurrent language model: an embedding, recurrent layers with dropout between them, a head (Graves 2013,
-arXiv:1308.0850; Karpathy's char-rnn). Weights are drawn as torch draws those of its layers: uniform in ±1/sqrt(width),
-the embedding normal with deviation 1.
+"""Recurrent language model: an embedding, recurrent layers with dropout between them, a head (Graves 2013,
+arXiv:1308.0850; Karpathy's char-rnn). Weights are initialised as torch's: uniform in ±1/sqrt(width), the embedding
+normal with deviation 1.
 """
 
 import math
@@ -13,7 +13,6 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from eqxgen.configs import RNNConfig
-from eqxgen.losses.tokens import projected_cross_entropy
 from eqxgen.nn import GRU, LSTM, Dropout, Embedding, Projection, VanillaRNN, _check
 from eqxgen.nn.linear import check_ids
 
@@ -21,10 +20,10 @@ CELLS = {"lstm": LSTM, "gru": GRU, "rnn": VanillaRNN}
 
 
 class RNN(eqx.Module):
-    """Logits of the token that follows each token of one sequence, however long.
+    """Logits of the token that follows each token of one sequence, of any length.
 
     Args:
-        vocab: number of tokens there are.
+        vocab: size of the vocabulary.
         config: the sizes.
     """
 
@@ -46,7 +45,7 @@ class RNN(eqx.Module):
 
     @property
     def vocab(self) -> int:
-        """Number of tokens there are."""
+        """Size of the vocabulary."""
         return self.embedding.vocab
 
     def __call__(
@@ -62,19 +61,24 @@ class RNN(eqx.Module):
         Raises:
             ValueError: an id is out of range (inside a compiled program it gives NaN instead).
         """
-        return self._logits(self._through(ids, self.cache(), key, inference)[0])
+        return self._logits(self.hidden(ids, key=key, inference=inference))
 
-    def losses(
-        self,
-        ids: Int[Array, " seq"],
-        targets: Int[Array, " seq"],
-        *,
-        key: PRNGKeyArray | None = None,
-        inference: bool | None = None,
-    ) -> Float[Array, " seq"]:
-        """Cross-entropy of each target in nats; the arguments are otherwise those of a call."""
-        x, _ = self._through(ids, self.cache(), key, inference)
-        return projected_cross_entropy(x, self.head.weight, targets, bias=self.head.bias)
+    def hidden(
+        self, ids: Int[Array, " seq"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
+    ) -> Float[Array, "seq dim"]:
+        """Input of the head; the arguments are those of a call."""
+        check_ids(ids, self.vocab, "ids", "vocab")
+        keys = [None] * (len(self.layers) + 1) if key is None else list(jr.split(key, len(self.layers) + 1))
+        x = self.dropout(self.embedding(ids), key=keys[0], inference=inference)
+        for layer, key in zip(self.layers, keys[1:]):
+            x, _ = layer(x, layer.init_state())
+            x = self.dropout(x, key=key, inference=inference)
+        return x
+
+    @property
+    def unembedding(self) -> tuple[Float[Array, "vocab dim"], Float[Array, " vocab"] | None]:
+        """Weight and bias of the output projection."""
+        return self.head.weight, self.head.bias
 
     def cache(self) -> PyTree:
         """The layers' states before any token."""
@@ -83,12 +87,12 @@ class RNN(eqx.Module):
     def extend(
         self, ids: Int[Array, " new"], cache: PyTree, *, count: int | Int[Array, ""] | None = None
     ) -> tuple[Float[Array, " vocab"], PyTree]:
-        """Logits of the token that follows, and the states behind the new ones; as in use, without dropout.
+        """Logits of the next token, and the states after the new ones; without dropout.
 
         Args:
-            ids: the tokens behind those that made the states.
+            ids: the tokens after those of the states.
             cache: from `cache` or the call before.
-            count: how many of them are tokens, the rest being padding; all, by default. With 0 the logits mean nothing.
+            count: number of tokens among `ids`, before padding; all by default. With 0 the logits are undefined.
         """
         check_ids(ids, self.vocab, "ids", "vocab")
         count = jnp.asarray(len(ids) if count is None else count, jnp.int32)
@@ -99,26 +103,13 @@ class RNN(eqx.Module):
             states.append(state)
         return self._logits(jax.lax.dynamic_slice_in_dim(x, last, 1))[0], tuple(states)
 
-    def _through(
-        self, ids: Array, states: PyTree, key: PRNGKeyArray | None, inference: bool | None
-    ) -> tuple[Array, PyTree]:
-        check_ids(ids, self.vocab, "ids", "vocab")
-        keys = [None] * (len(self.layers) + 1) if key is None else list(jr.split(key, len(self.layers) + 1))
-        x = self.dropout(self.embedding(ids), key=keys[0], inference=inference)
-        after = []
-        for layer, state, key in zip(self.layers, states, keys[1:]):
-            x, state = layer(x, state)
-            x = self.dropout(x, key=key, inference=inference)
-            after.append(state)
-        return x, tuple(after)
-
     def _logits(self, x: Float[Array, "seq dim"]) -> Float[Array, "seq vocab"]:
         y = self.head(x)
         return y.astype(jnp.promote_types(y.dtype, jnp.float32))
 
 
 def _until(layer: LSTM | GRU | VanillaRNN, x: Array, state: PyTree, count: Array) -> tuple[Array, PyTree]:
-    """Outputs of a layer, and its state behind the first `count` entries."""
+    """Outputs of a layer, and its state after the first `count` entries."""
 
     def step(state: PyTree, entry: tuple[Array, Array]) -> tuple[PyTree, Array]:
         at, x = entry

@@ -4,8 +4,10 @@
 No attention and no biased convolution, group norm with epsilon 1e-6 and swish, average pooling down, nearest neighbour
 and a convolution up.
 
-Where we differ: the codebook may start on data by k-means and dead codes restart on encoder outputs, which the paper
-does not need at its batch size.
+The loss is `eqxgen.losses.reconstruction`.
+
+Difference: the codebook may start on data by k-means, and dead codes restart on encoder outputs, which the paper does
+not need at its batch size.
 """
 
 import equinox as eqx
@@ -107,10 +109,12 @@ class VQGAN(eqx.Module):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
         return self.height, self.width, self.channels
 
     @property
     def codes(self) -> int:
+        """Number of codes."""
         return len(self.quantizer.codebook)
 
     @property
@@ -121,7 +125,7 @@ class VQGAN(eqx.Module):
     def __call__(
         self, image: Float[Array, "height width channels"]
     ) -> tuple[Float[Array, "height width channels"], Quantized]:
-        """The reconstruction of an image in [-1, 1], and what the quantiser says of its latents."""
+        """The reconstruction of an image in [-1, 1], and its quantised latents."""
         quantized = self.quantizer(self.encoder(image))
         return self.decoder(quantized.vectors), quantized
 
@@ -130,7 +134,7 @@ class VQGAN(eqx.Module):
         return rearrange(self.quantizer.nearest(self.encoder(image)), "h w -> (h w)")
 
     def decode(self, ids: Int[Array, " tokens"]) -> Float[Array, "height width channels"]:
-        """The image of some ids, cut to [-1, 1]."""
+        """The image of the ids, clipped to [-1, 1]."""
         latents = rearrange(self.quantizer.lookup(ids), "(h w) c -> h w c", h=self.height // self.factor)
         return jnp.clip(self.decoder(latents), -1, 1)
 

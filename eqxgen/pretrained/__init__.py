@@ -1,1 +1,1 @@
-"""Published weights: a table of names for each family, safetensors in and out."""
+"""Published weights: a table of names for each family, read from and written to safetensors."""

@@ -1,4 +1,4 @@
-"""A folder as Hugging Face lays it out: config.json, and weights in one safetensors file or several with an index."""
+"""Folders in Hugging Face's layout: config.json, and weights in one safetensors file or several with an index."""
 
 import json
 import os
@@ -13,10 +13,10 @@ _JSON_BYTES = 64 * 2**20
 
 
 def read_config(folder: Path, family: str) -> dict[str, Any]:
-    """What config.json says.
+    """Values of config.json.
 
     Raises:
-        ValueError: there is none, it is no JSON object, or it is of a model of another family.
+        ValueError: the file is missing, is no JSON object, or is of another family.
     """
     values = _read_json(folder / CONFIG)
     if values.get("model_type") != family:
@@ -25,7 +25,7 @@ def read_config(folder: Path, family: str) -> dict[str, Any]:
 
 
 def read_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """All weights by their published names.
+    """Every array, by its published name.
 
     Raises:
         ValueError: a file is missing or damaged, or the index names one outside the folder.
@@ -40,13 +40,13 @@ def read_arrays(folder: Path) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for name in names:
         if os.path.basename(name) != name or not name.endswith(".safetensors"):
-            raise ValueError(f"{folder / INDEX}: must name .safetensors files beside it: got {name!r}")
+            raise ValueError(f"{folder / INDEX}: must name .safetensors files in the same folder: got {name!r}")
         arrays |= _read_file(folder / name)
     return arrays
 
 
 def write(folder: Path, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes config.json and model.safetensors, as `from_pretrained` of the family's library reads them."""
+    """Writes config.json and model.safetensors for `from_pretrained` of the family's library."""
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,10 +59,10 @@ def write(folder: Path, config: Mapping[str, Any], arrays: Mapping[str, np.ndarr
 
 
 def take(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...], where: Path) -> np.ndarray:
-    """Takes an array out of the table, as float32.
+    """Removes an array from the table and returns it as float32.
 
     Raises:
-        ValueError: it is not there, or has another shape or no floating-point type.
+        ValueError: it is missing, has another shape, or is not floating-point.
     """
     if name not in arrays:
         raise ValueError(f"{where}: array {name} is missing: is it a model of the family that its config names?")

@@ -15,7 +15,7 @@ from eqxgen.configs import GPTConfig
 from eqxgen.models.gpt import EPSILON, GPT
 from eqxgen.pretrained import files
 
-# Field of our model -> their name. {} is the block; theirs are (in, out), so matrices are transposed.
+# Parameter of `GPT` -> published name; {} is the number of the block. Published matrices are (in, out): transposed.
 BLOCK = {
     "attention_norm.scale": "h.{}.ln_1.weight",
     "attention_norm.bias": "h.{}.ln_1.bias",
@@ -37,9 +37,9 @@ ENDS = {
     "norm.bias": "ln_f.bias",
 }
 PREFIX = "transformer."
-BUFFERS = (".attn.bias", ".attn.masked_bias")  # their causal masks, which old files hold
+BUFFERS = (".attn.bias", ".attn.masked_bias")  # causal masks, in old files
 
-# What must be so for our model to be theirs: name in config.json, the only value, their default.
+# Options that `GPT` has no field for: name in config.json, the one supported value, the published default.
 FIXED = {
     "activation_function": ("gelu_new", "gelu_new"),
     "layer_norm_epsilon": (EPSILON, 1e-5),
@@ -51,10 +51,9 @@ FIXED = {
 
 
 def from_pretrained(folder: str | Path) -> GPT:
-    """The model of a folder with config.json and safetensors, such as a snapshot of `openai-community/gpt2`; its
-    vocabulary is not read.
+    """The model of a folder with config.json and safetensors, such as a snapshot of `openai-community/gpt2`.
 
-    Its logits equal the published model's. Dropout is the config's, for training on; decoding leaves it out.
+    The logits equal the published model's. Dropout is the config's, for further training; decoding is without.
 
     Raises:
         ValueError: a file is missing or damaged, the config is of another architecture, or an array is missing, of
@@ -104,8 +103,8 @@ def to_pretrained(model: GPT, folder: str | Path) -> None:
         and activation == "gelu_tanh"
     )
     if not same:
-        law = "learned positions, a tied head, as many key heads as heads, and GELU's tanh form"
-        raise ValueError(f"model must be of GPT-2's architecture to be written as one ({law}): got another")
+        parts = "learned positions, a tied head, as many key heads as heads, and GELU's tanh form"
+        raise ValueError(f"model must be of GPT-2's architecture to be written as one ({parts}): got another")
     depth, hidden, dim = blocks.mlp.up.weight.shape
     arrays = {PREFIX + theirs: np.asarray(_get(model, ours), np.float32) for ours, theirs in ENDS.items()}
     for ours, theirs in BLOCK.items():
@@ -156,7 +155,7 @@ def _get(tree: Any, path: str, *default: Any) -> Any:
 
 
 def _split(name: str, array: Any, heads: int) -> Any:
-    """Their rows for all queries, all keys and all values, as ours: the three of each head together."""
+    """Published rows (all queries, all keys, all values) in the order of `GPT`: the three of each head together."""
     return (
         rearrange(array, "(parts heads d) ... -> (heads parts d) ...", parts=3, heads=heads) if "qkv" in name else array
     )

@@ -16,7 +16,7 @@ from train.config.data import TextConfig
 from train.data import DataConfig, load
 from train.data.preparation import prepare_images, prepare_text
 from train.data.text.corpus import load_text
-from train.run.folder import describe_run
+from train.run.folder import RunFolder
 
 QUIET = lambda line: None
 
@@ -110,33 +110,40 @@ FACTS = {"vocab": 4}
 OLD, NEW = {"sha256": "a" * 64, "examples": 1000}, {"sha256": "b" * 64, "examples": 1001}
 
 
+def described(folder, config, data):
+    """The record of a run of these data, as a command that opens its folder has it."""
+    with RunFolder.open(dataclasses.replace(config, run_dir=str(folder)), "gpt") as run:
+        run.describe(FACTS, data, changed=config.data.changed)
+        return run.record
+
+
 def test_a_run_is_refused_other_data_unless_the_flag_allows_them(tmp_path, capsys):
     config = gpt.PRESETS["nano-cpu"]
-    describe_run(tmp_path, config, "gpt", FACTS, OLD)
+    described(tmp_path, config, OLD)
     before = (tmp_path / "config.json").read_bytes()
-    assert describe_run(tmp_path, config, "gpt", FACTS, OLD)["data"] == OLD
+    assert described(tmp_path, config, OLD)["data"] == OLD
     with pytest.raises(
         UserError,
         match=r"holds a run on other data \(1,000 examples with fingerprint aaaaaaaaaaaa, and now 1,001 examples with fingerprint bbbbbbbbbbbb\): .*--data.changed",
     ):
-        describe_run(tmp_path, config, "gpt", FACTS, NEW)
+        described(tmp_path, config, NEW)
     assert (tmp_path / "config.json").read_bytes() == before
     allowed = dataclasses.replace(config, data=dataclasses.replace(config.data, changed=True))
-    assert describe_run(tmp_path, allowed, "gpt", FACTS, NEW)["data"] == NEW
+    assert described(tmp_path, allowed, NEW)["data"] == NEW
     assert "goes on with other data: 1,001 examples" in capsys.readouterr().out
-    describe_run(tmp_path, config, "gpt", FACTS, NEW)
+    described(tmp_path, config, NEW)
     assert capsys.readouterr().out == ""
 
 
 def test_a_run_without_a_fingerprint_resumes_and_says_that_its_data_could_not_be_compared(tmp_path, capsys):
     config = gpt.PRESETS["nano-cpu"]
-    describe_run(tmp_path, config, "gpt", FACTS)
+    described(tmp_path, config, None)
     old = json.loads((tmp_path / "config.json").read_text())
     assert "data" not in old
-    assert describe_run(tmp_path, config, "gpt", FACTS, OLD) == old | {"data": OLD}
+    assert described(tmp_path, config, OLD) == old | {"data": OLD}
     assert capsys.readouterr().out.count("kept no fingerprint of the data, so they could not be compared") == 1
     with pytest.raises(UserError, match=r"--data\.changed"):
-        describe_run(tmp_path, config, "gpt", FACTS, NEW)
+        described(tmp_path, config, NEW)
 
 
 @pytest.mark.parametrize(
@@ -146,10 +153,5 @@ def test_every_recipe_gives_the_loop_the_fingerprint_of_its_data(recipe, preset,
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     config = dataclasses.replace(recipe.PRESETS[preset], run_dir=str(tmp_path / "run"))
     if recipe is gpt:
-        from train.tasks import language
-
         config = dataclasses.replace(config, data=TextConfig(str(text(tmp_path, 0)), tokenizer="bytes"))
-        task = language.task("gpt", config, config.model.context, lambda vocab: gpt.maker(config, vocab))
-    else:
-        task = recipe.task(config)
-    assert len(task.fingerprint) == 64
+    assert len(recipe.RECIPE.task(config, tmp_path / "run").fingerprint) == 64

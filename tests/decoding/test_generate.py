@@ -6,7 +6,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from eqxgen.configs import SCHEDULES
+from eqxgen.configs import SCHEDULES, MaskedDecoding
 from eqxgen.decoding.masked import mask_schedule, masked_decode
 
 SEQ, CODES = 12, 5
@@ -23,7 +23,7 @@ def predict(tokens):
 
 @jax.jit
 def _decode_eight(tokens, unknown, key):
-    return masked_decode(predict, tokens, unknown, mask_id=MASK, steps=8, key=key)
+    return masked_decode(predict, tokens, unknown, MaskedDecoding(steps=8), mask_id=MASK, key=key)
 
 
 @pytest.mark.parametrize("name", EVERY_SCHEDULE)
@@ -60,9 +60,8 @@ def test_an_unknown_schedule_is_an_error_that_lists_the_known(name):
 @pytest.mark.parametrize("name", EVERY_SCHEDULE)
 @pytest.mark.parametrize("steps", [1, 3, SEQ])
 def test_every_schedule_reaches_zero_masked_tokens(name, steps):
-    history = masked_decode(
-        predict, jnp.zeros(SEQ, jnp.int32), ALL, mask_id=MASK, steps=steps, schedule=name, key=jr.key(0)
-    )
+    options = MaskedDecoding(steps=steps, schedule=name)
+    history = masked_decode(predict, jnp.zeros(SEQ, jnp.int32), ALL, options, mask_id=MASK, key=jr.key(0))
     assert history.shape == (steps, SEQ)
     assert not (history[-1] == MASK).any()
     assert ((history[-1] >= 0) & (history[-1] < CODES)).all()
@@ -85,9 +84,8 @@ def test_the_number_of_masked_tokens_follows_the_schedule():
 
 
 def test_with_as_many_steps_as_tokens_each_accepts_one():
-    history = masked_decode(
-        predict, jnp.zeros(SEQ, jnp.int32), ALL, mask_id=MASK, steps=SEQ, schedule="linear", key=jr.key(3)
-    )
+    options = MaskedDecoding(steps=SEQ, schedule="linear")
+    history = masked_decode(predict, jnp.zeros(SEQ, jnp.int32), ALL, options, mask_id=MASK, key=jr.key(3))
     assert np.sum(np.asarray(history) == MASK, axis=1).tolist() == list(range(SEQ - 1, -1, -1))
 
 
@@ -101,7 +99,7 @@ def test_known_tokens_survive_inpainting_and_the_others_are_filled():
     assert not (history[-1] == MASK).any()
 
 
-def test_what_stands_at_unknown_places_does_not_matter():
+def test_values_at_unknown_positions_are_ignored():
     unknown = jnp.arange(SEQ) < 6
     tokens = jnp.arange(SEQ, dtype=jnp.int32) % CODES
     one = _decode_eight(tokens, unknown, jr.key(5))
@@ -116,16 +114,9 @@ def test_nothing_unknown_changes_nothing():
 
 def test_without_randomness_the_surest_and_likeliest_are_taken_first():
     logits = jnp.zeros((SEQ, CODES)).at[:, 2].set(jnp.arange(SEQ, dtype=jnp.float32))
+    options = MaskedDecoding(steps=SEQ, schedule="linear", temperature=0.0, choice_temperature=0.0)
     decode = lambda key: masked_decode(
-        lambda tokens: logits,
-        jnp.zeros(SEQ, jnp.int32),
-        ALL,
-        mask_id=MASK,
-        steps=SEQ,
-        schedule="linear",
-        temperature=0.0,
-        choice_temperature=0.0,
-        key=key,
+        lambda tokens: logits, jnp.zeros(SEQ, jnp.int32), ALL, options, mask_id=MASK, key=key
     )
     history = np.asarray(decode(jr.key(7)))
     for t in range(SEQ):
@@ -137,23 +128,23 @@ def test_without_randomness_the_surest_and_likeliest_are_taken_first():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps": 0}, "steps must be an integer from 1 to the number of tokens, 12: got 0"),
-        ({"steps": -1}, "steps .* got -1"),
-        ({"steps": SEQ + 1}, "steps .* got 13"),
-        ({"steps": True}, "steps .* got True"),
-        ({"temperature": -1.0}, "temperature must be at least 0: got -1.0"),
-        ({"choice_temperature": float("nan")}, "choice_temperature must be at least 0: got nan"),
+        ({"steps": 0}, "decode.steps must be at least 1: got 0"),
+        ({"steps": -1}, "decode.steps .* got -1"),
+        ({"steps": True}, "decode.steps .* got True"),
+        ({"temperature": -1.0}, "decode.temperature must be at least 0 and finite: got -1.0"),
+        ({"choice_temperature": float("nan")}, "decode.choice_temperature must be at least 0 and finite: got nan"),
+        ({"guidance": float("inf")}, "decode.guidance must be at least 0 and finite: got inf"),
         ({"schedule": "cos"}, "schedule must be one of"),
-        ({"unknown": jnp.ones(SEQ + 1, bool)}, "unknown must have the shape of tokens"),
     ],
 )
-def test_a_wrong_argument_is_an_error(change, message):
-    arguments = {
-        "tokens": jnp.zeros(SEQ, jnp.int32),
-        "unknown": ALL,
-        "mask_id": MASK,
-        "steps": 4,
-        "key": jr.key(0),
-    } | change
-    with pytest.raises((ValueError, TypeError), match=message if "unknown" not in change else ".*"):
-        masked_decode(predict, **arguments)
+def test_an_option_out_of_its_range_is_an_error(change, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        MaskedDecoding(**change)
+
+
+def test_more_steps_than_tokens_and_unequal_shapes_are_errors():
+    arguments = {"tokens": jnp.zeros(SEQ, jnp.int32), "unknown": ALL, "mask_id": MASK, "key": jr.key(0)}
+    with pytest.raises(ValueError, match=r"decode\.steps must be from 1 to the number of tokens, 12: got 13"):
+        masked_decode(predict, **arguments, options=MaskedDecoding(steps=SEQ + 1))
+    with pytest.raises((ValueError, TypeError)):
+        masked_decode(predict, **arguments | {"unknown": jnp.ones(SEQ + 1, bool)})

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from eqxgen.configs import GPTConfig, RNNConfig, Sampling
 from eqxgen.decoding import autoregressive
-from eqxgen.decoding.autoregressive import beam_search, generate, stream
+from eqxgen.decoding.autoregressive import generate, stream
+from eqxgen.decoding.beam import beam_search
 from eqxgen.decoding.logits import adjusted, draw, min_p, penalised, top_k, top_p
 from eqxgen.models.gpt import GPT
 from eqxgen.models.rnn import RNN

@@ -140,8 +140,17 @@ def no_module_shadows_the_standard_library(path: str, tree: ast.AST) -> Iterator
         yield f"1: {name} is the name of a standard-library module"
 
 
+def configs_import_nothing_heavy(path: str, tree: ast.AST) -> Iterator[str]:
+    """A command line reads `eqxgen.configs` before jax and NumPy are imported."""
+    if path.startswith("eqxgen/configs/"):
+        for line, module, _ in imports(path, tree):
+            if module.split(".")[0] not in sys.stdlib_module_names and not module.startswith("eqxgen.configs"):
+                yield f"{line}: configs may import the standard library and each other, got {module}"
+
+
 RULES = [
     imports_point_one_way,
+    configs_import_nothing_heavy,
     annotations_stay_values,
     nothing_runs_foreign_code,
     addresses_are_https,
@@ -169,6 +178,8 @@ PLANTED = [
     (imports_point_one_way, "train/a.py", "from bench.ops.attention_shapes import X", "from train.data import load"),
     (imports_point_one_way, "train/a.py", "import tests", "import eqxgen"),
     (imports_point_one_way, "train/a.py", "from kernels.attention import api", "from eqxgen.ops import dot_product_attention"),
+    (configs_import_nothing_heavy, "eqxgen/configs/a.py", "import numpy as np", "import math"),
+    (configs_import_nothing_heavy, "eqxgen/configs/a.py", "from eqxgen.nn import MLP", "from eqxgen.configs._check import require"),
     (annotations_stay_values, "train/a.py", "from __future__ import annotations", "from __future__ import division"),
     (nothing_runs_foreign_code, "train/a.py", "import pickle", "import json"),
     (nothing_runs_foreign_code, "train/a.py", "from pickle import loads", "from json import loads"),

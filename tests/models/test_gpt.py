@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from eqxgen.configs import GPTConfig, Sampling
 from eqxgen.decoding.autoregressive import generate
-from eqxgen.losses.tokens import cross_entropy, projected_cross_entropy
+from eqxgen.losses.tokens import cross_entropy, next_token_losses, projected_cross_entropy
 from eqxgen.models.gpt import GPT
 from eqxgen.pretrained.gpt2 import from_pretrained, to_pretrained
 from tests import oracles
@@ -64,7 +64,7 @@ def test_twenty_steps_of_training_lose_what_the_published_model_loses(published,
     @eqx.filter_jit
     def step(model, state, ids):
         def loss(model):
-            return jnp.mean(jax.vmap(lambda ids: model.losses(ids[:-1], ids[1:], inference=True))(ids))
+            return jnp.mean(jax.vmap(lambda ids: next_token_losses(model, ids[:-1], ids[1:], inference=True))(ids))
 
         value, grads = eqx.filter_value_and_grad(loss)(model)
         updates, state = tx.update(grads, state, trainable(model))

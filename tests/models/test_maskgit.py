@@ -7,8 +7,10 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from eqxgen.configs import MaskGITConfig
-from eqxgen.models.maskgit import MaskGIT, generate, guided, masked_loss, region
+from eqxgen.configs import MaskedDecoding, MaskGITConfig
+from eqxgen.decoding.masked import generate, guided, region
+from eqxgen.losses.masked import masked_loss
+from eqxgen.models.maskgit import MaskGIT
 from eqxgen.models.pixels import PixelTokenizer
 
 SIZES = MaskGITConfig(dim=16, depth=1, heads=2, hidden_dim=24, dropout=0.0, placement="pre")
@@ -32,7 +34,9 @@ def test_guidance_of_one_equals_none_and_of_zero_the_null_label(model):
     np.testing.assert_array_equal(guided(model, LABEL, 1.0)(ids), conditional)
     np.testing.assert_allclose(guided(model, LABEL, 0.0)(ids), null, rtol=1e-6)
     np.testing.assert_allclose(guided(model, LABEL, 3.0)(ids), null + 3 * (conditional - null), rtol=1e-5)
-    np.testing.assert_array_equal(draw(model, LABEL, guidance=1.0, key=jr.key(1)), draw(model, LABEL, key=jr.key(1)))
+    np.testing.assert_array_equal(
+        draw(model, LABEL, MaskedDecoding(guidance=1.0), key=jr.key(1)), draw(model, LABEL, key=jr.key(1))
+    )
 
 
 def test_generated_ids_are_codes_and_depend_on_key_and_label(model):
@@ -48,7 +52,7 @@ def test_inpainting_and_class_editing_change_the_region_alone(model):
     inside = region(4, 4, top=1, left=1, height=2, width=3)
     assert inside.sum() == 6
     for label in (LABEL, jnp.asarray(0)):
-        edited = draw(model, label, ids=ids, unknown=inside, steps=4, key=jr.key(4))
+        edited = draw(model, label, MaskedDecoding(steps=4), ids=ids, unknown=inside, key=jr.key(4))
         np.testing.assert_array_equal(edited[~inside], ids[~inside])
         assert ((edited >= 0) & (edited < 7)).all()
 
@@ -67,13 +71,13 @@ def test_a_label_or_region_that_cannot_be_is_an_error(model):
         r"ids must be in \[0, codes=7\)": lambda: generate(
             model, LABEL, ids=ids + 7, unknown=everything, key=jr.key(0)
         ),
-        "guidance must be at least 0: got -1": lambda: generate(model, LABEL, guidance=-1.0, key=jr.key(0)),
-        "guidance must be at least 0: got nan": lambda: generate(model, LABEL, guidance=float("nan"), key=jr.key(0)),
-        "steps must be an integer from 1 to the number of tokens, 16: got 17": lambda: generate(
-            model, LABEL, steps=17, key=jr.key(0)
+        "guidance must be at least 0: got -1": lambda: guided(model, LABEL, -1.0),
+        "guidance must be at least 0: got nan": lambda: guided(model, LABEL, float("nan")),
+        "steps must be from 1 to the number of tokens, 16: got 17": lambda: generate(
+            model, LABEL, MaskedDecoding(steps=17), key=jr.key(0)
         ),
-        "the rectangle must lie inside": lambda: region(4, 4, top=2, left=0, height=3, width=1),
-        "the rectangle must lie inside 4": lambda: region(4, 4, top=-1, left=0, height=3, width=1),
+        "the rectangle must be inside": lambda: region(4, 4, top=2, left=0, height=3, width=1),
+        "the rectangle must be inside 4": lambda: region(4, 4, top=-1, left=0, height=3, width=1),
     }
     for message, wrong in cases.items():
         with pytest.raises(ValueError, match=message):

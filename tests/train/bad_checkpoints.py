@@ -23,11 +23,13 @@ from train.checkpoint.manifest import NAME, VERSION, seal
 from train.config.optim import EmaConfig
 from train.engine.step import Setup, abstract_state
 from train.parallel import make_mesh
-from train.run.folder import describe_run, open_run
+from train.run.folder import RunFolder
 from train.run.lock import locked
+from train.tasks.facts import TokenFacts
 
 STEP = 3
 TENSOR = "model.norm.scale"
+FACTS = TokenFacts((8, 8, 1), classes=10, tokens=64, codes=17)
 FLAGS = {"dim": TINY.dim, "heads": TINY.heads, "depth": TINY.depth, "hidden-dim": TINY.hidden_dim}
 
 
@@ -46,16 +48,15 @@ def made() -> Path:
         preset.model, dim=TINY.dim, heads=TINY.heads, depth=TINY.depth, hidden_dim=TINY.hidden_dim
     )
     config = dataclasses.replace(preset, run_dir=str(parent / "run"), batch_size=8, steps=6, model=model)
-    facts = {"image_shape": (8, 8, 1), "tokens": 64, "codes": 17, "classes": 10}
-    with open_run(config, "maskgit") as folder:
-        describe_run(folder, config, "maskgit", facts)
-        save(folder, state(config))
+    with RunFolder.open(config, "maskgit") as run:
+        run.describe(FACTS.to_record())
+        save(run.path, state(config))
     return parent / "run"
 
 
 def state(config: maskgit.Config) -> Any:
     mesh = make_mesh(devices=jax.devices()[:1])
-    shapes = abstract_state(Setup.of(config, maskgit.program(config, 64, 17, 10), mesh, on_cpu=True))
+    shapes = abstract_state(Setup.of(config, maskgit.RECIPE.program(config, FACTS), mesh, on_cpu=True))
     return jax.tree.map(
         lambda x: jax.device_put(np.zeros(x.shape, x.dtype)) if isinstance(x, jax.ShapeDtypeStruct) else x, shapes
     )

@@ -14,8 +14,8 @@ import pytest
 from bench.reliability.common import is_state_of, state_of, template_of
 from train._errors import UserError
 from train.checkpoint import Checkpoints
+from train.engine.recipes import load
 from train.run.lock import locked
-from train.run.weights import load
 
 ROOT = Path(__file__).parents[2]
 SIZE = 0.02

@@ -13,7 +13,7 @@ from train.config.base import flat, from_dict, parse, to_dict
 from train.config.file import decode
 from train.config.flags import parse as parse_words
 from train.config.options import free, option, options
-from train.run.folder import open_run
+from train.run.folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,10 +214,10 @@ def test_a_run_of_a_version_without_a_field_loads_and_resumes_with_its_default(n
     assert config == default
     (tmp_path / "config.json").write_text(json.dumps({"recipe": "maskgit", "config": values, "facts": {}}))
     same = from_dict(maskgit.Config, values | {"run_dir": str(tmp_path)}, "config.json")
-    with open_run(same, "maskgit") as folder:
-        assert folder == tmp_path
+    with RunFolder.open(same, "maskgit") as run:
+        assert run.path == tmp_path
     other = dataclasses.replace(same, precision="bfloat16")
-    with pytest.raises(UserError, match="--precision was auto and is bfloat16"), open_run(other, "maskgit"):
+    with pytest.raises(UserError, match="--precision was auto and is bfloat16"), RunFolder.open(other, "maskgit"):
         pass
 
 

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from train.config.base import to_dict
 from train.config.flags import read
 from train.config.options import options
 from train.config.usage import documentation
 from train.data import __main__ as data
-from train.engine.recipes import RECIPES
-from train.tasks.facts import facts_of
+from train.engine.recipes import RECIPES, named
+from train.tasks.facts import TextFacts
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = [*RECIPES.values(), "train.sample", "train.doctor", "train.data"]
+COMMANDS = [*(f"train.{name}" for name in RECIPES), "train.sample", "train.doctor", "train.data"]
 QUIET = """
 import sys, runpy
 sys.argv = [MODULE, *WORDS]
@@ -79,7 +78,7 @@ def test_every_example_can_be_pasted(module):
             kind = data.COMMANDS[words.pop(0)]
         elif name == "train.sample":
             (recipe,) = re.findall(r"runs/(\w+)-", line)
-            kind = importlib.import_module(RECIPES[recipe]).SAMPLE
+            kind = importlib.import_module(f"train.{recipe}").SAMPLE
         else:
             kind = importlib.import_module(name).Config
         read(words, options(kind))
@@ -89,27 +88,21 @@ def parameters(recipe, preset):
     """Millions of parameters of a preset's model."""
     import equinox as eqx
     import jax
+    import jax.random as jr
 
-    facts = {"vocab": 50257 if preset.steps > 10_000 else 65}
-    if recipe in ("maskgit", "vqgan"):
-        found = facts_of(preset.data)
-        (height, width, channels), sizes = (
-            found.image_shape,
-            importlib.import_module("train.vqgan").PRESETS[preset.preset].model,
-        )
-        pixels = getattr(preset, "tokenizer", "") == "pixels"
-        tokens = height * width * channels if pixels else height * width // sizes.factor**2
-        codes = found.levels if pixels else sizes.codes
-        facts = {"image_shape": found.image_shape, "classes": found.classes, "tokens": tokens, "codes": codes}
-    build = importlib.import_module(RECIPES[recipe]).build
-    model = eqx.filter_eval_shape(build, {"facts": facts, "config": to_dict(preset)})
+    found = named(recipe)
+    if recipe in ("gpt", "rnn"):
+        facts = TextFacts(50257 if preset.steps > 10_000 else 65, 64)
+    else:
+        facts = found.on_paper(preset)
+    model = eqx.filter_eval_shape(found.model(preset, facts), jr.key(0))
     is_float = lambda x: isinstance(x, jax.ShapeDtypeStruct) and jax.numpy.issubdtype(x.dtype, jax.numpy.floating)
     return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, is_float))) / 1e6
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_preset_has_a_line_with_its_size(recipe):
-    module = importlib.import_module(RECIPES[recipe])
+    module = importlib.import_module(f"train.{recipe}")
     assert module.ABOUT.keys() == module.PRESETS.keys()
     for name, line in module.ABOUT.items():
         size = line.partition(" M parameters; ")[0].replace(",", "")

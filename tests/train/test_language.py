@@ -10,15 +10,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.random as jr
 import numpy as np
 import pytest
 
+from eqxgen.configs import GPTConfig
 from tests.train.small_runs import metrics, same, weights, words
 from train import gpt, rnn, sample
 from train._errors import UsageError, UserError
 from train.config.base import parse
 from train.data import DataError, Part, TextConfig
 from train.data.text.corpus import load_text
+from train.tasks.facts import TextFacts
 from train.tasks.language import validation_loss
 
 VERSE = "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer\nThe slings and arrows\n"
@@ -292,9 +295,8 @@ def test_what_is_held_out_is_the_end_and_is_measured_alike_at_every_batch_size(v
     corpus = load_text(TextConfig(name=str(verse)), 16)
     whole = (VERSE * 10)[: corpus.train.tokens] + (VERSE * 10)[-corpus.held_out.tokens :]
     assert whole == VERSE * 10
-    model = gpt.build(
-        {"facts": {"vocab": corpus.vocab}, "config": {"model": {"dim": 16, "depth": 1, "heads": 2, "context": 16}}}
-    )
+    config = gpt.Config(model=GPTConfig(dim=16, depth=1, heads=2, context=16))
+    model = gpt.model(config, TextFacts(corpus.vocab, 16))(jr.key(0))
     every = [validation_loss(model, corpus.held_out, size, 0) for size in (1, 5)]
     assert every[0] == pytest.approx(every[1], rel=1e-6)
     assert validation_loss(model, corpus.held_out, 3, 2) == validation_loss(model, corpus.held_out, 3, 2)

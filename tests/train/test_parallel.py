@@ -11,7 +11,9 @@ from train import maskgit
 from train._errors import UsageError
 from train.engine.step import Setup, abstract_state, make_update
 from train.parallel import check_batch, check_heads, make_mesh, parse_mesh, processes, rules
+from train.tasks.facts import TokenFacts
 
+FACTS = TokenFacts((3, 3, 1), classes=3, tokens=9, codes=7)
 ROWS = [(program, *case) for program, cases in SHORT.items() for case in cases]
 
 
@@ -101,7 +103,7 @@ def test_one_rule_places_a_parameter_its_average_and_its_moments(path, shape, me
 
 
 def test_more_parts_than_heads_are_a_usage_error_before_anything_is_made():
-    program = maskgit.program(maskgit.Config(), 9, 7, 3)
+    program = maskgit.RECIPE.program(maskgit.Config(), FACTS)
     mesh = make_mesh("", jax.devices()[:1])
     state = abstract_state(Setup.of(maskgit.Config(), program, mesh, on_cpu=True))
     with pytest.raises(
@@ -150,7 +152,7 @@ def sums_of(jaxpr, inside=False):
 
 
 def test_gradients_are_summed_over_the_devices_after_the_last_micro_batch_and_not_before():
-    program = maskgit.program(maskgit.Config(model=TINY, accumulate=4), 9, 7, 3)
+    program = maskgit.RECIPE.program(maskgit.Config(model=TINY, accumulate=4), FACTS)
     setup = Setup.of(maskgit.Config(accumulate=4), program, make_mesh("", jax.devices()[:1]), on_cpu=True)
     state = abstract_state(setup)
     batch = {name: jax.ShapeDtypeStruct((8, *shape), kind) for name, (shape, kind) in program.shapes.items()}

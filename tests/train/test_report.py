@@ -24,7 +24,7 @@ from train.report.curve import loss_curve, smoothed, ticks
 from train.report.meter import CLOCKED, Meter
 from train.report.peak import flops_of, peak_of
 from train.report.timeline import Profiler, Row, kinds_of, newest, read_trace, rows_of, table
-from train.tasks.language import program
+from train.tasks.facts import TextFacts
 
 
 def event(name, start, micros, thread=1, **arguments):
@@ -124,7 +124,7 @@ def test_operations_of_a_step_are_six_for_each_weight_and_token_and_those_of_att
     vocab, tokens = 65, config.batch_size * model.context
     weights = model.depth * 12 * model.dim**2 + vocab * model.dim
     attention = model.depth * 4 * model.context * model.dim
-    found = flops_of(*abstract_update(config, program(model.context, gpt.maker(config, vocab)), make_mesh()))
+    found = flops_of(*abstract_update(config, gpt.RECIPE.program(config, TextFacts(vocab, model.context)), make_mesh()))
     assert found == pytest.approx(tokens * 3 * (2 * weights + attention), rel=1e-6)
 
 
@@ -219,7 +219,7 @@ def test_a_card_has_the_numbers_the_licence_and_the_command_that_makes_it_again(
         "jax_version": "0.10.2",
         "seconds": 3.0,
     }
-    write_card(tmp_path, summary, 1442)
+    write_card(tmp_path, summary, 1442, "MaskGIT", "images of 8 x 8 x 1")
     text = (tmp_path / "README.md").read_text()
     for words in (
         "# MaskGIT on digits",

@@ -18,7 +18,7 @@ from train.checkpoint import Checkpoints
 from train.config.base import TrainConfig
 from train.parallel import make_mesh
 from train.parallel.processes import from_first, is_first, on_host, start
-from train.run.folder import open_run
+from train.run.folder import RunFolder
 from train.run.signals import StopRequest
 from train.run.weights import load_model, save_model
 
@@ -28,7 +28,8 @@ def main(folder: Path, port: str, number: int) -> None:
     whole = np.arange(64, dtype=np.float32).reshape(16, 4)
     place = NamedSharding(make_mesh("fsdp=4"), PartitionSpec("fsdp"))
     split = jax.make_array_from_callback(whole.shape, place, lambda index: whole[index])
-    with open_run(TrainConfig(run_dir=str(folder / "run")), "maskgit") as run:
+    with RunFolder.open(TrainConfig(run_dir=str(folder / "run")), "maskgit") as opened:
+        run = opened.path
         checkpoints = Checkpoints(run / "checkpoints", keep=1)
         for step in (1, 2):
             checkpoints.save(step, {"w": split * step}, position={"at": step})

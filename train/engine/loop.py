@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sized
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -32,7 +32,7 @@ from ..report.meter import Meter
 from ..report.peak import flops_of, peak_of
 from ..report.sinks import Sink, TensorBoard, WeightsAndBiases
 from ..report.timeline import Profiler
-from ..run.folder import describe_run, open_run
+from ..run.folder import RunFolder
 from ..run.signals import StopRequest
 from ..run.weights import save_model
 from .command import STARTED
@@ -41,18 +41,20 @@ from .host_memory import keep_freed_memory
 from .recipe import Player, Program
 from .step import Inputs, Setup, State, abstract_state, changed, make_step, make_update, moved_by, sharded_state
 
+if TYPE_CHECKING:
+    from .recipes import Recipe
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
     """What a recipe gives the loop.
 
     Attributes:
-        recipe: its name.
-        facts: what a sampler needs to know beside the config, as JSON.
+        facts: of the data, as the shapes of the model need them.
         program: the model, its losses and players.
         source: what the training examples are read from, one for each; `Lazy` ones are read ahead.
         batch: the arrays of some places of a batch; the first axis is the places.
-        grid: draws a picture with the released model, for a path to write it to.
+        show: writes what the family shows of the released model, such as a picture or a text, to a path without suffix.
         evaluate: numbers of the released model for summary.json.
         prepare: called with the run's folder before the first step.
         released: what model.safetensors holds and samples and evaluation are given, of the averaged model and the
@@ -61,12 +63,11 @@ class Task:
         fingerprint: SHA-256 of the data, which a resumed run must have again; empty where there is none.
     """
 
-    recipe: str
-    facts: dict[str, Any]
+    facts: Any
     program: Program
     source: Sized
     batch: Callable[[Part], dict[str, np.ndarray]]
-    grid: Callable[[PyTree, Path], None]
+    show: Callable[[PyTree, Path], None]
     evaluate: Callable[[PyTree], dict[str, float]]
     prepare: Callable[[Path], None] = lambda folder: None
     released: Callable[[PyTree, PyTree], PyTree] = lambda model, state: model
@@ -74,15 +75,11 @@ class Task:
     fingerprint: str = ""
 
 
-def fit(config: TrainConfig, recipe: str, make_task: Callable[[], Task]) -> int:
+def fit(config: TrainConfig, recipe: "Recipe") -> int:
     """Trains to the last step, resuming what the run folder holds; gives the exit status.
 
     The task is made after this process has joined the others of its run, since making it may ask for devices, and after
     the run's folder was claimed, since making it may take long.
-
-    Args:
-        recipe: its name.
-        make_task: gives its task.
 
     A run that is complete says so and is left alone. SIGINT and SIGTERM save the current step, say where, and give 130
     and 143.
@@ -94,22 +91,23 @@ def fit(config: TrainConfig, recipe: str, make_task: Callable[[], Task]) -> int:
     on_cpu = jax.default_backend() == "cpu"
     if on_cpu:
         keep_freed_memory()
-    with open_run(config, recipe) as folder:
-        if from_first((folder / "summary.json").exists):
+    with RunFolder.open(config, recipe.name) as run:
+        if from_first(run.summary.exists):
             if is_first():
                 print(
-                    f"{folder} is complete: {config.steps} steps, see {folder / 'summary.json'}. Give another "
-                    "--run-dir to train again."
+                    f"{run.path} is complete: {config.steps} steps, see {run.summary}. Give another --run-dir to train "
+                    "again."
                 )
             return 0
-        task = make_task()
-        return _fit(config, task, Setup.of(config, task.program, mesh, on_cpu=on_cpu), folder)
+        task = recipe.task(config, run.path)
+        data = {"sha256": task.fingerprint, "examples": len(task.source)} if task.fingerprint else None
+        run.describe(task.facts.to_record(), data, changed=config.data.changed)
+        from_first(lambda: task.prepare(run.path))
+        return _fit(config, recipe, task, Setup.of(config, task.program, mesh, on_cpu=on_cpu), run)
 
 
-def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
-    data = {"sha256": task.fingerprint, "examples": len(task.source)} if task.fingerprint else None
-    record = describe_run(folder, config, task.recipe, task.facts, data)
-    from_first(lambda: task.prepare(folder))
+def _fit(config: TrainConfig, recipe: "Recipe", task: Task, setup: Setup, run: RunFolder) -> int:
+    folder, record = run.path, run.record
     key = jr.key(config.seed)
     shapes = abstract_state(setup)
     check_heads(shapes.model, setup.mesh)
@@ -126,11 +124,11 @@ def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
                 log.say(f"resuming {folder} from step {first}")
             parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
             devices = f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
-            log.say(f"{task.recipe}: {parameters:,} parameters, {len(task.source):,} examples, {devices}, to {folder}")
+            log.say(f"{recipe.name}: {parameters:,} parameters, {len(task.source):,} examples, {devices}, to {folder}")
             if config.optim.warmup > config.steps:
                 log.say(f"warm-up: all of the {config.steps} steps, of the preset's {config.optim.warmup}")
-            run = _Run(config, task, folder, setup, log, checkpoints, record)
-            state = run.train(state, first, key, stop)
+            loop = _Run(config, recipe, task, folder, setup, log, checkpoints, record)
+            state = loop.train(state, first, key, stop)
             checkpoints.wait()
             if stop.agreed() and stop.received:
                 step = int(state.step)
@@ -138,12 +136,13 @@ def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
                     f"{stop.received.name}: saved step {step} in {folder / 'checkpoints'}; the same command resumes it"
                 )
                 return stop.status
-            return run.finish(state, parameters, stop)
+            return loop.finish(state, parameters, stop)
 
 
 @dataclasses.dataclass
 class _Run:
     config: TrainConfig
+    recipe: "Recipe"
     task: Task
     folder: Path
     setup: Setup
@@ -206,7 +205,7 @@ class _Run:
                 self.save(done, state, feed)
             if config.sample_every and done % config.sample_every == 0 and done < config.steps:
                 before = time.perf_counter()
-                self.grid(self.shown(state), done)
+                self.show(self.shown(state), done)
                 meter.pause(time.perf_counter() - before)  # the rate is of training alone
             if stopping:
                 break
@@ -271,10 +270,10 @@ class _Run:
         model = whole(self.task.released(state.ema[0], state.averaged_state[0]))
         return eqx.filter_shard(model, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
 
-    def grid(self, model: PyTree, step: int) -> None:
-        """The picture of a step; of several processes the first draws it."""
+    def show(self, model: PyTree, step: int) -> None:
+        """Samples of a step; of several processes the first draws them."""
         if is_first():
-            self.task.grid(model, self.folder / "samples" / f"step-{step:07d}.png")
+            self.task.show(model, self.folder / "samples" / f"step-{step:07d}")
 
     def seconds(self) -> float:
         """Wall-clock time of the run so far, with the time before it was resumed."""
@@ -286,14 +285,14 @@ class _Run:
         if not is_first():
             return stop.status
         examples_per_s = _rate(self.folder)
-        self.grid(model, self.config.steps)
+        self.show(model, self.config.steps)
         self.log.say("evaluating ...")
         numbers = self.task.evaluate(model)
         if stop.received:
             self.log.say(f"{stop.received.name}: training is complete and saved; the same command evaluates it again")
             return stop.status
         summary = {
-            "recipe": self.task.recipe,
+            "recipe": self.recipe.name,
             "preset": self.config.preset,
             "steps": self.config.steps,
             "seconds": round(self.seconds(), 2),
@@ -303,7 +302,7 @@ class _Run:
             "jax_version": jax.__version__,
             "device": f"{self.setup.mesh.size} x {jax.devices()[0].device_kind}",
         }
-        write_card(self.folder, summary, len(self.task.source))
+        write_card(self.folder, summary, len(self.task.source), self.recipe.title, str(self.task.facts))
         write_json(self.folder / "summary.json", summary)
         for name, value in numbers.items():
             self.log.say(f"{name:24} {value:.4g}")

@@ -1,20 +1,137 @@
-"""The recipes whose models and runs this version can open: a fixed list, so that no file can name code to run."""
+"""Recipes: what one consists of, and the fixed list of them, so that no file can name code to run."""
 
+import dataclasses
 import importlib
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .._errors import UserError
+from ..config.base import TrainConfig, from_dict, parse
+from .command import run
+
+if TYPE_CHECKING:  # --help must not wait for jax
+    from jaxtyping import PyTree
+
+    from .loop import Task
+    from .recipe import Program
 
 RECIPES = ("gpt", "maskgit", "rnn", "vqgan")
 
 
-def recipe_of(record: Any, where: object) -> Any:
-    """The module of the recipe that a run's record or a model's description names.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A family of models that a command trains. `train.tasks` makes one of each kind from a model and a loss.
+
+    Attributes:
+        name: of its module in `train`.
+        title: of the card of a run.
+        config: its flags.
+        presets: values that the flags start from; the first is the default.
+        facts: type of the facts of its data.
+        on_paper: the facts without the data, as far as flags and tables tell.
+        model: (config, facts) -> what makes the released model from a key: for training, dry run and loading alike.
+        program: (config, facts) -> the model, its losses and players.
+        task: (config, folder of the run) -> the program with its data, samples and evaluation.
+        sample: flags of `train.sample`.
+        draw: writes what these flags ask for; gives the exit status.
+    """
+
+    name: str
+    title: str
+    config: type[TrainConfig]
+    presets: Mapping[str, Any]
+    facts: Any
+    on_paper: Callable[[Any], Any]
+    model: Callable[[Any, Any], Callable[[Any], "PyTree"]]
+    program: Callable[[Any, Any], "Program"]
+    task: Callable[[Any, Path], "Task"]
+    sample: type
+    draw: Callable[["Finished", Any], int]
+
+    def command(self, doc: str | None, about: Mapping[str, str]) -> None:
+        """The recipe's command line.
+
+        Args:
+            doc: docstring of its module, for `--help`.
+            about: size, time and the number to expect of each preset, a line each.
+        """
+        run(lambda: self.main(parse(self.name, self.config, self.presets, doc or "", about=about)))
+
+    def main(self, config: TrainConfig) -> int:
+        """Trains, or prints what would be trained; gives the exit status."""
+        if config.on_paper:
+            from .dryrun import dry_run
+
+            return dry_run(config, self.program(config, self.on_paper(config)))
+        from .loop import fit
+
+        return fit(config, self)
+
+    def open(self, folder: Path, record: Mapping[str, Any], where: str | Path) -> "Finished":
+        """The run of a folder, from what its config.json or its model's description says.
+
+        Raises:
+            UserError: the record is of no config of this recipe; `where` is named.
+            KeyError: the record lacks a fact.
+        """
+        config = from_dict(self.config, record["config"], where)
+        return Finished(self, folder, config, self.facts.from_record(record["facts"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A run that is sampled or evaluated: its folder, config and facts."""
+
+    recipe: Recipe
+    folder: Path
+    config: Any
+    facts: Any
+
+    def model(self) -> "PyTree":
+        """The released model. `UserError` where its file is missing or damaged."""
+        return load(self.folder / "model.safetensors", self.recipe.name)
+
+
+def named(name: str) -> Recipe:
+    """The recipe of a name in `RECIPES`."""
+    return importlib.import_module(f"...{name}", __name__).RECIPE
+
+
+def recipe_of(record: Any, where: object) -> Recipe:
+    """The recipe that a run's record or a model's description names.
 
     Raises:
         UserError: it names none of ours; `where` is named.
     """
-    recipe = record.get("recipe") if isinstance(record, dict) else None
-    if recipe not in RECIPES:
-        raise UserError(f"{where}: expected the config of a run of {', '.join(RECIPES)}: got recipe {recipe!r}")
-    return importlib.import_module(f"...{recipe}", __name__)
+    name = record.get("recipe") if isinstance(record, dict) else None
+    if name not in RECIPES:
+        raise UserError(f"{where}: expected the config of a run of {', '.join(RECIPES)}: got recipe {name!r}")
+    return named(name)
+
+
+def load(path: str | Path, recipe: str | None = None) -> "PyTree":
+    """The model of a file that a run wrote, built from the description inside it.
+
+    Args:
+        path: model.safetensors or best.safetensors of a run, or a copy.
+        recipe: the one that it must be of; any by default.
+
+    Raises:
+        UserError: there is no such file; it is damaged; it is of another recipe, or its arrays are not that recipe's
+            model.
+    """
+    import jax.random as jr
+
+    from ..run.weights import load_model
+
+    path = Path(path)
+
+    def build(description: dict[str, Any]) -> "PyTree":
+        found = recipe_of(description, path)
+        if recipe not in (None, found.name):
+            raise UserError(f"{path}: is of a run of train.{found.name}: give one of train.{recipe}")
+        opened = found.open(path.parent, description, path)
+        return found.model(opened.config, opened.facts)(jr.key(0))
+
+    return load_model(path, build)[0]

@@ -7,11 +7,15 @@ from typing import Any
 from .._files import read_json
 from ..config.known import KNOWN
 
-TITLES = {"gpt": "GPT", "maskgit": "MaskGIT", "rnn": "Recurrent language model", "vqgan": "VQGAN tokenizer"}
-
 
 def card(
-    record: dict[str, Any], summary: dict[str, Any], examples: int, pictures: dict[str, str], text: str = ""
+    record: dict[str, Any],
+    summary: dict[str, Any],
+    examples: int,
+    title: str,
+    kind: str,
+    pictures: dict[str, str],
+    text: str = "",
 ) -> str:
     """The card as Markdown.
 
@@ -19,12 +23,13 @@ def card(
         record: of config.json.
         summary: of summary.json.
         examples: of training.
+        title: of the recipe.
+        kind: of the examples, such as "images of 8 x 8 x 1".
         pictures: caption and file beside the card.
         text: a block of text of the model.
     """
     config, recipe = record["config"], record["recipe"]
     data = config["data"]["name"]
-    title = f"{TITLES.get(recipe, recipe)} on {data}"
     skipped = {"recipe", "preset", "steps", "jax_version", "device", "parameters"}
     numbers = "\n".join(
         f"| {name} | {value:.6g} |"
@@ -32,7 +37,7 @@ def card(
         if name not in skipped and isinstance(value, int | float)
     )
     shown = "\n\n".join(f"![{caption}]({file})" for caption, file in pictures.items())
-    return f"""# {title}
+    return f"""# {title} on {data}
 
 {summary["parameters"]:,} parameters, trained for {summary["steps"]:,} steps of {config["batch_size"]} examples on \
 {summary["device"]}.
@@ -45,7 +50,7 @@ def card(
 
 ## Data
 
-{examples:,} training examples of `{data}`, {_kind(record["facts"])}.
+{examples:,} training examples of `{data}`, {kind}.
 Licence: {_licence(data)}.
 
 ## Again
@@ -70,15 +75,9 @@ def _licence(data: str) -> str:
     return "that of the folder or file, which only its owner knows"
 
 
-def _kind(facts: dict[str, Any]) -> str:
-    if "image_shape" in facts:
-        return f"images of {' x '.join(map(str, facts['image_shape']))}"
-    return f"windows of {facts['context']} tokens of a vocabulary of {facts['vocab']:,}"
-
-
-def write_card(folder: Path, summary: dict[str, Any], examples: int) -> None:
+def write_card(folder: Path, summary: dict[str, Any], examples: int, title: str, kind: str) -> None:
     """Writes the loss curve, the animation of the samples, and README.md beside them, into the folder of a run. The
-    arguments are those of `card`.
+    rest is as in `card`.
     """
     from .animation import animate
     from .curve import loss_curve
@@ -98,4 +97,4 @@ def write_card(folder: Path, summary: dict[str, Any], examples: int) -> None:
         text = f"```\n{texts[-1].read_text(encoding='utf-8')[:1000]}\n```\n\n"
     if animate(folder / "samples", folder / "samples.webp"):
         pictures["samples along the way"] = "samples.webp"
-    (folder / "README.md").write_text(card(record, summary, examples, pictures, text), encoding="utf-8")
+    (folder / "README.md").write_text(card(record, summary, examples, title, kind, pictures, text), encoding="utf-8")

@@ -1,5 +1,6 @@
 """Folder of a run: made, locked, and checked against the config and the data of the command."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,62 +16,69 @@ from .lock import locked
 from .metadata import differences
 
 
-def path_of(config: TrainConfig, recipe: str) -> Path:
-    return Path(config.run_dir or f"runs/{recipe}-{config.preset}")
+@dataclasses.dataclass
+class RunFolder:
+    """The folder of a run, locked while it is open, and the content of its config.json."""
 
+    path: Path
+    record: dict[str, Any]
 
-@contextmanager
-def open_run(config: TrainConfig, recipe: str) -> Iterator[Path]:
-    """Makes the folder or checks that it is this config's, and holds its lock while entered; gives its path.
+    @classmethod
+    @contextmanager
+    def open(cls, config: TrainConfig, recipe: str) -> Iterator["RunFolder"]:
+        """Makes the folder or checks that it is this config's, and holds its lock while entered.
 
-    To be entered before anything that takes long. Of several processes the first does so for all.
+        To be entered before anything that takes long. Of several processes the first does so for all.
 
-    Raises:
-        UserError: the folder cannot be made or written, is being written by another process, or belongs to another
-            config.
-    """
-    from ..parallel.processes import from_first
+        Raises:
+            UserError: the folder cannot be made or written, is being written by another process, or belongs to another
+                config.
+        """
+        from ..parallel.processes import from_first
 
-    folder = path_of(config, recipe)
-    with ExitStack() as held:
-        from_first(lambda: _claim(folder, recipe, config, held))
-        yield folder
+        run = cls(
+            Path(config.run_dir or f"runs/{recipe}-{config.preset}"), {"recipe": recipe, "config": to_dict(config)}
+        )
+        with ExitStack() as held:
+            from_first(lambda: _claim(run.path, recipe, config, held))
+            yield run
 
+    @property
+    def summary(self) -> Path:
+        """File that a complete run has."""
+        return self.path / "summary.json"
 
-def describe_run(
-    folder: Path, config: TrainConfig, recipe: str, facts: dict[str, Any], data: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """Writes config.json where there is none, or checks that it is of the same data; gives its content.
+    def describe(self, facts: dict[str, Any], data: dict[str, Any] | None = None, *, changed: bool = False) -> None:
+        """Writes config.json where there is none, or checks that it is of the same data.
 
-    A run of a version that kept no fingerprint of its data gets that of the present ones, and a line says so.
+        A run of a version that kept no fingerprint of its data gets that of the present ones, and a line says so.
 
-    Args:
-        folder: of `open_run`.
-        config: of the command; its `data.changed` allows other data.
-        recipe: its name.
-        facts: constants of a sampler that are not in the config, such as the shape of the images.
-        data: SHA-256 of the data (`sha256`), and the number of training examples (`examples`).
+        Args:
+            facts: of the data, which the config does not say, such as the shape of the images.
+            data: SHA-256 of the data (`sha256`), and the number of training examples (`examples`).
+            changed: whether the run may go on with other data.
 
-    Raises:
-        UserError: the run was begun on other data.
-    """
-    from ..parallel.processes import from_first
+        Raises:
+            UserError: the run was begun on other data.
+        """
+        from ..parallel.processes import from_first
 
-    record = {"recipe": recipe, "config": to_dict(config), "facts": json.loads(json.dumps(facts))}
-    record |= {"data": data} if data else {}
-    return from_first(lambda: _describe(folder / "config.json", record, changed=config.data.changed))
+        record = {**self.record, "facts": json.loads(json.dumps(facts))} | ({"data": data} if data else {})
+        self.record = from_first(lambda: _describe(self.path / "config.json", record, changed=changed))
 
 
 def _describe(path: Path, record: dict[str, Any], *, changed: bool) -> dict[str, Any]:
     if not path.exists():
         write_json(path, record)
-    old = read_json(path)
-    if old.get("facts") != record["facts"]:
+    old, new = read_json(path), record["facts"]
+    facts = old.get("facts")
+    # Facts that a run of an older version lacks cannot differ.
+    if not isinstance(facts, dict) or facts != {name: new[name] for name in facts.keys() & new.keys()}:
         kept = old.get("config", {}).get("data", {})
         newlines = "; --data.keep-newlines reads CR LF as older versions did" if "keep_newlines" not in kept else ""
         raise UserError(
-            f"--run-dir {path.parent}: holds a run on other data ({old.get('facts')} and not {record['facts']}): give "
-            f"another folder{newlines if 'vocab' in record['facts'] else ''}"
+            f"--run-dir {path.parent}: holds a run on other data ({facts} and not {new}): give another "
+            f"folder{newlines if 'vocab' in new else ''}"
         )
     before, now = old.get("data"), record.get("data")
     if before == now or now is None:

@@ -13,7 +13,6 @@ from jaxtyping import PyTree
 
 from .._errors import UserError
 from .._files import write_atomically
-from ..engine.recipes import recipe_of
 from ..parallel.processes import is_first, on_host
 from ..params.paths import named_arrays
 
@@ -45,17 +44,6 @@ def save_model(path: Path, model: PyTree, description: dict[str, Any]) -> None:
 
     if is_first():
         write_atomically(path, write)
-
-
-def load(path: str | Path) -> PyTree:
-    """The model of a file that a run of any of our recipes wrote, built from the description inside it.
-
-    Raises:
-        UserError: there is no such file; it is damaged; it is of no recipe of ours, or its arrays are not that recipe's
-            model.
-    """
-    path = Path(path)
-    return load_model(path, lambda description: recipe_of(description, path).build(description))[0]
 
 
 def load_model(path: Path, build: Callable[[dict[str, Any]], PyTree]) -> tuple[PyTree, dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""Samples and losses of a trained MaskGIT over many examples."""
+"""Samples and losses of models over many examples."""
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,55 +9,30 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from eqxgen.models.maskgit import MaskGIT, generate
-
-from .._errors import UsageError
 from ..engine.recipe import Context
 from ..evaluators.batched import batched
+from .tokenizers import Tokenizer
 
 
-@runtime_checkable
-class Decode(Protocol):
-    """How to sample: `train.maskgit.DecodeConfig`, or what `train.sample` was asked for."""
+def draw_images(
+    draw: Callable[..., Any], model: Any, tokenizer: Tokenizer, labels: Int[np.ndarray, " n"], key: PRNGKeyArray
+) -> Float[np.ndarray, "n height width channels"]:
+    """An image in [-1, 1] of each label. Image i depends on the key, i and its label alone.
 
-    @property
-    def steps(self) -> int: ...
-    @property
-    def guidance(self) -> float: ...
-    @property
-    def choice_temperature(self) -> float: ...
-    @property
-    def temperature(self) -> float: ...
-    @property
-    def schedule(self) -> str: ...
-
-
-def check_steps(steps: int, tokens: int, flag: str) -> None:
-    """Raises `UsageError` unless there are at most as many guesses as tokens."""
-    if not 1 <= steps <= tokens:
-        raise UsageError(f"{flag} must be from 1 to the number of tokens, {tokens}: got {steps}")
+    Args:
+        draw: (model, label, key=) -> ids of one image; a pytree, such as an `equinox.Partial`.
+    """
+    return batched(_Draw(draw, model, tokenizer, key), labels, np.arange(len(labels), dtype=np.int32), batch_size=250)
 
 
 class _Draw(eqx.Module):
-    model: MaskGIT
+    draw: Callable[..., Any]
+    model: Any
     tokenizer: Any
     key: PRNGKeyArray
-    options: tuple[tuple[str, Any], ...] = eqx.field(static=True)
 
     def __call__(self, label: Int[Array, ""], index: Int[Array, ""]) -> Float[Array, "height width channels"]:
-        ids = generate(self.model, label, key=jr.fold_in(self.key, index), **dict(self.options))
-        return self.tokenizer.decode(ids)
-
-
-def draw_maskgit(
-    model: MaskGIT, tokenizer: Any, labels: Int[np.ndarray, " n"], decode: Decode, key: PRNGKeyArray
-) -> Float[np.ndarray, "n height width channels"]:
-    """An image in [-1, 1] of each label. Image i depends on the key, i and its label alone, not on how many are
-    drawn.
-    """
-    names = ("steps", "guidance", "choice_temperature", "temperature", "schedule")
-    draw = _Draw(model, tokenizer, key, tuple((name, getattr(decode, name)) for name in names))
-    return batched(draw, labels, np.arange(len(labels), dtype=np.int32), batch_size=250)
+        return self.tokenizer.decode(self.draw(self.model, label, key=jr.fold_in(self.key, index)))
 
 
 def eval_loss(loss: Callable, model: Any, examples: dict[str, np.ndarray]) -> float:

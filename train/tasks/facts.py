@@ -1,25 +1,94 @@
-"""Facts of data sets without reading them, for `--dry-run`."""
+"""Facts of the data that a model's shapes need: typed, known on paper and from data alike, kept in config.json."""
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from ..config.data import DataConfig
 from ..config.known import KNOWN
 
+Self = TypeVar("Self", bound="Facts")
+_NAMES = {"shape": "image_shape"}  # names of fields in config.json, where they differ
 
-class Facts(NamedTuple):
-    """Shape `(height, width, channels)` of the images, number of classes, number of grey levels."""
 
-    image_shape: tuple[int, int, int]
+class Facts:
+    """Base of the facts of a kind of data: dataclasses that config.json holds."""
+
+    def to_record(self) -> dict[str, Any]:
+        """The facts as config.json has them."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # pyright: ignore[reportArgumentType]
+        plain = lambda value: list(value) if isinstance(value, tuple) else value
+        return {_NAMES.get(name, name): plain(value) for name, value in values.items()}
+
+    @classmethod
+    def from_record(cls: type[Self], values: Mapping[str, Any]) -> Self:
+        """The facts of a config.json; those that a run of an older version lacks have their defaults.
+
+        Raises:
+            KeyError: one without a default is missing.
+        """
+        given: dict[str, Any] = {}
+        for field in dataclasses.fields(cls):  # pyright: ignore[reportArgumentType]
+            name = _NAMES.get(field.name, field.name)
+            if name in values or field.default is dataclasses.MISSING:
+                value = values[name]
+                given[field.name] = tuple(value) if isinstance(value, list) else value
+        return cls(**given)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFacts(Facts):
+    """Facts of labelled images."""
+
+    shape: tuple[int, int, int]
+    """Height, width and channels."""
     classes: int
+    """Number of labels."""
     levels: int = 256
+    """Number of grey levels."""
+
+    def __str__(self) -> str:
+        return f"images of {' x '.join(map(str, self.shape))}"
 
 
-def facts_of(data: DataConfig) -> Facts:
-    """Those of a known set; for a path, colour images of --data.image-size (256 by default) and ImageNet's 1,000
-    classes.
+@dataclasses.dataclass(frozen=True)
+class TokenFacts(Facts):
+    """Facts of labelled images as tokens."""
+
+    shape: tuple[int, int, int]
+    """Height, width and channels of the images."""
+    classes: int
+    """Number of labels."""
+    tokens: int
+    """Tokens of one image."""
+    codes: int
+    """Size of the tokenizer's codebook."""
+
+    def __str__(self) -> str:
+        return f"images of {' x '.join(map(str, self.shape))}"
+
+
+@dataclasses.dataclass(frozen=True)
+class TextFacts(Facts):
+    """Facts of text as tokens."""
+
+    vocab: int
+    """Size of the vocabulary."""
+    context: int
+    """Tokens of a window."""
+    vocabulary: str | None = None
+    """SHA-256 of the vocabulary; None where the data are ids alone."""
+
+    def __str__(self) -> str:
+        return f"windows of {self.context} tokens of a vocabulary of {self.vocab:,}"
+
+
+def image_facts(data: DataConfig) -> ImageFacts:
+    """Facts of a known set without reading it; of a path, those of colour images of --data.image-size (256 by default)
+    with ImageNet's 1,000 classes.
     """
     if known := KNOWN.get(data.name):
         height, width, channels = known.shape
-        return Facts((height, width, channels), len(known.classes), known.levels)
+        return ImageFacts((height, width, channels), len(known.classes), known.levels)
     size = data.image_size or 256
-    return Facts((size, size, 3), 1000)
+    return ImageFacts((size, size, 3), 1000)

@@ -1,124 +1,159 @@
-"""The tokenizer of a run: pixels, or what a train.vqgan run learned."""
+"""Recipes of class-conditional models of image tokens: data, facts, pictures, evaluation, samples."""
 
-import shutil
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import equinox as eqx
-import numpy as np
-from jaxtyping import Int, UInt8
+from .._errors import UsageError, require
+from ..config.options import option
+from ..engine.recipes import Finished, Recipe, named
+from . import images
+from .facts import TokenFacts, image_facts
+from .sampling import ImageSample, given, with_options
 
-from eqxgen.models.pixels import PixelTokenizer
-from eqxgen.models.vqgan import VQGAN
+if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
+    from ..data import Part
+    from ..engine.loop import Task
+    from ..engine.recipe import Program
 
-from .._errors import UsageError, UserError
-from .._files import write_atomically
-from ..data import Dataset
-from ..data.files.lazy import Lazy
-from ..evaluators.batched import batched
-from ..run.weights import load_model
-from ..vqgan import build as build_vqgan
-
-Tokenizer = PixelTokenizer | VQGAN
-COPY = "tokenizer.safetensors"
+Draw = Callable[..., Any]
+"""(model, label, key=) -> ids (tokens) of one image."""
 
 
-def load_vqgan(run: Path) -> tuple[VQGAN, dict[str, Any]]:
-    """The tokenizer of a finished train.vqgan run, or of a copy of its model.safetensors.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokensConfig(images.ImageConfig):
+    """Flags of every recipe of image tokens. A recipe's own `Config` adds its model and its sampler's options."""
 
-    Raises:
-        UserError: there is none, it is damaged, or the run is of another recipe.
-    """
-    path = _file(run)
-    if not path.is_file():
-        raise UserError(
-            f"--tokenizer {run}: has no model.safetensors: give the folder of a finished train.vqgan run, or pixels"
+    tokenizer: str = option("pixels", first=True)
+    """pixels, or the folder of a finished train.vqgan run."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(
+            not self.data.augment.beyond_flip,
+            f"data.augment must change nothing but the side: got {self.data.augment}; the tokens of every image are "
+            "made once, so of --data.augment this recipe takes flip alone",
         )
 
-    def build(record: dict[str, Any]) -> VQGAN:
-        if record.get("recipe") != "vqgan":
-            raise UserError(f"--tokenizer {run}: is a run of train.{record.get('recipe')}: give one of train.vqgan")
-        return build_vqgan(record)
 
-    return load_model(path, build)
-
-
-def _file(run: Path) -> Path:
-    return run / "model.safetensors" if run.is_dir() else run
-
-
-def open_tokenizer(where: str, dataset: Dataset, folder: Path) -> Tokenizer:
-    """The tokenizer that `--tokenizer` names. A run that has begun uses its own copy, `tokenizer.safetensors`.
-
-    Raises:
-        UserError: there is none, or it is for images of another shape.
-    """
-    if where == "pixels":
-        return PixelTokenizer(*dataset.image_shape, codes=dataset.levels)
-    copy = folder / COPY
-    tokenizer, _ = load_vqgan(copy if copy.exists() else Path(where))
-    if tokenizer.image_shape != dataset.image_shape:
-        raise UserError(
-            f"--tokenizer {where}: is for images of {tokenizer.image_shape} (height, width, channels), "
-            f"but those of {dataset.name} are {dataset.image_shape}: train one on this data, or give the same "
-            "--data.image-size"
-        )
-    return tokenizer
-
-
-def keep_tokenizer(where: str, folder: Path) -> None:
-    """Copies the tokenizer's file into the run's folder, so that the run can be sampled and resumed without the
-    other.
-    """
-    if where != "pixels" and not (folder / COPY).exists():
-        write_atomically(folder / COPY, lambda part: shutil.copyfile(_file(Path(where)), part))
-
-
-def tokenizer_of_run(folder: Path, record: dict[str, Any]) -> Tokenizer:
-    """The tokenizer of a finished or interrupted train.maskgit run."""
-    if record["config"]["tokenizer"] == "pixels":
-        return PixelTokenizer(*record["facts"]["image_shape"], codes=record["facts"]["codes"])
-    return load_vqgan(folder / COPY)[0]
-
-
-def tokenize(
-    tokenizer: Tokenizer,
-    images: UInt8[np.ndarray, "n height width channels"] | Lazy,
-    dataset: Dataset,
+def tokens_recipe(
+    name: str,
+    title: str,
+    config: type[TokensConfig],
+    presets: Mapping[str, TokensConfig],
+    model: Callable[[Any, TokenFacts], Any],
+    loss: Callable[[Any, TokenFacts], Any],
+    draw: Callable[[Any, TokenFacts], Draw],
     *,
-    mirrored: bool = False,
-) -> Int[np.ndarray, "n tokens"]:
-    """Ids of many images, or of their mirror images."""
-    prepare = (lambda part: dataset.normalise(part[:, :, ::-1])) if mirrored else dataset.normalise
-    return batched(_Encode(tokenizer), images, prepare=prepare)
+    options: str,
+) -> Recipe:
+    """A recipe of this kind.
+
+    Args:
+        model: (config, facts) -> what makes the model from a key.
+        loss: (config, facts) -> `train.engine.recipe.Loss` of batches of `ids` and `label`.
+        draw: (config, facts) -> sampler of one image's ids; a `ValueError` begins with the flag that is wrong.
+        options: the config's field with the sampler's options.
+    """
+
+    def program(config: Any, facts: TokenFacts) -> "Program":
+        from ..engine.recipe import Program
+
+        shapes = {"ids": ((facts.tokens,), "int32"), "label": ((), "int32")}
+        return Program.of(model(config, facts), loss(config, facts), shapes)
+
+    def task(config: Any, folder: Path) -> "Task":
+        return _task(config, folder, program, functools.partial(_sampler, draw))
+
+    def sample(run: Finished, asked: Any) -> int:
+        values = dataclasses.replace(getattr(run.config, options), **given(asked, kind))
+        changed = dataclasses.replace(run.config, **{options: values})
+        return _sample(run, asked, _sampler(draw, changed, run.facts, f"{options}."))
+
+    kind = type(getattr(next(iter(presets.values())), options))
+    return Recipe(
+        name=name,
+        title=title,
+        config=config,
+        presets=presets,
+        facts=TokenFacts,
+        on_paper=_on_paper,
+        model=model,
+        program=program,
+        task=task,
+        sample=with_options(ImageSample, kind, f"{options}."),
+        draw=sample,
+    )
 
 
-def check_factor(factor: int, image_shape: tuple[int, int, int]) -> None:
-    """Raises `UsageError` unless tokens of `factor` pixels tile the images."""
-    if any(side % factor for side in image_shape[:2]):
-        raise UsageError(
-            f"--model.multipliers: each but the first halves the image, so {factor} must divide its sides: got images "
-            f"of {image_shape}"
-        )
+def _on_paper(config: TokensConfig) -> TokenFacts:
+    """Facts without the data and the tokenizer, which is that of the preset of the same name."""
+    from eqxgen.configs import VQGANConfig
+
+    facts = image_facts(config.data)
+    height, width, channels = facts.shape
+    if config.tokenizer == "pixels":
+        return TokenFacts(facts.shape, facts.classes, height * width * channels, facts.levels)
+    presets = named("vqgan").presets
+    sizes = presets[config.preset].model if config.preset in presets else VQGANConfig()
+    return TokenFacts(facts.shape, facts.classes, (height // sizes.factor) * (width // sizes.factor), sizes.codes)
 
 
-def reconstruct(
-    tokenizer: Tokenizer, images: UInt8[np.ndarray, "n height width channels"], dataset: Dataset
-) -> tuple[Any, Any]:
-    """Images in [-1, 1] through the tokenizer and back, and their ids."""
-    return batched(_Reconstruct(tokenizer), images, prepare=dataset.normalise)
+def _sampler(draw: Callable[[Any, TokenFacts], Draw], config: Any, facts: TokenFacts, prefix: str = "") -> Draw:
+    """The sampler; an option out of its range is a `UsageError` that names the flag, without the prefix."""
+    try:
+        return draw(config, facts)
+    except ValueError as error:
+        raise UsageError(f"--{str(error).removeprefix(prefix)}") from None
 
 
-class _Reconstruct(eqx.Module):
-    tokenizer: Any
+def _task(
+    config: Any, folder: Path, program: Callable[[Any, TokenFacts], "Program"], draw: Callable[[Any, TokenFacts], Draw]
+) -> "Task":
+    import jax.random as jr
+    import numpy as np
 
-    def __call__(self, image):
-        ids = self.tokenizer.encode(image)
-        return self.tokenizer.decode(ids), ids
+    from ..data import load, uniforms
+    from ..engine.loop import Task
+    from ..evaluators.classifier import judge_of
+    from .draw import draw_images, eval_loss
+    from .tokenizers import keep_tokenizer, open_tokenizer, tokenize
+
+    dataset = load(config.data).enough_for(config.batch_size)
+    tokenizer = open_tokenizer(config.tokenizer, dataset, folder)
+    facts = TokenFacts(dataset.image_shape, dataset.num_classes, tokenizer.tokens, tokenizer.codes)
+    sampler, core = draw(config, facts), program(config, facts)
+    sides = (False, True) if config.data.augment.flip else (False,)
+    ids = np.stack([tokenize(tokenizer, dataset.train_images, dataset, mirrored=side) for side in sides])
+    held_out = tokenize(tokenizer, dataset.test_images, dataset)
+
+    def batch(part: "Part") -> dict[str, np.ndarray]:
+        side = (uniforms(config.seed, part.step, part.index, 1)[:, 0] * len(ids)).astype(np.int32)
+        return {"ids": ids[side, part.example], "label": dataset.train_labels[part.example]}
+
+    def show(model: Any, path: Path) -> None:
+        labels = np.repeat(np.arange(facts.classes, dtype=np.int32)[:10], 8)
+        images.show(draw_images(sampler, model, tokenizer, labels, jr.key(config.seed)), dataset, 8, path)
+
+    def evaluate(model: Any) -> dict[str, float]:
+        labels = np.arange(1000, dtype=np.int32) % facts.classes
+        samples = draw_images(sampler, model, tokenizer, labels, jr.key(config.seed + 1))
+        loss = eval_loss(core.loss, model, {"ids": held_out, "label": dataset.test_labels})
+        return {"eval_loss": loss, **judge_of(dataset).scores(samples, labels, dataset)}
+
+    prepare = functools.partial(keep_tokenizer, config.tokenizer)
+    return Task(facts, core, dataset.train_labels, batch, show, evaluate, prepare, fingerprint=dataset.fingerprint)
 
 
-class _Encode(eqx.Module):
-    tokenizer: Any
+def _sample(run: Finished, asked: ImageSample, draw: Draw) -> int:
+    import jax.random as jr
 
-    def __call__(self, image):
-        return self.tokenizer.encode(image)
+    from .draw import draw_images
+    from .tokenizers import tokenizer_of_run
+
+    labels = images.labels_of(asked, run.facts.classes)
+    model = run.model()
+    tokenizer = tokenizer_of_run(run.folder, run.config.tokenizer, run.facts)
+    return asked.save(draw_images(draw, model, tokenizer, labels, jr.key(asked.seed)))

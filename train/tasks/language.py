@@ -1,7 +1,7 @@
-"""What the recipes of language models share: windows of a text, their loss, validation, samples."""
+"""Recipes of language models: windows of a text, their loss, validation, texts."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,9 @@ from .._files import write_atomically
 from ..config.base import TrainConfig
 from ..config.data import TextConfig
 from ..config.options import option
+from ..engine.recipes import Recipe
+from .facts import TextFacts
+from .texts import TextSample, encode_prompt, write_texts
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from ..data.text.vocabulary import Vocabulary
@@ -19,16 +22,16 @@ if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --h
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LanguageConfig(TrainConfig):
-    """What every language model's recipe has. A recipe's own `Config` adds its model."""
+    """Flags of every recipe of language models. A recipe's own `Config` adds its model."""
 
     data: TextConfig = option(factory=TextConfig)
     """The text."""
     eval_batches: int = 200
-    """Batches that the validation loss is of, drawn from the held-out text, always the same; 0: every token of it once,
-    in order.
+    """Batches of the validation loss, drawn from the held-out text, always the same; 0: every token of it once, in
+    order.
     """
     prompt: str | None = option(None, first=True)
-    """What samples begin with; by default the first token of the held-out text."""
+    """Start of the samples; by default the first token of the held-out text."""
     sample_tokens: int = 500
     """Tokens of each sample."""
 
@@ -42,45 +45,61 @@ class LanguageConfig(TrainConfig):
         require(self.sample_tokens >= 1, f"sample_tokens must be at least 1: got {self.sample_tokens}")
 
 
-def main(recipe: str, config: LanguageConfig, context: int, make: Callable[[int], Callable[[Any], Any]]) -> int:
-    """Trains, or says on paper what would be trained; gives the exit status. The arguments are those of `task`."""
-    if not config.on_paper:
-        from ..engine.loop import fit
+def language_recipe(
+    name: str,
+    title: str,
+    config: type[LanguageConfig],
+    presets: Mapping[str, LanguageConfig],
+    model: Callable[[Any, TextFacts], Any],
+    *,
+    context: Callable[[Any], int],
+) -> Recipe:
+    """A recipe of this kind, with the mean cross-entropy of the next token as its loss.
 
-        return fit(config, recipe, lambda: task(recipe, config, context, make))
-    from ..engine.dryrun import dry_run
+    Args:
+        model: (config, facts) -> what makes the model from a key; see `eqxgen.losses.tokens.TokenModel` and
+            `eqxgen.decoding.memory.LanguageModel`.
+        context: config -> tokens of a window.
+    """
+    make = lambda config, facts: _program(model(config, facts), facts.context)
+    return Recipe(
+        name=name,
+        title=title,
+        config=config,
+        presets=presets,
+        facts=TextFacts,
+        on_paper=lambda config: TextFacts(_vocab_on_paper(config), context(config)),
+        model=model,
+        program=make,
+        task=lambda config, _: _task(config, context(config), make),
+        sample=TextSample,
+        draw=lambda run, asked: write_texts(run, vocabulary_of_run(run.folder, run.facts), asked),
+    )
 
-    return dry_run(config, program(context, make(vocab_on_paper(config))))
 
-
-def program(context: int, make: Callable[[Any], Any]) -> "Program":
+def _program(init: Callable[[Any], Any], context: int) -> "Program":
     """A language model and its loss: the mean cross-entropy in nats of each token of a window but the first.
 
     Args:
-        context: a window is one token longer.
-        make: makes the model from a key.
+        init: makes the model from a key.
+        context: tokens of a window, which has one more as the last target.
     """
     import jax
     import jax.numpy as jnp
+
+    from eqxgen.losses.tokens import next_token_losses
 
     from ..engine.recipe import Context, Program, Sums
 
     def loss(model: Any, batch: dict[str, jax.Array], keys: jax.Array, _: Context) -> Sums:
         ids = batch["ids"]
-        losses = jax.vmap(lambda ids, key: jnp.sum(model.losses(ids[:-1], ids[1:], key=key)))(ids, keys)
+        losses = jax.vmap(lambda ids, key: jnp.sum(next_token_losses(model, ids[:-1], ids[1:], key=key)))(ids, keys)
         return Sums(batch["weight"] @ losses, jnp.sum(batch["weight"]) * context, {})
 
-    return Program.of(make, loss, {"ids": ((context + 1,), "int32")})
+    return Program.of(init, loss, {"ids": ((context + 1,), "int32")})
 
 
-def task(recipe: str, config: LanguageConfig, context: int, make: Callable[[int], Callable[[Any], Any]]) -> "Task":
-    """The program with its text, samples and evaluation.
-
-    Args:
-        recipe: its name.
-        context: tokens that the model sees in training.
-        make: from the size of the vocabulary to what makes the model from a key.
-    """
+def _task(config: LanguageConfig, context: int, make: Callable[[Any, TextFacts], "Program"]) -> "Task":
     import jax.random as jr
     import numpy as np
 
@@ -92,6 +111,7 @@ def task(recipe: str, config: LanguageConfig, context: int, make: Callable[[int]
 
     corpus = load_text(config.data, context)
     vocabulary = corpus.vocabulary
+    facts = TextFacts(corpus.vocab, context, None if vocabulary is None else vocabulary.sha256)
     prompt = corpus.held_out.windows(np.zeros(1, np.int64))[0, :1]
     if config.prompt is not None and vocabulary is not None:
         prompt = encode_prompt(vocabulary, config.prompt, "--prompt", context)
@@ -103,23 +123,20 @@ def task(recipe: str, config: LanguageConfig, context: int, make: Callable[[int]
         loss = validation_loss(model, corpus.held_out, config.batch_size, config.eval_batches)
         return {"val_loss": loss, "val_perplexity": float(np.exp(loss))}
 
-    def sample(model: Any, path: Path) -> None:
+    def show(model: Any, path: Path) -> None:
         if vocabulary is None:
             return
         ids = generate(model, [prompt], config.sample_tokens, key=jr.key(config.seed))[0]
         text = vocabulary.decode(np.concatenate([prompt, ids]))
         write_atomically(path.with_suffix(".txt"), lambda part: part.write_text(text, encoding="utf-8"))
 
-    facts = {"vocab": corpus.vocab, "vocabulary": None if vocabulary is None else vocabulary.sha256, "context": context}
     prepare = lambda folder: keep_vocabulary(folder, vocabulary)
-    core = program(context, make(corpus.vocab))
     return Task(
-        recipe,
         facts,
-        core,
+        make(config, facts),
         corpus.train,
         batch,
-        sample,
+        show,
         evaluate,
         prepare,
         tokens=context,
@@ -127,10 +144,8 @@ def task(recipe: str, config: LanguageConfig, context: int, make: Callable[[int]
     )
 
 
-def vocab_on_paper(config: LanguageConfig) -> int:
-    """The size of the vocabulary without reading the text, where it can be told so: --data.vocab, or 256 bytes; else
-    the text is read.
-    """
+def _vocab_on_paper(config: LanguageConfig) -> int:
+    """Size of the vocabulary without reading the text where it is known: --data.vocab, or 256 bytes."""
     from ..data.text.corpus import load_text
 
     data = config.data
@@ -143,39 +158,42 @@ def validation_loss(model: Any, tokens: Any, batch_size: int, batches: int) -> f
     """Mean cross-entropy in nats over held-out windows, without dropout.
 
     Args:
-        model: with `losses`.
+        model: an `eqxgen.losses.tokens.TokenModel`.
         tokens: the held-out ids, a `train.data.text.tokens.Tokens`.
         batch_size: windows at a time.
-        batches: how many, drawn with replacement and always the same; 0: each token once, in windows that follow one
-            another.
+        batches: number of batches, drawn with replacement and always the same; 0: each token once, in consecutive
+            windows.
     """
     import equinox as eqx
     import numpy as np
 
+    from eqxgen.losses.tokens import next_token_losses
+
     from ..data import Part
     from ..evaluators.batched import batched
 
+    losses = eqx.Partial(next_token_losses, eqx.nn.inference_mode(model))
     if batches:
         part = Part(0, np.arange(batches * batch_size, dtype=np.int32), np.zeros(batches * batch_size, np.int64))
         starts = tokens.drawn(0, part)
     else:
         starts = np.arange(len(tokens)) * tokens.context
     found = [
-        batched(eqx.nn.inference_mode(model).losses, windows[:, :-1], windows[:, 1:], batch_size=batch_size)
+        batched(losses, windows[:, :-1], windows[:, 1:], batch_size=batch_size)
         for windows in (tokens.windows(starts[i : i + 64 * batch_size]) for i in range(0, len(starts), 64 * batch_size))
     ]
     return float(np.mean(np.concatenate(found), dtype=np.float64))
 
 
 def keep_vocabulary(folder: Path, vocabulary: "Vocabulary | None") -> None:
-    """Writes the vocabulary beside the run, unless it is there."""
+    """Writes the vocabulary into the run's folder, unless it is there."""
     from ..data.text.vocabulary import NAME
 
     if vocabulary is not None and not (folder / NAME).exists():
         vocabulary.save(folder / NAME)
 
 
-def vocabulary_of_run(folder: Path, facts: dict[str, Any]) -> "Vocabulary":
+def vocabulary_of_run(folder: Path, facts: TextFacts) -> "Vocabulary":
     """The vocabulary that a run was trained with.
 
     Raises:
@@ -185,23 +203,6 @@ def vocabulary_of_run(folder: Path, facts: dict[str, Any]) -> "Vocabulary":
     from ..data.text.vocabulary import NAME
     from ..data.text.vocabulary_file import load_vocabulary
 
-    if facts.get("vocabulary") is None:
+    if facts.vocabulary is None:
         raise UserError(f"--run {folder}: was trained on ids without a vocabulary, so it can write no text")
-    return load_vocabulary(folder / NAME, facts["vocabulary"])
-
-
-def encode_prompt(vocabulary: "Vocabulary", prompt: str, flag: str, context: int | None) -> Any:
-    """Ids of a prompt.
-
-    Raises:
-        UserError: it is empty, has characters that the vocabulary lacks, or is longer than `context` tokens.
-    """
-    if not prompt:
-        raise UserError(f"{flag} must be one or more characters: got ''")
-    try:
-        ids = vocabulary.encode(prompt)
-    except ValueError as error:
-        raise UserError(f"{flag}: {error}") from None
-    if context is not None and len(ids) > context:
-        raise UserError(f"{flag} must be at most the model's {context} tokens: got {len(ids)}; shorten it")
-    return ids
+    return load_vocabulary(folder / NAME, facts.vocabulary)

@@ -1,14 +1,11 @@
-"""Options of `python -m train.sample` by family of runs, and the writing of samples. Imports nothing heavy."""
+"""Flags of `python -m train.sample` that kinds of runs share. Imports nothing heavy."""
 
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from .._errors import UsageError, UserError, require
 
-if TYPE_CHECKING:
-    from eqxgen.configs import Sampling
+Form = TypeVar("Form")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,128 +61,30 @@ class ImageSample(Sample):
         return 0
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TextSample(Sample):
-    """Texts, printed while they are generated."""
-
-    prompt: tuple[str, ...] = ()
-    """Beginning of the text; several, for a text of each. By default a line end."""
-    chars: int = 500
-    """Characters after each prompt."""
-    n: int = 1
-    """Texts for each prompt."""
-    temperature: float = 0.8
-    """Divisor of the logits; 0: the most likely token (greedy)."""
-    top_k: int | None = None
-    """Number of the most likely tokens that are drawn from."""
-    top_p: float | None = None
-    """Probability of the fewest most likely tokens that are drawn from (nucleus)."""
-    min_p: float | None = None
-    """Smallest probability of a token relative to the most likely one."""
-    repetition_penalty: float = 1.0
-    """Penalty on tokens that occurred before; 1: none."""
-    beams: int | None = None
-    """Width of a beam search for the most likely text, instead of a random draw."""
-    out: str | None = None
-    """Text file to write, instead of the screen."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("chars", "n"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1: got {getattr(self, name)}")
-        require("" not in self.prompt, "prompt must be one or more characters: got ''")
-        require(self.beams is None or self.beams >= 1, f"beams must be at least 1: got {self.beams}")
-        plain = {field.name: field.default for field in dataclasses.fields(TextSample)}
-        drawing = [name for name in ("n", *_DRAWING) if getattr(self, name) != plain[name]]
-        require(
-            self.beams is None or not drawing,
-            f"beams goes without {drawing[0] if drawing else ''}: a search draws nothing",
-        )
-        _ = self.sampling
-
-    @property
-    def sampling(self) -> "Sampling":
-        from eqxgen.configs import Sampling
-
-        return Sampling(**{name: getattr(self, name) for name in _DRAWING})
-
-
-_DRAWING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-
-
-def write_texts(
-    folder: Path, record: dict[str, Any], options: TextSample, build: Callable[[dict[str, Any]], Any]
-) -> int:
-    """Texts of a run of a language model: a single one as it is generated, several when all are complete, with a line
-    of dashes between them.
+def with_options(form: type[Form], options: type, prefix: str) -> type[Form]:
+    """The flags with those of a sampler's options, each None by default: as the run's config says.
 
     Args:
-        build: from a run's config.json to its model.
-
-    Raises:
-        UserError: the run has no model, no vocabulary or another one than its model's, or a prompt cannot be said in
-            it.
+        form: flags of a kind.
+        options: a frozen dataclass of `eqxgen.configs.decoding`.
+        prefix: of its fields in its own messages, such as "decode.".
     """
-    from ..run.weights import load_model
-    from .language import encode_prompt, vocabulary_of_run
 
-    vocabulary = vocabulary_of_run(folder, record["facts"])
-    model, _ = load_model(folder / "model.safetensors", build)
-    given = options.prompt or (vocabulary.start,)
-    prompts = [
-        encode_prompt(vocabulary, prompt, "--prompt", model.context) for prompt in given for _ in range(options.n)
-    ]
-    if len(prompts) == 1 and options.out is None and options.beams is None:
-        print(given[0], end="", flush=True)
-        for (piece,) in _pieces(model, vocabulary, prompts, options):
-            print(piece, end="", flush=True)
-        print()
-        return 0
-    if options.beams is None:
-        texts = ["".join(parts) for parts in zip(*_pieces(model, vocabulary, prompts, options))]
-    else:
-        texts = [_searched(model, vocabulary, prompt, options) for prompt in prompts]
-    starts = [prompt for prompt in given for _ in range(options.n)]
-    whole = "\n---\n".join(start + text for start, text in zip(starts, texts)) + "\n"
-    if options.out is None:
-        print(whole, end="", flush=True)
-        return 0
-    try:
-        Path(options.out).write_text(whole, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--out {options.out}: cannot be written: {error.strerror}") from None
-    print(f"{len(texts)} texts in {options.out}")
-    return 0
+    def check(self: Any) -> None:
+        form.__post_init__(self)  # pyright: ignore[reportAttributeAccessIssue]
+        try:
+            options(**given(self, options))
+        except ValueError as error:
+            raise ValueError(str(error).removeprefix(prefix)) from None
+
+    fields = [(field.name, field.type | None, None) for field in dataclasses.fields(options)]
+    names = {"__doc__": form.__doc__, "__module__": __name__, "__post_init__": check}
+    return dataclasses.make_dataclass(
+        form.__name__, fields, bases=(options, form), namespace=names, frozen=True, kw_only=True
+    )
 
 
-def _pieces(model: Any, vocabulary: Any, prompts: list[Any], options: TextSample):
-    """Continuation of each prompt, piece by piece, up to `options.chars` characters; a complete text gives empty
-    pieces.
-    """
-    import jax.random as jr
-
-    from eqxgen.decoding.autoregressive import stream
-
-    decoders, left = [vocabulary.decoder() for _ in prompts], [options.chars] * len(prompts)
-    try:
-        for ids in stream(model, prompts, options.sampling, key=jr.key(options.seed)):
-            pieces = [decode(id)[:room] for decode, id, room in zip(decoders, ids.tolist(), left)]
-            left = [room - len(piece) for room, piece in zip(left, pieces)]
-            yield pieces
-            if not any(left):
-                return
-    except FloatingPointError as error:
-        raise UserError(f"--run {options.run}: {error}") from None
-
-
-def _searched(model: Any, vocabulary: Any, prompt: Any, options: TextSample) -> str:
-    from eqxgen.decoding.autoregressive import beam_search
-
-    if model.context is not None and len(prompt) + options.chars > model.context:
-        raise UsageError(
-            f"--chars must be at most {model.context - len(prompt)} with --beams and this prompt, as the model's context "
-            f"is {model.context} tokens: got {options.chars}"
-        )
-    if options.beams is None or options.beams > model.vocab:
-        raise UsageError(f"--beams must be at most the vocabulary's {model.vocab}: got {options.beams}")
-    return vocabulary.decode(beam_search(model, prompt, options.chars, options.beams)[0])[: options.chars]
+def given(form: Any, options: type) -> dict[str, Any]:
+    """Values of the fields of `options` that the flags set."""
+    values = {field.name: getattr(form, field.name) for field in dataclasses.fields(options)}
+    return {name: value for name, value in values.items() if value is not None}

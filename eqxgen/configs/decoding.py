@@ -1,0 +1,87 @@
+"""Options of the samplers: one frozen dataclass for each, passed whole from a preset or the flags to the sampler."""
+
+import dataclasses
+import math
+
+from eqxgen.configs._check import not_negative, require
+
+SCHEDULES = ("cosine", "linear", "power", "log", "exp", "sqrt", "arccos")
+"""Names of the mask schedules; see `eqxgen.decoding.masked.mask_schedule`."""
+
+
+def parse_schedule(name: str) -> tuple[str, float]:
+    """Kind of a mask schedule, and its exponent, which only `power` has: "power2.5" is ("power", 2.5), "power" alone
+    ("power", 2).
+
+    Raises:
+        ValueError: the name is unknown, or the exponent is not positive.
+    """
+    kind = "power" if name.startswith("power") else name
+    require(kind in SCHEDULES, f"schedule must be one of {', '.join(SCHEDULES)}: got {name!r}")
+    try:
+        exponent = float(name.removeprefix(kind) or 2)
+    except ValueError:
+        exponent = math.nan
+    require(
+        math.isfinite(exponent) and exponent > 0,
+        f"the exponent of schedule power must be a positive number, as in power2.5: got {name!r}",
+    )
+    return kind, exponent
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskedDecoding:
+    """Options of `eqxgen.decoding.masked`."""
+
+    steps: int = 8
+    """Parallel guesses per image, at most as many as tokens."""
+    guidance: float = 1.0
+    """Classifier-free guidance; 1 is none."""
+    choice_temperature: float = 4.5
+    """Randomness of the order in which tokens are accepted; 0 accepts by confidence alone. The original has 4.5."""
+    temperature: float = 1.0
+    """Temperature of each token's draw; 0 takes the likeliest token."""
+    schedule: str = "cosine"
+    """Mask schedule: cosine, linear, power (power3: another exponent), log, exp, sqrt, arccos. Training masks by it
+    too.
+    """
+
+    def __post_init__(self):
+        integer = isinstance(self.steps, int) and not isinstance(self.steps, bool)
+        require(integer and self.steps >= 1, f"decode.steps must be at least 1: got {self.steps}")
+        not_negative(self, "guidance", "choice_temperature", "temperature", prefix="decode.")
+        parse_schedule(self.schedule)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """Options of `eqxgen.decoding.autoregressive`: how the next token is drawn from logits. The penalty comes first,
+    then the temperature, then the tokens that are left out.
+    """
+
+    temperature: float = 1.0
+    """Divides the logits; 0 takes the likeliest token (greedy)."""
+    top_k: int | None = None
+    """Only so many of the likeliest tokens."""
+    top_p: float | None = None
+    """Only the fewest of the likeliest tokens that have this probability together (nucleus; Holtzman et al. 2019,
+    arXiv:1904.09751).
+    """
+    min_p: float | None = None
+    """Only tokens of at least this probability relative to the likeliest (Nguyen et al. 2024, arXiv:2407.01082)."""
+    repetition_penalty: float = 1.0
+    """Above 1 makes tokens that occurred less likely (Keskar et al. 2019, arXiv:1909.05858, section 4.1); 1 is none."""
+
+    def __post_init__(self):
+        not_negative(self, "temperature", prefix="")
+        require(
+            self.top_k is None or self.top_k >= 1,
+            f"top_k must be at least 1: got {self.top_k}; leave it out for all tokens",
+        )
+        for name in ("top_p", "min_p"):
+            value = getattr(self, name)
+            require(
+                value is None or 0 < value <= 1, f"{name} must be in (0, 1]: got {value}; leave it out for all tokens"
+            )
+        penalty = self.repetition_penalty
+        require(0 < penalty < math.inf, f"repetition_penalty must be positive and finite: got {penalty}; 1 is none")

@@ -1,0 +1,105 @@
+"""Sizes and variants of GPT: GPT-2's and nanoGPT's, LLaMA's, and one with multi-head latent attention."""
+
+import dataclasses
+
+from eqxgen.configs._check import at_least_one, dropout, heads_divide_dim, one_of, require
+
+GPT2_SIZES = {
+    "gpt2": (768, 12, 12),
+    "gpt2-medium": (1024, 24, 16),
+    "gpt2-large": (1280, 36, 20),
+    "gpt2-xl": (1600, 48, 25),
+}
+"""Width, depth and heads of the published models (Radford et al. 2019, table 2)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GPTConfig:
+    """Sizes and parts of `eqxgen.models.gpt.GPT`. GPT-2's by default; `llama` and `mla` give others."""
+
+    dim: int = 768
+    """Width of a token."""
+    depth: int = 12
+    """Number of blocks."""
+    heads: int = 12
+    """Attention heads; must divide dim."""
+    kv_heads: int | None = None
+    """Heads of keys and values, each shared by as many queries; must divide heads, which it is by default."""
+    hidden_dim: int | None = None
+    """Inner width of each MLP; by default 4 dim, of a swiglu 8/3 dim rounded up to a multiple of 256."""
+    context: int = 1024
+    """Tokens that the model sees at most."""
+    dropout: float = 0.0
+    """Dropout rate, of the embedding, attention probabilities and every residual branch."""
+    bias: bool = True
+    """Whether projections and layer norms have biases."""
+    tied: bool = True
+    """Whether the head is the embedding's table."""
+    positions: str = "learned"
+    """learned (a table, added to the embedding) or rotary (in the attention)."""
+    norm: str = "layer"
+    """layer or rms."""
+    mlp: str = "gelu_tanh"
+    """gelu_tanh (GPT-2), gelu (nanoGPT) or swiglu (LLaMA)."""
+    latent: int = 0
+    """Width of the latent of keys and values (multi-head latent attention); 0: plain attention."""
+    remat: bool = False
+    """Recompute each block in the backward pass: less memory, a third more time."""
+
+    def __post_init__(self):
+        at_least_one(self, "dim", "depth", "heads", "context", "kv_heads", "hidden_dim")
+        heads_divide_dim(self)
+        require(
+            self.heads % (self.kv_heads or self.heads) == 0,
+            f"model.kv_heads must divide model.heads: got model.heads={self.heads}, model.kv_heads={self.kv_heads}",
+        )
+        dropout(self)
+        one_of(self, "positions", ("learned", "rotary"))
+        one_of(self, "norm", ("layer", "rms"))
+        one_of(self, "mlp", ("gelu_tanh", "gelu", "swiglu"))
+        odd = self.positions == "rotary" and self.head_dim % 2
+        require(not odd, f"model.dim / model.heads must be even for rotary positions: got {self.dim} / {self.heads}")
+        require(self.latent >= 0, f"model.latent must be at least 0: got {self.latent}")
+        if self.latent:
+            self._check_latent()
+
+    def _check_latent(self) -> None:
+        """Latent attention has no form for the other variants' parts."""
+        require(
+            self.kv_heads is None and self.positions == "rotary",
+            "model.latent goes with model.positions=rotary and without model.kv_heads, as its keys are rotated and not "
+            "shared",
+        )
+        require(self.dropout == 0, f"model.latent goes without model.dropout: got model.dropout={self.dropout}")
+        require(self.head_dim >= 4, "model.dim / model.heads must be at least 4 with model.latent")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of a head."""
+        return self.dim // self.heads
+
+    @classmethod
+    def gpt2(cls, name: str = "gpt2") -> "GPTConfig":
+        """A published size, one of `GPT2_SIZES`: 124 M, 355 M, 774 M and 1,558 M parameters."""
+        require(name in GPT2_SIZES, f"name must be one of {', '.join(GPT2_SIZES)}: got {name!r}")
+        dim, depth, heads = GPT2_SIZES[name]
+        return cls(dim=dim, depth=depth, heads=heads)
+
+    @classmethod
+    def llama(
+        cls, dim: int = 768, depth: int = 12, heads: int = 12, kv_heads: int | None = 4, context: int = 2048
+    ) -> "GPTConfig":
+        """LLaMA's architecture (Touvron et al. 2023, arXiv:2302.13971, section 2.2) with grouped queries, as LLaMA 2's
+        large models have.
+        """
+        sizes = cls(dim=dim, depth=depth, heads=heads, kv_heads=kv_heads, context=context)
+        return dataclasses.replace(sizes, bias=False, tied=False, positions="rotary", norm="rms", mlp="swiglu")
+
+    @classmethod
+    def mla(
+        cls, dim: int = 768, depth: int = 12, heads: int = 12, latent: int = 256, context: int = 2048
+    ) -> "GPTConfig":
+        """A LLaMA with DeepSeek's attention, whose cache holds a latent for each token (DeepSeek-AI 2024,
+        arXiv:2405.04434, section 2.1).
+        """
+        return dataclasses.replace(cls.llama(dim, depth, heads, None, context), latent=latent)

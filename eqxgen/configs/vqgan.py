@@ -1,0 +1,43 @@
+"""Sizes of VQGAN (Esser et al. 2021, arXiv:2012.09841)."""
+
+import dataclasses
+
+from eqxgen.configs._check import at_least_one, positive, require
+
+
+@dataclasses.dataclass(frozen=True)
+class VQGANConfig:
+    """Sizes of `eqxgen.models.vqgan.VQGAN`."""
+
+    width: int = 128
+    """Channels at the first level."""
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    """Channels of each level, as multiples of width; the image is halved between levels."""
+    blocks: int = 2
+    """Residual blocks at each level, and in the middle."""
+    latent_dim: int = 256
+    """Size of a code."""
+    codes: int = 1024
+    """Number of codes."""
+    commitment: float = 0.25
+    """Weight of the encoder's part of the quantisation loss."""
+    temperature: float = 0.01
+    """Temperature of the soft assignments in the entropy loss."""
+
+    def __post_init__(self):
+        at_least_one(self, "width", "blocks", "latent_dim", "codes")
+        require(
+            len(self.multipliers) >= 1 and min(self.multipliers) >= 1,
+            f"model.multipliers must be one or more integers of at least 1: got {self.multipliers}",
+        )
+        positive(self, "commitment", "temperature")
+
+    @property
+    def factor(self) -> int:
+        """Pixels along each side of a token."""
+        return 2 ** (len(self.multipliers) - 1)
+
+    @classmethod
+    def maskgit(cls) -> "VQGANConfig":
+        """The tokenizer of the MaskGIT paper (arXiv:2202.04200): 256 pixels to 16 x 16 tokens of 1,024 codes."""
+        return cls()

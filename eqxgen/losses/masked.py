@@ -1,0 +1,63 @@
+"""Loss of masked token models (Chang et al. 2022, arXiv:2202.04200, section 3.1)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from eqxgen.decoding.masked import MaskedModel, mask_schedule
+from eqxgen.rng import RNG
+
+
+class MaskedLoss(NamedTuple):
+    """Sums over the masked tokens of one example, so that a batch weighs each masked token alike on any number of
+    devices.
+
+    Attributes:
+        loss: cross-entropy in nats.
+        correct: number of tokens whose likeliest code is the true one.
+        masked: number of masked tokens.
+    """
+
+    loss: Float[Array, ""]
+    correct: Float[Array, ""]
+    masked: Float[Array, ""]
+
+
+def masked_loss(
+    model: MaskedModel,
+    ids: Int[Array, " tokens"],
+    label: Int[Array, ""],
+    *,
+    schedule: str = "cosine",
+    label_smoothing: float = 0.1,
+    label_dropout: float = 0.1,
+    key: PRNGKeyArray,
+) -> MaskedLoss:
+    """Training loss of one example.
+
+    A share schedule(u), u uniform in [0, 1), of the tokens is masked, at least one.
+
+    Args:
+        model: in training mode.
+        ids: tokens of the example.
+        label: its class.
+        schedule: a name for `mask_schedule`.
+        label_smoothing: weight of the uniform distribution in the target; 0.1 in the paper.
+        label_dropout: probability that the null label replaces the label.
+        key: of the mask, the label dropout and the model's dropout.
+    """
+    keys = RNG(key)
+    count = jnp.maximum(1, jnp.round(mask_schedule(schedule, model.tokens)(jr.uniform(next(keys))) * model.tokens))
+    rank = jnp.argsort(jnp.argsort(jr.uniform(next(keys), ids.shape)))
+    masked = rank < count
+    label = jnp.where(jr.uniform(next(keys)) < label_dropout, model.null_label, label)
+    logits = model(jnp.where(masked, model.mask_id, ids), label, key=next(keys))
+    log_prob = jax.nn.log_softmax(logits)
+    hit = jnp.take_along_axis(log_prob, ids[:, None], axis=-1)[:, 0]
+    cross_entropy = -(1 - label_smoothing) * hit - label_smoothing * jnp.mean(log_prob, axis=-1)
+    correct = jnp.argmax(logits, axis=-1) == ids
+    total = lambda x: jnp.sum(x).astype(jnp.float32)
+    return MaskedLoss(jnp.sum(cross_entropy * masked), total(correct & masked), total(masked))

@@ -1,0 +1,123 @@
+"""Recipes: one route from config and facts to the model, and the fixed list of them."""
+
+import json
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.random as jr
+import pytest
+
+from eqxgen.configs import MaskedDecoding, Sampling
+from tests.train.small_runs import TINY, tiny
+from train import maskgit, vqgan
+from train._errors import UsageError, UserError
+from train.config.base import TrainConfig, to_dict
+from train.engine.recipes import RECIPES, load, named, recipe_of
+from train.run.folder import RunFolder, read_json
+from train.run.weights import save_model
+from train.tasks.facts import KNOWN, ImageFacts, TextFacts, TokenFacts, image_facts
+from train.tasks.sampling import Sample, given
+
+FACTS = [
+    (ImageFacts((8, 8, 1), 10, 17), {"image_shape": [8, 8, 1], "classes": 10, "levels": 17}),
+    (TokenFacts((8, 8, 1), 10, 64, 17), {"image_shape": [8, 8, 1], "classes": 10, "tokens": 64, "codes": 17}),
+    (TextFacts(65, 64, "ab"), {"vocab": 65, "context": 64, "vocabulary": "ab"}),
+]
+
+
+def test_the_list_has_every_recipe_of_the_folder():
+    train = Path(maskgit.__file__).parent
+    assert set(RECIPES) == {path.stem for path in train.glob("*.py") if "\nRECIPE = " in path.read_text()}
+    for name in RECIPES:
+        assert named(name).name == name
+        assert issubclass(named(name).config, TrainConfig)
+        assert issubclass(named(name).sample, Sample)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_model_of_config_and_facts_is_the_part_of_the_trained_one_that_is_released(name):
+    recipe = named(name)
+    config = next(iter(recipe.presets.values()))
+    facts = TextFacts(65, 64) if recipe.facts is TextFacts else recipe.on_paper(config)
+    trained = eqx.filter_eval_shape(recipe.program(config, facts).init, jr.key(0))
+    released = trained["tokenizer"] if name == "vqgan" else trained
+    made = eqx.filter_eval_shape(recipe.model(config, facts), jr.key(0))
+    assert jax.tree.structure(made) == jax.tree.structure(released)
+    assert jax.tree.leaves(made) == jax.tree.leaves(released)
+
+
+@pytest.mark.parametrize(("facts", "record"), FACTS, ids=lambda x: type(x).__name__)
+def test_facts_survive_config_json(facts, record):
+    assert facts.to_record() == record
+    assert type(facts).from_record(json.loads(json.dumps(record))) == facts
+
+
+def test_facts_that_an_older_run_lacks_have_their_defaults_and_others_are_an_error():
+    assert ImageFacts.from_record({"image_shape": [8, 8, 1], "classes": 10}) == ImageFacts((8, 8, 1), 10)
+    with pytest.raises(KeyError, match="codes"):
+        TokenFacts.from_record({"image_shape": [8, 8, 1], "classes": 10, "tokens": 64})
+
+
+def test_facts_on_paper_are_those_of_the_data(tmp_path):
+    for config in (maskgit.PRESETS["digits"], vqgan.PRESETS["digits"]):
+        recipe = named("maskgit" if config is maskgit.PRESETS["digits"] else "vqgan")
+        assert recipe.task(config, tmp_path).facts == recipe.on_paper(config)
+    assert image_facts(maskgit.PRESETS["imagenet256"].data) == ImageFacts((256, 256, 3), 1000)
+    assert KNOWN.keys() == set(type(maskgit.PRESETS["digits"].data).KNOWN)
+
+
+def test_on_paper_the_tokens_are_those_of_the_tokenizers_preset():
+    assert maskgit.RECIPE.on_paper(maskgit.PRESETS["imagenet256"]) == TokenFacts((256, 256, 3), 1000, 256, 1024)
+
+
+def test_a_folder_takes_facts_that_it_lacks_and_refuses_others(tmp_path):
+    config = tiny(tmp_path / "run")
+    facts = FACTS[0][0].to_record()
+    old = {name: value for name, value in facts.items() if name != "levels"}
+    for described in (old, facts):  # as the version before wrote it, and resumed by this one
+        with RunFolder.open(config, "maskgit") as run:
+            run.describe(described)
+            assert run.record["facts"] == old
+    for wrong in ({**facts, "classes": 9}, {"vocab": 65}):
+        with (
+            RunFolder.open(config, "maskgit") as run,
+            pytest.raises(UserError, match="holds a run on other data .*give another folder"),
+        ):
+            run.describe(wrong)
+    assert read_json(tmp_path / "run" / "config.json")["facts"] == old
+
+
+def test_a_model_of_another_recipe_is_an_error_that_names_both(tmp_path):
+    config, facts = tiny(tmp_path / "run"), TokenFacts((3, 3, 1), 3, 9, 7)
+    record = {"recipe": "maskgit", "config": to_dict(config), "facts": facts.to_record()}
+    model = maskgit.model(config, facts)(jr.key(0))
+    save_model(tmp_path / "model.safetensors", model, record)
+    again = load(tmp_path / "model.safetensors")
+    assert eqx.tree_equal(again, model)
+    assert again.stack.depth == TINY.depth
+    with pytest.raises(UserError, match=r"is of a run of train\.maskgit: give one of train\.vqgan"):
+        load(tmp_path / "model.safetensors", "vqgan")
+    with pytest.raises(UserError, match="expected the config of a run of gpt, maskgit, rnn, vqgan: got recipe None"):
+        recipe_of({}, "config.json")
+
+
+def test_flags_of_sampling_are_the_options_each_as_the_run_says_by_default():
+    form = maskgit.RECIPE.sample
+    assert given(form(run="x"), MaskedDecoding) == {}
+    assert given(form(run="x", steps=3, temperature=0.0), MaskedDecoding) == {"steps": 3, "temperature": 0.0}
+    with pytest.raises(ValueError, match=r"^guidance must be at least 0 and finite: got -1\.0"):
+        form(run="x", guidance=-1.0)
+    text = named("gpt").sample(run="x", top_k=5)
+    assert text.sampling == Sampling(temperature=0.8, top_k=5)
+
+
+def test_more_guesses_than_tokens_is_an_error_before_the_model_is_drawn_from():
+    facts = TokenFacts((3, 3, 1), 3, 9, 7)
+    with pytest.raises(ValueError, match=r"decode\.steps must be from 1 to the number of tokens, 9: got 10"):
+        maskgit.draw(maskgit.Config(decode=MaskedDecoding(steps=10)), facts)
+
+
+def test_images_that_the_levels_do_not_divide_are_an_error_before_any_compile():
+    with pytest.raises(UsageError, match=r"--model.multipliers: .* 4 must divide its sides: got images of \(6, 8, 1\)"):
+        vqgan.RECIPE.program(vqgan.PRESETS["mnist"], ImageFacts((6, 8, 1), 10))
