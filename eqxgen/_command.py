@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: eqxgen runs one of {', '.join(known)}: got {words[0]!r}; nearest: {near}", file=sys.stderr)
         return 2
     sys.argv = [f"eqxgen {words[0]}", *words[1:]]
-    runpy.run_module(f"{module}.{words[0]}", run_name="__main__", alter_sys=False)
+    runpy.run_module(f"{module}.{words[0]}", run_name="__main__", alter_sys=True)
     return 0
 
 

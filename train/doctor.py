@@ -135,7 +135,8 @@ def found_clashes() -> list[str]:
     here = Path(__file__).parents[1] / "kernels" / "__init__.py"
     if here.exists() and top is not None and top.origin and Path(top.origin).resolve() != here.resolve():
         lines.append(
-            f"another package named kernels, {top.origin}, is imported instead of eqxgen's: run from the top of the checkout"
+            f"another package named kernels, {top.origin}, is imported instead of eqxgen's: run from the top of the "
+            "checkout"
         )
     if os.environ.get("JAX_ENABLE_X64", "0").lower() in ("1", "true"):
         lines.append("JAX_ENABLE_X64 is set: recipes are made for float32; unset it")
@@ -185,7 +186,7 @@ def _machine_memory() -> str:
 
 
 def command() -> int:
-    return main(flags.parse(Config, "python -m train.doctor", __doc__ or "", sys.argv[1:]))
+    return main(flags.parse(Config, "doctor", __doc__ or "", sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -19,19 +19,17 @@ from .engine.command import run
 from .engine.recipes import recipe_of
 from .tasks.sampling import Sample
 
-PROG = "python -m train.sample"
-
 
 def main(argv: Sequence[str]) -> int:
     folder = flags.value_of("--run", argv)
     if folder is None:
-        flags.parse(Sample, PROG, __doc__ or "", argv)  # --help, or the error
+        flags.parse(Sample, "sample", __doc__ or "", argv)  # --help, or the error
         raise UsageError("--run must be the folder of a run: got no value")
     path = Path(folder) / "config.json"
     record = read_json(path)
     recipe = recipe_of(record, path)
     try:
-        asked = flags.parse(recipe.sample, PROG, __doc__ or "", argv)
+        asked = flags.parse(recipe.sample, "sample", __doc__ or "", argv)
     except UsageError as error:
         raise UsageError(f"{error}; {folder} is a run of train.{recipe.name}") from None
     return recipe.draw(recipe.open(Path(folder), record, path), asked)

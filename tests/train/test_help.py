@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from train.config import usage
 from train.config.flags import read
 from train.config.options import options
 from train.config.usage import documentation
@@ -17,7 +18,8 @@ from train.engine.recipes import RECIPES, named
 from train.tasks.facts import TextFacts
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = [*(f"train.{name}" for name in RECIPES), "train.sample", "train.doctor", "train.data"]
+MODULES = {name: f"train.{name}" for name in RECIPES}
+COMMANDS = [*MODULES.values(), "train.sample", "train.doctor", "train.data"]
 QUIET = """
 import sys, runpy
 sys.argv = [MODULE, *WORDS]
@@ -57,7 +59,7 @@ def test_help_shows_the_first_flags_and_the_presets_and_help_all_every_flag():
     assert "[320]" in short, "the preset's value"
 
 
-@pytest.mark.parametrize("module", RECIPES.values())
+@pytest.mark.parametrize("module", MODULES.values())
 def test_every_flag_has_its_text(module):
     config = importlib.import_module(module).Config
     texts = documentation(config)
@@ -78,7 +80,7 @@ def test_every_example_can_be_pasted(module):
             kind = data.COMMANDS[words.pop(0)]
         elif name == "train.sample":
             (recipe,) = re.findall(r"runs/(\w+)-", line)
-            kind = importlib.import_module(f"train.{recipe}").SAMPLE
+            kind = importlib.import_module(MODULES[recipe]).RECIPE.sample
         else:
             kind = importlib.import_module(name).Config
         read(words, options(kind))
@@ -102,12 +104,29 @@ def parameters(recipe, preset):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_preset_has_a_line_with_its_size(recipe):
-    module = importlib.import_module(f"train.{recipe}")
+    module = importlib.import_module(MODULES[recipe])
     assert module.ABOUT.keys() == module.PRESETS.keys()
     for name, line in module.ABOUT.items():
         size = line.partition(" M parameters; ")[0].replace(",", "")
         places = len(size.partition(".")[2])
         assert f"{parameters(recipe, module.PRESETS[name]):.{places}f}" == size, name
+
+
+def test_an_installed_command_shows_its_own_name(monkeypatch):
+    monkeypatch.setattr(usage, "PREFIX", "eqxgen ")
+    maskgit = importlib.import_module("train.maskgit")
+    text = usage.Usage("maskgit", maskgit.__doc__ or "", maskgit.Config).text(every=False)
+    assert text.startswith("usage: eqxgen maskgit")
+    assert "\n  eqxgen vqgan --preset mnist " in text
+    assert "python -m" not in text
+
+
+def test_the_console_command_shows_the_same_help():
+    code = "import sys; from eqxgen._command import main; sys.argv[1:] = ['maskgit', '--help']; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout == said("train.maskgit", "--help")
 
 
 @pytest.mark.parametrize(

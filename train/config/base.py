@@ -175,7 +175,7 @@ def parse(
     argv = list(sys.argv[1:] if argv is None else argv)
     lines = {name: (about or {}).get(name, "") for name in presets}
     first = next(iter(presets))
-    Usage(f"python -m train.{recipe}", doc, config, presets[first], lines).answer(argv)
+    Usage(recipe, doc, config, presets[first], lines).answer(argv)
     table = options(config)
     given = read(argv, table)
     path = given.get("config")

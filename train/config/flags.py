@@ -12,11 +12,11 @@ from .usage import Usage
 T = TypeVar("T")
 
 
-def parse(config: type[T], prog: str, doc: str, argv: Sequence[str], default: T | None = None) -> T:
+def parse(config: type[T], name: str, doc: str, argv: Sequence[str], default: T | None = None) -> T:
     """The words of a command as its dataclass; `--help` prints and exits with 0.
 
     Args:
-        prog: the command, such as `python -m train.doctor`.
+        name: of the command, such as `doctor` for `python -m train.doctor`.
         doc: its docstring, for the help.
         default: the values that are not given; by default those of the class.
 
@@ -24,7 +24,7 @@ def parse(config: type[T], prog: str, doc: str, argv: Sequence[str], default: T 
         UsageError: a flag that is unknown, is missing, has no value, or a value that cannot be.
     """
     table = options(config)
-    Usage(prog, doc, config, default).answer(argv)
+    Usage(name, doc, config, default).answer(argv)
     values = read(argv, table)
     missing = [option.flag for name, option in table.items() if option.default is MISSING and name not in values]
     if missing and default is None:

@@ -18,30 +18,37 @@ from .options import Option, default_of, flag_of, options
 COLUMN = 30
 """Where the text of a flag begins."""
 
+PREFIX = "eqxgen " if __name__.startswith("eqxgen.") else "python -m train."
+"""How a command begins: in an installed wheel, and in a checkout."""
+
 SCRIPTS = {
     "bash": """_eqxgen() {
-  [[ "${COMP_WORDS[1]} ${COMP_WORDS[2]}" == "-m train."* ]] || return 0
-  local found; found=$("${COMP_WORDS[@]:0:3}" --print-completion words "${COMP_WORDS[COMP_CWORD-1]}" 2>/dev/null)
+  local count=2 found; [[ ${COMP_WORDS[0]} == *eqxgen ]] || count=3
+  if ((count == 3)) && [[ "${COMP_WORDS[1]} ${COMP_WORDS[2]}" != "-m train."* ]]; then return 0; fi
+  if ((COMP_CWORD < 2)); then found=$("${COMP_WORDS[0]}" --help | awk '/^  /{print $1}')
+  else found=$("${COMP_WORDS[@]:0:count}" --print-completion words "${COMP_WORDS[COMP_CWORD-1]}" 2>/dev/null); fi
   COMPREPLY=($(compgen -W "$found" -- "${COMP_WORDS[COMP_CWORD]}"))
 }
-complete -o default -F _eqxgen python python3
+complete -o default -F _eqxgen python python3 eqxgen
 """,
     "zsh": """_eqxgen() {
-  [[ "$words[2] $words[3]" == "-m train."* ]] || { _default; return }
-  local found; found=$("${(@)words[1,3]}" --print-completion words "$words[CURRENT-1]" 2>/dev/null)
+  local count=2 found; [[ $words[1] == *eqxgen ]] || count=3
+  if ((count == 3)) && [[ "$words[2] $words[3]" != "-m train."* ]]; then _default; return; fi
+  if ((CURRENT < 3)); then found=$("$words[1]" --help | awk '/^  /{print $1}')
+  else found=$("${(@)words[1,count]}" --print-completion words "$words[CURRENT-1]" 2>/dev/null); fi
   if [[ -n $found ]]; then compadd -- ${(f)found}; else _files; fi
 }
-compdef _eqxgen python python3
+compdef _eqxgen python python3 eqxgen
 """,
 }
-"""Completion of `python -m train.RECIPE`, which asks the command itself for the words that may follow."""
+"""Completion of every command, which is asked itself for the words that may follow."""
 
 
 class Usage:
     """Answers to `--help`, `--help-all` and `--print-completion`.
 
     Args:
-        prog: the command.
+        name: of the command, as after `python -m train.`.
         doc: its docstring.
         config: the dataclass of its options.
         default: the values that the help shows; by default those of the class.
@@ -49,9 +56,9 @@ class Usage:
     """
 
     def __init__(
-        self, prog: str, doc: str, config: type, default: Any = None, presets: Mapping[str, str] | None = None
+        self, name: str, doc: str, config: type, default: Any = None, presets: Mapping[str, str] | None = None
     ):
-        self.prog, self.doc, self.config, self.default = prog, inspect.cleandoc(doc), config, default
+        self.prog, self.doc, self.config, self.default = PREFIX + name, document(doc), config, default
         self.presets = presets or {}
         self.table = options(config)
 
@@ -112,6 +119,11 @@ class Usage:
         shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
         nothing = value is None or value is MISSING or value is False or not shown.strip()
         return _entry(flag, [texts.get(option.name, ""), *([] if nothing else [f"[{shown}]"])])
+
+
+def document(doc: str) -> str:
+    """A command's docstring, with its examples as they are typed here."""
+    return inspect.cleandoc(doc).replace("python -m train.", PREFIX)
 
 
 def documentation(config: type, prefix: str = "") -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Check data, and prepare them once to be read fast in every run.
 
   python -m train.data check ./flowers                                  # pictures, .npz, texts, ids, prepared sets
-  python -m train.data check ids.bin --vocab 50257 --context 1024       # ids of a tokenizer of your own, without a header
+  python -m train.data check ids.bin --vocab 50257 --context 1024       # ids of your own tokenizer, without a header
   python -m train.data prepare ./flowers ./flowers64 --image-size 64    # images, decoded and resized
   python -m train.data prepare mnist ./mnist                            # any set that --data.name takes
   python -m train.data prepare ./books ./books-ids --tokenizer chars    # the ids of a text, or of a folder of texts
@@ -18,6 +18,7 @@ from .._errors import UsageError, printable, require
 from ..config.data import DataConfig
 from ..config.flags import parse
 from ..config.options import option
+from ..config.usage import PREFIX, document
 from ..engine.command import run
 
 
@@ -105,15 +106,17 @@ COMMANDS = {"prepare": Prepare, "check": Check}
 
 
 def main(argv: list[str]) -> int:
-    prog = "python -m train.data"
+    prog = f"{PREFIX}data"
     name = argv[0] if argv else "nothing"
     if name in ("--help", "-h", "--help-all"):
-        print(f"usage: {prog} {{{','.join(COMMANDS)}}} ...\n\n{__doc__}\nFlags of each: {prog} COMMAND --help")
+        print(
+            f"usage: {prog} {{{','.join(COMMANDS)}}} ...\n\n{document(__doc__)}\n\nFlags of each: {prog} COMMAND --help"
+        )
         return 0
     if name not in COMMANDS:
         raise UsageError(f"{prog} must be followed by {' or '.join(COMMANDS)}: got {printable(name)}")
     command = COMMANDS[name]
-    return parse(command, f"{prog} {name}", command.__doc__ or "", argv[1:])()
+    return parse(command, f"data {name}", command.__doc__ or "", argv[1:])()
 
 
 if __name__ == "__main__":
