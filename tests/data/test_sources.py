@@ -141,7 +141,7 @@ def test_one_class_and_no_classes_are_taken_by_every_source(make, line, prepared
     assert (lines or said)[0].endswith(line)
     assert (dataset.num_classes, len(dataset.train_images), len(dataset.test_images)) == (1, 8, 2)
     assert (dataset.class_names == UNLABELLED) == ("no classes" in line)
-    with pytest.raises(DataError, match="at least 2 classes, got (images without classes|1): add classes"):
+    with pytest.raises(DataError, match=r"at least 2 classes, got (images without classes|1): add classes"):
         dataset.labelled()
 
 
@@ -219,7 +219,7 @@ def test_a_set_of_nothing_but_broken_pictures_is_refused_whatever_the_flag(tmp_p
     for name in ("a/0.png", "a/1.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(DataError, match="a/[01].png: expected a whole picture, got a file that begins with b'x'"):
+    with pytest.raises(DataError, match=r"a/[01].png: expected a whole picture, got a file that begins with b'x'"):
         read(tmp_path, skip_broken=True)
 
 

@@ -1,7 +1,7 @@
 """Check data, and prepare them once to be read fast in every run.
 
   python -m train.data check ./flowers                                  # pictures, .npz, texts, ids, prepared sets
-  python -m train.data check ids.bin --vocab 50257 --context 1024       # ids of your own tokenizer, without a header
+  python -m train.data check ids.bin --vocab 50257 --context 1024       # ids of a tokenizer of your own
   python -m train.data prepare ./flowers ./flowers64 --image-size 64    # images, decoded and resized
   python -m train.data prepare mnist ./mnist                            # any set that --data.name takes
   python -m train.data prepare ./books ./books-ids --tokenizer chars    # the ids of a text, or of a folder of texts
