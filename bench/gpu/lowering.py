@@ -49,7 +49,7 @@ def passes(head_dim: int, mask: str | None, dtype: str, option: str) -> Iterator
         mask=MASKS[mask] if mask else None,
         **rest,
     )
-    shape = lambda heads, seq, dim: jax.ShapeDtypeStruct((case.batch, heads, seq, dim), jnp.dtype(dtype))
+    shape = lambda heads, seq, dim: jax.ShapeDtypeStruct((case.batch, seq, heads, dim), jnp.dtype(dtype))
     q, k = shape(case.heads, case.q_seq, head_dim), shape(case.kv_heads, case.kv_seq, head_dim)
     extras = Extras(
         bias=jax.ShapeDtypeStruct((1, case.heads, case.q_seq, case.kv_seq), q.dtype) if case.bias else None,

@@ -59,7 +59,7 @@ def _operations(equation: Any) -> int:
             places = math.prod(shapes[1][axis] for axis in spatial)
             return 2 * math.prod(out) * places * shapes[1][inputs] // math.prod(equation.params["lhs_dilation"])
         case "eqxgen_attention" | "eqxgen_attention_tangent" | "eqxgen_attention_backward" as name:
-            (batch, heads, q_seq, head_dim), (*_, kv_seq, _), (*_, v_head_dim) = shapes[:3]
+            (batch, q_seq, heads, head_dim), (_, kv_seq, *_), (*_, v_head_dim) = shapes[:3]
             passes = 1 if name == "eqxgen_attention" else 2
             return passes * 2 * batch * heads * q_seq * kv_seq * (head_dim + v_head_dim)
         case _:

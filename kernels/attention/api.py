@@ -149,14 +149,14 @@ def dot_product_attention(
     extras = Extras(
         bias, joined, _dropout.seeds(dropout_key, math.prod(batch), heads) if setting.dropout_rate > 0.0 else None
     )
-    q, k, v = (jnp.swapaxes(x.reshape(math.prod(batch), *x.shape[-3:]), 1, 2) for x in (q, k, v))
+    q, k, v = (x.reshape(math.prod(batch), *x.shape[-3:]) for x in (q, k, v))
     backends.check(implementation, q, k, v, extras, setting)
     if 0 in (*batch, q_seq, kv_seq):
         out = jnp.zeros((*batch, q_seq, heads, v.shape[-1]), q.dtype)
         lse = jnp.full((*batch, q_seq, heads), -jnp.inf, accumulator(q.dtype))
     else:
         out, lse = primitives.attend(q, k, v, extras, setting, implementation=implementation)
-        out = jnp.swapaxes(out, 1, 2).reshape(*batch, q_seq, heads, -1)
+        out = out.reshape(*batch, q_seq, heads, -1)
         lse = jnp.swapaxes(lse, 1, 2).reshape(*batch, q_seq, heads)
     return (out, lse) if return_residual else out
 

@@ -57,7 +57,7 @@ def order(device: str | None, q, k, extras: Extras, direction: str) -> tuple[str
             device,
             q.dtype.name,
             head_dim_class(q.shape[-1]),
-            length_class(max(q.shape[2], k.shape[2])),
+            length_class(max(q.shape[1], k.shape[1])),
             kind(extras),
             direction,
         )

@@ -33,17 +33,16 @@ def supports(q, k, v, extras: Extras, setting: Setting) -> str | None:
 
 def forward(q, k, v, extras: Extras, setting: Setting):
     """`reference.attend` by cuDNN."""
-    turn = lambda x: jnp.swapaxes(x, 1, 2)
     out, lse = jax.nn.dot_product_attention(
-        turn(q),
-        turn(k),
-        turn(v),
+        q,
+        k,
+        v,
         scale=setting.scale,
         is_causal=extras.mask is not None,
         return_residual=True,
         implementation="cudnn",
     )
-    return turn(out), turn(lse).astype(jnp.float32)
+    return out, jnp.swapaxes(lse, 1, 2).astype(jnp.float32)
 
 
 def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool):
@@ -55,7 +54,7 @@ def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *,
     dq, dk, dv = jax.vjp(lambda q, k, v: forward(q, k, v, extras, setting)[0], q, k, v)[1](dout)
 
     def with_logsumexp(dq, dk):
-        weight = setting.scale * dlse[..., None]
+        weight = setting.scale * jnp.swapaxes(dlse, 1, 2)[..., None]
         seen, transpose = jax.vjp(lambda values: forward(q, k, values, extras, setting)[0], k)
         add = lambda x, y: (x.astype(jnp.float32) + y.astype(jnp.float32)).astype(x.dtype)
         return add(dq, weight * seen), add(dk, transpose((weight * q).astype(q.dtype))[0])

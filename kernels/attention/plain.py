@@ -18,7 +18,7 @@ BLOCK = 128
 
 def attend(q, k, v, extras: Extras, setting: Setting):
     """The same function as `reference.attend`."""
-    seq = q.shape[2]
+    seq = q.shape[1]
     if seq <= BLOCK:
         return reference.attend(q, k, v, extras, setting)
     blocks = -(-seq // BLOCK)
@@ -34,10 +34,12 @@ def attend(q, k, v, extras: Extras, setting: Setting):
     def one(q, rows, index):
         return reference.attend(q, k, v, rebuild(rows), setting, first_query=index * BLOCK)
 
-    parts = cut(q, 2), [cut(x, axis) for x, axis in rows], jnp.arange(blocks, dtype=jnp.int32)
+    parts = cut(q, 1), [cut(x, axis) for x, axis in rows], jnp.arange(blocks, dtype=jnp.int32)
     out, lse = jax.lax.map(lambda part: one(*part), parts)
-    join = lambda x: jnp.moveaxis(x, 0, 2).reshape(*x.shape[1:3], blocks * BLOCK, *x.shape[4:])[:, :, :seq]
-    return join(out), join(lse)
+    join = lambda x, axis: jax.lax.slice_in_dim(
+        jax.lax.collapse(jnp.moveaxis(x, 0, axis), axis, axis + 2), 0, seq, axis=axis
+    )
+    return join(out, 1), join(lse, 2)
 
 
 def _rows(extras: Extras, seq: int):

@@ -14,7 +14,7 @@ from .bias import ALiBi
 from .problem import Extras, Setting, accumulator
 
 OUTPUT_NAME, LOGSUMEXP_NAME = "attention_output", "attention_logsumexp"
-QUERY, KEY, ROWS = "bhqx", "bgkx", "bhq"  # the axes of q, of k and v, of the logsumexp
+QUERY, KEY, ROWS = "bqhx", "bkgx", "bhq"  # the axes of q, of k and v, of the logsumexp
 PRIMITIVES = Primitives("eqxgen_attention", partitioned=True)
 
 
@@ -44,9 +44,12 @@ class Attention(Op):
         return 3 + (self._extras(range(self.tree.num_leaves)).bias is not None)
 
     def shapes(self, q, k, v, *leaves):
+        batch, q_seq, heads, _ = q.shape
         spec = q.sharding.spec
-        sharding = q.sharding.update(spec=spec.update(partitions=tuple(spec)[:3]))
-        rows = q.update(shape=q.shape[:3], dtype=accumulator(q.dtype), sharding=sharding, weak_type=False)
+        partitions = tuple(spec)[0], tuple(spec)[2], tuple(spec)[1]
+        sharding = q.sharding.update(spec=spec.update(partitions=partitions))
+        shape, dtype = (batch, heads, q_seq), accumulator(q.dtype)
+        rows = q.update(shape=shape, dtype=dtype, sharding=sharding, weak_type=False)
         return q.update(shape=(*q.shape[:3], v.shape[3]), weak_type=False), rows
 
     def forward(self, target: Target, q, k, v, *leaves):
@@ -61,7 +64,7 @@ class Attention(Op):
         return plain.attend(q, k, v, self._extras(leaves), self.setting)
 
     def axes(self, q, k, v, *leaves) -> Axes:
-        heads, kv_heads = q.shape[1], k.shape[1]
+        heads, kv_heads = q.shape[2], k.shape[2]
         operands = QUERY, KEY, KEY, *self._leaf_axes()
         if kv_heads == 1:
             return Axes(operands, (QUERY, ROWS), {"b": "b"})

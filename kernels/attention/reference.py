@@ -14,23 +14,25 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, first_query=0):
     """`softmax(cap(scale * q k^T) + bias) v` over the allowed keys, and the logsumexp of those logits.
 
     Args:
-        q, k, v: (batch, heads, q_seq, head_dim), (batch, kv_heads, kv_seq, head_dim), (batch, kv_heads, kv_seq,
+        q, k, v: (batch, q_seq, heads, head_dim), (batch, kv_seq, kv_heads, head_dim), (batch, kv_seq, kv_heads,
             v_head_dim).
         first_query: the position of the first row of `q`, whose extras are already cut to the rows at hand.
 
     Returns:
-        (batch, heads, q_seq, v_head_dim) in q's dtype and (batch, heads, q_seq) in float32. A row that sees no key is 0
+        (batch, q_seq, heads, v_head_dim) in q's dtype and (batch, heads, q_seq) in float32. A row that sees no key is 0
         and -inf.
     """
-    heads, groups = q.shape[1], k.shape[1]
+    batch, q_seq, heads, dim = q.shape
+    kv_seq, kv_heads = k.shape[1:3]
     dtype = accumulator(q.dtype)
-    i = first_query + jnp.arange(q.shape[2], dtype=jnp.int32)[:, None]
-    j = jnp.arange(k.shape[2], dtype=jnp.int32)[None, :]
+    i = first_query + jnp.arange(q_seq, dtype=jnp.int32)[:, None]
+    j = jnp.arange(kv_seq, dtype=jnp.int32)[None, :]
 
     q, k, v, q_nan, k_nan = _quarantine(q, k, v)
-    split = (q.shape[0], groups, heads // groups, q.shape[2], q.shape[3])
-    logits = jnp.einsum("bgnqd,bgkd->bgnqk", q.reshape(split), k, preferred_element_type=dtype, precision="highest")
-    logits = logits.reshape(q.shape[0], heads, *logits.shape[3:]) * setting.scale
+    repeat = heads // kv_heads
+    grouped = q.reshape(batch, q_seq, kv_heads, repeat, dim)
+    logits = jnp.einsum("bqgnd,bkgd->bgnqk", grouped, k, preferred_element_type=dtype, precision="highest")
+    logits = logits.reshape(batch, heads, q_seq, kv_seq) * setting.scale
     if setting.soft_cap is not None:
         logits = setting.soft_cap * jnp.tanh(logits / setting.soft_cap)
     if isinstance(extras.bias, ALiBi):
@@ -40,7 +42,6 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, first_query=0):
         ).astype(dtype)
     elif extras.bias is not None:
         logits = logits + extras.bias.astype(dtype)
-    repeat = heads // groups
     logits = logits + q_nan[:, :, :, None] + jnp.repeat(k_nan, repeat, axis=1)[:, :, None, :]
 
     allowed = jnp.ones((1, 1, 1, 1), bool)
@@ -63,9 +64,9 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, first_query=0):
             seeds[..., 0], seeds[..., 1], i.reshape(1, 1, -1, 1), j.reshape(1, 1, 1, -1), setting.dropout_rate
         )
         weights = jnp.where(kept, weights / (1.0 - setting.dropout_rate), 0.0)
-    weights = weights.reshape(*split[:4], -1).astype(v.dtype)
-    out = jnp.einsum("bgnqk,bgkd->bgnqd", weights, v, preferred_element_type=dtype, precision="highest")
-    return out.reshape(q.shape[0], heads, q.shape[2], -1).astype(q.dtype), logsumexp
+    weights = weights.reshape(batch, kv_heads, repeat, q_seq, kv_seq).astype(v.dtype)
+    out = jnp.einsum("bgnqk,bkgd->bqgnd", weights, v, preferred_element_type=dtype, precision="highest")
+    return out.reshape(batch, q_seq, heads, -1).astype(q.dtype), logsumexp
 
 
 def _quarantine(q, k, v):
@@ -76,6 +77,6 @@ def _quarantine(q, k, v):
     """
     finite_q, finite_k, finite_v = jnp.isfinite(q), jnp.isfinite(k), jnp.isfinite(v)
     dtype = accumulator(q.dtype)
-    q_nan = jnp.where(finite_q.all(-1), 0.0, jnp.nan).astype(dtype)
-    k_nan = jnp.where(finite_k.all(-1) & finite_v.all(-1), 0.0, jnp.nan).astype(dtype)
+    nan = lambda good: jnp.where(jnp.swapaxes(good, 1, 2), 0.0, jnp.nan).astype(dtype)
+    q_nan, k_nan = nan(finite_q.all(-1)), nan(finite_k.all(-1) & finite_v.all(-1))
     return jnp.where(finite_q, q, 0), jnp.where(finite_k, k, 0), jnp.where(finite_v, v, 0), q_nan, k_nan

@@ -14,7 +14,7 @@ def build_failure(backend: Any, direction: str, q, k, v, extras: Extras, setting
     operands = [q, k, v, *leaves]
     if direction == "backward":
         out = jax.ShapeDtypeStruct((*q.shape[:3], v.shape[3]), q.dtype)
-        numbers = jax.ShapeDtypeStruct(q.shape[:3], accumulator(q.dtype))
+        numbers = jax.ShapeDtypeStruct((q.shape[0], q.shape[2], q.shape[1]), accumulator(q.dtype))
         operands += [out, numbers, out, numbers]
     return _trial.build_failure(_run, *operands, backend=backend, tree=tree, setting=setting)
 

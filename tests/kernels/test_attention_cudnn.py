@@ -59,7 +59,7 @@ def asked(monkeypatch):
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_call_reaches_jax_nn_with_its_arguments(asked, causal):
     draw = np.random.default_rng(0)
-    q, k, v = (jnp.asarray(draw.standard_normal((2, heads, 9, 8)), jnp.float32) for heads in (4, 2, 2))
+    q, k, v = (jnp.asarray(draw.standard_normal((2, 9, heads, 8)), jnp.float32) for heads in (4, 2, 2))
     extras, setting = Extras(mask=masks.Causal() if causal else None), Setting(0.3)
     got, want = jax.jit(lambda *x: [f(*x, extras, setting) for f in (cudnn.forward, reference.attend)])(q, k, v)
     shapes = [(2, 9, 4, 8), (2, 9, 2, 8), (2, 9, 2, 8)]
@@ -72,7 +72,7 @@ def test_a_call_reaches_jax_nn_with_its_arguments(asked, causal):
 @pytest.mark.parametrize("with_logsumexp", [False, True])
 def test_the_logsumexp_has_its_true_derivative(asked, with_logsumexp):
     draw = np.random.default_rng(0)
-    q, k, v, dout = (jnp.asarray(draw.standard_normal((2, heads, 9, 8)), jnp.float32) for heads in (4, 2, 2, 4))
+    q, k, v, dout = (jnp.asarray(draw.standard_normal((2, 9, heads, 8)), jnp.float32) for heads in (4, 2, 2, 4))
     dlse = jnp.asarray(draw.standard_normal((2, 4, 9)), jnp.float32) * with_logsumexp
     extras, setting = Extras(mask=masks.Causal()), Setting(0.3)
     gradients = lambda q, k, v, *rest: cudnn.backward(

@@ -148,7 +148,7 @@ def test_the_grid_of_the_kernel_has_no_more_steps_than_a_row_of_blocks_has_visit
     some, every = blocks.spread(mask, 32768, 32768, 512, 512)
     assert some.sum() == visits
     assert some.sum((2, 3)) == blocks.visits(some, every)[1].sum()
-    x = jax.ShapeDtypeStruct((1, 1, 32768, 64), jnp.bfloat16)
+    x = jax.ShapeDtypeStruct((1, 32768, 1, 64), jnp.bfloat16)
     jaxpr = jax.make_jaxpr(lambda x: mosaic_tpu.forward(x, x, x, Extras(mask=mask), Setting(0.125)))(x)
     (kernel,) = (e for e in jaxpr.jaxpr.eqns if e.primitive.name == "pallas_call")
     assert math.prod(kernel.params["grid_mapping"].grid) == 64 * some.sum(-1).max()

@@ -65,7 +65,7 @@ class Odd(masks.Mask):
     """A mask of one's own."""
 
 
-X = jax.ShapeDtypeStruct((2, 4, 40, 64), jnp.float32)
+X = jax.ShapeDtypeStruct((2, 40, 4, 64), jnp.float32)
 MANY = masks.Window(1, 2) | masks.Window(3, 4) | masks.Window(5, 6) | masks.Window(7, 8)
 REFUSED = {
     "float64": (
@@ -73,9 +73,9 @@ REFUSED = {
         Extras(),
         "computes float32, bfloat16 and float16: got float64",
     ),
-    "head_dim": ((jax.ShapeDtypeStruct((2, 4, 40, 257), jnp.float32),) * 3, Extras(), "head_dim above 256 .*: got 257"),
+    "head_dim": ((jax.ShapeDtypeStruct((2, 40, 4, 257), jnp.float32),) * 3, Extras(), "head_dim above 256 .*: got 257"),
     "long": (
-        (jax.ShapeDtypeStruct((1, 1, 2**25, 64), jnp.bfloat16),) * 3,
+        (jax.ShapeDtypeStruct((1, 2**25, 1, 64), jnp.bfloat16),) * 3,
         Extras(),
         "elements of an example in 32 bits: got query",
     ),
@@ -141,7 +141,7 @@ def test_a_measured_order_is_written_read_and_followed(tmp_path, monkeypatch):
     choice.write([row], tmp_path / "choice.json")
     assert choice.read((tmp_path / "choice.json").read_text()) == [row]
     monkeypatch.setattr(choice, "table", lambda: {row.key: row})
-    q = jax.ShapeDtypeStruct((2, 4, 1000, 50), jnp.bfloat16)
+    q = jax.ShapeDtypeStruct((2, 1000, 4, 50), jnp.bfloat16)
     ask = lambda device, direction: choice.order(device, q, q, Extras(mask=masks.Causal()), direction)
     assert ask("a GPU", "forward") == row.order
     monkeypatch.setattr(choice, "shares_registers", lambda: True)
@@ -280,7 +280,7 @@ def launches(dim, dtype, mask, *, bias=None, alibi=False, rate=0.0, cap=None):
 
     launching.call = record
     shape = jax.ShapeDtypeStruct
-    q, k = shape((2, 4, 1000, dim), dtype), shape((2, 2, 1000, dim), dtype)
+    q, k = shape((2, 1000, 4, dim), dtype), shape((2, 1000, 2, dim), dtype)
     bias = shape(bias, dtype) if bias else ALiBi(shape((1, 4), jnp.float32), shape((1,), jnp.int32)) if alibi else None
     setting = Setting(dim**-0.5, cap, rate)
 

@@ -24,7 +24,7 @@ def gradients(
     """Cotangents of q, k, v and, with `with_bias`, of the bias."""
     shape = tiling.shape_of(q, k, v)
     masked = extras.mask is not None
-    delta = jnp.sum(dout.astype(jnp.float32) * out.astype(jnp.float32), -1) - dlse
+    delta = jnp.swapaxes(jnp.sum(dout.astype(jnp.float32) * out.astype(jnp.float32), -1), 1, 2) - dlse
     if masked:
         # The logsumexp alone says who saw a number that is not finite: 0 times a delta that is none would spoil the
         # others.
@@ -34,7 +34,7 @@ def gradients(
         lse, delta, dout = (
             jnp.where(empty, 0.0, lse),
             jnp.where(empty, 0.0, delta),
-            jnp.where(empty[..., None], 0, dout),
+            jnp.where(jnp.swapaxes(empty, 1, 2)[..., None], 0, dout),
         )
     operands = [
         tiling.operand(finite(q, masked), shape.dim),

@@ -60,9 +60,9 @@ def shares_registers() -> bool:
 
 
 def shape_of(q, k, v) -> Shape:
-    """Of canonical operands, (batch, heads, seq, dim)."""
+    """Of operands (batch, seq, heads, dim)."""
     return Shape(
-        q.shape[0], q.shape[1], k.shape[1], q.shape[2], k.shape[2], padded_dim(q.shape[3]), padded_dim(v.shape[3])
+        q.shape[0], q.shape[2], k.shape[2], q.shape[1], k.shape[1], padded_dim(q.shape[3]), padded_dim(v.shape[3])
     )
 
 
@@ -88,15 +88,13 @@ def blocks_of(seq: int, block: int) -> int:
 
 
 def operand(x, dim: int):
-    """(batch, heads, seq, d) as the kernels read it: (batch, seq, heads, dim) with a whole number of sides."""
-    # The op's own layout is this one, so the two transpositions cancel.
-    x = jnp.swapaxes(x, 1, 2)
+    """(batch, seq, heads, d) as the kernels read it: (batch, seq, heads, dim) with a whole number of sides."""
     return pad(pad(x, 1, SIDE), 3, dim)
 
 
 def result(x, seq: int, dim: int):
-    """The canonical form of what a kernel wrote in the layout of `operand`."""
-    return jnp.swapaxes(x[:, :seq, :, :dim], 1, 2)
+    """A kernel's result without the padding of `operand`."""
+    return x[:, :seq, :, :dim]
 
 
 def rows(x):

@@ -30,5 +30,5 @@ def supports(q, k, v, extras: Extras, setting: Setting) -> str | None:
     if max(q.shape[-1], v.shape[-1]) > 512:
         return f"head_dim above 512 does not fit the fast memory: got {max(q.shape[-1], v.shape[-1])}"
     if mask := too_fine(extras.mask, shape_of(q, k, v, tiling.FORWARD_BLOCK)):
-        return f"a pattern of blocks of {mask.block} does not fit the scalar memory at {k.shape[2]} keys"
+        return f"a pattern of blocks of {mask.block} does not fit the scalar memory at {k.shape[1]} keys"
     return None

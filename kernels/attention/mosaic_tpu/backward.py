@@ -22,6 +22,7 @@ def backward(
 ):
     """Cotangents of q, k, v and, with `with_bias`, of the bias."""
     shape = tiling.shape_of(q, k, v, tiling.BACKWARD_BLOCK)
+    q, k, v, out, dout = tiling.heads_second(q, k, v, out, dout)
     delta = jnp.sum(dout.astype(jnp.float32) * out.astype(jnp.float32), -1) - dlse
     empty = lse == -jnp.inf
     lse, delta, dout = jnp.where(empty, 0.0, lse), jnp.where(empty, 0.0, delta), jnp.where(empty[..., None], 0, dout)
@@ -32,7 +33,8 @@ def backward(
     work = Pass(shape, setting, extras, Prepared(extras, shape, flip=True), operands, some, every, True, interpret)
     dq = _query_gradient(work)[:, :, : shape.q_seq]
     dk, dv = (x[:, :, : shape.kv_seq] for x in _key_gradients(work))
-    return (dq, dk, dv, bias_gradient(work)) if with_bias else (dq, dk, dv)
+    grads = tiling.heads_second(dq, dk, dv)
+    return (*grads, bias_gradient(work)) if with_bias else tuple(grads)
 
 
 def _query_gradient(work: Pass):

@@ -20,6 +20,7 @@ from .visits import visit, visits
 def forward(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False):
     """`reference.attend` as one kernel."""
     shape = tiling.shape_of(q, k, v, tiling.FORWARD_BLOCK)
+    q, k, v = tiling.heads_second(q, k, v)
     q, k, v = quarantine(q, k, v, extras.mask is not None)
     some, every = blocks.spread(extras.mask, shape.q_seq, shape.kv_seq, shape.q_block, shape.kv_block)
     operands = [tiling.queries(q, shape), tiling.keys(k, shape), tiling.keys(v, shape)]
@@ -50,7 +51,8 @@ def forward(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False
         ],
         scratch=[pltpu.VMEM((bq, width), jnp.float32) for width in (tiling.LANES, tiling.LANES, v_dim)],
     )
-    return out[:, :, : shape.q_seq], lse[:, :, 0, : shape.q_seq]
+    (out,) = tiling.heads_second(out[:, :, : shape.q_seq])
+    return out, lse[:, :, 0, : shape.q_seq]
 
 
 def _begin(top, total, acc):

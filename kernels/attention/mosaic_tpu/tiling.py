@@ -78,7 +78,12 @@ def shape_of(q, k, v, most: int) -> Shape:
         count = -(-seq // most)
         return -(-seq // (count * LANES)) * LANES
 
-    return Shape(q.shape[0], q.shape[1], k.shape[1], q.shape[2], k.shape[2], block(q.shape[2]), block(k.shape[2]))
+    return Shape(q.shape[0], q.shape[2], k.shape[2], q.shape[1], k.shape[1], block(q.shape[1]), block(k.shape[1]))
+
+
+def heads_second(*arrays):
+    """(batch, seq, heads, dim) as (batch, heads, seq, dim), the layout of the kernels, and back."""
+    return [jnp.swapaxes(x, 1, 2) for x in arrays]
 
 
 def queries(x, shape: Shape) -> Operand:

@@ -30,6 +30,6 @@ def supports(q, k, v, extras: Extras, setting: Setting) -> str | None:
     for name, x in (("query", q), ("key", k), ("value", v)):
         if x.shape[1] * x.shape[2] * x.shape[3] >= 2**31:
             return f"it counts the elements of an example in 32 bits: got {name} with {x.shape[1:]}"
-    if q.shape[2] * k.shape[2] >= 2**31 and extras.bias is not None:
-        return f"it counts the elements of a head's bias in 32 bits: got {q.shape[2]} queries and {k.shape[2]} keys"
+    if q.shape[1] * k.shape[1] >= 2**31 and extras.bias is not None:
+        return f"it counts the elements of a head's bias in 32 bits: got {q.shape[1]} queries and {k.shape[1]} keys"
     return refusal(extras.mask)

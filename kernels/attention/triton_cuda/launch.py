@@ -6,7 +6,6 @@ import dataclasses
 import math
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 
 from ... import _triton
@@ -34,8 +33,8 @@ class Problem:
     """
 
     def __init__(self, q, k, v, extras: Extras, setting: Setting):
-        self.batch, heads, q_seq, dim = q.shape
-        self.sizes = (heads, heads // k.shape[1], q_seq, k.shape[2], dim, v.shape[3])
+        self.batch, q_seq, heads, dim = q.shape
+        self.sizes = (heads, heads // k.shape[2], q_seq, k.shape[1], dim, v.shape[3])
         self.dtype, self.extras = q.dtype, extras
         terms = terms_of(extras.mask)
         bias, alibi = jnp.zeros(1, jnp.float32), isinstance(extras.bias, ALiBi)
@@ -73,11 +72,6 @@ class Problem:
         """`grid` programs with the numbers of the problem, the tile and `more`."""
         sizes = self._numbers | {"BLOCK_Q": tile.q, "BLOCK_K": tile.k} | more
         return Launch(module, kernel, tuple(outputs), grid, sizes, tile.warps, tile.stages)
-
-
-def turn(x) -> jax.Array:
-    """(batch, heads, seq, dim) as (batch, seq, heads, dim), the layout in which callers hold their arrays, and back."""
-    return jnp.swapaxes(x, 1, 2)
 
 
 def parts(whole: int, part: int) -> int:

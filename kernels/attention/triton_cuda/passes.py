@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from ..problem import Extras, Setting
 from . import launch as launching
 from . import tiles
-from .launch import Problem, elements, parts, turn
+from .launch import Problem, elements, parts
 from .rows import rows_of
 
 # A bias' gradient has few blocks where many examples share it: their sum is divided among at least so many programs.
@@ -24,19 +24,19 @@ def forward(q, k, v, extras: Extras, setting: Setting):
     outputs = (Shape((problem.batch, q_seq, heads, v_dim), q.dtype), Shape((problem.batch, heads, q_seq), jnp.float32))
     grid = problem.batch * heads * parts(q_seq, tile.q)
     launch = problem.launch("forward_kernel", "forward", outputs, grid, tile, PLAN=rows.plan)
-    out, lse = launching.call(launch, *map(turn, (q, k, v)), *problem.pointers, rows.entries)
-    return turn(out), lse
+    out, lse = launching.call(launch, q, k, v, *problem.pointers, rows.entries)
+    return out, lse
 
 
 def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool):
     """Cotangents of q, k, v and, with `with_bias`, of the bias."""
     problem = Problem(q, k, v, extras, setting)
     empty = lse == -jnp.inf
-    delta = jnp.sum(dout.astype(jnp.float32) * out.astype(jnp.float32), -1) - dlse
+    delta = jnp.swapaxes(jnp.sum(dout.astype(jnp.float32) * out.astype(jnp.float32), -1), 1, 2) - dlse
     statistics = [jnp.where(empty, 0.0, x) for x in (lse, delta)]
-    inputs = [*map(turn, (q, k, v, dout)), *statistics, *problem.pointers]
+    inputs = [q, k, v, dout, *statistics, *problem.pointers]
     grads = [_query_gradient(problem, inputs), *_key_gradients(problem, inputs)]
-    return (*map(turn, grads), _bias_gradient(problem, inputs)) if with_bias else tuple(map(turn, grads))
+    return (*grads, _bias_gradient(problem, inputs)) if with_bias else tuple(grads)
 
 
 def _query_gradient(problem: Problem, inputs):

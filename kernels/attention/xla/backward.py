@@ -9,7 +9,7 @@ from ..bias import ALiBi
 from ..problem import Extras, Setting, accumulator
 from . import plan as sizes
 from . import short
-from .operands import clean, corner, cut, dot, pad, put, quarantine, rows_of, scaled, sequence_second, varying
+from .operands import clean, corner, cut, dot, pad, put, quarantine, rows_of, scaled, varying
 from .plan import make_plan
 from .tiles import Tiles
 from .walk import lanes_of, visits_of, walk
@@ -21,7 +21,6 @@ def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *,
         return short.backward(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias)
     plan = make_plan(q, k, extras, sizes.BACKWARD_TILES)
     dtypes, wide = (q.dtype, k.dtype, v.dtype), accumulator(q.dtype)
-    q, k, v, out, dout = sequence_second(q, k, v, out, dout)
     empty = lse == -jnp.inf
     delta = jnp.swapaxes(jnp.sum(dout.astype(wide) * out.astype(wide), -1), 1, 2) - dlse
     lse, delta = (pad(jnp.where(empty, 0, x), 2, plan.q_block) for x in (lse, delta))
@@ -106,7 +105,7 @@ def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *,
     start = jax.tree.map(lambda x: varying(x, q), (wholes, _bias_start(extras, tiles, wide) if with_bias else ()))
     groups = jnp.arange(plan.batch * plan.kv_heads, dtype=jnp.int32).reshape(-1, lanes)
     (wholes, dbias), _ = jax.lax.scan(together, start, groups)
-    grads = tuple(jnp.swapaxes(x, 1, 2).astype(dtype) for x, dtype in zip(wholes, dtypes))
+    grads = tuple(x.astype(dtype) for x, dtype in zip(wholes, dtypes))
     return (*grads, _bias_end(dbias, extras)) if with_bias else grads
 
 

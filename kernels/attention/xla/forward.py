@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from ..problem import Extras, Setting, accumulator
 from . import plan as sizes
 from . import short
-from .operands import cut, dot, pad, put, quarantine, rows_of, scaled, sequence_second, varying
+from .operands import cut, dot, pad, put, quarantine, rows_of, scaled, varying
 from .plan import make_plan
 from .tiles import Tiles
 from .walk import lanes_of, visits_of, walk
@@ -19,7 +19,6 @@ def attend(q, k, v, extras: Extras, setting: Setting):
     plan = make_plan(q, k, extras, sizes.FORWARD_TILES)
     dtype, v_dim = q.dtype, v.shape[-1]
     wide = accumulator(dtype)
-    q, k, v = sequence_second(q, k, v)
     q, k, v = quarantine(q, k, v, extras)
     q, left = scaled(q, setting.scale)
     visits = visits_of(extras, plan, turned=False)
@@ -79,4 +78,4 @@ def attend(q, k, v, extras: Extras, setting: Setting):
     groups = jnp.arange(plan.batch * plan.kv_heads, dtype=jnp.int32).reshape(-1, lanes)
     out, lse = jax.lax.scan(together, start, groups)
     lse = jnp.stack(lse, 1).reshape(plan.batch, plan.kv_heads * plan.repeat, -1)
-    return jnp.swapaxes(out, 1, 2).astype(dtype), lse[:, :, : plan.q_seq]
+    return out.astype(dtype), lse[:, :, : plan.q_seq]

@@ -58,13 +58,6 @@ def clean(x, extras: Extras):
     return x if extras.mask is None else jnp.where(jnp.isnan(x), 0, x)
 
 
-def sequence_second(*arrays):
-    """(batch, heads, seq, ...) as (batch, seq, heads, ...), the layout of the caller's arrays, so that no whole array
-    is transposed.
-    """
-    return [jnp.swapaxes(x, 1, 2) for x in arrays]
-
-
 def rows_of(x, example, head, heads: int):
     """(heads, seq, dim) of an array (batch, seq, heads, dim)."""
     return jnp.moveaxis(

@@ -1,6 +1,7 @@
 """How the two passes are cut into tiles."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -38,8 +39,8 @@ class Plan:
 
 def is_short(q, k) -> bool:
     """Whether a problem is taken whole."""
-    longest = max(q.shape[2], k.shape[2])
-    return longest <= SHORT or (longest <= 2 * SHORT and q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] <= FEW)
+    longest = max(q.shape[1], k.shape[1])
+    return longest <= SHORT or (longest <= 2 * SHORT and math.prod(q.shape[:3]) * k.shape[1] <= FEW)
 
 
 def make_plan(q, k, extras: Extras, tiles: tuple[tuple[int, int], ...]) -> Plan:
@@ -52,7 +53,7 @@ def make_plan(q, k, extras: Extras, tiles: tuple[tuple[int, int], ...]) -> Plan:
 
 
 def _cut(q, k, tile: tuple[int, int]) -> Plan:
-    repeat = q.shape[1] // k.shape[1]
+    repeat = q.shape[2] // k.shape[2]
 
     def block(seq: int, most: int) -> int:
         count = -(-seq // most)
@@ -61,12 +62,12 @@ def _cut(q, k, tile: tuple[int, int]) -> Plan:
 
     return Plan(
         q.shape[0],
-        k.shape[1],
-        repeat,
-        q.shape[2],
         k.shape[2],
-        block(q.shape[2], max(16, tile[0] // repeat)),
-        block(k.shape[2], tile[1]),
+        repeat,
+        q.shape[1],
+        k.shape[1],
+        block(q.shape[1], max(16, tile[0] // repeat)),
+        block(k.shape[1], tile[1]),
     )
 
 

@@ -15,7 +15,7 @@ from .tiles import Tiles
 def attend(q, k, v, extras: Extras, setting: Setting):
     """`reference.attend`, all pairs at once."""
     dtype, wide = q.dtype, accumulator(q.dtype)
-    q, k, v = quarantine(q, k, v, extras)
+    q, k, v = quarantine(*heads_second(q, k, v), extras)
     q, left = scaled(q, setting.scale)
     whole = Whole(q, k, extras, setting)
     s = whole.product(q, k)
@@ -29,6 +29,7 @@ def attend(q, k, v, extras: Extras, setting: Setting):
     empty = total == 0
     total = jnp.where(empty, 1, total)
     out = whole.over_keys(p.astype(v.dtype), v) / total
+    (out,) = heads_second(out)
     return out.astype(dtype), jnp.where(empty, -jnp.inf, top + jnp.log(total))[..., 0]
 
 
@@ -36,6 +37,7 @@ def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *,
     """As `xla.backward`, all pairs at once."""
     dtypes, wide = (q.dtype, k.dtype, v.dtype), accumulator(q.dtype)
     masked = extras.mask is not None
+    q, k, v, out, dout = heads_second(q, k, v, out, dout)
     empty = (lse == -jnp.inf)[..., None]
     delta = jnp.sum(dout.astype(wide) * out.astype(wide), -1, keepdims=True) - dlse[..., None]
     lse = jnp.where(empty, 0, lse[..., None])
@@ -60,8 +62,13 @@ def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *,
     dq = whole.over_keys(narrow, clean(k, extras)) * setting.scale
     dk = whole.over_queries(narrow, clean(q, extras)) * left
     dv = whole.over_queries(dropped.astype(dtypes[0]), dout)
-    grads = tuple(x.astype(dtype) for x, dtype in zip((dq, dk, dv), dtypes))
+    grads = tuple(x.astype(dtype) for x, dtype in zip(heads_second(dq, dk, dv), dtypes))
     return (*grads, dbias) if with_bias else grads
+
+
+def heads_second(*arrays):
+    """(batch, seq, heads, dim) as (batch, heads, seq, dim), which one product over all heads takes, and back."""
+    return [jnp.swapaxes(x, 1, 2) for x in arrays]
 
 
 class Whole(Tiles):
