@@ -20,7 +20,7 @@ import numpy as np
 
 from bench.gpu.assembler import Assembler, lowered
 from bench.ops.attention_shapes import MASKS, Attention
-from kernels.attention import checks, mosaic_gpu, trial
+from kernels.attention import backends, checks, mosaic_gpu
 from kernels.attention.problem import Extras, Setting
 
 # The head_dim of queries and keys, and that of the values.
@@ -63,7 +63,7 @@ def passes(head_dim: int, mask: str | None, dtype: str, option: str) -> Iterator
         return
     for direction in ("forward", "backward"):
         with lowered() as kernels:
-            reason = trial.build_failure(mosaic_gpu, direction, q, k, v, extras, setting)
+            reason = backends.build_failure(mosaic_gpu, direction, q, k, v, extras, setting)
         yield direction, reason, kernels
 
 

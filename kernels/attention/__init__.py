@@ -1,6 +1,6 @@
 """Dot-product attention."""
 
 from .api import dot_product_attention
-from .bias import ALiBi
+from .problem import ALiBi
 
 __all__ = ["ALiBi", "dot_product_attention"]

@@ -12,10 +12,8 @@ from jaxtyping import Array, Float, Shaped
 
 from .. import _dropout, masks
 from . import backends, checks, primitives
-from .bias import ALiBi
-from .problem import Extras, Setting, accumulator
+from .problem import ALiBi, Extras, Setting, accumulator
 
-Implementation = Literal["reference", "xla", "mosaic_tpu", "mosaic_gpu", "triton", "cudnn"]
 # The shapes are checked here and not by the annotations, so that the message names the law that was broken.
 Input = Shaped[Array | np.ndarray, "..."]
 

@@ -1,17 +1,18 @@
 """The implementations of attention, their order on each platform, and the choice among them."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 
-from .. import _dispatch, _fused, _triton
+from .. import _dispatch, _fused, _trial, _triton
 from .._fused import Target
-from . import choice, cudnn, mosaic_gpu, mosaic_tpu, reference, trial, triton_cuda, xla
-from .problem import Extras, Setting
+from . import choice, cudnn, mosaic_gpu, mosaic_tpu, reference, triton, xla
+from .problem import Extras, Setting, accumulator
 
 OP = "dot_product_attention"
 # Built once on trial before it is chosen.
-ON_CUDA = {"cudnn": cudnn, "mosaic_gpu": mosaic_gpu, "triton": triton_cuda}
+ON_CUDA = {"cudnn": cudnn, "mosaic_gpu": mosaic_gpu, "triton": triton}
 
 
 def check(implementation: str | None, q, k, v, extras: Extras, setting: Setting) -> None:
@@ -25,10 +26,9 @@ def forward(target: Target, q, k, v, extras: Extras, setting: Setting, implement
     operands = q, k, v, extras, setting
     name = _dispatch.choose(OP, implementation, _candidates(target, "forward", implementation, *operands))
     if name == "mosaic_tpu":
-        return mosaic_tpu.forward(*operands, interpret=target.platform != "tpu")
-    if name in ON_CUDA:
-        return ON_CUDA[name].forward(*operands)
-    return {"xla": xla, "reference": reference}[name].attend(*operands)
+        return mosaic_tpu.attend(*operands, interpret=target.platform != "tpu")
+    backend: Any = ({"xla": xla, "reference": reference} | ON_CUDA)[name]
+    return backend.attend(*operands)
 
 
 def backward(
@@ -42,9 +42,9 @@ def backward(
     operands = q, k, v, extras, setting
     name = _dispatch.choose(OP, implementation, _candidates(target, "backward", implementation, *operands))
     if name == "mosaic_tpu":
-        return mosaic_tpu.backward(*operands, *rows, with_bias=with_bias, interpret=target.platform != "tpu")
+        return mosaic_tpu.gradients(*operands, *rows, with_bias=with_bias, interpret=target.platform != "tpu")
     if name != "reference":
-        return ON_CUDA.get(name, xla).backward(*operands, *rows, with_bias=with_bias)
+        return ON_CUDA.get(name, xla).gradients(*operands, *rows, with_bias=with_bias)
     leaves, tree = jax.tree.flatten(extras)
 
     def function(q, k, v, *bias):
@@ -68,7 +68,7 @@ def _candidates(
         # A program may be traced on a host that cannot lower it.
         if reason or target is None:
             return reason
-        return unavailable() or trial.build_failure(ON_CUDA[name], direction, q, k, v, extras, setting)
+        return unavailable() or build_failure(ON_CUDA[name], direction, q, k, v, extras, setting)
 
     def mosaic_gpu_reason():
         unavailable = lambda: mosaic_gpu.device_reason(implementation == "mosaic_gpu")
@@ -87,3 +87,22 @@ def _candidates(
         "reference": lambda: None,
     }
     return {name: every[name] for name in (*best.get(platform or "", ()), *every)}
+
+
+def build_failure(backend: Any, direction: str, q, k, v, extras: Extras, setting: Setting) -> str | None:
+    """The compiler's error for the "forward" or "backward" pass of this call by a backend's module, or None."""
+    leaves, tree = jax.tree.flatten(extras)
+    operands = [q, k, v, *leaves]
+    if direction == "backward":
+        batch, q_seq, heads, _ = q.shape
+        out = jax.ShapeDtypeStruct((batch, q_seq, heads, v.shape[3]), q.dtype)
+        numbers = jax.ShapeDtypeStruct((batch, heads, q_seq), accumulator(q.dtype))
+        operands += [out, numbers, out, numbers]
+    return _trial.build_failure(_run, *operands, backend=backend, tree=tree, setting=setting)
+
+
+def _run(q, k, v, *rest, backend: Any, tree: Any, setting: Setting):
+    extras, rows = jax.tree.unflatten(tree, rest[: tree.num_leaves]), rest[tree.num_leaves :]
+    if not rows:
+        return backend.attend(q, k, v, extras, setting)
+    return backend.gradients(q, k, v, extras, setting, *rows, with_bias=extras.bias is not None)

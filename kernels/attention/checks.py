@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 
 from .. import masks
-from .bias import ALiBi
+from .problem import ALiBi
 
 OP = "dot_product_attention"
 FLOATS = (jnp.float32, jnp.bfloat16, jnp.float16, jnp.float64)

@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from .. import _cuda, masks
+from .._blocks import power
 from ..masks.base import parts
 from .mosaic_gpu.support import HOPPER_NAMES
 from .mosaic_gpu.tiling import shares_registers
@@ -97,7 +98,7 @@ def kind(extras: Extras) -> str:
 
 def head_dim_class(dim: int) -> int:
     """The power of two at or above a head_dim, at least 16."""
-    return max(16, 1 << (dim - 1).bit_length())
+    return max(16, power(dim))
 
 
 def length_class(length: int) -> int:

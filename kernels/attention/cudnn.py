@@ -1,4 +1,4 @@
-"""cuDNN's flash attention through `jax.nn`, for the calls that it computes exactly as this op defines them."""
+"""cuDNN's flash attention through `jax.nn`, for calls with the same result as this op's definition."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ OLDEST = 80
 
 
 def supports(q, k, v, extras: Extras, setting: Setting) -> str | None:
-    """Why `jax.nn`'s cuDNN path would refuse this call or give another answer, or None."""
+    """The reason why `jax.nn`'s cuDNN path refuses this call or has another result, or None."""
     capability = _cuda.capability()
     if capability is not None and capability < OLDEST:
         return f"it runs on compute capability {OLDEST / 10} and newer: this device is {capability / 10}"
@@ -23,7 +23,10 @@ def supports(q, k, v, extras: Extras, setting: Setting) -> str | None:
     if extras.bias is not None:
         return "it has no gradient for a bias that broadcasts"
     if not (extras.mask is None or (isinstance(extras.mask, masks.Causal) and extras.mask.offset == 0)):
-        return "its masked rows, and what is not finite under a mask, differ from this op's, except with no mask or `is_causal=True`"
+        return (
+            "its masked rows, and what is not finite under a mask, differ from this op's, except with no mask or "
+            "`is_causal=True`"
+        )
     if q.shape[-1] != v.shape[-1]:
         return f"its values must have the head_dim of its keys: got {v.shape[-1]} and {q.shape[-1]}"
     if q.shape[-1] > 256 or q.shape[-1] % 8:
@@ -31,8 +34,8 @@ def supports(q, k, v, extras: Extras, setting: Setting) -> str | None:
     return None
 
 
-def forward(q, k, v, extras: Extras, setting: Setting):
-    """`reference.attend` by cuDNN."""
+def attend(q, k, v, extras: Extras, setting: Setting):
+    """(out, logsumexp) as `reference.attend` gives them."""
     out, lse = jax.nn.dot_product_attention(
         q,
         k,
@@ -45,17 +48,17 @@ def forward(q, k, v, extras: Extras, setting: Setting):
     return out, jnp.swapaxes(lse, 1, 2).astype(jnp.float32)
 
 
-def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool):
-    """Cotangents of q, k and v; a call with a bias is refused, and `jax.nn` makes its own output again.
+def gradients(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool):
+    """Cotangents of q, k and v; a call with a bias is refused, and `jax.nn` recomputes its output.
 
-    It takes the logsumexp for a constant, so the logsumexp's part is added, where it has one:
-    d lse = scale * (p k) dq + scale * p q dk: attention with keys for values, and the gradient of those values.
+    `jax.nn` takes the logsumexp for a constant, so a cotangent of it that is not 0 is added here:
+    d lse = scale * (p k) dq + scale * p q dk, attention with keys for values, and the gradient of those values.
     """
-    dq, dk, dv = jax.vjp(lambda q, k, v: forward(q, k, v, extras, setting)[0], q, k, v)[1](dout)
+    dq, dk, dv = jax.vjp(lambda q, k, v: attend(q, k, v, extras, setting)[0], q, k, v)[1](dout)
 
     def with_logsumexp(dq, dk):
         weight = setting.scale * jnp.swapaxes(dlse, 1, 2)[..., None]
-        seen, transpose = jax.vjp(lambda values: forward(q, k, values, extras, setting)[0], k)
+        seen, transpose = jax.vjp(lambda values: attend(q, k, values, extras, setting)[0], k)
         add = lambda x, y: (x.astype(jnp.float32) + y.astype(jnp.float32)).astype(x.dtype)
         return add(dq, weight * seen), add(dk, transpose((weight * q).astype(q.dtype))[0])
 

@@ -1,7 +1,6 @@
-"""Attention as ordinary JAX, one block of queries at a time: the source of forward-mode and higher derivatives.
+"""Attention in ordinary JAX, one block of queries at a time: the source of forward-mode and higher derivatives.
 
-Memory is linear in the sequence lengths in every derivative, because each block is recomputed (`jax.checkpoint`) where
-it is needed.
+Each block is recomputed (`jax.checkpoint`), so that memory is linear in the sequence lengths in every derivative.
 """
 
 from typing import Any
@@ -10,8 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from . import reference
-from .bias import ALiBi
-from .problem import Extras, Setting
+from .problem import ALiBi, Extras, Setting
 
 BLOCK = 128
 
@@ -36,15 +34,13 @@ def attend(q, k, v, extras: Extras, setting: Setting):
 
     parts = cut(q, 1), [cut(x, axis) for x, axis in rows], jnp.arange(blocks, dtype=jnp.int32)
     out, lse = jax.lax.map(lambda part: one(*part), parts)
-    join = lambda x, axis: jax.lax.slice_in_dim(
-        jax.lax.collapse(jnp.moveaxis(x, 0, axis), axis, axis + 2), 0, seq, axis=axis
-    )
-    return join(out, 1), join(lse, 2)
+    join = lambda x, axis: jax.lax.collapse(jnp.moveaxis(x, 0, axis), axis, axis + 2)
+    return join(out, 1)[:, :seq], join(lse, 2)[:, :, :seq]
 
 
 def _rows(extras: Extras, seq: int):
-    """The arrays of `extras` that have one row per query, each with its axis, and the way back to the extras of a
-    block.
+    """The arrays of `extras` with one row per query, each with that axis, and a function from their blocks to the
+    extras of a block.
     """
     arrays = extras.mask.arrays() if extras.mask is not None else ()
     axes = extras.mask.axes if extras.mask is not None else ()

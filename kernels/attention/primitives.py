@@ -10,8 +10,7 @@ import jax
 
 from .._fused import Axes, Op, Primitives, Target, vary_alike
 from . import backends, plain
-from .bias import ALiBi
-from .problem import Extras, Setting, accumulator
+from .problem import ALiBi, Extras, Setting, accumulator
 
 OUTPUT_NAME, LOGSUMEXP_NAME = "attention_output", "attention_logsumexp"
 QUERY, KEY, ROWS = "bqhx", "bkgx", "bhq"  # the axes of q, of k and v, of the logsumexp
@@ -45,11 +44,10 @@ class Attention(Op):
 
     def shapes(self, q, k, v, *leaves):
         batch, q_seq, heads, _ = q.shape
-        spec = q.sharding.spec
-        partitions = tuple(spec)[0], tuple(spec)[2], tuple(spec)[1]
-        sharding = q.sharding.update(spec=spec.update(partitions=partitions))
+        over_batch, over_seq, over_heads, _ = q.sharding.spec
+        spec = q.sharding.spec.update(partitions=(over_batch, over_heads, over_seq))
         shape, dtype = (batch, heads, q_seq), accumulator(q.dtype)
-        rows = q.update(shape=shape, dtype=dtype, sharding=sharding, weak_type=False)
+        rows = q.update(shape=shape, dtype=dtype, sharding=q.sharding.update(spec=spec), weak_type=False)
         return q.update(shape=(*q.shape[:3], v.shape[3]), weak_type=False), rows
 
     def forward(self, target: Target, q, k, v, *leaves):

@@ -1,13 +1,10 @@
-"""The definition of attention, in plain JAX: every argument, every derivative, memory that grows with q_seq *
-kv_seq.
-"""
+"""The definition of attention in plain JAX: every argument, every derivative, memory in q_seq * kv_seq."""
 
 import jax
 import jax.numpy as jnp
 
 from .. import _dropout
-from .bias import ALiBi
-from .problem import Extras, Setting, accumulator, unsqueeze
+from .problem import ALiBi, Extras, Setting, accumulator, unsqueeze
 
 
 def attend(q, k, v, extras: Extras, setting: Setting, *, first_query=0):
@@ -16,7 +13,7 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, first_query=0):
     Args:
         q, k, v: (batch, q_seq, heads, head_dim), (batch, kv_seq, kv_heads, head_dim), (batch, kv_seq, kv_heads,
             v_head_dim).
-        first_query: the position of the first row of `q`, whose extras are already cut to the rows at hand.
+        first_query: the position of the first row of `q`; the extras are already cut to the rows of `q`.
 
     Returns:
         (batch, q_seq, heads, v_head_dim) in q's dtype and (batch, heads, q_seq) in float32. A row that sees no key is 0
@@ -48,7 +45,7 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, first_query=0):
     if extras.mask is not None:
         views = [unsqueeze(x, axes) for axes, x in zip(extras.mask.axes, extras.mask.arrays())]
         allowed = extras.mask.allowed(i.reshape(1, 1, -1, 1), j.reshape(1, 1, 1, -1), *views)
-    # A row whose logits are all -inf (a bias used as a mask) counts as one that sees nothing.
+    # A row whose logits are all -inf (a bias used as a mask) is a row that sees no key.
     low = jnp.finfo(dtype).min / 2
     logits = jnp.where(allowed, logits, low)
     top = jnp.maximum(jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True, initial=low)), low)
@@ -70,10 +67,9 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, first_query=0):
 
 
 def _quarantine(q, k, v):
-    """Finite q, k and v, and NaN for the logits of each query and each key that was not, so that only those who see it
-    are spoilt.
+    """Finite q, k and v, and NaN to add to the logits of each query and key that is not.
 
-    A product with weight 0 would spread NaN and inf to every row.
+    A product with weight 0 would spread NaN and inf to every row; the logits spread it to the rows that see it.
     """
     finite_q, finite_k, finite_v = jnp.isfinite(q), jnp.isfinite(k), jnp.isfinite(v)
     dtype = accumulator(q.dtype)

@@ -20,7 +20,8 @@ from bench.gpu import tune_attention
 from bench.gpu.book import SHARES, Book
 from bench.gpu.race import Clock, Turn, compare, race, try_sides
 from bench.ops.norm_shapes import LAYER, Case
-from kernels.attention import choice, triton_cuda
+from kernels.attention import choice
+from kernels.attention import triton as attention_triton
 from kernels.norm import triton
 
 TURN = Turn(Clock(1e9))  # no budget: it counts from here, and these tests may come late
@@ -111,10 +112,10 @@ def test_a_contender_that_hangs_is_out_and_a_row_that_crashes_is_skipped(tmp_pat
 
 
 def test_a_kernel_that_stopped_the_process_is_not_chosen_either(monkeypatch):
-    monkeypatch.setattr(triton_cuda, "supports", triton_cuda.supports)
+    monkeypatch.setattr(attention_triton, "supports", attention_triton.supports)
     monkeypatch.setattr(triton, "supports", triton.supports)
     gpu_rows.refuse({"triton": "it hung", "torch sdpa": "it hung too"})
-    assert triton_cuda.supports() == "it hung"
+    assert attention_triton.supports() == "it hung"
     assert triton.supports() == "it hung"
 
 

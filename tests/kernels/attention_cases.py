@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.ops.attention_shapes import MASKS
 from kernels import ALiBi, dot_product_attention, masks
-from kernels.attention.xla import plan as sizes
+from kernels.attention.xla import tiling as sizes
 
 ALIBI_OFFSET = 2
 

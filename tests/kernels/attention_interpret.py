@@ -41,7 +41,7 @@ def _attend(q, k, v, extras, setting, *, implementation):
 
     @jax.custom_vjp
     def attend(q, k, v, bias):
-        return mosaic_tpu.forward(q, k, v, with_bias(bias), setting, interpret=mode)
+        return mosaic_tpu.attend(q, k, v, with_bias(bias), setting, interpret=mode)
 
     def forward(*operands):
         results = attend(*operands)
@@ -50,7 +50,7 @@ def _attend(q, k, v, extras, setting, *, implementation):
     def backward(saved, cotangents):
         (q, k, v, bias), results = saved
         shared = {"with_bias": bias is not None, "interpret": mode}
-        grads = mosaic_tpu.backward(q, k, v, with_bias(bias), setting, *results, *cotangents, **shared)
+        grads = mosaic_tpu.gradients(q, k, v, with_bias(bias), setting, *results, *cotangents, **shared)
         if isinstance(bias, ALiBi):
             return *grads[:3], ALiBi(grads[3], np.zeros(bias.offset.shape, jax.dtypes.float0))
         return grads if bias is not None else (*grads, None)

@@ -29,7 +29,7 @@ def simulated(monkeypatch, **parameters):
 
         @jax.custom_vjp
         def attend(q, k, v, bias):
-            return mosaic_gpu.forward(q, k, v, with_bias(bias), setting, simulated=mode)
+            return mosaic_gpu.attend(q, k, v, with_bias(bias), setting, simulated=mode)
 
         def forward(*operands):
             results = attend(*operands)
@@ -38,7 +38,7 @@ def simulated(monkeypatch, **parameters):
         def backward(saved, cotangents):
             (q, k, v, bias), results = saved
             shared = {"with_bias": bias is not None, "simulated": mode}
-            grads = mosaic_gpu.backward(q, k, v, with_bias(bias), setting, *results, *cotangents, **shared)
+            grads = mosaic_gpu.gradients(q, k, v, with_bias(bias), setting, *results, *cotangents, **shared)
             if isinstance(bias, ALiBi):
                 return *grads[:3], ALiBi(grads[3], np.zeros(bias.offset.shape, jax.dtypes.float0))
             return grads if bias is not None else (*grads, None)

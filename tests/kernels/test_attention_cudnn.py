@@ -61,7 +61,7 @@ def test_a_call_reaches_jax_nn_with_its_arguments(asked, causal):
     draw = np.random.default_rng(0)
     q, k, v = (jnp.asarray(draw.standard_normal((2, 9, heads, 8)), jnp.float32) for heads in (4, 2, 2))
     extras, setting = Extras(mask=masks.Causal() if causal else None), Setting(0.3)
-    got, want = jax.jit(lambda *x: [f(*x, extras, setting) for f in (cudnn.forward, reference.attend)])(q, k, v)
+    got, want = jax.jit(lambda *x: [f(*x, extras, setting) for f in (cudnn.attend, reference.attend)])(q, k, v)
     shapes = [(2, 9, 4, 8), (2, 9, 2, 8), (2, 9, 2, 8)]
     assert asked == [
         {"scale": 0.3, "is_causal": causal, "return_residual": True, "implementation": "cudnn", "shapes": shapes}
@@ -75,8 +75,8 @@ def test_the_logsumexp_has_its_true_derivative(asked, with_logsumexp):
     q, k, v, dout = (jnp.asarray(draw.standard_normal((2, 9, heads, 8)), jnp.float32) for heads in (4, 2, 2, 4))
     dlse = jnp.asarray(draw.standard_normal((2, 4, 9)), jnp.float32) * with_logsumexp
     extras, setting = Extras(mask=masks.Causal()), Setting(0.3)
-    gradients = lambda q, k, v, *rest: cudnn.backward(
-        q, k, v, extras, setting, *cudnn.forward(q, k, v, extras, setting), *rest, with_bias=False
+    gradients = lambda q, k, v, *rest: cudnn.gradients(
+        q, k, v, extras, setting, *cudnn.attend(q, k, v, extras, setting), *rest, with_bias=False
     )
     got = jax.jit(gradients)(q, k, v, dout, dlse)
     want = jax.jit(lambda *x: jax.vjp(lambda *y: reference.attend(*y, extras, setting), *x[:3])[1](x[3:]))(

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from bench.ops.attention_shapes import ATTENTION, MASKS, Attention
 from bench.tpu.attention import topology
 from kernels import ALiBi, dot_product_attention, masks
-from kernels.attention import blocks, mosaic_tpu
+from kernels.attention import mosaic_tpu, schedule
 from kernels.attention.problem import Extras, Setting
 from tests.kernels.attention_cases import inputs, measure
 from tests.kernels.attention_interpret import interpreted
@@ -130,7 +130,7 @@ def test_a_sharded_program_without_shard_map_compiles_and_the_kernel_by_name_say
 
 
 BAND = np.abs(np.subtract(*np.indices((64, 64)))) <= 1
-# Of 64 blocks of 512 queries and as many of keys, how many pairs the forward kernel visits.
+# The active blocks of the forward kernel, of 64 times 64 blocks of 512 queries and keys.
 SKIPPING = {
     "nothing": (None, 64 * 64),
     "causal": (masks.Causal(), 64 * 65 // 2),
@@ -143,15 +143,15 @@ SKIPPING = {
 
 
 @pytest.mark.parametrize("name", SKIPPING)
-def test_the_grid_of_the_kernel_has_no_more_steps_than_a_row_of_blocks_has_visits(name):
-    mask, visits = SKIPPING[name]
-    some, every = blocks.spread(mask, 32768, 32768, 512, 512)
-    assert some.sum() == visits
-    assert some.sum((2, 3)) == blocks.visits(some, every)[1].sum()
+def test_the_grid_of_the_kernel_has_no_more_steps_than_a_row_has_active_blocks(name):
+    mask, count = SKIPPING[name]
+    active, full = schedule.block_bounds(mask, 32768, 32768, 512, 512)
+    assert active.sum() == count
+    assert active.sum((2, 3)) == schedule.entries(active, full)[1].sum()
     x = jax.ShapeDtypeStruct((1, 32768, 1, 64), jnp.bfloat16)
-    jaxpr = jax.make_jaxpr(lambda x: mosaic_tpu.forward(x, x, x, Extras(mask=mask), Setting(0.125)))(x)
+    jaxpr = jax.make_jaxpr(lambda x: mosaic_tpu.attend(x, x, x, Extras(mask=mask), Setting(0.125)))(x)
     (kernel,) = (e for e in jaxpr.jaxpr.eqns if e.primitive.name == "pallas_call")
-    assert math.prod(kernel.params["grid_mapping"].grid) == 64 * some.sum(-1).max()
+    assert math.prod(kernel.params["grid_mapping"].grid) == 64 * active.sum(-1).max()
 
 
 def test_masks_and_biases_of_every_kind_hold_no_square_of_the_length(devices):

@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 
 from kernels import _trial, dot_product_attention, masks
-from kernels.attention import choice, primitives, triton_cuda
+from kernels.attention import choice, primitives, triton
 from kernels.attention.problem import Extras, Setting
-from kernels.attention.triton_cuda import launch as launching
-from kernels.attention.triton_cuda import rows, terms, tiles
+from kernels.attention.triton import launch as launching
+from kernels.attention.triton import schedule, terms, tiling
 
 ROOT = pathlib.Path(__file__).parents[2]
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -88,8 +88,8 @@ REFUSED = {
 def test_a_call_that_the_kernels_cannot_compute_is_refused_with_the_reason(name):
     arrays, extras, reason = REFUSED[name]
     with jax.enable_x64(True):
-        assert re.search(reason, triton_cuda.supports(*arrays, extras, Setting(1.0)) or "nothing")
-    assert triton_cuda.supports(X, X, X, Extras(mask=masks.Causal()), Setting(1.0)) is None
+        assert re.search(reason, triton.supports(*arrays, extras, Setting(1.0)) or "nothing")
+    assert triton.supports(X, X, X, Extras(mask=masks.Causal()), Setting(1.0)) is None
 
 
 def test_a_mask_becomes_clauses_of_alternatives():
@@ -104,12 +104,12 @@ def test_a_mask_becomes_clauses_of_alternatives():
 @pytest.mark.parametrize(
     "mask", [None, masks.Causal(), masks.Window(20, 9), masks.Causal(7) & masks.Window(12, None)], ids=str
 )
-@pytest.mark.parametrize("turned", [False, True])
-def test_rows_of_one_run_name_the_blocks_that_a_list_would(mask, turned, monkeypatch):
+@pytest.mark.parametrize("by_keys", [False, True])
+def test_rows_of_one_run_name_the_blocks_that_a_list_would(mask, by_keys, monkeypatch):
     sizes = (1, 1, 70, 90, 8, 8)
 
     def visited():
-        row = rows.rows_of(mask, sizes, 8, 16, turned=turned)
+        row = schedule.schedule_of(mask, sizes, 8, 16, by_keys=by_keys)
         table = np.asarray(row.entries).reshape(-1, row.plan[3])
         return row.plan[0], [
             ([_column(r, n, row, False) for n in range(r[0])], [_column(r, n, row, True) for n in range(r[2])])
@@ -117,7 +117,7 @@ def test_rows_of_one_run_name_the_blocks_that_a_list_would(mask, turned, monkeyp
         ]
 
     run = visited()
-    monkeypatch.setattr(rows, "_in_one_run", lambda blocks: False)
+    monkeypatch.setattr(schedule, "_in_one_run", lambda blocks: False)
     listed = visited()
     assert (run[0], listed[0]) == (0, 1)
     assert run[1] == [(sorted(a), sorted(b)) for a, b in listed[1]]
@@ -203,7 +203,7 @@ class Pointer:
 
 
 def interpret(launch, *inputs):
-    kernel = getattr(importlib.import_module(f"kernels.attention.triton_cuda.{launch.module}"), launch.kernel)
+    kernel = getattr(importlib.import_module(f"kernels.attention.triton.{launch.module}"), launch.kernel)
     outputs = [np.full(o.shape, np.nan, o.dtype) for o in launch.outputs]
     kernel[(launch.grid,)](*(Pointer(np.array(a)) for a in inputs), *map(Pointer, outputs), **launch.sizes)
     return [jnp.asarray(o) for o in outputs]
@@ -218,7 +218,7 @@ def attend(q, k, v, extras, setting, *, implementation):
 
     @jax.custom_vjp
     def attend(q, k, v, bias):
-        return triton_cuda.forward(q, k, v, with_bias(bias), setting)
+        return triton.attend(q, k, v, with_bias(bias), setting)
 
     def forward(*operands):
         results = attend(*operands)
@@ -226,9 +226,7 @@ def attend(q, k, v, extras, setting, *, implementation):
 
     def backward(saved, cotangents):
         (q, k, v, bias), results = saved
-        grads = triton_cuda.backward(
-            q, k, v, with_bias(bias), setting, *results, *cotangents, with_bias=bias is not None
-        )
+        grads = triton.gradients(q, k, v, with_bias(bias), setting, *results, *cotangents, with_bias=bias is not None)
         if isinstance(bias, ALiBi):
             return *grads[:3], ALiBi(grads[3], np.zeros(bias.offset.shape, jax.dtypes.float0))
         return grads if bias is not None else (*grads, None)
@@ -257,10 +255,10 @@ def interpreted(names):
 
     loops_may_end_at_a_loaded_number()
     launching.call, primitives.attend = interpret, attend
-    for table in tiles.TABLES.values():
+    for table in tiling.TABLES.values():
         for dim in table:
-            table[dim] = tiles.Tile(32, 32, 4, 1)
-    tiles.FORWARD[32] = tiles.Tile(32, 64, 4, 1)
+            table[dim] = tiling.Tile(32, 32, 4, 1)
+    tiling.FORWARD[32] = tiling.Tile(32, 64, 4, 1)
     for name in names or ATTENTION:
         case = ATTENTION[name]
         arrays, rest = inputs(case)
@@ -286,8 +284,8 @@ def launches(dim, dtype, mask, *, bias=None, alibi=False, rate=0.0, cap=None):
 
     def both(q, k, bias, mask, seeds):
         extras = Extras(bias, mask, seeds)
-        out, lse = triton_cuda.forward(q, k, k, extras, setting)
-        return triton_cuda.backward(q, k, k, extras, setting, out, lse, out, lse, with_bias=bias is not None)
+        out, lse = triton.attend(q, k, k, extras, setting)
+        return triton.gradients(q, k, k, extras, setting, out, lse, out, lse, with_bias=bias is not None)
 
     jax.eval_shape(both, q, k, bias, mask, shape((2, 4, 2), jnp.int32) if rate else None)
     return found
@@ -297,7 +295,7 @@ def compiled(capability):
     """The forward pass spills no more than four registers at head_dim 64 and 128, and every kernel with everything in
     it is accepted.
     """
-    tiles.capability = lambda: capability
+    tiling.capability = lambda: capability
     ids = jax.ShapeDtypeStruct((2, 1000), jnp.int32)
     every = masks.Segments(ids, ids) & masks.Causal() | masks.PrefixLM(5)
     for dim in (64, 128):
@@ -323,7 +321,7 @@ def build(launch, types, capability):
     from triton.compiler import ASTSource
 
     short = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16", "int32": "*i32", "int8": "*i8"}
-    kernel = getattr(importlib.import_module(f"kernels.attention.triton_cuda.{launch.module}"), launch.kernel)
+    kernel = getattr(importlib.import_module(f"kernels.attention.triton.{launch.module}"), launch.kernel)
     signature = dict(zip(kernel.arg_names, map(short.get, types))) | dict.fromkeys(launch.sizes, "constexpr")
     aligned = {(i,): [["tt.divisibility", 16]] for i in range(len(types))}
     source = ASTSource(kernel, signature, constexprs=launch.sizes, attrs=aligned)

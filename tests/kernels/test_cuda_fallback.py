@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from kernels import _cuda, _dispatch, _triton, dot_product_attention, group_norm, layer_norm, rms_norm
-from kernels.attention.triton_cuda import launch
+from kernels.attention.triton import launch
 from kernels.norm.triton import launch as norm_launch
 
 X = jax.ShapeDtypeStruct((2, 64, 4, 32), jnp.bfloat16)

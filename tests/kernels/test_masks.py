@@ -7,7 +7,7 @@ import pytest
 
 from bench.ops.attention_shapes import MASKS, Attention
 from kernels import masks
-from kernels.attention import blocks, checks
+from kernels.attention import checks, schedule
 from kernels.attention.problem import unsqueeze
 
 CASE = Attention(batch=3, q_seq=37, kv_seq=53, heads=2)
@@ -33,13 +33,13 @@ BLOCKS = ((16, 16), (5, 8), (37, 53))
 def check_blocks(mask):
     bound, allowed = pairs(mask)
     # Compiled whole, which is faster than each operation alone.
-    spread = lambda mask: [blocks.spread(mask, 37, 53, *sides) for sides in BLOCKS]
-    for (q_block, kv_block), (some, every) in zip(BLOCKS, jax.tree.map(np.asarray, jax.jit(spread)(bound))):
-        for qi in range(some.shape[2]):
-            for kj in range(some.shape[3]):
+    bounds = lambda mask: [schedule.block_bounds(mask, 37, 53, *sides) for sides in BLOCKS]
+    for (q_block, kv_block), (active, full) in zip(BLOCKS, jax.tree.map(np.asarray, jax.jit(bounds)(bound))):
+        for qi in range(active.shape[2]):
+            for kj in range(active.shape[3]):
                 tile = allowed[:, :, qi * q_block : (qi + 1) * q_block, kj * kv_block : (kj + 1) * kv_block]
-                assert not (tile.any((2, 3)) & ~some[:, :, qi, kj]).any()
-                assert not (~tile.all((2, 3)) & every[:, :, qi, kj]).any()
+                assert not (tile.any((2, 3)) & ~active[:, :, qi, kj]).any()
+                assert not (~tile.all((2, 3)) & full[:, :, qi, kj]).any()
 
 
 @pytest.mark.parametrize("name", MASKS)
@@ -81,12 +81,12 @@ def test_patterns_of_sparse_attention():
     np.testing.assert_array_equal(local, (abs(i - j) <= 1) | (i == 0) | (j == 0))
 
 
-def test_a_causal_mask_visits_half_the_blocks_and_needs_the_mask_on_the_diagonal_alone():
-    some, every = blocks.spread(masks.Causal(), 64, 64, 8, 8)
-    assert isinstance(some, np.ndarray)
-    assert some.sum() == 36
-    assert every.sum() == 28
-    entries, counts = blocks.visits(some, every)
+def test_half_the_blocks_of_a_causal_mask_are_active_and_those_of_the_diagonal_partial():
+    active, full = schedule.block_bounds(masks.Causal(), 64, 64, 8, 8)
+    assert isinstance(active, np.ndarray)
+    assert active.sum() == 36
+    assert full.sum() == 28
+    entries, counts = schedule.entries(active, full)
     np.testing.assert_array_equal(counts[0, 0], np.arange(1, 9))
     assert (entries[0, 0, :, 0] // 2 == 0).all()
 

@@ -1,25 +1,23 @@
-"""A `BlockSparse` mask inside a kernel."""
+"""A `BlockSparse` mask inside a kernel: the rows of its pattern as vectors over the keys."""
 
 import dataclasses
 from typing import Any, ClassVar
 
-import jax
 import jax.experimental.pallas as pl
 import jax.numpy as jnp
 import numpy as np
 
+from ..._blocks import div_array, pad
 from ...masks import And, BlockSparse, Mask, Or
 from ...masks.base import parts
-from .tiling import SIDE, pad
+from .tiling import SIDE
 
 FINEST = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stripes(Mask):
-    """A `BlockSparse` whose rows are written out along the keys, so that a tile reads each of its few rows as a
-    vector.
-    """
+    """A `BlockSparse` with its rows repeated along the keys, so that a tile reads each of its few rows as a vector."""
 
     stripes: Any
     block: int
@@ -29,15 +27,15 @@ class Stripes(Mask):
         return (self.stripes,)
 
     def allowed(self, i, j, at):
-        ref, tile, reader = at
-        queries = i.shape[1 if reader.flip else 0]
-        keys = j.shape[0 if reader.flip else 1]
-        first = _over(tile.i, self.block)
-        row = _over(i, self.block)
+        ref, tile, scores = at
+        queries = i.shape[1 if scores.flip else 0]
+        keys = j.shape[0 if scores.flip else 1]
+        first = div_array(tile.i, self.block)
+        row = div_array(i, self.block)
         allowed = i < 0
         for turn in range(min(ref.shape[0], (queries - 2) // self.block + 2)):
             n = jnp.minimum(first + turn, ref.shape[0] - 1)
-            seen = reader.along(ref.at[n, pl.ds(tile.j, keys)], i.shape, queries=False)
+            seen = scores.along(ref.at[n, pl.ds(tile.j, keys)], i.shape, queries=False)
             allowed = allowed | ((row == n) & (seen != 0))
         return allowed
 
@@ -52,23 +50,15 @@ def in_kernel(mask: Any) -> Any:
 
 
 def holds_pattern(mask: Any) -> bool:
-    """Whether there is a pattern in a mask as `in_kernel` gives it."""
+    """Whether a mask from `in_kernel` has a pattern."""
     return any(isinstance(part, Stripes) for part in parts(mask))
 
 
 def too_fine(mask: Any) -> BlockSparse | None:
-    """A pattern of blocks so small that a tile would read too many of its rows, if there is one."""
+    """A pattern of blocks so small that a tile would read too many of its rows, or None."""
     return next((part for part in parts(mask) if isinstance(part, BlockSparse) and part.block < FINEST), None)
 
 
 def _stripes(mask: BlockSparse):
     matrix = jnp.asarray(mask.pattern.matrix.astype(np.int32))
     return pad(jnp.repeat(matrix, mask.block, axis=1), 1, SIDE)
-
-
-def _over(x, divisor: int):
-    """`x // divisor` of integers that are not negative."""
-    shift = divisor.bit_length() - 1
-    if divisor == 1 << shift:
-        return jax.lax.shift_right_logical(x, jnp.full_like(x, shift))
-    return jax.lax.div(x, jnp.full_like(x, divisor))

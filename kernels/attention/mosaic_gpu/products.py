@@ -1,7 +1,7 @@
 """Products of tiles on the tensor cores, summed in float32.
 
-JAX's simulator of a GPU knows neither a factor in registers nor an accumulator with a first value; there those products
-are computed by plain arithmetic on the same tiles.
+JAX's GPU simulator supports neither a factor in registers nor an initialised accumulator; it computes those products by
+plain arithmetic on the same tiles.
 """
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 
 def product(a, b, issued=None):
-    """`a b` of two tiles in shared memory; `issued()` runs while the tensor cores do."""
+    """`a b` of two tiles in shared memory; `issued()` runs while the tensor cores compute."""
 
     def compute(acc):
         plgpu.wgmma(acc, a, b)
@@ -23,7 +23,7 @@ def product(a, b, issued=None):
 
 
 def two_products(a, b, c, d, take):
-    """(`take(a b)`, `c d`) of tiles in shared memory; the second product is under way while `take` has the first."""
+    """(`take(a b)`, `c d`) of tiles in shared memory; the second product is in flight while `take` has the first."""
 
     def compute(first, second):
         plgpu.wgmma(first, a, b)
@@ -37,8 +37,8 @@ def two_products(a, b, c, d, take):
 def product_and_sum(a, b, total, c, d, take, issued, *, overlap: bool, simulated: bool):
     """(`take(a b)`, `total + c d`) of a factor `c` in registers and tiles in shared memory.
 
-    `issued()` runs when both are under way. With `overlap` the sum still is while `take` has the product; without it
-    `take` has the registers of `c` as well.
+    `issued()` runs when both are in flight. With `overlap` the sum still is while `take` has the product; without it
+    `take` has the registers of `c` too.
     """
     if simulated:
         first = product(a, b)
@@ -59,7 +59,7 @@ def product_and_sum(a, b, total, c, d, take, issued, *, overlap: bool, simulated
 
 
 def add_products(totals, factors, simulated: bool):
-    """`total + a b` for each total and its (a, b), a factor in registers and a tile in shared memory; all are under way
+    """`total + a b` for each total and its (a, b), a factor in registers and a tile in shared memory; all are in flight
     at once.
     """
     if simulated:
@@ -76,26 +76,26 @@ def add_products(totals, factors, simulated: bool):
 
 def _plain_sum(total, a, b):
     factor = b[...]
-    # Tensor cores read in the order of the copies, this arithmetic must be put into it.
+    # Tensor cores read after the copies; this arithmetic needs a fence for that.
     plgpu.commit_smem()
     return total + jax.lax.dot(a, factor, preferred_element_type=jnp.float32)
 
 
 def load(ref, layout):
-    """What stands in memory, laid out for a warpgroup, by plain loads."""
+    """A block of memory in the layout of a warpgroup, by plain loads."""
     return plgpu.load(ref, layout=layout, optimized=False)  # pyright: ignore[reportCallIssue]  # jax 0.10 wanted an index
 
 
 def zeros(shape):
-    """Zeros laid out as an accumulator."""
+    """Zeros in the layout of an accumulator."""
     return plgpu.layout_cast(jnp.zeros(shape, jnp.float32), plgpu.Layout.WGMMA)
 
 
 def column(x, shape):
-    """A number per row, over the tile."""
+    """One number per row, broadcast over the tile."""
     return jax.lax.broadcast_in_dim(x, shape, (0,))
 
 
 def row(x, shape):
-    """A number per column, over the tile."""
+    """One number per column, broadcast over the tile."""
     return jax.lax.broadcast_in_dim(x, shape, (1,))

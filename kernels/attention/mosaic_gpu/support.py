@@ -1,4 +1,4 @@
-"""Which calls, devices and versions the Hopper kernels take."""
+"""The calls, devices and versions that the kernels support."""
 
 import functools
 
@@ -12,12 +12,12 @@ from .pattern import FINEST, too_fine
 WIDEST = 256
 HOPPER = "9.0"
 HOPPER_NAMES = ("H100", "H200", "H800", "H20", "GH200")
-# The assembler of these releases is known to compile warp-specialised kernels with masks wrongly.
+# The assembler of these releases miscompiles warp-specialised kernels with masks.
 BROKEN_CUDA = range(12080, 12091)
 
 
 def supports(q, k, v, extras: Extras, setting: Setting) -> str | None:
-    """Why this call cannot run as a Hopper kernel, or None."""
+    """The reason why the kernels cannot run on this call, or None."""
     if jax.__version_info__ < (0, 11):
         return f"it needs jax 0.11 or newer: this is {jax.__version__}"
     if q.dtype not in (jnp.bfloat16, jnp.float16):
@@ -33,9 +33,9 @@ def supports(q, k, v, extras: Extras, setting: Setting) -> str | None:
 
 
 def device_reason(named: bool) -> str | None:
-    """Why the device that the program is for cannot run a Hopper kernel, or None.
+    """The reason why the program's device cannot run the kernels, or None.
 
-    A device that is not known passes where the kernel was asked for by name, as for a program compiled ahead of time.
+    An unknown device passes if the kernels were requested by name, as for a program compiled ahead of time.
     """
     capability = _capability()
     if capability is None:
@@ -46,7 +46,7 @@ def device_reason(named: bool) -> str | None:
 
 
 def _capability() -> str | None:
-    """The compute capability of the program's device, or the device's name where that is all that is known."""
+    """The compute capability of the program's device, or the device's name if only that is known."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     if device is not None and device.platform in ("cuda", "gpu"):
         hopper = any(name in device.device_kind for name in HOPPER_NAMES)
@@ -57,7 +57,7 @@ def _capability() -> str | None:
 
 @functools.cache
 def _toolkit_reason() -> str | None:
-    # jax has no public door to CUDA's version.
+    # A private API: jax has no public one for CUDA's version.
     from jax._src.lib import cuda_versions
 
     version = cuda_versions.cuda_runtime_get_version() if cuda_versions is not None else 0

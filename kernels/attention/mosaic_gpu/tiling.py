@@ -1,11 +1,13 @@
-"""How a Hopper kernel cuts a problem into tiles."""
+"""Tile sizes, and the padding of operands to them."""
 
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+
+from ..._blocks import pad, parts
+from ..problem import Shape, shape_of
 
 # Rows of one warpgroup's matrix product, and the warpgroups that compute; one more loads.
 ROWS, CONSUMERS = 64, 2
@@ -15,25 +17,8 @@ MOST_STAGES = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Shape:
-    """Sizes of one pass. `dim` and `v_dim` are padded, the lengths are not."""
-
-    batch: int
-    heads: int
-    kv_heads: int
-    q_seq: int
-    kv_seq: int
-    dim: int
-    v_dim: int
-
-    @property
-    def repeat(self) -> int:
-        return self.heads // self.kv_heads
-
-
-@dataclasses.dataclass(frozen=True)
 class Plan:
-    """The block of positions that a step loads, and how many steps may be under way."""
+    """The positions of a block that a step loads, and the stages of the ring."""
 
     block: int
     stages: int
@@ -41,7 +26,7 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """What a warpgroup works on: example, query head, key head, and the first query and key."""
+    """A warpgroup's tile: example, query head, key head, and the first query and key."""
 
     b: Any
     h: Any
@@ -51,25 +36,23 @@ class Tile:
 
 
 def shares_registers() -> bool:
-    """Whether the computing warpgroups can take the registers that the loading one gives up: 240 a thread in place of
-    168.
+    """Whether the computing warpgroups get the registers that the loading one gives up: 240 a thread instead of 168.
 
     From jax 0.12 on its CUDA plugin assembles by nvJitLink, which ignores the request (ptxas' C7504).
     """
     return jax.__version_info__ < (0, 12)
 
 
-def shape_of(q, k, v) -> Shape:
-    """Of operands (batch, seq, heads, dim)."""
-    return Shape(
-        q.shape[0], q.shape[2], k.shape[2], q.shape[1], k.shape[1], padded_dim(q.shape[3]), padded_dim(v.shape[3])
-    )
+def padded_shape(q, k, v) -> Shape:
+    """`problem.shape_of` with the head_dims of the kernels."""
+    shape = shape_of(q, k, v)
+    return dataclasses.replace(shape, dim=padded_dim(shape.dim), v_dim=padded_dim(shape.v_dim))
 
 
 def padded_dim(dim: int) -> int:
     """A head_dim whose rows fill whole lines of the swizzled shared memory."""
     unit = 32 if dim <= 128 else 64
-    return -(-dim // unit) * unit
+    return unit * parts(dim, unit)
 
 
 def plan(blocks: Sequence[int], fixed: int, per_position: int, per_step: int = 0) -> Plan:
@@ -81,10 +64,6 @@ def plan(blocks: Sequence[int], fixed: int, per_position: int, per_step: int = 0
         if stages >= 2:
             break
     return Plan(block, max(1, min(MOST_STAGES, stages)))
-
-
-def blocks_of(seq: int, block: int) -> int:
-    return -(-seq // block)
 
 
 def operand(x, dim: int):
@@ -100,20 +79,3 @@ def result(x, seq: int, dim: int):
 def rows(x):
     """(batch, heads, q_seq), one number per query, with a whole number of sides."""
     return pad(x, 2, SIDE)
-
-
-def pad(x, axis: int, unit: int):
-    """`x` with zeros up to a multiple of the unit."""
-    missing = [(0, 0)] * x.ndim
-    missing[axis] = (0, -x.shape[axis] % unit)
-    return jnp.pad(x, missing) if missing[axis][1] else x
-
-
-def div(a, b: int):
-    """`a // b` of numbers that are not negative."""
-    return a if b == 1 else jax.lax.div(a, jnp.int32(b))
-
-
-def rem(a, b: int):
-    """`a % b` of numbers that are not negative."""
-    return jnp.int32(0) if b == 1 else jax.lax.rem(a, jnp.int32(b))

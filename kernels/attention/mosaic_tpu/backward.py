@@ -1,44 +1,44 @@
-"""The backward pass: what its kernels share, and those of query, key and value."""
+"""The backward pass: kernels for the gradients of query, of key and value, and of a bias."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from .. import blocks
-from ..problem import Extras, Setting
+from ..._blocks import div, rem
+from ..problem import ALiBi, Extras, Setting, quarantine, row_sums, shape_of
+from ..schedule import bounds_of
 from . import tiling
-from .bias_gradient import bias_gradient
-from .extras import Prepared
 from .launch import Pass, Refs, launch
-from .tile_math import dot, finite, gradients, quarantine
-from .tiling import Tile, div, rem
-from .visits import visit, visits
+from .schedule import flags, schedule, step
+from .scores import ScoreOperands, dot, nan_to_zero, score_gradients
+from .tiling import Output, Tile
 
 
-def backward(
+def gradients(
     q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool, interpret: Any = False
 ):
     """Cotangents of q, k, v and, with `with_bias`, of the bias."""
-    shape = tiling.shape_of(q, k, v, tiling.BACKWARD_BLOCK)
-    q, k, v, out, dout = tiling.heads_second(q, k, v, out, dout)
-    delta = jnp.sum(dout.astype(jnp.float32) * out.astype(jnp.float32), -1) - dlse
+    shape = tiling.tiled(shape_of(q, k, v), q.dtype, tiling.BACKWARD_BLOCK)
+    delta = row_sums(dout, out) - dlse
+    q, k, v, dout = tiling.heads_second(*quarantine(q, k, v, extras), dout)
     empty = lse == -jnp.inf
     lse, delta, dout = jnp.where(empty, 0.0, lse), jnp.where(empty, 0.0, delta), jnp.where(empty[..., None], 0, dout)
-    q, k, v = quarantine(q, k, v, extras.mask is not None)
-    some, every = blocks.spread(extras.mask, shape.q_seq, shape.kv_seq, shape.q_block, shape.kv_block)
+    active, full = bounds_of(extras.mask, shape)
     wide = [tiling.queries(q, shape), tiling.keys(k, shape), tiling.keys(v, shape), tiling.queries(dout, shape)]
     operands = [*wide, tiling.rows(lse, shape), tiling.rows(delta, shape)]
-    work = Pass(shape, setting, extras, Prepared(extras, shape, flip=True), operands, some, every, True, interpret)
+    prepared = ScoreOperands(extras, shape, flip=True)
+    work = Pass(shape, setting, extras, prepared, operands, active, full, True, interpret)
     dq = _query_gradient(work)[:, :, : shape.q_seq]
     dk, dv = (x[:, :, : shape.kv_seq] for x in _key_gradients(work))
     grads = tiling.heads_second(dq, dk, dv)
-    return (*grads, bias_gradient(work)) if with_bias else tuple(grads)
+    return (*grads, _bias_gradient(work)) if with_bias else tuple(grads)
 
 
 def _query_gradient(work: Pass):
-    shape, plan = work.shape, visits(work.some, work.every)
+    shape, plan = work.shape, schedule(work.active, work.full)
     guarded = work.extras.mask is not None
 
     def where(ids, entries):
@@ -53,12 +53,12 @@ def _query_gradient(work: Pass):
         def _():
             acc[...] = jnp.zeros_like(acc)
 
-        def step(masked):
+        def compute(masked):
             q, k, *rest = refs.load()
-            _, ds, _ = gradients(refs.reader, refs.tile, masked, q, k, *rest)
-            acc[...] += dot(ds.T.astype(k.dtype), finite(k, guarded), (1, 0))
+            _, ds, _ = score_gradients(refs.scores, refs.tile, masked, q, k, *rest)
+            acc[...] += dot(ds.T.astype(k.dtype), nan_to_zero(k, guarded), (1, 0))
 
-        visit(step, n < refs.entries[start], refs.entries[start + 1 + n])
+        step(compute, n < refs.entries[start], refs.entries[start + 1 + n])
 
         @pl.when(n == plan.steps - 1)
         def _():
@@ -72,8 +72,8 @@ def _query_gradient(work: Pass):
 
 
 def _key_gradients(work: Pass):
-    """A row of blocks here is one block of keys, which all query heads of its group visit in turn."""
-    shape, plan = work.shape, visits(work.some.swapaxes(2, 3), work.every.swapaxes(2, 3))
+    """A row of blocks is one block of keys here, for all query heads of its group in turn."""
+    shape, plan = work.shape, schedule(work.active.swapaxes(2, 3), work.full.swapaxes(2, 3))
     guarded = work.extras.mask is not None
 
     def start_of(ids):
@@ -94,14 +94,14 @@ def _key_gradients(work: Pass):
             dk[...] = jnp.zeros_like(dk)
             dv[...] = jnp.zeros_like(dv)
 
-        def step(masked):
+        def compute(masked):
             q, k, v, dout, *rows = refs.load()
-            p, ds, _ = gradients(refs.reader, refs.tile, masked, q, k, v, dout, *rows)
+            p, ds, _ = score_gradients(refs.scores, refs.tile, masked, q, k, v, dout, *rows)
             dv[...] += dot(p.astype(dout.dtype), dout, (1, 0))
-            dk[...] += dot(ds.astype(q.dtype), finite(q, guarded), (1, 0))
+            dk[...] += dot(ds.astype(q.dtype), nan_to_zero(q, guarded), (1, 0))
 
         turn = rem(n, plan.steps)
-        visit(step, turn < refs.entries[start], refs.entries[start + 1 + turn])
+        step(compute, turn < refs.entries[start], refs.entries[start + 1 + turn])
 
         @pl.when(n == plan.steps * shape.repeat - 1)
         def _():
@@ -113,3 +113,55 @@ def _key_gradients(work: Pass):
     scratch = [pltpu.VMEM((shape.kv_block, x.array.shape[-1]), jnp.float32) for x in both]
     outs = [tiling.like(x, x.array.dtype) for x in both]
     return launch(work, "backward_kv", kernel, where, grid=grid, entries=plan.table, outs=outs, scratch=scratch)
+
+
+def _bias_gradient(work: Pass):
+    """The gradient of the bias in its own shape, or of ALiBi's slopes. Each block sums all tiles that read it."""
+    shape, bias = work.shape, work.extras.bias
+    alibi = isinstance(bias, ALiBi)
+    size = (*bias.slopes.shape, 1, 1) if alibi else bias.shape
+    b, h, t, s = (n > 1 for n in size)
+    # The examples, heads, blocks of queries and blocks of keys that share one block of the bias.
+    shared = (
+        shape.batch // size[0],
+        shape.heads // size[1],
+        1 if t else shape.q_blocks,
+        1 if s else shape.kv_blocks,
+    )
+    own = (size[0], size[1], shape.q_blocks if t else 1, shape.kv_blocks if s else 1)
+    table = flags(work.active, work.full)
+
+    def where(ids, entries):
+        bi, hi, qi, ki, n = ids
+        n, dk = div(n, shared[3]), rem(n, shared[3])
+        n, dq = div(n, shared[2]), rem(n, shared[2])
+        db, dh = div(n, shared[1]), rem(n, shared[1])
+        return Tile(bi if b else db, hi if h else dh, qi + dq, ki + dk)
+
+    def kernel(refs: Refs):
+        (dbias,), tile = refs.outs, refs.tile
+
+        @pl.when(refs.ids[4] == 0)
+        def _():
+            dbias[...] = jnp.zeros_like(dbias)
+
+        def compute(masked):
+            _, _, ds = score_gradients(refs.scores, tile, masked, *refs.load())
+            ds = (ds * -refs.scores.distance(tile) if alibi else ds).T
+            dbias[0, 0] += ds if t else ds.sum(0, keepdims=True)
+
+        examples, heads, rows, columns = table.shape
+        row = ((tile.b if examples > 1 else 0) * heads + (tile.h if heads > 1 else 0)) * rows + tile.q
+        flag = refs.entries[row * columns + tile.k]
+        step(compute, flag > 0, flag)
+
+    block = (1, 1, shape.q_block if t else 1, shape.kv_block)
+    place = lambda tile: (tile.b if b else 0, tile.h if h else 0, tile.q if t else 0, tile.k if s else 0)
+    whole = (*own[:2], *(count * side for count, side in zip(own[2:], block[2:])))
+    out = Output(whole, jnp.float32, block, place)
+    grid = (*own, math.prod(shared))
+    dbias = launch(work, "backward_bias", kernel, where, grid=grid, entries=jnp.asarray(table), outs=[out], scratch=[])[
+        0
+    ]
+    dbias = dbias[:, :, : size[2], : size[3]] if s else dbias[:, :, : size[2]].sum(3, keepdims=True)
+    return dbias.reshape(size[:2]).astype(bias.slopes.dtype) if alibi else dbias.astype(bias.dtype)

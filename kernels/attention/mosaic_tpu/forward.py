@@ -1,4 +1,4 @@
-"""The forward pass: one row of blocks at a time, with a running maximum and sum."""
+"""The forward pass: an online softmax over one row of blocks at a time."""
 
 from typing import Any
 
@@ -6,26 +6,24 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from .. import blocks
-from ..problem import Extras, Setting
+from ..problem import Extras, Setting, quarantine, shape_of
+from ..schedule import bounds_of
 from . import tiling
-from .extras import Prepared
 from .launch import Pass, Refs, launch
-from .reader import LOW
-from .tile_math import dot, quarantine
+from .schedule import schedule, step
+from .scores import LOW, ScoreOperands, dot
 from .tiling import Output, Tile
-from .visits import visit, visits
 
 
-def forward(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False):
-    """`reference.attend` as one kernel."""
-    shape = tiling.shape_of(q, k, v, tiling.FORWARD_BLOCK)
-    q, k, v = tiling.heads_second(q, k, v)
-    q, k, v = quarantine(q, k, v, extras.mask is not None)
-    some, every = blocks.spread(extras.mask, shape.q_seq, shape.kv_seq, shape.q_block, shape.kv_block)
+def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False):
+    """(out, logsumexp) as `reference.attend` gives them, by one kernel."""
+    shape = tiling.tiled(shape_of(q, k, v), q.dtype, tiling.FORWARD_BLOCK)
+    q, k, v = tiling.heads_second(*quarantine(q, k, v, extras))
+    active, full = bounds_of(extras.mask, shape)
     operands = [tiling.queries(q, shape), tiling.keys(k, shape), tiling.keys(v, shape)]
-    work = Pass(shape, setting, extras, Prepared(extras, shape, flip=False), operands, some, every, False, interpret)
-    plan = visits(some, every)
+    prepared = ScoreOperands(extras, shape, flip=False)
+    work = Pass(shape, setting, extras, prepared, operands, active, full, False, interpret)
+    plan = schedule(active, full)
 
     def where(ids, entries):
         b, h, row, n = ids
@@ -34,7 +32,7 @@ def forward(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False
     def kernel(refs: Refs):
         n, start = refs.ids[3], plan.start(*refs.ids[:3])
         pl.when(n == 0)(lambda: _begin(*refs.scratch))
-        visit(lambda masked: _step(refs, masked), n < refs.entries[start], refs.entries[start + 1 + n])
+        step(lambda masked: _step(refs, masked), n < refs.entries[start], refs.entries[start + 1 + n])
         pl.when(n == plan.steps - 1)(lambda: _end(*refs.outs, *refs.scratch))
 
     bq, v_dim, seq = shape.q_block, v.shape[-1], shape.q_blocks * shape.q_block
@@ -62,8 +60,8 @@ def _begin(top, total, acc):
 
 
 def _step(refs: Refs, masked: bool):
-    reader, (top, total, acc), (q, k, v) = refs.reader, refs.scratch, refs.load()
-    s, _, allowed = reader.logits(dot(q, k, (1, 1)) * reader.setting.scale, refs.tile, masked)
+    scores, (top, total, acc), (q, k, v) = refs.scores, refs.scratch, refs.load()
+    s, _, allowed = scores.logits(dot(q, k, (1, 1)) * scores.setting.scale, refs.tile, masked)
     before = top[:, :1]
     now = jnp.maximum(before, jnp.max(s, axis=1, keepdims=True))
     p = jnp.exp(s - now)
@@ -72,9 +70,9 @@ def _step(refs: Refs, masked: bool):
     shrink = jnp.exp(before - now)
     total[...] = jnp.broadcast_to(shrink * total[:, :1] + jnp.sum(p, axis=1, keepdims=True), total.shape)
     top[...] = jnp.broadcast_to(now, top.shape)
-    kept = reader.kept(refs.tile)
+    kept = scores.kept(refs.tile)
     if kept is not None:
-        p = jnp.where(kept, p * (1.0 / (1.0 - reader.setting.dropout_rate)), 0.0)
+        p = jnp.where(kept, p * (1.0 / (1.0 - scores.setting.dropout_rate)), 0.0)
     acc[...] = acc[...] * shrink + dot(p.astype(v.dtype), v, (1, 0))
 
 

@@ -1,4 +1,4 @@
-"""One kernel of a pass, from its tiles to `pallas_call`."""
+"""`pallas_call` for one kernel of a pass."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -8,35 +8,34 @@ import jax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ..problem import Extras, Setting
-from .extras import Prepared
-from .reader import Reader
-from .tiling import Operand, Output, Shape, Tile
+from ..problem import Blocked, Extras, Setting
+from .scores import ScoreOperands, Scores
+from .tiling import Operand, Output, Tile
 
 
 @dataclasses.dataclass(frozen=True)
 class Pass:
-    """What the kernels of a pass share. `some` and `every` are those of `blocks.spread`."""
+    """The arguments that the kernels of a pass share; `active` and `full` as from `schedule.bounds_of`."""
 
-    shape: Shape
+    shape: Blocked
     setting: Setting
     extras: Extras
-    prepared: Prepared
+    prepared: ScoreOperands
     operands: Sequence[Operand]
-    some: Any
-    every: Any
+    active: Any
+    full: Any
     flip: bool
     interpret: Any
 
 
 @dataclasses.dataclass(frozen=True)
 class Refs:
-    """What a kernel reads and writes at one point of its grid."""
+    """The references of a kernel at one point of its grid."""
 
     ids: Sequence[Any]
     tile: Tile
     entries: Any
-    reader: Reader
+    scores: Scores
     operands: Sequence[Any]
     outs: Sequence[Any]
     scratch: Sequence[Any]
@@ -58,7 +57,7 @@ def launch(
 ) -> Any:
     """Run `kernel(refs)` over the grid, whose last axis is the one it sums along.
 
-    `where(ids, entries)` is the tile of a grid point; `entries`, a list of integers, lies in scalar memory.
+    `where(ids, entries)` is the tile of a grid point; `entries`, flat integers, is stored in scalar memory.
     """
     scalars = [entries.reshape(-1), *work.prepared.scalars]
     operands = [*work.operands, *work.prepared.operands]
@@ -76,8 +75,8 @@ def launch(
         refs = iter(refs)
         (table,), numbers, ins, extras, results, kept = ([next(refs) for _ in range(cut)] for cut in cuts)
         ids = [pl.program_id(axis) for axis in range(len(grid))]
-        reader = Reader(work.prepared, work.setting, work.shape, work.flip, numbers, extras)
-        kernel(Refs(ids, where(ids, table), table, reader, ins, results, kept))
+        scores = Scores(work.prepared, work.setting, work.shape, work.flip, numbers, extras)
+        kernel(Refs(ids, where(ids, table), table, scores, ins, results, kept))
 
     return pl.pallas_call(
         body,

@@ -1,4 +1,4 @@
-"""A block-sparse pattern inside a kernel: one bit for each block of the pattern, in scalar memory."""
+"""A `BlockSparse` mask inside a kernel: one bit for each block of its pattern, in scalar memory."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -7,45 +7,47 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..._blocks import div_array
 from ...masks import And, BlockSparse, Mask, Or
 from ...masks.base import parts
-from .tiling import Shape, Tile
+from ..problem import Blocked
+from .tiling import Tile
 
 WORD = 32
-# For the rows of one block of queries; the pipeline holds two.
+# Bytes of the rows of one block of queries; the pipeline holds two.
 MOST_BYTES = 1 << 17
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bits(Mask):
-    """A `BlockSparse` cut for a kernel: `words[n]` holds the pattern's rows that the n-th block of queries reads, 32
+    """A `BlockSparse` for a kernel: `words[n]` holds the pattern's rows that the n-th block of queries reads, 32
     columns to a word.
     """
 
     words: np.ndarray
     block: int
-    shape: Shape
+    shape: Blocked
     axes: ClassVar[tuple[str, ...]] = ("pattern",)
 
     def arrays(self):
         return (self.words,)
 
     def allowed(self, i, j, at: tuple[Any, Tile]):
-        # The words of each query's row, then its bit for each key.
+        # First the words of each query's row, then its bit for each key.
         ref, tile = at
-        row = _over(i, self.block) - _over(tile.q * self.shape.q_block, self.block)
-        column = _over(j, self.block)
-        first = _over(_over(tile.k * self.shape.kv_block, self.block), WORD)
+        row = div_array(i, self.block) - div_array(tile.q * self.shape.q_block, self.block)
+        column = div_array(j, self.block)
+        first = div_array(div_array(tile.k * self.shape.kv_block, self.block), WORD)
         bits = jnp.int32(0)
         for turn in range(_span(self.shape.kv_blocks, self.shape.kv_block, self.block * WORD)):
             add = lambda r, words, w=first + turn: jnp.where(row == r, ref[0, r, w], words)
             count = self.words.shape[1]
             words = jax.lax.fori_loop(0, count, add, jnp.zeros(i.shape, jnp.int32), unroll=count <= WORD)
-            bits = jnp.where(_over(column, WORD) == first + turn, words, bits)
+            bits = jnp.where(div_array(column, WORD) == first + turn, words, bits)
         return jax.lax.shift_right_logical(*jnp.broadcast_arrays(bits, column & (WORD - 1))) & 1 == 1
 
 
-def in_kernel(mask: Any, shape: Shape) -> Any:
+def in_kernel(mask: Any, shape: Blocked) -> Any:
     """The mask with every `BlockSparse` in it as `Bits`."""
     if isinstance(mask, BlockSparse):
         return Bits(_words(mask, shape), mask.block, shape)
@@ -54,20 +56,20 @@ def in_kernel(mask: Any, shape: Shape) -> Any:
     return mask
 
 
-def too_fine(mask: Any, shape: Shape) -> BlockSparse | None:
-    """A pattern of so many blocks that its bits do not fit, if there is one."""
+def too_fine(mask: Any, shape: Blocked) -> BlockSparse | None:
+    """A pattern with so many blocks that its bits do not fit, or None."""
     return next(
         (part for part in parts(mask) if isinstance(part, BlockSparse) and _bytes(part, shape) > MOST_BYTES), None
     )
 
 
-def _bytes(mask: BlockSparse, shape: Shape) -> int:
+def _bytes(mask: BlockSparse, shape: Blocked) -> int:
     rows = _span(shape.q_blocks, shape.q_block, mask.block)
     words = -(-shape.kv_seq // (mask.block * WORD))
     return 4 * (rows + -rows % 8) * (words + -words % 128)
 
 
-def _words(mask: BlockSparse, shape: Shape) -> np.ndarray:
+def _words(mask: BlockSparse, shape: Blocked) -> np.ndarray:
     matrix = mask.pattern.matrix
     rows = _span(shape.q_blocks, shape.q_block, mask.block)
     first = np.arange(shape.q_blocks) * shape.q_block // mask.block
@@ -78,14 +80,6 @@ def _words(mask: BlockSparse, shape: Shape) -> np.ndarray:
 
 
 def _span(count: int, side: int, unit: int) -> int:
-    """Into how many units, at most, one of `count` consecutive pieces of length `side` reaches."""
+    """The most units that one of `count` consecutive pieces of length `side` reaches into."""
     first = np.arange(count, dtype=np.int64) * side
     return int(((first + side - 1) // unit - first // unit).max()) + 1
-
-
-def _over(x, divisor: int):
-    """`x // divisor` of integers that are not negative."""
-    shift = divisor.bit_length() - 1
-    if divisor == 1 << shift:
-        return jax.lax.shift_right_logical(x, jnp.full_like(x, shift))
-    return jax.lax.div(x, jnp.full_like(x, divisor))

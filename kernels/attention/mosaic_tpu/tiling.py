@@ -1,11 +1,13 @@
-"""How a TPU kernel cuts a problem into tiles."""
+"""Block sizes, and the blocks of each operand and result."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+
+from ..._blocks import div, pad, parts
+from ..problem import Blocked, Shape, blocked
 
 LANES = 128
 FORWARD_BLOCK, BACKWARD_BLOCK = 512, 256
@@ -13,7 +15,7 @@ FORWARD_BLOCK, BACKWARD_BLOCK = 512, 256
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """The tile at hand: example, head, block of queries, block of keys."""
+    """A tile of a kernel: example, head, block of queries, block of keys."""
 
     b: Any
     h: Any
@@ -22,35 +24,10 @@ class Tile:
 
 
 @dataclasses.dataclass(frozen=True)
-class Shape:
-    """Sizes of one pass."""
-
-    batch: int
-    heads: int
-    kv_heads: int
-    q_seq: int
-    kv_seq: int
-    q_block: int
-    kv_block: int
-
-    @property
-    def repeat(self) -> int:
-        return self.heads // self.kv_heads
-
-    @property
-    def q_blocks(self) -> int:
-        return -(-self.q_seq // self.q_block)
-
-    @property
-    def kv_blocks(self) -> int:
-        return -(-self.kv_seq // self.kv_block)
-
-
-@dataclasses.dataclass(frozen=True)
 class Operand:
-    """An array, the shape of the block that a tile needs of it, and the place of that block by tile, counted in blocks.
+    """An array, the shape of the block of it that a tile reads, and that block's index by tile.
 
-    Without a block the kernel gets the whole array. `memory` is where the kernel finds it: None is the vector memory.
+    Without a block the kernel reads the whole array. `memory` is the memory space; None is vector memory.
     """
 
     array: Any
@@ -69,16 +46,15 @@ class Output:
     place: Callable[[Tile], tuple]
 
 
-def shape_of(q, k, v, most: int) -> Shape:
-    """The sizes for blocks of at most `most` positions, fewer where a row of q, k or v is wide."""
-    widest = max(q.shape[-1], v.shape[-1]) * (2 if q.dtype == jnp.float32 else 1)
+def tiled(shape: Shape, dtype, most: int) -> Blocked:
+    """The sizes with blocks of at most `most` positions, or half of it for wide head_dims."""
+    widest = max(shape.dim, shape.v_dim) * (2 if dtype == jnp.float32 else 1)
     most = most if widest <= 256 else most // 2
 
     def block(seq: int) -> int:
-        count = -(-seq // most)
-        return -(-seq // (count * LANES)) * LANES
+        return LANES * parts(seq, LANES * parts(seq, most))
 
-    return Shape(q.shape[0], q.shape[2], k.shape[2], q.shape[1], k.shape[1], block(q.shape[1]), block(k.shape[1]))
+    return blocked(shape, block(shape.q_seq), block(shape.kv_seq))
 
 
 def heads_second(*arrays):
@@ -86,43 +62,24 @@ def heads_second(*arrays):
     return [jnp.swapaxes(x, 1, 2) for x in arrays]
 
 
-def queries(x, shape: Shape) -> Operand:
-    """(b, heads, q_seq, dim), padded and cut along the queries."""
+def queries(x, shape: Blocked) -> Operand:
+    """(b, heads, q_seq, dim), padded and divided along the queries."""
     return Operand(pad(x, 2, shape.q_block), (1, 1, shape.q_block, x.shape[3]), lambda t: (t.b, t.h, t.q, 0))
 
 
-def keys(x, shape: Shape) -> Operand:
-    """(b, kv_heads, kv_seq, dim), padded and cut along the keys; a query head reads its key head."""
-    return Operand(
-        pad(x, 2, shape.kv_block), (1, 1, shape.kv_block, x.shape[3]), lambda t: (t.b, div(t.h, shape.repeat), t.k, 0)
-    )
+def keys(x, shape: Blocked) -> Operand:
+    """(b, kv_heads, kv_seq, dim), padded and divided along the keys; a query head reads its key head."""
+    block = (1, 1, shape.kv_block, x.shape[3])
+    return Operand(pad(x, 2, shape.kv_block), block, lambda t: (t.b, div(t.h, shape.repeat), t.k, 0))
 
 
-def rows(x, shape: Shape) -> Operand:
-    """(b, heads, q_seq), one number per query, laid along lanes."""
+def rows(x, shape: Blocked) -> Operand:
+    """(b, heads, q_seq), one number per query, stored along lanes."""
     return Operand(pad(x[:, :, None, :], 3, shape.q_block), (1, 1, 1, shape.q_block), lambda t: (t.b, t.h, 0, t.q))
 
 
 def like(operand: Operand, dtype) -> Output:
-    """A result placed as an operand."""
+    """A result with the blocks of an operand."""
     assert operand.block is not None
     assert operand.place is not None
     return Output(operand.array.shape, dtype, operand.block, operand.place)
-
-
-def pad(x, axis: int, block: int):
-    """`x` with zeros up to a multiple of the block."""
-    missing = [(0, 0)] * x.ndim
-    missing[axis] = (0, -x.shape[axis] % block)
-    return jnp.pad(x, missing)
-
-
-def div(a, b: int):
-    """`a // b` of numbers that are not negative."""
-    # Python's `//` rounds down, for which Pallas asks the device of the process, not the one it compiles for.
-    return a if b == 1 else jax.lax.div(a, jnp.int32(b))
-
-
-def rem(a, b: int):
-    """`a % b` of numbers that are not negative."""
-    return jnp.int32(0) if b == 1 else jax.lax.rem(a, jnp.int32(b))

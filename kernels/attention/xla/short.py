@@ -1,23 +1,21 @@
-"""Both passes of short sequences: the pairs of all heads at once, by one product over all heads.
+"""Both passes of short sequences: all pairs of all heads in one tile, by one product over all heads.
 
-There are few of them by `plan.is_short`, so memory stays linear in the lengths.
+`tiling.is_short` limits their number, so memory stays linear in the lengths.
 """
 
 import jax.numpy as jnp
 
-from ..bias import ALiBi
-from ..problem import Extras, Setting, accumulator
-from .operands import clean, dot, quarantine, scaled
-from .plan import Plan
-from .tiles import Tiles
+from ..problem import ALiBi, Extras, Setting, Shape, accumulator, blocked, finite, quarantine, row_sums, shape_of
+from .operands import dot, scaled
+from .scores import Scores
 
 
 def attend(q, k, v, extras: Extras, setting: Setting):
-    """`reference.attend`, all pairs at once."""
+    """(out, logsumexp) as `reference.attend` gives them."""
     dtype, wide = q.dtype, accumulator(q.dtype)
+    whole = Whole(extras, setting, shape_of(q, k, v))
     q, k, v = quarantine(*heads_second(q, k, v), extras)
     q, left = scaled(q, setting.scale)
-    whole = Whole(q, k, extras, setting)
     s = whole.product(q, k)
     s, _, _ = whole.logits(s if left == 1.0 else s * left, None, extras.mask is not None, lambda x: x)
     top = jnp.maximum(s.max(-1, keepdims=True), jnp.finfo(wide).min / 2)
@@ -33,18 +31,17 @@ def attend(q, k, v, extras: Extras, setting: Setting):
     return out.astype(dtype), jnp.where(empty, -jnp.inf, top + jnp.log(total))[..., 0]
 
 
-def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool):
-    """As `xla.backward`, all pairs at once."""
-    dtypes, wide = (q.dtype, k.dtype, v.dtype), accumulator(q.dtype)
-    masked = extras.mask is not None
-    q, k, v, out, dout = heads_second(q, k, v, out, dout)
+def gradients(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool):
+    """Cotangents of q, k, v and, with `with_bias`, of the bias."""
+    dtypes, masked = (q.dtype, k.dtype, v.dtype), extras.mask is not None
+    whole = Whole(extras, setting, shape_of(q, k, v))
+    delta = (row_sums(dout, out) - dlse)[..., None]
+    q, k, v, dout = heads_second(q, k, v, dout)
     empty = (lse == -jnp.inf)[..., None]
-    delta = jnp.sum(dout.astype(wide) * out.astype(wide), -1, keepdims=True) - dlse[..., None]
     lse = jnp.where(empty, 0, lse[..., None])
     dout = jnp.where(empty, 0, dout) if masked else dout
     q, k, v = quarantine(q, k, v, extras)
     q, left = scaled(q, setting.scale)
-    whole = Whole(q, k, extras, setting)
     s = whole.product(q, k)
     s, capped, allowed = whole.logits(s if left == 1.0 else s * left, None, masked, lambda x: x)
     of_allowed = (lambda x: x) if allowed is None else (lambda x: jnp.where(allowed, x, 0))
@@ -59,8 +56,8 @@ def backward(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *,
     if setting.soft_cap is not None:
         ds = of_allowed(ds * (1 - jnp.square(capped / setting.soft_cap)))
     narrow = ds.astype(dtypes[0])
-    dq = whole.over_keys(narrow, clean(k, extras)) * setting.scale
-    dk = whole.over_queries(narrow, clean(q, extras)) * left
+    dq = whole.over_keys(narrow, finite(k, extras)) * setting.scale
+    dk = whole.over_queries(narrow, finite(q, extras)) * left
     dv = whole.over_queries(dropped.astype(dtypes[0]), dout)
     grads = tuple(x.astype(dtype) for x, dtype in zip(heads_second(dq, dk, dv), dtypes))
     return (*grads, dbias) if with_bias else grads
@@ -71,20 +68,17 @@ def heads_second(*arrays):
     return [jnp.swapaxes(x, 1, 2) for x in arrays]
 
 
-class Whole(Tiles):
-    """The bias, mask and dropout of all pairs, with axes (example, head, query, key), and products between them and the
-    rows of heads.
-    """
+class Whole(Scores):
+    """Score modification on all pairs, with axes (example, head, query, key), and the products of pairs and rows."""
 
-    def __init__(self, q, k, extras: Extras, setting: Setting):
-        plan = Plan(q.shape[0], k.shape[1], q.shape[1] // k.shape[1], q.shape[2], k.shape[2], q.shape[2], k.shape[2])
-        super().__init__(extras, setting, plan)
+    def __init__(self, extras: Extras, setting: Setting, shape: Shape):
+        super().__init__(extras, setting, blocked(shape, shape.q_seq, shape.kv_seq))
 
     def cut(self, x, at):
         return x
 
     def positions(self, at):
-        i, j = (jnp.arange(size, dtype=jnp.int32) for size in (self.plan.q_seq, self.plan.kv_seq))
+        i, j = (jnp.arange(size, dtype=jnp.int32) for size in (self.shape.q_seq, self.shape.kv_seq))
         return i.reshape(1, 1, -1, 1), j.reshape(1, 1, 1, -1)
 
     def seeds(self, at):
@@ -101,16 +95,16 @@ class Whole(Tiles):
         return dot(self._grouped(pairs), keys, (3, 2), batch=2).reshape(*pairs.shape[:3], -1)
 
     def over_queries(self, pairs, rows):
-        """(examples, kv_heads, keys, dim): for each key the sum over the queries that read it of pair times row."""
+        """(examples, kv_heads, keys, dim): for each key the sum over its queries of pair times row."""
         return dot(self._grouped(pairs), self._grouped(rows), (2, 2), batch=2)
 
     def _grouped(self, x):
         """The rows of all heads that read one key head, one after another."""
-        return x.reshape(x.shape[0], self.plan.kv_heads, -1, x.shape[3])
+        return x.reshape(x.shape[0], self.shape.kv_heads, -1, x.shape[3])
 
 
 def _bias_gradient(ds, extras: Extras, whole: Whole):
-    """The share of each pair, summed over the axes along which the bias broadcasts."""
+    """The gradient of each pair, summed over the axes along which the bias broadcasts."""
     leaf = like = extras.bias
     if isinstance(extras.bias, ALiBi):
         leaf, like = extras.bias.slopes, whole.slopes

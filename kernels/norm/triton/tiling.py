@@ -2,20 +2,12 @@
 
 import math
 
+from ..._blocks import parts, power
+
 TILE = 4096  # elements of a program, 16 for each thread of 8 warps
 LONGEST = 8192  # elements of a program at most; more do not fit in the registers of a multiprocessor
 SHARED = 96 << 10  # bytes of shared memory of a program on every GPU from sm_80 on
 PROGRAMS = 264  # partial sums of a parameter's gradient: twice the 132 multiprocessors of an H100
-
-
-def parts(whole: int, part: int) -> int:
-    """The number of parts of this size that cover the whole."""
-    return -(-whole // part)
-
-
-def power(n: int) -> int:
-    """The power of two at or above n."""
-    return 1 << (n - 1).bit_length()
 
 
 def row_tile(rows: int, dim: int) -> dict[str, int]:

@@ -1,7 +1,7 @@
-"""The backward pass in Triton: `backward_kv` sums over queries, `backward_q` over keys, `backward_bias` over what
-shares a bias.
+"""The backward kernels in Triton: `backward_kv` sums over queries, `backward_q` over keys, `backward_bias` over the
+tiles that share a bias.
 
-Each sum has one program, so the results do not change from run to run. Importing this module needs triton.
+Each sum has one program, so the results are deterministic. Importing this module needs triton.
 """
 
 from typing import no_type_check
@@ -9,7 +9,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from .tile import LOG2E, allowed, column_of, distance, finite, kept, logits, put_rows, rows_of
+from .scores import LOG2E, allowed, column_of, distance, finite, kept, logits, put_rows, rows_of
 
 
 @triton.jit
@@ -118,7 +118,7 @@ def backward_kv(
 ):  # fmt: skip
     rows: tl.constexpr = (SIZES[3] + BLOCK_K - 1) // BLOCK_K
     groups: tl.constexpr = SIZES[0] // SIZES[1]
-    # The first keys are seen by the most queries under a causal mask, so they start first.
+    # The first keys of a causal mask have the most queries: they start first.
     row = tl.program_id(0) % rows
     group = tl.program_id(0) // rows % groups
     batch = tl.program_id(0) // (rows * groups)
@@ -188,8 +188,8 @@ def backward_bias(
 ):  # fmt: skip
     """One block of the bias, or of ALiBi's slopes, summed over a part of the tiles that read it.
 
-    OWN counts the bias' examples, heads, blocks of queries and blocks of keys, and says whether it has the last two
-    axes; SHARED counts how many of the problem's share each of these.
+    OWN holds the bias' numbers of examples, heads, blocks of queries and blocks of keys, and 1 or 0 for each of the last
+    two axes that it has; SHARED holds the numbers of the call's that share each of these.
     """
     heads: tl.constexpr = SIZES[0]
     groups: tl.constexpr = SIZES[0] // SIZES[1]
@@ -227,7 +227,7 @@ def backward_bias(
         if ALIBI[0] == 1:
             ds = -ds * distance(offsets, batch, i[:, None], j[None, :], ALIBI)
         acc += ds
-    # What broadcasts along an axis has one row or column there.
+    # A bias that broadcasts along an axis has one row or column there.
     q_size: tl.constexpr = SIZES[2] if OWN[4] == 1 else 1
     k_size: tl.constexpr = SIZES[3] if OWN[5] == 1 else 1
     plane = dbias + ((part * OWN[0] + own_batch).to(tl.int64) * OWN[1] + own_head) * (q_size * k_size)

@@ -1,7 +1,6 @@
-"""The forward pass in Triton: a program holds a block of one head's queries and walks the blocks of keys that it sees.
+"""The forward kernel in Triton: an online softmax for one block of one head's queries over its active blocks of keys.
 
-First the blocks that the mask fills, where nothing is masked, then those that it cuts. Importing this module needs
-triton.
+Full blocks come first, without the mask, then partial ones. Importing this module needs triton.
 """
 
 from typing import no_type_check
@@ -9,7 +8,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from .tile import LOG2E, allowed, column_of, finite, kept, logits, put_rows, rows_of, spoilt
+from .scores import LOG2E, allowed, column_of, finite, kept, logits, nan_rows, put_rows, rows_of
 
 LOW = tl.constexpr(-2.0e38)
 LN2 = tl.constexpr(0.6931471805599453)
@@ -25,7 +24,7 @@ def forward(
 ):  # fmt: skip
     rows: tl.constexpr = (SIZES[2] + BLOCK_Q - 1) // BLOCK_Q
     heads: tl.constexpr = SIZES[0]
-    # The last queries see the most keys under a causal mask, so they start first.
+    # The last queries of a causal mask have the most keys: they start first.
     row = rows - 1 - tl.program_id(0) % rows
     head = tl.program_id(0) // rows % heads
     batch = tl.program_id(0) // (rows * heads)
@@ -58,8 +57,8 @@ def forward(
     total = tl.where(empty, 1.0, total)
     acc = acc / total[:, None]
     if len(TERMS) > 0:
-        # A sum of infinite values is as spoilt as one of NaN.
-        acc += spoilt(acc, 1)[:, None]
+        # A row with an infinite sum becomes NaN.
+        acc += nan_rows(acc, 1)[:, None]
     put_rows(out, out_start, i, acc, SIZES[2], heads * SIZES[5], SIZES[5], BLOCK_V)
     tl.store(
         lse + (batch * heads + head) * SIZES[2] + i,
@@ -83,7 +82,7 @@ def _step(
     v_tile = rows_of(v, group * SIZES[5], j, SIZES[3], groups * SIZES[5], SIZES[5], BLOCK_V)
     s = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
     if MASKED and len(TERMS) > 0:
-        s = s + (s - s) + spoilt(v_tile, 1)[None, :]
+        s = s + (s - s) + nan_rows(v_tile, 1)[None, :]
         v_tile = finite(v_tile)
     if not plain:
         s, _ = logits(
@@ -92,7 +91,7 @@ def _step(
     if MASKED:
         s = tl.where(allowed(table, dense, batch, head, i[:, None], j[None, :], SIZES, TERMS), s, float("-inf"))
     if plain:
-        # The scale goes into the subtraction of the maximum, which the hardware does in one instruction.
+        # Scaling and subtracting the maximum are one instruction.
         now = tl.maximum(top, tl.max(s, 1) * (SCALE * LOG2E))
         p = tl.exp2(s * (SCALE * LOG2E) - now[:, None])
     else:

@@ -1,10 +1,12 @@
-"""A mask as numbers that a kernel reads: clauses that must all hold, each a list of terms of which one must.
+"""Masks as integers for a kernel, in conjunctive normal form: clauses that must all hold, each of terms of which one
+must.
 
-A term is seven integers, part of the program: whether it ends its clause, its kind, and up to five arguments that say
-where in `table` or `dense` its numbers are. `tile.allowed` evaluates them.
+A term is seven static integers: 1 if it ends its clause, its kind, and up to five arguments, among them the offsets of
+its arrays in `table` or `dense`. `scores.allowed` evaluates them.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -30,7 +32,7 @@ class Terms:
 
 
 def refusal(mask: Mask | None) -> str | None:
-    """Why a mask cannot be written in terms, or None."""
+    """The reason why a mask cannot be written in terms, or None."""
     if mask is None:
         return None
     kind = _foreign(mask)
@@ -43,7 +45,7 @@ def refusal(mask: Mask | None) -> str | None:
 
 
 def terms_of(mask: Mask | None) -> Terms:
-    """The terms of a mask that is not refused. None has none."""
+    """The terms of a mask that `refusal` accepts."""
     writer = _Writer()
     clauses = writer.clauses(mask) if mask is not None else []
     code = tuple(x for clause in clauses for n, term in enumerate(clause) for x in (int(n == len(clause) - 1), *term))
@@ -51,7 +53,7 @@ def terms_of(mask: Mask | None) -> Terms:
 
 
 def in_one_run(mask: Mask | None) -> bool:
-    """Whether each row of blocks is known to see one run of blocks, and to see one run of them in full."""
+    """Whether the active blocks of each row are known to be one run, and so its full blocks."""
     if isinstance(mask, And):
         return in_one_run(mask.left) and in_one_run(mask.right)
     return mask is None or isinstance(mask, (Causal, Window, PrefixLM, Lengths))
@@ -68,14 +70,14 @@ def _joined(arrays: list[Any], dtype) -> Any:
 
 
 class _Writer:
-    """Writes the terms of a mask and lays its arrays into `table` and `dense`."""
+    """Writes the terms of a mask, and its arrays into `table` and `dense`."""
 
     def __init__(self):
         self.table: list[Any] = []
         self.dense: list[Any] = []
 
     def clauses(self, mask: Any) -> Clauses:
-        """All of these hold where the mask allows a pair, and only there."""
+        """The clauses that all hold for exactly the allowed pairs."""
         match mask:
             case And():
                 return self.clauses(mask.left) + self.clauses(mask.right)
@@ -87,7 +89,7 @@ class _Writer:
             case Window():
                 left = [] if mask.left is None else [[_term(LOWER, mask.left)]]
                 right = [] if mask.right is None else [[_term(UPPER, mask.right, -1)]]
-                # Open on both sides it allows everything: j >= i - 2^31 + 1.
+                # Open on both sides it allows everything: j >= i - 2^30.
                 return left + right or [[_term(LOWER, 2**30)]]
             case PrefixLM():
                 return [[_term(UPPER, 0, -1), _term(KEY_BELOW, *self._number(mask.length))]]
@@ -99,50 +101,35 @@ class _Writer:
             case Segments():
                 return [[_term(SAME, *self._rows(mask.q_ids), *self._rows(mask.kv_ids))]]
             case BlockSparse():
-                return [
-                    [
-                        _term(
-                            PATTERN,
-                            self._lay(self.table, mask.pattern.matrix),
-                            mask.block,
-                            mask.pattern.matrix.shape[1],
-                        )
-                    ]
-                ]
+                matrix = mask.pattern.matrix
+                return [[_term(PATTERN, self._append(self.table, matrix), mask.block, matrix.shape[1])]]
             case Dense():
                 return [[self._plane(unsqueeze(mask.array, "bhqk"))]]
         raise AssertionError(mask)
 
-    def _lay(self, where: list[Any], x: Any) -> int:
-        """Append an array; where it begins."""
+    def _append(self, where: list[Any], x: Any) -> int:
+        """The offset of an array appended to a list."""
         where.append(x)
-        return sum(_size(y) for y in where[:-1])
+        return sum(math.prod(y.shape) for y in where[:-1])
 
     def _number(self, x: Any) -> tuple[int, int]:
-        """A number of the program with stride -1, or where an array over the batch begins and its stride."""
-        return (x, -1) if isinstance(x, int) else (self._lay(self.table, x), int(x.shape[0] > 1))
+        """A static number with stride -1, or the offset of an array over the batch and its stride."""
+        return (x, -1) if isinstance(x, int) else (self._append(self.table, x), int(x.shape[0] > 1))
 
     def _rows(self, x: Any) -> tuple[int, int]:
-        return self._lay(self.table, x), x.shape[1] if x.shape[0] > 1 else 0
+        return self._append(self.table, x), x.shape[1] if x.shape[0] > 1 else 0
 
     def _plane(self, x: Any) -> tuple[int, ...]:
-        return _term(DENSE, self._lay(self.dense, x), *strides(x.shape))
+        return _term(DENSE, self._append(self.dense, x), *strides(x.shape))
 
 
 def strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """How far apart the neighbours along each axis of a flat array are, 0 along an axis of size 1."""
+    """The strides of a contiguous array in elements, 0 along an axis of size 1."""
     steps, step = [], 1
     for size in reversed(shape):
         steps.append(step if size > 1 else 0)
         step *= size
     return tuple(reversed(steps))
-
-
-def _size(x: Any) -> int:
-    size = 1
-    for n in x.shape:
-        size *= n
-    return size
 
 
 def _term(*numbers: int) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
-"""One kernel: a warpgroup that loads through a ring of buffers, and two that compute.
+"""One warp-specialised kernel: a warpgroup that loads through a ring of buffers, and two that compute.
 
-The loader copies the tiles of step n into slot `n % stages` as soon as both computing warpgroups have let go of what
-was there. What a step loads comes in groups, each with its own barriers, so that the first product starts before the
-second one's operand is there.
+The loader copies the tiles of step n into stage `n % stages` after both computing warpgroups have released it. The
+operands of a step come in groups, each with its own barriers, so that the first product starts before the second one's
+operand arrives.
 """
 
 import dataclasses
@@ -14,15 +14,16 @@ import jax.experimental.pallas as pl
 import jax.experimental.pallas.mosaic_gpu as plgpu
 import jax.numpy as jnp
 
-from ..problem import Setting
-from .extras import Prepared
-from .reader import Reader
-from .tiling import CONSUMERS, ROWS, Shape, Tile, rem
+from ..._blocks import rem
+from ..problem import Setting, Shape
+from .schedule import Scheduler
+from .scores import ScoreOperands, Scores
+from .tiling import CONSUMERS, ROWS, Tile
 
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """A tile that is copied to shared memory: of which operand, its shape, and the first place by tile."""
+    """A block that is copied to shared memory: the operand, the block's shape, and its start by tile."""
 
     operand: int
     block: tuple[int, ...]
@@ -30,31 +31,20 @@ class Load:
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
-    """What the kernels of a pass share. With `flip` a warpgroup's rows are keys, else queries."""
+class Pass:
+    """The arguments that the kernels of a pass share. With `flip` a warpgroup's rows are keys, else queries."""
 
     shape: Shape
     setting: Setting
-    prepared: Prepared
+    prepared: ScoreOperands
     operands: Sequence[Any]
     flip: bool
     simulated: Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Walk:
-    """Where a block of the grid works: its tile, its number of steps, and the tile of a step with whether it needs the
-    mask.
-    """
-
-    base: Callable[[Any, Any], Tile]
-    count: Callable[[Any, Tile], Any]
-    step: Callable[[Any, Tile, Any], tuple[Tile, Any]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Slot:
-    """The place in the ring of what one turn loads, seen by a computing warpgroup."""
+class Stage:
+    """A stage of the ring, for a computing warpgroup."""
 
     number: Any
     buffers: Any
@@ -71,16 +61,16 @@ class Slot:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One turn of the ring: its tile, whether the mask must be evaluated, and where its operands are."""
+    """One step of the schedule: its tile, 1 if the tile needs the mask, and the stage of its operands."""
 
     tile: Tile
     flag: Any
-    slot: Slot
+    stage: Stage
 
 
 @dataclasses.dataclass(frozen=True)
 class Consumer:
-    """What a computing warpgroup has at hand."""
+    """The references and functions of a computing warpgroup; `wg` is its number."""
 
     wg: Any
     tile: Tile
@@ -89,43 +79,39 @@ class Consumer:
     operands: Sequence[Any]
     outs: Sequence[Any]
     turn: Any
-    reader: Reader
+    scores: Scores
     count: Any
     step: Callable[[Any], Step]
-    slot: Callable[[Any], Slot]
+    stage: Callable[[Any], Stage]
 
     def own(self, ref):
         """This warpgroup's rows of a buffer that both share."""
         return ref.at[pl.ds(self.wg * ROWS, ROWS)]
 
     def loop(self, step: Callable[[Step, Any], Any], carry: Any) -> Any:
-        """The carry after all turns."""
+        """The carry after all steps."""
         return jax.lax.fori_loop(0, self.count, lambda n, carry: step(self.step(n), carry), carry)
 
     def switch(self):
-        """Let the other warpgroup have the tensor cores, and come back when it gives them up."""
+        """Give the tensor cores to the other warpgroup, and wait until it gives them back."""
         plgpu.barrier_arrive(self.turn)
         plgpu.barrier_wait(self.turn)
 
 
 def store(value, buffer, out):
-    """Write a result by way of a buffer that this warpgroup alone uses."""
+    """Write a result through a buffer of this warpgroup."""
     buffer[...] = value.astype(buffer.dtype)
     plgpu.commit_smem()
     plgpu.copy_smem_to_gmem(buffer, out)
 
 
 def columns(shapes: Sequence[tuple[int, ...]]) -> int:
-    """The columns of one line of swizzled memory, for all matrices of a kernel: a product's factors must agree on
-    them.
-    """
+    """The columns of one line of swizzled memory, the same for all matrices of a kernel, as products require."""
     return 64 if all(size % 64 == 0 for shape in shapes if len(shape) == 2 for size in shape) else 32
 
 
 def swizzled(shape: tuple[int, ...], dtype, line: int):
-    """A buffer whose rows the tensor cores read without conflicts; numbers of 4 bytes are not for them, and lie as they
-    are.
-    """
+    """A buffer whose rows the tensor cores read without bank conflicts; 4-byte numbers are stored unswizzled."""
     if jnp.dtype(dtype).itemsize != 2:
         return plgpu.SMEM(shape, dtype)
     tiled, turned = plgpu.TilingTransform((8, line)), plgpu.SwizzleTransform(2 * line)  # pyright: ignore[reportAbstractUsage]
@@ -133,21 +119,22 @@ def swizzled(shape: tuple[int, ...], dtype, line: int):
 
 
 def launch(
-    work: Work,
+    work: Pass,
     name: str,
     consume: Callable[[Consumer], None],
-    walk: Walk,
+    scheduler: Scheduler,
     *,
-    tiles: int,
-    table: Any,
     fixed: Sequence[Load],
     groups: Sequence[Sequence[Load]],
     stages: int,
     outs: Sequence[tuple[tuple[int, ...], Any]],
     scratch: Sequence[tuple[tuple[int, ...], Any]] = (),
 ) -> Any:
-    """Run `consume` in two warpgroups of each of `tiles` blocks, and the loader beside them."""
-    inputs = [table, *work.operands, *work.prepared.operands]
+    """Run `consume` in two warpgroups of each thread block, and the loader in a third.
+
+    `fixed` is loaded once, `groups` in each step.
+    """
+    inputs = [scheduler.table, *work.operands, *work.prepared.operands]
     first_extra = 1 + len(work.operands)
 
     def load(refs, item: Load, tile: Tile, buffer, barrier):
@@ -157,10 +144,10 @@ def launch(
         ins, results = refs[: len(inputs)], refs[len(inputs) :]
         block = jax.lax.axis_index("tile")
         wg = jax.lax.axis_index("wg")
-        base = walk.base(ins[0], block)
+        base = scheduler.base(block)
 
         def scoped(fixed_buffers, buffers, kept, ready, full, empty, turn):
-            count = walk.count(ins[0], base)
+            count = scheduler.count(ins[0], base)
 
             @pl.when(wg == CONSUMERS)
             def _():
@@ -170,16 +157,16 @@ def launch(
 
                 @pl.loop(0, count)
                 def _(n):
-                    slot = rem(n, stages)
-                    tile, _ = walk.step(ins[0], base, n)
+                    at = rem(n, stages)
+                    tile, _ = scheduler.step(ins[0], base, n)
                     for group, items in enumerate(groups):
 
                         @pl.when(n >= stages)
                         def _(group=group):
-                            plgpu.barrier_wait(empty[group].at[slot])
+                            plgpu.barrier_wait(empty[group].at[at])
 
                         for item, buffer in zip(items, buffers[group]):
-                            load(ins, item, tile, buffer.at[slot], full[group].at[slot])
+                            load(ins, item, tile, buffer.at[at], full[group].at[at])
 
                 @pl.loop(jnp.maximum(count, stages), count + stages)
                 def _(n):
@@ -192,16 +179,16 @@ def launch(
                 if fixed:
                     plgpu.barrier_wait(ready)
 
-                def slot(n):
-                    return Slot(rem(n, stages), buffers, full, empty)
+                def stage(n):
+                    return Stage(rem(n, stages), buffers, full, empty)
 
                 def step(n):
-                    return Step(*walk.step(ins[0], base, n), slot(n))
+                    return Step(*scheduler.step(ins[0], base, n), stage(n))
 
-                reader = Reader(work.prepared, work.setting, work.shape, work.flip, ins[first_extra:])
+                scores = Scores(work.prepared, work.setting, work.shape, work.flip, ins[first_extra:])
                 consume(
                     Consumer(
-                        wg, base, fixed_buffers, kept, ins[1:first_extra], results, turn, reader, count, step, slot
+                        wg, base, fixed_buffers, kept, ins[1:first_extra], results, turn, scores, count, step, stage
                     )
                 )
                 plgpu.wait_smem_to_gmem(0)
@@ -225,7 +212,7 @@ def launch(
     return plgpu.kernel(
         body,
         out_type=[jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=varying) for shape, dtype in outs],
-        grid=(tiles,),
+        grid=(scheduler.tiles,),
         grid_names=("tile",),
         num_threads=CONSUMERS + 1,
         thread_name="wg",

@@ -1,28 +1,15 @@
-"""Flash attention in Triton for NVIDIA GPUs from sm_80 on: forward, and a backward pass of two kernels, or three with a
-bias' gradient.
-
-    s = cap(scale q k^T) + bias;  p = exp(s - lse);  out = p v
-    dv = p^T dout;  ds = p (dout v^T - delta), delta = rowsum(dout out) - dlse;  dbias = ds;  dq = scale ds k;  dk = scale ds^T q
-
-Blocks that the mask empties are not visited, blocks that it fills skip its evaluation. Arrays are read in the caller's
-layout, any length is taken, and every sum belongs to one program. Only the modules `..._kernel` and `tile` need triton.
-
-Source: Dao 2023 (FlashAttention-2).
-"""
+"""The calls that the kernels compute."""
 
 import jax.numpy as jnp
 
 from ..problem import Extras, Setting
-from .passes import backward, forward
 from .terms import refusal
-
-__all__ = ["backward", "forward", "supports"]
 
 MOST_DIM = 256
 
 
 def supports(q, k, v, extras: Extras, setting: Setting) -> str | None:
-    """Why this call cannot run as Triton kernels, or None."""
+    """The reason why the kernels cannot run on this call, or None."""
     if q.dtype not in (jnp.float32, jnp.bfloat16, jnp.float16):
         return f"the kernel computes float32, bfloat16 and float16: got {q.dtype}"
     if max(q.shape[-1], v.shape[-1]) > MOST_DIM:

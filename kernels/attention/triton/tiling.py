@@ -1,15 +1,16 @@
-"""How large the blocks of each kernel are, by head_dim and dtype."""
+"""Tiles of each kernel, by head_dim, dtype and GPU."""
 
 import dataclasses
 
 import jax.numpy as jnp
 
 from ... import _cuda, _triton
+from ..._blocks import power
 
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """Queries and keys of a block, warps of a program, and loads that are under way at once."""
+    """Queries and keys of a block, warps of a program, and pipeline stages."""
 
     q: int
     k: int
@@ -17,14 +18,13 @@ class Tile:
     stages: int
 
 
-# By the padded head_dim, for GPUs of any generation from sm_80 on: a program keeps below the 99 KiB of shared memory
-# that sm_86 and sm_89 give. Of the forward pass at most four registers spill. Chosen by what ptxas says; no GPU was at
-# hand to time them.
+# By the padded head_dim, for GPUs from sm_80 on: a program stays below the 99 KiB of shared memory of sm_86 and sm_89.
+# At most four registers of the forward pass spill. Chosen by the reports of ptxas, not timed on a GPU.
 FORWARD = {32: Tile(128, 64, 4, 3), 64: Tile(128, 64, 8, 3), 128: Tile(128, 32, 8, 3), 256: Tile(64, 32, 8, 2)}
 BACKWARD_Q = {32: Tile(128, 64, 4, 2), 64: Tile(128, 64, 8, 2), 128: Tile(64, 64, 8, 2), 256: Tile(32, 32, 8, 1)}
 BACKWARD_KV = {32: Tile(64, 128, 8, 2), 64: Tile(32, 128, 8, 2), 128: Tile(64, 64, 8, 2), 256: Tile(32, 32, 8, 1)}
 BACKWARD_BIAS = {32: Tile(64, 64, 4, 2), 64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 8, 1), 256: Tile(32, 32, 8, 1)}
-# What differs on sm_90, whose warpgroups multiply from shared memory and have 227 KiB of it.
+# Differences on sm_90, whose warpgroups multiply from shared memory and have 227 KiB of it.
 HOPPER = {
     "FORWARD": {64: Tile(128, 128, 8, 2), 128: Tile(128, 128, 8, 2)},
     "BACKWARD_Q": {128: Tile(128, 32, 8, 2)},
@@ -35,12 +35,12 @@ TABLES = {"FORWARD": FORWARD, "BACKWARD_Q": BACKWARD_Q, "BACKWARD_KV": BACKWARD_
 
 
 def padded(dim: int) -> int:
-    """The power of two at or above a head_dim, and what a matrix product takes at least."""
-    return max(16, 1 << (dim - 1).bit_length())
+    """The power of two at or above a head_dim, and at least 16, the least side of a matrix product."""
+    return max(16, power(dim))
 
 
 def tile_of(kernel: str, widest: int, dtype, capability: int) -> Tile:
-    """A kernel's tile for rows of at most `widest` elements; float32 takes twice the memory."""
+    """A kernel's tile for head_dims of at most `widest`; float32 needs twice the memory."""
     dim = max(32, padded(widest))
     if dtype == jnp.float32:
         tile = TABLES[kernel][dim]
@@ -50,5 +50,5 @@ def tile_of(kernel: str, widest: int, dtype, capability: int) -> Tile:
 
 
 def capability() -> int:
-    """10 times the compute capability of the GPU at hand, 80 without one: what runs there runs on any later one."""
+    """10 times the compute capability of this process' GPU; without one 80, whose code runs on every later GPU."""
     return _cuda.capability() or _triton.OLDEST

@@ -1,8 +1,8 @@
-"""What the kernels do to one tile of logits: soft cap, bias, mask and dropout. Importing this module needs triton.
+"""Score modification of a tile in Triton: soft cap, bias, mask and dropout; and the loads and stores of tiles.
 
-`i` and `j` are the numbers of the tile's queries and keys with an axis of 1 for each other, in either order, so that
-the same code serves tiles of (queries, keys) and of (keys, queries). Tuples of integers are compile-time constants;
-`launch.py` and `terms.py` make them.
+`i` and `j` are the positions of a tile's queries and keys, (n, 1) and (1, n) or (1, n) and (n, 1), so that the same code
+serves tiles of (queries, keys) and of (keys, queries). Tuples of integers are compile-time constants from `launch` and
+`terms`. Importing this module needs triton.
 """
 
 from typing import no_type_check
@@ -16,15 +16,15 @@ LOG2E = tl.constexpr(1.4426950408889634)
 @triton.jit
 @no_type_check
 def finite(x):
-    """What is not finite as 0: weight 0 must hide it."""
+    """`x` with 0 for what is not finite: a weight of 0 must not spread it."""
     wide = x.to(tl.float32)
     return tl.where(wide - wide == 0.0, wide, 0.0).to(x.dtype)
 
 
 @triton.jit
 @no_type_check
-def spoilt(x, AXIS: tl.constexpr):
-    """NaN for each row of `x` that holds a number that is not finite, and 0 for the others."""
+def nan_rows(x, AXIS: tl.constexpr):
+    """NaN for each row of `x` with a number that is not finite, 0 for the others."""
     wide = x.to(tl.float32)
     return tl.where(tl.max(tl.where(wide - wide == 0.0, 0.0, 1.0), AXIS) > 0.0, float("nan"), 0.0)
 
@@ -64,7 +64,7 @@ def logits(
 @triton.jit
 @no_type_check
 def _number(table, batch, AT: tl.constexpr, STRIDE: tl.constexpr):
-    """A number of the program, or with a stride of 0 or more one of the table's."""
+    """A static number, or with a stride of 0 or more one in the table."""
     if STRIDE < 0:
         return AT
     else:
@@ -100,9 +100,7 @@ def _term(
 @triton.jit
 @no_type_check
 def allowed(table, dense, batch, head, i, j, SIZES: tl.constexpr, TERMS: tl.constexpr):
-    """May query `i` see key `j`? Seven numbers for each term, of which the first says whether it ends a clause; see
-    `terms.py`.
-    """
+    """Whether query `i` sees key `j`, by the terms of `terms`, seven numbers each."""
     seen = (i >= 0) & (j < SIZES[3])
     clause = (i < 0) & (j < 0)
     for n in tl.static_range(0, len(TERMS), 7):
@@ -141,7 +139,7 @@ def _mix(x):
 @triton.jit
 @no_type_check
 def kept(seeds, batch, head, i, j, SIZES: tl.constexpr, DROPOUT: tl.constexpr):
-    """Where dropout keeps a weight; the bits of `kernels/_dropout.py`."""
+    """The weights that dropout keeps, by the bits of `kernels/_dropout.py`."""
     at = seeds + 2 * (batch * DROPOUT[1] + head)
     first, second = tl.load(at).to(tl.uint32, bitcast=True), tl.load(at + 1).to(tl.uint32, bitcast=True)
     row = i.to(tl.uint32) * tl.full([1, 1], 0x9E3779B9, tl.uint32)
@@ -153,7 +151,7 @@ def kept(seeds, batch, head, i, j, SIZES: tl.constexpr, DROPOUT: tl.constexpr):
 @triton.jit
 @no_type_check
 def rows_of(x, start, row, SEQ: tl.constexpr, STRIDE: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
-    """Rows of one head of an array (seq, heads, dim), with zeros beyond its ends."""
+    """Rows of one head of an array (seq, heads, dim), 0 beyond its ends."""
     column = tl.arange(0, BLOCK_DIM)
     at = start + row[:, None] * STRIDE + column[None, :]
     if BLOCK_DIM == DIM:
@@ -176,11 +174,10 @@ def put_rows(
 @triton.jit
 @no_type_check
 def column_of(entries, start, n, filled, masked_from, LISTED: tl.constexpr, MASKED: tl.constexpr):
-    """The n-th block that a row visits among those that its mask fills, or cuts with MASKED.
+    """The n-th full block of a row, or partial block with MASKED, by the row's entries from `start`; see
+    `schedule.Schedule`.
 
-    Four numbers stand at `start`: how many are filled, the first of them, how many are cut, the first of these. Blocks
-        in one run need no
-    more: the cut ones lie on both sides of the filled. LISTED rows have their blocks written out behind.
+    In a row that is not LISTED the active blocks are one run: partial ones, full ones, partial ones.
     """
     if LISTED:
         return tl.load(entries + start + 4 + (filled + n if MASKED else n))
