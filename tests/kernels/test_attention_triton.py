@@ -79,7 +79,7 @@ REFUSED = {
         Extras(),
         "elements of an example in 32 bits: got query",
     ),
-    "foreign mask": ((X,) * 3, Extras(mask=Odd() & masks.Causal()), "it knows the masks of kernels.masks: got Odd"),
+    "foreign mask": ((X,) * 3, Extras(mask=Odd() & masks.Causal()), "it supports the masks of kernels.masks: got Odd"),
     "many terms": ((X,) * 3, Extras(mask=MANY), "at most 24 terms .*: got 64"),
 }
 

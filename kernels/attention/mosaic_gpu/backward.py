@@ -59,7 +59,7 @@ def gradients(
 
 
 def _may_see_nothing(extras: Extras) -> bool:
-    """Whether a query may see no key."""
+    """True if a query may see no key."""
     if isinstance(extras.mask, masks.Causal) and isinstance(extras.mask.offset, int) and extras.mask.offset >= 0:
         return extras.bias is not None
     return extras.mask is not None or extras.bias is not None

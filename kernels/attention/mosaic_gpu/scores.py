@@ -61,7 +61,7 @@ class ScoreOperands:
 
     @property
     def heavy(self) -> bool:
-        """Whether a tile needs many registers beside its products, for a bias or the rows of a pattern."""
+        """True if a tile needs many registers beside its products, for a bias or the rows of a pattern."""
         return self.bias is not None or pattern.holds_pattern(self.mask)
 
     def _view(self, x, axes: str) -> Slot:
