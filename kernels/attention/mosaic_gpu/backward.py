@@ -124,7 +124,8 @@ def _key_kernel(work: Pass, bounds, *, keys: bool, values: bool):
     # Dropout's random numbers take registers, and more time than a smaller product costs.
     wide = shape.dim + shape.v_dim <= (256 if work.prepared.seeds is None else 128)
     plan = tiling.plan((64, 32) if wide and tiling.shares_registers() else (32,), SIDE * both, both, per_step=512)
-    table = schedule(*by_keys(*bounds(plan.block, SIDE), shape.repeat))
+    active, full = bounds(plan.block, SIDE)
+    table = schedule(*by_keys(active, full, shape.repeat))
 
     def consume(at: Consumer):
         own = at.tile.j + at.wg * ROWS

@@ -15,6 +15,7 @@ from . import pattern
 from .products import column, load, row
 from .tiling import SIDE, Tile
 
+LOG2E = math.log2(math.e)
 LAYOUT = plgpu.Layout.WGMMA
 
 

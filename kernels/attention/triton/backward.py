@@ -4,6 +4,9 @@ tiles that share a bias.
 Each sum has one program, so the results are deterministic. Importing this module needs triton.
 """
 
+# Without the package triton a type checker takes this folder for it.
+# pyright: reportAttributeAccessIssue=false
+
 from typing import no_type_check
 
 import triton

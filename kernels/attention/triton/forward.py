@@ -3,6 +3,9 @@
 Full blocks come first, without the mask, then partial ones. Importing this module needs triton.
 """
 
+# Without the package triton a type checker takes this folder for it.
+# pyright: reportAttributeAccessIssue=false
+
 from typing import no_type_check
 
 import triton

@@ -5,6 +5,9 @@ serves tiles of (queries, keys) and of (keys, queries). Tuples of integers are c
 `terms`. Importing this module needs triton.
 """
 
+# Without the package triton a type checker takes this folder for it.
+# pyright: reportAttributeAccessIssue=false
+
 from typing import no_type_check
 
 import triton
