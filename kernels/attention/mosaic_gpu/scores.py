@@ -1,6 +1,7 @@
 """Score modification of a tile: soft cap, bias, mask and dropout, as operands of a kernel and inside it."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
