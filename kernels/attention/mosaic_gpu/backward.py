@@ -10,13 +10,13 @@ import jax.numpy as jnp
 
 from ... import masks
 from ..._blocks import div, parts, rem
-from ..problem import ALiBi, Extras, Setting, finite, row_sums
+from ..problem import ALiBi, Extras, Setting, row_sums
 from ..schedule import block_bounds, flags, schedule
 from . import tiling
 from .launch import Consumer, Load, Pass, Step, launch, store
 from .products import add_products, column, load, product, row, two_products, zeros
 from .schedule import Scheduler, by_keys, over_keys, over_queries
-from .scores import LAYOUT, LOG2E, ScoreOperands, score_gradients, weights
+from .scores import LAYOUT, LOG2E, ScoreOperands, finite, score_gradients, weights
 from .tiling import ROWS, SIDE, Tile
 
 # Wider head_dims take a kernel for each of the two sums, which together do not fit the registers: those that warpgroups

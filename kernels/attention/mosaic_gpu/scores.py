@@ -170,6 +170,13 @@ class Scores:
         return _dropout.keep(first, second, i, j, self.setting.dropout_rate)
 
 
+def finite(x, extras: Extras):
+    """`x` with 0 for what is not finite, if there is a mask. In the backward pass the logsumexp alone is NaN for the
+    queries that see such a number.
+    """
+    return x if extras.mask is None else jnp.where(jnp.isfinite(x), x, 0)
+
+
 def weights(scores: Scores, tile: Tile, flag, s, lse):
     """(p without dropout, tanh of the soft cap) from the product q k^T; `lse`, in powers of two, is broadcast over the
     tile.
