@@ -1,9 +1,10 @@
-"""Do the Hopper kernels of attention lower to CUDA for every width, mask, dtype and option, on a machine without a GPU?
+"""Lowering of the Hopper kernels of attention to CUDA for every width, mask, dtype and option, without a GPU.
 
-    python -m bench.gpu.lowering --head-dim 64 --out bench/results/cuda     a minute or two for each head_dim and dtype
-    python -m bench.gpu.lowering --assemble --out bench/results/cuda        in machine code too, see `bench.gpu.assembler`; six times as long
+    python -m bench.gpu.lowering --head-dim 64 --out bench/results/cuda     one or two minutes a head_dim and dtype
+    python -m bench.gpu.lowering --assemble --out bench/results/cuda        machine code too, six times as long
 
-It needs jax 0.11 or newer. What other head_dims and dtypes left in the file stays there.
+It needs jax 0.11 or newer; `bench.gpu.assembler` makes the machine code. Rows of other head_dims and dtypes stay in the
+file.
 """
 
 import argparse

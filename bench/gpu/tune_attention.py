@@ -1,6 +1,6 @@
-"""Measure the implementations of attention on the GPU at hand and write their order to kernels/attention/choice.json.
+"""Measure the implementations of attention on a GPU and write their order to kernels/attention/choice.json.
 
-    python -m bench.gpu.tune_attention                           about 20 minutes; rows of other devices stay as they are
+    python -m bench.gpu.tune_attention                           about 20 minutes; rows of other devices stay
     python -m bench.gpu.tune_attention --minutes 9               the rows that come first, in that time
     python -m bench.gpu.tune_attention --tiny --out /tmp/x.json  the machinery, in sizes for a CPU
 

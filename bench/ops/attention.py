@@ -195,7 +195,8 @@ def main() -> None:
         if str(seq) in wanted:
             for causal in (False, True):
                 for backward in (False, True):
-                    name = f"B{batch} T{seq} {'causal' if causal else 'full'} {'forward and backward' if backward else 'forward'}"
+                    mask, passes = "causal" if causal else "full", "forward and backward" if backward else "forward"
+                    name = f"B{batch} T{seq} {mask} {passes}"
                     record(name, speed(batch, seq, causal, backward))
     if "memory" in wanted:
         for seq in (16384, 32768):

@@ -1,8 +1,8 @@
-"""Draw many attention problems, compare values and every gradient with float64 NumPy, and write down what came out.
+"""Values and every gradient of many drawn attention problems against float64 NumPy.
 
     JAX_PLATFORMS=cpu python -m bench.ops.attention_examples 1000
 
-The test is the suite's own, `tests/kernels/test_attention_drawn.py`, with more examples and more programs. The report goes to
+The test is `tests/kernels/test_attention_drawn.py`, with more examples and more programs. The report is written to
 bench/results/cpu/attention_examples.json.
 """
 

@@ -1,4 +1,4 @@
-"""The attention op: its contract, and the choice of who computes it."""
+"""The attention op: argument checks, masks joined, and the call of its primitive."""
 
 import functools
 import math
@@ -14,7 +14,7 @@ from .. import _dropout, masks
 from . import backends, checks, primitives
 from .problem import ALiBi, Extras, Setting, accumulator
 
-# The shapes are checked here and not by the annotations, so that the message names the law that was broken.
+# `checks` checks the shapes, so that the message names the constraint.
 Input = Shaped[Array | np.ndarray, "..."]
 
 
@@ -97,27 +97,27 @@ def dot_product_attention(
             `ALiBi`.
         mask: True where a query may see a key: a boolean array that broadcasts to (*batch, heads, q_seq, kv_seq), or
             masks of `kernels.masks` joined with `&` and `|`, which cost no memory and skip blocks.
-        scale: multiplies the logits; `1 / sqrt(head_dim)` by default.
-        is_causal: the same as `masks.Causal()`: query i sees keys 0 to i, also where the lengths differ.
+        scale: factor of the logits; `1 / sqrt(head_dim)` by default.
+        is_causal: the same as `masks.Causal()`: query i sees keys 0 to i, also if the lengths differ.
         query_seq_lengths: (*batch,) integers. Rows at or beyond the length are 0.
         key_value_seq_lengths: (*batch,) integers. Keys at or beyond the length are not seen.
         local_window_size: `(left, right)`, or one int for both: query i sees keys i - left to i + right.
-        return_residual: also return the logsumexp of each row's logits, (*batch, q_seq, heads) in float32. It has a
-            true derivative.
-        implementation: None takes the best that can run and logs it once. A name runs or raises.
+        return_residual: also return the logsumexp of each row's logits, (*batch, q_seq, heads) in float32, which is
+            differentiable.
+        implementation: None chooses the best that can run and logs it once. A named one runs or raises.
         logits_soft_cap: the cap c of `c * tanh(logits / c)`.
-        dropout_rate: the share of attention weights set to 0; the others are scaled by 1 / (1 - rate).
+        dropout_rate: the fraction of attention weights set to 0; the others are scaled by 1 / (1 - rate).
         dropout_key: a key of `jax.random`. The same key drops the same weights, whatever the implementation.
 
     Returns:
         (*batch, q_seq, heads, v_head_dim), and the logsumexp with `return_residual=True`. A row that sees no key is
         exactly 0, has zero gradient and a logsumexp of -inf (`jax.nn` returns the mean of the values there). A masked
-        key that is NaN or infinite reaches neither the output nor a gradient; a query or key with a number that is not
+        key that is NaN or infinite has no effect on the output or a gradient; a query or key with a number that is not
         finite makes NaN of the rows that see it.
 
     Raises:
-        ValueError: shapes, lengths, rates or windows that break a law; the message has both values. An unknown
-            implementation.
+        ValueError: a constraint on shapes, lengths, rates or windows is violated; the message has both values. An
+            unknown implementation.
         TypeError: integer or mixed dtypes, a mask that is not boolean.
         NotImplementedError: the named implementation cannot run this call; the message has the reason.
 
@@ -160,7 +160,7 @@ def dot_product_attention(
 
 
 def _setting(q, scale, soft_cap, dropout_rate) -> tuple[jax.Array, Setting]:
-    """The numbers of the program. A scale that is only known at run time goes into the query."""
+    """The static numbers of the call, and the query times a scale that is traced."""
     if scale is None:
         scale = q.shape[-1] ** -0.5
     checks.number("scale", scale, 0.0, float("inf"), "finite and positive")

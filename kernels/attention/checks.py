@@ -1,4 +1,4 @@
-"""What a call of attention must satisfy, and the message when it does not."""
+"""Argument validation: each error names the argument, the constraint and the values."""
 
 import math
 from typing import Any
@@ -20,7 +20,7 @@ def _fail(text: str):
 
 
 def arrays(query, key, value) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Query, key and value as arrays of one dtype whose shapes fit together."""
+    """Query, key and value as arrays, of one dtype and of shapes that fit."""
     named = {"query": query, "key": key, "value": value}
     for name, x in named.items():
         if not hasattr(x, "dtype") or not hasattr(x, "ndim"):
@@ -56,17 +56,18 @@ def arrays(query, key, value) -> tuple[jax.Array, jax.Array, jax.Array]:
     return q, k, v
 
 
-def number(name: str, value, low: float, high: float, law: str) -> None:
-    """A `ValueError` unless a number that is known now is finite and above `low` and below `high`."""
+def number(name: str, value, low: float, high: float, constraint: str) -> None:
+    """A `ValueError` unless a number that is not traced is finite and between `low` and `high`, exclusive."""
     if isinstance(value, Tracer):
         return
     if np.ndim(value) != 0 or not np.issubdtype(np.asarray(value).dtype, np.number):
         raise TypeError(f"{OP}: {name} must be a number: got {value!r}")
     if not math.isfinite(value) or not low < value < high:
-        _fail(f"{name} must be {law}: got {value}")
+        _fail(f"{name} must be {constraint}: got {value}")
 
 
 def dropout(rate, key) -> float:
+    """The dropout rate, if there is a key for it."""
     if isinstance(rate, (Tracer, bool)) or not isinstance(rate, (int, float, np.number)):
         raise TypeError(f"{OP}: dropout_rate must be a Python number: got {rate!r}")
     if not 0.0 <= rate < 1.0:
@@ -89,9 +90,9 @@ def _broadcast(name: str, x, batch: tuple[int, ...], sizes: tuple[int, ...], axe
     """`x` with axes (b, *sizes' axes), each of full size or 1."""
     full = (*batch, *sizes)
     shape = np.shape(x)
-    law = "(*batch, " + axes + ")" if axes else "(*batch,)"
+    names = "(*batch, " + axes + ")" if axes else "(*batch,)"
     if len(shape) > len(full) or any(have not in (1, want) for have, want in zip(shape[::-1], full[::-1])):
-        _fail(f"{name} must broadcast to {law} = {full}: got shape {shape}")
+        _fail(f"{name} must broadcast to {names} = {full}: got shape {shape}")
     shape = (1,) * (len(full) - len(shape)) + tuple(shape)
     lead, tail = shape[: len(batch)], shape[len(batch) :]
     x = jnp.reshape(x, shape)
@@ -141,6 +142,7 @@ def bound_bias(bias: Any, batch: tuple[int, ...], heads: int, q_seq: int, kv_seq
 
 
 def window(size: Any) -> masks.Window | None:
+    """The mask of `local_window_size`."""
     if size is None:
         return None
     pair: Any = size if isinstance(size, (tuple, list)) and len(size) == 2 else (size, size)
@@ -153,7 +155,7 @@ def window(size: Any) -> masks.Window | None:
 
 
 def lengths(name: str, value, batch: tuple[int, ...], seq: int):
-    """Lengths `(*batch,)` as int32, between 0 and `seq` where that is known."""
+    """Lengths `(*batch,)` as int32; values that are not traced are checked to be from 0 to `seq`."""
     if value is None:
         return None
     value = value if hasattr(value, "dtype") else np.asarray(value)
@@ -165,7 +167,7 @@ def lengths(name: str, value, batch: tuple[int, ...], seq: int):
         known = np.asarray(value)
         if known.size and (known.min() < 0 or known.max() > seq):
             _fail(
-                f"{name} must lie between 0 and the length of its axis: got {known.min()} to {known.max()} for length "
+                f"{name} must be between 0 and the length of its axis: got {known.min()} to {known.max()} for length "
                 f"{seq}"
             )
     return jnp.asarray(value, jnp.int32).reshape(batch if value.shape != () else ())

@@ -1,7 +1,6 @@
-"""In which order the implementations for NVIDIA GPUs are tried: measured orders from `choice.json`, and a rule for all
-other calls.
+"""Order of the implementations for NVIDIA GPUs: measured ones from `choice.json`, and a rule for all other calls.
 
-`bench/gpu/tune_attention.py` fills the file on a GPU. It is a list of objects with exactly the fields of `Row`.
+`bench/gpu/tune_attention.py` measures them. The file is a list of objects with exactly the fields of `Row`.
 """
 
 import dataclasses
@@ -25,15 +24,13 @@ NAMES = ("mosaic_gpu", "triton", "cudnn", "xla")
 LENGTHS = (512, 2048, 8192, 1 << 31)
 MASKS = ("none", "causal", "window", "packed", "bias", "other")
 DIRECTIONS = ("forward", "backward")
-# The widest heads whose Hopper kernels fit the registers that a warpgroup has by itself.
+# The widest head_dim of the Hopper kernels that fits the registers which a warpgroup has by itself.
 FITTING = 128
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """The order that was measured for one class of calls: `length` is the class' end, `order` names implementations,
-    fastest first.
-    """
+    """The measured order of one class of calls: `length` is the end of its class, `order` has the fastest first."""
 
     device: str
     dtype: str
@@ -49,9 +46,9 @@ class Row:
 
 
 def order(device: str | None, q, k, extras: Extras, direction: str) -> tuple[str, ...]:
-    """The names to try, best first, for a call on a device of this kind, or on one that is not known."""
+    """The names to try, best first, for a call on a device of this kind, or on an unknown one."""
     if device is None:
-        # cuDNN asks the device what it can, so nothing may depend on it where there is none.
+        # cuDNN's support depends on the device, so it comes last without one.
         return ("mosaic_gpu", "triton", "xla", "cudnn")
     row = table().get(
         (
@@ -67,12 +64,12 @@ def order(device: str | None, q, k, extras: Extras, direction: str) -> tuple[str
 
 
 def rule(device: str, dtype: Any, mask: str, head_dim: int) -> tuple[str, ...]:
-    """The order where nothing was measured.
+    """The order of calls that were not measured.
 
-    On Hopper cuDNN goes before Triton in what it computes best; published forward passes put Triton at about 0.56 of
-    its speed there. With a bias, and on older GPUs, Triton goes first. The Hopper kernels go first of all where the
-    compiler gives them their registers; where not, cuDNN goes before them, and Triton too where the heads are so wide
-    that they spill.
+    On Hopper cuDNN comes before Triton for no mask or a causal one: published forward passes put Triton at about 0.56
+    of its speed. With a bias, and on older GPUs, Triton comes first. The Hopper kernels come first of all if the
+    compiler gives them their registers; if not, cuDNN comes before them, and Triton too for heads so wide that they
+    spill.
     """
     hopper = any(name in device for name in HOPPER_NAMES)
     dense = hopper and dtype in (jnp.bfloat16, jnp.float16) and mask in ("none", "causal")
@@ -107,7 +104,7 @@ def length_class(length: int) -> int:
 
 
 def device() -> str | None:
-    """The kind of the GPU at hand, or None."""
+    """The kind of this process' GPU, or None."""
     found = _cuda.device()
     return None if found is None else found.device_kind
 
@@ -119,7 +116,7 @@ def table(path: pathlib.Path = FILE) -> dict[tuple, Row]:
 
 
 def read(text: str) -> list[Row]:
-    """The rows of a file; a `ValueError` names what a row must hold and what it holds."""
+    """The rows of a file; a `ValueError` names the constraint on a row and its value."""
     rows = json.loads(text)
     if not isinstance(rows, list):
         raise ValueError(
@@ -151,6 +148,6 @@ def _row(x: Any) -> Row:
 
 
 def write(rows: list[Row], path: pathlib.Path = FILE) -> None:
-    """Write rows, sorted by key, one to a line, which `read` reads."""
+    """Write rows for `read`, sorted by key, one to a line."""
     lines = [json.dumps(dataclasses.asdict(row)) for row in sorted(rows, key=lambda row: row.key)]
     path.write_text("[" + ",\n ".join(lines) + "]\n", encoding="utf-8")

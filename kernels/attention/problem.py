@@ -134,8 +134,3 @@ def quarantine(q, k, v, extras: Extras):
     nan_only = lambda x: jnp.where(jnp.isfinite(x), x, jnp.nan)
     good_v = jnp.isfinite(v)
     return nan_only(q), jnp.where(jnp.isfinite(k) & good_v.all(-1, keepdims=True), k, jnp.nan), jnp.where(good_v, v, 0)
-
-
-def finite(x, extras: Extras):
-    """`x` with 0 for what is not finite, if there is a mask: a weight of 0 must not spread it to other rows."""
-    return x if extras.mask is None else jnp.where(jnp.isfinite(x), x, 0)

@@ -52,12 +52,12 @@ WRONG = [
     (
         {"query_seq_lengths": np.array([6, 1])},
         ValueError,
-        r"query_seq_lengths must lie between 0.*got 1 to 6 for length 5",
+        r"query_seq_lengths must be between 0.*got 1 to 6 for length 5",
     ),
     (
         {"key_value_seq_lengths": np.array([-1, 1])},
         ValueError,
-        r"key_value_seq_lengths must lie between 0.*got -1 to 1 for length 7",
+        r"key_value_seq_lengths must be between 0.*got -1 to 1 for length 7",
     ),
     (
         {"key_value_seq_lengths": np.array([1, 1, 1])},

@@ -28,8 +28,8 @@ from kernels.attention.triton import schedule, terms, tiling
 ROOT = pathlib.Path(__file__).parents[2]
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 HAS_JAX_TRITON = HAS_TRITON and all(importlib.util.find_spec(name) for name in ("jax_triton", "jax_cuda13_plugin"))
-# Of `bench.ops.attention_shapes.ATTENTION`, the fewest that reach every line of the kernels; as a script this file takes other names,
-# or all of them.
+# The fewest of `bench.ops.attention_shapes.ATTENTION` that reach every line of the kernels; as a script this file takes
+# other names, or all of them.
 CASES = ("multi query", "latent", "key bias", "alibi", "window", "pattern", "everything")
 
 
@@ -79,7 +79,7 @@ REFUSED = {
         Extras(),
         "elements of an example in 32 bits: got query",
     ),
-    "foreign mask": ((X,) * 3, Extras(mask=Odd() & masks.Causal()), "it knows the masks of kernels.masks: got Odd"),
+    "foreign mask": ((X,) * 3, Extras(mask=Odd() & masks.Causal()), "it supports the masks of kernels.masks: got Odd"),
     "many terms": ((X,) * 3, Extras(mask=MANY), "at most 24 terms .*: got 64"),
 }
 

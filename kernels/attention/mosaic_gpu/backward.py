@@ -10,13 +10,13 @@ import jax.numpy as jnp
 
 from ... import masks
 from ..._blocks import div, parts, rem
-from ..problem import ALiBi, Extras, Setting, finite, row_sums
+from ..problem import ALiBi, Extras, Setting, row_sums
 from ..schedule import block_bounds, flags, schedule
 from . import tiling
 from .launch import Consumer, Load, Pass, Step, launch, store
 from .products import add_products, column, load, product, row, two_products, zeros
 from .schedule import Scheduler, by_keys, over_keys, over_queries
-from .scores import LAYOUT, LOG2E, ScoreOperands, score_gradients, weights
+from .scores import LAYOUT, LOG2E, ScoreOperands, finite, score_gradients, weights
 from .tiling import ROWS, SIDE, Tile
 
 # Wider head_dims take a kernel for each of the two sums, which together do not fit the registers: those that warpgroups
@@ -59,7 +59,7 @@ def gradients(
 
 
 def _may_see_nothing(extras: Extras) -> bool:
-    """Whether a query may see no key."""
+    """True if a query may see no key."""
     if isinstance(extras.mask, masks.Causal) and isinstance(extras.mask.offset, int) and extras.mask.offset >= 0:
         return extras.bias is not None
     return extras.mask is not None or extras.bias is not None
@@ -124,7 +124,8 @@ def _key_kernel(work: Pass, bounds, *, keys: bool, values: bool):
     # Dropout's random numbers take registers, and more time than a smaller product costs.
     wide = shape.dim + shape.v_dim <= (256 if work.prepared.seeds is None else 128)
     plan = tiling.plan((64, 32) if wide and tiling.shares_registers() else (32,), SIDE * both, both, per_step=512)
-    table = schedule(*by_keys(*bounds(plan.block, SIDE), shape.repeat))
+    active, full = bounds(plan.block, SIDE)
+    table = schedule(*by_keys(active, full, shape.repeat))
 
     def consume(at: Consumer):
         own = at.tile.j + at.wg * ROWS

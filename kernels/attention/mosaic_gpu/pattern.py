@@ -50,7 +50,7 @@ def in_kernel(mask: Any) -> Any:
 
 
 def holds_pattern(mask: Any) -> bool:
-    """Whether a mask from `in_kernel` has a pattern."""
+    """True if a mask from `in_kernel` has a pattern."""
     return any(isinstance(part, Stripes) for part in parts(mask))
 
 

@@ -1,6 +1,7 @@
 """Score modification of a tile: soft cap, bias, mask and dropout, as operands of a kernel and inside it."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from . import pattern
 from .products import column, load, row
 from .tiling import SIDE, Tile
 
+LOG2E = math.log2(math.e)
 LAYOUT = plgpu.Layout.WGMMA
 
 
@@ -61,7 +63,7 @@ class ScoreOperands:
 
     @property
     def heavy(self) -> bool:
-        """Whether a tile needs many registers beside its products, for a bias or the rows of a pattern."""
+        """True if a tile needs many registers beside its products, for a bias or the rows of a pattern."""
         return self.bias is not None or pattern.holds_pattern(self.mask)
 
     def _view(self, x, axes: str) -> Slot:
@@ -166,6 +168,13 @@ class Scores:
         i, j = self.positions(tile, size)
         first, second = (self.view(slot, tile, size) for slot in self.prepared.seeds)
         return _dropout.keep(first, second, i, j, self.setting.dropout_rate)
+
+
+def finite(x, extras: Extras):
+    """`x` with 0 for what is not finite, if there is a mask. In the backward pass the logsumexp alone is NaN for the
+    queries that see such a number.
+    """
+    return x if extras.mask is None else jnp.where(jnp.isfinite(x), x, 0)
 
 
 def weights(scores: Scores, tile: Tile, flag, s, lse):

@@ -36,7 +36,7 @@ class Tile:
 
 
 def shares_registers() -> bool:
-    """Whether the computing warpgroups get the registers that the loading one gives up: 240 a thread instead of 168.
+    """True if the computing warpgroups get the registers that the loading one gives up: 240 a thread instead of 168.
 
     From jax 0.12 on its CUDA plugin assembles by nvJitLink, which ignores the request (ptxas' C7504).
     """

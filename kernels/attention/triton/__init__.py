@@ -6,12 +6,13 @@ bias gradient.
     dbias = ds;  dq = scale ds k;  dk = scale ds^T q
 
 Inactive blocks are skipped, full blocks skip the mask. Any length is supported, and every sum belongs to one program.
-Only `forward`, `backward` and `scores`, the kernels, import triton.
+Only the kernels and `scores` import triton.
 
 Source: Dao 2023 (FlashAttention-2).
 """
 
-from .launch import attend, gradients
+from .backward import gradients
+from .forward import attend
 from .support import supports
 
 __all__ = ["attend", "gradients", "supports"]

@@ -5,6 +5,9 @@ serves tiles of (queries, keys) and of (keys, queries). Tuples of integers are c
 `terms`. Importing this module needs triton.
 """
 
+# Without the package triton a type checker takes this folder for it.
+# pyright: reportAttributeAccessIssue=false
+
 from typing import no_type_check
 
 import triton
@@ -100,7 +103,7 @@ def _term(
 @triton.jit
 @no_type_check
 def allowed(table, dense, batch, head, i, j, SIZES: tl.constexpr, TERMS: tl.constexpr):
-    """Whether query `i` sees key `j`, by the terms of `terms`, seven numbers each."""
+    """True if query `i` sees key `j`, by the terms of `terms`, seven numbers each."""
     seen = (i >= 0) & (j < SIZES[3])
     clause = (i < 0) & (j < 0)
     for n in tl.static_range(0, len(TERMS), 7):

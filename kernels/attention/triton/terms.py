@@ -37,7 +37,7 @@ def refusal(mask: Mask | None) -> str | None:
         return None
     kind = _foreign(mask)
     if kind is not None:
-        return f"it knows the masks of kernels.masks: got {kind.__name__}"
+        return f"it supports the masks of kernels.masks: got {kind.__name__}"
     count = sum(map(len, _Writer().clauses(mask)))
     if count > MOST_TERMS:
         return f"its masks have at most {MOST_TERMS} terms when written as clauses of alternatives: got {count}"
@@ -53,7 +53,7 @@ def terms_of(mask: Mask | None) -> Terms:
 
 
 def in_one_run(mask: Mask | None) -> bool:
-    """Whether the active blocks of each row are known to be one run, and so its full blocks."""
+    """True if the active blocks of each row are known to be one run, and so its full blocks."""
     if isinstance(mask, And):
         return in_one_run(mask.left) and in_one_run(mask.right)
     return mask is None or isinstance(mask, (Causal, Window, PrefixLM, Lengths))

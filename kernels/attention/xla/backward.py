@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from ..._blocks import pad
 from ..._fused import vary_alike
-from ..problem import ALiBi, Extras, Setting, accumulator, finite, quarantine, row_sums, shape_of
+from ..problem import ALiBi, Extras, Setting, accumulator, quarantine, row_sums, shape_of
 from . import short, tiling
-from .operands import corner, cut, dot, put, rows_of, scaled
+from .operands import corner, cut, dot, nan_to_zero, put, rows_of, scaled
 from .schedule import iterate, schedule_of
 from .scores import Scores
 
@@ -75,8 +75,10 @@ def gradients(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *
                     ds = jnp.where(allowed, ds, 0) if allowed is not None else ds
                 flat = lambda x: x.astype(q.dtype).reshape(sizes.kv_block, rows)
                 dv = dv + dot(flat(dropped), dout_tile, (1, 0))
-                dk = dk + dot(flat(ds), finite(q_tile, extras), (1, 0))
-                more = dot(flat(ds), finite(k_tiles[lane], extras), (0, 0)).reshape(sizes.repeat, sizes.q_block, -1)
+                dk = dk + dot(flat(ds), nan_to_zero(q_tile, extras), (1, 0))
+                more = dot(flat(ds), nan_to_zero(k_tiles[lane], extras), (0, 0)).reshape(
+                    sizes.repeat, sizes.q_block, -1
+                )
                 more = cut(dq, at[2], sizes.q_block) + more
                 dq = jax.lax.dynamic_update_slice_in_dim(dq, more, at[2], 1)
                 return dq, dk, dv, dbias

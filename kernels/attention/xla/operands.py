@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ..problem import accumulator
+from ..problem import Extras, accumulator
 
 
 def dot(a, b, contract: tuple[int, int], batch: int = 0):
@@ -22,6 +22,11 @@ def scaled(q, scale: float):
     if q.dtype in (jnp.float32, jnp.float64) or math.frexp(scale)[0] == 0.5:
         return q * jnp.asarray(scale, q.dtype), 1.0
     return q, scale
+
+
+def nan_to_zero(x, extras: Extras):
+    """`x` after `quarantine` with 0 for NaN: the products with it must not spread it to rows that do not see it."""
+    return x if extras.mask is None else jnp.where(jnp.isnan(x), 0, x)
 
 
 def rows_of(x, example, head, heads: int):

@@ -5,8 +5,8 @@
 
 import jax.numpy as jnp
 
-from ..problem import ALiBi, Extras, Setting, Shape, accumulator, blocked, finite, quarantine, row_sums, shape_of
-from .operands import dot, scaled
+from ..problem import ALiBi, Extras, Setting, Shape, accumulator, blocked, quarantine, shape_of
+from .operands import dot, nan_to_zero, scaled
 from .scores import Scores
 
 
@@ -33,10 +33,10 @@ def attend(q, k, v, extras: Extras, setting: Setting):
 
 def gradients(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool):
     """Cotangents of q, k, v and, with `with_bias`, of the bias."""
-    dtypes, masked = (q.dtype, k.dtype, v.dtype), extras.mask is not None
-    whole = Whole(extras, setting, shape_of(q, k, v))
-    delta = (row_sums(dout, out) - dlse)[..., None]
-    q, k, v, dout = heads_second(q, k, v, dout)
+    dtypes, wide = (q.dtype, k.dtype, v.dtype), accumulator(q.dtype)
+    masked, whole = extras.mask is not None, Whole(extras, setting, shape_of(q, k, v))
+    q, k, v, out, dout = heads_second(q, k, v, out, dout)
+    delta = jnp.sum(dout.astype(wide) * out.astype(wide), -1, keepdims=True) - dlse[..., None]
     empty = (lse == -jnp.inf)[..., None]
     lse = jnp.where(empty, 0, lse[..., None])
     dout = jnp.where(empty, 0, dout) if masked else dout
@@ -56,8 +56,8 @@ def gradients(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *
     if setting.soft_cap is not None:
         ds = of_allowed(ds * (1 - jnp.square(capped / setting.soft_cap)))
     narrow = ds.astype(dtypes[0])
-    dq = whole.over_keys(narrow, finite(k, extras)) * setting.scale
-    dk = whole.over_queries(narrow, finite(q, extras)) * left
+    dq = whole.over_keys(narrow, nan_to_zero(k, extras)) * setting.scale
+    dk = whole.over_queries(narrow, nan_to_zero(q, extras)) * left
     dv = whole.over_queries(dropped.astype(dtypes[0]), dout)
     grads = tuple(x.astype(dtype) for x, dtype in zip(heads_second(dq, dk, dv), dtypes))
     return (*grads, dbias) if with_bias else grads

@@ -24,7 +24,7 @@ LANES, LANE_PAIRS, LANE_ROWS = 8, 1 << 19, 1 << 15
 
 
 def is_short(shape: Shape) -> bool:
-    """Whether a call is one tile."""
+    """True if a call is one tile."""
     longest = max(shape.q_seq, shape.kv_seq)
     pairs = math.prod((shape.batch, shape.heads, shape.q_seq, shape.kv_seq))
     return longest <= SHORT or (longest <= 2 * SHORT and pairs <= FEW)
