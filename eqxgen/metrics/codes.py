@@ -1,6 +1,6 @@
 """Use of a codebook."""
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Integer
@@ -12,22 +12,22 @@ class CodeCounts(NamedTuple):
     counts: Float[np.ndarray, " codes"]
 
     @classmethod
-    def of(cls, codes: int) -> Self:
+    def of(cls, codes: int) -> "CodeCounts":
         """Counts of a codebook of so many codes, all 0."""
         return cls(np.zeros(codes))
 
-    def update(self, ids: Integer[np.ndarray, "..."]) -> Self:
+    def update(self, ids: Integer[np.ndarray, "..."]) -> "CodeCounts":
         """With more ids in [0, codes).
 
         Raises:
             ValueError: an id is out of range.
         """
         flat, codes = np.asarray(ids).reshape(-1), len(self.counts)
-        if flat.size and not (0 <= flat.min() and flat.max() < codes):
+        if flat.size and not (flat.min() >= 0 and flat.max() < codes):
             raise ValueError(f"ids must be in [0, {codes}): got {flat.min()} to {flat.max()}")
         return self._make((self.counts + np.bincount(flat, minlength=codes),))
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: "CodeCounts") -> "CodeCounts":
         """With what another one has seen."""
         return self._make((self.counts + other.counts,))
 

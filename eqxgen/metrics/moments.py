@@ -1,6 +1,6 @@
 """Running mean and covariance."""
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -18,7 +18,7 @@ class Moments(NamedTuple):
     mean: Float[np.ndarray, " dim"] = np.zeros(0)
     scatter: Float[np.ndarray, "dim dim"] = np.zeros((0, 0))
 
-    def update(self, features: Float[np.ndarray, "n dim"]) -> Self:
+    def update(self, features: Float[np.ndarray, "n dim"]) -> "Moments":
         """With more rows.
 
         Raises:
@@ -33,7 +33,7 @@ class Moments(NamedTuple):
         centred = rows - mean
         return self.merge(self._make((len(rows), mean, centred.T @ centred)))
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: "Moments") -> "Moments":
         """With what another one has seen."""
         if not (self.count and other.count):
             return self if self.count else other
@@ -41,9 +41,7 @@ class Moments(NamedTuple):
             raise ValueError(f"both sets must have features of one size: got {len(self.mean)} and {len(other.mean)}")
         count, shift = self.count + other.count, other.mean - self.mean
         between = self.count * other.count / count * np.outer(shift, shift)
-        return self._make(
-            (count, self.mean + other.count / count * shift, self.scatter + other.scatter + between)
-        )
+        return self._make((count, self.mean + other.count / count * shift, self.scatter + other.scatter + between))
 
     def covariance(self) -> Float[np.ndarray, "dim dim"]:
         """The scatter divided by n - 1.

@@ -1,6 +1,6 @@
 """Peak signal-to-noise ratio."""
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,13 +22,13 @@ class PSNR(NamedTuple):
     decibels: Mean = Mean()
     error: Mean = Mean()
 
-    def update(self, mean_squared_errors: Float[np.ndarray, " n"], peak: float = 2.0) -> Self:
+    def update(self, mean_squared_errors: Float[np.ndarray, " n"], peak: float = 2.0) -> "PSNR":
         """With more images, of which each has one error."""
         errors = np.asarray(mean_squared_errors, np.float64)
         decibels = 10 * np.log10(peak**2 / np.maximum(errors, _SMALLEST))
         return self._make((self.decibels.update(decibels), self.error.update(errors)))
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: "PSNR") -> "PSNR":
         """With what another one has seen."""
         return self._make(mine.merge(theirs) for mine, theirs in zip(self, other))
 

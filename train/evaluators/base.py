@@ -49,8 +49,8 @@ def chosen(evals: Sequence[str], offered: Sequence[Evaluator]) -> tuple[Evaluato
     for evaluator in offered:
         if evals and evaluator.kind.name in wanted and evaluator.lacks:
             raise UsageError(
-                f"--evals {evaluator.kind.name} must have data for it: {evaluator.lacks}; leave it out, or give --evals "
-                f"{NONE}"
+                f"--evals {evaluator.kind.name} must have data for it: {evaluator.lacks}; leave it out, or give "
+                f"--evals {NONE}"
             )
     return tuple(
         dataclasses.replace(evaluator, every=wanted[evaluator.kind.name])

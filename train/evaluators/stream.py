@@ -14,9 +14,8 @@ from jaxtyping import Array, Int, PyTree
 
 from ..data.feed.feed import to_devices
 from ..data.files.lazy import Lazy
-from ..engine.step import manual_axes
 from ..parallel.gather import fsdp_specs, gathered
-from ..parallel.mesh import AXES, local_rows, parts, split
+from ..parallel.mesh import AXES, local_rows, manual_axes, parts, split
 from ..parallel.processes import from_each, on_host
 from ..parallel.rules import place
 
