@@ -11,7 +11,8 @@ from ..config.evals import NONE, Evaluation, periods
 from .stream import Stream
 
 Run = Callable[[PyTree, Any, Stream], dict[str, float]]
-"""(averaged model in parts, its `Context`, stream over the training mesh) -> numbers. Every process makes the call."""
+"""(released model, frozen parts, stream) -> numbers. Arrays are in parts over the stream's mesh, and every process makes
+the call."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Judge:
 
 
 def classifier(
-    dataset: Dataset, draw: Function, parts: Callable[[PyTree, Any], PyTree], samples: Examples
+    dataset: Dataset, draw: Function, samples: Examples, parts: Callable[[PyTree, Any], PyTree] = lambda model, _: model
 ) -> Evaluator:
     """How a classifier of the real images judges samples.
 
@@ -65,19 +65,19 @@ def classifier(
 
     Args:
         dataset: the real images.
-        draw: (parts of the model, example) -> image in [-1, 1].
-        parts: (model, context) -> what `draw` needs.
-        samples: `label` of each, and whatever else `draw` needs.
+        draw: (parts, example) -> image in [-1, 1].
+        samples: the samples' `label`, and the other arrays that `draw` needs.
+        parts: (released model, frozen parts) -> the models and keys that `draw` needs; by default the model.
     """
     known: dict[str, tuple[Judge, Moments]] = {}  # the judge of the run, from its first evaluation on
 
-    def run(model: PyTree, context: Any, stream: Stream) -> dict[str, float]:
+    def run(model: PyTree, frozen: Any, stream: Stream) -> dict[str, float]:
         if "judge" not in known:
             judge = judge_of(dataset, stream)
             known["judge"] = judge, _looked_at(judge.model, held_out_images(dataset), stream)[1]
         judge, real = known["judge"]
         accuracy, features = Accuracy(), Moments()
-        tree = parts(model, context), judge.model
+        tree = parts(model, frozen), judge.model
         for guesses, found, labels in stream.map(_Judged(draw), tree, samples):
             accuracy, features = accuracy.update(guesses, labels), features.update(found)
         accuracy, features = stream.total(accuracy, features)

@@ -11,21 +11,25 @@ from jaxtyping import Array, PyTree
 from eqxgen.metrics import CrossEntropy, Mean
 
 from ..config.evals import HELD_OUT, VALIDATION
+from ..engine.recipe import Context, Loss
 from .base import Evaluator
 from .stream import Examples, Stream
 
 
-def held_out(loss: Callable[..., Any], examples: Examples) -> Evaluator:
+def held_out(
+    loss: Loss, examples: Examples, parts: Callable[[PyTree], tuple[PyTree, PyTree]] = lambda model: (model, None)
+) -> Evaluator:
     """`eval_loss`: the training loss of held-out examples without dropout, the i-th with the same draws at every call.
 
     Args:
-        loss: of a batch, as `train.engine.recipe.Loss`.
+        loss: of a batch.
         examples: arrays of a batch.
+        parts: released model -> model and model state.
     """
 
-    def run(model: PyTree, context: Any, stream: Stream) -> dict[str, float]:
+    def run(model: PyTree, frozen: Any, stream: Stream) -> dict[str, float]:
         mean = Mean()
-        tree = eqx.nn.inference_mode(model), context, jr.key(0)
+        tree = *eqx.nn.inference_mode(parts(model)), frozen, jr.key(0)
         for total, weight in stream.map(_Loss(loss), tree, examples):
             mean = mean.add(total, weight)
         (mean,) = stream.total(mean)
@@ -42,7 +46,7 @@ def validation(examples: Examples) -> Evaluator:
         examples: `ids`, windows that are a token longer than the model's context.
     """
 
-    def run(model: PyTree, context: Any, stream: Stream) -> dict[str, float]:
+    def run(model: PyTree, frozen: Any, stream: Stream) -> dict[str, float]:
         loss = validation_loss(model, examples, stream)
         return {"val_loss": loss.result(), "val_perplexity": loss.perplexity()}
 
@@ -58,12 +62,12 @@ def validation_loss(model: PyTree, examples: Examples, stream: Stream) -> CrossE
 
 
 class _Loss(eqx.Module):
-    loss: Callable[..., Any] = eqx.field(static=True)
+    loss: Loss = eqx.field(static=True)
 
     def __call__(self, tree: PyTree, example: dict[str, Array]) -> tuple[Array, Array]:
-        model, context, key = tree
+        model, state, frozen, key = tree
         batch = {name: array[None] for name, array in example.items()} | {"weight": jnp.ones(1)}
-        sums = self.loss(model, batch, jr.fold_in(key, example["index"])[None], context)
+        sums = self.loss(model, batch, jr.fold_in(key, example["index"])[None], Context(state, frozen))
         return sums.loss, jnp.asarray(sums.weight)
 
 

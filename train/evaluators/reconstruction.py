@@ -16,16 +16,14 @@ def reconstruction(codes: int, images: Examples) -> Evaluator:
     """`eval_loss`, the mean squared error per value; `psnr`, the mean over images in dB; `codebook_usage`; and
     `codebook_perplexity`.
 
-    The model has a `tokenizer`.
-
     Args:
         codes: of the codebook.
         images: `image`, in [-1, 1].
     """
 
-    def run(model: PyTree, context: Any, stream: Stream) -> dict[str, float]:
+    def run(tokenizer: PyTree, frozen: Any, stream: Stream) -> dict[str, float]:
         quality, counts = PSNR(), CodeCounts.of(codes)
-        for errors, ids in stream.map(_compared, model["tokenizer"], images):
+        for errors, ids in stream.map(_compared, tokenizer, images):
             quality, counts = quality.update(errors), counts.update(ids)
         quality, counts = stream.total(quality, counts)
         return {
