@@ -19,6 +19,7 @@ from eqxgen.configs import MaskGITConfig, VQGANConfig, parse_schedule
 from ._errors import require
 from .config.base import TrainConfig, from_dict, parse
 from .config.data import AugmentConfig, DataConfig
+from .config.evals import CLASSIFIER, HELD_OUT
 from .config.optim import OptimConfig
 from .config.options import option
 from .engine.command import run
@@ -71,11 +72,16 @@ class Config(TrainConfig):
     """How often training hides the label, for guidance."""
     model: MaskGITConfig = option(factory=MaskGITConfig, first=("dim", "depth", "heads"))
     """The transformer."""
+    eval_samples: int = option(1000, free=True)
+    """Samples that the evaluator `classifier` judges."""
     decode: DecodeConfig = option(factory=DecodeConfig, first=("steps", "guidance"))
     """Sampling."""
 
+    EVALS = (HELD_OUT, CLASSIFIER)
+
     def __post_init__(self):
         super().__post_init__()
+        require(self.eval_samples >= 2, f"eval_samples must be at least 2: got {self.eval_samples}")
         for name in ("label_smoothing", "label_dropout"):
             require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1): got {getattr(self, name)}")
         cure = "train.maskgit makes the tokens of every image once, so of --data.augment it takes flip alone"
@@ -184,9 +190,13 @@ def task(config: Config) -> "Task":
 
     from .data import Part, image_grid, load, save_png, uniforms
     from .engine.loop import Task
-    from .evaluators.classifier import judge_of
+    from .evaluators.classifier import classifier
+    from .evaluators.examples import Examples
+    from .evaluators.held_out import held_out
+    from .evaluators.stream import Stream
+    from .parallel.processes import is_first
     from .run.folder import path_of
-    from .tasks.draw import check_steps, draw_maskgit, eval_loss
+    from .tasks.draw import Draw, check_steps, labelled
     from .tasks.image_tokens import keep_tokenizer, open_tokenizer, tokenize
 
     dataset = load(config.data).enough_for(config.batch_size)
@@ -195,22 +205,24 @@ def task(config: Config) -> "Task":
     core = program(config, tokenizer.tokens, tokenizer.codes, dataset.num_classes)
     sides = (False, True) if config.data.augment.flip else (False,)
     ids = np.stack([tokenize(tokenizer, dataset.train_images, dataset, mirrored=side) for side in sides])
-    held_out = tokenize(tokenizer, dataset.test_images, dataset)
+    tested = Examples.of(ids=tokenize(tokenizer, dataset.test_images, dataset), label=dataset.test_labels)
+    draw = Draw(config.decode)
 
     def batch(part: Part) -> dict[str, np.ndarray]:
         side = (uniforms(config.seed, part.step, part.index, 1)[:, 0] * len(ids)).astype(np.int32)
         return {"ids": ids[side, part.example], "label": dataset.train_labels[part.example]}
 
-    def grid(model: Any, path: Path) -> None:
-        labels = np.repeat(np.arange(dataset.num_classes, dtype=np.int32)[:10], 8)
-        samples = draw_maskgit(model, tokenizer, labels, config.decode, jr.key(config.seed))
-        save_png(path, image_grid(dataset.denormalise(samples), 8))
+    def show(model: Any, frozen: Any, stream: Stream, path: Path) -> None:
+        labels = np.repeat(np.arange(dataset.num_classes)[:10], 8)
+        samples = stream.gather(draw, (model, tokenizer, jr.key(config.seed)), labelled(labels))
+        if is_first():
+            save_png(path.with_suffix(".png"), image_grid(dataset.denormalise(samples), 8))
 
-    def evaluate(model: Any) -> dict[str, float]:
-        labels = np.arange(1000, dtype=np.int32) % dataset.num_classes
-        samples = draw_maskgit(model, tokenizer, labels, config.decode, jr.key(config.seed + 1))
-        loss = eval_loss(core.loss, model, {"ids": held_out, "label": dataset.test_labels})
-        return {"eval_loss": loss, **judge_of(dataset).scores(samples, labels, dataset)}
+    judged = labelled(np.arange(config.eval_samples) % dataset.num_classes)
+    evaluators = (
+        held_out(core.loss, tested),
+        classifier(dataset, draw, judged, lambda model, frozen: (model, tokenizer, jr.key(config.seed + 1))),
+    )
 
     facts = {
         "image_shape": dataset.image_shape,
@@ -220,7 +232,7 @@ def task(config: Config) -> "Task":
     }
     prepare = functools.partial(keep_tokenizer, config.tokenizer)
     return Task(
-        "maskgit", facts, core, dataset.train_labels, batch, grid, evaluate, prepare, fingerprint=dataset.fingerprint
+        "maskgit", facts, core, dataset.train_labels, batch, show, evaluators, prepare, fingerprint=dataset.fingerprint
     )
 
 
@@ -249,8 +261,10 @@ def sample(folder: Path, record: dict[str, Any], options: SAMPLE) -> int:
     import jax.random as jr
     import numpy as np
 
+    from .evaluators.stream import Stream
+    from .parallel import make_mesh
     from .run.weights import load_model
-    from .tasks.draw import check_steps, draw_maskgit
+    from .tasks.draw import Draw, check_steps, labelled
     from .tasks.image_tokens import tokenizer_of_run
 
     facts = record["facts"]
@@ -259,11 +273,11 @@ def sample(folder: Path, record: dict[str, Any], options: SAMPLE) -> int:
     config = from_dict(Config, record["config"], folder / "config.json")
     decode = dataclasses.replace(config.decode, **{name: value for name, value in given.items() if value is not None})
     check_steps(decode.steps, facts["tokens"], "--steps")
-    model, _ = load_model(folder / "model.safetensors", build)
+    mesh = make_mesh(options.mesh)
+    model, _ = load_model(folder / "model.safetensors", build, mesh)
     labels = np.arange(options.n) % facts["classes"] if options.label is None else np.full(options.n, options.label)
-    return options.save(
-        draw_maskgit(model, tokenizer_of_run(folder, record), labels.astype(np.int32), decode, jr.key(options.seed))
-    )
+    tree = model, tokenizer_of_run(folder, record), jr.key(options.seed)
+    return options.save(Stream(mesh).gather(Draw(decode), tree, labelled(labels)))
 
 
 def main(config: Config) -> int:

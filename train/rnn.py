@@ -74,6 +74,11 @@ def sample(folder: Path, record: dict[str, Any], options: TextSample) -> int:
     return write_texts(folder, record, options, build)
 
 
+def task(config: Config) -> Any:
+    """The program with its text, samples and evaluation."""
+    return language.task("rnn", config, config.context, lambda vocab: maker(config, vocab))
+
+
 def main(config: Config) -> int:
     return language.main("rnn", config, config.context, lambda vocab: maker(config, vocab))
 

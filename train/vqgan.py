@@ -21,6 +21,7 @@ from eqxgen.configs import VQGANConfig
 from ._errors import require
 from .config.base import TrainConfig, from_dict, parse
 from .config.data import AugmentConfig, DataConfig
+from .config.evals import CLASSIFIER, RECONSTRUCTION
 from .config.optim import OptimConfig
 from .config.options import option
 from .engine.command import run
@@ -52,9 +53,14 @@ class Config(TrainConfig):
     """
     model: VQGANConfig = option(factory=VQGANConfig, first=("width", "multipliers", "codes"))
     """The tokenizer."""
+    eval_samples: int = option(1000, free=True)
+    """Held-out images whose reconstructions the evaluator `classifier` judges, at most as many as there are."""
+
+    EVALS = (RECONSTRUCTION, CLASSIFIER)
 
     def __post_init__(self):
         super().__post_init__()
+        require(self.eval_samples >= 2, f"eval_samples must be at least 2: got {self.eval_samples}")
         for name in ("quantisation", "entropy", "adversarial", "r1", "restart_every"):
             require(
                 0 <= getattr(self, name) < float("inf"),
@@ -213,17 +219,17 @@ def changes(config: Config) -> dict[str, Any]:
 
 def task(config: Config) -> "Task":
     """The program with its data, reconstructions and evaluation."""
-    import jax.numpy as jnp
     import numpy as np
-
-    from eqxgen.metrics import psnr
-    from eqxgen.nn.quantize import count_codes, perplexity, usage
 
     from .data import Part, image_grid, load, save_png
     from .data.images.augment import Augment
     from .engine.loop import Task
-    from .evaluators.classifier import judge_of
-    from .tasks.image_tokens import check_factor, reconstruct
+    from .evaluators.classifier import classifier
+    from .evaluators.examples import held_out_images
+    from .evaluators.reconstruction import compared, reconstructed, reconstruction
+    from .evaluators.stream import Stream
+    from .parallel.processes import is_first
+    from .tasks.image_tokens import check_factor
 
     dataset = load(config.data).enough_for(config.batch_size)
     check_factor(config.model.factor, dataset.image_shape)
@@ -232,23 +238,17 @@ def task(config: Config) -> "Task":
     def batch(part: Part) -> dict[str, np.ndarray]:
         return {"image": dataset.normalise(augment(dataset.train_images[part.example], part))}
 
-    def grid(model: Any, path: Path) -> None:
-        originals = dataset.test_images[:40]
-        fakes, _ = reconstruct(model, originals, dataset)
-        save_png(path, image_grid(dataset.denormalise(rows_in_turn(dataset.normalise(originals), fakes, 10)), 10))
+    images = held_out_images(dataset)
 
-    def evaluate(model: Any) -> dict[str, float]:
-        fakes, ids = reconstruct(model, dataset.test_images, dataset)
-        errors = np.mean((fakes - dataset.normalise(dataset.test_images)) ** 2, axis=(1, 2, 3), dtype=np.float64)
-        counts = count_codes(jnp.asarray(ids), config.model.codes)
-        return {
-            "eval_loss": float(np.mean(errors)),
-            "psnr": float(np.mean(psnr(jnp.asarray(errors)))),
-            "codebook_usage": float(usage(counts)),
-            "codebook_perplexity": float(perplexity(counts)),
-            **judge_of(dataset).scores(fakes[:1000], dataset.test_labels[:1000], dataset),
-        }
+    def show(tokenizer: Any, frozen: Any, stream: Stream, path: Path) -> None:
+        pairs = stream.gather(compared, tokenizer, images.first(40))
+        if is_first():
+            save_png(path.with_suffix(".png"), image_grid(dataset.denormalise(rows_in_turn(*pairs, 10)), 10))
 
+    evaluators = (
+        reconstruction(config.model.codes, images),
+        classifier(dataset, reconstructed, images.first(config.eval_samples)),
+    )
     facts = {"image_shape": dataset.image_shape, "classes": dataset.num_classes}
     released = lambda model, state: model["tokenizer"]
     core = program(config, dataset.image_shape)
@@ -258,8 +258,8 @@ def task(config: Config) -> "Task":
         core,
         dataset.train_images,
         batch,
-        grid,
-        evaluate,
+        show,
+        evaluators,
         released=released,
         fingerprint=dataset.fingerprint,
     )
@@ -271,16 +271,20 @@ SAMPLE = ImageSample
 def sample(folder: Path, record: dict[str, Any], options: ImageSample) -> int:
     """Draws held-out images and their reconstructions, a row of each in turn, for `train.sample`."""
     from .data import load
-    from .tasks.image_tokens import load_vqgan, reconstruct
+    from .evaluators.examples import held_out_images
+    from .evaluators.reconstruction import compared
+    from .evaluators.stream import Stream
+    from .parallel import make_mesh
+    from .tasks.image_tokens import load_vqgan
 
     options.check_label(record["facts"]["classes"])
-    tokenizer, _ = load_vqgan(folder)
+    mesh = make_mesh(options.mesh)
+    tokenizer, _ = load_vqgan(folder, mesh)
     dataset = load(from_dict(Config, record["config"], folder / "config.json").data)
-    of_label = slice(None) if options.label is None else dataset.test_labels == options.label
+    of_label = None if options.label is None else dataset.test_labels == options.label
     count = max(options.columns, options.n // 2 // options.columns * options.columns)
-    originals = dataset.test_images[of_label][:count]
-    fakes, _ = reconstruct(tokenizer, originals, dataset)
-    return options.save(rows_in_turn(dataset.normalise(originals), fakes, options.columns))
+    pairs = Stream(mesh).gather(compared, tokenizer, held_out_images(dataset, of_label).first(count))
+    return options.save(rows_in_turn(*pairs, options.columns))
 
 
 def rows_in_turn(originals: Any, fakes: Any, columns: int) -> Any:

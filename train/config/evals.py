@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .flags import nearest
+from .._errors import UsageError
+from .options import nearest
 
 NONE = "none"
 
@@ -23,7 +24,7 @@ class Evaluation(NamedTuple):
 
 HELD_OUT = Evaluation("held_out", ("eval_loss",))
 VALIDATION = Evaluation("held_out", ("val_loss", "val_perplexity"))
-CLASSIFIER = Evaluation("classifier", ("sample_accuracy", "sample_frechet", "classifier_accuracy"))
+CLASSIFIER = Evaluation("classifier", ("sample_accuracy", "sample_frechet", "classifier_accuracy", "judge_seconds"))
 RECONSTRUCTION = Evaluation("reconstruction", ("eval_loss", "psnr", "codebook_usage", "codebook_perplexity"))
 
 
@@ -54,3 +55,11 @@ def periods(words: Sequence[str], offered: Sequence[Evaluation]) -> dict[str, in
             raise ValueError(f"evals must name an evaluator once: got {name} twice")
         found[name] = int(steps or 0)
     return found
+
+
+def check_names(words: Sequence[str], offered: Sequence[Evaluation]) -> None:
+    """Raises `UsageError` where `periods` raises `ValueError`."""
+    try:
+        periods(words, offered)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None

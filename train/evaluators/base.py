@@ -11,8 +11,8 @@ from ..config.evals import NONE, Evaluation, periods
 from .stream import Stream
 
 Run = Callable[[PyTree, Any, Stream], dict[str, float]]
-"""(released model, frozen parts, stream) -> numbers. Arrays are in parts over the stream's mesh, and every process makes
-the call."""
+"""(released model, frozen parts, stream) -> numbers. Arrays are in parts over the mesh. Every process makes the
+call."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +41,10 @@ def chosen(evals: Sequence[str], offered: Sequence[Evaluator]) -> tuple[Evaluato
     """The evaluators that `--evals` names, with their periods; without it, all that the data can give.
 
     Raises:
-        UsageError: one is not offered, or the data lacks what it needs.
+        ValueError: one is not offered.
+        UsageError: the data lacks what one needs.
     """
-    try:
-        wanted = periods(evals, [evaluator.kind for evaluator in offered])
-    except ValueError as error:
-        raise UsageError(f"--{error}") from None
+    wanted = periods(evals, [evaluator.kind for evaluator in offered])
     for evaluator in offered:
         if evals and evaluator.kind.name in wanted and evaluator.lacks:
             raise UsageError(

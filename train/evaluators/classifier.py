@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, PyTree
 
 from eqxgen.metrics import Accuracy, Moments, frechet_distance
 from eqxgen.models.convnet import ConvNet
@@ -33,7 +33,8 @@ from ..optim.ema import decay, move
 from ..parallel.processes import arrays_from_first, from_first
 from ..run.weights import load_model, save_model
 from .base import Evaluator
-from .stream import Examples, Function, Stream
+from .examples import Examples, held_out_images
+from .stream import Function, Stream
 
 _VERSION = 2  # of the training below: a change of it makes cached judges stale
 _BATCH = 128
@@ -89,15 +90,6 @@ def classifier(
         }
 
     return Evaluator(CLASSIFIER, run, lacks="" if dataset.num_classes > 1 else "the images have one class")
-
-
-def held_out_images(dataset: Dataset) -> Examples:
-    """`image`, in [-1, 1], and `label` of the held-out part."""
-
-    def read(numbers: Int[np.ndarray, " rows"]) -> dict[str, np.ndarray]:
-        return {"image": dataset.normalise(dataset.test_images[numbers]), "label": dataset.test_labels[numbers]}
-
-    return Examples(len(dataset.test_labels), read)
 
 
 class _Judged(eqx.Module):

@@ -13,7 +13,8 @@ from eqxgen.metrics import CrossEntropy, Mean
 from ..config.evals import HELD_OUT, VALIDATION
 from ..engine.recipe import Context, Loss
 from .base import Evaluator
-from .stream import Examples, Stream
+from .examples import Examples
+from .stream import Stream
 
 
 def held_out(

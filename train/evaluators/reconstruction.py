@@ -9,7 +9,8 @@ from eqxgen.metrics import PSNR, CodeCounts
 
 from ..config.evals import RECONSTRUCTION
 from .base import Evaluator
-from .stream import Examples, Stream
+from .examples import Examples
+from .stream import Stream
 
 
 def reconstruction(codes: int, images: Examples) -> Evaluator:
@@ -23,7 +24,7 @@ def reconstruction(codes: int, images: Examples) -> Evaluator:
 
     def run(tokenizer: PyTree, frozen: Any, stream: Stream) -> dict[str, float]:
         quality, counts = PSNR(), CodeCounts.of(codes)
-        for errors, ids in stream.map(_compared, tokenizer, images):
+        for errors, ids in stream.map(_measured, tokenizer, images):
             quality, counts = quality.update(errors), counts.update(ids)
         quality, counts = stream.total(quality, counts)
         return {
@@ -36,12 +37,16 @@ def reconstruction(codes: int, images: Examples) -> Evaluator:
     return Evaluator(RECONSTRUCTION, run)
 
 
-def reconstructed(tokenizer: Any, example: dict[str, Array]) -> tuple[Array, Array]:
-    """An image through the tokenizer and back, and its ids."""
+def reconstructed(tokenizer: Any, example: dict[str, Array]) -> Array:
+    """An image through the tokenizer and back."""
+    return tokenizer.decode(tokenizer.encode(example["image"]))
+
+
+def compared(tokenizer: Any, example: dict[str, Array]) -> tuple[Array, Array]:
+    """An image, and its reconstruction."""
+    return example["image"], reconstructed(tokenizer, example)
+
+
+def _measured(tokenizer: Any, example: dict[str, Array]) -> tuple[Array, Array]:
     ids = tokenizer.encode(example["image"])
-    return tokenizer.decode(ids), ids
-
-
-def _compared(tokenizer: Any, example: dict[str, Array]) -> tuple[Array, Array]:
-    fake, ids = reconstructed(tokenizer, example)
-    return jnp.mean((fake.astype(jnp.float32) - example["image"]) ** 2), ids
+    return jnp.mean((tokenizer.decode(ids).astype(jnp.float32) - example["image"]) ** 2), ids

@@ -3,8 +3,8 @@
 import dataclasses
 import functools
 import io
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,11 +13,11 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Int, PyTree
 
 from ..data.feed.feed import to_devices
-from ..data.files.lazy import Lazy
 from ..parallel.gather import fsdp_specs, gathered
 from ..parallel.mesh import AXES, local_rows, manual_axes, parts, split
 from ..parallel.processes import from_each, on_host
 from ..parallel.rules import place
+from .examples import Examples
 
 Function = Callable[[Any, dict[str, Array]], PyTree]
 """(tree, one example) -> arrays. Programs are kept for equal functions: a module's function, or an `eqx.Module` of
@@ -27,30 +27,6 @@ devices."""
 
 class Stopped(Exception):
     """A signal ended an evaluation."""
-
-
-class Examples(NamedTuple):
-    """Examples that are read by number, a batch at a time.
-
-    Attributes:
-        size: how many.
-        read: numbers in [0, size) -> arrays that hold an example of each number along their first axis.
-        batch: how many at a time, over all devices.
-    """
-
-    size: int
-    read: Callable[[Int[np.ndarray, " rows"]], Mapping[str, np.ndarray]] = lambda numbers: {}
-    batch: int = 500
-
-    @classmethod
-    def of(cls, batch: int = 500, **arrays: np.ndarray | Lazy) -> "Examples":
-        """Rows of arrays."""
-        size = len(next(iter(arrays.values())))
-        return cls(size, lambda numbers: {name: array[numbers] for name, array in arrays.items()}, batch)
-
-    def first(self, size: int) -> "Examples":
-        """The first `size`, or all where there are fewer."""
-        return self._replace(size=min(size, self.size))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,8 @@
-"""Samples and losses of a trained MaskGIT over many examples."""
+"""Samples of a trained MaskGIT."""
 
-from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -12,8 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from eqxgen.models.maskgit import MaskGIT, generate
 
 from .._errors import UsageError
-from ..engine.recipe import Context
-from ..evaluators.batched import batched
+from ..evaluators.examples import Examples
 
 
 @runtime_checkable
@@ -38,42 +35,27 @@ def check_steps(steps: int, tokens: int, flag: str) -> None:
         raise UsageError(f"{flag} must be from 1 to the number of tokens, {tokens}: got {steps}")
 
 
-class _Draw(eqx.Module):
-    model: MaskGIT
-    tokenizer: Any
-    key: PRNGKeyArray
+class Draw(eqx.Module):
+    """An image in [-1, 1] of a label, for `train.evaluators.stream.Stream`.
+
+    Its arguments are (model, tokenizer, key) and an example with `label`. Image i depends on the key, i and its label
+    alone.
+    """
+
     options: tuple[tuple[str, Any], ...] = eqx.field(static=True)
 
-    def __call__(self, label: Int[Array, ""], index: Int[Array, ""]) -> Float[Array, "height width channels"]:
-        ids = generate(self.model, label, key=jr.fold_in(self.key, index), **dict(self.options))
-        return self.tokenizer.decode(ids)
+    def __init__(self, decode: Decode):
+        names = ("steps", "guidance", "choice_temperature", "temperature", "schedule")
+        self.options = tuple((name, getattr(decode, name)) for name in names)
+
+    def __call__(
+        self, tree: tuple[MaskGIT, Any, PRNGKeyArray], example: dict[str, Array]
+    ) -> Float[Array, "height width channels"]:
+        model, tokenizer, key = tree
+        ids = generate(model, example["label"], key=jr.fold_in(key, example["index"]), **dict(self.options))
+        return tokenizer.decode(ids)
 
 
-def draw_maskgit(
-    model: MaskGIT, tokenizer: Any, labels: Int[np.ndarray, " n"], decode: Decode, key: PRNGKeyArray
-) -> Float[np.ndarray, "n height width channels"]:
-    """An image in [-1, 1] of each label. Image i depends on the key, i and its label alone, not on how many are
-    drawn.
-    """
-    names = ("steps", "guidance", "choice_temperature", "temperature", "schedule")
-    draw = _Draw(model, tokenizer, key, tuple((name, getattr(decode, name)) for name in names))
-    return batched(draw, labels, np.arange(len(labels), dtype=np.int32), batch_size=250)
-
-
-def eval_loss(loss: Callable, model: Any, examples: dict[str, np.ndarray]) -> float:
-    """The training loss of held-out examples, without dropout, the i-th with the same mask at every call."""
-    names, arrays = zip(*examples.items())
-    sums = batched(_Loss(loss, eqx.nn.inference_mode(model), names), np.arange(len(arrays[0]), dtype=np.int32), *arrays)
-    total, weight = np.sum(sums[0], dtype=np.float64), np.sum(sums[1], dtype=np.float64)
-    return float(total / weight)
-
-
-class _Loss(eqx.Module):
-    loss: Callable = eqx.field(static=True)
-    model: Any
-    names: tuple[str, ...] = eqx.field(static=True)
-
-    def __call__(self, index: Int[Array, ""], *arrays: Array) -> tuple[Array, Array]:
-        batch = {name: array[None] for name, array in zip(self.names, arrays)} | {"weight": jnp.ones(1)}
-        sums = self.loss(self.model, batch, jr.fold_in(jr.key(0), index)[None], Context())
-        return sums.loss, jnp.asarray(sums.weight)
+def labelled(labels: Int[np.ndarray, " n"]) -> Examples:
+    """Examples of which each is a label."""
+    return Examples.of(250, label=labels.astype(np.int32))

@@ -6,6 +6,7 @@ from typing import Any
 
 import equinox as eqx
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Int, UInt8
 
 from eqxgen.models.pixels import PixelTokenizer
@@ -23,8 +24,8 @@ Tokenizer = PixelTokenizer | VQGAN
 COPY = "tokenizer.safetensors"
 
 
-def load_vqgan(run: Path) -> tuple[VQGAN, dict[str, Any]]:
-    """The tokenizer of a finished train.vqgan run, or of a copy of its model.safetensors.
+def load_vqgan(run: Path, mesh: Mesh | None = None) -> tuple[VQGAN, dict[str, Any]]:
+    """The tokenizer of a finished train.vqgan run, or of a copy of its model.safetensors, in parts over a mesh.
 
     Raises:
         UserError: there is none, it is damaged, or the run is of another recipe.
@@ -40,7 +41,7 @@ def load_vqgan(run: Path) -> tuple[VQGAN, dict[str, Any]]:
             raise UserError(f"--tokenizer {run}: is a run of train.{record.get('recipe')}: give one of train.vqgan")
         return build_vqgan(record)
 
-    return load_model(path, build)
+    return load_model(path, build, mesh)
 
 
 def _file(run: Path) -> Path:
@@ -100,21 +101,6 @@ def check_factor(factor: int, image_shape: tuple[int, int, int]) -> None:
             f"--model.multipliers: each but the first halves the image, so {factor} must divide its sides: got images "
             f"of {image_shape}"
         )
-
-
-def reconstruct(
-    tokenizer: Tokenizer, images: UInt8[np.ndarray, "n height width channels"], dataset: Dataset
-) -> tuple[Any, Any]:
-    """Images in [-1, 1] through the tokenizer and back, and their ids."""
-    return batched(_Reconstruct(tokenizer), images, prepare=dataset.normalise)
-
-
-class _Reconstruct(eqx.Module):
-    tokenizer: Any
-
-    def __call__(self, image):
-        ids = self.tokenizer.encode(image)
-        return self.tokenizer.decode(ids), ids
 
 
 class _Encode(eqx.Module):

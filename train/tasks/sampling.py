@@ -19,6 +19,8 @@ class Sample:
     """Folder of the run."""
     seed: int = 0
     """Seed of every draw."""
+    mesh: str = ""
+    """Mesh of devices, such as fsdp=8. By default every device has a copy of the model."""
 
     def __post_init__(self):
         require(0 <= self.seed < 2**32, f"seed must be in [0, 2**32): got {self.seed}")
@@ -126,11 +128,14 @@ def write_texts(
         UserError: the run has no model, no vocabulary or another one than its model's, or a prompt cannot be said in
             it.
     """
+    from ..parallel import make_mesh
+    from ..parallel.decoder import decoder
     from ..run.weights import load_model
     from .language import encode_prompt, vocabulary_of_run
 
     vocabulary = vocabulary_of_run(folder, record["facts"])
-    model, _ = load_model(folder / "model.safetensors", build)
+    mesh = make_mesh(options.mesh)
+    model = decoder(load_model(folder / "model.safetensors", build, mesh)[0], mesh)
     given = options.prompt or (vocabulary.start,)
     prompts = [
         encode_prompt(vocabulary, prompt, "--prompt", model.context) for prompt in given for _ in range(options.n)
