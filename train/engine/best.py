@@ -9,6 +9,7 @@ from .._errors import UsageError
 from ..config.base import TrainConfig
 from ..config.options import nearest
 from ..evaluators.base import Evaluator
+from ..report.meter import CLOCKED
 from .dryrun import abstract_update
 from .recipe import Program
 
@@ -26,7 +27,7 @@ def check_best(config: TrainConfig, evaluators: Sequence[Evaluator], program: Pr
         return
     trained = list(eqx.filter_eval_shape(*abstract_update(config, program, mesh))[1])
     if name not in trained:
-        names = [*trained, *measured]
+        names = [metric for metric in (*trained, *measured) if metric not in CLOCKED]
         raise UsageError(
             f"--keep-best must be a metric of this run, one of {', '.join(names)}: got {name!r}{nearest(name, names)}"
         )

@@ -171,7 +171,9 @@ def continued(model: Any, prompt: Any, length: int, key: Any, stream: "Stream") 
 
     from eqxgen.decoding import autoregressive
 
-    tokens, ids = autoregressive.stream(model, [prompt], key=key), []
+    from ..parallel.decoder import decoder
+
+    tokens, ids = autoregressive.stream(decoder(model, stream.mesh), [prompt], key=key), []
     for number in range(length):
         if number % 64 == 0:
             stream.check()
