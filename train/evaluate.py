@@ -93,6 +93,7 @@ def evaluate(folder: Path, recipe: Any, config: Any, options: Options) -> int:
         try:
             numbers = evaluation.run(model, evaluators)
         except Stopped:
+            say(f"{stop.received.name if stop.received else 'signal'}: the evaluation ends without its numbers")
             return stop.status
     if is_first():
         device = f"{mesh.size} x {jax.devices()[0].device_kind}"

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import io
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +18,11 @@ from ..parallel.gather import fsdp_specs, gathered
 from ..parallel.mesh import AXES, local_rows, manual_axes, parts, split
 from ..parallel.processes import from_each, on_host
 from ..parallel.rules import place
+from ..report.log import time_left
 from .examples import Examples
+
+PATIENCE = 10.0
+"""Seconds between lines on the progress of an evaluation."""
 
 Function = Callable[[Any, dict[str, Array]], PyTree]
 """(tree, one example) -> arrays. Programs are kept for equal functions: a module's function, or an `eqx.Module` of
@@ -86,7 +91,21 @@ class Stream:
         return tuple(functools.reduce(lambda a, b: a.merge(b), each) for each in zip(first, *others))
 
     def _batches(self, function: Function, tree: PyTree, examples: Examples) -> Iterator[tuple[int, PyTree]]:
-        """The first number and the results of each batch, with the next batch already under way."""
+        """First number and results of each batch; a line every `PATIENCE` seconds says how many are done."""
+        first, said, size = 0.0, 0.0, 0
+        for start, result in self._started(function, tree, examples):
+            yield start, result
+            now = time.perf_counter()
+            if start == 0:
+                first = said = now  # after the compilation
+                size = len(jax.tree.leaves(result)[0])
+            elif now - said > PATIENCE:
+                left = (now - first) / start * (examples.size - start - size)
+                self.say(f"{start + size:,} of {examples.size:,} examples, {time_left(max(left, 0))} left")
+                said = now
+
+    def _started(self, function: Function, tree: PyTree, examples: Examples) -> Iterator[tuple[int, PyTree]]:
+        """First number and results of each batch, while the next one runs."""
         unit = parts(self.mesh)
         size = -(-min(examples.batch, examples.size) // unit) * unit
         rows, to = local_rows(self.mesh, size), to_devices(split(self.mesh), size)

@@ -105,7 +105,8 @@ def arrays_from_first(tree: PyTree) -> PyTree:
     from jax.experimental import multihost_utils
 
     arrays, rest = eqx.partition(tree, eqx.is_array)
-    return eqx.combine(multihost_utils.broadcast_one_to_all(arrays), rest)
+    arrays = multihost_utils.broadcast_one_to_all(arrays)
+    return eqx.combine(jax.tree.map(jax.numpy.asarray, arrays), rest)
 
 
 def from_each(data: bytes) -> list[bytes]:
