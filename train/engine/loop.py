@@ -135,6 +135,9 @@ def _fit(config: TrainConfig, task: Task, evaluators: tuple[Evaluator, ...], set
             log.say(f"{task.recipe}: {parameters:,} parameters, {len(task.source):,} examples, {devices}, to {folder}")
             if config.optim.warmup > config.steps:
                 log.say(f"warm-up: all of the {config.steps} steps, of the preset's {config.optim.warmup}")
+            for evaluator in () if config.evals else task.evaluators:
+                if evaluator.lacks:
+                    log.say(f"evaluator {evaluator.kind.name} is left out: {evaluator.lacks}")
             stream = Stream(setup.mesh, stop.agreed, log.say)
             evaluation = Evaluation(evaluators, place(task.program.frozen(), setup.mesh), stream)
             run = _Run(config, task, folder, setup, log, checkpoints, record, evaluation)
@@ -263,8 +266,8 @@ class _Run:
 
     def save(self, step: int, state: State, feed: Feed) -> None:
         """A checkpoint, and the released model as it is now."""
-        score = float(np.mean(self.scores)) if self.scores else None
-        self.checkpoints.save(step, state, feed.order.position(step), score)
+        score = float(np.mean(self.scores)) if self.scores else np.nan
+        self.checkpoints.save(step, state, feed.order.position(step), score if np.isfinite(score) else None)
         self.scores.clear()
         model = self.released(state)
         save_model(self.folder / "model.safetensors", model, self.record)
@@ -317,6 +320,8 @@ class _Run:
         write_json(self.folder / "summary.json", summary)
         for name, value in numbers.items():
             self.log.say(f"{name:24} {value:.4g}")
+        if self.config.keep_best and self.checkpoints.best() is None:
+            self.log.say(f"no best checkpoint: --keep-best {self.config.keep_best} had no finite value at any of them")
         self.log.say(f"done in {summary['seconds']:.0f} s: {self.folder / 'summary.json'}")
 
     def _last_good(self) -> str:
