@@ -57,4 +57,7 @@ class Evaluation:
         Raises:
             Stopped: a signal came.
         """
+        self.stream.say("drawing samples ...")
+        began = time.perf_counter()
         show(model, self.frozen, self.stream, path)
+        self.stream.say(f"samples: {path.parent} in {time.perf_counter() - began:.1f} s")
