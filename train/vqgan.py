@@ -19,6 +19,7 @@ from eqxgen.configs import VQGANConfig
 
 from ._errors import UsageError, require
 from .config.data import AugmentConfig, DataConfig
+from .config.evals import CLASSIFIER, RECONSTRUCTION
 from .config.optim import OptimConfig
 from .config.options import option
 from .tasks.facts import ImageFacts
@@ -32,6 +33,8 @@ if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --h
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(ImageConfig):
     """Every flag starts from the preset's value."""
+
+    EVALS = (RECONSTRUCTION, CLASSIFIER)
 
     quantisation: float = 1.0
     """Weight of the codebook and commitment terms."""

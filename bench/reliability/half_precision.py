@@ -7,8 +7,8 @@ of training steps, averaged over blocks of them.
 """
 
 import dataclasses
-from pathlib import Path
 import time
+from pathlib import Path
 
 import jax
 import jax.random as jr

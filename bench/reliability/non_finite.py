@@ -29,9 +29,11 @@ import optax
 
 from bench.reliability.common import RESULTS, about, write
 from bench.reliability.loss_scale import Layer, bits, saved, squares
+from train.config.evals import Evaluation
 from train.config.optim import EmaConfig
 from train.engine.recipe import Program, Sums
 from train.engine.step import Setup, make_step, sharded_state
+from train.evaluators.base import Evaluator
 from train.optim.ema import averages
 from train.parallel import make_mesh
 from train.precision import Policy, all_finite, check_skipped
@@ -39,6 +41,7 @@ from train.precision import Policy, all_finite, check_skipped
 ROWS, ACCUMULATE, LIMIT = 8, 4, 5
 PLACES = ("data", "loss", "gradient", "parameter")
 TIMES = ("first step", "mid-run", "last micro-batch")
+FINITE = Evaluation("finite", ("finite",))
 VALUES = {"NaN": np.nan, "infinity": np.inf}
 
 
@@ -175,12 +178,11 @@ def whole_runs() -> list[dict]:
 
             with contextlib.redirect_stdout(io.StringIO()):
                 # What the samples would look like is not what is asked here.
-                spoilt = dataclasses.replace(
-                    task,
-                    batch=batch,
-                    show=lambda model, path: None,
-                    evaluate=lambda model: {"finite": float(all_finite(model))},
-                )
+                plain = {
+                    "show": lambda *_: None,
+                    "evaluators": (Evaluator(FINITE, lambda model, *_: {"finite": float(all_finite(model))}),),
+                }
+                spoilt = dataclasses.replace(task, batch=batch, **plain)
                 status = fit(
                     config, dataclasses.replace(vqgan.RECIPE, task=lambda config, folder, spoilt=spoilt: spoilt)
                 )

@@ -21,8 +21,11 @@ from train._errors import UsageError, UserError
 from train.config.base import parse
 from train.data import DataError, Part, TextConfig
 from train.data.text.corpus import load_text
+from train.evaluators.held_out import validation_loss
+from train.evaluators.stream import Stream
+from train.parallel import make_mesh
 from train.tasks.facts import TextFacts
-from train.tasks.language import validation_loss
+from train.tasks.language import held_out_windows
 
 VERSE = "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer\nThe slings and arrows\n"
 RECIPES = {"gpt": gpt, "rnn": rnn}
@@ -297,9 +300,10 @@ def test_what_is_held_out_is_the_end_and_is_measured_alike_at_every_batch_size(v
     assert whole == VERSE * 10
     config = gpt.Config(model=GPTConfig(dim=16, depth=1, heads=2, context=16))
     model = gpt.model(config, TextFacts(corpus.vocab, 16))(jr.key(0))
-    every = [validation_loss(model, corpus.held_out, size, 0) for size in (1, 5)]
-    assert every[0] == pytest.approx(every[1], rel=1e-6)
-    assert validation_loss(model, corpus.held_out, 3, 2) == validation_loss(model, corpus.held_out, 3, 2)
+    stream = Stream(make_mesh())
+    loss = lambda *sizes: validation_loss(model, held_out_windows(corpus.held_out, *sizes), stream).result()
+    assert loss(1, 0) == pytest.approx(loss(5, 0), rel=1e-6)
+    assert loss(3, 2) == loss(3, 2)
 
 
 def test_windows_of_training_are_those_of_the_place_in_the_batch(verse):

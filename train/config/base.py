@@ -6,11 +6,12 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from .._errors import UsageError, UserError, printable, require
 from ..precision.policy import Policy
 from .data import DataConfig, SourceConfig
+from .evals import Evaluation, periods
 from .file import decode, read_config
 from .flags import read
 from .optim import EmaConfig, OptimConfig
@@ -43,16 +44,22 @@ class TrainConfig:
     """Steps between lines of metrics."""
     sample_every: int = option(500, free=True)
     """Steps between sample grids; 0: only at the end."""
+    evals: tuple[str, ...] = option((), free=True)
+    """Evaluators that run at the end, or none; by default all that the data allow. NAME:STEPS also runs every so many
+    steps.
+    """
     eval_every: int = option(0, free=True)
-    """Steps between evaluations, whose numbers are written to metrics.jsonl; 0: only at the end."""
+    """Steps between runs of the evaluators without a period of their own, with numbers in metrics.jsonl; 0: only at the
+    end.
+    """
     checkpoint_every: int = option(500, free=True)
     """Steps between checkpoints."""
     keep: int = option(2, free=True)
     """Number of the newest checkpoints that are kept."""
     keep_best: str = option("", free=True)
     """Metric of the best checkpoint, which is kept as well, also as best.safetensors: loss, or max:accuracy where more
-    is better. The mean over the lines of metrics.jsonl since the checkpoint before is compared. A metric of the
-    evaluation needs --eval-every."""
+    is better. The mean over the lines of metrics.jsonl since the checkpoint before is compared. A metric of an
+    evaluator needs its period or --eval-every."""
     strict: bool = option(False, free=True)
     """Refuse to resume from an older checkpoint where the newest one is damaged."""
     config: str | None = option(None, free=True)
@@ -102,6 +109,7 @@ class TrainConfig:
             self.batch_size % self.accumulate == 0,
             f"accumulate must divide batch_size: got batch_size={self.batch_size}, accumulate={self.accumulate}",
         )
+        self._check_evals()
         self._check_processes()
         require(self.wandb is None or self.wandb.strip() != "", "wandb must be the name of a project: got ''")
         if span := self.profiled:
@@ -110,6 +118,16 @@ class TrainConfig:
                 f"profile must be within the steps of the run: got {self.profile} with steps={self.steps}",
             )
         require(self.compile_for is None or self.dry_run, "compile_for goes with --dry-run, which was not given")
+
+    def _check_evals(self) -> None:
+        every, best = periods(self.evals, self.EVALS), self.keep_best.removeprefix("max:").removeprefix("min:")
+        for name in (kind.name for kind in self.EVALS if best in kind.gives):
+            measured = name in every and (every[name] or self.eval_every)
+            require(
+                bool(measured),
+                f"keep_best must be a metric that is measured during training: got {best}, and the evaluator {name} "
+                f"has no period; give --evals {name}:500, or --eval-every",
+            )
 
     def _check_processes(self) -> None:
         if self.coordinator is None:
@@ -145,6 +163,9 @@ class TrainConfig:
     def on_paper(self) -> bool:
         """True where nothing is trained: a dry run, or a table of groups."""
         return self.dry_run or self.print_groups
+
+    EVALS: ClassVar[tuple[Evaluation, ...]] = ()
+    """Evaluators that the recipe offers."""
 
 
 Config = TypeVar("Config", bound=TrainConfig)

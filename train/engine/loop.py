@@ -5,7 +5,7 @@ import functools
 import json
 import time
 from collections.abc import Callable, Sized
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +15,18 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from .._errors import UsageError, UserError
+from .._errors import UserError
 from .._files import write_json
 from ..checkpoint import Checkpoints
 from ..config.base import TrainConfig
 from ..config.options import free
 from ..data import Order, Part
 from ..data.feed.feed import Feed, to_devices
+from ..evaluators.base import Evaluator, chosen
+from ..evaluators.stream import Stopped, Stream
 from ..optim import schedule
 from ..parallel import check_batch, check_heads, local_rows, make_mesh, place, split
-from ..parallel.processes import from_first, is_first, start, whole
+from ..parallel.processes import from_first, is_first, start
 from ..precision import check_skipped
 from ..report.card import write_card
 from ..report.log import Log, Mute
@@ -35,8 +37,10 @@ from ..report.timeline import Profiler
 from ..run.folder import RunFolder
 from ..run.signals import StopRequest
 from ..run.weights import save_model
+from .best import best_name, check_best
 from .command import STARTED
 from .compile_cache import use_cache
+from .evaluation import Evaluation, Show
 from .host_memory import keep_freed_memory
 from .recipe import Player, Program
 from .step import Inputs, Setup, State, abstract_state, changed, make_step, make_update, moved_by, sharded_state
@@ -54,8 +58,8 @@ class Task:
         program: the model, its losses and players.
         source: what the training examples are read from, one for each; `Lazy` ones are read ahead.
         batch: the arrays of some places of a batch; the first axis is the places.
-        show: writes what the family shows of the released model, such as a picture or a text, to a path without suffix.
-        evaluate: numbers of the released model for summary.json.
+        show: writes samples of the released model.
+        evaluators: those that the recipe offers for these data.
         prepare: called with the run's folder before the first step.
         released: what model.safetensors holds and samples and evaluation are given, of the averaged model and the
             averaged model state; by default the model.
@@ -67,8 +71,8 @@ class Task:
     program: Program
     source: Sized
     batch: Callable[[Part], dict[str, np.ndarray]]
-    show: Callable[[PyTree, Path], None]
-    evaluate: Callable[[PyTree], dict[str, float]]
+    show: Show
+    evaluators: tuple[Evaluator, ...]
     prepare: Callable[[Path], None] = lambda folder: None
     released: Callable[[PyTree, PyTree], PyTree] = lambda model, state: model
     tokens: int = 0
@@ -100,13 +104,23 @@ def fit(config: TrainConfig, recipe: "Recipe") -> int:
                 )
             return 0
         task = recipe.task(config, run.path)
+        evaluators = chosen(config.evals, task.evaluators)
+        check_best(config, evaluators, task.program, mesh)
         data = {"sha256": task.fingerprint, "examples": len(task.source)} if task.fingerprint else None
         run.describe(task.facts.to_record(), data, changed=config.data.changed)
         from_first(lambda: task.prepare(run.path))
-        return _fit(config, recipe, task, Setup.of(config, task.program, mesh, on_cpu=on_cpu), run)
+        setup = Setup.of(config, task.program, mesh, on_cpu=on_cpu)
+        return _fit(config, recipe, task, evaluators, setup, run)
 
 
-def _fit(config: TrainConfig, recipe: "Recipe", task: Task, setup: Setup, run: RunFolder) -> int:
+def _fit(
+    config: TrainConfig,
+    recipe: "Recipe",
+    task: Task,
+    evaluators: tuple[Evaluator, ...],
+    setup: Setup,
+    run: RunFolder,
+) -> int:
     folder, record = run.path, run.record
     key = jr.key(config.seed)
     shapes = abstract_state(setup)
@@ -127,7 +141,12 @@ def _fit(config: TrainConfig, recipe: "Recipe", task: Task, setup: Setup, run: R
             log.say(f"{recipe.name}: {parameters:,} parameters, {len(task.source):,} examples, {devices}, to {folder}")
             if config.optim.warmup > config.steps:
                 log.say(f"warm-up: all of the {config.steps} steps, of the preset's {config.optim.warmup}")
-            loop = _Run(config, recipe, task, folder, setup, log, checkpoints, record)
+            for evaluator in () if config.evals else task.evaluators:
+                if evaluator.lacks:
+                    log.say(f"evaluator {evaluator.kind.name} is left out: {evaluator.lacks}")
+            stream = Stream(setup.mesh, stop.agreed, log.say)
+            evaluation = Evaluation(evaluators, place(task.program.frozen(), setup.mesh), stream)
+            loop = _Run(config, recipe, task, folder, setup, log, checkpoints, record, evaluation)
             state = loop.train(state, first, key, stop)
             checkpoints.wait()
             if stop.agreed() and stop.received:
@@ -149,6 +168,7 @@ class _Run:
     log: Log | Mute
     checkpoints: Checkpoints
     record: dict[str, Any]
+    evaluation: Evaluation
     scores: list[float] = dataclasses.field(default_factory=list)
 
     def train(self, state: State, first: int, key: PRNGKeyArray, stop: StopRequest) -> State:
@@ -161,12 +181,11 @@ class _Run:
         step_of = functools.cache(lambda due: make_step(self.setup, due))
         rate = schedule(self.first_player().optim or config.optim, config.steps)
         data_key, change_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
-        frozen = place(program.frozen(), self.setup.mesh)
         profiler = Profiler(config.profiled, self.folder / "profile")
         meter = Meter(config.batch_size, first, tokens=task.tokens)
         for step in range(first, config.steps):
             batch = feed.take()
-            inputs = Inputs(batch, data_key, frozen)
+            inputs = Inputs(batch, data_key, self.evaluation.frozen)
             for number, change in enumerate(change for change in program.changes.values() if change.due(step)):
                 own = jr.fold_in(change_key, step) if number == 0 else jr.fold_in(jr.fold_in(change_key, step), number)
                 state = changed(change.change, inputs._replace(key=own), state, self.setup.mesh)
@@ -182,8 +201,8 @@ class _Run:
                 self.check(
                     state, done
                 )  # it waits: no more than 8 steps in flight, since virtual CPU devices hang from about 32
-            measured = config.eval_every and done % config.eval_every == 0 and done < config.steps
-            if done % config.log_every == 0 or done == config.steps or measured:
+            due = self.evaluation.due(done, config.eval_every) if done < config.steps else ()
+            if done % config.log_every == 0 or done == config.steps or due:
                 values = {name: float(value) for name, value in metrics.items()}
                 values = {
                     "examples": done * config.batch_size,
@@ -194,18 +213,18 @@ class _Run:
                     **meter.read(done, feed.waited),
                     "seconds": self.seconds(),
                 }
-                if measured:
-                    values |= self.measure(state)
+                if due:
+                    values |= self.measure(state, due)
                     meter.restart(done, feed.waited)
                 self.log.metrics(done, values)
-                self.score(values, bool(measured))
+                self.score(values)
                 self.checkpoints.poll()
             stopping = stop.agreed(done)
             if stopping or done % config.checkpoint_every == 0 or done == config.steps:
                 self.save(done, state, feed)
             if config.sample_every and done % config.sample_every == 0 and done < config.steps:
                 before = time.perf_counter()
-                self.show(self.shown(state), done)
+                self.show(state, done)
                 meter.pause(time.perf_counter() - before)  # the rate is of training alone
             if stopping:
                 break
@@ -240,57 +259,58 @@ class _Run:
             except FloatingPointError as error:
                 raise UserError(f"{error}; {self._last_good()}") from None
 
-    def measure(self, state: State) -> dict[str, float]:
-        """What the recipe's evaluation says of the averaged model as it is now."""
-        model = self.shown(state)
-        return from_first(lambda: self.task.evaluate(model))
+    def measure(self, state: State, evaluators: tuple[Evaluator, ...]) -> dict[str, float]:
+        """Numbers of the averaged model during training; none where a signal ends their computation."""
+        try:
+            return self.evaluation.run(self.released(state), evaluators)
+        except Stopped:
+            return {}
 
-    def score(self, values: dict[str, Any], measured: bool) -> None:
-        """Notes the metric of `--keep-best`; those of the evaluation are there only where it was `measured`."""
-        name = self.config.keep_best.removeprefix("max:").removeprefix("min:")
-        if name and name not in values and (measured or not self.config.eval_every):
-            cure = "" if measured else "; those of the evaluation need --eval-every"
-            raise UsageError(
-                f"--keep-best must be a metric of this run, one of {', '.join(values)}: got {name!r}{cure}"
-            )
+    def score(self, values: dict[str, Any]) -> None:
+        """Notes the metric of `--keep-best` where it is among the values."""
+        name = best_name(self.config)
         self.scores += [values[name]] if name in values else []
 
     def save(self, step: int, state: State, feed: Feed) -> None:
         """A checkpoint, and the released model as it is now."""
-        score = float(np.mean(self.scores)) if self.scores else None
-        self.checkpoints.save(step, state, feed.order.position(step), score)
+        score = float(np.mean(self.scores)) if self.scores else np.nan
+        self.checkpoints.save(step, state, feed.order.position(step), score if np.isfinite(score) else None)
         self.scores.clear()
-        model = self.task.released(state.ema[0], state.averaged_state[0])
+        model = self.released(state)
         save_model(self.folder / "model.safetensors", model, self.record)
         if self.checkpoints.best() == step:
             save_model(self.folder / "best.safetensors", model, self.record)
 
-    def shown(self, state: State) -> PyTree:
-        """The released model, whole, on one device of this process."""
-        model = whole(self.task.released(state.ema[0], state.averaged_state[0]))
-        return eqx.filter_shard(model, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+    def released(self, state: State) -> PyTree:
+        """The released part of the averaged model, placed as in training."""
+        return self.task.released(state.ema[0], state.averaged_state[0])
 
-    def show(self, model: PyTree, step: int) -> None:
-        """Samples of a step; of several processes the first draws them."""
-        if is_first():
-            self.task.show(model, self.folder / "samples" / f"step-{step:07d}")
+    def show(self, state: State, step: int) -> None:
+        """Writes the samples of a step during training; none where a signal ends their computation."""
+        with suppress(Stopped):
+            self.evaluation.show(self.task.show, self.released(state), self.folder / "samples" / f"step-{step:07d}")
 
     def seconds(self) -> float:
         """Wall-clock time of the run so far, with the time before it was resumed."""
         return self.log.seconds_before + time.perf_counter() - STARTED
 
     def finish(self, state: State, parameters: int, stop: StopRequest) -> int:
-        """The last samples and the summary; of several processes the first makes them for all."""
-        model = self.shown(state)
-        if not is_first():
+        """The last samples, the numbers of all evaluators and the summary."""
+        evaluation, model = self.evaluation, self.released(state)
+        try:
+            evaluation.show(self.task.show, model, self.folder / "samples" / f"step-{self.config.steps:07d}")
+            numbers = evaluation.run(model, evaluation.evaluators)
+            evaluation.stream.check()
+        except Stopped:
+            name = stop.received.name if stop.received else "signal"
+            self.log.say(f"{name}: training is complete and saved; the same command evaluates it again")
             return stop.status
-        examples_per_s = _rate(self.folder)
-        self.show(model, self.config.steps)
-        self.log.say("evaluating ...")
-        numbers = self.task.evaluate(model)
-        if stop.received:
-            self.log.say(f"{stop.received.name}: training is complete and saved; the same command evaluates it again")
-            return stop.status
+        if is_first():
+            self.summarise(numbers, parameters)
+        return 0
+
+    def summarise(self, numbers: dict[str, float], parameters: int) -> None:
+        """Writes summary.json and the card."""
         summary = {
             "recipe": self.recipe.name,
             "preset": self.config.preset,
@@ -298,7 +318,8 @@ class _Run:
             "seconds": round(self.seconds(), 2),
             "parameters": parameters,
             **numbers,
-            "examples_per_s": examples_per_s,
+            "evaluation_seconds": round(self.evaluation.seconds, 2),
+            "examples_per_s": _rate(self.folder),
             "jax_version": jax.__version__,
             "device": f"{self.setup.mesh.size} x {jax.devices()[0].device_kind}",
         }
@@ -306,8 +327,9 @@ class _Run:
         write_json(self.folder / "summary.json", summary)
         for name, value in numbers.items():
             self.log.say(f"{name:24} {value:.4g}")
+        if self.config.keep_best and self.checkpoints.best() is None:
+            self.log.say(f"no best checkpoint: --keep-best {self.config.keep_best} had no finite value at any of them")
         self.log.say(f"done in {summary['seconds']:.0f} s: {self.folder / 'summary.json'}")
-        return 0
 
     def _last_good(self) -> str:
         self.checkpoints.wait()

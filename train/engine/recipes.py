@@ -11,6 +11,7 @@ from ..config.base import TrainConfig, from_dict, parse
 from .command import run
 
 if TYPE_CHECKING:  # --help must not wait for jax
+    from jax.sharding import Mesh
     from jaxtyping import PyTree
 
     from .loop import Task
@@ -88,9 +89,9 @@ class Finished:
     config: Any
     facts: Any
 
-    def model(self) -> "PyTree":
-        """The released model. `UserError` where its file is missing or damaged."""
-        return load(self.folder / "model.safetensors", self.recipe.name)
+    def model(self, mesh: "Mesh | None" = None) -> "PyTree":
+        """The released model, in parts over a mesh. `UserError` where its file is missing or damaged."""
+        return load(self.folder / "model.safetensors", self.recipe.name, mesh)
 
 
 def named(name: str) -> Recipe:
@@ -110,12 +111,13 @@ def recipe_of(record: Any, where: object) -> Recipe:
     return named(name)
 
 
-def load(path: str | Path, recipe: str | None = None) -> "PyTree":
+def load(path: str | Path, recipe: str | None = None, mesh: "Mesh | None" = None) -> "PyTree":
     """The model of a file that a run wrote, built from the description inside it.
 
     Args:
         path: model.safetensors or best.safetensors of a run, or a copy.
         recipe: the one that it must be of; any by default.
+        mesh: gives each device its part of the arrays; by default they are whole on one device.
 
     Raises:
         UserError: there is no such file; it is damaged; it is of another recipe, or its arrays are not that recipe's
@@ -134,4 +136,4 @@ def load(path: str | Path, recipe: str | None = None) -> "PyTree":
         opened = found.open(path.parent, description, path)
         return found.model(opened.config, opened.facts)(jr.key(0))
 
-    return load_model(path, build)[0]
+    return load_model(path, build, mesh)[0]

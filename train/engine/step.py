@@ -18,7 +18,7 @@ from ..config.base import TrainConfig
 from ..optim import optimiser, shown
 from ..optim.ema import Averages, averages
 from ..parallel.gather import fsdp_specs, gathered
-from ..parallel.mesh import AXES, BATCH
+from ..parallel.mesh import AXES, manual_axes
 from ..parallel.rules import place
 from ..params.paths import dotted
 from ..precision import (
@@ -178,16 +178,6 @@ def gradients(
     grads, (loss_sum, weight, sums), state = local(params, fixed, context.state, step, batch, key, scale)
     grads = jax.tree.map(lambda g: g / weight, grads[0])
     return grads, {name: value / weight for name, value in {"loss": loss_sum, **sums}.items()}, state
-
-
-def manual_axes(mesh: Mesh) -> tuple[str, ...]:
-    """The axes over which the step itself splits its work and sums: all of the batch's, as kernels need it, where
-    `model` has one place.
-
-    Where it has more, the compiler splits each device's work over them; its partitioner then fails on manual axes of
-    one place, so they are left out.
-    """
-    return tuple(name for name in BATCH if mesh.shape["model"] == 1 or mesh.shape[name] > 1)
 
 
 def _over(

@@ -5,9 +5,14 @@ it.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,66 +20,134 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Float, Int
+from jaxtyping import Array, PyTree
 
-from eqxgen.metrics import frechet_distance
+from eqxgen.metrics import Accuracy, Moments, frechet_distance
 from eqxgen.models.convnet import ConvNet
 
 from .._errors import UserError
 from ..config.data import cache_folder
+from ..config.evals import CLASSIFIER
 from ..data import Dataset, batch_indices
 from ..optim.ema import decay, move
+from ..parallel.processes import arrays_from_first, from_first
 from ..run.weights import load_model, save_model
-from .batched import batched
+from .base import Evaluator
+from .examples import Examples, held_out_images
+from .stream import Function, Stream
 
 _VERSION = 2  # of the training below: a change of it makes cached judges stale
 _BATCH = 128
+_CHUNK = 25  # steps of the training between looks for a signal
 
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
-    """A trained classifier, and its accuracy on held-out real images."""
+    """A classifier of real images.
+
+    Attributes:
+        accuracy: on the held-out real images.
+        seconds: of its training; 0 where it came from the cache.
+    """
 
     model: ConvNet
     accuracy: float
+    seconds: float = 0.0
 
-    def __call__(self, images: Float[np.ndarray, "n height width channels"]) -> tuple[np.ndarray, np.ndarray]:
-        """Predicted classes `(n,)` and features `(n, features)` of images in [-1, 1]."""
-        return batched(_look(self.model), images)
 
-    def scores(
-        self, samples: Float[np.ndarray, "n height width channels"], labels: Int[np.ndarray, " n"], dataset: Dataset
-    ) -> dict[str, float]:
-        """How samples in [-1, 1] of the asked labels fare.
+def classifier(
+    dataset: Dataset, draw: Function, samples: Examples, parts: Callable[[PyTree, Any], PyTree] = lambda model, _: model
+) -> Evaluator:
+    """How a classifier of the real images judges samples.
 
-        `sample_accuracy`: the share that is classified as the class asked for. `sample_frechet`: the Fréchet distance
-            between this
-        classifier's features of the samples and of the held-out real images; it is not FID, which has the features of
-        Inception.
-        """
-        guesses, features = self(samples)
-        _, real = self(dataset.normalise(dataset.test_images))
+    `sample_accuracy`: share of the samples that it gives their own class. `sample_frechet`: Fréchet distance between
+    its features of the samples and of the held-out real images; it is not FID, which has the features of Inception.
+    `classifier_accuracy`: its accuracy on the held-out real images.
+
+    Args:
+        dataset: the real images.
+        draw: (parts, example) -> image in [-1, 1].
+        samples: the samples' `label`, and the other arrays that `draw` needs.
+        parts: (released model, frozen parts) -> the models and keys that `draw` needs; by default the model.
+    """
+    known: dict[str, tuple[Judge, Moments]] = {}  # the judge of the run, from its first evaluation on
+
+    def run(model: PyTree, frozen: Any, stream: Stream) -> dict[str, float]:
+        if "judge" not in known:
+            judge = judge_of(dataset, stream)
+            known["judge"] = judge, _looked_at(judge.model, held_out_images(dataset), stream)[1]
+        judge, real = known["judge"]
+        accuracy, features = Accuracy(), Moments()
+        tree = parts(model, frozen), judge.model
+        for guesses, found, labels in stream.map(_Judged(draw), tree, samples):
+            accuracy, features = accuracy.update(guesses, labels), features.update(found)
+        accuracy, features = stream.total(accuracy, features)
         return {
-            "sample_accuracy": float(np.mean(guesses == labels)),
+            "sample_accuracy": accuracy.result(),
             "sample_frechet": frechet_distance(features, real),
-            "classifier_accuracy": self.accuracy,
+            "classifier_accuracy": judge.accuracy,
+            "judge_seconds": judge.seconds,
         }
 
-
-class _look(eqx.Module):
-    model: ConvNet
-
-    def __call__(self, image):
-        features = self.model.features(image)
-        return jnp.argmax(self.model.head(features)), features
+    return Evaluator(CLASSIFIER, run, lacks="" if dataset.num_classes > 1 else "the images have one class")
 
 
-def judge_of(dataset: Dataset, say=print) -> Judge:
-    """The judge of a data set, from the cache or trained now (seconds for digits, about a minute for MNIST on two CPU
-    cores).
+class _Judged(eqx.Module):
+    draw: Function = eqx.field(static=True)
+
+    def __call__(self, tree: PyTree, example: dict[str, Array]) -> tuple[Array, Array, Array]:
+        parts, judge = tree
+        return *_look(judge, self.draw(parts, example)), example["label"]
+
+
+def _look(judge: ConvNet, image: Array) -> tuple[Array, Array]:
+    features = judge.features(image)
+    return jnp.argmax(judge.head(features)), features
+
+
+def _image(tree: PyTree, example: dict[str, Array]) -> Array:
+    return example["image"]
+
+
+def _looked_at(judge: ConvNet, images: Examples, stream: Stream) -> tuple[Accuracy, Moments]:
+    """Accuracy on labelled images, and the moments of their features."""
+    accuracy, features = Accuracy(), Moments()
+    for guesses, found, labels in stream.map(_Judged(_image), (None, judge), images):
+        accuracy, features = accuracy.update(guesses, labels), features.update(found)
+    return stream.total(accuracy, features)
+
+
+def judge_of(dataset: Dataset, stream: Stream) -> Judge:
+    """The judge of a data set, from the cache or trained now by the first process (seconds for digits, about a minute
+    for MNIST on two CPU cores).
+
+    Raises:
+        Stopped: a signal ended its training.
     """
+    plan = _plan(dataset)
+    name = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
+    path = cache_folder().parent / "judges" / f"{dataset.name.replace(os.sep, '_')}-{name}.safetensors"
+    trainer = _Trainer(plan, dataset)
+    accuracy = from_first(lambda: trainer.load(path))
+    if accuracy is not None:
+        return Judge(arrays_from_first(trainer.model), accuracy)
+    began = time.perf_counter()
+    stream.say(f"training the classifier that judges samples: {plan['steps']} steps, once; it is cached ...")
+    for first in range(0, plan["steps"], _CHUNK):
+        stream.check()
+        from_first(functools.partial(trainer.train, range(first, min(first + _CHUNK, plan["steps"]))))
+    model = arrays_from_first(trainer.model)
+    accuracy = _looked_at(model, held_out_images(dataset), stream)[0].result()
+    seconds = round(time.perf_counter() - began, 2)
+    stream.say(f"classifier trained in {seconds:.0f} s: accuracy {accuracy:.4g} on held-out images")
+    if problem := from_first(lambda: _kept(path, model, plan, accuracy)):
+        stream.say(f"the classifier could not be cached: {problem}")
+    return Judge(model, accuracy, seconds)
+
+
+def _plan(dataset: Dataset) -> dict[str, Any]:
     size = max(dataset.image_shape[:2])
-    plan = {
+    return {
         "version": _VERSION,
         "data": dataset.fingerprint,
         "channels": dataset.image_shape[2],
@@ -83,52 +156,62 @@ def judge_of(dataset: Dataset, say=print) -> Judge:
         "levels": max(1, min(4, (size // 7).bit_length())) if size > 8 else 1,
         "steps": max(300, min(1500, len(dataset.train_images) // 100)),
     }
-    name = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
-    path = cache_folder().parent / "judges" / f"{dataset.name.replace(os.sep, '_')}-{name}.safetensors"
-    try:
-        model, description = load_model(path, lambda description: _build(description["plan"]))
-        return Judge(model, description["accuracy"])
-    except (UserError, KeyError, TypeError):
-        say("training the classifier that judges samples (once; it is cached) ...")
-    model = _train(plan, dataset)
-    guesses, _ = batched(_look(model), dataset.test_images, prepare=dataset.normalise)
-    accuracy = float(np.mean(guesses == dataset.test_labels))
+
+
+def _kept(path: Path, model: ConvNet, plan: dict[str, Any], accuracy: float) -> str:
     try:
         save_model(path, model, {"plan": plan, "accuracy": accuracy})
     except UserError as error:
-        say(f"the classifier could not be cached: {error}")
-    return Judge(model, accuracy)
+        return str(error)
+    return ""
 
 
 def _build(plan: dict) -> ConvNet:
     return ConvNet(plan["channels"], plan["classes"], width=plan["width"], levels=plan["levels"], key=jr.key(0))
 
 
-def _train(plan: dict, dataset: Dataset) -> ConvNet:
-    model, steps = _build(plan), plan["steps"]
-    tx = optax.adamw(optax.warmup_cosine_decay_schedule(0, 3e-3, steps // 10, steps), weight_decay=0.01)
-    state = (model, model, tx.init(eqx.filter(model, eqx.is_inexact_array)))
+class _Trainer:
+    """The judge's training, a few steps at a time."""
 
-    @eqx.filter_jit
-    def step(state, images, labels, number):
-        model, ema, opt_state = state
-        keys = jr.split(jr.fold_in(jr.key(1), number), len(images))
+    def __init__(self, plan: dict[str, Any], dataset: Dataset):
+        steps = plan["steps"]
+        rate = optax.warmup_cosine_decay_schedule(0, 3e-3, steps // 10, steps)
+        self.optimiser = optax.adamw(rate, weight_decay=0.01)
+        self.dataset, self.model = dataset, _build(plan)
+        self.state = self.model, self.optimiser.init(eqx.filter(self.model, eqx.is_inexact_array))
 
-        @eqx.filter_grad
-        def gradient(model):
-            logits = jax.vmap(lambda image, key: model(_shift(image, key), key=key))(images, keys)
-            targets = optax.smooth_labels(jax.nn.one_hot(labels, plan["classes"]), 0.05)
-            return jnp.mean(optax.softmax_cross_entropy(logits, targets))
+    def load(self, path: Path) -> float | None:
+        """Takes the judge from the cache and gives its accuracy, or None where there is none."""
+        try:
+            self.model, description = load_model(path, lambda description: _build(description["plan"]))
+            return description["accuracy"]
+        except (UserError, KeyError, TypeError):
+            return None
 
-        updates, opt_state = tx.update(gradient(model), opt_state, eqx.filter(model, eqx.is_inexact_array))
-        model = eqx.apply_updates(model, updates)
-        return model, move(ema, model, decay(0.99)(number)), opt_state
+    def train(self, steps: range) -> None:
+        """Makes some steps; `model` is the average of the weights."""
+        dataset = self.dataset
+        for number in steps:
+            chosen = batch_indices(0, number, _BATCH, len(dataset.train_images))
+            batch = dataset.normalise(dataset.train_images[chosen]), dataset.train_labels[chosen], np.int32(number)
+            self.state, self.model = _step(self.state, self.model, batch, self.optimiser.update)
+        jax.block_until_ready(eqx.filter(self.model, eqx.is_array))
 
-    for number in range(steps):
-        chosen = batch_indices(0, number, _BATCH, len(dataset.train_images))
-        images = dataset.normalise(dataset.train_images[chosen])
-        state = step(state, images, dataset.train_labels[chosen], np.int32(number))
-    return state[1]
+
+@eqx.filter_jit
+def _step(state: tuple[ConvNet, Any], average: ConvNet, batch: Any, update: Callable) -> tuple[Any, ConvNet]:
+    (model, opt_state), (images, labels, number) = state, batch
+    keys = jr.split(jr.fold_in(jr.key(1), number), len(images))
+
+    @eqx.filter_grad
+    def gradient(model: ConvNet) -> Array:
+        logits = jax.vmap(lambda image, key: model(_shift(image, key), key=key))(images, keys)
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), 0.05)
+        return jnp.mean(optax.softmax_cross_entropy(logits, targets))
+
+    updates, opt_state = update(gradient(model), opt_state, eqx.filter(model, eqx.is_inexact_array))
+    model = eqx.apply_updates(model, updates)
+    return (model, opt_state), move(average, model, decay(0.99)(number))
 
 
 def _shift(image: jax.Array, key: jax.Array) -> jax.Array:

@@ -70,6 +70,16 @@ def parts(mesh: Mesh | AbstractMesh) -> int:
     return math.prod(mesh.shape[name] for name in BATCH)
 
 
+def manual_axes(mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
+    """The axes over which the step itself splits its work and sums: all of the batch's, as kernels need it, where
+    `model` has one place.
+
+    Where it has more, the compiler splits each device's work over them; its partitioner then fails on manual axes of
+    one place, so they are left out.
+    """
+    return tuple(name for name in BATCH if mesh.shape["model"] == 1 or mesh.shape[name] > 1)
+
+
 def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, accumulate: int = 1) -> None:
     """Raises `UsageError` unless every device gets the same number of examples in each of `accumulate`
     micro-batches.

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
+import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import PyTree
@@ -95,6 +96,29 @@ def _broadcast(data: bytes) -> bytes:
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
     padded = np.frombuffer(data.ljust(length), np.uint8)
     return np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes()
+
+
+def arrays_from_first(tree: PyTree) -> PyTree:
+    """The tree with the arrays of the first process, whole in every process; all have the same shapes."""
+    if jax.process_count() == 1:
+        return tree
+    from jax.experimental import multihost_utils
+
+    arrays, rest = eqx.partition(tree, eqx.is_array)
+    arrays = multihost_utils.broadcast_one_to_all(arrays)
+    return eqx.combine(jax.tree.map(jax.numpy.asarray, arrays), rest)
+
+
+def from_each(data: bytes) -> list[bytes]:
+    """The bytes that each process gives, in every process, in the order of their numbers."""
+    if jax.process_count() == 1:
+        return [data]
+    from jax.experimental import multihost_utils
+
+    lengths = np.asarray(multihost_utils.process_allgather(np.int32(len(data))))
+    padded = np.frombuffer(data.ljust(int(lengths.max())), np.uint8)
+    rows = np.asarray(multihost_utils.process_allgather(padded))
+    return [row[:length].tobytes() for row, length in zip(rows, lengths)]
 
 
 def whole(tree: PyTree) -> PyTree:

@@ -9,10 +9,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PyTree
 
 from .._errors import UserError
 from .._files import write_atomically
+from ..parallel import spec_of
 from ..parallel.processes import is_first, on_host
 from ..params.paths import named_arrays
 
@@ -46,9 +48,14 @@ def save_model(path: Path, model: PyTree, description: dict[str, Any]) -> None:
         write_atomically(path, write)
 
 
-def load_model(path: Path, build: Callable[[dict[str, Any]], PyTree]) -> tuple[PyTree, dict[str, Any]]:
-    """The model of a file that `save_model` wrote, and its description, from which `build` makes a model of the same
-    shapes.
+def load_model(
+    path: Path, build: Callable[[dict[str, Any]], PyTree], mesh: Mesh | None = None
+) -> tuple[PyTree, dict[str, Any]]:
+    """The model of a file that `save_model` wrote, and its description.
+
+    Args:
+        build: from the description to a model of the same shapes.
+        mesh: gives each device its part of the arrays, as in training; by default they are whole on one device.
 
     Raises:
         UserError: there is no such file; it is damaged or not ours; its description or its arrays are not the model's.
@@ -75,7 +82,10 @@ def load_model(path: Path, build: Callable[[dict[str, Any]], PyTree]) -> tuple[P
             f"{path}: its description is of no model that this version can build ({reason}); was it edited?"
         ) from None
     check_arrays(path, {name: (leaf.shape, leaf.dtype) for name, leaf in named_arrays(shapes).items()}, arrays)
-    return with_arrays(shapes, {name: jnp.asarray(array) for name, array in arrays.items()}), description
+    if mesh is None:
+        return with_arrays(shapes, {name: jnp.asarray(array) for name, array in arrays.items()}), description
+    place = lambda name, array: jax.device_put(array, NamedSharding(mesh, spec_of(name, array.shape, mesh)))
+    return with_arrays(shapes, {name: place(name, array) for name, array in arrays.items()}), description
 
 
 def check_arrays(

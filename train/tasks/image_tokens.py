@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._errors import UsageError, require
+from ..config.evals import CLASSIFIER, HELD_OUT
 from ..config.options import option
 from ..engine.recipes import Finished, Recipe, named
 from . import images
@@ -18,13 +19,15 @@ if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --h
     from ..engine.loop import Task
     from ..engine.recipe import Program
 
-Draw = Callable[..., Any]
+Sampler = Callable[..., Any]
 """(model, label, key=) -> ids (tokens) of one image."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokensConfig(images.ImageConfig):
     """Flags of every recipe of image tokens. A recipe's own `Config` adds its model and its sampler's options."""
+
+    EVALS = (HELD_OUT, CLASSIFIER)
 
     tokenizer: str = option("pixels", first=True)
     """pixels, or the folder of a finished train.vqgan run."""
@@ -45,7 +48,7 @@ def tokens_recipe(
     presets: Mapping[str, TokensConfig],
     model: Callable[[Any, TokenFacts], Any],
     loss: Callable[[Any, TokenFacts], Any],
-    draw: Callable[[Any, TokenFacts], Draw],
+    draw: Callable[[Any, TokenFacts], Sampler],
     *,
     options: str,
 ) -> Recipe:
@@ -101,7 +104,7 @@ def _on_paper(config: TokensConfig) -> TokenFacts:
     return TokenFacts(facts.shape, facts.classes, (height // sizes.factor) * (width // sizes.factor), sizes.codes)
 
 
-def _sampler(draw: Callable[[Any, TokenFacts], Draw], config: Any, facts: TokenFacts, prefix: str = "") -> Draw:
+def _sampler(draw: Callable[[Any, TokenFacts], Sampler], config: Any, facts: TokenFacts, prefix: str = "") -> Sampler:
     """The sampler; an option out of its range is a `UsageError` that names the flag, without the prefix."""
     try:
         return draw(config, facts)
@@ -110,50 +113,57 @@ def _sampler(draw: Callable[[Any, TokenFacts], Draw], config: Any, facts: TokenF
 
 
 def _task(
-    config: Any, folder: Path, program: Callable[[Any, TokenFacts], "Program"], draw: Callable[[Any, TokenFacts], Draw]
+    config: Any,
+    folder: Path,
+    program: Callable[[Any, TokenFacts], "Program"],
+    draw: Callable[[Any, TokenFacts], Sampler],
 ) -> "Task":
     import jax.random as jr
     import numpy as np
 
     from ..data import load, uniforms
     from ..engine.loop import Task
-    from ..evaluators.classifier import judge_of
-    from .draw import draw_images, eval_loss
+    from ..evaluators.classifier import classifier
+    from ..evaluators.examples import Examples
+    from ..evaluators.held_out import held_out
+    from ..evaluators.stream import Stream
+    from .draw import Draw, labelled
     from .tokenizers import keep_tokenizer, open_tokenizer, tokenize
 
     dataset = load(config.data).enough_for(config.batch_size)
     tokenizer = open_tokenizer(config.tokenizer, dataset, folder)
     facts = TokenFacts(dataset.image_shape, dataset.num_classes, tokenizer.tokens, tokenizer.codes)
-    sampler, core = draw(config, facts), program(config, facts)
+    sampler, core = Draw(draw(config, facts)), program(config, facts)
     sides = (False, True) if config.data.augment.flip else (False,)
     ids = np.stack([tokenize(tokenizer, dataset.train_images, dataset, mirrored=side) for side in sides])
-    held_out = tokenize(tokenizer, dataset.test_images, dataset)
+    tested = Examples.of(ids=tokenize(tokenizer, dataset.test_images, dataset), label=dataset.test_labels)
 
     def batch(part: "Part") -> dict[str, np.ndarray]:
         side = (uniforms(config.seed, part.step, part.index, 1)[:, 0] * len(ids)).astype(np.int32)
         return {"ids": ids[side, part.example], "label": dataset.train_labels[part.example]}
 
-    def show(model: Any, path: Path) -> None:
-        labels = np.repeat(np.arange(facts.classes, dtype=np.int32)[:10], 8)
-        images.show(draw_images(sampler, model, tokenizer, labels, jr.key(config.seed)), dataset, 8, path)
+    def show(model: Any, frozen: Any, stream: Stream, path: Path) -> None:
+        labels = np.repeat(np.arange(facts.classes)[:10], 8)
+        images.show(stream.gather(sampler, (model, tokenizer, jr.key(config.seed)), labelled(labels)), dataset, 8, path)
 
-    def evaluate(model: Any) -> dict[str, float]:
-        labels = np.arange(1000, dtype=np.int32) % facts.classes
-        samples = draw_images(sampler, model, tokenizer, labels, jr.key(config.seed + 1))
-        loss = eval_loss(core.loss, model, {"ids": held_out, "label": dataset.test_labels})
-        return {"eval_loss": loss, **judge_of(dataset).scores(samples, labels, dataset)}
-
+    judged = labelled(np.arange(config.eval_samples) % facts.classes)
+    evaluators = (
+        held_out(core.loss, tested),
+        classifier(dataset, sampler, judged, lambda model, frozen: (model, tokenizer, jr.key(config.seed + 1))),
+    )
     prepare = functools.partial(keep_tokenizer, config.tokenizer)
-    return Task(facts, core, dataset.train_labels, batch, show, evaluate, prepare, fingerprint=dataset.fingerprint)
+    return Task(facts, core, dataset.train_labels, batch, show, evaluators, prepare, fingerprint=dataset.fingerprint)
 
 
-def _sample(run: Finished, asked: ImageSample, draw: Draw) -> int:
+def _sample(run: Finished, asked: ImageSample, draw: Sampler) -> int:
     import jax.random as jr
 
-    from .draw import draw_images
+    from ..evaluators.stream import Stream
+    from ..parallel import make_mesh
+    from .draw import Draw, labelled
     from .tokenizers import tokenizer_of_run
 
-    labels = images.labels_of(asked, run.facts.classes)
-    model = run.model()
+    labels, mesh = images.labels_of(asked, run.facts.classes), make_mesh(asked.mesh)
     tokenizer = tokenizer_of_run(run.folder, run.config.tokenizer, run.facts)
-    return asked.save(draw_images(draw, model, tokenizer, labels, jr.key(asked.seed)))
+    tree = run.model(mesh), tokenizer, jr.key(asked.seed)
+    return asked.save(Stream(mesh).gather(Draw(draw), tree, labelled(labels)))

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._errors import require
 from ..config.base import TrainConfig
 from ..config.data import DataConfig
 from ..config.options import option
@@ -20,6 +21,12 @@ class ImageConfig(TrainConfig):
 
     data: DataConfig = option(factory=DataConfig)
     """The images."""
+    eval_samples: int = option(1000, free=True)
+    """Samples that the evaluator `classifier` judges."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.eval_samples >= 2, f"eval_samples must be at least 2: got {self.eval_samples}")
 
 
 def facts_of(dataset: "Dataset") -> ImageFacts:
@@ -41,14 +48,16 @@ def labels_of(options: ImageSample, classes: int) -> Any:
 
 
 def show(images: Any, dataset: "Dataset", columns: int, path: Path) -> None:
-    """Writes images in [-1, 1] as one picture.
+    """Writes images in [-1, 1] as one picture; of several processes the first writes.
 
     Args:
         path: without suffix.
     """
     from ..data import image_grid, save_png
+    from ..parallel.processes import is_first
 
-    save_png(path.with_suffix(".png"), image_grid(dataset.denormalise(images), columns))
+    if is_first():
+        save_png(path.with_suffix(".png"), image_grid(dataset.denormalise(images), columns))
 
 
 def rows_in_turn(first: Any, second: Any, columns: int) -> Any:

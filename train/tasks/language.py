@@ -9,6 +9,7 @@ from .._errors import UserError, require
 from .._files import write_atomically
 from ..config.base import TrainConfig
 from ..config.data import TextConfig
+from ..config.evals import VALIDATION
 from ..config.options import option
 from ..engine.recipes import Recipe
 from .facts import TextFacts
@@ -18,11 +19,15 @@ if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --h
     from ..data.text.vocabulary import Vocabulary
     from ..engine.loop import Task
     from ..engine.recipe import Program
+    from ..evaluators.examples import Examples
+    from ..evaluators.stream import Stream
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LanguageConfig(TrainConfig):
     """Flags of every recipe of language models. A recipe's own `Config` adds its model."""
+
+    EVALS = (VALIDATION,)
 
     data: TextConfig = option(factory=TextConfig)
     """The text."""
@@ -103,11 +108,12 @@ def _task(config: LanguageConfig, context: int, make: Callable[[Any, TextFacts],
     import jax.random as jr
     import numpy as np
 
-    from eqxgen.decoding.autoregressive import generate
-
     from ..data import Part
     from ..data.text.corpus import load_text
     from ..engine.loop import Task
+    from ..evaluators.held_out import validation
+    from ..evaluators.stream import Stream
+    from ..parallel.processes import is_first
 
     corpus = load_text(config.data, context)
     vocabulary = corpus.vocabulary
@@ -119,17 +125,15 @@ def _task(config: LanguageConfig, context: int, make: Callable[[Any, TextFacts],
     def batch(part: Part) -> dict[str, np.ndarray]:
         return {"ids": corpus.train.windows(corpus.train.drawn(config.seed, part))}
 
-    def evaluate(model: Any) -> dict[str, float]:
-        loss = validation_loss(model, corpus.held_out, config.batch_size, config.eval_batches)
-        return {"val_loss": loss, "val_perplexity": float(np.exp(loss))}
-
-    def show(model: Any, path: Path) -> None:
+    def show(model: Any, frozen: Any, stream: Stream, path: Path) -> None:
         if vocabulary is None:
             return
-        ids = generate(model, [prompt], config.sample_tokens, key=jr.key(config.seed))[0]
-        text = vocabulary.decode(np.concatenate([prompt, ids]))
-        write_atomically(path.with_suffix(".txt"), lambda part: part.write_text(text, encoding="utf-8"))
+        ids = continued(model, prompt, config.sample_tokens, jr.key(config.seed), stream)
+        if is_first():
+            text = vocabulary.decode(np.concatenate([prompt, ids]))
+            write_atomically(path.with_suffix(".txt"), lambda part: part.write_text(text, encoding="utf-8"))
 
+    evaluators = (validation(held_out_windows(corpus.held_out, config.batch_size, config.eval_batches)),)
     prepare = lambda folder: keep_vocabulary(folder, vocabulary)
     return Task(
         facts,
@@ -137,7 +141,7 @@ def _task(config: LanguageConfig, context: int, make: Callable[[Any, TextFacts],
         corpus.train,
         batch,
         show,
-        evaluate,
+        evaluators,
         prepare,
         tokens=context,
         fingerprint=corpus.fingerprint,
@@ -154,35 +158,42 @@ def _vocab_on_paper(config: LanguageConfig) -> int:
     return load_text(config.data, 1).vocab
 
 
-def validation_loss(model: Any, tokens: Any, batch_size: int, batches: int) -> float:
-    """Mean cross-entropy in nats over held-out windows, without dropout.
+def held_out_windows(tokens: Any, batch_size: int, batches: int) -> "Examples":
+    """Windows of the held-out ids, `ids`, for `train.evaluators.held_out.validation`.
 
     Args:
-        model: an `eqxgen.losses.tokens.TokenModel`.
         tokens: the held-out ids, a `train.data.text.tokens.Tokens`.
         batch_size: windows at a time.
-        batches: number of batches, drawn with replacement and always the same; 0: each token once, in consecutive
-            windows.
+        batches: number of batches, drawn with replacement and always the same; 0: each token once, in windows that
+            follow one another.
     """
-    import equinox as eqx
     import numpy as np
 
-    from eqxgen.losses.tokens import next_token_losses
-
     from ..data import Part
-    from ..evaluators.batched import batched
+    from ..evaluators.examples import Examples
 
-    losses = eqx.Partial(next_token_losses, eqx.nn.inference_mode(model))
     if batches:
         part = Part(0, np.arange(batches * batch_size, dtype=np.int32), np.zeros(batches * batch_size, np.int64))
         starts = tokens.drawn(0, part)
     else:
         starts = np.arange(len(tokens)) * tokens.context
-    found = [
-        batched(losses, windows[:, :-1], windows[:, 1:], batch_size=batch_size)
-        for windows in (tokens.windows(starts[i : i + 64 * batch_size]) for i in range(0, len(starts), 64 * batch_size))
-    ]
-    return float(np.mean(np.concatenate(found), dtype=np.float64))
+    return Examples(len(starts), lambda numbers: {"ids": tokens.windows(starts[numbers])}, batch_size)
+
+
+def continued(model: Any, prompt: Any, length: int, key: Any, stream: "Stream") -> Any:
+    """So many ids that follow a prompt; the model may be in parts over the stream's mesh."""
+    import numpy as np
+
+    from eqxgen.decoding import autoregressive
+
+    from ..parallel.decoder import decoder
+
+    tokens, ids = autoregressive.stream(decoder(model, stream.mesh), [prompt], key=key), []
+    for number in range(length):
+        if number % 64 == 0:
+            stream.check()
+        ids.append(next(tokens)[0])
+    return np.array(ids)
 
 
 def keep_vocabulary(folder: Path, vocabulary: "Vocabulary | None") -> None:

@@ -48,17 +48,15 @@ def tokenizer_recipe(
 
 
 def _task(config: Any, program: Callable[[Any, ImageFacts], "Program"], released: Callable[[Any, Any], Any]) -> "Task":
-    import jax.numpy as jnp
     import numpy as np
-
-    from eqxgen.metrics import psnr
-    from eqxgen.nn.quantize import count_codes, perplexity, usage
 
     from ..data import load
     from ..data.images.augment import Augment
     from ..engine.loop import Task
-    from ..evaluators.classifier import judge_of
-    from .tokenizers import reconstruct
+    from ..evaluators.classifier import classifier
+    from ..evaluators.examples import held_out_images
+    from ..evaluators.reconstruction import compared, reconstructed, reconstruction
+    from ..evaluators.stream import Stream
 
     dataset = load(config.data).enough_for(config.batch_size)
     facts = images.facts_of(dataset)
@@ -68,30 +66,23 @@ def _task(config: Any, program: Callable[[Any, ImageFacts], "Program"], released
     def batch(part: "Part") -> dict[str, np.ndarray]:
         return {"image": dataset.normalise(augment(dataset.train_images[part.example], part))}
 
-    def show(model: Any, path: Path) -> None:
-        originals = dataset.test_images[:40]
-        fakes, _ = reconstruct(model, originals, dataset)
-        images.show(images.rows_in_turn(dataset.normalise(originals), fakes, 10), dataset, 10, path)
+    held_out = held_out_images(dataset)
 
-    def evaluate(model: Any) -> dict[str, float]:
-        fakes, ids = reconstruct(model, dataset.test_images, dataset)
-        errors = np.mean((fakes - dataset.normalise(dataset.test_images)) ** 2, axis=(1, 2, 3), dtype=np.float64)
-        counts = count_codes(jnp.asarray(ids), model.codes)
-        return {
-            "eval_loss": float(np.mean(errors)),
-            "psnr": float(np.mean(psnr(jnp.asarray(errors)))),
-            "codebook_usage": float(usage(counts)),
-            "codebook_perplexity": float(perplexity(counts)),
-            **judge_of(dataset).scores(fakes[:1000], dataset.test_labels[:1000], dataset),
-        }
+    def show(tokenizer: Any, frozen: Any, stream: Stream, path: Path) -> None:
+        pairs = stream.gather(compared, tokenizer, held_out.first(40))
+        images.show(images.rows_in_turn(*pairs, 10), dataset, 10, path)
 
+    evaluators = (
+        reconstruction(config.model.codes, held_out),
+        classifier(dataset, reconstructed, held_out.first(config.eval_samples)),
+    )
     return Task(
         facts,
         core,
         dataset.train_images,
         batch,
         show,
-        evaluate,
+        evaluators,
         released=released,
         fingerprint=dataset.fingerprint,
     )
@@ -100,13 +91,14 @@ def _task(config: Any, program: Callable[[Any, ImageFacts], "Program"], released
 def _sample(run: Finished, asked: ImageSample) -> int:
     """Held-out images and their reconstructions, a row of each in turn."""
     from ..data import load
-    from .tokenizers import reconstruct
+    from ..evaluators.examples import held_out_images
+    from ..evaluators.reconstruction import compared
+    from ..evaluators.stream import Stream
+    from ..parallel import make_mesh
 
     asked.check_label(run.facts.classes)
-    tokenizer = run.model()
-    dataset = load(run.config.data)
-    of_label = slice(None) if asked.label is None else dataset.test_labels == asked.label
+    mesh, dataset = make_mesh(asked.mesh), load(run.config.data)
+    of_label = None if asked.label is None else dataset.test_labels == asked.label
     count = max(asked.columns, asked.n // 2 // asked.columns * asked.columns)
-    originals = dataset.test_images[of_label][:count]
-    fakes, _ = reconstruct(tokenizer, originals, dataset)
-    return asked.save(images.rows_in_turn(dataset.normalise(originals), fakes, asked.columns))
+    pairs = Stream(mesh).gather(compared, run.model(mesh), held_out_images(dataset, of_label).first(count))
+    return asked.save(images.rows_in_turn(*pairs, asked.columns))

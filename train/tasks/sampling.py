@@ -16,6 +16,8 @@ class Sample:
     """Folder of the run."""
     seed: int = 0
     """Seed of every draw."""
+    mesh: str = ""
+    """Mesh of devices, such as fsdp=8. By default every device has a copy of the model."""
 
     def __post_init__(self):
         require(0 <= self.seed < 2**32, f"seed must be in [0, 2**32): got {self.seed}")

@@ -61,7 +61,11 @@ def write_texts(run: Finished, vocabulary: "Vocabulary", asked: TextSample) -> i
     Raises:
         UserError: the run has no model, or a prompt cannot be encoded.
     """
-    model = run.model()
+    from ..parallel import make_mesh
+    from ..parallel.decoder import decoder
+
+    mesh = make_mesh(asked.mesh)
+    model = decoder(run.model(mesh), mesh)
     given = asked.prompt or (vocabulary.start,)
     prompts = [encode_prompt(vocabulary, prompt, "--prompt", model.context) for prompt in given for _ in range(asked.n)]
     if len(prompts) == 1 and asked.out is None and asked.beams is None:

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Int, UInt8
 
 from eqxgen.models import PixelTokenizer
 
@@ -110,23 +110,8 @@ def tokenize(
     return batched(_Encode(tokenizer), images, prepare=prepare)
 
 
-def reconstruct(
-    tokenizer: Tokenizer, images: UInt8[np.ndarray, "n height width channels"], dataset: Dataset
-) -> tuple[Float[np.ndarray, "n height width channels"], Int[np.ndarray, "n tokens"]]:
-    """Reconstructions in [-1, 1] of images, and their ids."""
-    return batched(_Reconstruct(tokenizer), images, prepare=dataset.normalise)
-
-
 class _Encode(eqx.Module):
     tokenizer: Any
 
     def __call__(self, image):
         return self.tokenizer.encode(image)
-
-
-class _Reconstruct(eqx.Module):
-    tokenizer: Any
-
-    def __call__(self, image):
-        ids = self.tokenizer.encode(image)
-        return self.tokenizer.decode(ids), ids

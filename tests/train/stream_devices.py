@@ -1,0 +1,77 @@
+"""Run by test_evaluators.py in a process of its own: a model sampled on 8 virtual devices in parts against one device,
+and the memory of the compiled programs, printed as JSON.
+"""
+
+import json
+
+import equinox as eqx
+import jax
+import jax.random as jr
+import numpy as np
+
+from eqxgen.configs import MaskedDecoding, MaskGITConfig
+from eqxgen.decoding.masked import generate
+from eqxgen.metrics import Accuracy, Moments
+from eqxgen.models import MaskGIT
+from train.evaluators import stream as module
+from train.evaluators.stream import Examples, Stream
+from train.parallel import make_mesh, place, split
+
+MESHES = ("data=8", "fsdp=8", "data=2,fsdp=2,model=2")
+SIZE, BATCH = 37, 16
+CONFIG = MaskGITConfig(dim=32, depth=4, heads=4, hidden_dim=128, dropout=0.1, placement="pre")
+
+
+def draw(tree, example):
+    model, key = tree
+    ids = generate(
+        model, example["label"], MaskedDecoding(steps=3, guidance=2.0), key=jr.fold_in(key, example["index"])
+    )
+    return ids, example["index"]
+
+
+def drawn(stream, tree, batch=BATCH):
+    examples = Examples(SIZE, lambda numbers: {"label": (numbers % 10).astype(np.int32)}, batch)
+    parts = list(stream.map(draw, tree, examples))
+    ids, index = (np.concatenate(leaves) for leaves in zip(*parts))
+    accuracy, moments = Accuracy(), Moments()
+    for ids_of, _ in parts:
+        accuracy = accuracy.update(ids_of[:, 0], ids_of[:, 1])
+        moments = moments.update(ids_of.astype(np.float32))
+    accuracy, moments = stream.total(accuracy, moments)
+    together = stream.gather(draw, tree, examples)
+    assert np.array_equal(ids, together[0])
+    return {
+        "in order": index.tolist() == list(range(SIZE)),
+        "ids": ids.tolist(),
+        "accuracy": accuracy.result(),
+        "mean": moments.mean.tolist(),
+    }
+
+
+def memory(mesh, tree):
+    """Bytes of arguments and temporaries on each device, in sizes of the whole model."""
+    batch = {"label": np.zeros(BATCH, np.int32), "index": np.arange(BATCH, dtype=np.int32)}
+    lowered = module.apply.lower(draw, place(tree, mesh), jax.device_put(batch, split(mesh)), mesh)
+    found = lowered.compile().compiled.memory_analysis()
+    whole = sum(leaf.nbytes for leaf in jax.tree.leaves(eqx.filter(tree[0], eqx.is_array)))
+    return {"arguments": found.argument_size_in_bytes / whole, "temporaries": found.temp_size_in_bytes / whole}
+
+
+def main():
+    tree = MaskGIT(16, 17, 10, CONFIG, key=jr.key(0)), jr.key(3)
+    alone = make_mesh("", jax.devices()[:1])
+    print(
+        json.dumps(
+            {
+                "one": drawn(Stream(alone), tree),
+                "one, in other batches": drawn(Stream(alone), tree, batch=5),
+                **{name: drawn(Stream(make_mesh(name)), tree) for name in MESHES},
+                "memory": {name: memory(make_mesh(name), tree) for name in MESHES[:2]} | {"one": memory(alone, tree)},
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

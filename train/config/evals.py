@@ -1,0 +1,65 @@
+"""`--evals`: evaluators by name, each with its period."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .._errors import UsageError
+from .options import nearest
+
+NONE = "none"
+
+
+class Evaluation(NamedTuple):
+    """An evaluator that a recipe offers.
+
+    Attributes:
+        name: in `--evals`.
+        gives: names of its numbers in metrics.jsonl and summary.json.
+    """
+
+    name: str
+    gives: tuple[str, ...]
+
+
+HELD_OUT = Evaluation("held_out", ("eval_loss",))
+VALIDATION = Evaluation("held_out", ("val_loss", "val_perplexity"))
+CLASSIFIER = Evaluation("classifier", ("sample_accuracy", "sample_frechet", "classifier_accuracy", "judge_seconds"))
+RECONSTRUCTION = Evaluation("reconstruction", ("eval_loss", "psnr", "codebook_usage", "codebook_perplexity"))
+
+
+def periods(words: Sequence[str], offered: Sequence[Evaluation]) -> dict[str, int]:
+    """Steps between runs of each evaluator that `--evals` names; 0 where it gives none.
+
+    Args:
+        words: `name` or `name:steps`; none of them means all that are offered, `none` alone means no evaluator.
+        offered: those of the recipe.
+
+    Raises:
+        ValueError: a word is of another form, or its evaluator is not offered or named twice.
+    """
+    names = [evaluation.name for evaluation in offered]
+    if not words:
+        return dict.fromkeys(names, 0)
+    if list(words) == [NONE]:
+        return {}
+    found: dict[str, int] = {}
+    for word in words:
+        name, colon, steps = word.partition(":")
+        if name not in names:
+            choice = ", ".join([*names, NONE])
+            raise ValueError(f"evals must be of {choice}: got {word!r}{nearest(name, names)}")
+        if colon and not re.fullmatch("[1-9][0-9]*", steps):
+            raise ValueError(f"evals must be NAME or NAME:STEPS, such as {name}:500: got {word!r}")
+        if name in found:
+            raise ValueError(f"evals must name an evaluator once: got {name} twice")
+        found[name] = int(steps or 0)
+    return found
+
+
+def check_names(words: Sequence[str], offered: Sequence[Evaluation]) -> None:
+    """Raises `UsageError` where `periods` raises `ValueError`."""
+    try:
+        periods(words, offered)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None

@@ -1,0 +1,107 @@
+"""Evaluate the averaged model of a finished or interrupted run.
+
+  python -m train.evaluate --run runs/maskgit-mnist
+  python -m train.evaluate --run runs/maskgit-mnist --evals classifier --n 10000 --mesh fsdp=8
+
+Prints the numbers of the run's evaluators, or of those that --evals names, and writes them to evaluation.json in its
+folder. They are those of summary.json where nothing but the devices differs.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ._errors import UsageError, require
+from ._files import read_json, write_json
+from .config import flags
+from .config.evals import check_names
+from .config.options import option
+from .engine.command import run
+from .engine.recipes import Finished, recipe_of
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is evaluated, and on which devices."""
+
+    run: str = option()
+    """Folder of the run."""
+    evals: tuple[str, ...] = ()
+    """Evaluators; by default all that the data allow."""
+    n: int | None = None
+    """Samples that the evaluator `classifier` judges; by default as the run's config says."""
+    mesh: str = ""
+    """How the devices share the work, such as fsdp=8. By default every device has a copy."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where several processes evaluate together and neither a TPU pod nor SLURM says so."""
+    num_processes: int | None = None
+    """With --coordinator: how many processes there are."""
+    process_id: int | None = None
+    """With --coordinator: which of them this is, from 0."""
+
+    def __post_init__(self):
+        require(self.n is None or self.n >= 2, f"n must be at least 2: got {self.n}")
+        periodic = [word for word in self.evals if ":" in word]
+        require(not periodic, f"evals must be names without a period: got {' '.join(periodic)}")
+
+
+def main(argv: Sequence[str]) -> int:
+    options = flags.parse(Options, "evaluate", __doc__ or "", argv)
+    folder = Path(options.run)
+    record = read_json(folder / "config.json")
+    recipe = recipe_of(record, folder / "config.json")
+    finished = recipe.open(folder, record, folder / "config.json")
+    config = finished.config
+    check_names(options.evals, config.EVALS)
+    given: dict[str, Any] = {"run_dir": options.run, "evals": (), "keep_best": ""}
+    if options.n is not None:
+        if not hasattr(config, "eval_samples"):
+            raise UsageError(f"--n goes with samples that are judged, which train.{record['recipe']} has none of")
+        given["eval_samples"] = options.n
+    return evaluate(dataclasses.replace(finished, config=dataclasses.replace(config, **given)), options)
+
+
+def evaluate(finished: Finished, options: Options) -> int:
+    """Runs the evaluators; gives the exit status."""
+    import jax
+
+    from .engine.compile_cache import use_cache
+    from .engine.evaluation import Evaluation
+    from .engine.host_memory import keep_freed_memory
+    from .evaluators.base import chosen
+    from .evaluators.stream import Stopped, Stream
+    from .parallel import make_mesh, place
+    from .parallel.processes import is_first, start
+    from .run.signals import StopRequest
+
+    start(options.coordinator, options.num_processes, options.process_id)
+    use_cache(finished.config.compile_cache)
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
+    mesh = make_mesh(options.mesh)
+    say = print if is_first() else lambda text: None
+    with StopRequest() as stop:
+        task = finished.recipe.task(finished.config, finished.folder)
+        evaluators = chosen(options.evals, task.evaluators)
+        model = finished.model(mesh)
+        evaluation = Evaluation(evaluators, place(task.program.frozen(), mesh), Stream(mesh, stop.agreed, say))
+        try:
+            numbers = evaluation.run(model, evaluators)
+        except Stopped:
+            say(f"{stop.received.name if stop.received else 'signal'}: the evaluation ends without its numbers")
+            return stop.status
+    if is_first():
+        device = f"{mesh.size} x {jax.devices()[0].device_kind}"
+        cost = {"evaluation_seconds": round(evaluation.seconds, 2), "jax_version": jax.__version__, "device": device}
+        where = finished.folder / "evaluation.json"
+        write_json(where, {"recipe": finished.recipe.name, **numbers, **cost})
+        for name, value in numbers.items():
+            print(f"{name:24} {value:.4g}")
+        print(f"done: {where}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(lambda: main(sys.argv[1:]))
