@@ -59,17 +59,18 @@ class Op:
         """`(primals, saved, tangents of the leading primals)`; a tangent of None is zero."""
         return operands, outputs, tangents[: self.movable]
 
-    def tangent(self, primals: tuple, saved: tuple | None, moving: tuple) -> Sequence[Any]:
+    def tangent(self, primals: tuple, saved: tuple, moving: tuple) -> Sequence[Any]:
         """Tangents of the results from those of the leading primals, in ordinary JAX.
 
-        `saved` is None where the result is differentiated further: it must then depend on the primals alone.
+        It is differentiated further in the primals and the tangents, with `saved` fixed: an op that uses saved arrays
+        states their derivative in the primals by a `jax.custom_jvp`.
         """
         count = len(moving)
         leading = lambda *first: tuple(self.plain(*first, *primals[count:]))
         return jax.jvp(leading, primals[:count], moving)[1]
 
-    def pullback(self, primals: tuple, cotangents: tuple, count: int) -> Sequence[Any]:
-        """`backward` in ordinary JAX, a function of the primals alone."""
+    def pullback(self, primals: tuple, saved: tuple, cotangents: tuple, count: int) -> Sequence[Any]:
+        """`backward` in ordinary JAX, which is differentiated as `tangent` is."""
         leading = lambda *first: tuple(self.plain(*first, *primals[count:]))
         return jax.vjp(leading, *primals[:count])[1](cotangents)
 

@@ -176,17 +176,17 @@ def _backward_avals(*avals, op: Op, cut, given, count):
 # Derivatives
 
 
-def _plain_tangent(primals, linear, *, op: Op):
-    return op.tangent(primals, None, linear)
+def _plain_tangent(primals, saved, linear, *, op: Op):
+    return op.tangent(primals, saved, linear)
 
 
-def _plain_backward(primals, linear, *, op: Op, given, count):
-    return op.pullback(primals, _fill(linear, given), count)
+def _plain_backward(primals, saved, linear, *, op: Op, given, count):
+    return op.pullback(primals, saved, _fill(linear, given), count)
 
 
 def _linear_jvp(primitive, plain, operands, tangents, *, cut, **params):
     """The JVP of `tangent` or `backward`: itself where only its linear operands move, else that of its form in ordinary
-    JAX. The saved arrays are functions of the primals, so their tangents are not used.
+    JAX. The saved arrays are functions of the primals, and their tangents are not used.
     """
     outputs = primitive.bind(*operands, cut=cut, **params)
     moving = [i for i, t in enumerate(tangents) if type(t) is not ad.Zero and not cut[0] <= i < cut[1]]
@@ -200,8 +200,7 @@ def _linear_jvp(primitive, plain, operands, tangents, *, cut, **params):
         every = list(operands)
         for i, value in zip(moving, values):
             every[i] = value
-        primals, _, linear = _split(every, cut)
-        return tuple(plain(primals, linear, **params))
+        return tuple(plain(*_split(every, cut), **params))
 
     return outputs, jax.jvp(of_moving, tuple(operands[i] for i in moving), tuple(tangents[i] for i in moving))[1]
 

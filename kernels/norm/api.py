@@ -56,9 +56,9 @@ def layer_norm(
 
     Statistics, parameters and sums are float32 (float64 for float64 input) for every dtype, the variance is taken
     around the mean in a second pass, and the result has x's dtype. A constant row gives `bias`, with finite gradients;
-    so does a row whose variance overflows float32 (values from about 1e19 on). Differentiable in every array argument, in
-    reverse and forward mode and to any order; the backward pass keeps x (or h), the mean and the reciprocal deviation,
-    and no float32 copy of x.
+    so does a row whose variance overflows float32 (values from about 1e19 on). Differentiable in every array argument,
+    in reverse and forward mode and to any order; the backward pass keeps x (or h), the mean and the reciprocal
+    deviation, and no float32 copy of x.
 
     Args:
         x: `(*leading, dim)`, floating point. Pass whole `(seq, dim)` arrays: one kernel normalises all their rows.

@@ -76,14 +76,15 @@ class Norm(Op):
 
     def tangent(self, primals, saved, moving):
         h, *params = primals
-        mean, rstd = xla.statistics(h, self.spec) if saved is None else self._pair(saved)
+        mean, rstd = xla.kept_statistics(h, *self._pair(saved), self.spec)
         return (xla.tangent(h, tuple(params), mean, rstd, moving, self.spec), moving[0])[: self.results]
 
-    def pullback(self, primals, cotangents, count):
+    def pullback(self, primals, saved, cotangents, count):
         rows, params = _rows(primals, cotangents), primals[1:]
         if rows is None:
             return cotangents[1], *map(jnp.zeros_like, params)
-        return xla.backward(rows, params, *xla.statistics(primals[0], self.spec), self.spec)
+        mean, rstd = xla.kept_statistics(primals[0], *self._pair(saved), self.spec)
+        return xla.backward(rows, params, mean, rstd, self.spec)
 
     def mapped(self) -> "Norm":
         if self.spec.batch_dims is None:

@@ -30,7 +30,7 @@ def normalise(x: Array, spec: Spec) -> Array:
 
 
 def mean(x: Array, axes: tuple[int, ...]) -> Array:
-    """The mean over `axes`, kept as axes of size 1. Division before the sum keeps rows near the largest float finite."""
+    """The mean over `axes`, kept as axes of size 1. Division before the sum avoids overflow of huge rows."""
     count = 1
     for axis in axes:
         count *= x.shape[axis]

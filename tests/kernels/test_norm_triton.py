@@ -198,7 +198,8 @@ def compiled(capability):
 
     short = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16"}
     with install_import_hook("kernels", "beartype.beartype"):
-        modules = {name: importlib.import_module(f"kernels.norm.triton.{name}") for name in ("forward", "backward")}
+        kernels = ("forward_kernel", "backward_kernel")
+        modules = {name: importlib.import_module(f"kernels.norm.triton.{name}") for name in kernels}
     used = set()
     for launch, types in launches():
         kernel = getattr(modules[launch.module], launch.kernel)

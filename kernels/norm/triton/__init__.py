@@ -8,7 +8,8 @@ program of group norm holds some groups of an example. Where a group's share of 
 its sums over parts of the space, and XLA does the elementwise rest in a second pass.
 """
 
-from .launch import backward, forward
+from .backward import backward
+from .forward import forward
 from .support import supports
 
 __all__ = ["backward", "forward", "supports"]

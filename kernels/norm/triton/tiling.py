@@ -50,9 +50,10 @@ def elements(tile: dict[str, int]) -> int:
     return math.prod(tile.values())
 
 
-def split_tile(batch: int, space: int, groups: int, width: int) -> tuple[int, dict[str, int]]:
+def split_tile(batch: int, sizes: dict[str, int]) -> tuple[int, dict[str, int]]:
     """Programs and tile of the kernels that take parts of the space, enough programs to fill the GPU."""
-    tile = part_tile(space, groups, width)
+    space, groups = sizes["SPACE"], sizes["GROUPS"]
+    tile = part_tile(space, groups, sizes["WIDTH"])
     across = parts(groups, tile["BLOCK_GROUPS"])
     part = parts(space, parts(PROGRAMS, batch * across))
     part = parts(part, tile["BLOCK_SPACE"]) * tile["BLOCK_SPACE"]

@@ -12,6 +12,6 @@ from h and dy, and a barrier hides the common beginnings from the compiler. The 
 
 from .backward import backward
 from .forward import forward, tangent
-from .moments import statistics
+from .moments import kept_statistics
 
-__all__ = ["backward", "forward", "statistics", "tangent"]
+__all__ = ["backward", "forward", "kept_statistics", "tangent"]

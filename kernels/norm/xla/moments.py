@@ -1,5 +1,6 @@
 """Statistics and the other parts of a norm that both passes share."""
 
+import functools
 import math
 
 import jax
@@ -19,6 +20,21 @@ def statistics(h: Array, spec: Spec) -> tuple[Array | None, Array]:
         mean = jnp.clip(mean, -largest, largest)
     wide = centred(h, mean, spec)
     return mean, jax.lax.rsqrt(average(wide * wide, spec) + spec.epsilon)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def kept_statistics(h: Array, mean: Array | None, rstd: Array, spec: Spec) -> tuple[Array | None, Array]:
+    """`statistics(h)`, kept from the forward pass as `mean` and `rstd`; differentiable in h."""
+    return mean, rstd
+
+
+@kept_statistics.defjvp
+def _kept_statistics_jvp(spec, primals, tangents):
+    h, dh = primals[0], tangents[0]
+    mean, rstd = kept_statistics(*primals, spec)
+    dh = dh.astype(rstd.dtype)
+    d_rstd = -(rstd**3) * average(centred(h, mean, spec) * dh, spec)
+    return (mean, rstd), (average(dh, spec) if spec.center else None, d_rstd)
 
 
 def centred(h: Array, mean: Array | None, spec: Spec) -> Array:
