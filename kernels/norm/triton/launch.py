@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from ... import _triton
+from ..._blocks import parts
 from ..fold import sharing
 from ..spec import Arrays, Spec
 from ..xla.moments import activate, centred, pull_activation, spread
 from . import tiling
-from .tiling import elements, group_tile, parts, row_tile, split_tile, stages
+from .tiling import elements, group_tile, row_tile, split_tile, stages
 
 Shape = jax.ShapeDtypeStruct
 call = _triton.call
