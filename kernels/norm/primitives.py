@@ -59,14 +59,14 @@ class Norm(Op):
     def forward(self, target: Target, *operands):
         rows, params = operands[:-2], operands[-2:]
         backend, options = self._backend(target, "forward", rows, params)
-        return backend.forward(rows, params, self.spec, **options)
+        return backend.normalise(rows, params, self.spec, **options)
 
     def backward(self, target: Target, primals, saved, cotangents, count):
         rows, params = _rows(primals, cotangents), primals[1:]
         if rows is None:
             return cotangents[1], *map(jnp.zeros_like, params)
         backend, options = self._backend(target, "backward", rows, params, *saved)
-        return backend.backward(rows, params, *self._pair(saved), self.spec, **options)
+        return backend.gradients(rows, params, *self._pair(saved), self.spec, **options)
 
     def linearise(self, operands, outputs, tangents):
         h, dh = operands[0], tangents[0]
@@ -84,7 +84,7 @@ class Norm(Op):
         if rows is None:
             return cotangents[1], *map(jnp.zeros_like, params)
         mean, rstd = xla.kept_statistics(primals[0], *self._pair(saved), self.spec)
-        return xla.backward(rows, params, mean, rstd, self.spec)
+        return xla.gradients(rows, params, mean, rstd, self.spec)
 
     def mapped(self) -> "Norm":
         if self.spec.batch_dims is None:
@@ -144,5 +144,5 @@ def _add(a: Array | None, b: Array | None) -> Array | None:
 def _run_triton(*arrays, direction: str, count: int, spec: Spec):
     rows, params, saved = arrays[:count], arrays[count : count + 2], arrays[count + 2 :]
     if direction == "forward":
-        return triton.forward(rows, params, spec)
-    return triton.backward(rows, params, saved[0] if spec.center else None, saved[-1], spec)
+        return triton.normalise(rows, params, spec)
+    return triton.gradients(rows, params, saved[0] if spec.center else None, saved[-1], spec)

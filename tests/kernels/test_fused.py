@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pkgutil
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 from jax.test_util import check_grads
 
+from kernels import attention, norm
 from kernels._fused import Op, Primitives, Target, refusal
 
 PRIMITIVES = Primitives("eqxgen_test_scaled_sine")
@@ -128,3 +130,11 @@ def test_a_kernel_is_refused_with_the_reason(target, platform, divisible, reason
     found = refusal(target, platform, divisible=divisible)
     assert (found is None) == (reason is None)
     assert reason is None or reason in found
+
+
+@pytest.mark.parametrize("op", [attention, norm], ids=["attention", "norm"])
+def test_no_module_of_a_backend_hides_a_function_of_it_when_it_is_imported_late(op):
+    packages = [pkgutil.resolve_name(f"{op.__name__}.{m.name}") for m in pkgutil.iter_modules(op.__path__) if m.ispkg]
+    assert len(packages) >= 3
+    for package in packages:
+        assert not set(package.__all__) & {module.name for module in pkgutil.iter_modules(package.__path__)}

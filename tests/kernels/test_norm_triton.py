@@ -115,11 +115,11 @@ def passes(case, arguments, cotangent, backend, spec):
     if backend is triton and triton.supports(arguments["x"], factor.shape, spec):
         return None
     rows = (arguments["x"], arguments["residual"]) if case.residual else (arguments["x"],)
-    out = backend.forward(rows, (factor, term), spec)
+    out = backend.normalise(rows, (factor, term), spec)
     h, stats = (out[1], out[2:]) if case.residual else (rows[0], out[1:])
     cotangents = cotangent if case.residual else (cotangent,)
     mean = stats[0] if spec.center else None
-    return out, list(backend.backward((h, *cotangents), (factor, term), mean, stats[-1], spec))
+    return out, list(backend.gradients((h, *cotangents), (factor, term), mean, stats[-1], spec))
 
 
 def spec_of(case):
@@ -198,7 +198,7 @@ def compiled(capability):
 
     short = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16"}
     with install_import_hook("kernels", "beartype.beartype"):
-        kernels = ("forward_kernel", "backward_kernel")
+        kernels = ("forward", "backward")
         modules = {name: importlib.import_module(f"kernels.norm.triton.{name}") for name in kernels}
     used = set()
     for launch, types in launches():

@@ -14,8 +14,8 @@ each channel, times the matrix of which channel is in which group, and back by i
 fit must be read twice in each pass, as XLA's own operations do.
 """
 
-from .backward import backward
-from .forward import forward
+from .backward import gradients
+from .forward import normalise
 from .support import supports
 
-__all__ = ["backward", "forward", "supports"]
+__all__ = ["gradients", "normalise", "supports"]

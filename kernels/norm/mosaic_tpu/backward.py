@@ -14,7 +14,7 @@ from .launch import over_examples, over_rows
 from .moments import group_size, group_sum, normalise_groups, normalise_rows, row_mean
 
 
-def backward(
+def gradients(
     rows: Arrays, params: Arrays, mean: Array | None, rstd: Array, spec: Spec, *, interpret: bool = False
 ) -> list[Array]:
     """`(h, dy, [dh])` and `(factor, term)` to `(dh, dfactor, dterm)`; the kernels recompute the statistics."""

@@ -11,7 +11,7 @@ from .launch import over_examples, over_rows
 from .moments import normalise_groups, normalise_rows
 
 
-def forward(rows: Arrays, params: Arrays, spec: Spec, *, interpret: bool = False) -> list[Array]:
+def normalise(rows: Arrays, params: Arrays, spec: Spec, *, interpret: bool = False) -> list[Array]:
     """`(x, [residual])` and `(factor, term)` to `(y, [h], [mean], rstd)`."""
     if spec.batch_dims is None:
         kernel = functools.partial(_rows, spec=spec, dim=rows[0].shape[-1])

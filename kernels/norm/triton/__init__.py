@@ -6,10 +6,11 @@
 A program of layer norm or RMS norm holds whole rows in registers, or loops over one row that is too long for them. A
 program of group norm holds some groups of an example. Where a group's share of an example is too large, kernels take
 its sums over parts of the space, and XLA does the elementwise rest in a second pass.
+
+Only `forward`, `backward` and `blocks`, the kernels, import triton.
 """
 
-from .backward import backward
-from .forward import forward
+from .launch import gradients, normalise
 from .support import supports
 
-__all__ = ["backward", "forward", "supports"]
+__all__ = ["gradients", "normalise", "supports"]

@@ -1,86 +1,202 @@
-"""The backward pass: the launches of its kernels, and the part that XLA computes."""
+"""Kernels of the backward pass, on the layouts of `forward`. Importing this module needs triton."""
 
-import math
+# Without the package triton a type checker takes this folder for it.
+# pyright: reportAttributeAccessIssue=false
 
-import jax.numpy as jnp
-from jax import Array
+from typing import no_type_check
 
-from ..spec import Arrays, Spec
-from ..xla.moments import centred, pull_activation, spread
-from . import launch, tiling
-from .launch import Launch, Shape, counted, group_sizes
-from .tiling import elements, group_tile, parts, row_tile, split_tile, stages
+import triton
+import triton.language as tl
 
-
-def backward(rows: Arrays, params: Arrays, mean: Array | None, rstd: Array, spec: Spec) -> list[Array]:
-    """`(h, dy, [dh])`, `(factor, term)` and the statistics to `(dh, dfactor, dterm)`."""
-    if spec.batch_dims is not None:
-        assert mean is not None
-        return _groups_backward(rows, params, mean, rstd, spec)
-    factor, stats = params[0], (rstd if mean is None else mean, rstd)
-    passes = _long_rows_backward if rows[0].shape[-1] > tiling.LONGEST else _rows_backward
-    dx, of_x, of_1 = passes(rows, factor, stats, counted(rows[0], factor, spec), spec)
-    return [dx, jnp.sum(of_x, 1).reshape(factor.shape), jnp.sum(of_1, 1).reshape(factor.shape)]
+from .blocks import group_channels, group_tile, load_pulled, row_tile
 
 
-def _rows_backward(rows: Arrays, factor: Array, stats: Arrays, count: tuple[int, int], spec: Spec) -> list[Array]:
-    h, dy, *dh = rows
-    tile = row_tile(count[1], h.shape[-1])
-    programs, partial = _partial_sums(count, tiling.PROGRAMS, tile["BLOCK_ROWS"], h.shape[-1])
-    sizes = {"ROWS": count[1], "DIM": h.shape[-1], "CENTER": spec.center, "RESIDUAL": bool(dh), "PROGRAMS": programs}
-    sizes |= {"STAGES": stages(elements(tile) * h.dtype.itemsize * len(rows))}
-    outputs = Shape(h.shape, h.dtype), *partial
-    kernel = Launch("backward_kernel", "rows_backward", outputs, count[0] * programs, elements(tile), sizes | tile)
-    return launch.call(kernel, h, dy, rows[-1], factor, *stats)
+@triton.jit
+@no_type_check
+def rows_backward(
+    h, dy, dh, factor, mean, rstd, dx, sum_x, sum_1,
+    ROWS: tl.constexpr, DIM: tl.constexpr, CENTER: tl.constexpr, RESIDUAL: tl.constexpr,
+    PROGRAMS: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_DIM: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    blocks: tl.constexpr = (ROWS + BLOCK_ROWS - 1) // BLOCK_ROWS
+    share: tl.constexpr = 1.0 / DIM
+    example = (tl.program_id(0) // PROGRAMS).to(tl.int64)
+    column = tl.arange(0, BLOCK_DIM)
+    a = tl.load(factor + example * DIM + column, mask=column < DIM, other=0.0)
+    # One program takes every PROGRAMS-th block of its example and keeps their sums, so that few rows are left to add
+    # up.
+    of_x = tl.zeros([BLOCK_ROWS, BLOCK_DIM], tl.float32)
+    of_1 = tl.zeros([BLOCK_ROWS, BLOCK_DIM], tl.float32)
+    for turn in tl.range(0, (blocks + PROGRAMS - 1) // PROGRAMS, num_stages=STAGES):
+        row, column, inside = row_tile(tl.program_id(0) % PROGRAMS + turn * PROGRAMS, ROWS, DIM, BLOCK_ROWS, BLOCK_DIM)
+        row_at = example * ROWS + row
+        at = row_at[:, None] * DIM + column[None, :]
+        wide = tl.load(h + at, mask=inside, other=0.0).to(tl.float32)
+        dz = tl.load(dy + at, mask=inside, other=0.0).to(tl.float32)
+        deviation = tl.load(rstd + row_at, mask=row < ROWS, other=0.0)
+        if CENTER:
+            wide -= tl.load(mean + row_at, mask=row < ROWS, other=0.0)[:, None]
+            wide = tl.where(inside, wide, 0.0)
+        x_hat = wide * deviation[:, None]
+        g = dz * a[None, :]
+        d = g - x_hat * tl.sum(g * x_hat * share, 1)[:, None]
+        if CENTER:
+            d -= tl.sum(g * share, 1)[:, None]
+        d *= deviation[:, None]
+        if RESIDUAL:
+            d += tl.load(dh + at, mask=inside, other=0.0).to(tl.float32)
+        tl.store(dx + at, d.to(dx.dtype.element_ty), mask=inside)
+        of_x += dz * x_hat
+        of_1 += dz
+    at = tl.program_id(0).to(tl.int64) * DIM + column
+    tl.store(sum_x + at, tl.sum(of_x, 0), mask=column < DIM)
+    tl.store(sum_1 + at, tl.sum(of_1, 0), mask=column < DIM)
 
 
-def _long_rows_backward(rows: Arrays, factor: Array, stats: Arrays, count: tuple[int, int], spec: Spec) -> list[Array]:
-    h, dy, *dh = rows
-    dim, outputs = h.shape[-1], (Shape(h.shape, h.dtype),)
-    sizes = {"ROWS": count[1], "DIM": dim, "CENTER": spec.center}
-    long = sizes | {"RESIDUAL": bool(dh), "BLOCK_DIM": tiling.TILE}
-    kernel = Launch("backward_kernel", "long_rows_backward", outputs, math.prod(count), tiling.TILE, long)
-    (dx,) = launch.call(kernel, h, dy, rows[-1], factor, *stats)
-    tile = {"BLOCK_ROWS": 8, "BLOCK_DIM": tiling.TILE // 8}
-    across = parts(dim, tile["BLOCK_DIM"])
-    programs, partial = _partial_sums(count, parts(tiling.PROGRAMS, across), tile["BLOCK_ROWS"], dim)
-    grid, sizes = count[0] * programs * across, sizes | tile | {"PROGRAMS": programs}
-    kernel = Launch("backward_kernel", "column_sums", partial, grid, tiling.TILE, sizes)
-    return [dx, *launch.call(kernel, h, dy, *stats)]
+@triton.jit
+@no_type_check
+def long_rows_backward(
+    h, dy, dh, factor, mean, rstd, dx,
+    ROWS: tl.constexpr, DIM: tl.constexpr, CENTER: tl.constexpr, RESIDUAL: tl.constexpr, BLOCK_DIM: tl.constexpr,
+):  # fmt: skip
+    share: tl.constexpr = 1.0 / DIM
+    row = tl.program_id(0).to(tl.int64)
+    param_row, start = row // ROWS * DIM, row * DIM
+    deviation = tl.load(rstd + row)
+    middle = 0.0
+    if CENTER:
+        middle = tl.load(mean + row)
+    along, total = 0.0, 0.0
+    for first in tl.range(0, DIM, BLOCK_DIM):
+        column = first + tl.arange(0, BLOCK_DIM)
+        inside = column < DIM
+        x_hat = (tl.load(h + start + column, mask=inside, other=0.0).to(tl.float32) - middle) * deviation
+        a = tl.load(factor + param_row + column, mask=inside, other=0.0)
+        g = tl.load(dy + start + column, mask=inside, other=0.0).to(tl.float32) * a
+        along += tl.sum(g * x_hat * share, 0)
+        if CENTER:
+            total += tl.sum(g * share, 0)
+    for first in tl.range(0, DIM, BLOCK_DIM):
+        column = first + tl.arange(0, BLOCK_DIM)
+        inside = column < DIM
+        x_hat = (tl.load(h + start + column, mask=inside, other=0.0).to(tl.float32) - middle) * deviation
+        a = tl.load(factor + param_row + column, mask=inside, other=0.0)
+        g = tl.load(dy + start + column, mask=inside, other=0.0).to(tl.float32) * a
+        d = deviation * (g - x_hat * along - total)
+        if RESIDUAL:
+            d += tl.load(dh + start + column, mask=inside, other=0.0).to(tl.float32)
+        tl.store(dx + start + column, d.to(dx.dtype.element_ty), mask=inside)
 
 
-def _partial_sums(count: tuple[int, int], most: int, block: int, dim: int) -> tuple[int, tuple[Shape, ...]]:
-    """Programs of an example, and the two sums of each."""
-    programs = min(parts(most, count[0]), parts(count[1], block))
-    return programs, (Shape((count[0], programs, dim), jnp.float32),) * 2
+@triton.jit
+@no_type_check
+def column_sums(
+    h, dy, mean, rstd, sum_x, sum_1,
+    ROWS: tl.constexpr, DIM: tl.constexpr, CENTER: tl.constexpr,
+    PROGRAMS: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_DIM: tl.constexpr,
+):  # fmt: skip
+    parts: tl.constexpr = (DIM + BLOCK_DIM - 1) // BLOCK_DIM
+    blocks: tl.constexpr = (ROWS + BLOCK_ROWS - 1) // BLOCK_ROWS
+    partial = (tl.program_id(0) // parts).to(tl.int64)
+    example = partial // PROGRAMS
+    column = tl.program_id(0) % parts * BLOCK_DIM + tl.arange(0, BLOCK_DIM)
+    of_x = tl.zeros([BLOCK_ROWS, BLOCK_DIM], tl.float32)
+    of_1 = tl.zeros([BLOCK_ROWS, BLOCK_DIM], tl.float32)
+    for turn in tl.range(0, (blocks + PROGRAMS - 1) // PROGRAMS):
+        row = (partial % PROGRAMS + turn * PROGRAMS) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+        inside = (row < ROWS)[:, None] & (column < DIM)[None, :]
+        row_at = example * ROWS + row
+        at = row_at[:, None] * DIM + column[None, :]
+        wide = tl.load(h + at, mask=inside, other=0.0).to(tl.float32)
+        dz = tl.load(dy + at, mask=inside, other=0.0).to(tl.float32)
+        if CENTER:
+            wide -= tl.load(mean + row_at, mask=row < ROWS, other=0.0)[:, None]
+        of_x += dz * wide * tl.load(rstd + row_at, mask=row < ROWS, other=0.0)[:, None]
+        of_1 += dz
+    at = partial * DIM + column
+    tl.store(sum_x + at, tl.sum(of_x, 0), mask=column < DIM)
+    tl.store(sum_1 + at, tl.sum(of_1, 0), mask=column < DIM)
 
 
-def _groups_backward(rows: Arrays, params: Arrays, mean: Array, rstd: Array, spec: Spec) -> list[Array]:
-    (h, dy), factor = rows, params[0]
-    batch, sizes = group_sizes(h, factor, spec)
-    channels, given = h.shape[-1], {**sizes, "SILU": spec.activation == "silu"}
-    if tile := group_tile(sizes["SPACE"], spec.groups, sizes["WIDTH"], h.dtype.itemsize):
-        sums = Shape((batch, channels), jnp.float32)
-        grid, outputs = batch * parts(spec.groups, tile["BLOCK_GROUPS"]), (Shape(h.shape, h.dtype), sums, sums)
-        kernel = Launch("backward_kernel", "groups_backward", outputs, grid, elements(tile), given | tile)
-        dx, of_x, of_1 = launch.call(kernel, h, dy, *params, mean, rstd)
-    else:
-        grid, tile = split_tile(batch, sizes)
-        sums = Shape((batch, tile["PARTS"], channels), jnp.float32)
-        kernel = Launch("backward_kernel", "channel_sums", (sums, sums), grid, tiling.TILE, given | tile)
-        of_x, of_1 = (jnp.sum(a, 1) for a in launch.call(kernel, h, dy, *params, mean, rstd))
-        dx = _from_sums(rows, params, mean, rstd, (of_x, of_1), sizes, spec)
-    return [dx, *(jnp.sum(a.reshape(-1, sizes["SHARED"], channels), 1).reshape(factor.shape) for a in (of_x, of_1))]
+@triton.jit
+@no_type_check
+def groups_backward(
+    h, dy, factor, term, mean, rstd, dx, sum_x, sum_1,
+    SPACE: tl.constexpr, GROUPS: tl.constexpr, WIDTH: tl.constexpr, SHARED: tl.constexpr, SILU: tl.constexpr,
+    BLOCK_SPACE: tl.constexpr, BLOCK_GROUPS: tl.constexpr, BLOCK_WIDTH: tl.constexpr,
+):  # fmt: skip
+    blocks: tl.constexpr = (GROUPS + BLOCK_GROUPS - 1) // BLOCK_GROUPS
+    share: tl.constexpr = 1.0 / (SPACE * WIDTH)
+    batch = (tl.program_id(0) // blocks).to(tl.int64)
+    group, channel, inside_group = group_channels(tl.program_id(0) % blocks, GROUPS, WIDTH, BLOCK_GROUPS, BLOCK_WIDTH)
+    at, inside = group_tile(batch, 0, channel, inside_group, SPACE, SPACE, GROUPS * WIDTH, BLOCK_SPACE)
+    deviation = tl.load(rstd + batch * GROUPS + group, mask=group < GROUPS, other=0.0)[None, :, None]
+    param_at = batch // SHARED * (GROUPS * WIDTH) + channel
+    a = tl.load(factor + param_at, mask=inside_group, other=0.0)
+    x_hat, dz = load_pulled(
+        h,
+        dy,
+        a,
+        term,
+        mean,
+        deviation,
+        at,
+        inside,
+        param_at,
+        inside_group,
+        batch * GROUPS + group,
+        group < GROUPS,
+        SILU,
+    )
+    of_x = tl.sum(dz * x_hat, 0)[None, :, :]
+    of_1 = tl.sum(dz, 0)[None, :, :]
+    sum_at = batch * (GROUPS * WIDTH) + channel
+    tl.store(sum_x + sum_at, of_x, mask=inside_group)
+    tl.store(sum_1 + sum_at, of_1, mask=inside_group)
+    along = tl.sum(of_x * a * share, 2)[:, :, None]
+    total = tl.sum(of_1 * a * share, 2)[:, :, None]
+    d = deviation * (dz * a - x_hat * along - total)
+    tl.store(dx + at, d.to(dx.dtype.element_ty), mask=inside)
 
 
-def _from_sums(rows: Arrays, params: Arrays, mean: Array, rstd: Array, sums: Arrays, sizes, spec: Spec) -> Array:
-    """The gradient of x from the sums of its channels, in XLA."""
-    (h, dy), (factor, term) = rows, params
-    rows_of_factor = jnp.repeat(factor.reshape(-1, h.shape[-1]), sizes["SHARED"], 0)
-    count = sizes["SPACE"] * sizes["WIDTH"]
-    average = lambda a: jnp.sum((a * rows_of_factor).reshape(*rstd.shape, -1), -1) / count
-    along, total = (spread(average(a), h, spec) for a in sums)
-    deviation = spread(rstd, h, spec)
-    x_hat = centred(h, mean, spec) * deviation
-    dz = pull_activation(dy.astype(jnp.float32), x_hat, factor, term, spec)
-    return (deviation * (dz * factor - x_hat * along - total)).astype(h.dtype)
+@triton.jit
+@no_type_check
+def channel_sums(
+    h, dy, factor, term, mean, rstd, sum_x, sum_1,
+    SPACE: tl.constexpr, GROUPS: tl.constexpr, WIDTH: tl.constexpr, SHARED: tl.constexpr, SILU: tl.constexpr,
+    PARTS: tl.constexpr, PART: tl.constexpr, BLOCK_SPACE: tl.constexpr, BLOCK_GROUPS: tl.constexpr, BLOCK_WIDTH: tl.constexpr,
+):  # fmt: skip
+    blocks: tl.constexpr = (GROUPS + BLOCK_GROUPS - 1) // BLOCK_GROUPS
+    partial = (tl.program_id(0) // blocks).to(tl.int64)
+    batch = partial // PARTS
+    group, channel, inside_group = group_channels(tl.program_id(0) % blocks, GROUPS, WIDTH, BLOCK_GROUPS, BLOCK_WIDTH)
+    first = (partial % PARTS * PART).to(tl.int32)
+    last = tl.minimum(first + PART, SPACE)
+    deviation = tl.load(rstd + batch * GROUPS + group, mask=group < GROUPS, other=0.0)[None, :, None]
+    param_at = batch // SHARED * (GROUPS * WIDTH) + channel
+    a = tl.load(factor + param_at, mask=inside_group, other=0.0)
+    of_x = tl.zeros([BLOCK_SPACE, BLOCK_GROUPS, BLOCK_WIDTH], tl.float32)
+    of_1 = tl.zeros([BLOCK_SPACE, BLOCK_GROUPS, BLOCK_WIDTH], tl.float32)
+    for step in tl.range(0, PART, BLOCK_SPACE):
+        start = first + step
+        at, inside = group_tile(batch, start, channel, inside_group, last, SPACE, GROUPS * WIDTH, BLOCK_SPACE)
+        x_hat, dz = load_pulled(
+            h,
+            dy,
+            a,
+            term,
+            mean,
+            deviation,
+            at,
+            inside,
+            param_at,
+            inside_group,
+            batch * GROUPS + group,
+            group < GROUPS,
+            SILU,
+        )
+        of_x += dz * x_hat
+        of_1 += dz
+    sum_at = partial * (GROUPS * WIDTH) + channel
+    tl.store(sum_x + sum_at, tl.sum(of_x, 0)[None, :, :], mask=inside_group)
+    tl.store(sum_1 + sum_at, tl.sum(of_1, 0)[None, :, :], mask=inside_group)

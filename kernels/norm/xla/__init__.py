@@ -10,8 +10,8 @@ written to memory, and so are the broadcast rows it is made of. With `cpu=True` 
 from h and dy, and a barrier hides the common beginnings from the compiler. The numbers are the same up to rounding.
 """
 
-from .backward import backward
-from .forward import forward, tangent
+from .backward import gradients
+from .forward import normalise, tangent
 from .moments import kept_statistics
 
-__all__ = ["backward", "forward", "kept_statistics", "tangent"]
+__all__ = ["gradients", "kept_statistics", "normalise", "tangent"]

@@ -13,7 +13,7 @@ from .moments import centred, project, pull_activation, share, spread, statistic
 Gradients = tuple[Array, Array, Array]
 
 
-def backward(
+def gradients(
     rows: Arrays, params: Arrays, mean: Array | None, rstd: Array, spec: Spec, *, cpu: bool = False
 ) -> Gradients:
     """`(h, dy, [dh])`, `(factor, term)` and the statistics to `(dh, dfactor, dterm)`."""

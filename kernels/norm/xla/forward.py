@@ -7,7 +7,7 @@ from ..spec import Arrays, Spec
 from .moments import activate, centred, project, pull_activation, spread, statistics
 
 
-def forward(rows: Arrays, params: Arrays, spec: Spec, *, cpu: bool = False) -> list[Array]:
+def normalise(rows: Arrays, params: Arrays, spec: Spec, *, cpu: bool = False) -> list[Array]:
     """`(x, [residual])` and `(factor, term)` to `(y, [h], [mean], rstd)`, with `h = x + residual`."""
     h = sum(rows[1:], rows[0])
     y, mean, rstd = (_on_cpu if cpu else _anywhere)(h, params, spec)
