@@ -241,9 +241,10 @@ def task(config: Config) -> "Task":
     images = held_out_images(dataset)
 
     def show(tokenizer: Any, frozen: Any, stream: Stream, path: Path) -> None:
-        pairs = stream.gather(compared, tokenizer, images.first(40))
+        originals, fakes = stream.gather(compared, tokenizer, images.first(40))
         if is_first():
-            save_png(path.with_suffix(".png"), image_grid(dataset.denormalise(rows_in_turn(*pairs, 10)), 10))
+            rows = dataset.denormalise(rows_in_turn(originals, fakes, 10))
+            save_png(path.with_suffix(".png"), image_grid(rows, 10))
 
     evaluators = (
         reconstruction(config.model.codes, images),
@@ -283,8 +284,9 @@ def sample(folder: Path, record: dict[str, Any], options: ImageSample) -> int:
     dataset = load(from_dict(Config, record["config"], folder / "config.json").data)
     of_label = None if options.label is None else dataset.test_labels == options.label
     count = max(options.columns, options.n // 2 // options.columns * options.columns)
-    pairs = Stream(mesh).gather(compared, tokenizer, held_out_images(dataset, of_label).first(count))
-    return options.save(rows_in_turn(*pairs, options.columns))
+    examples = held_out_images(dataset, of_label).first(count)
+    originals, fakes = Stream(mesh).gather(compared, tokenizer, examples)
+    return options.save(rows_in_turn(originals, fakes, options.columns))
 
 
 def rows_in_turn(originals: Any, fakes: Any, columns: int) -> Any:
