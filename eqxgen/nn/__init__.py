@@ -1,5 +1,6 @@
 """Layers for one example at a time: `jax.vmap` them over a batch."""
 
+from eqxgen.nn._batch import synchronised
 from eqxgen.nn.activation import ACTIVATIONS, Activation
 from eqxgen.nn.attention.cache import KVCache
 from eqxgen.nn.attention.cross import CrossAttention
@@ -147,6 +148,7 @@ __all__ = [
     "mp_sum",
     "not_lora",
     "sincos_table",
+    "synchronised",
     "upfirdn",
     "upsample",
 ]

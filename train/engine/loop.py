@@ -32,7 +32,7 @@ from ..report.sinks import Sink, TensorBoard, WeightsAndBiases
 from ..report.timeline import Profiler
 from ..run.folder import describe_run, open_run, write_json
 from ..run.signals import StopRequest
-from ..run.weights import save_model
+from ..run.weights import digest, save_model
 from .compile_cache import use_cache
 from .host_memory import keep_freed_memory
 from .recipe import Player, Program
@@ -102,7 +102,8 @@ def fit(config: TrainConfig, recipe: str, make_task: Callable[[], Task]) -> int:
 
 
 def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
-    record = describe_run(folder, config, task.recipe, task.facts)
+    frozen = task.program.frozen()
+    record = describe_run(folder, config, task.recipe, task.facts, digest(frozen))
     from_first(lambda: task.prepare(folder))
     key = jr.key(config.seed)
     shapes = abstract_state(setup)
@@ -122,7 +123,7 @@ def _fit(config: TrainConfig, task: Task, setup: Setup, folder: Path) -> int:
             log.say(f"{task.recipe}: {parameters:,} parameters, {len(task.source):,} examples, {devices}, to {folder}")
             if config.optim.warmup > config.steps:
                 log.say(f"warm-up: all of the {config.steps} steps, of the preset's {config.optim.warmup}")
-            run = _Run(config, task, folder, setup, log, checkpoints, record)
+            run = _Run(config, task, folder, setup, log, checkpoints, record, place(frozen, setup.mesh))
             state = run.train(state, first, key, stop)
             checkpoints.wait()
             if stop.agreed() and stop.received:
@@ -143,6 +144,7 @@ class _Run:
     log: Log | Mute
     checkpoints: Checkpoints
     record: dict[str, Any]
+    frozen: PyTree = None
     scores: list[float] = dataclasses.field(default_factory=list)
 
     def train(self, state: State, first: int, key: PRNGKeyArray, stop: StopRequest) -> State:
@@ -155,12 +157,11 @@ class _Run:
         step_of = functools.cache(lambda due: make_step(self.setup, due))
         rate = schedule(self.first_player().optim or config.optim, config.steps)
         data_key, change_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
-        frozen = place(program.frozen(), self.setup.mesh)
         profiler = Profiler(config.profiled, self.folder / "profile")
         meter = Meter(config.batch_size, first, tokens=task.tokens)
         for step in range(first, config.steps):
             batch = feed.take()
-            inputs = Inputs(batch, data_key, frozen)
+            inputs = Inputs(batch, data_key, self.frozen)
             for number, change in enumerate(change for change in program.changes.values() if change.due(step)):
                 own = jr.fold_in(change_key, step) if number == 0 else jr.fold_in(jr.fold_in(change_key, step), number)
                 state = changed(change.change, inputs._replace(key=own), state, self.setup.mesh)

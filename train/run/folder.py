@@ -50,19 +50,23 @@ def open_run(config: TrainConfig, recipe: str) -> Iterator[Path]:
         yield folder
 
 
-def describe_run(folder: Path, config: TrainConfig, recipe: str, facts: dict[str, Any]) -> dict[str, Any]:
+def describe_run(
+    folder: Path, config: TrainConfig, recipe: str, facts: dict[str, Any], frozen: str | None = None
+) -> dict[str, Any]:
     """Writes config.json where there is none, or checks that it is of the same data; gives what it holds.
 
     Args:
         folder: as `open_run` gave it.
         facts: what a sampler needs to know that the config does not say, such as the shape of the images.
+        frozen: SHA-256 of the frozen parts.
 
     Raises:
-        UserError: the run was begun on other data.
+        UserError: the run was begun on other data, or with other frozen parts.
     """
     from ..parallel.processes import from_first
 
     record = {"recipe": recipe, "config": to_dict(config), "facts": json.loads(json.dumps(facts))}
+    record |= {} if frozen is None else {"frozen": frozen}
     return from_first(lambda: _describe(folder / "config.json", record))
 
 
@@ -74,6 +78,11 @@ def _describe(path: Path, record: dict[str, Any]) -> dict[str, Any]:
         raise UserError(
             f"--run-dir {path.parent}: holds a run on other data ({old.get('facts')} and not {record['facts']}): give "
             "another folder"
+        )
+    if old.get("frozen") != record.get("frozen"):
+        raise UserError(
+            f"--run-dir {path.parent}: holds a run with other frozen parts (SHA-256 {old.get('frozen')} and not "
+            f"{record.get('frozen')}): give the same files, or another folder"
         )
     return old
 
@@ -105,6 +114,14 @@ def _reason(error: OSError | RuntimeError) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
+def defaults_of(record: dict[str, Any]) -> dict[str, Any]:
+    """The values of a run's preset, which fields have that its version did not know."""
+    from ..engine.recipes import recipe_of
+
+    presets = recipe_of(record, "config.json").PRESETS
+    return to_dict(presets.get(record["config"].get("preset"), next(iter(presets.values()))))
+
+
 def _check_same(folder: Path, old: Any, new: dict[str, Any]) -> None:
     if not (isinstance(old, dict) and isinstance(old.get("config"), dict)):
         raise UserError(
@@ -115,7 +132,7 @@ def _check_same(folder: Path, old: Any, new: dict[str, Any]) -> None:
             f"--run-dir {folder}: holds a run of train.{old.get('recipe')}, not of train.{new['recipe']}: give another "
             "folder"
         )
-    if differing := differences(old["config"], new["config"]):
+    if differing := differences(old["config"], new["config"], defaults_of(old)):
         raise UserError(
             f"--run-dir {folder}: holds a run with another config ({differing}): give another folder, or the same flags"
         )

@@ -18,9 +18,15 @@ def versions() -> dict[str, str]:
     return {"eqxgen": eqxgen.__version__, "jax": jax.__version__, "python": platform.python_version()}
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """The flags that differ between two configs, but those that may; empty where none does."""
-    before, now = flat(old), flat(new)
+def differences(old: dict[str, Any], new: dict[str, Any], defaults: dict[str, Any] | None = None) -> str:
+    """The flags that differ between two configs, but those that may; empty where none does.
+
+    Args:
+        old: the config of a run, by this version or one that had fewer fields.
+        defaults: a config whose values fields have that the old one lacks; without it they are passed over.
+    """
+    now = flat(new)
+    before = flat(now if defaults is None else defaults) | flat(old)
     names = [
         name
         for name in sorted(before.keys() | now.keys())
