@@ -2,6 +2,7 @@
 
 import types as _types
 
+from eqxgen.nn._batch import synchronised as synchronised
 from eqxgen.nn.activation import ACTIVATIONS as ACTIVATIONS
 from eqxgen.nn.activation import Activation as Activation
 from eqxgen.nn.attention.cache import KVCache as KVCache

@@ -88,7 +88,7 @@ def test_layer_norm_and_rms_norm_are_torchs():
         np.testing.assert_allclose(norm(kept["x"]), kept["y"], rtol=1e-5, atol=1e-5)
 
 
-def test_batch_norm_over_two_devices_is_that_of_one():
+def test_batch_norm_and_the_moving_codebook_over_two_devices_are_those_of_one():
     flags = FLAGS.replace("device_count=8", "device_count=2")
     env = os.environ | {
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}",
@@ -99,8 +99,13 @@ def test_batch_norm_over_two_devices_is_that_of_one():
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout)
-    assert report["synchronised"] < 1e-12
-    assert "holds 'batch', over which shard_map lets no mean be taken: give it check_vma=False" in report["checked"]
+    for name in ("norm", "codebook"):
+        for check_vma in (True, False):
+            found = report[f"{name} {check_vma}"]
+            assert found.pop("exchanges") <= 2, "one of the statistics, one of the loss"
+            assert max(found.values()) < 1e-12
+        assert max(report[f"{name} padded"].values()) < 1e-12
+        assert report[f"{name} of padding alone"] == 0
     assert report["halves"] > 1e-2, "two halves with statistics of their own must differ, or the test shows nothing"
 
 

@@ -1,5 +1,6 @@
 """A state as named arrays that Orbax can write, and back."""
 
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,15 @@ from jaxtyping import PyTree
 from ..params.paths import named_arrays
 from ..run.weights import check_arrays, with_arrays
 
+NAMED = ("opt_state", "scale", "skipped")
+"""Parts of a state that have an entry for each player or turn."""
+
 CURES = {
     "opt_state": "was --optim.name, or what it averages, changed?",
     "model": "were --model's sizes, or the model's code, changed?",
     "ema": "were --ema, --model's sizes, or the model's code, changed?",
+    "state": "were --model's sizes, or the model's code, changed?",
+    "averaged_state": "were --ema, --model's sizes, or the model's code, changed?",
 }
 """The likely cause of a difference, by the first word of a leaf's path."""
 
@@ -36,6 +42,21 @@ def to_restore(template: PyTree) -> dict[str, jax.ShapeDtypeStruct]:
         return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=leaf.sharding or here)
 
     return {name: place(leaf) for name, leaf in named_arrays(template).items()}
+
+
+def stored_names(wanted: Iterable[str], saved: Container[str]) -> dict[str, str]:
+    """The name under which a checkpoint holds each leaf.
+
+    Optimisers, loss scales and counters had no player's and no turn's name in the versions of one player and one turn:
+    `opt_state.model.1.mu` is then `opt_state.1.mu`.
+    """
+
+    def one(name: str) -> str:
+        first, *rest = name.split(".")
+        before = ".".join([first, *rest[1:]])
+        return before if first in NAMED and name not in saved and before in saved else name
+
+    return {name: one(name) for name in wanted}
 
 
 def check_leaves(where: Path, wanted: dict[str, jax.ShapeDtypeStruct], saved: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from .._errors import UserError
@@ -183,11 +184,19 @@ class Checkpoints:
         check_record(self._path(step), record, self.record, self._free)
         wanted = leaves.to_restore(template)
         saved: Any = self._manager.item_metadata(step)["state"]
-        leaves.check_leaves(self._path(step), wanted, dict(getattr(saved, "tree", saved)))
-        arguments = self._ocp.checkpoint_utils.construct_restore_args(wanted)
-        restore = self._ocp.args.PyTreeRestore(wanted, restore_args=arguments)
+        saved = dict(getattr(saved, "tree", saved))
+        names = leaves.stored_names(wanted, saved)
+        under_new = {name: saved[old] for name, old in names.items() if old in saved}
+        others = {name: leaf for name, leaf in saved.items() if name not in names.values()}
+        leaves.check_leaves(self._path(step), wanted, under_new | others)
+        stored = {names[name]: leaf for name, leaf in wanted.items()}
+        arguments = self._ocp.checkpoint_utils.construct_restore_args(stored)
+        restore = self._ocp.args.PyTreeRestore(stored, restore_args=arguments)
         arrays: Any = self._manager.restore(step, args=self._ocp.args.Composite(state=restore))["state"]
-        return Restored(leaves.restored(template, arrays), step, record.get("position"))
+        # A step takes each buffer over once, so two leaves of one stored array get one each.
+        shared = len(stored) < len(wanted)
+        found = {name: jnp.array(arrays[old]) if shared else arrays[old] for name, old in names.items()}
+        return Restored(leaves.restored(template, found), step, record.get("position"))
 
     def close(self) -> None:
         self.wait()

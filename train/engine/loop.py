@@ -36,7 +36,7 @@ from ..report.sinks import Sink, TensorBoard, WeightsAndBiases
 from ..report.timeline import Profiler
 from ..run.folder import RunFolder
 from ..run.signals import StopRequest
-from ..run.weights import save_model
+from ..run.weights import digest, save_model
 from .best import best_name, check_best
 from .command import STARTED
 from .compile_cache import use_cache
@@ -107,10 +107,11 @@ def fit(config: TrainConfig, recipe: "Recipe") -> int:
         evaluators = chosen(config.evals, task.evaluators)
         check_best(config, evaluators, task.program, mesh)
         data = {"sha256": task.fingerprint, "examples": len(task.source)} if task.fingerprint else None
-        run.describe(task.facts.to_record(), data, changed=config.data.changed)
+        frozen = task.program.frozen()
+        run.describe(task.facts.to_record(), data, changed=config.data.changed, frozen=digest(frozen))
         from_first(lambda: task.prepare(run.path))
         setup = Setup.of(config, task.program, mesh, on_cpu=on_cpu)
-        return _fit(config, recipe, task, evaluators, setup, run)
+        return _fit(config, recipe, task, evaluators, frozen, setup, run)
 
 
 def _fit(
@@ -118,6 +119,7 @@ def _fit(
     recipe: "Recipe",
     task: Task,
     evaluators: tuple[Evaluator, ...],
+    frozen: PyTree,
     setup: Setup,
     run: RunFolder,
 ) -> int:
@@ -145,7 +147,7 @@ def _fit(
                 if evaluator.lacks:
                     log.say(f"evaluator {evaluator.kind.name} is left out: {evaluator.lacks}")
             stream = Stream(setup.mesh, stop.agreed, log.say)
-            evaluation = Evaluation(evaluators, place(task.program.frozen(), setup.mesh), stream)
+            evaluation = Evaluation(evaluators, place(frozen, setup.mesh), stream)
             loop = _Run(config, recipe, task, folder, setup, log, checkpoints, record, evaluation)
             state = loop.train(state, first, key, stop)
             checkpoints.wait()

@@ -57,13 +57,15 @@ class RunFolder:
             facts: of the data, which the config does not say, such as the shape of the images.
             data: SHA-256 of the data (`sha256`), and the number of training examples (`examples`).
             changed: whether the run may go on with other data.
+            frozen: SHA-256 of the frozen parts.
 
         Raises:
-            UserError: the run was begun on other data.
+            UserError: the run was begun on other data, or with other frozen parts.
         """
         from ..parallel.processes import from_first
 
         record = {**self.record, "facts": json.loads(json.dumps(facts))} | ({"data": data} if data else {})
+        record |= {} if frozen is None else {"frozen": frozen}
         self.record = from_first(lambda: _describe(self.path / "config.json", record, changed=changed))
 
 
@@ -79,6 +81,11 @@ def _describe(path: Path, record: dict[str, Any], *, changed: bool) -> dict[str,
         raise UserError(
             f"--run-dir {path.parent}: holds a run on other data ({facts} and not {new}): give another "
             f"folder{newlines if 'vocab' in new else ''}"
+        )
+    if old.get("frozen") != record.get("frozen"):
+        raise UserError(
+            f"--run-dir {path.parent}: holds a run with other frozen parts (SHA-256 {old.get('frozen')} and not "
+            f"{record.get('frozen')}): give the same files, or another folder"
         )
     before, now = old.get("data"), record.get("data")
     if before == now or now is None:

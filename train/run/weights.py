@@ -1,6 +1,7 @@
 """A trained model as one safetensors file with its description inside."""
 
 import errno
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PyTree
 
@@ -46,6 +48,16 @@ def save_model(path: Path, model: PyTree, description: dict[str, Any]) -> None:
 
     if is_first():
         write_atomically(path, write)
+
+
+def digest(tree: PyTree) -> str | None:
+    """SHA-256 of the arrays of a tree with their paths, shapes and types; None where it has none."""
+    arrays = named_arrays(tree)
+    total = hashlib.sha256()
+    for name, array in arrays.items():
+        total.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        total.update(np.ascontiguousarray(on_host(array)).tobytes())
+    return total.hexdigest() if arrays else None
 
 
 def load_model(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen.nn import _check
+from eqxgen.nn._batch import OverBatch, batch_sum
 
 
 class BatchNormState(NamedTuple):
@@ -20,7 +21,7 @@ class BatchNormState(NamedTuple):
     batches: Int[Array, ""]
 
 
-class BatchNorm(eqx.Module):
+class BatchNorm(eqx.Module, OverBatch):
     """Zero mean and unit variance of each channel over the batch and all positions, then an affine map
     (arXiv:1502.03167).
 
@@ -30,9 +31,10 @@ class BatchNorm(eqx.Module):
         state = norm.init_state()
         y, state = jax.vmap(norm, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, state)
 
-    Inside `jax.shard_map(..., check_vma=False)`, `axis_name=("batch", "data")` takes the statistics over that mesh axis
-    too (synchronised batch norm); with `check_vma=True` JAX has no mean over a mapped axis. Statistics are float32, the
-    variance around the mean, in a second pass.
+    Inside `jax.shard_map`, with and without `check_vma`, `axis_name=("batch", "data")` takes the statistics over that
+    mesh axis too (synchronised batch norm; `eqxgen.nn.synchronised` adds the axes to a whole model): count, sum and sum
+    of squares around the running mean travel in one exchange. Statistics are float32; on one device the variance is
+    taken around the mean, in a second pass.
 
     Args:
         channels: size of the last axis.
@@ -44,8 +46,8 @@ class BatchNorm(eqx.Module):
         inference: whether to normalise by the running statistics and leave them; a call's own `inference` comes first.
 
     Raises:
-        ValueError: a number breaks its law; x has another channel count; in training there is a single value for each
-            channel, or an axis that `shard_map` keeps from being averaged.
+        ValueError: a number is out of its range; x has another channel count; in training there is a single value for
+            each channel.
     """
 
     scale: Float[Array, " channels"] | None
@@ -84,15 +86,21 @@ class BatchNorm(eqx.Module):
         x: Float[Array, "*spatial channels"],
         state: BatchNormState,
         *,
+        weight: Float[Array, ""] | None = None,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> tuple[Float[Array, "*spatial channels"], BatchNormState]:
+        """One example and the state after its batch.
+
+        Args:
+            weight: of the example in the statistics: 0 for padding, else 1.
+        """
         _check.last_axis(x, "channels", self.channels)
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if self.inference if inference is None else inference:
             mean, variance = state.mean, state.variance
         else:
-            mean, variance, count = self._statistics(wide)
+            mean, variance, count = self._statistics(wide, weight, state)
             state = self._updated(state, mean, variance, count)
         factor = jax.lax.rsqrt(variance + self.epsilon) * (
             1.0 if self.scale is None else self.scale.astype(variance.dtype)
@@ -101,38 +109,41 @@ class BatchNorm(eqx.Module):
         y = (wide - mean[ones]) * factor[ones]
         return (y if self.bias is None else y + self.bias.astype(y.dtype)[ones]).astype(x.dtype), state
 
-    def _statistics(self, x: Array) -> tuple[Array, Array, int]:
-        """Mean, biased variance, and of how many values."""
+    def _statistics(
+        self, x: Array, weight: Array | None, state: BatchNormState
+    ) -> tuple[Array, Array, int | Float[Array, ""]]:
+        """Mean, biased variance, and the number of values they are of."""
+        positions = math.prod(x.shape[:-1])
         try:
-            count = math.prod(x.shape[:-1]) * math.prod(jax.lax.axis_size(name) for name in self.axis_name)
+            most = positions * math.prod(jax.lax.axis_size(name) for name in self.axis_name)
         except NameError as error:
             call = f"jax.vmap(norm, axis_name={self.axis_name[0]!r}, in_axes=(0, None), out_axes=(0, None))(x, state)"
             raise ValueError(
                 f"axis_name={self.axis_name} must be axes of jax.vmap or of a mesh: got x of shape {x.shape} without "
                 f"them; call {call}"
             ) from error
-        if count < 2:
+        if most < 2:
             raise ValueError(
                 f"training needs at least 2 values for each channel: got shape {x.shape}, axis_name={self.axis_name}"
             )
+        axes, ones = tuple(range(x.ndim - 1)), (None,) * (x.ndim - 1)
+        if weight is None and not set(self.axis_name) & set(jax.sharding.get_abstract_mesh().manual_axes):
+            mean = batch_sum([jnp.sum(x, axes)], self.axis_name)[0] / most
+            return mean, batch_sum([jnp.sum((x - mean[ones]) ** 2, axes)], self.axis_name)[0] / most, most
+        weight = jnp.ones((), x.dtype) if weight is None else weight.astype(x.dtype)
+        shift = jax.lax.stop_gradient(state.mean.astype(x.dtype))
+        around = x - shift[ones]
+        sums = (weight * positions, weight * jnp.sum(around, axes), weight * jnp.sum(around**2, axes))
+        count, first, second = batch_sum(sums, self.axis_name)
+        some = jnp.maximum(count, 1)
+        return shift + first / some, jnp.maximum(second / some - (first / some) ** 2, 0), count
 
-        mapped = set(self.axis_name) - set(jax.sharding.get_abstract_mesh().axis_names)
-        if mapped and jax.typeof(x).manual_axis_type.varying:
-            raise ValueError(
-                f"axis_name={self.axis_name} holds {mapped.pop()!r}, over which shard_map lets no mean be taken: give "
-                "it check_vma=False"
-            )
-
-        def over_all(x: Array) -> Array:
-            mean = jnp.mean(x, tuple(range(x.ndim - 1)))
-            return jax.lax.pmean(mean, self.axis_name) if self.axis_name else mean
-
-        mean = over_all(x)
-        return mean, over_all((x - mean[(None,) * (x.ndim - 1)]) ** 2), count
-
-    def _updated(self, state: BatchNormState, mean: Array, variance: Array, count: int) -> BatchNormState:
-        mean, variance = jax.lax.stop_gradient((mean, variance * count / (count - 1)))
-        batches = state.batches + 1
-        share = 1 / batches.astype(jnp.float32) if self.momentum is None else self.momentum
-        blend = lambda old, new: old + (share * (new - old)).astype(old.dtype)
+    def _updated(
+        self, state: BatchNormState, mean: Array, variance: Array, count: int | Float[Array, ""]
+    ) -> BatchNormState:
+        mean, variance = jax.lax.stop_gradient((mean, variance * count / jnp.maximum(count - 1, 1)))
+        seen = jnp.asarray(count > 0)
+        batches = state.batches + seen.astype(jnp.int32)
+        share = 1 / jnp.maximum(batches, 1).astype(jnp.float32) if self.momentum is None else self.momentum
+        blend = lambda old, new: jnp.where(seen, old + (share * (new - old)).astype(old.dtype), old)
         return BatchNormState(blend(state.mean, mean), blend(state.variance, variance), batches)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen.nn import _check
+from eqxgen.nn._batch import OverBatch, batch_sum
 from eqxgen.nn.quantize.codebook import count_codes, drawn
 from eqxgen.nn.quantize.estimator import Estimator, straight_through
 from eqxgen.nn.quantize.quantized import Quantized, find_nearest, flat, quantise, rows
@@ -41,7 +42,7 @@ class Averages(NamedTuple):
         return self.sums / counts[:, None]
 
 
-class EMAQuantizer(eqx.Module):
+class EMAQuantizer(eqx.Module, OverBatch):
     """As `VectorQuantizer`, with a codebook that is no parameter: each code is the moving average of the vectors that
     choose it.
 
@@ -56,7 +57,8 @@ class EMAQuantizer(eqx.Module):
         epsilon: of the counts' smoothing.
         commitment: weight of the encoder's loss; 0.25 in the paper.
         temperature: of the soft assignments.
-        axis_name: of the mapped axes, batch and mesh alike, over which counts and sums are added up.
+        axis_name: the mapped and mesh axes over which counts and sums are added up, in one exchange, inside
+            `jax.shard_map` with and without `check_vma`; `eqxgen.nn.synchronised` adds mesh axes to a whole model.
         estimator: how the gradient passes from codes to vectors.
     """
 
@@ -66,7 +68,7 @@ class EMAQuantizer(eqx.Module):
     epsilon: float = eqx.field(static=True)
     commitment: float = eqx.field(static=True)
     temperature: float = eqx.field(static=True)
-    axis_name: str | tuple[str, ...] | None = eqx.field(static=True)
+    axis_name: tuple[str, ...] = eqx.field(static=True)
     estimator: Estimator = eqx.field(static=True)
 
     def __init__(
@@ -87,7 +89,8 @@ class EMAQuantizer(eqx.Module):
         _check.above_zero(epsilon=epsilon, temperature=temperature)
         self.start = draw_codebook(codes, dim, key=key)
         self.decay, self.epsilon, self.commitment, self.temperature = decay, epsilon, commitment, temperature
-        self.axis_name, self.estimator, self.inference = axis_name, estimator, False
+        self.axis_name = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
+        self.estimator, self.inference = estimator, False
 
     @property
     def codes(self) -> int:
@@ -106,9 +109,15 @@ class EMAQuantizer(eqx.Module):
         z: Float[Array, "*leading dim"],
         state: Averages,
         *,
+        weight: Float[Array, ""] | None = None,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> tuple[Quantized, Averages]:
+        """The codes of the vectors, and the averages after them.
+
+        Args:
+            weight: of these vectors in the averages: 0 for an example that is padding, else 1.
+        """
         _check.last_axis(z, "dim", self.dim)
         state = jax.lax.stop_gradient(state)
         quantized = quantise(
@@ -121,7 +130,7 @@ class EMAQuantizer(eqx.Module):
         )
         quiet = self.inference if inference is None else inference
         return quantized, state if quiet else self._updated(
-            state, jax.lax.stop_gradient(flat(z)), quantized.ids.reshape(-1)
+            state, jax.lax.stop_gradient(flat(z)), quantized.ids.reshape(-1), weight
         )
 
     def nearest(self, z: Float[Array, "*leading dim"], state: Averages) -> Int[Array, "*leading"]:
@@ -132,11 +141,17 @@ class EMAQuantizer(eqx.Module):
         """The codes of some ids; as `Embedding`, ids out of range are an error, or NaN inside a compiled program."""
         return rows(state.codebook(self.epsilon), ids)
 
-    def _updated(self, state: Averages, z: Float[Array, "n dim"], ids: Int[Array, " n"]) -> Averages:
-        new = Averages(count_codes(ids, self.codes), jnp.zeros_like(state.sums).at[ids].add(z))
-        if self.axis_name is not None:
-            new = jax.lax.psum(new, self.axis_name)
-        return jax.tree.map(lambda old, new: self.decay * old + (1 - self.decay) * new, state, new)
+    def _updated(
+        self, state: Averages, z: Float[Array, "n dim"], ids: Int[Array, " n"], weight: Float[Array, ""] | None
+    ) -> Averages:
+        new = (count_codes(ids, self.codes), jnp.zeros_like(state.sums).at[ids].add(z))
+        if weight is not None:
+            new = (weight * new[0], weight * new[1])
+        new = Averages(*batch_sum([x.astype(state.sums.dtype) for x in new], self.axis_name))
+        some = jnp.sum(new.counts) > 0
+        return jax.tree.map(
+            lambda old, new: jnp.where(some, self.decay * old + (1 - self.decay) * new, old), state, new
+        )
 
 
 def restart_rare_codes(state: Averages, z: Float[Array, "n dim"], *, least: float = 2.0, key: PRNGKeyArray) -> Averages:
