@@ -2,7 +2,7 @@
 
   python -m train.vqgan                                      # digits
   python -m train.vqgan --preset mnist --data.root DATA      # from a folder that has mnist/
-  python -m train.vqgan --preset imagenet256 --dry-run       # the MaskGIT paper's: 256 pixels, 16x16 tokens, 1,024 codes
+  python -m train.vqgan --preset imagenet256 --dry-run       # the MaskGIT paper's: 256 pixels, 16x16 tokens of 1,024
 
 Loss: squared error + quantisation + entropy, and with --adversarial above 0 the non-saturating loss of a discriminator
 with an R1 penalty, both players in one update. Writes runs/vqgan-PRESET; `train.maskgit --tokenizer runs/vqgan-PRESET`

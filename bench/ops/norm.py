@@ -2,7 +2,7 @@
 operations.
 
     python -m bench.ops.norm [--rounds 30] [--out bench/results/cpu]
-    python -m bench.ops.norm --out bench/results/h200                 on a GPU: its cases in bfloat16, and the copy's bandwidth
+    python -m bench.ops.norm --out bench/results/h200                 on a GPU: bfloat16, and the copy's bandwidth
 
 All contenders run in one process. Each round runs every one, in an order that turns from round to round; the ratios are
 medians over the rounds of that round's ratio, so a machine that slows down for a while slows both sides. On the CPU

@@ -1,6 +1,6 @@
 """What a train step sends between chips, read from programs compiled ahead of time for TPU topologies, without a TPU.
 
-  python -m bench.tpu.scaling                 all of the table below, to bench/results/tpu/scaling.json; see docs/scaling.md
+  python -m bench.tpu.scaling                 the table below, to bench/results/tpu/scaling.json; see docs/scaling.md
   python -m bench.tpu.scaling v5e:4x4         one topology
 
 The step is that of `python -m train.maskgit --preset imagenet256`. For each mesh: the collectives of the compiled step,

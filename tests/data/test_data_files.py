@@ -1,7 +1,6 @@
 """Files that are missing, damaged or hostile: one `DataError` each, naming the file, and never anything else."""
 
 # A case is a row, however long.
-# ruff: noqa: E501
 
 import gzip
 import hashlib

@@ -1,7 +1,6 @@
 """The fingerprint of the data of a run: other data of the same shape are refused, from sources of every kind."""
 
 # A case is a row, however long.
-# ruff: noqa: E501
 
 import dataclasses
 import json

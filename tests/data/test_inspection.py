@@ -1,7 +1,6 @@
 """`python -m train.data check` on sources of every kind, and the commands' own mistakes."""
 
 # A case is a row, however long.
-# ruff: noqa: E501
 
 import runpy
 import sys

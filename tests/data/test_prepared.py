@@ -1,7 +1,6 @@
 """Arrays that stay in their files: rows, stored .npz, and the folders that `python -m train.data prepare` writes."""
 
 # A case is a row, however long.
-# ruff: noqa: E501
 
 import json
 import os

@@ -1,7 +1,6 @@
 """What a source reads, what it leaves out, which classes it may lack, and how it names all that is broken."""
 
 # A case is a row, however long.
-# ruff: noqa: E501
 
 import io
 import os

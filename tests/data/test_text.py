@@ -1,7 +1,6 @@
 """Text, its ids, windows of them, and documents packed into rows."""
 
 # A case is a row, however long.
-# ruff: noqa: E501
 
 import runpy
 import sys

@@ -1,7 +1,6 @@
 """Vocabularies of every kind: round trips, streams, files, and what is refused."""
 
 # A case is a row, however long.
-# ruff: noqa: E501
 
 import hashlib
 import json

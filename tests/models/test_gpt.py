@@ -3,7 +3,6 @@ its family.
 """
 
 # A case is a row, however long.
-# ruff: noqa: E501
 
 import json
 

@@ -206,7 +206,6 @@ def renamed(step: Path) -> None:
 
 FILE = f"state/{TENSOR}/0"
 
-# ruff: noqa: E501
 CASES = [
     Case(93, "the run folder is a file", file_in_the_way, "--run-dir run: cannot be written: .*give another"),
     Case(93, "the run folder cannot be written", lambda folder: ["train.maskgit", "--run-dir", "/proc/run"], "--run-dir /proc/run: cannot be written"),

@@ -6,7 +6,6 @@ bench/reliability/loader_faults.py.
 """
 
 # A case is a row, however long.
-# ruff: noqa: E501
 
 import gzip
 from collections.abc import Callable

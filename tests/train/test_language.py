@@ -1,7 +1,6 @@
 """Language models as runs: trained on a text, resumed bit for bit, sampled as a stream; and what is refused."""
 
 # A case is a row, however long.
-# ruff: noqa: E501
 
 import json
 import os

@@ -82,7 +82,7 @@ def test_a_folder_takes_facts_that_it_lacks_and_refuses_others(tmp_path):
     for wrong in ({**facts, "classes": 9}, {"vocab": 65}):
         with (
             RunFolder.open(config, "maskgit") as run,
-            pytest.raises(UserError, match="holds a run on other data .*give another folder"),
+            pytest.raises(UserError, match=r"holds a run on other data .*give another folder"),
         ):
             run.describe(wrong)
     assert read_json(tmp_path / "run" / "config.json")["facts"] == old

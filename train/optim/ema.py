@@ -3,8 +3,10 @@
 An average moves by `average += (1 - β) * (weights - average)` after every step; the profiles differ in β:
 
   decay        min(decay, (1 + step) / (10 + step))
-  half-life    0.5 ** (batch / half_life), the half-life being at most `ramp` times the examples so far (EDM, arXiv:2206.00364, appendix F)
-  power        (1 - 1 / t) ** (γ + 1) after t steps, which weighs the step s in proportion to s ** γ (EDM2, arXiv:2312.02696, section 3.1);
+  half-life    0.5 ** (batch / half_life), the half-life being at most `ramp` times the examples so far (EDM,
+               arXiv:2206.00364, appendix F)
+  power        (1 - 1 / t) ** (γ + 1) after t steps, which weighs the step s in proportion to s ** γ (EDM2,
+               arXiv:2312.02696, section 3.1);
                its width is named by σ_rel, its standard deviation relative to the run
 
 What is computed is 1 - β, which float32 cannot take from a β near 1: after a million steps it would be off by a few per

@@ -12,8 +12,8 @@ from .mesh import AXES, manual_axes
 
 
 class Decoder(eqx.Module):
-    """A `eqxgen.decoding.autoregressive.LanguageModel` whose parameters are gathered block by block at each token, as in
-    training. Every device decodes the same sequences.
+    """A `eqxgen.decoding.autoregressive.LanguageModel` whose parameters are gathered block by block at each token, as
+    in training. Every device decodes the same sequences.
 
     Args:
         model: placed by `train.parallel.place`.

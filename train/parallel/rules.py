@@ -48,8 +48,8 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> Par
     What cannot be shared evenly, and small arrays, stay whole.
 
     Args:
-        path: as `train.params.paths.named_arrays` gives it, such as `stack.blocks.mlp.up.weight`, with or without what stands
-            before.
+        path: as `train.params.paths.named_arrays` gives it, such as `stack.blocks.mlp.up.weight`, with or without a
+            prefix.
         shape: of the array.
         mesh: as `train.parallel.make_mesh` makes it.
     """

@@ -136,6 +136,6 @@ def check_skipped(skipped: Skipped, scale: LossScale, grads: PyTree, *, limit: i
     culprit = int(skipped.culprit)
     what = f"the gradient of {paths[culprit]}" if culprit < len(paths) else "the loss"
     raise FloatingPointError(
-        f"no update could be made in {count} steps in a row (the limit is {limit}): at step {step}, with a loss scale of "
-        f"{float(scale.factor):g}, {what} is not finite; lower the learning rate, or look at the data and the weights"
+        f"no update could be made in {count} steps in a row (the limit is {limit}): at step {step}, with a loss scale "
+        f"of {float(scale.factor):g}, {what} is not finite; lower the learning rate, or look at the data and weights"
     )

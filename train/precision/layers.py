@@ -1,7 +1,7 @@
 """A policy for single layers of a model."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -21,6 +21,8 @@ class WithPolicy(eqx.Module):
     Attributes:
         path: where in the model the layer is, for the policy's islands.
     """
+
+    HAS_POLICY: ClassVar[bool] = True  # a policy of the whole model leaves such a layer alone
 
     layer: Any
     policy: Policy = eqx.field(static=True)

@@ -36,7 +36,7 @@ class Policy:
         params: of the parameters that are stored and updated.
         compute: of the parameters and inputs that a model computes with.
         output: of what it gives.
-        islands: path patterns (`train.params.paths.matches`) of parameters that are float32 in store and in computation,
+        islands: path patterns (`train.params.paths.matches`) of parameters that are stored and used in float32,
             unless `compute` is wider.
 
     Raises:
@@ -104,16 +104,16 @@ class Policy:
 
     def cast_to_output(self, tree: Any) -> Any:
         """Floating-point arrays as they come out."""
-        from .scale import cast
+        import equinox as eqx
+        import jax
 
-        return cast(tree, self.output)
+        return jax.tree.map(lambda x: x.astype(self.output) if eqx.is_inexact_array(x) else x, tree)
 
     def _cast(self, tree: Any, dtype: str, start: str = "") -> Any:
         import equinox as eqx
         import jax
 
         from ..params.paths import dotted, join, matches
-        from .layers import WithPolicy
 
         def one(path: Any, leaf: Any) -> Any:
             if not eqx.is_inexact_array(leaf):
@@ -122,7 +122,7 @@ class Policy:
             island = dtype != "float64" and any(matches(pattern, name) for pattern in self.islands)
             return leaf.astype("float32" if island else dtype)
 
-        return jax.tree_util.tree_map_with_path(one, tree, is_leaf=lambda x: isinstance(x, WithPolicy))
+        return jax.tree_util.tree_map_with_path(one, tree, is_leaf=lambda x: getattr(type(x), "HAS_POLICY", False))
 
 
 def _mixed(compute: str) -> tuple[str, str, str]:
