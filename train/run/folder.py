@@ -48,7 +48,14 @@ class RunFolder:
         """File that a complete run has."""
         return self.path / "summary.json"
 
-    def describe(self, facts: dict[str, Any], data: dict[str, Any] | None = None, *, changed: bool = False) -> None:
+    def describe(
+        self,
+        facts: dict[str, Any],
+        data: dict[str, Any] | None = None,
+        *,
+        changed: bool = False,
+        frozen: str | None = None,
+    ) -> None:
         """Writes config.json where there is none, or checks that it is of the same data.
 
         A run of a version that kept no fingerprint of its data gets that of the present ones, and a line says so.
