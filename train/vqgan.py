@@ -4,9 +4,11 @@
   python -m train.vqgan --preset mnist --data.root DATA      # from a folder that has mnist/
   python -m train.vqgan --preset imagenet256 --dry-run       # the MaskGIT paper's: 256 pixels, 16x16 tokens of 1,024
 
-Loss: squared error + quantisation + entropy, and with --adversarial above 0 the non-saturating loss of a discriminator
-with an R1 penalty, both players in one update. Writes runs/vqgan-PRESET; `train.maskgit --tokenizer runs/vqgan-PRESET`
-takes it from there. In summary.json, sample_accuracy and sample_frechet are of reconstructions.
+Loss: squared error + quantisation + entropy, and with --adversarial above 0 the non-saturating loss of a discriminator,
+which has an optimiser of its own (--discriminator.*) and an R1 penalty every 16 steps (--r1-every); both players share
+one forward and one backward pass. --model.codebook ema: codes are moving averages of latents. Writes runs/vqgan-PRESET;
+`train.maskgit --tokenizer runs/vqgan-PRESET` takes it from there. In summary.json, sample_accuracy and sample_frechet
+are of reconstructions.
 
 Where we differ: no perceptual loss (the paper weighs an ImageNet classifier's features with 0.1).
 """
@@ -31,6 +33,13 @@ if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --h
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig(OptimConfig):
+    """The optimiser of the discriminator."""
+
+    FLAG = "discriminator"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(ImageConfig):
     """Every flag starts from the preset's value."""
 
@@ -42,17 +51,22 @@ class Config(ImageConfig):
     """Weight of the entropy loss: each latent sure of its code, all codes alike."""
     adversarial: float = option(0.0, first=True)
     """Weight of the discriminator's judgement; 0 trains without one."""
+    discriminator: DiscriminatorConfig = option(factory=DiscriminatorConfig)
+    """The discriminator's optimiser."""
     r1: float = 10.0
-    """Weight γ of the penalty γ/2 |gradient|² of the discriminator on real images."""
+    """Weight γ of the penalty γ/2 |gradient|² of the discriminator on real images; 0: none."""
+    r1_every: int = 16
+    """Steps between penalties, each of which counts as many times (arXiv:1912.04958, appendix B)."""
     restart_every: int = 50
-    """Steps between restarts of codes that no latent of a batch chooses; 0: none. They end with four fifths of the
-    run.
+    """Steps between restarts of codes that no latent of a batch chooses (codebook ema: fewer than one on average);
+    0: none. They end with four fifths of the run.
     """
     model: VQGANConfig = option(factory=VQGANConfig, first=("width", "multipliers", "codes"))
     """The tokenizer."""
 
     def __post_init__(self):
         super().__post_init__()
+        require(self.r1_every >= 1, f"r1_every must be at least 1: got {self.r1_every}")
         for name in ("quantisation", "entropy", "adversarial", "r1", "restart_every"):
             require(
                 0 <= getattr(self, name) < float("inf"),
@@ -61,14 +75,27 @@ class Config(ImageConfig):
 
 
 def _preset(name: str, steps: int, model: VQGANConfig, flip: bool = False, **changes: Any) -> Config:
+    rule: dict[str, Any] = {"learning_rate": 3e-3, "warmup": 50, "beta2": 0.99, "weight_decay": 0.0}
     values: dict[str, Any] = {
         "batch_size": 64,
         "entropy": 0.01,
         "data": DataConfig(name=name, augment=AugmentConfig(flip=flip)),
-        "optim": OptimConfig(learning_rate=3e-3, warmup=50, beta2=0.99, weight_decay=0.0),
+        "optim": OptimConfig(**rule),
+        "discriminator": DiscriminatorConfig(**rule),
     }
     return Config(preset=name, steps=steps, model=model, **values | changes)
 
+
+# Adam 1e-4 (0, 0.99) of the original code, for both players.
+_PAPER: dict[str, Any] = {
+    "learning_rate": 1e-4,
+    "warmup": 0,
+    "decay": "constant",
+    "beta1": 0.0,
+    "beta2": 0.99,
+    "weight_decay": 0.0,
+    "clip": float("inf"),
+}
 
 PRESETS = {
     "digits": _preset("digits", 500, VQGANConfig(width=32, multipliers=(1, 2), blocks=1, latent_dim=8, codes=64)),
@@ -82,7 +109,7 @@ PRESETS = {
     "eurosat64": _preset(
         "eurosat64", 20_000, VQGANConfig(width=64, multipliers=(1, 2, 2), latent_dim=64, codes=1024), flip=True
     ),
-    # Adam 1e-4 (0, 0.99), R1 10, batch 256, 1 M steps, average 0.999: the original code's.
+    # R1 10, batch 256, 1 M steps, average 0.999: the original code's.
     "imagenet256": Config(
         preset="imagenet256",
         steps=1_000_000,
@@ -93,9 +120,8 @@ PRESETS = {
         checkpoint_every=5000,
         adversarial=0.1,
         data=DataConfig(name="./imagenet/train", image_size=256, augment=AugmentConfig(flip=True)),
-        optim=OptimConfig(
-            learning_rate=1e-4, warmup=0, decay="constant", beta1=0.0, beta2=0.99, weight_decay=0.0, clip=float("inf")
-        ),
+        optim=OptimConfig(**_PAPER),
+        discriminator=DiscriminatorConfig(**_PAPER),
         model=VQGANConfig.maskgit(),
     ),
 }
@@ -121,36 +147,41 @@ def model(config: Config, facts: ImageFacts) -> Any:
             f"--model.multipliers: each but the first halves the image, so {config.model.factor} must divide its "
             f"sides: got images of {facts.shape}"
         )
-    return lambda key: VQGAN(*facts.shape, config.model, key=key)
+    # A moving codebook is released as a learned one.
+    return lambda key: VQGAN(*facts.shape, dataclasses.replace(config.model, codebook="learned"), key=key)
 
 
 def program(config: Config, facts: ImageFacts) -> "Program":
-    """The tokenizer with its discriminator, and their loss."""
+    """The tokenizer and its discriminator as two players of one turn, and the penalty as a lazy turn."""
     import jax
     import jax.numpy as jnp
     import jax.random as jr
 
     from eqxgen.losses.adversarial import discriminator_loss, generator_loss, held, r1_penalty
     from eqxgen.losses.reconstruction import tokenizer_losses
-    from eqxgen.models import Discriminator
+    from eqxgen.models import VQGAN, Discriminator
+    from eqxgen.nn import synchronised
     from eqxgen.nn.quantize import count_codes, perplexity, usage
 
-    from .engine.recipe import Context, Program, Sums
+    from .engine.recipe import Context, Player, Program, Sums, Turn
 
-    tokenizer = model(config, facts)
+    model(config, facts)  # checks the sizes
     height, _, channels = facts.shape
     weights = {"quantisation": config.quantisation, "entropy": config.entropy}
+    two, lazy = config.adversarial > 0, config.r1_every > 1
 
     def init(key: jax.Array) -> dict[str, Any]:
         tokenizer_key, discriminator_key = jr.split(key)
-        players: dict[str, Any] = {"tokenizer": tokenizer(tokenizer_key)}
-        if config.adversarial:
+        players: dict[str, Any] = {"tokenizer": VQGAN(*facts.shape, config.model, key=tokenizer_key)}
+        if two:
             players["discriminator"] = Discriminator(height, channels, key=discriminator_key)
         return players
 
     def loss(model: dict[str, Any], batch: dict[str, jax.Array], keys: jax.Array, context: Context) -> Sums:
         images, weight = batch["image"], batch["weight"]
-        fakes, quantized = jax.vmap(model["tokenizer"])(images)
+        tokenizer = synchronised(model["tokenizer"], context.axes)
+        through = lambda image, weight: tokenizer.reconstruct(image, context.state, weight=weight)
+        fakes, quantized, state = jax.vmap(through, out_axes=(0, 0, None), axis_name="batch")(images, weight)
         found = tokenizer_losses(images, fakes, quantized, weight, **weights, total=context.sum)
         count = jnp.sum(weight)
         counts = context.sum(weight @ jax.vmap(functools.partial(count_codes, codes=config.model.codes))(quantized.ids))
@@ -161,22 +192,45 @@ def program(config: Config, facts: ImageFacts) -> "Program":
             "usage": count * usage(counts),
             "perplexity": count * perplexity(counts),
         }
-        if config.adversarial:
+        if two:
             generator, critic, gap = adversarial(model["discriminator"], images, fakes)
             losses = losses + config.adversarial * generator + critic
             metrics |= {"generator": weight @ generator, "discriminator": weight @ critic, "realness_gap": weight @ gap}
-        return Sums(weight @ losses, count, metrics)
+        return Sums(weight @ losses, count, metrics, state)
 
     def adversarial(
         discriminator: Discriminator, reals: jax.Array, fakes: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         # Each player's loss holds the other still, so that one gradient of their sum is the update of both.
         generator = generator_loss(jax.vmap(held(discriminator))(fakes))
-        on_real, penalty = jax.vmap(functools.partial(r1_penalty, discriminator))(reals)
         on_fake = jax.vmap(discriminator)(held(fakes))
-        return generator, discriminator_loss(on_real, on_fake) + config.r1 * penalty, on_real - on_fake
+        on_real, penalty = (jax.vmap(discriminator)(reals), 0.0) if lazy else penalties(discriminator, reals)
+        return generator, discriminator_loss(on_real, on_fake) + penalty, on_real - on_fake
 
-    return Program.of(init, loss, {"image": (facts.shape, "float32")}, changes=changes(config))
+    def penalties(discriminator: Discriminator, reals: jax.Array) -> tuple[jax.Array, jax.Array]:
+        on_real, penalty = jax.vmap(functools.partial(r1_penalty, discriminator))(reals)
+        return on_real, config.r1 * penalty
+
+    def regulariser(model: dict[str, Any], batch: dict[str, jax.Array], keys: jax.Array, context: Context) -> Sums:
+        _, penalty = penalties(model["discriminator"], batch["image"])
+        return Sums(batch["weight"] @ penalty, jnp.sum(batch["weight"]), {})
+
+    moving = config.model.codebook == "ema"  # the codes are model state, and their start is no parameter
+    players = {"generator": Player(("tokenizer.encoder", "tokenizer.decoder") if moving else "tokenizer")}
+    turns = {"main": Turn(loss, ("generator", "discriminator") if two else ("generator",))}
+    if two:
+        players["discriminator"] = Player("discriminator", config.discriminator)
+    if two and lazy and config.r1:
+        turns["r1"] = Turn(regulariser, ("discriminator",), every=config.r1_every)
+    return Program(
+        init=init,
+        turns=turns,
+        shapes={"image": (facts.shape, "float32")},
+        players=players,
+        changes=changes(config),
+        init_state=lambda model: model["tokenizer"].init_state(),
+        fixed=("tokenizer.quantizer",) if moving else (),
+    )
 
 
 def changes(config: Config) -> dict[str, Any]:
@@ -184,28 +238,38 @@ def changes(config: Config) -> dict[str, Any]:
     import equinox as eqx
     import jax
 
-    from eqxgen.nn.quantize import data_start, restart_dead_codes
+    from eqxgen.nn.quantize import Averages, data_start, kmeans, restart_dead_codes, restart_rare_codes
 
     from .engine.recipe import Change, Context
 
-    def placed(place: Any) -> Any:
+    def placed(learned: Any, moving: Any) -> Any:
         def change(model: dict[str, Any], batch: dict[str, jax.Array], key: jax.Array, context: Context) -> Any:
             latents = jax.vmap(model["tokenizer"].encoder)(batch["image"])
-            quantizer = place(model["tokenizer"].quantizer, latents.reshape(-1, latents.shape[-1]), key=key)
-            return eqx.tree_at(lambda m: m["tokenizer"].quantizer, model, quantizer), context.state
+            latents = latents.reshape(-1, latents.shape[-1])
+            if context.state is not None:
+                return model, moving(context.state, latents, key=key)
+            quantizer = learned(model["tokenizer"].quantizer, latents, key=key)
+            return eqx.tree_at(lambda m: m["tokenizer"].quantizer, model, quantizer), None
 
         return change
 
     every = config.restart_every
     restarts = lambda step: bool(every) and 0 < step < 0.8 * config.steps and step % every == 0
+    start = lambda state, z, *, key: Averages.of(kmeans(z, config.model.codes, key=key))
     return {
-        "start": Change(placed(data_start), lambda step: step == 0),
-        "restart": Change(placed(restart_dead_codes), restarts),
+        "start": Change(placed(data_start, start), lambda step: step == 0),
+        "restart": Change(placed(restart_dead_codes, functools.partial(restart_rare_codes, least=1.0)), restarts),
     }
 
 
 RECIPE = tokenizer_recipe(
-    "vqgan", "VQGAN tokenizer", Config, PRESETS, model, program, released=lambda model, state: model["tokenizer"]
+    "vqgan",
+    "VQGAN tokenizer",
+    Config,
+    PRESETS,
+    model,
+    program,
+    released=lambda model, state: model["tokenizer"].settled(state),
 )
 main = RECIPE.main
 

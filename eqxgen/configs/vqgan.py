@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from eqxgen.configs._check import at_least_one, positive, require
+from eqxgen.configs._check import at_least_one, one_of, positive, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +23,10 @@ class VQGANConfig:
     """Weight of the encoder's part of the quantisation loss."""
     temperature: float = 0.01
     """Temperature of the soft assignments in the entropy loss."""
+    codebook: str = "learned"
+    """learned: codes are parameters; ema: codes are moving averages of the latents that choose them."""
+    codebook_decay: float = 0.99
+    """Decay per step of the averages of codebook=ema."""
 
     def __post_init__(self):
         at_least_one(self, "width", "blocks", "latent_dim", "codes")
@@ -31,6 +35,8 @@ class VQGANConfig:
             f"model.multipliers must be one or more integers of at least 1: got {self.multipliers}",
         )
         positive(self, "commitment", "temperature")
+        one_of(self, "codebook", ("learned", "ema"))
+        require(0 < self.codebook_decay < 1, f"model.codebook_decay must be in (0, 1): got {self.codebook_decay}")
 
     @property
     def factor(self) -> int:

@@ -10,14 +10,17 @@ Difference: the codebook may start on data by k-means, and dead codes restart on
 not need at its batch size.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
+import jax.random as jr
 from einops import rearrange
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen.configs import VQGANConfig
-from eqxgen.nn import Convolution, GroupNorm, ResidualBlock, VectorQuantizer, _check, downsample, upsample
-from eqxgen.nn.quantize import Quantized
+from eqxgen.nn import Convolution, EMAQuantizer, GroupNorm, ResidualBlock, VectorQuantizer, _check, downsample, upsample
+from eqxgen.nn.quantize import Averages, Quantized
 from eqxgen.rng import RNG
 
 
@@ -84,7 +87,7 @@ class VQGAN(eqx.Module):
     """
 
     encoder: Encoder
-    quantizer: VectorQuantizer
+    quantizer: VectorQuantizer | EMAQuantizer
     decoder: Decoder
     height: int = eqx.field(static=True)
     width: int = eqx.field(static=True)
@@ -97,13 +100,11 @@ class VQGAN(eqx.Module):
         _check.divides(factor=config.factor, width=width)
         keys = RNG(key)
         self.encoder = Encoder(channels, config, key=next(keys))
-        self.quantizer = VectorQuantizer(
-            config.codes,
-            config.latent_dim,
-            commitment=config.commitment,
-            temperature=config.temperature,
-            key=next(keys),
-        )
+        options: dict[str, Any] = {"commitment": config.commitment, "temperature": config.temperature}
+        if config.codebook == "ema":
+            options |= {"decay": config.codebook_decay, "axis_name": "batch"}
+        kind = EMAQuantizer if config.codebook == "ema" else VectorQuantizer
+        self.quantizer = kind(config.codes, config.latent_dim, key=next(keys), **options)
         self.decoder = Decoder(channels, config, key=next(keys))
         self.height, self.width, self.channels, self.factor = height, width, channels, config.factor
 
@@ -115,7 +116,7 @@ class VQGAN(eqx.Module):
     @property
     def codes(self) -> int:
         """Number of codes."""
-        return len(self.quantizer.codebook)
+        return self.quantizer.codes
 
     @property
     def tokens(self) -> int:
@@ -125,17 +126,60 @@ class VQGAN(eqx.Module):
     def __call__(
         self, image: Float[Array, "height width channels"]
     ) -> tuple[Float[Array, "height width channels"], Quantized]:
-        """The reconstruction of an image in [-1, 1], and its quantised latents."""
-        quantized = self.quantizer(self.encoder(image))
-        return self.decoder(quantized.vectors), quantized
+        """The reconstruction of an image in [-1, 1], and its quantised latents; of a learned codebook."""
+        return self.reconstruct(image)[:2]
+
+    def init_state(self) -> Averages | None:
+        """Averages of a moving codebook; None for a learned one."""
+        return self.quantizer.init_state() if isinstance(self.quantizer, EMAQuantizer) else None
+
+    def reconstruct(
+        self,
+        image: Float[Array, "height width channels"],
+        state: Averages | None = None,
+        *,
+        weight: Float[Array, ""] | None = None,
+    ) -> tuple[Float[Array, "height width channels"], Quantized, Averages | None]:
+        """The reconstruction of an image in [-1, 1], its quantised latents, and the averages of a moving codebook after
+        it. The batch of a moving codebook is the axis `batch` of `jax.vmap`.
+
+        Args:
+            state: of a moving codebook, as `init_state` gives it.
+            weight: of the image in the averages: 0 for padding, else 1.
+        """
+        latents = self.encoder(image)
+        if isinstance(self.quantizer, EMAQuantizer):
+            if state is None:
+                raise ValueError("state must be given for codebook=ema: call model.reconstruct(image, state)")
+            quantized, state = self.quantizer(latents, state, weight=weight)
+        else:
+            quantized = self.quantizer(latents)
+        return self.decoder(quantized.vectors), quantized, state
+
+    def settled(self, state: Averages | None) -> "VQGAN":
+        """The tokenizer with the codes of a moving codebook as a learned one, which needs no state."""
+        if not isinstance(self.quantizer, EMAQuantizer) or state is None:
+            return self
+        old = self.quantizer
+        learned = VectorQuantizer(
+            old.codes, old.dim, commitment=old.commitment, temperature=old.temperature, key=jr.key(0)
+        )
+        learned = eqx.tree_at(lambda q: q.codebook, learned, state.codebook(old.epsilon))
+        return eqx.tree_at(lambda model: model.quantizer, self, learned)
+
+    @property
+    def _learned(self) -> VectorQuantizer:
+        if isinstance(self.quantizer, EMAQuantizer):
+            raise ValueError("codebook=ema must be settled first: call model.settled(state), and encode by the result")
+        return self.quantizer
 
     def encode(self, image: Float[Array, "height width channels"]) -> Int[Array, " tokens"]:
         """Ids of an image in [-1, 1], row by row."""
-        return rearrange(self.quantizer.nearest(self.encoder(image)), "h w -> (h w)")
+        return rearrange(self._learned.nearest(self.encoder(image)), "h w -> (h w)")
 
     def decode(self, ids: Int[Array, " tokens"]) -> Float[Array, "height width channels"]:
         """The image of the ids, clipped to [-1, 1]."""
-        latents = rearrange(self.quantizer.lookup(ids), "(h w) c -> h w c", h=self.height // self.factor)
+        latents = rearrange(self._learned.lookup(ids), "(h w) c -> h w c", h=self.height // self.factor)
         return jnp.clip(self.decoder(latents), -1, 1)
 
 

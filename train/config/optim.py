@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from .._errors import require
 from .options import option
@@ -11,6 +11,9 @@ from .options import option
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """Optimiser, learning-rate schedule, and exceptions by pattern of parameter path."""
+
+    FLAG: ClassVar[str] = "optim"
+    """Of the command line, for messages."""
 
     name: Literal["adamw", "lion", "adafactor", "lamb", "muon", "soap", "schedule_free", "rmsprop", "sgd"] = "adamw"
     """Optimiser. muon and soap precondition matrices, and use Adam for the rest. schedule_free has its own average."""
@@ -56,30 +59,30 @@ class OptimConfig:
     def __post_init__(self):
         require(
             0 < self.learning_rate < math.inf,
-            f"optim.learning_rate must be positive and finite: got {self.learning_rate}",
+            f"{self.FLAG}.learning_rate must be positive and finite: got {self.learning_rate}",
         )
-        require(self.warmup >= 0, f"optim.warmup must be at least 0: got {self.warmup}")
+        require(self.warmup >= 0, f"{self.FLAG}.warmup must be at least 0: got {self.warmup}")
         for name in ("beta1", "beta2", "momentum"):
-            require(0 <= getattr(self, name) < 1, f"optim.{name} must be in [0, 1): got {getattr(self, name)}")
+            require(0 <= getattr(self, name) < 1, f"{self.FLAG}.{name} must be in [0, 1): got {getattr(self, name)}")
         require(
             self.beta1 > 0 or self.name != "schedule_free",
-            "optim.beta1 must be positive with optim.name=schedule_free: got 0",
+            f"{self.FLAG}.beta1 must be positive with {self.FLAG}.name=schedule_free: got 0",
         )
-        require(0 < self.epsilon < math.inf, f"optim.epsilon must be positive and finite: got {self.epsilon}")
+        require(0 < self.epsilon < math.inf, f"{self.FLAG}.epsilon must be positive and finite: got {self.epsilon}")
         require(
             0 <= self.weight_decay < math.inf,
-            f"optim.weight_decay must be at least 0 and finite: got {self.weight_decay}",
+            f"{self.FLAG}.weight_decay must be at least 0 and finite: got {self.weight_decay}",
         )
-        require(self.clip > 0, f"optim.clip must be positive: got {self.clip}; inf switches clipping off")
-        require(0 <= self.final <= 1, f"optim.final must be in [0, 1], a fraction of the peak: got {self.final}")
+        require(self.clip > 0, f"{self.FLAG}.clip must be positive: got {self.clip}; inf switches clipping off")
+        require(0 <= self.final <= 1, f"{self.FLAG}.final must be in [0, 1], a fraction of the peak: got {self.final}")
         require(
             self.final > 0 or self.decay != "exponential",
-            "optim.final must be positive with optim.decay=exponential: got 0",
+            f"{self.FLAG}.final must be positive with {self.FLAG}.decay=exponential: got 0",
         )
-        require(0 < self.cooldown <= 1, f"optim.cooldown must be in (0, 1]: got {self.cooldown}")
-        require(0 < self.layer_decay <= 1, f"optim.layer_decay must be in (0, 1]: got {self.layer_decay}")
-        require(self.block >= 1, f"optim.block must be at least 1: got {self.block}")
-        require(self.every >= 1, f"optim.every must be at least 1: got {self.every}")
+        require(0 < self.cooldown <= 1, f"{self.FLAG}.cooldown must be in (0, 1]: got {self.cooldown}")
+        require(0 < self.layer_decay <= 1, f"{self.FLAG}.layer_decay must be in (0, 1]: got {self.layer_decay}")
+        require(self.block >= 1, f"{self.FLAG}.block must be at least 1: got {self.block}")
+        require(self.every >= 1, f"{self.FLAG}.every must be at least 1: got {self.every}")
         self.multipliers()
 
     def multipliers(self) -> list[tuple[str, float]]:
@@ -94,7 +97,7 @@ class OptimConfig:
             holds = bool(pattern and equals) and 0 <= pairs[-1][1] < math.inf
             require(
                 holds,
-                "optim.rates must be of the form PATTERN=FACTOR with a factor of at least 0, such as head=10: got "
+                f"{self.FLAG}.rates must be of the form PATTERN=FACTOR with a factor of at least 0, as head=10: got "
                 f"{text!r}",
             )
         return pairs

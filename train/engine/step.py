@@ -17,7 +17,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from ..config.base import TrainConfig
 from ..optim import optimiser, shown
 from ..optim.ema import Averages, averages
-from ..parallel.gather import fsdp_specs, gathered
+from ..parallel.gather import forgetting, fsdp_specs, gathered
 from ..parallel.mesh import AXES, manual_axes
 from ..parallel.rules import place
 from ..params.paths import dotted
@@ -155,7 +155,7 @@ def gradients(
             return scale.scale(sums.loss) / part, (sums, part)
 
         def wide(params, state, batch):
-            grads, (sums, part) = jax.grad(total, has_aux=True)(params, state, batch)
+            grads, (sums, part) = jax.grad(forgetting(total, specs), has_aux=True)(params, state, batch)
             return jax.tree.map(lambda g: widen(g) * part, grads), sums
 
         grads, sums = _accumulated(wide, params, state, batch, accumulate, axes)

@@ -67,10 +67,10 @@ def check_groups(config: OptimConfig, params: PyTree) -> None:
         try:
             any_of(patterns, [path for path, _ in leaves(params)])
         except ValueError as error:
-            raise UsageError(f"--optim.{flag}: {error}; --print-groups lists them all") from None
+            raise UsageError(f"--{config.FLAG}.{flag}: {error}; --print-groups lists them all") from None
     if config.layer_decay != 1 and not _stacks(params):
         raise UsageError(
-            f"--optim.layer-decay {config.layer_decay} is for models with a stack of layers, which this one has not: "
+            f"--{config.FLAG}.layer-decay {config.layer_decay} is for models with a stack of layers, which this lacks: "
             "leave it out"
         )
 

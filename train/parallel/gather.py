@@ -6,10 +6,12 @@ that of the blocks no device ever holds more than one whole (Rajbhandari et al. 
 Parameters travel in the type of the computation, and so do their gradients.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import PyTree
 
@@ -18,6 +20,9 @@ from eqxgen.nn import Stack
 from .rules import map_named, spec_of
 
 WHOLE = PartitionSpec()
+
+GATHERED = "gathered"
+"""Name of a parameter that was put together, for the policies of `jax.checkpoint`."""
 
 
 def fsdp_specs(tree: PyTree, mesh: Mesh) -> PyTree:
@@ -44,7 +49,7 @@ class Gather(eqx.Module):
     def __call__(self, tree: PyTree) -> PyTree:
         leaves, structure = jax.tree.flatten(tree)
         whole = [
-            x if axis is None else jax.lax.all_gather(x, "fsdp", axis=axis, tiled=True)
+            x if axis is None else checkpoint_name(jax.lax.all_gather(x, "fsdp", axis=axis, tiled=True), GATHERED)
             for x, axis in zip(leaves, self.axes)
         ]
         return jax.tree.unflatten(structure, whole)
@@ -65,9 +70,26 @@ def gathered(model: PyTree, specs: PyTree) -> PyTree:
             return node.fetching(Gather(tuple(None if axis is None else axis - 1 for axis in axes)))
         return Gather((_axis(spec),))(node) if isinstance(spec, PartitionSpec) else node
 
-    if not any(leaf != WHOLE for leaf in jax.tree.leaves(specs) if isinstance(leaf, PartitionSpec)):
+    if not _split(specs):
         return model
     return jax.tree.map(put, model, specs, is_leaf=lambda node: isinstance(node, Stack))
+
+
+def forgetting(function: Callable[..., Any], specs: PyTree) -> Callable[..., Any]:
+    """The function, whose backward pass puts parameters together again rather than keep those of the forward pass.
+
+    All other results are kept, so that nothing else is computed twice.
+
+    Args:
+        specs: what `fsdp_specs` says of the parameters; where none is split, the function is left as it is.
+    """
+    if not _split(specs):
+        return function
+    return jax.checkpoint(function, policy=jax.checkpoint_policies.save_anything_except_these_names(GATHERED))
+
+
+def _split(specs: PyTree) -> bool:
+    return any(leaf != WHOLE for leaf in jax.tree.leaves(specs) if isinstance(leaf, PartitionSpec))
 
 
 def _axis(spec: PartitionSpec) -> int | None:
