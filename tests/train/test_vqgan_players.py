@@ -1,0 +1,100 @@
+"""The VQGAN's players, lazy penalty and moving codebook, as runs of the loop."""
+
+import dataclasses
+import json
+
+import jax
+import pytest
+
+from eqxgen.configs import VQGANConfig
+from tests.train.small_runs import metrics, same, weights
+from train import vqgan
+from train._errors import UsageError
+from train.engine.step import Setup, sharded_state
+from train.parallel import make_mesh
+from train.report.log import Log
+from train.tasks.facts import ImageFacts
+
+SIZES = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=4, codes=16)
+KINDS = {
+    "two players and a lazy penalty": {"adversarial": 0.1, "r1_every": 2},
+    "a moving codebook": {"model": dataclasses.replace(SIZES, codebook="ema"), "restart_every": 2},
+}
+FACTS = ImageFacts((8, 8, 1), 10, 17)
+
+
+def config_of(folder, **changes):
+    values = {"steps": 4, "batch_size": 8, "log_every": 1, "checkpoint_every": 2, "sample_every": 0, "model": SIZES}
+    return dataclasses.replace(vqgan.PRESETS["digits"], run_dir=str(folder), evals=("none",), **values | changes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(kind, tmp_path, monkeypatch):
+    whole, resumed = (config_of(tmp_path / name, **KINDS[kind]) for name in ("whole", "resumed"))
+    assert vqgan.main(whole) == 0
+    spoken = Log.metrics
+
+    def die(self, step, values):  # a crash after step 3, of which no checkpoint is
+        spoken(self, step, values)
+        if step >= 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "metrics", die)
+        with pytest.raises(KeyboardInterrupt):
+            vqgan.main(resumed)
+    assert vqgan.main(resumed) == 0
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "resumed"))
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "resumed")
+
+
+def test_the_penalty_is_a_turn_of_its_own_every_so_many_steps():
+    program = vqgan.program(config_of("unused", adversarial=0.1, r1_every=4), FACTS)
+    assert [program.due(step) for step in range(5)] == [("main", "r1"), *[("main",)] * 3, ("main", "r1")]
+    assert program.turns["main"].players == ("generator", "discriminator")
+    assert program.turns["r1"].players == ("discriminator",)
+    assert program.pace("discriminator").share == pytest.approx(4 / 5)
+    every = vqgan.program(config_of("unused", adversarial=0.1, r1_every=1), FACTS)
+    assert set(every.turns) == {"main"}
+
+
+def test_each_player_has_an_optimiser_of_its_own():
+    config = config_of("unused", adversarial=0.1)
+    program = vqgan.program(config, FACTS)
+    claims = program.claims(jax.eval_shape(program.init, jax.random.key(0)))
+    both = [sum(map(bool, leaves)) for leaves in zip(*(jax.tree.leaves(claims[name]) for name in program.players))]
+    assert set(both) == {1}
+    setup = Setup.of(config, program, make_mesh("", jax.devices()[:1]), on_cpu=True)
+    state = sharded_state(setup, jax.random.key(0))
+    assert set(state.opt_state) == {"generator", "discriminator"}
+
+
+def test_a_moving_codebook_is_released_as_a_learned_one(tmp_path):
+    assert vqgan.main(config_of(tmp_path, **KINDS["a moving codebook"])) == 0
+    assert "quantizer.codebook" in weights(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["model"]["codebook"] == "ema"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"r1_every": 0}, "r1_every must be at least 1: got 0"),
+        ({"r1": -1.0}, "r1 must be at least 0 and finite: got -1.0"),
+    ],
+)
+def test_numbers_out_of_their_range_are_refused(changes, says):
+    with pytest.raises(ValueError, match=says):
+        config_of("unused", **changes)
+
+
+def test_an_unknown_codebook_is_refused():
+    with pytest.raises(ValueError, match="model.codebook must be one of learned, ema: got 'moving'"):
+        VQGANConfig(codebook="moving")
+
+
+def test_a_pattern_of_the_discriminators_rates_names_its_flag():
+    rates = vqgan.DiscriminatorConfig(rates=("nothing=2",))
+    config = config_of("unused", adversarial=0.1, discriminator=rates)
+    setup = lambda: Setup.of(config, vqgan.program(config, FACTS), make_mesh("", jax.devices()[:1]), on_cpu=True)
+    with pytest.raises(UsageError, match=r"--discriminator\.rates"):
+        sharded_state(setup(), jax.random.key(0))
