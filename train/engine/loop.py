@@ -95,7 +95,7 @@ def fit(config: TrainConfig, recipe: "Recipe") -> int:
     on_cpu = jax.default_backend() == "cpu"
     if on_cpu:
         keep_freed_memory()
-    with RunFolder.open(config, recipe.name) as run:
+    with RunFolder.open(config, recipe.name, recipe.presets.get(config.preset)) as run:
         if from_first(run.summary.exists):
             if is_first():
                 print(

@@ -25,8 +25,14 @@ class RunFolder:
 
     @classmethod
     @contextmanager
-    def open(cls, config: TrainConfig, recipe: str) -> Iterator["RunFolder"]:
+    def open(cls, config: TrainConfig, recipe: str, default: TrainConfig | None = None) -> Iterator["RunFolder"]:
         """Makes the folder or checks that it is this config's, and holds its lock while entered.
+
+        Args:
+            config: of the command.
+            recipe: its name.
+            default: values of fields that the config of a run of an older version lacks, such as the preset's; by
+                default those of the config's type.
 
         To be entered before anything that takes long. Of several processes the first does so for all.
 
@@ -40,7 +46,7 @@ class RunFolder:
             Path(config.run_dir or f"runs/{recipe}-{config.preset}"), {"recipe": recipe, "config": to_dict(config)}
         )
         with ExitStack() as held:
-            from_first(lambda: _claim(run.path, recipe, config, held))
+            from_first(lambda: _claim(run.path, recipe, config, default or type(config)(), held))
             yield run
 
     @property
@@ -114,7 +120,7 @@ def _named(data: dict[str, Any]) -> str:
     return f"{data.get('examples'):,} examples with fingerprint {str(data.get('sha256'))[:12]}"
 
 
-def _claim(folder: Path, recipe: str, config: TrainConfig, held: ExitStack) -> None:
+def _claim(folder: Path, recipe: str, config: TrainConfig, default: TrainConfig, held: ExitStack) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files = {path.name for path in folder.iterdir()} - {LOCK}
@@ -127,7 +133,7 @@ def _claim(folder: Path, recipe: str, config: TrainConfig, held: ExitStack) -> N
     held.callback(_remove_empty, folder)
     held.enter_context(locked(folder))
     if (folder / "config.json").exists():
-        _check_same(folder, read_json(folder / "config.json"), recipe, config)
+        _check_same(folder, read_json(folder / "config.json"), recipe, config, default)
     remove_parts(folder)
 
 
@@ -141,7 +147,7 @@ def _reason(error: OSError | RuntimeError) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _check_same(folder: Path, old: Any, recipe: str, config: TrainConfig) -> None:
+def _check_same(folder: Path, old: Any, recipe: str, config: TrainConfig, default: TrainConfig) -> None:
     if not (isinstance(old, dict) and isinstance(old.get("config"), dict)):
         raise UserError(
             f"{folder / 'config.json'}: is not the config of a run: remove the folder, or give another by --run-dir"
@@ -150,8 +156,7 @@ def _check_same(folder: Path, old: Any, recipe: str, config: TrainConfig) -> Non
         raise UserError(
             f"--run-dir {folder}: holds a run of train.{old.get('recipe')}, not of train.{recipe}: give another folder"
         )
-    kind = type(config)
-    if differing := differences(old["config"], to_dict(config), free(kind), default=to_dict(kind())):
+    if differing := differences(old["config"], to_dict(config), free(type(config)), default=to_dict(default)):
         raise UserError(
             f"--run-dir {folder}: holds a run with another config ({differing}): give another folder, or the same flags"
         )
