@@ -27,8 +27,8 @@ def attend(q, k, v, extras: Extras, setting: Setting):
     empty = total == 0
     total = jnp.where(empty, 1, total)
     out = whole.over_keys(p.astype(v.dtype), v) / total
-    (out,) = heads_second(out)
-    return out.astype(dtype), jnp.where(empty, -jnp.inf, top + jnp.log(total))[..., 0]
+    (out,) = heads_second(out.astype(dtype))
+    return out, jnp.where(empty, -jnp.inf, top + jnp.log(total))[..., 0]
 
 
 def gradients(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool):
@@ -59,8 +59,8 @@ def gradients(q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *
     dq = whole.over_keys(narrow, nan_to_zero(k, extras)) * setting.scale
     dk = whole.over_queries(narrow, nan_to_zero(q, extras)) * left
     dv = whole.over_queries(dropped.astype(dtypes[0]), dout)
-    grads = tuple(x.astype(dtype) for x, dtype in zip(heads_second(dq, dk, dv), dtypes))
-    return (*grads, dbias) if with_bias else grads
+    grads = heads_second(*(x.astype(dtype) for x, dtype in zip((dq, dk, dv), dtypes)))
+    return (*grads, dbias) if with_bias else tuple(grads)
 
 
 def heads_second(*arrays):
