@@ -110,7 +110,7 @@ def main(argv: list[str]) -> int:
     name = argv[0] if argv else "nothing"
     if name in ("--help", "-h", "--help-all"):
         print(
-            f"usage: {prog} {{{','.join(COMMANDS)}}} ...\n\n{document(__doc__)}\n\nFlags of each: {prog} COMMAND --help"
+            f"usage: {prog} {{{','.join(COMMANDS)}}} ...\n\n{document(__doc__ or "")}\n\nFlags of each: {prog} COMMAND --help"
         )
         return 0
     if name not in COMMANDS:
