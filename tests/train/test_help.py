@@ -19,7 +19,7 @@ from train.tasks.facts import TextFacts
 
 ROOT = Path(__file__).parents[2]
 MODULES = {name: f"train.{name}" for name in RECIPES}
-COMMANDS = [*MODULES.values(), "train.sample", "train.doctor", "train.data"]
+COMMANDS = [*MODULES.values(), "train.sample", "train.evaluate", "train.doctor", "train.data"]
 QUIET = """
 import sys, runpy
 sys.argv = [MODULE, *WORDS]
@@ -82,7 +82,8 @@ def test_every_example_can_be_pasted(module):
             (recipe,) = re.findall(r"runs/(\w+)-", line)
             kind = importlib.import_module(MODULES[recipe]).RECIPE.sample
         else:
-            kind = importlib.import_module(name).Config
+            module = importlib.import_module(name)
+            kind = module.Options if name == "train.evaluate" else module.Config
         read(words, options(kind))
 
 

@@ -109,9 +109,8 @@ def main(argv: list[str]) -> int:
     prog = f"{PREFIX}data"
     name = argv[0] if argv else "nothing"
     if name in ("--help", "-h", "--help-all"):
-        print(
-            f"usage: {prog} {{{','.join(COMMANDS)}}} ...\n\n{document(__doc__)}\n\nFlags of each: {prog} COMMAND --help"
-        )
+        text = document(__doc__ or "")
+        print(f"usage: {prog} {{{','.join(COMMANDS)}}} ...\n\n{text}\n\nFlags of each: {prog} COMMAND --help")
         return 0
     if name not in COMMANDS:
         raise UsageError(f"{prog} must be followed by {' or '.join(COMMANDS)}: got {printable(name)}")
