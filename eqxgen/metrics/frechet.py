@@ -25,8 +25,8 @@ def frechet_distance(
     one, two = (x if isinstance(x, Moments) else Moments().update(x) for x in (first, second))
     if len(one.mean) != len(two.mean):
         raise ValueError(f"both sets must have features of one size: got {len(one.mean)} and {len(two.mean)}")
-    if min(one.count, two.count) < 2:
-        raise ValueError(f"a covariance needs at least 2 rows: got {one.count} and {two.count}")
+    if min(one.rows, two.rows) < 2:
+        raise ValueError(f"a covariance needs at least 2 rows: got {one.rows} and {two.rows}")
     covariance1, covariance2 = one.covariance(), two.covariance()
     values, vectors = np.linalg.eigh(covariance1)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T

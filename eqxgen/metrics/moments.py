@@ -14,7 +14,7 @@ class Moments(NamedTuple):
     `Moments()` has seen none.
     """
 
-    count: int = 0
+    rows: int = 0
     mean: Float[np.ndarray, " dim"] = np.zeros(0)
     scatter: Float[np.ndarray, "dim dim"] = np.zeros((0, 0))
 
@@ -24,24 +24,24 @@ class Moments(NamedTuple):
         Raises:
             ValueError: a feature is not finite, or the width is another than before.
         """
-        rows = np.asarray(features, np.float64)
-        if not np.isfinite(rows).all():
+        values = np.asarray(features, np.float64)
+        if not np.isfinite(values).all():
             raise ValueError("features must be finite")
-        if len(rows) == 0:
+        if len(values) == 0:
             return self
-        mean = rows.mean(axis=0)
-        centred = rows - mean
-        return self.merge(self._make((len(rows), mean, centred.T @ centred)))
+        mean = values.mean(axis=0)
+        centred = values - mean
+        return self.merge(self._make((len(values), mean, centred.T @ centred)))
 
     def merge(self, other: "Moments") -> "Moments":
         """With what another one has seen."""
-        if not (self.count and other.count):
-            return self if self.count else other
+        if not (self.rows and other.rows):
+            return self if self.rows else other
         if len(self.mean) != len(other.mean):
             raise ValueError(f"both sets must have features of one size: got {len(self.mean)} and {len(other.mean)}")
-        count, shift = self.count + other.count, other.mean - self.mean
-        between = self.count * other.count / count * np.outer(shift, shift)
-        return self._make((count, self.mean + other.count / count * shift, self.scatter + other.scatter + between))
+        count, shift = self.rows + other.rows, other.mean - self.mean
+        between = self.rows * other.rows / count * np.outer(shift, shift)
+        return self._make((count, self.mean + other.rows / count * shift, self.scatter + other.scatter + between))
 
     def covariance(self) -> Float[np.ndarray, "dim dim"]:
         """The scatter divided by n - 1.
@@ -49,6 +49,6 @@ class Moments(NamedTuple):
         Raises:
             ValueError: fewer than two rows were seen.
         """
-        if self.count < 2:
-            raise ValueError(f"a covariance needs at least 2 rows: got {self.count}")
-        return self.scatter / (self.count - 1)
+        if self.rows < 2:
+            raise ValueError(f"a covariance needs at least 2 rows: got {self.rows}")
+        return self.scatter / (self.rows - 1)

@@ -61,7 +61,7 @@ def main(port: str, number: int) -> None:
                 "mean": mean.result(),
                 "together": together.sum().item(),
                 "hits": tiny[0].hits.weight,
-                "rows": int(tiny[1].count),
+                "rows": int(tiny[1].rows),
                 "accuracy": judge.accuracy,
                 "again": found.result(),
             }
