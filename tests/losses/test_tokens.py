@@ -1,5 +1,7 @@
 """The next token's cross-entropy, of any model with states and an output projection."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,10 +14,10 @@ from eqxgen.losses.tokens import TokenModel, next_token_losses
 from eqxgen.models import GPT, RNN
 
 VOCAB = 11
-SIZES = {"dim": 8, "depth": 1, "heads": 2, "context": 7}
+SIZES = GPTConfig(dim=8, depth=1, heads=2, context=7)
 MODELS = {
-    "tied": lambda: GPT(VOCAB, GPTConfig(**SIZES), key=jr.key(0)),
-    "a head of its own": lambda: GPT(VOCAB, GPTConfig(**SIZES, tied=False), key=jr.key(0)),
+    "tied": lambda: GPT(VOCAB, SIZES, key=jr.key(0)),
+    "a head of its own": lambda: GPT(VOCAB, dataclasses.replace(SIZES, tied=False), key=jr.key(0)),
     "a head with a bias": lambda: RNN(VOCAB, RNNConfig(dim=8), key=jr.key(0)),
 }
 

@@ -1,6 +1,7 @@
 """Flags of `python -m train.sample` that kinds of runs share. Imports nothing heavy."""
 
 import dataclasses
+import typing
 from typing import Any, TypeVar
 
 from .._errors import UsageError, UserError, require
@@ -79,7 +80,8 @@ def with_options(form: type[Form], options: type, prefix: str) -> type[Form]:
         except ValueError as error:
             raise ValueError(str(error).removeprefix(prefix)) from None
 
-    fields = [(field.name, field.type | None, None) for field in dataclasses.fields(options)]
+    kinds = typing.get_type_hints(options)
+    fields = [(field.name, kinds[field.name] | None, None) for field in dataclasses.fields(options)]
     names = {"__doc__": form.__doc__, "__module__": __name__, "__post_init__": check}
     return dataclasses.make_dataclass(
         form.__name__, fields, bases=(options, form), namespace=names, frozen=True, kw_only=True
