@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eqxgen.configs import GPTConfig, RNNConfig, Sampling
-from eqxgen.decoding import autoregressive
+from eqxgen.decoding import autoregressive, memory
 from eqxgen.decoding.autoregressive import generate, stream
 from eqxgen.decoding.beam import beam_search
 from eqxgen.decoding.logits import adjusted, draw, min_p, penalised, top_k, top_p
@@ -155,10 +155,10 @@ def test_a_stream_is_the_same_alone_and_beside_others_of_other_lengths(model):
 
 
 def test_prompts_of_every_length_share_one_program(model):
-    before = [autoregressive._prefill._cached._cache_size(), autoregressive._step._cached._cache_size()]
+    before = [memory._prefill._cached._cache_size(), autoregressive._step._cached._cache_size()]
     for length in (1, 2, 7, 13, 24):
         generate(model, [np.zeros(length, np.int32)], 30, Sampling(top_p=0.9), key=jr.key(0))
-    after = [autoregressive._prefill._cached._cache_size(), autoregressive._step._cached._cache_size()]
+    after = [memory._prefill._cached._cache_size(), autoregressive._step._cached._cache_size()]
     assert max(np.subtract(after, before)) <= 1
 
 

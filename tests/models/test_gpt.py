@@ -120,7 +120,7 @@ BAD_FOLDERS = [
     ("damaged weights", lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 64), r"model\.safetensors: this file is damaged"),
     ("integers", weights(lambda a: a.update({WTE: a[WTE].astype(np.int32)})), "array wte.weight must be floating-point.*got int32"),
     ("a head of its own", weights(lambda a: a.update({"lm_head.weight": a[WTE] + 1})), "lm_head.weight must equal wte.weight"),
-    ("a file outside", lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"x": "../y.safetensors"}}'), "must name .safetensors files beside it: got '../y.safetensors'"),
+    ("a file outside", lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"x": "../y.safetensors"}}'), "must name .safetensors files in the same folder: got '../y.safetensors'"),
 ]  # fmt: skip
 
 

@@ -301,7 +301,7 @@ def test_a_run_folder_that_cannot_be_written_is_an_error(tmp_path):
             "nowhere",
             "--tokenizer nowhere: has no model.safetensors: give the folder of a finished train.vqgan run, or pixels",
         ),
-        ("maskgit", "is a run of train.maskgit: give one of train.vqgan"),
+        ("maskgit", "--tokenizer .*: is the model of a run of train.maskgit: give one of train.vqgan"),
     ],
 )
 def test_a_tokenizer_that_is_none_is_an_error(tokenizer, message, finished, tmp_path):

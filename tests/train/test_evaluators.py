@@ -219,13 +219,15 @@ def test_a_metric_that_no_loss_and_no_evaluator_gives_is_refused_before_the_firs
 
 
 @pytest.mark.parametrize(("values", "best"), [([1.0, np.nan, 0.5], 6), ([np.nan] * 3, None)])
-def test_a_checkpoint_without_a_finite_metric_is_never_the_best(tmp_path, monkeypatch, capsys, values, best):
+def test_a_checkpoint_without_a_finite_metric_is_never_the_best(tmp_path, capsys, values, best):
     found = iter([*values, 0.0])
     loss = Evaluator(HELD_OUT, lambda *_: {"eval_loss": next(found)})
-    made = maskgit.task
-    monkeypatch.setattr(maskgit, "task", lambda config: dataclasses.replace(made(config), evaluators=(loss,)))
+    made = maskgit.RECIPE.task
+    recipe = dataclasses.replace(
+        maskgit.RECIPE, task=lambda config, folder: dataclasses.replace(made(config, folder), evaluators=(loss,))
+    )
     config = tiny(tmp_path / "run", steps=8, evals=("held_out:2",), keep_best="eval_loss", checkpoint_every=2)
-    assert maskgit.main(config) == 0
+    assert recipe.main(config) == 0
     assert (tmp_path / "run" / "best.safetensors").exists() == (best is not None)
     assert ("no best checkpoint: --keep-best eval_loss had no finite value" in capsys.readouterr().out) == (not best)
     if best:

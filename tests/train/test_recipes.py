@@ -96,7 +96,7 @@ def test_a_model_of_another_recipe_is_an_error_that_names_both(tmp_path):
     again = load(tmp_path / "model.safetensors")
     assert eqx.tree_equal(again, model)
     assert again.stack.depth == TINY.depth
-    with pytest.raises(UserError, match=r"is of a run of train\.maskgit: give one of train\.vqgan"):
+    with pytest.raises(UserError, match=r"is the model of a run of train\.maskgit: give one of train\.vqgan"):
         load(tmp_path / "model.safetensors", "vqgan")
     with pytest.raises(UserError, match="expected the config of a run of gpt, maskgit, rnn, vqgan: got recipe None"):
         recipe_of({}, "config.json")

@@ -184,25 +184,23 @@ def test_a_run_killed_outright_resumes_from_its_last_checkpoint(tmp_path):
 def test_updates_that_are_not_finite_are_left_out_until_their_limit(
     tmp_path, monkeypatch, finished, capsys, limit, steps
 ):
-    made = maskgit.task
-
-    def spoilt(config):
-        task = made(config)
+    def spoilt(config, folder):
+        task = maskgit.RECIPE.task(config, folder)
         wrong = lambda part: {"ids": np.full((len(part.example), 64), 10**6, np.int32)} if 3 <= part.step < 6 else {}
         return dataclasses.replace(task, batch=lambda part: task.batch(part) | wrong(part))
 
-    monkeypatch.setattr(maskgit, "task", spoilt)
+    recipe = dataclasses.replace(maskgit.RECIPE, task=spoilt)
     config = tiny(tmp_path / "run", max_skips=limit, steps=steps, log_every=1)
     if limit == 3:
         with pytest.raises(
             UserError, match=r"in 3 steps in a row.*at step 6, .*is not finite.*; the last checkpoint is of step 3"
         ):
-            maskgit.main(config)
+            recipe.main(config)
         assert "warm-up: all of the 6 steps, of the preset's 50" in capsys.readouterr().out
         return
     monkeypatch.setattr(Log, "say", _stop_at_evaluation)
     with pytest.raises(KeyboardInterrupt):
-        maskgit.main(config)
+        recipe.main(config)
     lines = metrics(tmp_path / "run")
     assert [line["skipped"] for line in lines] == [0, 0, 0, 1, 2, 3, 3]
     assert [line["loss"] for line in lines[3:6]] == ["nan"] * 3

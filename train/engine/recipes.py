@@ -111,13 +111,14 @@ def recipe_of(record: Any, where: object) -> Recipe:
     return named(name)
 
 
-def load(path: str | Path, recipe: str | None = None, mesh: "Mesh | None" = None) -> "PyTree":
+def load(path: str | Path, recipe: str | None = None, mesh: "Mesh | None" = None, *, where: str = "") -> "PyTree":
     """The model of a file that a run wrote, built from the description inside it.
 
     Args:
         path: model.safetensors or best.safetensors of a run, or a copy.
         recipe: the one that it must be of; any by default.
         mesh: gives each device its part of the arrays; by default they are whole on one device.
+        where: the flag that names the file, for the error of another recipe; the file itself by default.
 
     Raises:
         UserError: there is no such file; it is damaged; it is of another recipe, or its arrays are not that recipe's
@@ -132,7 +133,7 @@ def load(path: str | Path, recipe: str | None = None, mesh: "Mesh | None" = None
     def build(description: dict[str, Any]) -> "PyTree":
         found = recipe_of(description, path)
         if recipe not in (None, found.name):
-            raise UserError(f"{path}: is of a run of train.{found.name}: give one of train.{recipe}")
+            raise UserError(f"{where or path}: is the model of a run of train.{found.name}: give one of train.{recipe}")
         opened = found.open(path.parent, description, path)
         return found.model(opened.config, opened.facts)(jr.key(0))
 

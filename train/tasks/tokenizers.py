@@ -91,7 +91,7 @@ def _load(run: Path) -> Tokenizer:
         raise UserError(
             f"--tokenizer {run}: has no model.safetensors: give the folder of a finished train.vqgan run, or pixels"
         )
-    return load(path, "vqgan")
+    return load(path, "vqgan", where=f"--tokenizer {run}")
 
 
 def _file(run: Path) -> Path:
