@@ -55,8 +55,28 @@ def test_facts_survive_config_json(facts, record):
 
 def test_facts_that_an_older_run_lacks_have_their_defaults_and_others_are_an_error():
     assert ImageFacts.from_record({"image_shape": [8, 8, 1], "classes": 10}) == ImageFacts((8, 8, 1), 10)
-    with pytest.raises(KeyError, match="codes"):
-        TokenFacts.from_record({"image_shape": [8, 8, 1], "classes": 10, "tokens": 64})
+
+
+WRONG = [
+    ({"classes": 10, "tokens": 64}, "facts.image_shape must be given: got only classes, tokens"),
+    ({"image_shape": [8, 8], "classes": 10, "tokens": 64, "codes": 17}, r"facts.image_shape must be three .*: got \[8, 8\]"),
+    ({"image_shape": [8, 8, 1], "classes": "ten", "tokens": 64, "codes": 17}, "facts.classes must be a whole number: got 'ten'"),
+    ({"image_shape": [8, 8, 1], "classes": True, "tokens": 64, "codes": 17}, "facts.classes must be a whole number: got True"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("record", "message"), WRONG)
+def test_facts_that_cannot_be_are_an_error_that_names_the_file(record, message, tmp_path):
+    record = {"recipe": "maskgit", "config": to_dict(tiny(tmp_path)), "facts": record}
+    with pytest.raises(UserError, match=f"^run/config.json: {message}"):
+        maskgit.RECIPE.open(tmp_path, record, "run/config.json")
+
+
+@pytest.mark.parametrize("missing", ["config", "facts"])
+def test_a_record_without_config_or_facts_is_an_error(missing, tmp_path):
+    record = {"recipe": "maskgit", "config": to_dict(tiny(tmp_path)), "facts": FACTS[1][1]}
+    with pytest.raises(UserError, match=f"run/config.json: {missing} must be an object: got None; was it edited"):
+        maskgit.RECIPE.open(tmp_path, {**record, missing: None}, "run/config.json")
 
 
 def test_facts_on_paper_are_those_of_the_data(tmp_path):

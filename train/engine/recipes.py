@@ -73,11 +73,16 @@ class Recipe:
         """The run of a folder, from what its config.json or its model's description says.
 
         Raises:
-            UserError: the record is of no config of this recipe; `where` is named.
-            KeyError: the record lacks a fact.
+            UserError: the record is not of a run of this recipe; `where` is named.
         """
+        for name in ("config", "facts"):
+            if not isinstance(record.get(name), dict):
+                raise UserError(f"{where}: {name} must be an object: got {record.get(name)!r:.60}; was it edited?")
         config = from_dict(self.config, record["config"], where)
-        return Finished(self, folder, config, self.facts.from_record(record["facts"]))
+        try:
+            return Finished(self, folder, config, self.facts.from_record(record["facts"]))
+        except ValueError as error:
+            raise UserError(f"{where}: {error}; was it edited?") from None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from ..config.known import KNOWN
 
 Self = TypeVar("Self", bound="Facts")
 _NAMES = {"shape": "image_shape"}  # names of fields in config.json, where they differ
+_MEANING = {int: "a whole number", tuple[int, int, int]: "three whole numbers", str | None: "text or null"}
 
 
 class Facts:
@@ -25,14 +26,18 @@ class Facts:
         """The facts of a config.json; those that a run of an older version lacks have their defaults.
 
         Raises:
-            KeyError: one without a default is missing.
+            ValueError: one without a default is missing, or one is of another type.
         """
         given: dict[str, Any] = {}
         for field in dataclasses.fields(cls):  # pyright: ignore[reportArgumentType]
             name = _NAMES.get(field.name, field.name)
-            if name in values or field.default is dataclasses.MISSING:
-                value = values[name]
-                given[field.name] = tuple(value) if isinstance(value, list) else value
+            if name in values:
+                value = tuple(values[name]) if isinstance(values[name], list) else values[name]
+                if not _is(value, field.type):
+                    raise ValueError(f"facts.{name} must be {_MEANING[field.type]}: got {values[name]!r:.60}")
+                given[field.name] = value
+            elif field.default is dataclasses.MISSING:
+                raise ValueError(f"facts.{name} must be given: got only {', '.join(values) or 'none'}")
         return cls(**given)
 
 
@@ -81,6 +86,12 @@ class TextFacts(Facts):
 
     def __str__(self) -> str:
         return f"windows of {self.context} tokens of a vocabulary of {self.vocab:,}"
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if kind == tuple[int, int, int]:
+        return isinstance(value, tuple) and len(value) == 3 and all(type(part) is int for part in value)
+    return type(value) is int if kind is int else value is None or isinstance(value, str)
 
 
 def image_facts(data: DataConfig) -> ImageFacts:
