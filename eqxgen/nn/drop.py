@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen import ops
 from eqxgen.nn import _check
+from eqxgen.nn._mesh import sharded_as
 
 
 class Dropout(eqx.Module):
@@ -27,7 +28,8 @@ class Dropout(eqx.Module):
 
     def __call__(self, x: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> Array:
         if self.active(key, inference) and key is not None:
-            x = jnp.where(ops.dropout_mask(key, x.shape, self.rate), x / (1 - self.rate), jnp.zeros_like(x))
+            mask = sharded_as(ops.dropout_mask(key, x.shape, self.rate), x)
+            x = jnp.where(mask, x / (1 - self.rate), jnp.zeros_like(x))
         return x
 
     def active(self, key: PRNGKeyArray | None, inference: bool | None) -> bool:

@@ -3,11 +3,11 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.nn import _check
 from eqxgen.nn._check import ids as check_ids  # noqa: F401 - imported by the models
+from eqxgen.nn._mesh import take_rows
 
 Initializer = jax.nn.initializers.Initializer
 
@@ -94,25 +94,6 @@ def times_rows(
     kind = jnp.promote_types(x.dtype, jnp.float32) if wide else None
     contract = (((x.ndim - 1,), (1,)), ((), ()))
     return jax.lax.dot_general(x, weight.astype(x.dtype), contract, preferred_element_type=kind)
-
-
-def take_rows(table: Float[Array, "rows dim"], ids: Int[Array, "*leading"]) -> Float[Array, "*leading dim"]:
-    """`table[ids]`, NaN for ids out of range. On explicit mesh axes the result is sharded as the ids are."""
-    out = _rows_sharding(table, ids)
-    return table.at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False, out_sharding=out)
-
-
-def _rows_sharding(table: Array, ids: Array) -> NamedSharding | None:
-    of_table, of_ids = jax.typeof(table).sharding, jax.typeof(ids).sharding
-    for mesh in (of_ids.mesh, of_table.mesh):
-        if AxisType.Explicit in mesh.axis_types:
-            columns = None if set(_names(of_table.spec[-1:])) & set(_names(of_ids.spec)) else of_table.spec[-1]
-            return NamedSharding(mesh, PartitionSpec(*of_ids.spec, columns))
-    return None
-
-
-def _names(spec: tuple) -> list[str]:
-    return [name for part in spec if part is not None for name in (part if isinstance(part, tuple) else (part,))]
 
 
 def _expand(vector: Array, like: Array) -> Array:

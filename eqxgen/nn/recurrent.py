@@ -5,7 +5,6 @@ state. There is no `time_major`, as one example has no batch axis: `jax.vmap` ov
 layers, pass the outputs of one to the next.
 """
 
-import functools
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -15,6 +14,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.nn import _check
+from eqxgen.nn._mesh import varying
 from eqxgen.nn.linear import Initializer, Projection, torch_uniform
 
 
@@ -84,7 +84,7 @@ class _Recurrent(eqx.Module):
             )
         wide = jnp.promote_types(x.dtype, jnp.float32)
         return jax.tree.map(
-            lambda part: _varying(part.astype(wide), x, self.from_input.weight, self.from_output.weight), state
+            lambda part: varying(part.astype(wide), x, self.from_input.weight, self.from_output.weight), state
         )
 
     def _gates(self, projected: Array) -> list[Array]:
@@ -168,16 +168,6 @@ class LSTM(_Recurrent):
         write, forget, new, show = (a + b for a, b in self._sums(inputs, state.output))
         cell = jax.nn.sigmoid(forget) * state.cell + jax.nn.sigmoid(write) * jnp.tanh(new)
         return LSTMState(jax.nn.sigmoid(show) * jnp.tanh(cell), cell)
-
-
-def _varying(part: Array, *others: Array) -> Array:
-    """The array, marked as varying over the manual mesh axes that any of the others varies over.
-
-    The initial state of a scan must be marked so. A selection between the array and itself does it in every version of
-    JAX.
-    """
-    pick = functools.reduce(jnp.logical_or, (other.ravel()[:1].sum() == 0 for other in others))
-    return jnp.where(pick, part, part)
 
 
 def _output(state: Array | LSTMState) -> Array:

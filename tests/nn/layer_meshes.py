@@ -18,6 +18,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tests.nn.layer_rows import Row, call, table
 
 BATCH, DEVICES = 8, 8
+TOGETHER = 6  # rows in one program: XLA's time grows faster than a program
 SPLIT, WHOLE = PartitionSpec("data"), PartitionSpec()
 
 
@@ -40,7 +41,7 @@ def batch_of(row: Row) -> tuple[jax.Array, ...]:
     return tuple(jnp.stack(parts) for parts in zip(*examples))
 
 
-def over_shards(row: Row, mesh: Any) -> Callable[..., Any]:
+def over_shards(row: Row, mesh: Any, check_vma: bool) -> Callable[..., Any]:
     """The same by `shard_map`: each device sums over its part of the batch."""
     whole = loss_of(row)
 
@@ -48,13 +49,15 @@ def over_shards(row: Row, mesh: Any) -> Callable[..., Any]:
         arrays, rest = eqx.partition(both, eqx.is_array)
 
         def local(arrays: Any) -> Any:
-            (loss, y), (by_layer, by_inputs) = whole(eqx.combine(arrays, rest))
+            layer, inputs = arrays
+            layer = jax.tree.map(lambda x: jax.lax.pcast(x, "data", to="varying"), layer) if check_vma else layer
+            (loss, y), (by_layer, by_inputs) = whole(eqx.combine((layer, inputs), rest))
             loss, by_layer = jax.lax.psum((loss, by_layer), "data")
             return (loss, y), (by_layer, by_inputs)
 
         specs = (WHOLE, SPLIT)
         out = ((WHOLE, SPLIT), specs)
-        return jax.shard_map(local, mesh=mesh, in_specs=(specs,), out_specs=out, check_vma=False)(arrays)
+        return jax.shard_map(local, mesh=mesh, in_specs=(specs,), out_specs=out, check_vma=check_vma)(arrays)
 
     return parts
 
@@ -77,16 +80,16 @@ def failures(rows: dict[str, Row], mesh: Any, is_set: bool, shards: bool, wanted
     failed, programs, arguments = {}, {}, {}
     with jax.set_mesh(mesh) if is_set else contextlib.nullcontext():
         for name, row in rows.items():
-            put = lambda tree, spec: eqx.filter_shard(tree, NamedSharding(mesh, spec))
+            put = lambda tree, spec: placed(tree, NamedSharding(mesh, spec))
             layer = row.make(jr.key(0))
             arguments[name] = (layer if is_set else put(layer, WHOLE), put(batch_of(row), SPLIT))
-            programs[name] = over_shards(row, mesh) if shards else loss_of(row)
+            programs[name] = over_shards(row, mesh, check_vma=not is_set) if shards else loss_of(row)
             try:
                 eqx.filter_eval_shape(programs[name], arguments[name])
             except Exception as error:
                 failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
         fine = {name: arguments[name] for name in rows if name not in failed}
-        found = eqx.filter_jit(lambda fine: {name: programs[name](both) for name, both in fine.items()})(fine)
+        found = computed(programs, fine)
     for name in fine:
         apart = [
             float(np.max(np.abs(np.asarray(a) - b), initial=0.0)) / (1 + float(np.max(np.abs(b), initial=0.0)))
@@ -95,6 +98,19 @@ def failures(rows: dict[str, Row], mesh: Any, is_set: bool, shards: bool, wanted
         if not max(apart) < 1e-4:
             failed[name] = f"numbers differ by {max(apart):.1e}"
     return failed
+
+
+def placed(tree: Any, sharding: NamedSharding) -> Any:
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, sharding) if eqx.is_array(leaf) else leaf, tree)
+
+
+def computed(programs: dict[str, Callable[..., Any]], arguments: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    names = list(arguments)
+    for start in range(0, len(names), TOGETHER):
+        some = {name: arguments[name] for name in names[start : start + TOGETHER]}
+        found |= eqx.filter_jit(lambda some: {name: programs[name](both) for name, both in some.items()})(some)
+    return found
 
 
 def leaves(tree: Any) -> list[np.ndarray]:
@@ -107,8 +123,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         rows = {name: row for name, row in rows.items() if name in sys.argv[1:]}
     alone = {name: (row.make(jr.key(0)), batch_of(row)) for name, row in rows.items()}
-    wanted = eqx.filter_jit(lambda alone: {name: loss_of(rows[name])(both) for name, both in alone.items()})(alone)
-    wanted = {name: leaves(tree) for name, tree in wanted.items()}
+    wanted = {name: leaves(tree) for name, tree in computed({n: loss_of(row) for n, row in rows.items()}, alone).items()}
     json.dump({kind: failures(rows, *settings, wanted) for kind, settings in kinds().items()}, sys.stdout, indent=1)
 
 

@@ -8,6 +8,7 @@ from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.nn import _check
+from eqxgen.nn._mesh import varying
 from eqxgen.nn.attention.self_attention import join_heads, split_heads
 from eqxgen.nn.linear import Initializer, Projection, torch_uniform
 
@@ -76,9 +77,9 @@ def linear_attention(
         raise ValueError(f"causal attention needs as many queries as keys: got {q.shape[0]} and {k.shape[0]}")
     phi = lambda x: jax.nn.elu(x.astype(jnp.float32)) + 1
     # One more entry of each value, 1, sums the weights.
-    ones = jnp.ones((*v.shape[:2], 1), jnp.float32)
-    values = jnp.concatenate([v.astype(jnp.float32), ones], -1)
-    sums = _chunked(phi(q), phi(k), values, min(chunk, q.shape[0])) if causal else _full(phi(q), phi(k), values)
+    values = jax.lax.pad(v.astype(jnp.float32), jnp.float32(1), ((0, 0, 0), (0, 0, 0), (0, 1, 0)))
+    chunk = min(chunk, q.shape[0]) if isinstance(q.shape[0], int) else chunk  # symbolic in jax.export
+    sums = _chunked(phi(q), phi(k), values, chunk) if causal else _full(phi(q), phi(k), values)
     return (sums[..., :-1] / sums[..., -1:]).astype(q.dtype)
 
 
@@ -99,6 +100,6 @@ def _chunked(q: Array, k: Array, v: Array, chunk: int) -> Array:
         y = jnp.einsum("hqk,khv->qhv", weights, v) + jnp.einsum("qhd,hdv->qhv", q, state)
         return state + jnp.einsum("khd,khv->hdv", k, v), y
 
-    state = jnp.zeros((q.shape[1], q.shape[2], v.shape[2]))
+    state = varying(jnp.zeros((q.shape[1], q.shape[2], v.shape[2])), q, k, v)
     y = jax.lax.scan(step, state, chunks)[1]
     return rearrange(y, "n c h d -> (n c) h d")[:seq]

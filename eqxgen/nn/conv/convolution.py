@@ -282,7 +282,10 @@ def _by_phases(x: Array, weight: Array, *, stride: int, groups: int) -> Array:
     sides = y.shape[:-1]
     y = y.reshape(*sides, groups, *(stride,) * rank, out_channels // groups)
     pairs = [axis for i in range(rank) for axis in (i, rank + 1 + i)]
-    return y.transpose(*pairs, rank, 2 * rank + 1).reshape(*(side * stride for side in sides), out_channels)
+    y = y.transpose(*pairs, rank, 2 * rank + 1)
+    for axis in range(rank + 1):  # one at a time, as explicit mesh axes require
+        y = y.reshape(*y.shape[:axis], -1, *y.shape[axis + 2 :])
+    return y
 
 
 def _checked_padding(

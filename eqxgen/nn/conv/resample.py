@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from einops import rearrange, repeat
+from einops import repeat
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.nn import _check
+from eqxgen.nn._mesh import in_steps
 from eqxgen.nn.conv.pool import pool, shifted
 
 Taps = Sequence[int | float]
@@ -23,7 +24,7 @@ def upsample(
     centres ("bilinear", torch's `align_corners=False`).
     """
     if method == "nearest":
-        return repeat(x, "h w c -> (h i) (w j) c", i=factor, j=factor)
+        return repeat(repeat(x, "h w c -> (h i) w c", i=factor), "h w c -> h (w j) c", j=factor)
     height, width, channels = x.shape
     return jax.image.resize(x, (factor * height, factor * width, channels), "bilinear")
 
@@ -171,7 +172,8 @@ class PixelShuffle(eqx.Module):
         _check.image(x)
         if x.shape[-1] % self.factor**2:
             raise ValueError(f"the square of factor={self.factor} must divide channels: got shape {x.shape}")
-        return rearrange(x, "h w (c i j) -> (h i) (w j) c", i=self.factor, j=self.factor)
+        squares = in_steps(x, "h w (c i j) -> h i w j c", i=self.factor, j=self.factor)
+        return in_steps(squares, "h i w j c -> (h i) w j c", "h w j c -> h (w j) c")
 
 
 class PixelUnshuffle(eqx.Module):
@@ -189,4 +191,5 @@ class PixelUnshuffle(eqx.Module):
         _check.image(x)
         _check.divides(factor=self.factor, height=x.shape[0])
         _check.divides(factor=self.factor, width=x.shape[1])
-        return rearrange(x, "(h i) (w j) c -> h w (c i j)", i=self.factor, j=self.factor)
+        squares = in_steps(x, "(h i) w c -> h i w c", "h i (w j) c -> h w c i j", i=self.factor, j=self.factor)
+        return in_steps(squares, "h w c i j -> h w (c i j)")

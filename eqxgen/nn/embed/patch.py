@@ -3,10 +3,10 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.nn import _check
+from eqxgen.nn._mesh import in_steps
 from eqxgen.nn.linear import Initializer, Projection, torch_uniform
 
 
@@ -51,7 +51,8 @@ class PatchEmbed(eqx.Module):
         _check.image(x, channels=self.channels)
         _check.divides(patch=self.patch, height=x.shape[0])
         _check.divides(patch=self.patch, width=x.shape[1])
-        return self.projection(rearrange(x, "(h p) (w q) c -> (h w) (p q c)", p=self.patch, q=self.patch))
+        patches = in_steps(x, "(h p) w c -> h p w c", "h p (w q) c -> h w p q c", p=self.patch, q=self.patch)
+        return self.projection(in_steps(patches, "h w p q c -> (h w) p q c", "n p q c -> n (p q c)"))
 
 
 class Unpatch(eqx.Module):
@@ -93,9 +94,11 @@ class Unpatch(eqx.Module):
         _check.example(x, "patches", dim=self.projection.in_dim)
         rows = round(x.shape[0] ** 0.5) if rows is None else rows
         _check.positive(rows=rows)
+        p = self.patch
         if x.shape[0] % rows:
             raise ValueError(f"x must have a multiple of rows={rows} patches: got shape {x.shape}; pass rows=...")
-        return rearrange(self.projection(x), "(h w) (p q c) -> (h p) (w q) c", h=rows, p=self.patch, q=self.patch)
+        patches = in_steps(self.projection(x), "(h w) f -> h w f", "h w (p q c) -> h p w q c", h=rows, p=p, q=p)
+        return in_steps(patches, "h p w q c -> (h p) w q c", "r w q c -> r (w q) c")
 
 
 class Registers(eqx.Module):

@@ -73,7 +73,8 @@ class T5Bias(eqx.Module):
         """The bucket of `key position - query position`."""
         side = self.table.vocab if self.causal else self.table.vocab // 2
         distance = jnp.maximum(-offset, 0) if self.causal else jnp.abs(offset)
-        found = jnp.searchsorted(jnp.asarray(self._starts(side)), distance, side="right").astype(jnp.int32)
+        starts = jnp.asarray(self._starts(side)).reshape(*(1,) * distance.ndim, -1)
+        found = jnp.sum(starts <= distance[..., None], axis=-1, dtype=jnp.int32)
         return found if self.causal else found + jnp.where(offset > 0, side, 0)
 
     def _starts(self, side: int) -> np.ndarray:

@@ -128,7 +128,10 @@ def _angles(positions: Array | np.ndarray, dim: int, base: float) -> Float[Array
 
 def _positions(x: Array, positions: _check.Ids | None, head_dim: int) -> Array | np.ndarray:
     _check.example(x, "seq", "heads", head_dim=head_dim)
-    return np.arange(x.shape[0]) if positions is None else _check.integers(positions, "positions")
+    if positions is not None:
+        return _check.integers(positions, "positions")
+    # A symbolic length of jax.export has no constant positions.
+    return np.arange(x.shape[0]) if isinstance(x.shape[0], int) else jnp.arange(x.shape[0])
 
 
 def _check_base(base: float) -> None:

@@ -9,6 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.nn import _check
+from eqxgen.nn._mesh import varying
 
 START = 15
 """Power iterations of `SpectralNorm.init_state`, as in torch."""
@@ -98,6 +99,7 @@ class SpectralNorm(eqx.Module):
         return with_weight(self.layer, self.layer.weight.astype(jnp.float32) / largest)(x, key=key), state
 
     def _iterate(self, matrix: Float[Array, "outputs inputs"], state: Power, times: int) -> Power:
+        state = Power(*(varying(vector, matrix) for vector in state))
         unit = lambda vector: vector / jnp.maximum(jnp.linalg.norm(vector), self.epsilon)
 
         def once(state: Power, _: None):

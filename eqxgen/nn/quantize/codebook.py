@@ -27,7 +27,8 @@ def perplexity(counts: Float[Array, " codes"]) -> Float[Array, ""]:
 
 def count_codes(ids: Int[Array, "*leading"], codes: int) -> Float[Array, " codes"]:
     """Number of occurrences of each code."""
-    return jnp.zeros(codes).at[ids.reshape(-1)].add(1.0)
+    zero = (jnp.sum(ids) * 0).astype(jnp.float32)  # on the mesh of the ids, where it has explicit axes
+    return (jnp.zeros(codes) + zero).at[ids.reshape(-1)].add(1.0)
 
 
 def drawn(z: Float[Array, "n dim"], count: int, *, key: PRNGKeyArray) -> Float[Array, "count dim"]:

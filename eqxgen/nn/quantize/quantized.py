@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from eqxgen.nn import _check
-from eqxgen.nn.linear import take_rows
+from eqxgen.nn._mesh import take_rows
 from eqxgen.nn.quantize.estimator import Estimator
 
 
