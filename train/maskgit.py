@@ -125,12 +125,11 @@ def loss(config: Config, facts: TokenFacts) -> Any:
 
 def draw(config: Config, facts: TokenFacts) -> Any:
     """Sampler of an image's tokens: (model, label, key=) -> ids."""
-    import equinox as eqx
 
     from eqxgen.decoding.masked import check_steps, generate
 
     check_steps(config.decode, facts.tokens)
-    return eqx.Partial(generate, options=config.decode)
+    return functools.partial(generate, options=config.decode)
 
 
 RECIPE = tokens_recipe("maskgit", "MaskGIT", Config, PRESETS, model, loss, draw, options="decode")

@@ -123,7 +123,9 @@ def main() -> None:
     if len(sys.argv) > 1:
         rows = {name: row for name, row in rows.items() if name in sys.argv[1:]}
     alone = {name: (row.make(jr.key(0)), batch_of(row)) for name, row in rows.items()}
-    wanted = {name: leaves(tree) for name, tree in computed({n: loss_of(row) for n, row in rows.items()}, alone).items()}
+    wanted = {
+        name: leaves(tree) for name, tree in computed({n: loss_of(row) for n, row in rows.items()}, alone).items()
+    }
     json.dump({kind: failures(rows, *settings, wanted) for kind, settings in kinds().items()}, sys.stdout, indent=1)
 
 

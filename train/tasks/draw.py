@@ -18,7 +18,7 @@ class Draw(eqx.Module):
     alone.
 
     Args:
-        sampler: (model, label, key=) -> ids of the tokens; a pytree, such as an `equinox.Partial`.
+        sampler: (model, label, key=) -> ids of the tokens.
     """
 
     sampler: Callable[..., Any]
