@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Int
 
-Ids = Int[ArrayLike, "*leading"] | list | tuple
+Ids = Int[ArrayLike, "..."] | list | tuple
 """Integer ids: an array, an integer, or lists of integers."""
 
 

@@ -39,7 +39,7 @@ def in_steps(x: Array, *patterns: str, **sizes: int) -> Array:
 
 
 def varying(x: Float[Array, "*shape"], *others: Array) -> Float[Array, "*shape"]:
-    """x, marked as varying wherever any of the others does: over manual mesh axes, and over the axes of `jax.vmap` on an
+    """x, marked as varying wherever any of the others does: over manual mesh axes, and over axes of `jax.vmap` on an
     explicit mesh. The initial state of a scan must be marked so.
     """
     is_zero = functools.reduce(jnp.logical_or, (other.ravel()[:1].sum() == 0 for other in others))

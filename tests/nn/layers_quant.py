@@ -108,7 +108,7 @@ WRONG = [
     Wrong(lambda: nn.LFQ(31), "bits must be at most 30, which an int32 holds: got 31"),
     Wrong(lambda: nn.LFQ(3)(jnp.ones(4)), r"dim=3 entries: got shape \(4,\)"),
     Wrong(lambda: nn.LFQ(3).lookup(jnp.asarray([-1])), r"ids must be in \[0, codes=8\): got values from -1 to -1"),
-    Wrong(lambda: nn.ResidualVQ([]), r"quantizers must be one or more, of equal codes and dim: got \[\]"),
+    Wrong(lambda: nn.ResidualVQ([]), r"quantizers must be one or more of equal codes and dim: got \[\]"),
     Wrong(
         lambda: nn.ResidualVQ([codebook(), codebook(codes=8)]), r"of equal codes and dim: got \[\(7, 3\), \(8, 3\)\]"
     ),

@@ -88,7 +88,7 @@ def test_numbers_out_of_their_range_are_refused(changes, says):
 
 
 def test_an_unknown_codebook_is_refused():
-    with pytest.raises(ValueError, match="model.codebook must be one of learned, ema: got 'moving'"):
+    with pytest.raises(ValueError, match=r"model\.codebook must be one of learned, ema: got 'moving'"):
         VQGANConfig(codebook="moving")
 
 
