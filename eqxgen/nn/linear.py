@@ -37,7 +37,7 @@ class Projection(eqx.Module):
         _check.positive(in_dim=in_dim, out_dim=out_dim)
         self.weight = init(key, (out_dim, in_dim), jnp.float32)
         self.bias = jnp.zeros(out_dim) if bias else None
-        self.in_dim, self.out_dim = in_dim, out_dim
+        self.in_dim, self.out_dim = int(in_dim), int(out_dim)
 
     def __call__(
         self, x: Float[Array, "*leading in_dim"], *, key: PRNGKeyArray | None = None
@@ -69,7 +69,7 @@ class Embedding(eqx.Module):
     def __init__(self, vocab: int, dim: int, *, init: Initializer = jax.nn.initializers.normal(1.0), key: PRNGKeyArray):  # noqa: B008
         _check.positive(vocab=vocab, dim=dim)
         self.weight = init(key, (vocab, dim), jnp.float32)
-        self.vocab, self.dim = vocab, dim
+        self.vocab, self.dim = int(vocab), int(dim)
 
     def __call__(self, ids: _check.Ids, *, key: PRNGKeyArray | None = None) -> Float[Array, "*leading dim"]:
         """The rows of some ids: an array, an integer, or lists of integers."""

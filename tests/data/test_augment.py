@@ -187,7 +187,7 @@ def test_a_change_that_cannot_be_is_refused(changes, message):
 def test_maskgit_takes_mirror_images_alone():
     preset = maskgit.PRESETS["cifar10"]
     assert preset.data.augment == AugmentConfig(flip=True)
-    with pytest.raises(ValueError, match="it takes flip alone"):
+    with pytest.raises(ValueError, match="this recipe takes flip alone"):
         dataclasses.replace(preset, data=DataConfig("cifar10", augment=ALL))
 
 

@@ -52,7 +52,7 @@ def test_a_maskgit_counts_what_a_hand_does(found):
     head, logits = 2 * 9 * dim * dim, 2 * 9 * dim * 7
     assert (table["head"].flops, found.flops) == (head, depth * (attention + mlp) + head + logits)
     assert found.parameters == sum(x.size for x in jax.tree.leaves(eqx.filter(maskgit(), eqx.is_inexact_array)))
-    assert (table["stack.blocks"].name, table["stack.blocks"].out) == ("5 × Selformer", "float32[10,16]")
+    assert (table["stack.blocks"].name, table["stack.blocks"].out) == ("5 × TransformerBlock", "float32[10,16]")
     assert table["stack.blocks"].parameters == table["stack"].parameters > table["stack.blocks.mlp"].parameters > 0
 
 
@@ -132,7 +132,7 @@ def test_the_picture_is_whole_in_itself_and_its_boxes_lie_within_one_another(fou
             apart = x + w <= x2 or x2 + w2 <= x or y + h <= y2 or y2 + h2 <= y
             assert apart or (x2 <= x and x + w <= x2 + w2 and y2 <= y and y + h <= y2 + h2)
     texts = [text.text for text in root.iter(f"{name}text")]
-    assert "blocks: 5 × Selformer" in texts
+    assert "blocks: 5 × TransformerBlock" in texts
     assert not [node for node in root.iter() if any("href" in key or "src" in key for key in node.attrib)]
 
 

@@ -34,7 +34,8 @@ def test_the_examples_are_the_seeds_as_printed_but_for_imports():
     printed = re.findall(r"```python\n(.*?)```", SEED.read_text(encoding="utf-8"), re.DOTALL)
     theirs = [statements(block) for block in printed if "@ddp" not in block]
     assert len(theirs) == 7
-    assert [statements(block) for block in BLOCKS[: len(theirs)]] == theirs
+    ours = [block for block in BLOCKS if "watching" not in block]
+    assert [statements(block) for block in ours[: len(theirs)]] == theirs
 
 
 def test_the_catalogue_has_every_layer():
