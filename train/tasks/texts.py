@@ -132,8 +132,8 @@ def _searched(model: Any, vocabulary: Any, prompt: Any, asked: TextSample) -> st
     if model.context is not None and len(prompt) + asked.chars > model.context:
         room = model.context - len(prompt)
         raise UsageError(
-            f"--chars must be at most {room} with --beams and this prompt, as the model sees {model.context} tokens: "
-            f"got {asked.chars}"
+            f"--chars must be at most {room} with --beams and this prompt, as the model's context is {model.context} "
+            f"tokens: got {asked.chars}"
         )
     if asked.beams is None or asked.beams > model.vocab:
         raise UsageError(f"--beams must be at most the vocabulary's {model.vocab}: got {asked.beams}")
