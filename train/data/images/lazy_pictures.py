@@ -49,7 +49,7 @@ class Pictures(Lazy):
         digest = hashlib.sha256(repr(self.shape).encode())
         for name in self._names:
             digest.update(os.fsencode(name) + b"\0%d\0" % os.path.getsize(self._folder / name))
-        for index in np.unique(np.linspace(0, len(self) - 1, _SAMPLED).astype(int)).tolist():
+        for index in sorted({(len(self) - 1) * part // (_SAMPLED - 1) for part in range(_SAMPLED)}):
             with (self._folder / self._names[index]).open("rb") as file:
                 digest.update(sampled_hash(file.fileno()).encode())
         return digest.hexdigest()
