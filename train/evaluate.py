@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     finished = recipe.open(folder, record, folder / "config.json")
     config = finished.config
     check_names(options.evals, config.EVALS)
-    given: dict[str, Any] = {"run_dir": options.run, "evals": (), "keep_best": ""}
+    given: dict[str, Any] = {"run_dir": options.run, "mesh": options.mesh, "evals": (), "keep_best": ""}
     if options.n is not None:
         if not hasattr(config, "eval_samples"):
             raise UsageError(f"--n goes with samples that are judged, which train.{record['recipe']} has none of")

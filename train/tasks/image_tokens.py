@@ -127,6 +127,7 @@ def _task(
     from ..evaluators.examples import Examples
     from ..evaluators.held_out import held_out
     from ..evaluators.stream import Stream
+    from ..parallel import make_mesh
     from .draw import Draw, labelled
     from .tokenizers import keep_tokenizer, open_tokenizer, tokenize
 
@@ -135,8 +136,9 @@ def _task(
     facts = TokenFacts(dataset.image_shape, dataset.num_classes, tokenizer.tokens, tokenizer.codes)
     sampler, core = Draw(draw(config, facts)), program(config, facts)
     sides = (False, True) if config.data.augment.flip else (False,)
-    ids = np.stack([tokenize(tokenizer, dataset.train_images, dataset, mirrored=side) for side in sides])
-    tested = Examples.of(ids=tokenize(tokenizer, dataset.test_images, dataset), label=dataset.test_labels)
+    mesh = make_mesh(config.mesh)
+    ids = np.stack([tokenize(tokenizer, dataset.train_images, dataset, mesh, mirrored=side) for side in sides])
+    tested = Examples.of(ids=tokenize(tokenizer, dataset.test_images, dataset, mesh), label=dataset.test_labels)
 
     def batch(part: "Part") -> dict[str, np.ndarray]:
         side = (uniforms(config.seed, part.step, part.index, 1)[:, 0] * len(ids)).astype(np.int32)

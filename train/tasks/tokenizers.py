@@ -2,10 +2,10 @@
 
 import shutil
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-import equinox as eqx
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Int, UInt8
 
 from eqxgen.models import PixelTokenizer
@@ -15,7 +15,9 @@ from .._files import write_atomically
 from ..data import Dataset
 from ..data.files.lazy import Lazy
 from ..engine.recipes import load
-from ..evaluators.batched import batched
+from ..evaluators.examples import Examples
+from ..evaluators.stream import Stream
+from ..parallel.processes import is_first
 from .facts import TokenFacts
 
 COPY = "tokenizer.safetensors"
@@ -102,16 +104,19 @@ def tokenize(
     tokenizer: Tokenizer,
     images: UInt8[np.ndarray, "n height width channels"] | Lazy,
     dataset: Dataset,
+    mesh: Mesh,
     *,
     mirrored: bool = False,
 ) -> Int[np.ndarray, "n tokens"]:
-    """Ids of many images, or of their mirror images."""
-    prepare = (lambda part: dataset.normalise(part[:, :, ::-1])) if mirrored else dataset.normalise
-    return batched(_Encode(tokenizer), images, prepare=prepare)
+    """Ids of many images, or of their mirror images, by all devices of a mesh; every process makes the call."""
+
+    def read(numbers: Int[np.ndarray, " rows"]) -> dict[str, np.ndarray]:
+        part = images[numbers]
+        return {"image": dataset.normalise(part[:, :, ::-1] if mirrored else part)}
+
+    stream = Stream(mesh, say=print if is_first() else lambda text: None)
+    return stream.gather(_encoded, tokenizer, Examples(len(images), read))
 
 
-class _Encode(eqx.Module):
-    tokenizer: Any
-
-    def __call__(self, image):
-        return self.tokenizer.encode(image)
+def _encoded(tokenizer: Tokenizer, example: dict[str, Array]) -> Int[Array, " tokens"]:
+    return tokenizer.encode(example["image"])
