@@ -1,9 +1,13 @@
-"""Run by test_layer_meshes.py in a process of its own: each layer of the table, forward and gradient, over batches on
-eight virtual devices. Prints, as JSON, the rows that fail and why, for each kind of mesh axes.
+"""Run by test_layer_meshes.py in a process of its own: the table of layers, forward and gradient, over batches on eight
+virtual devices. Prints, as JSON, the rows that fail and why, for each kind of mesh axes.
+
+By default one row of each class is traced, where explicit axes raise their errors. EQXGEN_FULL=1 takes every row and
+kind, and compares the numbers with those of one device.
 """
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +19,7 @@ import jax.random as jr
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from tests.nn.layer_rows import Row, call, table
+from tests.nn.layer_rows import Row, call, of_each_class, table
 
 BATCH, DEVICES = 8, 8
 TOGETHER = 6  # rows in one program: XLA's time grows faster than a program
@@ -62,22 +66,27 @@ def over_shards(row: Row, mesh: Any, check_vma: bool) -> Callable[..., Any]:
     return parts
 
 
+FULL = bool(os.environ.get("EQXGEN_FULL"))
+
+
 def kinds() -> dict[str, tuple[Any, bool, bool]]:
     """Mesh, whether it is set by `jax.set_mesh`, and whether `shard_map` splits the batch."""
     mesh = lambda kind: jax.make_mesh((DEVICES,), ("data",), axis_types=(kind,))
     explicit = jax.make_mesh((DEVICES,), ("data",))  # the default, explicit axes
-    return {
-        "explicit": (explicit, False, False),
+    always = {"explicit": (explicit, False, False), "manual": (mesh(AxisType.Auto), False, True)}
+    others = {
         "explicit, set": (explicit, True, False),
         "auto": (mesh(AxisType.Auto), False, False),
-        "manual": (mesh(AxisType.Auto), False, True),
         "manual of explicit, set": (explicit, True, True),
     }
+    return always | (others if FULL else {})
 
 
 def failures(rows: dict[str, Row], mesh: Any, is_set: bool, shards: bool, wanted: dict[str, list]) -> dict[str, str]:
     """Each row that does not trace, or gives other numbers than on one device; all are compiled as one program."""
-    failed, programs, arguments = {}, {}, {}
+    failed: dict[str, str] = {}
+    programs: dict[str, Callable[..., Any]] = {}
+    arguments: dict[str, Any] = {}
     with jax.set_mesh(mesh) if is_set else contextlib.nullcontext():
         for name, row in rows.items():
             put = lambda tree, spec: placed(tree, NamedSharding(mesh, spec))
@@ -89,8 +98,8 @@ def failures(rows: dict[str, Row], mesh: Any, is_set: bool, shards: bool, wanted
             except Exception as error:
                 failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
         fine = {name: arguments[name] for name in rows if name not in failed}
-        found = computed(programs, fine)
-    for name in fine:
+        found = computed(programs, fine) if FULL else {}
+    for name in found:
         apart = [
             float(np.max(np.abs(np.asarray(a) - b), initial=0.0)) / (1 + float(np.max(np.abs(b), initial=0.0)))
             for a, b in zip(leaves(found[name]), wanted[name], strict=True)
@@ -119,13 +128,10 @@ def leaves(tree: Any) -> list[np.ndarray]:
 
 def main() -> None:
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    rows = {name: row for name, row in table().items() if not name.startswith("Activation ")}
-    if len(sys.argv) > 1:
-        rows = {name: row for name, row in rows.items() if name in sys.argv[1:]}
-    alone = {name: (row.make(jr.key(0)), batch_of(row)) for name, row in rows.items()}
-    wanted = {
-        name: leaves(tree) for name, tree in computed({n: loss_of(row) for n, row in rows.items()}, alone).items()
-    }
+    rows = table() if FULL else of_each_class()
+    alone = {name: (row.make(jr.key(0)), batch_of(row)) for name, row in rows.items()} if FULL else {}
+    found = computed({name: loss_of(row) for name, row in rows.items()}, alone)
+    wanted = {name: leaves(tree) for name, tree in found.items()}
     json.dump({kind: failures(rows, *settings, wanted) for kind, settings in kinds().items()}, sys.stdout, indent=1)
 
 

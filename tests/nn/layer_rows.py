@@ -68,3 +68,11 @@ def tables() -> list[Any]:
 def table() -> dict[str, Row]:
     """Every layer of the catalogue."""
     return {name: row for module in tables() for name, row in module.LAYERS.items()}
+
+
+def of_each_class() -> dict[str, Row]:
+    """The first row of each class."""
+    rows: dict[str, Row] = {}
+    for name, row in table().items():
+        rows.setdefault(name.split(",")[0].split(" ")[0], row)
+    return rows

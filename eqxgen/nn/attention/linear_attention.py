@@ -90,8 +90,9 @@ def _full(q: Array, k: Array, v: Array) -> Array:
 def _chunked(q: Array, k: Array, v: Array, chunk: int) -> Array:
     """Ordinary attention within a chunk; the sum of phi(k) v^T over all earlier chunks is carried along."""
     seq = q.shape[0]
-    padding = [(0, -seq % chunk), (0, 0), (0, 0)]
-    chunks = [rearrange(jnp.pad(x, padding), "(n c) h d -> n c h d", c=chunk) for x in (q, k, v)]
+    count = (seq + chunk - 1) // chunk  # in this form also for a symbolic length
+    padding = [(0, count * chunk - seq), (0, 0), (0, 0)]
+    chunks = [jnp.pad(x, padding).reshape(count, chunk, *x.shape[1:]) for x in (q, k, v)]
     earlier = jnp.tril(jnp.ones((chunk, chunk), bool))
 
     def step(state: Array, parts: list[Array]):

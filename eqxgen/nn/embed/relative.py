@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from eqxgen import ops
 from eqxgen.nn import _check
@@ -55,8 +55,8 @@ class T5Bias(eqx.Module):
 
     def __call__(
         self,
-        queries: _check.Ids,
-        keys: _check.Ids | None = None,
+        queries: Int[ArrayLike, " q_seq"] | list,
+        keys: Int[ArrayLike, " kv_seq"] | list | None = None,
         *,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "heads q_seq kv_seq"]:
