@@ -215,7 +215,9 @@ FROZEN = {"judge": jnp.float32(5.0)}
 
 def test_the_loss_knows_the_step_and_parameters_that_are_fixed_do_not_move():
     core = program(
-        {"main": Turn(of_examples(lambda m, x, c: m["a"] * c.step + m["b"]))}, players={"model": Player("a")}, fixed=("b", "c")
+        {"main": Turn(of_examples(lambda m, x, c: m["a"] * c.step + m["b"]))},
+        players={"model": Player("a")},
+        fixed=("b", "c"),
     )
     state, _ = after(core, 3)
     np.testing.assert_allclose(state.model["a"], 1 - 0.1 * (0 + 1 + 2), rtol=1e-6)
@@ -293,7 +295,9 @@ def test_a_program_that_cannot_be_is_an_error_of_one_line_before_anything_is_com
 
 def stated(state):
     """A loss that gives a state."""
-    return lambda m, batch, keys, context: Sums(jnp.sum(m["a"] * batch["x"]), jnp.float32(4.0), {}, state(batch, context))
+    return lambda m, batch, keys, context: Sums(
+        jnp.sum(m["a"] * batch["x"]), jnp.float32(4.0), {}, state(batch, context)
+    )
 
 
 TRACED = [
