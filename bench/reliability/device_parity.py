@@ -26,7 +26,8 @@ from eqxgen.configs import MaskGITConfig, VQGANConfig
 from train import maskgit, vqgan
 from train.config.optim import EmaConfig, OptimConfig
 from train.data import DataConfig
-from train.engine.step import Setup, gradients, make_step, sharded_state
+from train.engine.gradients import mean_gradients
+from train.engine.step import Setup, make_step, sharded_state
 from train.optim.ema import averages
 from train.parallel import make_mesh, split
 from train.precision import Policy
@@ -131,7 +132,7 @@ def compare(dtype, cases):
             batch = jax.device_put(batch_of(program, tops, count, dtype), split(mesh))
 
             def compute(model, batch, mesh=mesh, accumulate=accumulate, loss=program.loss):
-                return gradients(loss, model, batch, jr.key(1), mesh, Policy.parse(dtype), accumulate=accumulate)
+                return mean_gradients(loss, model, batch, jr.key(1), mesh, Policy.parse(dtype), accumulate=accumulate)
 
             grads, metrics, _ = jax.block_until_ready(eqx.filter_jit(compute)(state.model, batch))
             values = {key: float(value) for key, value in metrics.items()}

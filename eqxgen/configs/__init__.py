@@ -8,6 +8,7 @@ from eqxgen.configs.decoding import SCHEDULES, MaskedDecoding, Sampling, parse_s
 from eqxgen.configs.dit import DiTConfig
 from eqxgen.configs.gpt import GPT2_SIZES, GPTConfig
 from eqxgen.configs.maskgit import MaskGITConfig
+from eqxgen.configs.resnet import ResNetConfig
 from eqxgen.configs.rnn import RNNConfig
 from eqxgen.configs.vqgan import VQGANConfig
 
@@ -19,6 +20,7 @@ __all__ = [
     "MaskGITConfig",
     "MaskedDecoding",
     "RNNConfig",
+    "ResNetConfig",
     "Sampling",
     "VQGANConfig",
     "parse_schedule",

@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from eqxgen.models.gpt import GPT
     from eqxgen.models.maskgit import MaskGIT
     from eqxgen.models.pixels import PixelTokenizer
+    from eqxgen.models.resnet import ResNet
     from eqxgen.models.rnn import RNN
     from eqxgen.models.vqgan import VQGAN
 
-__all__ = ["GPT", "RNN", "VQGAN", "ConvNet", "DiT", "Discriminator", "MaskGIT", "PixelTokenizer"]
+__all__ = ["GPT", "RNN", "VQGAN", "ConvNet", "DiT", "Discriminator", "MaskGIT", "PixelTokenizer", "ResNet"]
 
 
 def __getattr__(name: str) -> Any:

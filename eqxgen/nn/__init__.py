@@ -17,6 +17,7 @@ from eqxgen.nn.containers import Identity as Identity
 from eqxgen.nn.containers import Lambda as Lambda
 from eqxgen.nn.containers import Residual as Residual
 from eqxgen.nn.containers import Sequential as Sequential
+from eqxgen.nn.containers import WithState as WithState
 from eqxgen.nn.conv.convolution import Convolution as Convolution
 from eqxgen.nn.conv.convolution import Convolution1D as Convolution1D
 from eqxgen.nn.conv.convolution import ConvolutionTranspose as ConvolutionTranspose

@@ -14,7 +14,7 @@ from eqxgen.nn import _check
 from eqxgen.nn._call import run
 from eqxgen.nn.drop import DropPath
 
-__all__ = ["EMA", "Identity", "Lambda", "Residual", "Sequential"]
+__all__ = ["EMA", "Identity", "Lambda", "Residual", "Sequential", "WithState"]
 Layer = Callable[..., Any]
 
 
@@ -112,6 +112,22 @@ class Lambda(eqx.Module):
 
     def __call__(self, x: Array, *, key: PRNGKeyArray | None = None) -> Array:
         return self.function(x)
+
+
+class WithState(eqx.Module):
+    """A model with the state that it has after training: `net(x)` is `model(x, state, inference=True)` without the new
+    state.
+
+    Args:
+        model: called as `y, state = model(x, state)`.
+        state: its state, such as running statistics.
+    """
+
+    model: Any
+    state: PyTree
+
+    def __call__(self, *inputs: Array, key: PRNGKeyArray | None = None) -> Any:
+        return run(self.model, *inputs, self.state, key=key, inference=True)[0]
 
 
 class Residual(eqx.Module):

@@ -25,6 +25,9 @@ from train.precision import (
     check_skipped,
     guarded_update,
     scale_for,
+    to_compute,
+    to_output,
+    to_params,
     with_policy,
 )
 
@@ -91,8 +94,8 @@ def test_islands_stay_float32_where_the_model_computes_in_bfloat16():
 
     def shapes():
         model = MaskGIT(9, 7, 3, config, key=jr.key(0))
-        half = policy.cast_to_compute(model)
-        return half, policy.cast_to_params(model), half(jnp.zeros(9, jnp.int32), jnp.int32(0))
+        half = to_compute(policy, model)
+        return half, to_params(policy, model), half(jnp.zeros(9, jnp.int32), jnp.int32(0))
 
     half, stored, logits = eqx.filter_eval_shape(shapes)
     types = {name: str(x.dtype) for name, x in named_arrays(half).items()}
@@ -100,7 +103,7 @@ def test_islands_stay_float32_where_the_model_computes_in_bfloat16():
     assert wide == {name for name in types if "norm" in name} | {"head_bias"}
     assert set(types.values()) == {"float32", "bfloat16"}
     assert {str(x.dtype) for x in named_arrays(stored).values()} == {"float32"}
-    assert policy.cast_to_output(jnp.ones(2, jnp.bfloat16)).dtype == jnp.float32
+    assert to_output(policy, jnp.ones(2, jnp.bfloat16)).dtype == jnp.float32
     assert logits.dtype == jnp.float32
 
 
@@ -128,7 +131,7 @@ def pair():
 
 def test_layers_may_have_policies_of_their_own():
     f16 = Policy.parse("c=f16,o=bf16")
-    model = Policy.parse("mixed").cast_to_compute(with_policy(pair(), {"table": f16, "head": Policy()}))
+    model = to_compute(Policy.parse("mixed"), with_policy(pair(), {"table": f16, "head": Policy()}))
     assert model.head.layer.weight.dtype == jnp.float32
     assert model.body[0].up.weight.dtype == jnp.bfloat16
     y, (body, head, attended, weight) = eqx.filter_jit(model)(jnp.arange(3))

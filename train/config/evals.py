@@ -25,6 +25,7 @@ class Evaluation(NamedTuple):
 HELD_OUT = Evaluation("held_out", ("eval_loss",))
 VALIDATION = Evaluation("held_out", ("val_loss", "val_perplexity"))
 CLASSIFIER = Evaluation("classifier", ("sample_accuracy", "sample_frechet", "classifier_accuracy", "judge_seconds"))
+LABELS = Evaluation("labels", ("eval_loss", "eval_accuracy"))
 RECONSTRUCTION = Evaluation("reconstruction", ("eval_loss", "psnr", "codebook_usage", "codebook_perplexity"))
 
 

@@ -6,7 +6,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -22,6 +22,7 @@ from ..params.selection import parameters, unfreeze, update
 from ..precision import LossScale, Policy, scale_for
 from ..precision.layers import under
 from ..precision.scale import widen
+from .gradients import device_gradients, over_devices, vary
 
 
 def gradients(
@@ -58,7 +59,6 @@ def gradients(
     @functools.wraps(function)
     def inner(model: PyTree, *args: Any, **kwargs: Any) -> Any:
         axes = _axes()
-        params = jax.tree.map(functools.partial(_vary, axes=axes), parameters(model))
         static: list[Any] = []
 
         def total(params: PyTree) -> Any:
@@ -68,8 +68,8 @@ def gradients(
             static.append(rest)
             return scale.scale(loss), (widen(loss), arrays)
 
-        grads, (loss, arrays) = jax.grad(total, has_aux=True)(params)
-        grads, loss, arrays = _over_devices((jax.tree.map(widen, grads), loss, arrays), axes)
+        grads, (loss, arrays) = device_gradients(total, parameters(model), axes=axes)
+        grads, loss, arrays = over_devices(_joined, (grads, loss, arrays), axes)
         return ((loss, eqx.combine(arrays, static[-1])), grads) if has_aux else (loss, grads)
 
     return inner
@@ -181,19 +181,9 @@ def _axes() -> tuple[str, ...]:
     return tuple(name for name in BATCH if name in jax.sharding.get_abstract_mesh().manual_axes)
 
 
-def _vary(x: jax.Array, axes: Sequence[str]) -> jax.Array:
-    # A parameter that varies has the gradient of the device's own loss, with and without check_vma; the average over
-    # devices is ours.
-    rest = tuple(name for name in axes if name not in jax.typeof(x).manual_axis_type.varying)
-    return jax.lax.pcast(x, rest, to="varying") if rest else x
-
-
-def _over_devices(tree: PyTree, axes: tuple[str, ...]) -> PyTree:
-    if not axes:
-        return tree
-    return jax.tree.map(
-        lambda x: (jax.lax.pmean if eqx.is_inexact_array(x) else jax.lax.psum)(_vary(x, axes), axes), tree
-    )
+def _joined(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+    """The mean over devices; of integers the sum."""
+    return (jax.lax.pmean if eqx.is_inexact_array(x) else jax.lax.psum)(vary(x, axes), axes)
 
 
 def _split_argument(signature: inspect.Signature, name: str | None) -> str:

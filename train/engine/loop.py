@@ -148,7 +148,9 @@ def _fit(
                     log.say(f"evaluator {evaluator.kind.name} is left out: {evaluator.lacks}")
             stream = Stream(setup.mesh, stop.agreed, log.say)
             evaluation = Evaluation(evaluators, place(frozen, setup.mesh), stream)
-            loop = _Run(config, recipe, task, folder, setup, log, checkpoints, record, evaluation)
+            # The last numbers of turns that are not due at every step.
+            latest = (restored.position or {}).get("metrics", {}) if restored else {}
+            loop = _Run(config, recipe, task, folder, setup, log, checkpoints, record, evaluation, latest)
             state = loop.train(state, first, key, stop)
             checkpoints.wait()
             if stop.agreed() and stop.received:
@@ -171,6 +173,7 @@ class _Run:
     checkpoints: Checkpoints
     record: dict[str, Any]
     evaluation: Evaluation
+    latest: dict[str, Any]
     scores: list[float] = dataclasses.field(default_factory=list)
 
     def train(self, state: State, first: int, key: PRNGKeyArray, stop: StopRequest) -> State:
@@ -199,19 +202,18 @@ class _Run:
             if found := profiler.after(step, metrics):
                 self.log.say(found)
             done = step + 1
+            self.latest |= metrics
             if done % 8 == 0 or done == config.steps:
-                self.check(
-                    state, done
-                )  # it waits: no more than 8 steps in flight, since virtual CPU devices hang from about 32
+                # It waits: no more than 8 steps in flight, since virtual CPU devices hang from about 32.
+                self.check(state, done)
             due = self.evaluation.due(done, config.eval_every) if done < config.steps else ()
             if done % config.log_every == 0 or done == config.steps or due:
-                values = {name: float(value) for name, value in metrics.items()}
+                values = self.numbers()
                 values = {
                     "examples": done * config.batch_size,
                     **values,
-                    "learning_rate": float(
-                        np.asarray(rate(step - int(values["skipped"])))
-                    ),  # its schedule counts the updates made
+                    # The schedule counts the updates made.
+                    "learning_rate": float(np.asarray(rate(step - int(values["skipped"])))),
                     **meter.read(done, feed.waited),
                     "seconds": self.seconds(),
                 }
@@ -242,6 +244,10 @@ class _Run:
             task.batch, task.source, order, put, first=first, last=config.steps, config=config.data, say=self.log.say
         )
 
+    def numbers(self) -> dict[str, float]:
+        """The last metrics of each turn."""
+        return {name: float(value) for name, value in self.latest.items()}
+
     def first_player(self) -> Player:
         """The player whose learning rate is logged: the first of the first turn."""
         program = self.task.program
@@ -249,15 +255,14 @@ class _Run:
 
     def check(self, state: State, step: int) -> None:
         """Raises `UserError` after `--max-skips` updates of a turn in a row that could not be made."""
-        for name, turn in self.task.program.turns.items():
+        program, limit = self.task.program, self.config.max_skips
+        for name, turn in program.turns.items():
+            skipped = state.skipped[name]
+            if int(skipped.consecutive) < limit:
+                continue
+            moved = moved_by(turn, program.claims(state.model), state.model)
             try:
-                check_skipped(
-                    state.skipped[name],
-                    state.scale[name],
-                    moved_by(turn, self.task.program.claims(state.model), state.model),
-                    limit=self.config.max_skips,
-                    step=step,
-                )
+                check_skipped(skipped, state.scale[name], moved, limit=limit, step=step)
             except FloatingPointError as error:
                 raise UserError(f"{error}; {self._last_good()}") from None
 
@@ -276,7 +281,10 @@ class _Run:
     def save(self, step: int, state: State, feed: Feed) -> None:
         """A checkpoint, and the released model as it is now."""
         score = float(np.mean(self.scores)) if self.scores else np.nan
-        self.checkpoints.save(step, state, feed.order.position(step), score if np.isfinite(score) else None)
+        position: dict[str, Any] = feed.order.position(step)
+        if any(turn.every > 1 for turn in self.task.program.turns.values()):
+            position["metrics"] = self.numbers()
+        self.checkpoints.save(step, state, position, score if np.isfinite(score) else None)
         self.scores.clear()
         model = self.released(state)
         save_model(self.folder / "model.safetensors", model, self.record)

@@ -11,16 +11,13 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..config.base import TrainConfig
 from ..optim import optimiser, shown
 from ..optim.ema import Averages, averages
-from ..parallel.gather import forgetting, fsdp_specs, gathered
-from ..parallel.mesh import AXES, manual_axes
 from ..parallel.rules import place
-from ..params.paths import dotted
 from ..precision import (
     DynamicLossScale,
     LossScale,
@@ -30,9 +27,11 @@ from ..precision import (
     all_finite,
     choose,
     guarded_update,
+    to_params,
 )
 from ..precision.scale import widen
-from .recipe import Context, Loss, Program, Sums, Turn
+from .gradients import mean_gradients
+from .recipe import Context, Program, Turn
 
 FULL = Policy()
 
@@ -93,151 +92,6 @@ class Setup(NamedTuple):
         return cls(program, optimisers, ema, mesh, policy, config.accumulate)
 
 
-def gradients(
-    loss: Loss,
-    model: PyTree,
-    batch: dict[str, Array],
-    key: PRNGKeyArray,
-    mesh: Mesh,
-    policy: Policy = FULL,
-    scale: LossScale = NoLossScale(),  # noqa: B008
-    accumulate: int = 1,
-    moved: PyTree = eqx.is_inexact_array,
-    context: Context = Context(),  # noqa: B008
-) -> tuple[PyTree, dict[str, Array], PyTree]:
-    """Gradients, times the loss scale, of the mean loss over a batch split along the mesh's `BATCH` axes; the mean
-    metrics on every device; the model state after the batch.
-
-    The sum over the devices is taken once, after all micro-batches. A gradient is placed as its parameter.
-
-    Args:
-        batch: `index` numbers the examples; each draws from `fold_in(key, index)`, so that its draws depend on
-            neither the devices nor the micro-batches. `weight` is 1, or 0 for padding.
-        policy: the types of the computation; gradients are added up in float32 at least.
-        scale: the loss scale.
-        accumulate: micro-batches on each device, one after another, with the model state handed on.
-        moved: the parameters to differentiate by, as `eqx.partition` takes them.
-        context: model state, frozen parts and step.
-
-    Raises:
-        ValueError: the state that the loss returns differs over devices, or has another structure.
-    """
-    arrays, static = eqx.partition((model, context.frozen), eqx.is_array)
-    specs = fsdp_specs(arrays, mesh)
-    params, fixed = eqx.partition(arrays, (moved, False))
-    param_specs, fixed_specs = (
-        jax.tree.map(lambda spec, x: None if x is None else spec, specs, tree) for tree in (params, fixed)
-    )
-    axes = manual_axes(mesh)
-
-    def local(params, fixed, state, step, batch, key, scale):
-        # Varying parameters make this a gradient of the device's own sum, with and without check_vma; the sum over
-        # devices is below.
-        params = _over(lambda x, axes: jax.lax.pcast(x, axes, to="varying"), params, param_specs, axes)
-
-        def total(params, state, batch):
-            keys = jax.vmap(functools.partial(jr.fold_in, key))(batch["index"])
-            parts = tuple(policy.cast_to_compute(part) for part in eqx.combine(params, fixed, static))
-            whole, frozen = gathered(parts, eqx.combine(specs, static))
-            sums = loss(whole, batch, keys, Context(state, frozen, step, axes))
-            sums = Sums(
-                policy.cast_to_output(sums.loss),
-                sums.weight,
-                policy.cast_to_output(dict(sums.metrics)),
-                _same_state(state, sums.state, axes),
-            )
-            # A mean is scaled: of a sum over many tokens the first factor of a loss scale would overflow.
-            part = (
-                1
-                if isinstance(scale, NoLossScale)
-                else jax.lax.stop_gradient(jnp.where(sums.weight > 0, sums.weight, 1))
-            )
-            return scale.scale(sums.loss) / part, (sums, part)
-
-        def wide(params, state, batch):
-            grads, (sums, part) = jax.grad(forgetting(total, specs), has_aux=True)(params, state, batch)
-            return jax.tree.map(lambda g: widen(g) * part, grads), sums
-
-        grads, sums = _accumulated(wide, params, state, batch, accumulate, axes)
-        return (
-            _over(jax.lax.psum, grads, param_specs, axes),
-            jax.lax.psum((sums.loss, sums.weight, sums.metrics), axes),
-            sums.state,
-        )
-
-    if axes:
-        whole = PartitionSpec()
-        local = jax.shard_map(
-            local,
-            mesh=mesh,
-            in_specs=(param_specs, fixed_specs, whole, whole, PartitionSpec(axes), whole, whole),
-            out_specs=(param_specs, whole, whole),
-            axis_names=set(AXES) if mesh.shape["model"] == 1 else set(axes),
-        )
-    step = jnp.asarray(context.step, jnp.int32)
-    grads, (loss_sum, weight, sums), state = local(params, fixed, context.state, step, batch, key, scale)
-    grads = jax.tree.map(lambda g: g / weight, grads[0])
-    return grads, {name: value / weight for name, value in {"loss": loss_sum, **sums}.items()}, state
-
-
-def _over(
-    exchange: Callable[[Array, tuple[str, ...]], Array], tree: PyTree, specs: PyTree, axes: tuple[str, ...]
-) -> PyTree:
-    """`exchange(array, axes)` over those of the axes along which an array is not split already."""
-
-    def each(x: Array, spec: PartitionSpec) -> Array:
-        rest = tuple(name for name in axes if name not in spec)
-        return exchange(x, rest) if rest else x
-
-    return jax.tree.map(each, tree, specs)
-
-
-def _same_state(before: PyTree, after: PyTree, axes: tuple[str, ...]) -> PyTree:
-    """The state after a loss, or that before it where the loss leaves it."""
-    if after is None:
-        return before
-    if jax.tree.structure(after) != jax.tree.structure(before):
-        raise ValueError(
-            "Sums.state must have the structure of Context.state: got "
-            f"{jax.tree.structure(after)}, not {jax.tree.structure(before)}; give the program's init_state"
-        )
-
-    def one(path: Any, old: Any, new: Any) -> Any:
-        if not eqx.is_array(new):
-            return new
-        if (jnp.shape(old), jnp.result_type(old)) != (new.shape, new.dtype):
-            raise ValueError(
-                f"Sums.state must keep shapes and types: {dotted(path)} was {jax.typeof(old)}, became "
-                f"{jax.typeof(new)}; cast it back"
-            )
-        if differing := [name for name in axes if name in jax.typeof(new).manual_axis_type.varying]:
-            raise ValueError(
-                f"Sums.state must be the same on every device: {dotted(path)} differs over {', '.join(differing)}; sum "
-                "it by context.sum, or give the layer context.axes"
-            )
-        return jax.lax.stop_gradient(new)
-
-    return jax.tree_util.tree_map_with_path(one, before, after)
-
-
-def _accumulated(
-    grad: Callable, params: PyTree, state: PyTree, batch: dict[str, Array], count: int, axes: tuple[str, ...]
-) -> tuple[PyTree, Sums]:
-    """Sums of gradients and of `Sums` over micro-batches, of which one at a time is in memory."""
-    if count == 1:
-        return grad(params, state, batch)
-    micro = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
-
-    def add(carry, batch):
-        total, state = carry
-        grads, sums = grad(params, state, batch)
-        return (jax.tree.map(jnp.add, total, grads), sums.state), sums._replace(state=None)
-
-    zero = lambda x: jax.lax.pcast(jnp.zeros(x.shape, widen(x).dtype), axes, to="varying")
-    (grads, state), sums = jax.lax.scan(add, (jax.tree.map(zero, params), state), micro)
-    return grads, jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)._replace(state=state)
-
-
 def make_update(
     setup: Setup, due: tuple[str, ...] | None = None
 ) -> Callable[[tuple, State], tuple[State, dict[str, Array]]]:
@@ -282,7 +136,7 @@ def _take(
     moved = jax.tree.map(lambda *own: any(own), *(claims[player] for player in turn.players))
     model, _, extra = kept
     context = Context(extra, inputs.frozen, state.step)
-    grads, found, extra = gradients(
+    grads, found, extra = mean_gradients(
         turn.loss,
         model,
         inputs.batch,
@@ -370,7 +224,7 @@ def init_state(model: PyTree, setup: Setup) -> State:
     """
     program, claims = setup.program, setup.program.claims(model)
     extra = program.init_state(model)
-    model = setup.policy.cast_to_params(model)
+    model = to_params(setup.policy, model)
     ema = setup.ema.init(jax.tree.map(lambda x: widen(x) if eqx.is_inexact_array(x) else x, model))
     scale = DynamicLossScale if setup.policy.needs_scale else NoLossScale
     return State(

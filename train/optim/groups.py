@@ -10,10 +10,8 @@ from eqxgen.nn import Stack
 
 from .._errors import UsageError
 from ..config.optim import OptimConfig
+from ..params.conventions import ENDS
 from ..params.paths import any_of, leaves, matches
-
-ENDS = tuple(f"**.{name}" for name in ("*embedding*", "*position*", "*codebook*", "*head*", "*stem*"))
-"""Paths of what stands at a model's ends, whose matrices are not maps between hidden features."""
 
 
 @dataclasses.dataclass(frozen=True)

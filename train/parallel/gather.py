@@ -11,7 +11,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import PyTree
 
@@ -21,8 +20,8 @@ from .rules import map_named, spec_of
 
 WHOLE = PartitionSpec()
 
-GATHERED = "gathered"
-"""Name of a parameter that was put together, for the policies of `jax.checkpoint`."""
+FORGOTTEN = ("all_gather", "transpose", "reshape", "squeeze", "broadcast_in_dim", "convert_element_type")
+"""Operations whose results the backward pass makes again: a parameter put together, turned, or cast."""
 
 
 def fsdp_specs(tree: PyTree, mesh: Mesh) -> PyTree:
@@ -49,7 +48,7 @@ class Gather(eqx.Module):
     def __call__(self, tree: PyTree) -> PyTree:
         leaves, structure = jax.tree.flatten(tree)
         whole = [
-            x if axis is None else checkpoint_name(jax.lax.all_gather(x, "fsdp", axis=axis, tiled=True), GATHERED)
+            x if axis is None else jax.lax.all_gather(x, "fsdp", axis=axis, tiled=True)
             for x, axis in zip(leaves, self.axes)
         ]
         return jax.tree.unflatten(structure, whole)
@@ -78,14 +77,14 @@ def gathered(model: PyTree, specs: PyTree) -> PyTree:
 def forgetting(function: Callable[..., Any], specs: PyTree) -> Callable[..., Any]:
     """The function, whose backward pass puts parameters together again rather than keep those of the forward pass.
 
-    All other results are kept, so that nothing else is computed twice.
+    The results of all computation are kept, so that nothing else is made twice.
 
     Args:
         specs: what `fsdp_specs` says of the parameters; where none is split, the function is left as it is.
     """
     if not _split(specs):
         return function
-    return jax.checkpoint(function, policy=jax.checkpoint_policies.save_anything_except_these_names(GATHERED))
+    return jax.checkpoint(function, policy=lambda primitive, *_, **__: primitive.name not in FORGOTTEN)
 
 
 def _split(specs: PyTree) -> bool:

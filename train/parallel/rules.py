@@ -16,22 +16,10 @@ from jaxtyping import PyTree
 from eqxgen.nn import SelfAttention
 
 from .._errors import UsageError
+from ..params.conventions import WIDTH
 from ..params.paths import dotted, matches
 
 Tree = TypeVar("Tree", bound=PyTree)
-
-# Tensor parallelism (Shoeybi et al. 2019, arXiv:1909.08053): of two projections in a row the first is split by its
-# outputs and the second by its inputs, so that one sum over the devices follows both. An axis is counted from the last.
-WIDTH: tuple[tuple[str, int], ...] = (
-    ("**.qkv.weight", -2),
-    ("**.qkv.bias", -1),
-    ("**.attention.out.weight", -1),
-    ("**.mlp.up.weight", -2),
-    ("**.mlp.gate.weight", -2),
-    ("**.mlp.up.bias", -1),
-    ("**.mlp.gate.bias", -1),
-    ("**.mlp.down.weight", -1),
-)
 
 # Blocks under one scan lie along a leading axis, over which the scan walks, so it stays whole. Blocks in a list have a
 # number there.

@@ -11,7 +11,7 @@ from .policy import ISLANDS, Policy
 
 if TYPE_CHECKING:
     from .guard import Guarded, Skipped, all_finite, check_skipped, choose, guarded_update
-    from .layers import WithPolicy, with_policy
+    from .layers import WithPolicy, to_compute, to_output, to_params, with_policy
     from .scale import DynamicLossScale, LossScale, NoLossScale, StaticLossScale, cast, scale_for
 
 __all__ = [
@@ -30,12 +30,15 @@ __all__ = [
     "choose",
     "guarded_update",
     "scale_for",
+    "to_compute",
+    "to_output",
+    "to_params",
     "with_policy",
 ]
 
 _HOMES = {
     "guard": ("Guarded", "Skipped", "all_finite", "check_skipped", "choose", "guarded_update"),
-    "layers": ("WithPolicy", "with_policy"),
+    "layers": ("WithPolicy", "to_compute", "to_output", "to_params", "with_policy"),
     "scale": ("DynamicLossScale", "LossScale", "NoLossScale", "StaticLossScale", "cast", "scale_for"),
 }
 

@@ -1,13 +1,13 @@
-"""A policy for single layers of a model."""
+"""Casts by a policy: of whole models, and of single layers with a policy of their own."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-from ..params.paths import any_of, dotted, join, names
+from ..params.paths import any_of, dotted, join, matches, names
 from .policy import Policy
 from .scale import cast
 
@@ -22,20 +22,48 @@ class WithPolicy(eqx.Module):
         path: where in the model the layer is, for the policy's islands.
     """
 
-    HAS_POLICY: ClassVar[bool] = True  # a policy of the whole model leaves such a layer alone
-
     layer: Any
     policy: Policy = eqx.field(static=True)
     path: str = eqx.field(static=True, default="")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = cast((args, kwargs), self.policy.compute)
-        return self.policy.cast_to_output(self.policy.cast_to_compute(self.layer, self.path)(*args, **kwargs))
+        return to_output(self.policy, to_compute(self.policy, self.layer, self.path)(*args, **kwargs))
 
     def __getattr__(self, name: str) -> Any:
         if name == "layer" or name.startswith("__"):  # asked while the module is being built
             raise AttributeError(name)
         return under(self.policy, getattr(self.layer, name), join(self.path, name))
+
+
+def to_params(policy: Policy, tree: PyTree) -> PyTree:
+    """Floating-point arrays in the type of storage."""
+    return _cast(policy, tree, policy.params)
+
+
+def to_compute(policy: Policy, tree: PyTree, path: str = "") -> PyTree:
+    """Floating-point arrays in the type of computation; layers with a policy of their own are left to it.
+
+    Args:
+        path: of the tree in its model, for the islands.
+    """
+    return _cast(policy, tree, policy.compute, path)
+
+
+def to_output(policy: Policy, tree: PyTree) -> PyTree:
+    """Floating-point arrays in the type of results."""
+    return cast(tree, policy.output)
+
+
+def _cast(policy: Policy, tree: PyTree, dtype: str, start: str = "") -> PyTree:
+    def one(path: Any, leaf: Any) -> Any:
+        if not eqx.is_inexact_array(leaf):
+            return leaf
+        name = join(start, dotted(path))
+        island = dtype != "float64" and any(matches(pattern, name) for pattern in policy.islands)
+        return leaf.astype("float32" if island else dtype)
+
+    return jax.tree_util.tree_map_with_path(one, tree, is_leaf=lambda x: isinstance(x, WithPolicy))
 
 
 def under(policy: Policy, tree: PyTree, path: str = "") -> PyTree:
@@ -47,7 +75,7 @@ def under(policy: Policy, tree: PyTree, path: str = "") -> PyTree:
 
     def one(step: Any, node: Any) -> Any:
         here = join(path, dotted(step))
-        return WithPolicy(node, policy, here) if _is_layer(node) else policy.cast_to_compute(node, here)
+        return WithPolicy(node, policy, here) if _is_layer(node) else to_compute(policy, node, here)
 
     return jax.tree_util.tree_map_with_path(one, tree, is_leaf=lambda x: _is_layer(x) or isinstance(x, WithPolicy))
 

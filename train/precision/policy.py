@@ -6,7 +6,8 @@ jax.
 
 import dataclasses
 import difflib
-from typing import Any
+
+from ..params.conventions import ISLANDS
 
 DTYPES = {
     "float64": "float64",
@@ -22,15 +23,10 @@ DTYPES = {
 }
 PARTS = {"params": "params", "compute": "compute", "output": "output", "p": "params", "c": "compute", "o": "output"}
 
-ISLANDS = ("**.*norm*.**.scale", "**.*norm*.**.bias", "**.head_bias", "**.codebook")
-"""What stays in float32 in a half-precision model: what norms and loss heads use in float32 anyway, and codes that are
-compared.
-"""
-
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """Types by name, and what stays in float32 all the same.
+    """Types by name, and the parameters that stay in float32 all the same; `train.precision.layers` casts by it.
 
     Attributes:
         params: of the parameters that are stored and updated.
@@ -89,40 +85,6 @@ class Policy:
     def needs_scale(self) -> bool:
         """Whether small gradients would vanish: float16 has no numbers below 6e-8."""
         return "float16" in (self.params, self.compute)
-
-    def cast_to_params(self, tree: Any) -> Any:
-        """Floating-point arrays as they are stored."""
-        return self._cast(tree, self.params)
-
-    def cast_to_compute(self, tree: Any, path: str = "") -> Any:
-        """Floating-point arrays as a model computes with them; layers with a policy of their own are left to it.
-
-        Args:
-            path: where in a model the tree is, for the islands.
-        """
-        return self._cast(tree, self.compute, path)
-
-    def cast_to_output(self, tree: Any) -> Any:
-        """Floating-point arrays as they come out."""
-        import equinox as eqx
-        import jax
-
-        return jax.tree.map(lambda x: x.astype(self.output) if eqx.is_inexact_array(x) else x, tree)
-
-    def _cast(self, tree: Any, dtype: str, start: str = "") -> Any:
-        import equinox as eqx
-        import jax
-
-        from ..params.paths import dotted, join, matches
-
-        def one(path: Any, leaf: Any) -> Any:
-            if not eqx.is_inexact_array(leaf):
-                return leaf
-            name = join(start, dotted(path))
-            island = dtype != "float64" and any(matches(pattern, name) for pattern in self.islands)
-            return leaf.astype("float32" if island else dtype)
-
-        return jax.tree_util.tree_map_with_path(one, tree, is_leaf=lambda x: getattr(type(x), "HAS_POLICY", False))
 
 
 def _mixed(compute: str) -> tuple[str, str, str]:

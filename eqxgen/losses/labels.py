@@ -1,0 +1,21 @@
+"""Cross-entropy of labels."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from eqxgen.losses.tokens import cross_entropy
+
+
+def smoothed_cross_entropy(
+    logits: Float[Array, "*leading classes"], labels: Int[Array, "*leading"], smoothing: float = 0.1
+) -> Float[Array, "*leading"]:
+    """Cross-entropy in nats to a target that mixes the label with the uniform distribution (Szegedy et al. 2016,
+    arXiv:1512.00567, section 7), in float32 at least; a label outside [0, classes) gives NaN.
+
+    Args:
+        smoothing: weight of the uniform distribution, in [0, 1).
+    """
+    wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    uniform = jax.nn.logsumexp(wide, axis=-1) - jnp.mean(wide, axis=-1)
+    return (1 - smoothing) * cross_entropy(logits, labels) + smoothing * uniform

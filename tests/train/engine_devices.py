@@ -1,0 +1,132 @@
+"""Run by test_engine_devices.py in processes of their own on 8 virtual devices; prints JSON.
+
+  parity   a classifier with batch norm and a VQGAN with a moving codebook on several meshes against one device
+  memory   temporaries of a step of a net of levels, copied and with parameters in parts
+"""
+
+import dataclasses
+import json
+import sys
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+
+from eqxgen.configs import ResNetConfig, VQGANConfig
+from eqxgen.nn import Convolution
+from train import classify, vqgan
+from train.config.optim import EmaConfig, OptimConfig
+from train.engine.dryrun import lower
+from train.engine.recipe import Program, Sums
+from train.engine.step import Inputs, Setup, abstract_state, make_step, make_update, sharded_state
+from train.optim.ema import averages
+from train.parallel import make_mesh, replicated, split
+from train.params.paths import named_arrays
+from train.precision import cast
+from train.tasks.facts import ImageFacts
+
+ROWS, COUNT, STEPS = 16, 13, 3
+MESHES = {"data=1": 1, "data=2": 2, "data=8": 8, "fsdp=8": 8, "data=2,fsdp=4": 8}
+FACTS = ImageFacts((8, 8, 1), 10, 17)
+OPTIM = OptimConfig(learning_rate=1e-2, warmup=0, decay="constant")
+
+
+def programs():
+    sizes = ResNetConfig(width=16, multipliers=(1, 2), blocks=1)
+    config = classify.Config(model=sizes, precision="float64", optim=OPTIM, batch_size=ROWS)
+    yield "classify", config, classify.program(config, FACTS)
+    moving = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=4, codes=16, codebook="ema")
+    config = vqgan.Config(model=moving, precision="float64", optim=OPTIM, batch_size=ROWS)
+    yield "vqgan", config, vqgan.program(config, FACTS)
+
+
+def batch_of(step: int) -> dict[str, np.ndarray]:
+    """Rows of which the first 13 are examples; the others hold something too, which must not matter."""
+    rng = np.random.default_rng(step)
+    return {
+        "image": rng.uniform(-1, 1, (ROWS, *FACTS.shape)),
+        "label": rng.integers(FACTS.classes, size=ROWS).astype(np.int32),
+        "index": np.arange(ROWS, dtype=np.int32),
+        "weight": (np.arange(ROWS) < COUNT).astype(np.float64),
+    }
+
+
+def trained(config: Any, core: Program, text: str) -> dict[str, np.ndarray]:
+    """Arrays of the state after some steps, by path."""
+    mesh = make_mesh(text, jax.devices()[: MESHES[text]])
+    wide = dataclasses.replace(core, init_state=lambda model: cast(core.init_state(model), jnp.float64))
+    setup = Setup.of(config, wide, mesh, on_cpu=True)
+    state, step = sharded_state(setup, jr.key(0)), make_step(setup)
+    for number in range(STEPS):
+        batch = {name: x for name, x in batch_of(number).items() if name in (*core.shapes, "index", "weight")}
+        state, _ = step(Inputs(jax.device_put(batch, split(mesh)), jr.key(1)), state)
+        jax.block_until_ready(state)
+    parts = (state.model, state.ema, state.state, state.averaged_state)
+    return {name: np.asarray(x, np.float64) for name, x in named_arrays(parts).items()}
+
+
+def parity() -> dict[str, dict[str, float]]:
+    """The largest difference from one device over all arrays, each relative to its largest entry."""
+    jax.config.update("jax_enable_x64", True)
+    found: dict[str, dict[str, float]] = {}
+    for name, config, core in programs():
+        alone = trained(config, core, "data=1")
+        apart = lambda x, y: float(np.max(np.abs(x - y)) / max(np.max(np.abs(y)), 1e-3))
+        for text in list(MESHES)[1:]:
+            other = trained(config, core, text)
+            found.setdefault(name, {})[text] = max(apart(other[path], alone[path]) for path in alone)
+        found[name]["state"] = float(np.max(np.abs(alone[next(path for path in alone if path.startswith("2."))])))
+    return found
+
+
+class Levels(eqx.Module):
+    """Down and up with skips, as a U-Net: a list of levels, no `Stack`."""
+
+    downs: tuple[Convolution, ...]
+    ups: tuple[Convolution, ...]
+
+    def __init__(self, width: int, depth: int, *, key: Any):
+        keys = jr.split(key, 2 * depth)
+        self.downs = tuple(Convolution(width, width, key=key) for key in keys[:depth])
+        self.ups = tuple(Convolution(2 * width, width, key=key) for key in keys[depth:])
+
+    def __call__(self, x):
+        skips = []
+        for down in self.downs:
+            x = jax.nn.silu(down(x))
+            skips.append(x)
+        for up in self.ups:
+            x = jax.nn.silu(up(jnp.concatenate([x, skips.pop()], -1)))
+        return x
+
+
+def memory() -> dict[str, Any]:
+    """Bytes of all parameters and of the temporaries on each device."""
+    width = 64
+
+    def loss(model, batch, keys, context):
+        errors = jnp.mean((jax.vmap(model)(batch["x"]) - batch["x"]) ** 2, axis=(1, 2, 3))
+        return Sums(batch["weight"] @ errors, jnp.sum(batch["weight"]), {})
+
+    core = Program.of(lambda key: Levels(width, 6, key=key), loss, {"x": ((4, 4, width), "float32")})
+    found: dict[str, Any] = {}
+    for text in ("data=8", "fsdp=8"):
+        mesh = make_mesh(text)
+        setup = Setup(core, {"model": optax.sgd(0.1)}, averages(EmaConfig(), 8), mesh)
+        shapes = {"x": ((8, 4, 4, width), "float32"), "index": ((8,), "int32"), "weight": ((8,), "float32")}
+        batch = {name: jax.ShapeDtypeStruct(*kind, sharding=split(mesh)) for name, kind in shapes.items()}
+        key = jax.ShapeDtypeStruct((), jr.key(0).dtype, sharding=replicated(mesh))
+        state = abstract_state(setup)
+        compiled = lower(make_update(setup), Inputs(batch, key), state).compile()
+        found[text] = compiled.memory_analysis().temp_size_in_bytes
+        found["parameters"] = 4 * sum(x.size for x in named_arrays(state.model).values())
+        found[f"gathers of {text}"] = compiled.as_text().count(" all-gather(")
+    return found
+
+
+if __name__ == "__main__":
+    json.dump({"parity": parity, "memory": memory}[sys.argv[1]](), sys.stdout)

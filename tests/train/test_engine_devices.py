@@ -1,0 +1,43 @@
+"""Model state on several devices, and the memory of parameters in parts."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bench.reliability.device_parity import FLAGS
+from tests.conftest import ROOT
+
+# XLA's CPU compiler merges equal gathers across JAX's barriers, and schedules for parallel threads, not for memory;
+# compilers of GPUs and TPUs do neither.
+AS_ELSEWHERE = "--xla_cpu_enable_concurrency_optimized_scheduler=false --xla_disable_hlo_passes=cse"
+
+
+def report(kind: str, flags: str = "") -> dict:
+    """The JSON of a process of 8 virtual devices."""
+    env = os.environ | {"XLA_FLAGS": f"{FLAGS} {flags}", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "tests.train.engine_devices", kind]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def parity():
+    return report("parity")
+
+
+@pytest.mark.parametrize("mesh", ["data=2", "data=8", "fsdp=8", "data=2,fsdp=4"])
+@pytest.mark.parametrize("program", ["classify", "vqgan"])
+def test_weights_state_and_their_averages_are_those_of_one_device(parity, program, mesh):
+    assert parity[program][mesh] < 1e-12
+    assert parity[program]["state"] > 0, "without state that moves this shows nothing"
+
+
+def test_parameters_of_any_model_are_put_together_level_by_level_in_both_passes():
+    found = report("memory", AS_ELSEWHERE)
+    assert found["data=8"] > found["parameters"]  # whole gradients
+    assert found["fsdp=8"] < 0.5 * found["parameters"]
+    assert found["gathers of fsdp=8"] > 12, "each of 12 kernels in the forward pass, and again in the backward pass"
