@@ -1,8 +1,8 @@
 """ResNet: a convolutional classifier with batch norm (He et al. 2016, arXiv:1512.03385), in the form for small images
 (section 4.2).
 
-Where we differ: where the shape changes, the shortcut is a 1x1 convolution with batch norm (option B) instead of padding
-with zeros.
+Where we differ: where the shape changes, the shortcut is a 1x1 convolution with batch norm (option B) instead of
+padding with zeros.
 """
 
 from typing import Any

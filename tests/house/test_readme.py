@@ -37,9 +37,8 @@ def _few(config):
 
 def test_the_commands_run_one_after_another(tmp_path, monkeypatch, shared_data):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        judge, "_train", lambda plan, dataset: judge._build(plan)
-    )  # a minute of training, which test_train.py does on digits
+    # The judge's training takes a minute; test_train.py does it on digits.
+    monkeypatch.setattr(judge, "judge_of", lambda dataset, _: judge.Judge(judge._build(judge._plan(dataset)), 1.0))
     monkeypatch.setattr(data, "load", _few)
     for command in COMMANDS:
         module, *flags = shlex.split(command.replace("DATA", str(shared_data)))[2:]
@@ -53,12 +52,8 @@ def test_the_commands_run_one_after_another(tmp_path, monkeypatch, shared_data):
         small = [] if "imagenet256" in flags else shlex.split(SMALL[module])
         if "imagenet256" in flags:
             flags += ["--compile-for", "cuda"]  # lowered and not compiled, which takes minutes on two cores
-        assert (
-            recipe.main(
-                configs.parse(module.removeprefix("train."), recipe.Config, recipe.PRESETS, "", [*flags, *small])
-            )
-            == 0
-        )
+        config = configs.parse(module.removeprefix("train."), recipe.Config, recipe.PRESETS, "", [*flags, *small])
+        assert recipe.main(config) == 0
     assert (tmp_path / "runs" / "maskgit-mnist" / "summary.json").exists()
 
 

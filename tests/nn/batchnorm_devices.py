@@ -60,7 +60,9 @@ def main():
     ones, padded = jnp.ones(6), jnp.array([1.0, 1, 1, 1, 0, 0])
     norm = eqx.tree_at(lambda n: (n.scale, n.inference), BatchNorm(4, axis_name="batch"), (jnp.arange(1.0, 5.0), None))
     layers = {"norm": norm, "codebook": EMAQuantizer(5, 4, axis_name="batch", key=jr.key(1))}
-    layers["codebook"] = eqx.tree_at(lambda q: q.inference, layers["codebook"], None)
+    layers["codebook"] = eqx.tree_at(
+        lambda q: (q.inference, q.start), layers["codebook"], (None, jr.normal(jr.key(1), (5, 4), jnp.float64))
+    )
     report = {}
     for name, layer in layers.items():
         whole = on(layer, x, dy, ones)

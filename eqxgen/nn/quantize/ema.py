@@ -18,7 +18,7 @@ from eqxgen.nn.quantize.vector import draw_codebook
 
 
 class Averages(NamedTuple):
-    """The state of `EMAQuantizer`: what the vectors of each code have been, in float32.
+    """The state of `EMAQuantizer`: the vectors of each code, averaged, in float32 or the codebook's wider dtype.
 
     Attributes:
         counts: moving average of how many chose each code in a call.
@@ -33,7 +33,8 @@ class Averages(NamedTuple):
         """The state in which each code was chosen once, by itself: a start from `kmeans` is `Averages.of(kmeans(z,
         codes, key=key))`.
         """
-        return cls(jnp.ones(len(codebook)), codebook.astype(jnp.float32))
+        sums = codebook.astype(jnp.promote_types(codebook.dtype, jnp.float32))
+        return cls(jnp.ones(len(codebook), sums.dtype), sums)
 
     def codebook(self, epsilon: float) -> Float[Array, "codes dim"]:
         """Sums by counts, which Laplace's smoothing with `epsilon` keeps above zero."""
