@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.reliability.common import MAZE, ROOT
+from bench.reliability.common import ROOT
+from bench.reliability.small import SMALL
 from train.report.meter import CLOCKED
 
 
@@ -25,7 +26,7 @@ def start(run_dir: Path, cache: Path, *flags: str) -> subprocess.Popen[str]:
         sys.executable,
         "-m",
         "train.maskgit",
-        *MAZE,
+        *SMALL["maskgit"].split(),
         "--run-dir",
         str(run_dir),
         "--batch-size",

@@ -1,6 +1,4 @@
-"""What the scripts of this folder share: their flags, their results, and a state whose every number the step
-decides.
-"""
+"""Flags, results and states that the scripts of this folder share."""
 
 import argparse
 import json
@@ -8,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +15,32 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results" / "cpu" / "reliability"
 
-MAZE = [
-    "--model.dim",
-    "16",
-    "--model.heads",
-    "2",
-    "--model.depth",
-    "1",
-    "--model.hidden-dim",
-    "32",
-    "--decode.steps",
-    "2",
-]
-"""Flags of a `train.maskgit` on digits whose step takes milliseconds."""
 
-
-def run(figure: str, doc: str, count: int, measure: Callable[[int, Path], dict[str, Any]]) -> None:
+def run(figure: str, doc: str, count: int, measure: Callable[..., dict[str, Any]], recipes: Sequence[str] = ()) -> None:
     """Measures a figure, prints it, and writes it to bench/results/cpu/reliability/; exits with 1 where it was not
     reached.
 
     Args:
         figure: its name, R1 to R14.
         count: how many trials by default.
-        measure: of the number of trials and an empty folder; its `reached` says whether the figure was.
+        measure: of the number of trials and an empty folder, and of a recipe where it takes one; its `reached` says
+            whether the figure was.
+        recipes: small recipes that it takes; the first by default.
     """
     parser = argparse.ArgumentParser(description=doc)
     parser.add_argument("--count", type=int, default=count, help="trials")
-    parser.add_argument("--out", type=Path, default=RESULTS / f"{figure}.json", help="file to write")
+    parser.add_argument("--out", type=Path, help="file to write")
+    if recipes:
+        parser.add_argument("--recipe", choices=recipes, default=recipes[0], help="the small recipe that is run")
     parser.add_argument("--folder", type=Path, required=True, help="a new folder to work in")
     given = parser.parse_args()
     given.folder.mkdir(parents=True)
     begin = time.perf_counter()
-    numbers = measure(given.count, given.folder)
-    write(given.out, {"figure": figure, **numbers, **about(begin)})
+    chosen = (given.recipe,) if recipes else ()
+    numbers = measure(given.count, given.folder, *chosen)
+    name = "-".join([figure, *(recipe for recipe in chosen if recipe != recipes[0])])
+    about_it = {"recipe": given.recipe} if recipes else {}
+    write(given.out or RESULTS / f"{name}.json", {"figure": figure, **about_it, **numbers, **about(begin)})
     for name, value in numbers.items():
         print(f"{name:32} {value}")
     sys.exit(0 if numbers["reached"] else 1)
@@ -69,39 +60,51 @@ def write(path: Path, numbers: dict[str, Any]) -> None:
     path.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
 
 
-def state_of(step: int, megabytes: float = 1.0) -> dict[str, Any]:
-    """The state that belongs to a step: a model, its average, the optimiser's moments, a key, a counter."""
+def template_of(kind: float | str = 1.0) -> Any:
+    """Shapes of a state: of about so many megabytes of model, average, moments, key and counter; or of the run of a
+    small recipe.
+    """
     import jax
     import jax.numpy as jnp
     import jax.random as jr
 
-    rows = int(megabytes * 2**20 / 4 / 4 / 256)
-    rng = np.random.default_rng(step)
-    draw = lambda: {
-        "up": {"weight": jax.device_put(rng.standard_normal((rows, 256), np.float32))},
-        "scale": jnp.full(7, step, jnp.bfloat16),
-    }
-    return {
-        "model": draw(),
-        "ema": draw(),
-        "opt_state": ({"mu": draw(), "nu": draw()},),
-        "key": jr.key(step),
-        "step": jnp.int32(step),
-    }
+    if isinstance(kind, str):
+        from bench.reliability.small import setup
+        from train.engine.step import abstract_state
+
+        return abstract_state(setup(kind))
+    rows = int(kind * 2**20 / 4 / 4 / 256)
+    array = jax.ShapeDtypeStruct
+    part = {"up": {"weight": array((rows, 256), jnp.float32)}, "scale": array((7,), jnp.bfloat16)}
+    state = {"model": part, "ema": part, "opt_state": ({"mu": part, "nu": part},)}
+    return state | {"key": array((), jr.key(0).dtype), "step": array((), jnp.int32)}
 
 
-def template_of(megabytes: float = 1.0) -> Any:
-    """Its shapes."""
+def state_of(step: int, kind: float | str = 1.0) -> Any:
+    """A state whose every number the step decides."""
     import jax
+    import jax.numpy as jnp
+    import jax.random as jr
 
-    return jax.eval_shape(lambda: state_of(0, megabytes))
+    rng = np.random.default_rng(step)
+
+    def fill(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.ShapeDtypeStruct):
+            return leaf
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jr.key(step)
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return jnp.asarray(rng.standard_normal(leaf.shape, np.float32), leaf.dtype)
+        return jnp.full(leaf.shape, step, leaf.dtype)
+
+    return jax.tree.map(fill, template_of(kind))
 
 
-def is_state_of(step: int, state: Any, megabytes: float = 1.0) -> bool:
+def is_state_of(step: int, state: Any, kind: float | str = 1.0) -> bool:
     """Whether a state is bit for bit the one of a step."""
     from train.checkpoint.leaves import to_save
 
-    first, second = to_save(state), to_save(state_of(step, megabytes))
+    first, second = to_save(state), to_save(state_of(step, kind))
     return first.keys() == second.keys() and all(
         np.asarray(first[name]).tobytes() == np.asarray(second[name]).tobytes() for name in first
     )

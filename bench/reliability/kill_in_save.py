@@ -4,7 +4,8 @@
 
 A writer saves step after step, keeping two, and says when each is safe; it is killed at a random moment. The next one
 reads every step that is listed, compares each number with what that step must hold, and goes on. Writers are forked
-from this process, which has no devices yet.
+from this process, which has no devices yet. States of 1, 2 and 5 MB, and those of small runs with players, lazy turns
+and model state, take turns.
 """
 
 import os
@@ -17,8 +18,8 @@ from typing import Any
 
 from bench.reliability.common import is_state_of, run, state_of, template_of
 
-SIZES = (1.0, 2.0, 5.0)
-"""Megabytes of the state, in turn."""
+KINDS = (1.0, "vqgan", 2.0, "classify", 5.0)
+"""Megabytes of the state, or the recipe that it is of, in turn."""
 
 
 def measure(count: int, folder: Path) -> dict[str, Any]:
@@ -36,24 +37,24 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
         "acknowledged_lost": 0,
         "listed_unreadable": 0,
     }
-    states: dict[float, dict[str, Any]] = {size: {"safe": 0, "seconds": 0.3} for size in SIZES}
+    states: dict[float | str, dict[str, Any]] = {kind: {"safe": 0, "seconds": 0.3} for kind in KINDS}
     while numbers["inside_save"] < count:
-        size = SIZES[numbers["kills"] % len(SIZES)]
-        _trial(folder / f"{size:.0f}", size, rng, states[size], numbers)
-    leftovers = sum(path.name.endswith("-tmp") for size in SIZES for path in (folder / f"{size:.0f}").iterdir())
+        kind = KINDS[numbers["kills"] % len(KINDS)]
+        _trial(folder / f"{kind}", kind, rng, states[kind], numbers)
+    leftovers = sum(path.name.endswith("-tmp") for path in folder.glob("*/*"))
     return numbers | {
         "unfinished_left_by_the_last_kills": leftovers,
         "reached": numbers["acknowledged_lost"] == numbers["listed_unreadable"] == 0,
     }
 
 
-def _trial(folder: Path, size: float, rng: random.Random, known: dict[str, Any], numbers: dict[str, int]) -> None:
+def _trial(folder: Path, kind: float | str, rng: random.Random, known: dict[str, Any], numbers: dict[str, int]) -> None:
     """One writer, from its start to its death."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _write(folder, size, os.fdopen(writer, "w", buffering=1))
+        _write(folder, kind, os.fdopen(writer, "w", buffering=1))
         os._exit(9)
     os.close(writer)
     with os.fdopen(reader) as lines:
@@ -77,21 +78,20 @@ def _trial(folder: Path, size: float, rng: random.Random, known: dict[str, Any],
         known["seconds"] = 0.5 * (known["seconds"] + float(saves[-1][2]))
 
 
-def _write(folder: Path, size: float, says: Any) -> None:
+def _write(folder: Path, kind: float | str, says: Any) -> None:
     """Checks what there is, then saves until it is killed."""
     from train.checkpoint import Checkpoints
     from train.checkpoint.manifest import damage
 
-    checkpoints, template = Checkpoints(folder, keep=2), template_of(size)
+    checkpoints, template = Checkpoints(folder, keep=2), template_of(kind)
     steps, wrong = checkpoints.steps(), 0
     for step in steps:
-        wrong += damage(folder / str(step)) is not None or not is_state_of(
-            step, checkpoints.load(step, template).state, size
-        )
+        sound = damage(folder / str(step)) is None
+        wrong += not (sound and is_state_of(step, checkpoints.load(step, template).state, kind))
     newest = max(steps, default=0)
     print(newest, len(steps), wrong, file=says)
     for step in range(newest + 1, newest + 10_000):
-        state, begin = state_of(step, size), time.perf_counter()
+        state, begin = state_of(step, kind), time.perf_counter()
         print("begin", step, file=says)
         checkpoints.save(step, state)
         checkpoints.wait()

@@ -2,10 +2,10 @@
 
   python -m bench.reliability.layouts --folder NEW
 
-The same command of `train.maskgit` on 1 process of 8 devices, 2 of 4 and 4 of 2 must give the same losses to rounding:
-between processes JAX's collectives on the CPU (Gloo) add in another order than within one. Its checkpoint in the middle
-is then resumed on other numbers of devices and other meshes: the restored state must be the same bits, the losses of
-the steps that follow the same to rounding.
+The same command of a recipe (--recipe: maskgit, vqgan with players and a moving codebook, classify) on 1 process of 8
+devices, 2 of 4 and 4 of 2 must give the same losses to rounding: between processes JAX's collectives on the CPU (Gloo)
+add in another order than within one. Its checkpoint in the middle is then resumed on other numbers of devices and other
+meshes: the restored state must be the same bits, the losses of the steps that follow the same to rounding.
 """
 
 import json
@@ -17,7 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.reliability.common import MAZE, ROOT, run
+from bench.reliability.common import ROOT, run
+from bench.reliability.small import SMALL, flags
 
 RESUMED = (("data=1", 1), ("data=2", 2), ("data=4", 4), ("data=8", 8), ("fsdp=8", 8), ("data=2,fsdp=2,model=2", 8))
 FLAGS = (
@@ -25,39 +26,17 @@ FLAGS = (
 )
 
 
-def train(folder: Path, steps: int, devices: int, processes: int = 1, mesh: str = "") -> None:
+def train(recipe: str, folder: Path, steps: int, devices: int, processes: int = 1, mesh: str = "") -> None:
     """Trains or resumes a run on so many processes of so many devices each.
 
     Raises:
         RuntimeError: a process failed, with the end of what it said.
     """
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices} {FLAGS}"
-    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    every = [
-        "--log-every",
-        "1",
-        "--checkpoint-every",
-        str(steps // 3),
-        "--keep",
-        "9",
-        "--sample-every",
-        "0",
-        "--model.dropout",
-        "0.1",
-    ]
-    line = [
-        sys.executable,
-        "-m",
-        "train.maskgit",
-        "--run-dir",
-        str(folder),
-        "--steps",
-        str(steps),
-        "--batch-size",
-        "16",
-        *MAZE,
-        *every,
-    ]
+    xla = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices} {FLAGS}"
+    env = os.environ | {"XLA_FLAGS": xla, "JAX_PLATFORMS": "cpu"}
+    sizes = f"--steps {steps} --batch-size 16 --log-every 1 --checkpoint-every {steps // 3} --keep 9 --sample-every 0"
+    line = [sys.executable, "-m", f"train.{recipe}", "--run-dir", str(folder), *flags(recipe), *sizes.split()]
+    line += ["--evals", "none", *(["--model.dropout", "0.1"] if recipe != "vqgan" else [])]
     line += ["--mesh", mesh] if mesh else []
     where = ["--coordinator", f"localhost:{_free_port()}", "--num-processes", str(processes)] if processes > 1 else []
     started = [
@@ -86,23 +65,25 @@ def difference(first: dict[int, float], second: dict[int, float]) -> float:
     return max(abs(second[step] - first[step]) / abs(first[step]) for step in first)
 
 
-def measure(count: int, folder: Path) -> dict[str, Any]:
+def measure(count: int, folder: Path, recipe: str) -> dict[str, Any]:
     whole = folder / "8-devices"
-    train(whole, count, 8)
+    train(recipe, whole, count, 8)
     apart, off, restored = {}, {}, {}
     for processes in (2, 4):
         other = folder / f"{processes}-processes"
-        train(other, count, 8 // processes, processes)
+        train(recipe, other, count, 8 // processes, processes)
         apart[f"{processes} x {8 // processes}"] = difference(losses(whole), losses(other))
     middle = count // 3
     for mesh, devices in RESUMED:
+        if "model" in mesh and recipe != "maskgit":
+            continue  # convolutions are not split by features
         other = folder / f"resumed-{mesh}"
         shutil.copytree(whole, other)
         (other / "summary.json").unlink()
         for step in (2 * middle, 3 * middle):
             shutil.rmtree(other / "checkpoints" / str(step))
         restored[mesh] = _restores(other, mesh, devices)
-        train(other, count, devices, mesh=mesh)
+        train(recipe, other, count, devices, mesh=mesh)
         off[mesh] = difference(losses(whole), losses(other))
     reached = all(restored.values()) and max(*off.values(), *apart.values()) <= 1e-6
     about = {"restored_bit_for_bit": restored, "losses_after_resuming": off, "losses_of_several_processes": apart}
@@ -129,17 +110,18 @@ def digest(folder: Path, mesh: str | None) -> None:
 
     import jax
 
-    from train import maskgit
     from train._files import read_json
     from train.checkpoint import Checkpoints
+    from train.engine.recipes import recipe_of
     from train.engine.step import Setup, abstract_state
     from train.parallel import make_mesh
     from train.parallel.processes import on_host
     from train.params.paths import named_arrays
 
     path = folder / "config.json"
-    run = maskgit.RECIPE.open(folder, read_json(path), path)
-    config, program = run.config, maskgit.RECIPE.program(run.config, run.facts)
+    record = read_json(path)
+    run = recipe_of(record, path).open(folder, record, path)
+    config, program = run.config, run.recipe.program(run.config, run.facts)
     devices = jax.devices() if mesh else jax.devices()[:1]
     setup = Setup.of(config, program, make_mesh(mesh or "", devices), on_cpu=True)
     restored = Checkpoints(folder / "checkpoints", 9).restore(abstract_state(setup))
@@ -158,4 +140,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["digest"]:
         digest(Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None)
     else:
-        run("R8", __doc__ or "", 30, measure)
+        run("R8", __doc__ or "", 30, measure, tuple(SMALL))

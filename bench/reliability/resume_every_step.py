@@ -1,50 +1,45 @@
 """R3: resume a trainer at each of its steps: everything that follows is bit for bit as without a stop.
 
   python -m bench.reliability.resume_every_step --folder /tmp/r3
+  python -m bench.reliability.resume_every_step --folder /tmp/r3 --recipe vqgan
 
-A small MaskGIT with dropout, averages and the optimiser's moments, in one process; each resumption restores into shapes
-and runs to the end.
+A small recipe with averages, the optimisers' moments and its model state, in one process; each resumption restores into
+shapes and runs to the end.
 """
 
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.random as jr
 import numpy as np
 
 from bench.reliability.common import run
-from eqxgen.configs import MaskGITConfig
-from train import maskgit
+from bench.reliability.small import SMALL, batch_of, setup
 from train.checkpoint import Checkpoints
 from train.checkpoint.leaves import to_save
-from train.engine.step import Setup, abstract_state, make_step, sharded_state
-from train.parallel import make_mesh
-from train.tasks.facts import TokenFacts
+from train.engine.step import abstract_state, make_step, sharded_state
 
-TOKENS, CODES, CLASSES, BATCH = 16, 7, 3, 4
-FACTS = TokenFacts((4, 4, 1), CLASSES, TOKENS, CODES)
+BATCH = 4
 
 
-def measure(count: int, folder: Path) -> dict[str, Any]:
-    sizes = MaskGITConfig(dim=16, depth=1, heads=2, hidden_dim=32, dropout=0.1, placement="pre")
-    config = maskgit.Config(model=sizes, batch_size=BATCH, steps=count)
-    program = maskgit.RECIPE.program(config, FACTS)
-    setup = Setup.of(config, program, make_mesh(devices=jax.devices()[:1]), on_cpu=True)
-    update = make_step(setup)
+def measure(count: int, folder: Path, recipe: str) -> dict[str, Any]:
+    dropout = ["--model.dropout", "0.1"] if recipe != "vqgan" else []
+    small = setup(recipe, "--batch-size", str(BATCH), "--steps", str(count), *dropout)
+    step_of = make_step(small)
+    update = lambda state, step: step_of((batch_of(small.program, BATCH, step), jr.key(1)), state)
     checkpoints = Checkpoints(folder / "run", keep=count)
-    state, losses = sharded_state(setup, jr.key(0)), []
+    state, losses = sharded_state(small, jr.key(0)), []
     for step in range(count):
-        state, metrics = update((_batch(step), jr.key(1)), state)
+        state, metrics = update(state, step)
         losses.append(float(metrics["loss"]))
         checkpoints.save(step + 1, state)
     checkpoints.wait()
-    last, shapes = _bits(state), abstract_state(setup)
+    last, shapes = _bits(state), abstract_state(small)
     equal = made = 0
     for first in range(1, count + 1):
         state, later = checkpoints.load(first, shapes).state, []
         for step in range(first, count):
-            state, metrics = update((_batch(step), jr.key(1)), state)
+            state, metrics = update(state, step)
             later.append(float(metrics["loss"]))
         made += len(later)
         equal += later == losses[first:] and _bits(state) == last
@@ -52,23 +47,9 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
     return {"resumptions": count, "equal_to_the_end": equal, "steps_made_again": made, "reached": equal == count}
 
 
-def _batch(step: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(step)
-    ids, labels = (
-        rng.integers(CODES, size=(BATCH, TOKENS), dtype=np.int32),
-        rng.integers(CLASSES, size=BATCH, dtype=np.int32),
-    )
-    return {
-        "ids": ids,
-        "label": labels,
-        "index": np.arange(BATCH, dtype=np.int32),
-        "weight": np.ones(BATCH, np.float32),
-    }
-
-
 def _bits(state: Any) -> dict[str, bytes]:
     return {name: np.asarray(array).tobytes() for name, array in to_save(state).items()}
 
 
 if __name__ == "__main__":
-    run("R3", __doc__ or "", 50, measure)
+    run("R3", __doc__ or "", 50, measure, tuple(SMALL))

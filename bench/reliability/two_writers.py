@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.reliability.common import MAZE, ROOT, run
+from bench.reliability.common import ROOT, run
+from bench.reliability.small import flags
 from train._errors import UserError
 from train.run.lock import locked
 
@@ -91,7 +92,7 @@ def _commands(folder: Path) -> dict[str, Any]:
         sys.executable,
         "-m",
         "train.maskgit",
-        *MAZE,
+        *flags("maskgit"),
         "--run-dir",
         str(folder),
         "--steps",
