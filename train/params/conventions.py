@@ -9,21 +9,23 @@ WIDTH: tuple[tuple[str, int], ...] = (
     ("**.qkv.bias", -1),
     ("**.attention.out.weight", -1),
     ("**.mlp.up.weight", -2),
-    ("**.mlp.gate.weight", -2),
     ("**.mlp.up.bias", -1),
-    ("**.mlp.gate.bias", -1),
     ("**.mlp.down.weight", -1),
 )
 """Axis, from the last, that `--mesh model` splits (Shoeybi et al. 2019, arXiv:1909.08053): of two projections in a row
 the first is split by its outputs and the second by its inputs, so that one sum over the devices follows both."""
 
+_ENDS = ("*embedding*", "*position*", "*codebook*", "*head*", "*stem*", "patches", "labels", "out.projection")
+ENDS = tuple(f"**.{name}" for name in _ENDS)
+"""Parameters at a model's ends, whose matrices are not maps between hidden features."""
+
 WHOLE = (
-    *(f"**.{name}" for name in ("*embedding*", "*position*", "*codebook*", "*head*", "*stem*")),  # ends of a model
-    *(f"**.{name}.**" for name in ("convs", "ups", "levels", "middle")),  # kernels of convolutions
+    *ENDS,
+    *(f"**.{name}" for name in ("convs", "ups", "levels", "middle")),  # kernels of convolutions
     *(f"**.{name}.weight" for name in ("shortcut", "last", "hidden")),
     *(f"**.{name}.weight" for name in ("from_input", "from_output")),  # recurrent cells
-    *(f"**.attention.{name}.weight" for name in ("q_down", "q_up", "kv_down", "kv_up")),  # latent attention
-    "**.*modulation*.**",  # of a condition
+    *(f"**.attention.*_{name}.weight" for name in ("down", "up")),  # latent attention
+    *(f"**.{name}" for name in ("*modulation*", "time")),  # of a condition
     "**.quantizer.start",
 )
 """Matrices and kernels that `--mesh model` leaves whole."""
@@ -31,6 +33,3 @@ WHOLE = (
 ISLANDS = ("**.*norm*.**.scale", "**.*norm*.**.bias", "**.head_bias", "**.codebook")
 """Parameters that stay float32 in a half-precision model: what norms and loss heads use in float32 anyway, and codes
 that are compared."""
-
-ENDS = tuple(f"**.{name}" for name in ("*embedding*", "*position*", "*codebook*", "*head*", "*stem*"))
-"""Parameters at a model's ends, whose matrices are not maps between hidden features."""

@@ -1,0 +1,84 @@
+"""Parameter names with a meaning (train/params/conventions.py) against the parameters of every recipe and model."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import equinox as eqx
+import jax
+import pytest
+
+import eqxgen.models
+from eqxgen.configs import GPTConfig, RNNConfig, VQGANConfig
+from tests.models.test_models import MODELS
+from train.engine.recipes import RECIPES, named
+from train.params.conventions import ENDS, ISLANDS, WHOLE, WIDTH
+from train.params.paths import leaves, matches
+from train.tasks.facts import ImageFacts, TextFacts, TokenFacts
+
+FACTS = {
+    ImageFacts: ImageFacts((32, 32, 3), 10),
+    TokenFacts: TokenFacts((32, 32, 3), 10, 64, 512),
+    TextFacts: TextFacts(65, 64),
+}
+SMALL = {"dim": 64, "depth": 2, "heads": 4, "context": 64}
+VARIANTS: dict[str, list[Any]] = {
+    "gpt": [GPTConfig.llama(**SMALL, kv_heads=2), GPTConfig.mla(**SMALL, latent=16), GPTConfig(tied=False)],
+    "vqgan": [VQGANConfig(codebook="ema")],
+    "rnn": [RNNConfig(dim=32, cell=cell) for cell in ("lstm", "gru", "rnn")],
+}
+"""Sizes with parameters that no preset has."""
+FAMILIES = [*RECIPES, *(row.name for row in MODELS)]
+
+
+def is_array(leaf):
+    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+@functools.cache
+def shapes(family):
+    """The models of a recipe's presets and variants, or of a row of the table, as shapes."""
+    abstract = lambda make: eqx.filter_eval_shape(make, jax.random.key(0))
+    if family not in RECIPES:
+        return [abstract(row.make) for row in MODELS if row.name == family]
+    recipe = named(family)
+    configs = [*recipe.presets.values()]
+    configs += [dataclasses.replace(configs[0], model=sizes) for sizes in VARIANTS.get(family, [])]
+    if family == "vqgan":
+        configs = [dataclasses.replace(config, adversarial=0.1) for config in configs]
+    return [abstract(recipe.program(config, FACTS[recipe.facts]).init) for config in configs]
+
+
+@functools.cache
+def parameters(family):
+    return {path: leaf for tree in shapes(family) for path, leaf in leaves(eqx.filter(tree, is_array))}
+
+
+def kernels(family):
+    """Paths of matrices and kernels; the first axis of an array of a `Stack` counts its layers."""
+    return [path for path, leaf in parameters(family).items() if leaf.ndim - ("blocks." in path) >= 2]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_matrix_is_split_by_a_rule_or_listed_as_whole(family):
+    rows = [*(pattern for pattern, _ in WIDTH), *WHOLE]
+    silent = [path for path in kernels(family) if not any(matches(row, path) for row in rows)]
+    assert not silent, "add each to WIDTH or WHOLE of train/params/conventions.py"
+
+
+@pytest.mark.parametrize("row", [*(pattern for pattern, _ in WIDTH), *WHOLE, *ISLANDS, *ENDS])
+def test_every_row_names_a_parameter_of_some_model(row):
+    assert any(matches(row, path) for family in FAMILIES for path in parameters(family)), "a dead row"
+
+
+def test_every_public_model_is_asked():
+    without_parameters = {"PixelTokenizer"}
+    found = {type(node).__name__ for family in FAMILIES for tree in shapes(family) for node in modules(tree)}
+    assert set(eqxgen.models.__all__) - without_parameters <= found
+
+
+def modules(tree):
+    """Every module of a tree, itself included."""
+    found = []
+    jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, eqx.Module) and found.append(node))
+    return found
