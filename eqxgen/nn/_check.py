@@ -91,7 +91,8 @@ def example(x: Array, *axes: str, name: str = "x", **sizes: int) -> None:
 
 def image(x: Array, rank: int = 2, **sizes: int) -> None:
     """An array must be one image (rank 2) or one sequence (rank 1), channels last."""
-    example(x, *(("height", "width") if rank == 2 else ("seq",)), *(() if sizes else ("channels",)), **sizes)
+    axes = (*(("height", "width") if rank == 2 else ("seq",)), *(() if sizes else ("channels",)))
+    example(x, *axes, name="x", **sizes)
 
 
 def some_spatial(x: Array) -> None:

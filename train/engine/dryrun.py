@@ -80,8 +80,8 @@ def abstract_update(config: TrainConfig, program: Program, mesh: Mesh) -> tuple[
     }
     batch = {name: _place(array, split(mesh)) for name, array in arrays.items()}
     key = _place(jax.eval_shape(lambda: jr.key(0)), replicated(mesh))
-    frozen = place(eqx.filter_eval_shape(program.frozen), mesh)
-    return make_update(setup), Inputs(batch, key, frozen), state
+    shapes: Any = (batch, key, place(eqx.filter_eval_shape(program.frozen), mesh))
+    return make_update(setup), Inputs(*shapes), state
 
 
 def lower(update: Any, inputs: Any, state: Any, platform: str | None = None) -> Any:

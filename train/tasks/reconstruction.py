@@ -69,8 +69,8 @@ def _task(config: Any, program: Callable[[Any, ImageFacts], "Program"], released
     held_out = held_out_images(dataset)
 
     def show(tokenizer: Any, frozen: Any, stream: Stream, path: Path) -> None:
-        pairs = stream.gather(compared, tokenizer, held_out.first(40))
-        images.show(images.rows_in_turn(*pairs, 10), dataset, 10, path)
+        real, made = stream.gather(compared, tokenizer, held_out.first(40))
+        images.show(images.rows_in_turn(real, made, 10), dataset, 10, path)
 
     evaluators = (
         reconstruction(config.model.codes, held_out),
@@ -100,5 +100,5 @@ def _sample(run: Finished, asked: ImageSample) -> int:
     mesh, dataset = make_mesh(asked.mesh), load(run.config.data)
     of_label = None if asked.label is None else dataset.test_labels == asked.label
     count = max(asked.columns, asked.n // 2 // asked.columns * asked.columns)
-    pairs = Stream(mesh).gather(compared, run.model(mesh), held_out_images(dataset, of_label).first(count))
-    return asked.save(images.rows_in_turn(*pairs, asked.columns))
+    real, made = Stream(mesh).gather(compared, run.model(mesh), held_out_images(dataset, of_label).first(count))
+    return asked.save(images.rows_in_turn(real, made, asked.columns))
