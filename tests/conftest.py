@@ -1,4 +1,4 @@
-"""What every test runs under: the CPU, no rank promotion, and cache folders of its own."""
+"""Settings of every test: the CPU, no rank promotion, cache folders of its own."""
 
 import atexit
 import os

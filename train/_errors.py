@@ -25,7 +25,7 @@ class DataError(UserError, ValueError):
     """
 
     reason = ""
-    """What came."""
+    """The value that was given."""
 
     def __init__(self, where: str | os.PathLike, expected: str, got: str, hint: str):
         self.reason = _readable(got)

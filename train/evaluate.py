@@ -24,7 +24,7 @@ from .engine.recipes import Finished, recipe_of
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is evaluated, and on which devices."""
+    """The run to evaluate, and its devices."""
 
     run: str = option()
     """Folder of the run."""
@@ -33,7 +33,7 @@ class Options:
     n: int | None = None
     """Samples that the evaluator `classifier` judges; by default as the run's config says."""
     mesh: str = ""
-    """How the devices share the work, such as fsdp=8. By default every device has a copy."""
+    """Mesh of the devices, such as fsdp=8. By default every device has a copy."""
     coordinator: str | None = None
     """HOST:PORT of process 0, where several processes evaluate together and neither a TPU pod nor SLURM says so."""
     num_processes: int | None = None

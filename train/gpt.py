@@ -63,7 +63,7 @@ _LARGE: dict[str, Any] = {
 PRESETS = {
     # Its README's settings for a MacBook: validation loss 1.88 there over 20 batches, 1.907 over 200 and three seeds.
     "nano-cpu": Config(preset="nano-cpu", steps=2000, batch_size=12, model=GPTConfig(**_SMALL), **_NANO),
-    # Of no more parameters, and the same tokens: LLaMA's parts, and Muon for what lies between.
+    # Of no more parameters, and the same tokens: LLaMA's parts, and Muon for the matrices between the ends.
     "cpu-char": Config(
         preset="cpu-char",
         steps=2000,

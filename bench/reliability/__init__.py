@@ -1,1 +1,1 @@
-"""What a run survives: kills, damage, full disks, second writers; each figure by its script, with real processes."""
+"""Kills, damage, full disks, second writers: each figure by its script, with real processes."""

@@ -47,7 +47,7 @@ def run(figure: str, doc: str, count: int, measure: Callable[..., dict[str, Any]
 
 
 def about(begin: float) -> dict[str, Any]:
-    """How long a measurement took since `begin`, of `time.perf_counter`, and with what."""
+    """Duration of a measurement since `begin`, of `time.perf_counter`, and its versions."""
     import jax
 
     seconds = round(time.perf_counter() - begin, 1)
@@ -101,7 +101,7 @@ def state_of(step: int, kind: float | str = 1.0) -> Any:
 
 
 def is_state_of(step: int, state: Any, kind: float | str = 1.0) -> bool:
-    """Whether a state is bit for bit the one of a step."""
+    """True where a state is bit for bit the one of a step."""
     from train.checkpoint.leaves import to_save
 
     first, second = to_save(state), to_save(state_of(step, kind))

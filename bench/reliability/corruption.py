@@ -77,7 +77,7 @@ def _changed(path: Path) -> Iterator[None]:
 
 
 def _named(step: Path, path: Path) -> bool:
-    """Whether the damage is found, and the file and its tensor are named."""
+    """True where the damage is found and the file and its tensor are named."""
     reason, name = damage(step), path.relative_to(step).as_posix()
     tensor = f"tensor {path.parent.name}" if name.startswith("state/") and path.parent.name != "state" else ""
     return reason is not None and name in reason and (tensor in reason or path.name == NAME)

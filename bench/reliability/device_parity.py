@@ -100,7 +100,7 @@ def relative(first, second):
 
 
 def alike(tree):
-    """Whether devices that hold the same part hold the same bits."""
+    """True where devices that hold the same part hold the same bits."""
     parts = {}
     for number, array in enumerate(jax.tree.leaves(eqx.filter(tree, eqx.is_array))):
         for shard in array.addressable_shards:
@@ -154,7 +154,7 @@ def compare(dtype, cases):
     return rows
 
 
-def walk(dtype, steps):
+def trained(dtype, steps):
     """After as many steps of SGD: the largest difference of a parameter over the largest parameter, and whether the
     devices agreed at each.
     """
@@ -214,7 +214,7 @@ def table(dtype, steps):
 def child(dtype, steps):
     jax.config.update("jax_enable_x64", dtype == "float64")
     json.dump(
-        {"gradients": compare(dtype, FULL if steps else SHORT), "steps": walk(dtype, steps) if steps else []},
+        {"gradients": compare(dtype, FULL if steps else SHORT), "steps": trained(dtype, steps) if steps else []},
         sys.stdout,
     )
 

@@ -70,7 +70,7 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
 
 
 def _calls(library: Path, folder: Path) -> int:
-    """How many calls there are that could fail."""
+    """Number of calls that could fail."""
     done = _child(folder / "whole", library, FAULT_AT="0", FAULT_ERRNO="5", FAULT_COUNT=str(folder / "count"))
     if done.returncode:
         raise RuntimeError(done.stderr)

@@ -1,4 +1,4 @@
-"""Whether a model trains in float16 and bfloat16 where it trains in float32.
+"""Training in float16 and bfloat16 against float32.
 
   python -m bench.reliability.half_precision           writes half_precision.json, a few minutes on two CPU cores
 

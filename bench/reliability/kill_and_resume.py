@@ -63,7 +63,7 @@ def _kill(process: subprocess.Popen[str], after: float, numbers: dict[str, int])
 
 
 def _same(first: Path, second: Path) -> bool:
-    """Whether two runs ended alike, bit for bit: model, metrics, last checkpoint."""
+    """True where two runs ended alike, bit for bit: model, metrics, last checkpoint."""
     return _weights(first) == _weights(second) and logged(first) == logged(second) and _last(first) == _last(second)
 
 

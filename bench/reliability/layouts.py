@@ -91,7 +91,7 @@ def measure(count: int, folder: Path, recipe: str) -> dict[str, Any]:
 
 
 def _restores(folder: Path, mesh: str, devices: int) -> bool:
-    """Whether a process of so many devices, under a mesh, reads the bits that lie in the run's checkpoint."""
+    """True where a process of so many devices, under a mesh, reads the bits of the run's checkpoint."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     line = [sys.executable, "-m", "bench.reliability.layouts", "digest", str(folder)]
@@ -105,7 +105,7 @@ def _restores(folder: Path, mesh: str, devices: int) -> bool:
 
 
 def digest(folder: Path, mesh: str | None) -> None:
-    """Prints a hash of every array of the newest checkpoint, restored under a mesh, or as it lies in the files."""
+    """Prints a hash of every array of the newest checkpoint, restored under a mesh, or as the files hold it."""
     import hashlib
 
     import jax

@@ -3,7 +3,7 @@
   nice python -m bench.reliability.loader_faults --folder /tmp/r12
 
 At a random example of a random step, each `--count` times: a picture is damaged (exception), a worker process is killed
-with -9 (death), a picture is replaced by a pipe that nobody writes to (hang, with a --data.timeout of 2 s), a prepared
+with -9 (death), a picture is replaced by a pipe without a writer (hang, with a --data.timeout of 2 s), a prepared
 file is cut short (short file). Then the example is repaired, and the batches from the failed step on must be those of a
 feed that nothing happened to.
 """

@@ -37,7 +37,7 @@ REPLICAS = 8
 
 @dataclasses.dataclass
 class Machine:
-    """What a dynamic loss scale is, in plain Python."""
+    """A dynamic loss scale in plain Python."""
 
     scale: float = 2.0**16
     good: int = 0
@@ -77,7 +77,7 @@ def start():
 
 
 def events(count: int) -> dict:
-    """How many of the events end otherwise than in the machine: in one scan; step by step under jit; through a
+    """Number of events that end otherwise than in the machine: in one scan; step by step under jit; through a
     checkpoint.
     """
     flags = drawn(count)

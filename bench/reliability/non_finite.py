@@ -1,4 +1,4 @@
-"""R11: a number that is not finite, wherever it comes from, is written nowhere.
+"""R11: a number that is not finite, of any origin, is never written.
 
   python -m bench.reliability.non_finite           every case, and whole runs; writes R11.json
   python -m bench.reliability.non_finite --short   a third of the cases: the suite's

@@ -20,7 +20,7 @@ class DiTConfig:
     patch: int = 2
     """Side of a token, in entries of the latent."""
     learn_variance: bool = True
-    """Whether the model predicts the variance of the noise too."""
+    """Prediction of the noise's variance as well."""
     remat: bool = False
     """Recompute each block in the backward pass: less memory, a third more time."""
 

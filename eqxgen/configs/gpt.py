@@ -32,9 +32,9 @@ class GPTConfig:
     dropout: float = 0.0
     """Dropout rate, of the embedding, attention probabilities and every residual branch."""
     bias: bool = True
-    """Whether projections and layer norms have biases."""
+    """Biases in projections and layer norms."""
     tied: bool = True
-    """Whether the head is the embedding's table."""
+    """The embedding's table as the head."""
     positions: str = "learned"
     """learned (a table, added to the embedding) or rotary (in the attention)."""
     norm: str = "layer"

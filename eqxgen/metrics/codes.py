@@ -7,7 +7,7 @@ from jaxtyping import Float, Integer
 
 
 class CodeCounts(NamedTuple):
-    """How often each code of a codebook occurs. `CodeCounts.of(codes)` has seen none."""
+    """Occurrences of each code of a codebook; `CodeCounts.of(codes)` is the empty count."""
 
     counts: Float[np.ndarray, " codes"]
 

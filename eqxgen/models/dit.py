@@ -70,7 +70,7 @@ class DiT(eqx.Module):
 
     @property
     def null_label(self) -> int:
-        """The label that stands for none."""
+        """The label of no class."""
         return self.classes
 
     def __call__(

@@ -1,4 +1,4 @@
-"""What the data sources give, and which examples a step sees."""
+"""Data sources, and the examples of a step."""
 
 import subprocess
 import sys

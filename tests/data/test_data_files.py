@@ -123,7 +123,7 @@ def saved(image, kind="PNG", **options):
 
 
 def altered(source, name, change):
-    """The store after the bytes of one known file were changed behind its back."""
+    """The store after the bytes of one known file were changed by another program."""
     path = source.find(name)
     path.write_bytes(change(path.read_bytes()))
     return source

@@ -1,4 +1,4 @@
-"""What a source reads, what it leaves out, which classes it may lack, and how it names all that is broken."""
+"""Files that a source reads and skips, gaps in classes, and errors that name all broken files."""
 
 # A case is a row, however long.
 

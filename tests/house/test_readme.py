@@ -1,4 +1,4 @@
-"""What the README prints runs."""
+"""Commands and code of the README run."""
 
 import dataclasses
 import json

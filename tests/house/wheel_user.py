@@ -16,7 +16,7 @@ SMALL = ["--steps", "20", "--batch-size", "16", "--model.dim", "32", "--model.he
 
 
 def command(*words: str) -> str:
-    """What the console command prints; an error ends the script."""
+    """Output of the console command; an error ends the script."""
     line = [str(Path(sys.executable).with_name("eqxgen")), *words]
     return subprocess.run(line, check=True, capture_output=True, text=True).stdout
 

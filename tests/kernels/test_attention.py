@@ -120,7 +120,7 @@ def test_the_error_against_float64_is_at_most_twice_that_of_jax_nn(dtype, causal
 
     with cut():
         ours = run(functools.partial(dot_product_attention, implementation="xla"), dtype)
-    # jax.nn refuses float16 on the CPU: there its bfloat16 result stands in, whose error is the larger by the dtypes'
+    # jax.nn refuses float16 on the CPU: its bfloat16 result takes its place there, whose error is the larger by the dtypes'
     # ratio.
     peer = jnp.bfloat16 if dtype == jnp.float16 else dtype
     theirs = run(jax.nn.dot_product_attention, peer)

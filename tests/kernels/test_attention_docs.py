@@ -1,4 +1,4 @@
-"""The code in docs/attention.md runs as it stands."""
+"""The code in docs/attention.md runs unchanged."""
 
 import ast
 import importlib.util

@@ -210,7 +210,7 @@ def interpret(launch, *inputs):
 
 
 def attend(q, k, v, extras, setting, *, implementation):
-    """What the primitives do, for concrete arrays alone."""
+    """The primitives for concrete arrays alone."""
     from kernels import ALiBi
 
     assert implementation == "triton"

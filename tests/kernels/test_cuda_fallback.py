@@ -1,4 +1,4 @@
-"""Where an implementation for NVIDIA GPUs cannot be built, or the device lacks its features: the next one runs, or the
+"""An implementation for NVIDIA GPUs that cannot be built, or the device lacks its features: the next one runs, or the
 name is refused.
 """
 

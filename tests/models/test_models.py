@@ -66,7 +66,7 @@ def noised(key):
 
 MODELS = [
     Row("MaskGIT", maskgit(), ids, (9, 7), train_maskgit),
-    Row("MaskGIT, norms behind", maskgit(placement="post"), ids, (9, 7), train_maskgit),
+    Row("MaskGIT, post-norm", maskgit(placement="post"), ids, (9, 7), train_maskgit),
     Row("MaskGIT, rematerialised", maskgit(remat=True), ids, (9, 7), train_maskgit),
     Row("DiT", lambda key: awake(dit(key)), noised, (6, 4, 6)),
     Row(

@@ -1,4 +1,4 @@
-"""What the table of layers is made of, and how a layer of it is called."""
+"""Rows of the table of layers, and the call of a layer."""
 
 import importlib
 import inspect

@@ -64,7 +64,7 @@ LAYERS = {
         draws=True,
     ),
     "DecoderBlock": Row(decoder, (5, 8), ((5, 8), (3, 8)), draws=True),
-    "DecoderBlock, norms behind": Row(lambda key: decoder(key, placement="post"), (5, 8), ((5, 8), (3, 8)), draws=True),
+    "DecoderBlock, post-norm": Row(lambda key: decoder(key, placement="post"), (5, 8), ((5, 8), (3, 8)), draws=True),
     "Crossformer": Row(lambda key: nn.Crossformer(8, 6, 2, dropout=0.1, key=key), (5, 8), ((5, 8), (3, 6)), draws=True),
     "Stack": Row(lambda key: nn.Stack(lambda key: nn.Selformer(8, 2, key=key), 3, key=key), (5, 8), ((5, 8),)),
     "Stack that keeps products alone": Row(

@@ -44,7 +44,7 @@ def close(found, wanted):
 
 
 def moved(layer, x, other):
-    """Which tokens come out otherwise where `other` goes in for x."""
+    """Tokens whose result differs with `other` in place of x."""
     return np.asarray(
         eqx.filter_jit(lambda layer, x, other: jnp.abs(layer(other) - layer(x)).max(-1) > 1e-6)(layer, x, other)
     )
@@ -85,7 +85,7 @@ def test_a_padded_prefill_and_steps_are_the_full_forward_and_compile_once(name):
 
 
 def pad(x, count):
-    """Large numbers behind the first `count` rows: whoever reads them shows it."""
+    """Large numbers behind the first `count` rows: a layer that reads them shows it."""
     return jnp.where(jnp.arange(x.shape[0])[:, None] < count, x, 1e3)
 
 

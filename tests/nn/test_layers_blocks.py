@@ -1,4 +1,4 @@
-"""What is particular to blocks, stacks and glue; their common properties are in tests/nn/test_layers.py."""
+"""Properties of blocks, stacks and glue alone; common ones are in tests/nn/test_layers.py."""
 
 import equinox as eqx
 import jax

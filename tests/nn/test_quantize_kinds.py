@@ -132,7 +132,7 @@ def test_every_grid_code_is_its_own_and_zero_lies_inside_a_level(levels):
     codes = quantizer.lookup(ids)
     assert len(np.unique(codes, axis=0)) == quantizer.codes
     np.testing.assert_allclose(jnp.abs(codes).max(), 1)
-    # A latent that lies on a code, as the inverse of the bound finds it.
+    # A latent on a code, as the inverse of the bound finds it.
     half, even = np.asarray(levels) // 2, np.asarray(levels) % 2 == 0
     reach = (np.asarray(levels) - 1) * 1.001 / 2
     z = np.arctanh((np.asarray(codes) * half + 0.5 * even) / reach) - np.arctanh(0.5 * even / reach)

@@ -1,4 +1,4 @@
-"""What published implementations answer, kept as small files, so that parity is checked where they are not installed.
+"""Answers of published implementations as small files, for parity where they are not installed.
 
 A subject is a module beside this one with a function `cases()` that runs the published code (imported inside it) and
 returns `{case: {name: array}}`: the inputs, the weights under that library's names, what came out. `python -m

@@ -2,7 +2,7 @@
 training set.
 
 The batches are images 0 to 31, 32 to 63 and so on, as `(batch, 1, 28, 28)` in [0, 1]. Kept are the first weights, the
-loss of each step, and the running statistics behind the last.
+loss of each step, and the running statistics after the last.
 """
 
 import gzip

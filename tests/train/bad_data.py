@@ -1,6 +1,6 @@
 """Data files that cannot be: cases 101 to 113 of the list of bad inputs, through the command line.
 
-What lies below these, such as every way in which an .npz or an IDX file can be damaged, is in test_data_files.py; a
+Finer cases, such as every way in which an .npz or an IDX file can be damaged, is in test_data_files.py; a
 worker that dies or hangs (112) and a file cut short between two reads (113) are in test_feed.py, test_prepared.py and
 bench/reliability/loader_faults.py.
 """

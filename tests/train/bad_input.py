@@ -1,4 +1,4 @@
-"""What a bad input is: a row of a table, and how it is tried."""
+"""Bad inputs: the row of a table, and its trial."""
 
 import runpy
 import sys

@@ -1,4 +1,4 @@
-"""What the doctor sees, and the cache of compiled programs that it reports on."""
+"""The doctor's report, and the cache of compiled programs in it."""
 
 import os
 import subprocess

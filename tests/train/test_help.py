@@ -32,7 +32,7 @@ assert not {"jax", "numpy"} & set(sys.modules), "a heavy module was imported"
 
 
 def said(module, *words):
-    """What a command prints in a process of its own, which must import neither jax nor NumPy."""
+    """Output of a command in a process of its own, which must import neither jax nor NumPy."""
     code = QUIET.replace("MODULE", repr(module)).replace("WORDS", repr(words))
     line = [sys.executable, "-c", code]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True).stdout

@@ -21,7 +21,7 @@ print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(how: str, **env: str) -> tuple[str, int]:
-    """What `keep_freed_memory` says, and how many pages four arrays of 128 MiB made and dropped have faulted in."""
+    """Result of `keep_freed_memory`, and the page faults of making and dropping four arrays of 128 MiB."""
     line = [sys.executable, "-c", FAULTS, how]
     kept, count = subprocess.run(line, env=env, capture_output=True, text=True, timeout=60, check=True).stdout.split()
     return kept, int(count)

@@ -34,7 +34,7 @@ RATES = {
 
 
 class Net(eqx.Module):
-    """What stands before a stack, the stack, and a head."""
+    """A layer before a stack, the stack, and a head."""
 
     embedding: Projection
     stack: Stack

@@ -1,4 +1,4 @@
-"""An update split over virtual devices is the update of one; what a mesh may be; where each array lies."""
+"""An update split over virtual devices is the update of one; valid meshes; placement of each array."""
 
 import equinox as eqx
 import jax
@@ -140,7 +140,7 @@ def test_several_processes_are_recognised_by_their_surroundings(monkeypatch, var
 
 
 def sums_of(jaxpr, inside=False):
-    """Whether each sum over devices in a program stands inside a loop."""
+    """For each sum over devices in a program, true inside a loop."""
     for equation in jaxpr.eqns:
         if equation.primitive.name.startswith(("psum", "reduce_scatter", "all_reduce")):
             yield inside

@@ -1,4 +1,4 @@
-"""What a run shows of itself: the trace's table, the curve, the film, the card, the rates."""
+"""Reports of a run: the trace's table, the curve, the film, the card, the rates."""
 
 import dataclasses
 import gzip

@@ -15,7 +15,7 @@ from ..run.weights import check_arrays, with_arrays
 NAMED = ("opt_state", "scale", "skipped")
 """Parts of a state that have an entry for each player or turn."""
 
-CURES = {
+HINTS = {
     "opt_state": "was --optim.name, or what it averages, changed?",
     "model": "were --model's sizes, or the model's code, changed?",
     "ema": "were --ema, --model's sizes, or the model's code, changed?",
@@ -79,7 +79,7 @@ def restored(template: PyTree, arrays: dict[str, Any]) -> PyTree:
 
 
 def _cure(name: str) -> str:
-    cause = CURES.get(name.split(".")[0], "was the run's precision or code changed?")
+    cause = HINTS.get(name.split(".")[0], "was the run's precision or code changed?")
     return f"{cause} Give the flags of the run, or another --run-dir"
 
 

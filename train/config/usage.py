@@ -16,10 +16,10 @@ from .._errors import UsageError, printable
 from .options import Option, default_of, flag_of, options
 
 COLUMN = 30
-"""Where the text of a flag begins."""
+"""Column of the text of a flag."""
 
 PREFIX = "eqxgen " if __name__.startswith("eqxgen.") else "python -m train."
-"""How a command begins: in an installed wheel, and in a checkout."""
+"""First words of a command, in an installed wheel and in a checkout."""
 
 SCRIPTS = {
     "bash": """_eqxgen() {
@@ -173,7 +173,7 @@ def _choices(kind: Any) -> list[Any]:
 
 
 def _shape(kind: Any) -> str:
-    """What a flag takes: INT, or {a,b}."""
+    """Values of a flag: INT, or {a,b}."""
     if choices := _choices(kind):
         return "{" + ",".join(map(str, choices)) + "}"
     names = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}

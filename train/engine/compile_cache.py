@@ -33,7 +33,7 @@ def use_cache(where: str | None) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         if where is None:
-            return None  # a cache that nobody asked for is no reason to stop
+            return None  # an optional cache must not end a run
         raise UserError(
             f"--compile-cache {folder}: cannot be written: {error.strerror}: give another folder, or off"
         ) from None

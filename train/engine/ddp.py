@@ -208,7 +208,7 @@ def _check_batch(name: str, batch: PyTree, count: int) -> None:
 
 
 def _keys(name: str, value: Any) -> str | None:
-    """Whether an argument is one random "key", a "stack" of them, or neither. Keys of the old kind are known by the
+    """Kind of an argument: one random "key", a "stack" of them, or neither. Keys of the old kind are known by the
     argument's name.
     """
     if not isinstance(value, jax.Array):

@@ -96,7 +96,7 @@ def lower(update: Any, inputs: Any, state: Any, platform: str | None = None) -> 
 
 
 def memory_of(compiled: Any) -> dict[str, float]:
-    """What the compiler says of a program's memory, for each device; nothing where it says nothing."""
+    """The compiler's estimate of a program's memory on each device; empty where it has none."""
     memory = compiled.memory_analysis()
     if memory is None:
         return {}

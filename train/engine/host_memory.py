@@ -4,7 +4,7 @@ import ctypes
 import os
 import sys
 
-# Of mallopt(3): how many blocks may be mapped one by one, and how much may lie free at the heap's end before it is
+# Of mallopt(3): how many blocks may be mapped one by one, and how much may be free at the heap's end before it is
 # given back.
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a recipe gives the loop.
+    """A recipe's part in the loop.
 
     Attributes:
         facts: of the data, as the shapes of the model need them.
@@ -348,7 +348,7 @@ class _Run:
 
 
 def sinks_of(config: TrainConfig, folder: Path, first: int, record: dict[str, Any]) -> list[Sink]:
-    """Where the numbers go beside metrics.jsonl."""
+    """Loggers beside metrics.jsonl."""
     board = TensorBoard(folder, first)
     return [board] if config.wandb is None else [board, WeightsAndBiases(folder, config.wandb, record)]
 

@@ -214,7 +214,7 @@ class Program:
         return tuple(name for name, turn in self.turns.items() if step % turn.every == 0)
 
     def pace(self, player: str) -> "Pace":
-        """How often a player is updated."""
+        """Updates of a player per step."""
         intervals = [turn.every for turn in self.turns.values() if player in turn.players]
         regular = sum(1 for every in intervals if every == 1)
         updates = sum(1 / every for every in intervals)

@@ -32,7 +32,7 @@ class Evaluator:
     every: int = 0
 
     def due(self, step: int, eval_every: int) -> bool:
-        """Whether it runs after a step, with that --eval-every."""
+        """True where it runs after a step, with that --eval-every."""
         every = self.every or eval_every
         return bool(every) and step % every == 0
 

@@ -58,7 +58,7 @@ class Judge:
 def classifier(
     dataset: Dataset, draw: Function, samples: Examples, parts: Callable[[PyTree, Any], PyTree] = lambda model, _: model
 ) -> Evaluator:
-    """How a classifier of the real images judges samples.
+    """Judgement of samples by a classifier of the real images.
 
     `sample_accuracy`: share of the samples that it gives their own class. `sample_frechet`: Fréchet distance between
     its features of the samples and of the held-out real images; it is not FID, which has the features of Inception.

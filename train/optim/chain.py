@@ -93,9 +93,7 @@ def _rule(config: OptimConfig) -> optax.GradientTransformation:
 
 
 def _dimensions(config: OptimConfig, params: PyTree) -> PyTree:
-    """Which axes of each array make its matrix: of a linear map the last two, of a convolution all but the last against
-    the last.
-    """
+    """Matrix axes of each array: of a linear map the last two, of a convolution all but the last against the last."""
 
     def of(group) -> optax.contrib.MuonDimensionNumbers:
         rank = len(group.shape)

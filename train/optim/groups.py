@@ -1,4 +1,4 @@
-"""Which parameters are treated how: by their path, their shape, and the layer they lie in."""
+"""Treatment of each parameter by its path, its shape and its layer."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from ..params.paths import any_of, leaves, matches
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """How one array of parameters is treated.
+    """Treatment of one array of parameters.
 
     Attributes:
         path: its names from the model down, with dots.
@@ -36,7 +36,7 @@ class Group:
 
     @property
     def matrix(self) -> bool:
-        """Whether one layer's part has two axes or more."""
+        """True where one layer's part has two axes or more."""
         return len(self.shape) - self.stacked >= 2
 
 
@@ -106,7 +106,7 @@ def _named(path: str, patterns: Sequence[str]) -> bool:
 
 
 def _levels(paths: list[str], stacks: list[tuple[str, int]]) -> tuple[list[tuple[int, ...]], int]:
-    """Layers that each array lies in: 0 before the first stack, in the order of the fields, one more after the last;
+    """Layer of each array: 0 before the first stack, in the order of the fields, one more after the last;
     and that last.
     """
     top, passed, found = sum(depth for _, depth in stacks) + 1, 0, []

@@ -44,7 +44,7 @@ class SoapState(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """How a matrix is cut: so many layers of (rows x columns), each side in equal blocks, padded with zeros."""
+    """Blocks of a matrix: so many layers of (rows x columns), each side in equal blocks, padded with zeros."""
 
     layers: int
     sides: tuple[int, int]

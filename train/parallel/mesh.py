@@ -1,4 +1,4 @@
-"""The devices of a run as a grid of three axes, and how a batch lies on it."""
+"""The devices of a run as a grid of three axes, and the placement of a batch."""
 
 import math
 from collections.abc import Sequence
@@ -87,10 +87,10 @@ def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, accumulate: int = 1)
     unit = parts(mesh) * accumulate
     if batch_size % unit:
         near = max(unit, round(batch_size / unit) * unit)
-        law = f"the number of devices, {parts(mesh)}" + (
+        divisor = f"the number of devices, {parts(mesh)}" + (
             f", times --accumulate, {accumulate}" if accumulate > 1 else ""
         )
-        raise UsageError(f"--batch-size must be a multiple of {law}: got {batch_size}; try {near}")
+        raise UsageError(f"--batch-size must be a multiple of {divisor}: got {batch_size}; try {near}")
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -104,7 +104,7 @@ def split(mesh: Mesh) -> NamedSharding:
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> Int[np.ndarray, " rows"]:
-    """Which rows of a global batch this process has to make: those that its own devices hold, in order, each once."""
+    """Rows of a global batch that this process makes: those of its own devices, in order, each once."""
     places = split(mesh).addressable_devices_indices_map((batch_size,)).values()
     bounds = sorted({place[0].indices(batch_size)[:2] for place in places if place is not None})
     return np.concatenate([np.arange(*bound) for bound in bounds])

@@ -1,4 +1,4 @@
-"""Several processes: how they find each other, what one does for all, and arrays that lie on many."""
+"""Several processes: coordination, work of the first alone, arrays on several processes."""
 
 import json
 import os
@@ -51,19 +51,19 @@ def start(coordinator: str | None, num_processes: int | None, process_id: int | 
 
 
 def surrounded() -> bool:
-    """Whether the environment says that this process is one of several."""
+    """True where the environment names several processes."""
     if any(os.environ.get(name, "").isdigit() and int(os.environ[name]) > 1 for name in SURROUNDINGS):
         return True
     return "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
 
 
 def is_first() -> bool:
-    """Whether this process writes what only one may write."""
+    """True in the one process that writes shared files."""
     return jax.process_index() == 0
 
 
 def from_first(function: Callable[[], Json]) -> Json:
-    """What `function` gives in the first process, in every process; it runs in the first alone, and no process goes on
+    """The first process's result of `function`, in every process; it runs in the first alone, and no process goes on
     before it ended.
 
     Args:

@@ -1,4 +1,4 @@
-"""Where each array of a run lies: one rule by parameter path, for weights, their averages and the optimiser's moments
+"""Placement of each array of a run: one rule by parameter path, for weights, their averages and the optimiser's moments
 alike.
 """
 
@@ -21,7 +21,7 @@ from ..params.paths import dotted, matches
 
 Tree = TypeVar("Tree", bound=PyTree)
 
-# Blocks under one scan lie along a leading axis, over which the scan walks, so it stays whole. Blocks in a list have a
+# Blocks under one scan have a leading axis, the scan's, which stays whole. Blocks in a list have a
 # number there.
 STACKED = re.compile(r"\bblocks\.(?!\d)")
 
@@ -30,7 +30,7 @@ SMALLEST = 1024
 
 
 def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
-    """How an array is split.
+    """Partition of an array.
 
     The axis that `WIDTH` names goes over `model`; the longest of the others that can be shared out evenly, over `fsdp`.
     What cannot be shared evenly, and small arrays, stay whole.

@@ -14,7 +14,7 @@ import jax
 from jaxtyping import PyTree
 
 Which = str | Sequence[str] | Callable[[str, Any], bool]
-"""What names leaves: a pattern, several, or a predicate of (path, leaf)."""
+"""Names of leaves: a pattern, several, or a predicate of (path, leaf)."""
 
 
 def dotted(path: Iterable[Any]) -> str:
@@ -28,16 +28,16 @@ def join(*paths: str) -> str:
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Whether a pattern names a leaf, or something that the leaf lies in.
+    """True where a pattern names a leaf or a subtree that contains it.
 
     `*`, `?` and `[...]` stand for a part of one name, `**` for any number of whole names: `stack` is everything in it,
-    `**.bias` every bias, `stack.blocks.*_norm` every field of that ending with all that lies below.
+    `**.bias` every bias, `stack.blocks.*_norm` every field of that ending and everything below it.
     """
     return _leads(tuple(pattern.split(".")), tuple(path.split(".")))
 
 
 def names(pattern: str, path: str) -> bool:
-    """Whether a pattern names exactly this path; it is said as `matches` says it."""
+    """True where a pattern, as `matches` reads it, names exactly this path."""
     return _leads((*pattern.split("."), ""), (*path.split("."), ""))
 
 
@@ -51,7 +51,7 @@ def _leads(pattern: tuple[str, ...], path: tuple[str, ...]) -> bool:
 
 
 def mask(tree: PyTree, which: Which, *, is_leaf: Callable[[Any], bool] | None = None) -> PyTree:
-    """Which leaves of a tree are named: the tree with true or false in their place.
+    """The tree with true in place of the leaves that are named, and false elsewhere.
 
     Raises:
         ValueError: a pattern names no leaf; the message has the paths that are spelled most like it.

@@ -53,7 +53,7 @@ def unfreeze(tree: PyTree, which: Which | None = None) -> PyTree:
 
 
 def parameters(model: PyTree, filter: Callable[[Any], bool] = eqx.is_inexact_array) -> PyTree:
-    """What is trained of a model: its floating-point arrays that are not frozen, with `None` in place of all else.
+    """The trained part of a model: floating-point arrays that are not frozen; `None` elsewhere.
 
     Args:
         filter: of leaves, where others are meant.

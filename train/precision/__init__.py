@@ -1,4 +1,4 @@
-"""Which types a run computes in, and what keeps a number that is not finite out of its state.
+"""Number types of a run, and the guard of its state against numbers that are not finite.
 
 `policy` is text and needs no jax; `layers` gives single layers a policy of their own; `scale` holds the loss scales,
 `guard` the update that is made only if every gradient is finite.

@@ -20,7 +20,7 @@ Tree = TypeVar("Tree", bound=PyTree)
 
 
 class Skipped(eqx.Module):
-    """How many updates were not made.
+    """Number of updates that were skipped.
 
     Attributes:
         total: since the beginning.
@@ -48,7 +48,7 @@ class Skipped(eqx.Module):
 
 
 class Guarded(NamedTuple):
-    """What `guarded_update` gives: the new or the old state, the next scale, the counts, and the unscaled gradients to
+    """Result of `guarded_update`: the new or the old state, the next scale, the counts, and the unscaled gradients to
     be measured.
     """
 
@@ -95,7 +95,7 @@ def guarded_update(
 
 
 def all_finite(tree: PyTree) -> Bool[Array, ""]:
-    """Whether every floating-point number of a tree is finite."""
+    """True where every floating-point number of a tree is finite."""
     arrays = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in arrays])) if arrays else jnp.bool_(True)
 

@@ -84,7 +84,7 @@ def with_policy(model: PyTree, policies: Mapping[str, Policy]) -> PyTree:
     """The model with the layers that a path pattern names wrapped in `WithPolicy`; the first pattern that names a layer
     counts.
 
-    A pattern names whole layers: `head`, `stack.blocks.mlp`, `**.*norm*`. What lies inside a wrapped layer is not
+    A pattern names whole layers: `head`, `stack.blocks.mlp`, `**.*norm*`. The inside of a wrapped layer is not
         looked at again. A loss that
     casts the model to its own policy leaves these layers alone.
 

@@ -50,7 +50,7 @@ class Policy:
 
     @classmethod
     def parse(cls, text: str, *, on_cpu: bool = True) -> "Policy":
-        """The policy that a text stands for.
+        """The policy of a text.
 
         `full` and `float32`: float32 throughout. `mixed` and `bfloat16`: float32 parameters, computation in bfloat16,
             float32 out; `float16`
@@ -83,7 +83,7 @@ class Policy:
 
     @property
     def needs_scale(self) -> bool:
-        """Whether small gradients would vanish: float16 has no numbers below 6e-8."""
+        """True where small gradients would vanish: float16 has no numbers below 6e-8."""
         return "float16" in (self.params, self.compute)
 
 

@@ -27,7 +27,7 @@ def widen(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 class LossScale(eqx.Module):
-    """What multiplies a loss before its gradient is taken."""
+    """Factor of a loss before its gradient."""
 
     @property
     @abc.abstractmethod

@@ -42,7 +42,7 @@ class StopRequest:
         os.close(self._reader)
 
     def agreed(self, step: int = 0) -> bool:
-        """Whether to stop after this step, the same in all processes: several agree at each multiple of `EVERY`."""
+        """True to stop after this step, the same in all processes: several agree at each multiple of `EVERY`."""
         if jax.process_count() == 1:
             return self.received is not None
         if step % EVERY:

@@ -14,7 +14,7 @@ from eqxgen.nn._batch import OverBatch, batch_sum
 
 
 class BatchNormState(NamedTuple):
-    """What inference normalises by, and how many batches it has seen."""
+    """Statistics for inference, and the number of batches in them."""
 
     mean: Float[Array, " channels"]
     variance: Float[Array, " channels"]

@@ -124,7 +124,7 @@ class Ahead:
 
     @property
     def starting(self) -> bool:
-        """Whether a worker process, of those that take turns, has not yet given its first example."""
+        """True until every worker process has given its first example."""
         return self._position < self._count
 
     def fault(self) -> DataError | None:

@@ -19,7 +19,7 @@ _INDEX_BYTES = 64 * 2**20
 
 
 def is_prepared(path: Path) -> bool:
-    """Whether `prepare` wrote a folder, to its end or not."""
+    """True for a folder of `prepare`, finished or not."""
     return any((path / name).exists() for name in (INDEX, DRAFT))
 
 
