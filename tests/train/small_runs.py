@@ -5,11 +5,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
 from eqxgen.configs import MaskGITConfig
 from train import maskgit
 from train.config.optim import EmaConfig
+from train.report.log import Log
 from train.report.meter import CLOCKED
 
 TINY = MaskGITConfig(dim=16, depth=2, heads=2, hidden_dim=32, dropout=0.1, placement="pre")
@@ -48,3 +50,25 @@ def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
 def words(**options) -> list[str]:
     """Options as the words of a command line."""
     return [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+
+
+def crashed_and_resumed(recipe, config, after: int, monkeypatch) -> None:
+    """Ends a run once it has logged a step, and starts it again.
+
+    Args:
+        recipe: the module.
+        after: the step, of which there is no checkpoint.
+    """
+    spoken = Log.metrics
+
+    def die(self, step, values):
+        spoken(self, step, values)
+        if step >= after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "metrics", die)
+        with pytest.raises(KeyboardInterrupt):
+            recipe.main(config)
+    assert not (Path(config.run_dir) / "summary.json").exists()
+    assert recipe.main(config) == 0

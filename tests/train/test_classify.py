@@ -11,12 +11,11 @@ import train
 from eqxgen.configs import ResNetConfig
 from eqxgen.models import ResNet
 from eqxgen.nn import WithState
-from tests.train.small_runs import metrics, same, weights, words
+from tests.train.small_runs import crashed_and_resumed, metrics, same, weights, words
 from train import classify, sample
 from train._errors import UsageError
 from train.config.base import parse
 from train.data import load
-from train.report.log import Log
 
 SIZES = ResNetConfig(width=8, multipliers=(1, 2), blocks=1, dropout=0.1)
 
@@ -34,18 +33,7 @@ def whole(tmp_path_factory):
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(whole, tmp_path, monkeypatch):
-    config, spoken = config_of(tmp_path, sample_every=6), Log.metrics
-
-    def die(self, step, values):  # a crash after step 3, of which no checkpoint is
-        spoken(self, step, values)
-        if step >= 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Log, "metrics", die)
-        with pytest.raises(KeyboardInterrupt):
-            classify.main(config)
-    assert classify.main(config) == 0
+    crashed_and_resumed(classify, config_of(tmp_path, sample_every=6), 3, monkeypatch)
     assert same(weights(whole), weights(tmp_path))
     assert metrics(whole) == metrics(tmp_path)
 

@@ -9,6 +9,7 @@ import jax.random as jr
 import pytest
 
 from eqxgen.configs import MaskedDecoding, Sampling
+from eqxgen.nn import WithState
 from tests.train.small_runs import TINY, tiny
 from train import maskgit, vqgan
 from train._errors import UsageError, UserError
@@ -43,6 +44,7 @@ def test_the_model_of_config_and_facts_is_the_part_of_the_trained_one_that_is_re
     trained = eqx.filter_eval_shape(recipe.program(config, facts).init, jr.key(0))
     released = trained["tokenizer"] if name == "vqgan" else trained
     made = eqx.filter_eval_shape(recipe.model(config, facts), jr.key(0))
+    made = made.model if isinstance(made, WithState) else made
     assert jax.tree.structure(made) == jax.tree.structure(released)
     assert jax.tree.leaves(made) == jax.tree.leaves(released)
 
@@ -119,7 +121,9 @@ def test_a_model_of_another_recipe_is_an_error_that_names_both(tmp_path):
     assert again.stack.depth == TINY.depth
     with pytest.raises(UserError, match=r"is the model of a run of train\.maskgit: give one of train\.vqgan"):
         load(tmp_path / "model.safetensors", "vqgan")
-    with pytest.raises(UserError, match="expected the config of a run of gpt, maskgit, rnn, vqgan: got recipe None"):
+    with pytest.raises(
+        UserError, match="expected the config of a run of classify, gpt, maskgit, rnn, vqgan: got recipe None"
+    ):
         recipe_of({}, "config.json")
 
 

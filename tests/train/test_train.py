@@ -89,19 +89,7 @@ def test_the_same_command_on_a_complete_run_says_so_and_changes_nothing(finished
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(finished, tmp_path, monkeypatch):
     folder = tmp_path / "resumed"
     config = tiny(folder)
-    spoken = Log.metrics
-
-    def die(self, step, values):  # a crash after step 4, of which no checkpoint is: that of step 3 is the last
-        spoken(self, step, values)
-        if step >= 4:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Log, "metrics", die)
-        with pytest.raises(KeyboardInterrupt):
-            maskgit.main(config)
-    assert not (folder / "summary.json").exists()
-    assert maskgit.main(config) == 0
+    crashed_and_resumed(maskgit, config, 4, monkeypatch)
     assert same(weights(folder), weights(finished))
     assert metrics(folder) == metrics(finished)
     summaries = [json.loads((run / "summary.json").read_text()) for run in (folder, finished)]

@@ -7,12 +7,11 @@ import jax
 import pytest
 
 from eqxgen.configs import VQGANConfig
-from tests.train.small_runs import metrics, same, weights
+from tests.train.small_runs import crashed_and_resumed, metrics, same, weights
 from train import vqgan
 from train._errors import UsageError
 from train.engine.step import Setup, sharded_state
 from train.parallel import make_mesh
-from train.report.log import Log
 from train.tasks.facts import ImageFacts
 
 SIZES = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=4, codes=16)
@@ -32,18 +31,7 @@ def config_of(folder, **changes):
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(kind, tmp_path, monkeypatch):
     whole, resumed = (config_of(tmp_path / name, **KINDS[kind]) for name in ("whole", "resumed"))
     assert vqgan.main(whole) == 0
-    spoken = Log.metrics
-
-    def die(self, step, values):  # a crash after step 3, of which no checkpoint is
-        spoken(self, step, values)
-        if step >= 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Log, "metrics", die)
-        with pytest.raises(KeyboardInterrupt):
-            vqgan.main(resumed)
-    assert vqgan.main(resumed) == 0
+    crashed_and_resumed(vqgan, resumed, 3, monkeypatch)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "resumed"))
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "resumed")
 

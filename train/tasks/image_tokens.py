@@ -146,7 +146,7 @@ def _task(
 
     def show(model: Any, frozen: Any, stream: Stream, path: Path) -> None:
         labels = np.repeat(np.arange(facts.classes)[:10], 8)
-        images.show(stream.gather(sampler, (model, tokenizer, jr.key(config.seed)), labelled(labels)), dataset, 8, path)
+        images.save(stream.gather(sampler, (model, tokenizer, jr.key(config.seed)), labelled(labels)), dataset, 8, path)
 
     judged = labelled(np.arange(config.eval_samples) % facts.classes)
     evaluators = (

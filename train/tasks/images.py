@@ -1,6 +1,7 @@
-"""Recipes of images: their flags and facts, and pictures of many. Imports nothing heavy."""
+"""Recipes of images: flags, facts, batches, and pictures of many. Imports nothing heavy."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,11 +9,16 @@ from .._errors import require
 from ..config.base import TrainConfig
 from ..config.data import DataConfig
 from ..config.options import option
-from .facts import ImageFacts
+from ..engine.recipes import Finished, Recipe
+from .facts import ImageFacts, image_facts
 from .sampling import ImageSample
 
-if TYPE_CHECKING:
-    from ..data import Dataset
+if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
+    from ..data import Dataset, Part
+    from ..engine.loop import Task
+    from ..engine.recipe import Program
+    from ..evaluators.base import Evaluator
+    from ..evaluators.stream import Stream
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +33,80 @@ class ImageConfig(TrainConfig):
     def __post_init__(self):
         super().__post_init__()
         require(self.eval_samples >= 2, f"eval_samples must be at least 2: got {self.eval_samples}")
+
+
+def image_recipe(
+    name: str,
+    title: str,
+    config: type[ImageConfig],
+    presets: Mapping[str, ImageConfig],
+    model: Callable[[Any, ImageFacts], Any],
+    program: Callable[[Any, ImageFacts], "Program"],
+    *,
+    released: Callable[[Any, Any], Any],
+    drawn: Callable[[Any, "Dataset", "Stream"], tuple[Any, int]],
+    evaluators: Callable[[Any, "Dataset"], "tuple[Evaluator, ...]"],
+    draw: Callable[[Finished, ImageSample], int],
+) -> Recipe:
+    """A recipe of models of images.
+
+    Args:
+        model: (config, facts) -> initialiser of the released model from a key.
+        program: (config, facts) -> the model, its losses and players, of batches of `image`, in [-1, 1], or `label`, or
+            both.
+        released: the released model of the averaged model and the averaged model state.
+        drawn: (released model, data set, stream) -> images that a run shows, and how many a row has.
+        evaluators: (config, data set) -> those that --evals can name.
+        draw: writes the images that `train.sample` is asked for; gives the exit status.
+    """
+
+    def task(config: Any, _: Path) -> "Task":
+        import numpy as np
+
+        from ..data import load
+        from ..data.images.augment import Augment
+        from ..engine.loop import Task
+
+        dataset = load(config.data).enough_for(config.batch_size)
+        facts = facts_of(dataset)
+        core = program(config, facts)
+        augment = Augment.of(config.data.augment, config.seed, dataset)
+
+        def batch(part: "Part") -> dict[str, np.ndarray]:
+            arrays = {
+                "image": lambda: dataset.normalise(augment(dataset.train_images[part.example], part)),
+                "label": lambda: dataset.train_labels[part.example],
+            }
+            return {name: arrays[name]() for name in core.shapes}
+
+        def show(model: Any, frozen: Any, stream: "Stream", path: Path) -> None:
+            pictures, columns = drawn(model, dataset, stream)
+            save(pictures, dataset, columns, path)
+
+        return Task(
+            facts,
+            core,
+            dataset.train_images,
+            batch,
+            show,
+            evaluators(config, dataset),
+            released=released,
+            fingerprint=dataset.fingerprint,
+        )
+
+    return Recipe(
+        name=name,
+        title=title,
+        config=config,
+        presets=presets,
+        facts=ImageFacts,
+        on_paper=lambda config: image_facts(config.data),
+        model=model,
+        program=program,
+        task=task,
+        sample=ImageSample,
+        draw=draw,
+    )
 
 
 def facts_of(dataset: "Dataset") -> ImageFacts:
@@ -47,7 +127,7 @@ def labels_of(options: ImageSample, classes: int) -> Any:
     return labels.astype(np.int32)
 
 
-def show(images: Any, dataset: "Dataset", columns: int, path: Path) -> None:
+def save(images: Any, dataset: "Dataset", columns: int, path: Path) -> None:
     """Writes images in [-1, 1] as one picture; of several processes the first writes.
 
     Args:

@@ -1,87 +1,26 @@
-"""Recipes of image classifiers: data, facts, evaluation, pictures by predicted class."""
+"""Recipes of image classifiers: evaluation, pictures by predicted class."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+import functools
 from typing import TYPE_CHECKING, Any
 
-from ..engine.recipes import Finished, Recipe
+from ..engine.recipes import Finished
 from . import images
-from .facts import ImageFacts, image_facts
 from .sampling import ImageSample
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
-    from ..data import Dataset, Part
-    from ..engine.loop import Task
-    from ..engine.recipe import Program
+    from ..data import Dataset
+    from ..evaluators.base import Evaluator
     from ..evaluators.stream import Stream
 
 ROW = 8
 """Images of each class in a picture."""
 
 
-def labels_recipe(
-    name: str,
-    title: str,
-    config: type[images.ImageConfig],
-    presets: Mapping[str, images.ImageConfig],
-    model: Callable[[Any, ImageFacts], Any],
-    program: Callable[[Any, ImageFacts], "Program"],
-    *,
-    released: Callable[[Any, Any], Any],
-) -> Recipe:
-    """A recipe of this kind.
-
-    Args:
-        model: (config, facts) -> what makes the released classifier from a key: image in [-1, 1] -> logits.
-        program: (config, facts) -> the model, its losses and players, of batches of `image` and `label`.
-        released: the classifier of the averaged model and the averaged model state.
-    """
-    return Recipe(
-        name=name,
-        title=title,
-        config=config,
-        presets=presets,
-        facts=ImageFacts,
-        on_paper=lambda config: image_facts(config.data),
-        model=model,
-        program=program,
-        task=lambda config, _: _task(config, program, released),
-        sample=ImageSample,
-        draw=_sample,
-    )
-
-
-def _task(config: Any, program: Callable[[Any, ImageFacts], "Program"], released: Callable[[Any, Any], Any]) -> "Task":
-    import numpy as np
-
-    from ..data import load
-    from ..data.images.augment import Augment
-    from ..engine.loop import Task
+def _evaluators(config: Any, dataset: "Dataset") -> "tuple[Evaluator, ...]":
     from ..evaluators.examples import held_out_images
     from ..evaluators.labels import labels
-    from ..evaluators.stream import Stream
 
-    dataset = load(config.data).enough_for(config.batch_size)
-    facts = images.facts_of(dataset)
-    augment = Augment.of(config.data.augment, config.seed, dataset)
-
-    def batch(part: "Part") -> dict[str, np.ndarray]:
-        pictures = dataset.normalise(augment(dataset.train_images[part.example], part))
-        return {"image": pictures, "label": dataset.train_labels[part.example]}
-
-    def show(model: Any, frozen: Any, stream: Stream, path: Path) -> None:
-        images.show(by_class(model, dataset, stream), dataset, ROW, path)
-
-    return Task(
-        facts,
-        program(config, facts),
-        dataset.train_images,
-        batch,
-        show,
-        (labels(held_out_images(dataset)),),
-        released=released,
-        fingerprint=dataset.fingerprint,
-    )
+    return (labels(held_out_images(dataset)),)
 
 
 def by_class(model: Any, dataset: "Dataset", stream: "Stream", label: int | None = None) -> Any:
@@ -105,7 +44,7 @@ def by_class(model: Any, dataset: "Dataset", stream: "Stream", label: int | None
     return np.concatenate(rows)
 
 
-def _sample(run: Finished, asked: ImageSample) -> int:
+def _draw(run: Finished, asked: ImageSample) -> int:
     """Held-out images by predicted class."""
     from ..data import load
     from ..evaluators.stream import Stream
@@ -114,3 +53,12 @@ def _sample(run: Finished, asked: ImageSample) -> int:
     asked.check_label(run.facts.classes)
     mesh = make_mesh(asked.mesh)
     return asked.save(by_class(run.model(mesh), load(run.config.data), Stream(mesh), asked.label))
+
+
+labels_recipe = functools.partial(
+    images.image_recipe,
+    drawn=lambda model, dataset, stream: (by_class(model, dataset, stream), ROW),
+    evaluators=_evaluators,
+    draw=_draw,
+)
+"""A recipe of classifiers: see `image_recipe`. The released model maps an image in [-1, 1] to logits."""

@@ -1,94 +1,39 @@
-"""Recipes of image tokenizers: data, facts, pictures of reconstructions, evaluation, samples."""
+"""Recipes of image tokenizers: pictures of reconstructions, evaluation."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+import functools
 from typing import TYPE_CHECKING, Any
 
-from ..engine.recipes import Finished, Recipe
+from ..engine.recipes import Finished
 from . import images
-from .facts import ImageFacts, image_facts
 from .sampling import ImageSample
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
-    from ..data import Part
-    from ..engine.loop import Task
-    from ..engine.recipe import Program
-
-
-def tokenizer_recipe(
-    name: str,
-    title: str,
-    config: type[images.ImageConfig],
-    presets: Mapping[str, images.ImageConfig],
-    model: Callable[[Any, ImageFacts], Any],
-    program: Callable[[Any, ImageFacts], "Program"],
-    *,
-    released: Callable[[Any, Any], Any],
-) -> Recipe:
-    """A recipe of this kind.
-
-    Args:
-        model: (config, facts) -> what makes the tokenizer from a key; see `train.tasks.tokenizers.Tokenizer`.
-        program: (config, facts) -> the tokenizer, its losses and players, of batches of `image`.
-        released: the tokenizer of the averaged model and the averaged model state.
-    """
-    return Recipe(
-        name=name,
-        title=title,
-        config=config,
-        presets=presets,
-        facts=ImageFacts,
-        on_paper=lambda config: image_facts(config.data),
-        model=model,
-        program=program,
-        task=lambda config, _: _task(config, program, released),
-        sample=ImageSample,
-        draw=_sample,
-    )
-
-
-def _task(config: Any, program: Callable[[Any, ImageFacts], "Program"], released: Callable[[Any, Any], Any]) -> "Task":
-    import numpy as np
-
-    from ..data import load
-    from ..data.images.augment import Augment
-    from ..engine.loop import Task
-    from ..evaluators.classifier import classifier
-    from ..evaluators.examples import held_out_images
-    from ..evaluators.reconstruction import compared, reconstructed, reconstruction
+    from ..data import Dataset
+    from ..evaluators.base import Evaluator
     from ..evaluators.stream import Stream
 
-    dataset = load(config.data).enough_for(config.batch_size)
-    facts = images.facts_of(dataset)
-    core = program(config, facts)
-    augment = Augment.of(config.data.augment, config.seed, dataset)
 
-    def batch(part: "Part") -> dict[str, np.ndarray]:
-        return {"image": dataset.normalise(augment(dataset.train_images[part.example], part))}
+def _evaluators(config: Any, dataset: "Dataset") -> "tuple[Evaluator, ...]":
+    from ..evaluators.classifier import classifier
+    from ..evaluators.examples import held_out_images
+    from ..evaluators.reconstruction import reconstructed, reconstruction
 
     held_out = held_out_images(dataset)
-
-    def show(tokenizer: Any, frozen: Any, stream: Stream, path: Path) -> None:
-        real, made = stream.gather(compared, tokenizer, held_out.first(40))
-        images.show(images.rows_in_turn(real, made, 10), dataset, 10, path)
-
-    evaluators = (
+    return (
         reconstruction(config.model.codes, held_out),
         classifier(dataset, reconstructed, held_out.first(config.eval_samples)),
     )
-    return Task(
-        facts,
-        core,
-        dataset.train_images,
-        batch,
-        show,
-        evaluators,
-        released=released,
-        fingerprint=dataset.fingerprint,
-    )
 
 
-def _sample(run: Finished, asked: ImageSample) -> int:
+def _drawn(tokenizer: Any, dataset: "Dataset", stream: "Stream") -> tuple[Any, int]:
+    from ..evaluators.examples import held_out_images
+    from ..evaluators.reconstruction import compared
+
+    real, made = stream.gather(compared, tokenizer, held_out_images(dataset).first(40))
+    return images.rows_in_turn(real, made, 10), 10
+
+
+def _draw(run: Finished, asked: ImageSample) -> int:
     """Held-out images and their reconstructions, a row of each in turn."""
     from ..data import load
     from ..evaluators.examples import held_out_images
@@ -102,3 +47,7 @@ def _sample(run: Finished, asked: ImageSample) -> int:
     count = max(asked.columns, asked.n // 2 // asked.columns * asked.columns)
     real, made = Stream(mesh).gather(compared, run.model(mesh), held_out_images(dataset, of_label).first(count))
     return asked.save(images.rows_in_turn(real, made, asked.columns))
+
+
+tokenizer_recipe = functools.partial(images.image_recipe, drawn=_drawn, evaluators=_evaluators, draw=_draw)
+"""A recipe of tokenizers: see `image_recipe`. The released model is a `train.tasks.tokenizers.Tokenizer`."""
