@@ -141,7 +141,8 @@ def test_a_file_can_name_no_code_to_build_it(tmp_path):
 
     save_file({}, tmp_path / "m.safetensors", metadata={"eqxgen": json.dumps({"recipe": "os"})})
     with pytest.raises(
-        UserError, match=r"m\.safetensors: expected the config of a run of gpt, maskgit, rnn, vqgan: got recipe 'os'"
+        UserError,
+        match=r"m\.safetensors: expected the config of a run of classify, gpt, maskgit, rnn, vqgan: got recipe 'os'",
     ):
         load(tmp_path / "m.safetensors")
 
@@ -157,14 +158,19 @@ def script(name, *flags, **env):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "count"),
-    [("kill_in_save", 6), ("corruption", 60), ("resume_every_step", 4), ("disk_full", 3)],
-    ids=lambda x: str(x),
+    ("name", "count", "flags"),
+    [
+        ("kill_in_save", 6, ()),
+        ("corruption", 60, ()),
+        ("resume_every_step", 4, ("--recipe", "vqgan")),
+        ("disk_full", 3, ()),
+    ],
+    ids=str,
 )
-def test_a_figure_is_reached_in_a_shortened_run(tmp_path, name, count):
+def test_a_figure_is_reached_in_a_shortened_run(tmp_path, name, count, flags):
     if name == "disk_full" and not (shutil.which("cc") and sys.platform == "linux"):
         pytest.skip("the calls that fail are made by a library in C, and there is no compiler")
-    script(name, "--folder", tmp_path / "work", "--out", tmp_path / "figure.json", "--count", count)
+    script(name, "--folder", tmp_path / "work", "--out", tmp_path / "figure.json", "--count", count, *flags)
     assert json.loads((tmp_path / "figure.json").read_text())["reached"]
 
 
