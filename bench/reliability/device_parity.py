@@ -43,7 +43,6 @@ ROWS = 16
 # Mesh, micro-batches, examples that count; the first of as many examples is what the others must equal.
 SHORT = {
     "maskgit": [("data=1", 1, 13), ("data=8", 2, 13), ("data=2,fsdp=2,model=2", 1, 13), ("fsdp=8", 1, 13)],
-    "vqgan": [("data=1", 1, 13), ("data=2,fsdp=4", 1, 13)],
 }
 FULL = {
     "maskgit": [
@@ -124,9 +123,8 @@ def compare(dtype, cases):
     """The rows of a table: each case's distance from one device's gradient, and what the devices then hold."""
     rows = []
     for name, program, tops in programs():
-        program = in_type(program, dtype)
-        reference = {}
-        for text, accumulate, count in cases[name]:
+        program, reference = in_type(program, dtype), {}
+        for text, accumulate, count in cases.get(name, []):
             mesh = mesh_of(text)
             state = sharded_state(setup_of(program, mesh, dtype), jr.key(0))
             batch = jax.device_put(batch_of(program, tops, count, dtype), split(mesh))

@@ -17,8 +17,9 @@ COMMANDS = [line.split("#")[0].strip() for line in README.splitlines() if line.s
 MODULES = {"train.maskgit": maskgit, "train.vqgan": vqgan}
 # Two small steps: the sizes are not what is tested here.
 SMALL = {
-    "train.vqgan": "--steps 2 --batch-size 8 --model.width 8 --model.codes 16",
-    "train.maskgit": "--steps 2 --batch-size 8 --model.dim 16 --model.heads 2 --model.depth 1 --model.hidden-dim 32",
+    "train.vqgan": "--steps 2 --batch-size 8 --model.width 8 --model.codes 16 --eval-samples 20",
+    "train.maskgit": "--steps 2 --batch-size 8 --model.dim 16 --model.heads 2 --model.depth 1 --model.hidden-dim 32 "
+    "--eval-samples 20",
 }
 
 

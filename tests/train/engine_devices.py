@@ -1,6 +1,7 @@
 """Run by test_engine_devices.py in processes of their own on 8 virtual devices; prints JSON.
 
-parity   a classifier with batch norm and a VQGAN with a moving codebook on several meshes against one device;
+parity   a classifier with batch norm, and a VQGAN with a discriminator, its lazy penalty and a moving codebook, on several
+         meshes against one device;
          EQXGEN_FULL=1 takes every mesh
 memory   temporaries of a step of a net of levels, copied and with parameters in parts
 """
@@ -47,7 +48,12 @@ def programs():
     config = classify.Config(model=sizes, precision="float64", optim=OPTIM, batch_size=ROWS)
     yield "classify", config, classify.program(config, FACTS)
     moving = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=4, codes=16, codebook="ema")
-    config = vqgan.Config(model=moving, precision="float64", optim=OPTIM, batch_size=ROWS)
+    players = {
+        "adversarial": 0.1,
+        "r1_every": 2,
+        "discriminator": vqgan.DiscriminatorConfig(**dataclasses.asdict(OPTIM)),
+    }
+    config = vqgan.Config(model=moving, precision="float64", optim=OPTIM, batch_size=ROWS, **players)
     yield "vqgan", config, vqgan.program(config, FACTS)
 
 

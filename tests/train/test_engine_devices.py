@@ -17,7 +17,11 @@ AS_ELSEWHERE = "--xla_cpu_enable_concurrency_optimized_scheduler=false --xla_dis
 
 def report(kind: str, flags: str = "") -> dict:
     """The JSON of a process of 8 virtual devices."""
-    env = os.environ | {"XLA_FLAGS": f"{FLAGS} {flags}", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    env = os.environ | {
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS'] if not flags else ''} {FLAGS} {flags}",
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+    }
     command = [sys.executable, "-m", "tests.train.engine_devices", kind]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

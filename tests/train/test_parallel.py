@@ -40,7 +40,6 @@ def test_the_model_has_as_many_operations_on_every_mesh(rows, case):
 def test_fully_sharded_devices_hold_their_share_of_parameters_and_optimiser(rows):
     # Small arrays stay whole; of a model of this size they are a few hundredths.
     assert rows["maskgit", "fsdp=8", 1, 13]["held"] <= 1 / 8 + 0.1
-    assert rows["vqgan", "data=2,fsdp=4", 1, 13]["held"] <= 1 / 4 + 0.1
 
 
 @pytest.mark.parametrize(
