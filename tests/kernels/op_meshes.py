@@ -82,22 +82,26 @@ def cases() -> dict[str, Case]:
     }
     if not FULL:
         return short
-    every = {
-        name: attention(dataclasses.replace(case, **WIDE), BY_BATCH, BY_HEADS) for name, case in ATTENTION.items()
-    }
-    return short | every | {
-        "length 300, heads": attention(segments(300), BY_HEADS, BY_QUERIES),
-        "length 1,024": attention(Attention(q_seq=1024, kv_seq=1024, mask=MASKS["causal"], **WIDE), BY_BATCH, BY_HEADS),
-        "queries": attention(segments(37), BY_QUERIES),
-        "reference": attention(segments(37), BY_BATCH, BY_HEADS, BY_QUERIES, implementation="reference"),
-        "vmap": attention(Attention(q_seq=37, kv_seq=37, **WIDE), BY_BATCH, vmap=True),
-        "vmap, length 300": attention(Attention(q_seq=300, kv_seq=300, **WIDE), BY_BATCH, vmap=True),
-        "layer norm of split channels": norm(adaptive, channels),
-        "group norm of split channels": norm(groups, channels),
-        "rms norm": norm(NormCase("rms_norm", (BATCH, 6, 12)), BY_BATCH, {"b": "data", "s": "model"}, channels),
-        "layer norm, reference": norm(adaptive, BY_BATCH, channels, implementation="reference"),
-        "group norm, reference": norm(groups, BY_BATCH, channels, implementation="reference"),
-    }
+    every = {name: attention(dataclasses.replace(case, **WIDE), BY_BATCH, BY_HEADS) for name, case in ATTENTION.items()}
+    return (
+        short
+        | every
+        | {
+            "length 300, heads": attention(segments(300), BY_HEADS, BY_QUERIES),
+            "length 1,024": attention(
+                Attention(q_seq=1024, kv_seq=1024, mask=MASKS["causal"], **WIDE), BY_BATCH, BY_HEADS
+            ),
+            "queries": attention(segments(37), BY_QUERIES),
+            "reference": attention(segments(37), BY_BATCH, BY_HEADS, BY_QUERIES, implementation="reference"),
+            "vmap": attention(Attention(q_seq=37, kv_seq=37, **WIDE), BY_BATCH, vmap=True),
+            "vmap, length 300": attention(Attention(q_seq=300, kv_seq=300, **WIDE), BY_BATCH, vmap=True),
+            "layer norm of split channels": norm(adaptive, channels),
+            "group norm of split channels": norm(groups, channels),
+            "rms norm": norm(NormCase("rms_norm", (BATCH, 6, 12)), BY_BATCH, {"b": "data", "s": "model"}, channels),
+            "layer norm, reference": norm(adaptive, BY_BATCH, channels, implementation="reference"),
+            "group norm, reference": norm(groups, BY_BATCH, channels, implementation="reference"),
+        }
+    )
 
 
 def measure(case: Case) -> Callable[[Any], Any]:
@@ -122,7 +126,7 @@ def over_shards(case: Case, mesh: Any, layout: Layout, check_vma: bool) -> Calla
     """`measure` by `jax.shard_map`: the gradient of an array that devices share is the sum over them."""
     used = tuple(layout.values())
     specs = case.specs(layout)
-    leaves = [x for x in jax.tree.leaves(case.arrays)]
+    leaves = jax.tree.leaves(case.arrays)
     floats = [s for x, s in zip(leaves, jax.tree.leaves(specs)) if jnp.issubdtype(x.dtype, jnp.floating)]
     shared = lambda spec: tuple(name for name in used if name not in spec)
 

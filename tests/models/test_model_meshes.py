@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,12 +14,26 @@ from bench.reliability.device_parity import FLAGS
 ROOT = Path(__file__).parents[2]
 
 
-def test_every_model_and_its_gradient_runs_on_every_kind_of_mesh_axes():
-    env = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"}
-    line = [sys.executable, "-m", "tests.models.model_meshes"]
+# Compiling is the cost here.
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+def printed(program: str) -> Any:
+    env = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FLAGS} {QUICK}"}
+    line = [sys.executable, "-m", program]
     done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, timeout=3000, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    failed = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_every_model_and_its_gradient_runs_on_every_kind_of_mesh_axes():
+    failed = printed("tests.models.model_meshes")
     assert set(failed) >= {"explicit", "manual"}
     if any(failed.values()):
         pytest.fail(json.dumps(failed, indent=1))
+
+
+def test_a_users_own_step_trains_on_explicit_axes_as_on_one_device_in_every_layout():
+    found = printed("tests.models.explicit_steps")
+    assert set(found) == {"data", "fsdp", "tensor"}
+    assert max(found.values()) < 1e-6
