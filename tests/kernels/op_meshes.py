@@ -91,8 +91,8 @@ def cases() -> dict[str, Case]:
             "length 1,024": attention(
                 Attention(q_seq=1024, kv_seq=1024, mask=MASKS["causal"], **WIDE), BY_BATCH, BY_HEADS
             ),
-            "queries": attention(segments(37), BY_QUERIES),
-            "reference": attention(segments(37), BY_BATCH, BY_HEADS, BY_QUERIES, implementation="reference"),
+            "queries": attention(segments(38), BY_QUERIES),
+            "reference": attention(segments(38), BY_BATCH, BY_HEADS, BY_QUERIES, implementation="reference"),
             "vmap": attention(Attention(q_seq=37, kv_seq=37, **WIDE), BY_BATCH, vmap=True),
             "vmap, length 300": attention(Attention(q_seq=300, kv_seq=300, **WIDE), BY_BATCH, vmap=True),
             "layer norm of split channels": norm(adaptive, channels),

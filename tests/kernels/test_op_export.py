@@ -13,6 +13,8 @@ from bench.ops.norm_shapes import Case
 from kernels import masks
 from tests.kernels.attention_cases import call, inputs
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 SIZES = {"heads": 4, "kv_heads": 2, "head_dim": 8, "v_head_dim": 6}
 
 

@@ -60,7 +60,7 @@ def _pairs(extras: Extras, shape: Blocked) -> float:
 
 def lanes_of(columns, shape: Blocked) -> int:
     """The number of groups in one loop, all of the same schedule; `columns` as from `schedule_of`."""
-    alone = not known(shape.batch) or columns.shape[0] > 1
+    alone = not known(shape.batch) or columns.shape[0] != 1
     count = shape.kv_heads if alone else shape.batch * shape.kv_heads
     by_cache = LANE_PAIRS // (shape.repeat * shape.q_block * shape.kv_block)
     by_memory = max(LANE_ROWS // max(shape.repeat * shape.q_seq, shape.kv_seq, 1), 2)
