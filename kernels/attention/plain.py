@@ -31,7 +31,7 @@ def attend(q, k, v, extras: Extras, setting: Setting):
 
     @jax.checkpoint
     def one(q, rows, index):
-        return reference.attend(q, k, v, rebuild(rows), setting, first_query=index * BLOCK)
+        return reference.attend(q, k, v, rebuild(rows), setting, first_query=index * BLOCK, queries=seq)
 
     parts = cut(q, 1), [cut(x, axis) for x, axis in rows], jnp.arange(blocks, dtype=jnp.int32)
     out, lse = jax.lax.map(lambda part: one(*part), parts)

@@ -78,6 +78,8 @@ class Scores:
             return s, capped, None
         i, j = self.positions(at)
         allowed = j < self.shape.kv_seq
+        if self.shape.q_seq % self.shape.q_block:
+            allowed = allowed & (i < self.shape.q_seq)  # padding may equal an id
         if self.extras.mask is not None:
             allowed = allowed & self.extras.mask.allowed(i, j, *(self.cut(x, at) for x in self.masks))
         allowed = transpose(allowed)
