@@ -3,6 +3,13 @@
 import jax
 import jax.numpy as jnp
 
+SYMBOLIC = "a kernel needs the sizes while tracing, and one of them is a symbol"
+
+
+def known(*sizes) -> bool:
+    """True if no size is a symbol of `jax.export`, for which blocks cannot be counted."""
+    return all(isinstance(size, int) for size in sizes)
+
 
 def parts(whole: int, part: int) -> int:
     """The number of parts of this size that cover the whole."""

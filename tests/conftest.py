@@ -27,6 +27,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
+import jaxtyping
 import pytest
 
 from tests.oracles import DATA
@@ -61,3 +62,11 @@ def _forget_programs() -> Iterator[None]:
     """Compiled programs of a module go with it: thousands of them would take gigabytes."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Without the run-time type checks of the suite: symbols as sizes, and the messages that users see."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -105,13 +105,13 @@ class GPT(eqx.Module):
         self, ids: Int[Array, " seq"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
     ) -> Float[Array, "seq dim"]:
         """Input of the output projection; the arguments are those of a call."""
-        if len(ids) > self.context:
-            raise ValueError(f"ids must be at most context={self.context} tokens: got {len(ids)}")
+        if ids.shape[0] > self.context:
+            raise ValueError(f"ids must be at most context={self.context} tokens: got {ids.shape[0]}")
         check_ids(ids, self.vocab, "ids", "vocab")
         embed_key, stack_key = (None, None) if key is None else jr.split(key)
         x = self.embedding(ids)
         if self.positions is not None:
-            x = x + self.positions[: len(ids)].astype(x.dtype)
+            x = x + self.positions[: ids.shape[0]].astype(x.dtype)
         x = self.dropout(x, key=embed_key, inference=inference)
         return self.norm(self.stack(x, key=stack_key, inference=inference))
 

@@ -25,6 +25,16 @@ def _rows_sharding(table: Array, ids: Array) -> NamedSharding | None:
     return None
 
 
+def summed(x: Float[Array, "*leading in_dim"], weight: Float[Array, "out_dim in_dim"]) -> NamedSharding | None:
+    """The sharding of `x @ weight.T` where both are sharded along the sum, for which JAX requires one on explicit mesh
+    axes: that of tensor parallelism, the sum over devices.
+    """
+    of_x, of_weight = jax.typeof(x).sharding, jax.typeof(weight).sharding
+    if AxisType.Explicit not in of_x.mesh.axis_types or None in (of_x.spec[-1], of_weight.spec[1]):
+        return None
+    return NamedSharding(of_x.mesh, PartitionSpec(*of_x.spec[:-1], of_weight.spec[0]))
+
+
 def _names(spec: tuple) -> list[str]:
     return [name for part in spec if part is not None for name in (part if isinstance(part, tuple) else (part,))]
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.nn import _check
 from eqxgen.nn._check import ids as check_ids  # noqa: F401 - imported by the models
-from eqxgen.nn._mesh import take_rows
+from eqxgen.nn._mesh import summed, take_rows
 
 Initializer = jax.nn.initializers.Initializer
 
@@ -93,7 +93,8 @@ def times_rows(
     """
     kind = jnp.promote_types(x.dtype, jnp.float32) if wide else None
     contract = (((x.ndim - 1,), (1,)), ((), ()))
-    return jax.lax.dot_general(x, weight.astype(x.dtype), contract, preferred_element_type=kind)
+    weight = weight.astype(x.dtype)
+    return jax.lax.dot_general(x, weight, contract, preferred_element_type=kind, out_sharding=summed(x, weight))
 
 
 def _expand(vector: Array, like: Array) -> Array:

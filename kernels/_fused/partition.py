@@ -4,12 +4,15 @@ XLA cannot derive that independence from a loop or a kernel, and would gather th
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 from jax.experimental.custom_partitioning import custom_partitioning
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
 
@@ -59,7 +62,7 @@ def divide(
 
         return (
             mesh,
-            local if any(placement.values()) else function,
+            functools.partial(_PART.bind, function=local if any(placement.values()) else function),
             tuple(_shardings(mesh, placement, out_roles, result_shapes)),
             tuple(_shardings(mesh, placement, roles, arg_shapes)),
         )
@@ -76,6 +79,25 @@ def divide(
         **sizes,
     )
     return wrapped(*operands)
+
+
+_PART = Primitive("eqxgen_part")
+_PART.multiple_results = True
+
+
+@_PART.def_abstract_eval
+def _(*avals, function):
+    return [jax.typeof(x) for x in jax.eval_shape(function, *avals)]
+
+
+def _lower_part(context, *operands, function):
+    """A device's part of a call. It has no mesh, while that of `jax.set_mesh` is still set when XLA partitions."""
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+        context = context.replace(avals_in=[x.update(sharding=None) for x in context.avals_in])
+        return mlir.lower_fun(function, multiple_results=True)(context, *operands)
+
+
+mlir.register_lowering(_PART, _lower_part)
 
 
 def _placement(axes: Axes, mesh, role: str, shape) -> dict[str, Any]:

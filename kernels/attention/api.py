@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Shaped
 
 from .. import _dropout, masks
+from .._explicit import on_auto_axes, spec_like
 from . import backends, checks, primitives
 from .problem import ALiBi, Extras, Setting, accumulator
 
@@ -124,14 +126,11 @@ def dot_product_attention(
     Source: Vaswani et al. 2017; Dao 2023 (FlashAttention-2) for the backward pass; Gemma 2 for the soft cap.
     """
     q, k, v = checks.arrays(query, key, value)
-    *batch, q_seq, heads, _ = q.shape
-    batch = tuple(batch)
-    kv_seq = k.shape[-3]
+    batch = q.shape[:-3]
     q, setting = _setting(q, scale, logits_soft_cap, checks.dropout(dropout_rate, dropout_key))
-    bias = checks.bound_bias(bias, batch, heads, q_seq, kv_seq)
     lengths = (
-        checks.lengths("query_seq_lengths", query_seq_lengths, batch, q_seq),
-        checks.lengths("key_value_seq_lengths", key_value_seq_lengths, batch, kv_seq),
+        checks.lengths("query_seq_lengths", query_seq_lengths, batch, q.shape[-3]),
+        checks.lengths("key_value_seq_lengths", key_value_seq_lengths, batch, k.shape[-3]),
     )
     parts = [
         masks.as_mask(mask) if mask is not None else None,
@@ -140,23 +139,32 @@ def dot_product_attention(
         masks.Lengths(*lengths) if lengths != (None, None) else None,
     ]
     parts = [part for part in parts if part is not None]
-    joined = (
-        checks.bound_mask(functools.reduce(lambda a, b: a & b, parts), batch, heads, q_seq, kv_seq) if parts else None
+    joined = functools.reduce(lambda a, b: a & b, parts) if parts else None
+    rows = spec_like(q, k, v, axes=len(batch))[:-1]
+    out, lse = on_auto_axes(
+        functools.partial(_attend, setting=setting, implementation=implementation),
+        (q, k, v, bias, joined, dropout_key),
+        (PartitionSpec(*rows, None), PartitionSpec(*rows)),
     )
+    return (out, lse) if return_residual else out
 
+
+def _attend(q, k, v, bias, mask, dropout_key, *, setting: Setting, implementation: str | None):
+    """(out, logsumexp) of the call, with the leading axes folded into one batch axis for the primitive."""
+    *batch, q_seq, heads, _ = q.shape
+    batch, kv_seq = tuple(batch), k.shape[-3]
     extras = Extras(
-        bias, joined, _dropout.seeds(dropout_key, math.prod(batch), heads) if setting.dropout_rate > 0.0 else None
+        checks.bound_bias(bias, batch, heads, q_seq, kv_seq),
+        checks.bound_mask(mask, batch, heads, q_seq, kv_seq) if mask is not None else None,
+        _dropout.seeds(dropout_key, math.prod(batch), heads) if setting.dropout_rate > 0.0 else None,
     )
     q, k, v = (x.reshape(math.prod(batch), *x.shape[-3:]) for x in (q, k, v))
     backends.check(implementation, q, k, v, extras, setting)
     if 0 in (*batch, q_seq, kv_seq):
         out = jnp.zeros((*batch, q_seq, heads, v.shape[-1]), q.dtype)
-        lse = jnp.full((*batch, q_seq, heads), -jnp.inf, accumulator(q.dtype))
-    else:
-        out, lse = primitives.attend(q, k, v, extras, setting, implementation=implementation)
-        out = out.reshape(*batch, q_seq, heads, -1)
-        lse = jnp.swapaxes(lse, 1, 2).reshape(*batch, q_seq, heads)
-    return (out, lse) if return_residual else out
+        return out, jnp.full((*batch, q_seq, heads), -jnp.inf, accumulator(q.dtype))
+    out, lse = primitives.attend(q, k, v, extras, setting, implementation=implementation)
+    return out.reshape(*batch, q_seq, heads, -1), jnp.swapaxes(lse, 1, 2).reshape(*batch, q_seq, heads)
 
 
 def _setting(q, scale, soft_cap, dropout_rate) -> tuple[jax.Array, Setting]:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from .. import _dispatch, _fused, _trial, _triton
+from .._blocks import SYMBOLIC, known
 from .._fused import Target
 from . import choice, cudnn, mosaic_gpu, mosaic_tpu, reference, triton, xla
 from .problem import Extras, Setting, accumulator
@@ -58,12 +59,13 @@ def _candidates(
 ) -> Mapping[str, Callable[[], str | None]]:
     """The reason why each implementation cannot run, or None, best first. While tracing the target is None."""
     platform = target and target.platform
+    symbolic = None if known(*q.shape, *k.shape) else SYMBOLIC
 
     def mosaic_tpu_reason():
-        return _fused.refusal(target, "tpu") or mosaic_tpu.supports(q, k, v, extras, setting)
+        return symbolic or _fused.refusal(target, "tpu") or mosaic_tpu.supports(q, k, v, extras, setting)
 
     def on_cuda(name: str, unavailable: Callable[[], str | None] = lambda: None, *, divisible: bool = True):
-        reason = _fused.refusal(target, "cuda", divisible=divisible)
+        reason = symbolic or _fused.refusal(target, "cuda", divisible=divisible)
         reason = reason or ON_CUDA[name].supports(q, k, v, extras, setting)
         # A program may be traced on a host that cannot lower it.
         if reason or target is None:
@@ -76,7 +78,7 @@ def _candidates(
 
     best = {
         "tpu": ("mosaic_tpu",),
-        "cuda": choice.order(choice.device(), q, k, extras, direction) if platform == "cuda" else (),
+        "cuda": choice.order(choice.device(), q, k, extras, direction) if platform == "cuda" and not symbolic else (),
     }
     every = {
         "xla": lambda: None,

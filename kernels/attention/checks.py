@@ -163,7 +163,7 @@ def lengths(name: str, value, batch: tuple[int, ...], seq: int):
         raise TypeError(f"{OP}: {name} must be integers: got {value.dtype}")
     if value.shape not in ((), batch) and not (batch == () and value.shape == (1,)):
         _fail(f"{name} must have shape (*batch,) = {batch}: got {value.shape}")
-    if not isinstance(value, Tracer):
+    if not isinstance(value, Tracer) and isinstance(seq, int):
         known = np.asarray(value)
         if known.size and (known.min() < 0 or known.max() > seq):
             _fail(

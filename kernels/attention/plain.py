@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._blocks import known
 from . import reference
 from .problem import ALiBi, Extras, Setting
 
@@ -17,7 +18,7 @@ BLOCK = 128
 def attend(q, k, v, extras: Extras, setting: Setting):
     """The same function as `reference.attend`."""
     seq = q.shape[1]
-    if seq <= BLOCK:
+    if not known(seq) or seq <= BLOCK:
         return reference.attend(q, k, v, extras, setting)
     blocks = -(-seq // BLOCK)
     rows, rebuild = _rows(extras, seq)
@@ -30,7 +31,7 @@ def attend(q, k, v, extras: Extras, setting: Setting):
 
     @jax.checkpoint
     def one(q, rows, index):
-        return reference.attend(q, k, v, rebuild(rows), setting, first_query=index * BLOCK)
+        return reference.attend(q, k, v, rebuild(rows), setting, first_query=index * BLOCK, queries=seq)
 
     parts = cut(q, 1), [cut(x, axis) for x, axis in rows], jnp.arange(blocks, dtype=jnp.int32)
     out, lse = jax.lax.map(lambda part: one(*part), parts)

@@ -7,13 +7,14 @@ from .. import _dropout
 from .problem import ALiBi, Extras, Setting, accumulator, unsqueeze
 
 
-def attend(q, k, v, extras: Extras, setting: Setting, *, first_query=0):
+def attend(q, k, v, extras: Extras, setting: Setting, *, first_query=0, queries: int | None = None):
     """`softmax(cap(scale * q k^T) + bias) v` over the allowed keys, and the logsumexp of those logits.
 
     Args:
         q, k, v: (batch, q_seq, heads, head_dim), (batch, kv_seq, kv_heads, head_dim), (batch, kv_seq, kv_heads,
             v_head_dim).
         first_query: the position of the first row of `q`; the extras are already cut to the rows of `q`.
+        queries: rows at this position and beyond are padding, which sees no key.
 
     Returns:
         (batch, q_seq, heads, v_head_dim) in q's dtype and (batch, heads, q_seq) in float32. A row that sees no key is 0
@@ -25,11 +26,17 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, first_query=0):
     i = first_query + jnp.arange(q_seq, dtype=jnp.int32)[:, None]
     j = jnp.arange(kv_seq, dtype=jnp.int32)[None, :]
 
+    allowed = jnp.ones((1, 1, 1, 1), bool) if queries is None else (i < queries).reshape(1, 1, -1, 1)
+    if extras.mask is not None:
+        views = [unsqueeze(x, axes) for axes, x in zip(extras.mask.axes, extras.mask.arrays())]
+        allowed = allowed & extras.mask.allowed(i.reshape(1, 1, -1, 1), j.reshape(1, 1, 1, -1), *views)
+
     q, k, v, q_nan, k_nan = _quarantine(q, k, v)
     repeat = heads // kv_heads
     grouped = q.reshape(batch, q_seq, kv_heads, repeat, dim)
     logits = jnp.einsum("bqgnd,bkgd->bgnqk", grouped, k, preferred_element_type=dtype, precision="highest")
-    logits = logits.reshape(batch, heads, q_seq, kv_seq) * setting.scale
+    # Masked here and again below: the product with a huge number may be infinite, and 0 times its derivatives NaN.
+    logits = jnp.where(allowed, logits.reshape(batch, heads, q_seq, kv_seq), 0.0) * setting.scale
     if setting.soft_cap is not None:
         logits = setting.soft_cap * jnp.tanh(logits / setting.soft_cap)
     if isinstance(extras.bias, ALiBi):
@@ -41,10 +48,6 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, first_query=0):
         logits = logits + extras.bias.astype(dtype)
     logits = logits + q_nan[:, :, :, None] + jnp.repeat(k_nan, repeat, axis=1)[:, :, None, :]
 
-    allowed = jnp.ones((1, 1, 1, 1), bool)
-    if extras.mask is not None:
-        views = [unsqueeze(x, axes) for axes, x in zip(extras.mask.axes, extras.mask.arrays())]
-        allowed = extras.mask.allowed(i.reshape(1, 1, -1, 1), j.reshape(1, 1, 1, -1), *views)
     # A row whose logits are all -inf (a bias used as a mask) is a row that sees no key.
     low = jnp.finfo(dtype).min / 2
     logits = jnp.where(allowed, logits, low)
@@ -54,7 +57,7 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, first_query=0):
     empty = total == 0.0
     total = jnp.where(empty, 1.0, total)
     logsumexp = jnp.where(empty, -jnp.inf, top + jnp.log(total))[..., 0]
-    weights = weights / total
+    weights = jnp.where(allowed, weights / total, 0.0)
     if extras.seeds is not None:
         seeds = extras.seeds[:, :, None, None, :]
         kept = _dropout.keep(

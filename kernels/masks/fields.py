@@ -74,7 +74,7 @@ def _known(value) -> np.ndarray | None:
 def check_lengths(name: str, lengths, seq: int, axis: str) -> None:
     """Raise a `ValueError` if lengths known while tracing exceed the axis."""
     known = _known(lengths)
-    if known is None or not known.size:
+    if known is None or not known.size or not isinstance(seq, int):
         return
     if known.min() < 0 or known.max() > seq:
         raise ValueError(

@@ -1,10 +1,12 @@
 """The public norms: argument checks, and the call of the fused op or of the reference."""
 
+import functools
 from typing import Any, Literal, overload
 
 import jax
 from jaxtyping import Array, Float
 
+from .._explicit import on_auto_axes, spec_like
 from .._fused import vary_alike
 from . import reference
 from .checks import check_groups, check_input, check_modulation, check_numbers, check_parameter, check_residual
@@ -222,8 +224,14 @@ def _run(
     check_parameter(op, "scale", scale, x)
     check_parameter(op, "bias", bias, x)
     check_modulation(op, modulation, x)
-    arrays, tree = jax.tree.flatten((x, residual, scale, bias, modulation))
-    x, residual, scale, bias, modulation = jax.tree.unflatten(tree, vary_alike(*arrays))
+    function = functools.partial(_norm, op=op, spec=spec, implementation=implementation)
+    out = spec_like(x, *(() if residual is None else (residual,)), axes=x.ndim)
+    return on_auto_axes(function, (x, residual, scale, bias, modulation), (out, out))
+
+
+def _norm(*arrays, op: str, spec: Spec, implementation: str | None) -> tuple[Array, Array]:
+    leaves, tree = jax.tree.flatten(arrays)
+    x, residual, scale, bias, modulation = jax.tree.unflatten(tree, vary_alike(*leaves))
     factor, term = fold(x, scale, bias, modulation, spec)
     norm = Norm(op, spec, residual is not None, implementation)
     if norm.check(x, factor) == "reference":

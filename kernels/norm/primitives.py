@@ -15,6 +15,7 @@ from jax import Array
 from jax.sharding import PartitionSpec
 
 from .. import _dispatch, _fused, _trial, _triton
+from .._blocks import SYMBOLIC, known
 from .._fused import Op, Primitives, Target
 from . import mosaic_tpu, triton, xla
 from .spec import Arrays, Spec, accumulator
@@ -108,7 +109,8 @@ class Norm(Op):
         """The reason why each implementation cannot run, or None, best first. While tracing the target is None."""
 
         def reason(name: str, platform: str) -> str | None:
-            refused = _fused.refusal(target, platform)
+            refused = None if known(*rows[0].shape) else SYMBOLIC
+            refused = refused or _fused.refusal(target, platform)
             return refused or KERNELS[name].supports(rows[0], params[0].shape, self.spec)
 
         def triton_reason() -> str | None:

@@ -1,5 +1,6 @@
 """Rows that see no key, and keys that are not finite."""
 
+import contextlib
 import functools
 
 import jax
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from bench.ops.attention_shapes import Attention
-from kernels import masks
+from kernels import dot_product_attention, masks
 from tests.kernels.attention_cases import Pick, call, inputs, measure, tiles, whole
+from tests.kernels.attention_interpret import interpreted
 
 IMPLEMENTATIONS = ["reference", "xla"]
 CASE = Attention(q_seq=40, kv_seq=40)
@@ -73,7 +75,7 @@ def spoilt_and_clean(mask, implementation, bad):
 def test_a_key_that_is_not_finite_reaches_only_those_who_see_it(implementation):
     """One program for all masks, each picked at run time."""
     for n in range(len(NOT_SEEN)):
-        for bad in (jnp.nan, jnp.inf, -jnp.inf):
+        for bad in (jnp.nan, jnp.inf, -jnp.inf, 1e38, -3e38):
             spoilt_and_clean(Pick(np.array([n], np.int32), tuple(NOT_SEEN.values())), implementation, bad)
 
 
@@ -91,3 +93,64 @@ def test_a_key_that_is_not_finite_spoils_all_who_see_it(implementation):
     assert bad[35:, 0].all()
     assert not bad[:35].any()
     assert not bad[:, 1].any()
+
+
+DERIVATIVES = {
+    "forward mode": lambda loss, x: jax.jvp(loss, (x,), (jnp.cos(x),)),
+    "second derivative": lambda loss, x: jax.grad(
+        lambda x: jnp.vdot(jax.grad(loss)(x), jnp.cos(jnp.arange(x.size).reshape(x.shape) % 7))
+    )(x),
+    "forward over reverse": lambda loss, x: jax.jvp(jax.grad(loss), (x,), (jnp.ones_like(x),)),
+}
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_no_masked_number_of_any_size_reaches_a_derivative_of_any_order(name, implementation):
+    """Of the query, while keys and values that no query sees are NaN, infinite or huge; 130 queries are two blocks of
+    `plain`, the second with padding.
+    """
+    arrays, _ = inputs(Attention(q_seq=130, kv_seq=133))
+    mask = masks.Segments(jnp.zeros((1, 130), int), jnp.where(jnp.arange(133) < 100, 0, 1)[None]) & masks.Causal()
+
+    @jax.jit
+    def derivative(bad):
+        key, value = (arrays[name].at[:, 100:].set(bad) for name in ("key", "value"))
+        value = value.at[:, 100, 0, 0].set(0)
+
+        def loss(query):
+            out, lse = dot_product_attention(
+                query,
+                key,
+                value,
+                mask=mask,
+                logits_soft_cap=2.0,
+                return_residual=True,
+                implementation=implementation,
+            )
+            return jnp.sum(jnp.sin(out)) + jnp.sum(lse)
+
+        return DERIVATIVES[name](loss, arrays["query"])
+
+    want = derivative(0.0)
+    assert all(jnp.any(x != 0) for x in jax.tree.leaves(want))
+    for bad in (jnp.nan, jnp.inf, 1e38, -3e38):
+        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-5), derivative(bad), want)
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, 1e38])
+@pytest.mark.parametrize("implementation", [*IMPLEMENTATIONS, "mosaic_tpu"])
+def test_padding_of_a_block_is_in_no_segment(implementation, bad, monkeypatch):
+    """Keys of segment 0, which no query is in, while lengths fill no block."""
+    arrays, _ = inputs(Attention(q_seq=37, kv_seq=41))
+    dead = jnp.arange(41)[None] >= 20
+    mask = masks.Segments(jnp.ones((1, 37), int), jnp.where(dead, 0, 1))
+
+    def gradient(arrays):
+        loss = lambda arrays: jnp.sum(call(arrays, {"mask": mask}, implementation)[0] ** 2)
+        return jax.jit(jax.grad(loss))(arrays)
+
+    spoilt = arrays | {name: arrays[name].at[:, 20:].set(bad) for name in ("key", "value")}
+    with interpreted(monkeypatch) if implementation == "mosaic_tpu" else contextlib.nullcontext():
+        got, want = gradient(spoilt), gradient(arrays)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-5), got, want)

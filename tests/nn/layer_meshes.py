@@ -31,7 +31,8 @@ def loss_of(row: Row) -> Callable[..., Any]:
 
     def results(layer: Any, inputs: tuple) -> jax.Array:
         key, inference = (jr.key(3), None) if row.draws else (None, True)
-        return jax.vmap(lambda *inputs: call(layer, row, inputs, key=key, inference=inference))(*inputs)
+        one = lambda *inputs: call(layer, row, inputs, key=key, inference=inference)
+        return jax.vmap(one, axis_name="batch")(*inputs)
 
     def loss(both: Any) -> tuple[jax.Array, jax.Array]:
         y = results(*both)
@@ -126,14 +127,19 @@ def leaves(tree: Any) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
-def main() -> None:
+def main(rows: dict[str, Any]) -> None:
+    """Rows are those of the table of layers, or have the same fields; `whole` ones are not split by `shard_map`."""
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    rows = table() if FULL else of_each_class()
     alone = {name: (row.make(jr.key(0)), batch_of(row)) for name, row in rows.items()} if FULL else {}
     found = computed({name: loss_of(row) for name, row in rows.items()}, alone)
     wanted = {name: leaves(tree) for name, tree in found.items()}
-    json.dump({kind: failures(rows, *settings, wanted) for kind, settings in kinds().items()}, sys.stdout, indent=1)
+    split = {name: row for name, row in rows.items() if not getattr(row, "whole", False)}
+    results = {
+        kind: failures(split if shards else rows, mesh, is_set, shards, wanted)
+        for kind, (mesh, is_set, shards) in kinds().items()
+    }
+    json.dump(results, sys.stdout, indent=1)
 
 
 if __name__ == "__main__":
-    main()
+    main(table() if FULL else of_each_class())

@@ -129,6 +129,13 @@ def test_a_step_without_a_batch_is_an_error():
         ddp(lambda model, batch: model, split_argument="images")
 
 
+def test_a_result_that_differs_between_devices_is_named_with_a_hint():
+    step = ddp(lambda model, batch: {"model": model, "loss": jnp.mean(batch)})
+    message = r"got result\['loss'\] of float32\[\].*return it from `gradients` as a metric, or average it by jax.lax"
+    with pytest.raises(ValueError, match=message):
+        step(jnp.ones(2), jnp.ones((8, 3)))
+
+
 def mean_square(model, x):
     y = model(x)
     return jnp.mean(y**2), {"type": y.dtype.name, "weight": model.weight.dtype.name}

@@ -97,7 +97,7 @@ def ddp(
 
     Raises:
         ValueError: the step has no such argument; the batch cannot be shared evenly; or there are keys, but not one for
-            each device.
+            each device; or a result differs between the devices.
     """
     if step is None:
         return functools.partial(ddp, split_argument=split_argument, mesh=mesh, check_vma=check_vma)
@@ -117,6 +117,7 @@ def ddp(
             own = {name: _own_key(name, value) for name, value in eqx.combine(arrays, static).items()}
             bound = inspect.BoundArguments(signature, own)  # pyright: ignore[reportArgumentType]
             dynamic, rest = eqx.partition(step(*bound.args, **bound.kwargs), eqx.is_array)
+            _check_alike(dynamic)
             results.append(rest)
             return dynamic
 
@@ -204,6 +205,17 @@ def _check_batch(name: str, batch: PyTree, count: int) -> None:
             raise ValueError(
                 f"{name} must have a first axis that {count} devices can share evenly: got shape {leaf.shape}; leave "
                 "out or repeat examples"
+            )
+
+
+def _check_alike(results: PyTree) -> None:
+    for path, x in jax.tree_util.tree_leaves_with_path(results):
+        if axes := jax.typeof(x).manual_axis_type.varying:
+            name = "result" + jax.tree_util.keystr(path)
+            raise ValueError(
+                f"a ddp step must give the same on every device: got {name} of {jax.typeof(x).str_short()}, which "
+                f"differs between them; return it from `gradients` as a metric, or average it by "
+                f"jax.lax.pmean(x, {tuple(sorted(axes))})"
             )
 
 

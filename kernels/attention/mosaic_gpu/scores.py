@@ -151,6 +151,8 @@ class Scores:
         """The pairs of the tile that exist and that the mask allows."""
         i, j = self.positions(tile, size)
         allowed = j < self.shape.kv_seq
+        if self.shape.q_seq % self.shape.q_block:
+            allowed = allowed & (i < self.shape.q_seq)  # padding may equal an id
         if self.prepared.mask is not None:
             allowed = allowed & self.prepared.mask.allowed(
                 i, j, *(self.view(slot, tile, size) for slot in self.prepared.views)

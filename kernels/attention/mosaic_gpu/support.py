@@ -1,6 +1,7 @@
 """The calls, devices and versions that the kernels support."""
 
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from ... import _cuda
 from ..problem import Extras, Setting
 from .pattern import FINEST, too_fine
 
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 WIDEST = 256
 HOPPER = "9.0"
 HOPPER_NAMES = ("H100", "H200", "H800", "H20", "GH200")
@@ -19,7 +21,8 @@ BROKEN_CUDA = range(12080, 12091)
 def supports(q, k, v, extras: Extras, setting: Setting) -> str | None:
     """The reason why the kernels cannot run on this call, or None."""
     if jax.__version_info__ < (0, 11):
-        return f"it needs jax 0.11 or newer: this is {jax.__version__}"
+        python = "" if sys.version_info >= (3, 12) else f", and jax 0.11 needs Python 3.12: this is {_PYTHON}"
+        return f"it needs jax 0.11 or newer: this is {jax.__version__}{python}"
     if q.dtype not in (jnp.bfloat16, jnp.float16):
         return f"the kernel computes bfloat16 and float16: got {q.dtype}"
     if max(q.shape[-1], v.shape[-1]) > WIDEST:

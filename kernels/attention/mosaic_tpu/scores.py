@@ -148,6 +148,8 @@ class Scores:
             return s, capped, None
         i, j = self.positions(tile)
         allowed = j < self.shape.kv_seq
+        if self.shape.q_seq % self.shape.q_block:
+            allowed = allowed & (i < self.shape.q_seq)  # padding may equal an id
         if self.prepared.mask is not None:
             arrays = (self.view(slot, tile) for slot in self.prepared.views)
             allowed = allowed & self.prepared.mask.allowed(i, j, *arrays)

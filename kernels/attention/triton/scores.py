@@ -104,7 +104,7 @@ def _term(
 @no_type_check
 def allowed(table, dense, batch, head, i, j, SIZES: tl.constexpr, TERMS: tl.constexpr):
     """True if query `i` sees key `j`, by the terms of `terms`, seven numbers each."""
-    seen = (i >= 0) & (j < SIZES[3])
+    seen = (i < SIZES[2]) & (j < SIZES[3])
     clause = (i < 0) & (j < 0)
     for n in tl.static_range(0, len(TERMS), 7):
         here = _term(

@@ -26,7 +26,7 @@ class Scores:
                 return x
             x = unsqueeze(x, axes)
             for axis, name in ((2, "q"), (3, "k")):
-                if name in axes and x.shape[axis] > 1:
+                if name in axes and x.shape[axis] != 1:
                     x = pad(x, axis, blocks[name])
             return x
 
@@ -43,10 +43,10 @@ class Scores:
         b, g, i0, j0 = at
         shape = self.shape
         start = corner(
-            b if x.shape[0] > 1 else 0,
-            g * shape.repeat if x.shape[1] > 1 else 0,
-            i0 if x.shape[2] > 1 else 0,
-            j0 if x.shape[3] > 1 else 0,
+            b if x.shape[0] != 1 else 0,
+            g * shape.repeat if x.shape[1] != 1 else 0,
+            i0 if x.shape[2] != 1 else 0,
+            j0 if x.shape[3] != 1 else 0,
         )
         size = (1, min(shape.repeat, x.shape[1]), min(shape.q_block, x.shape[2]), min(shape.kv_block, x.shape[3]))
         return jax.lax.dynamic_slice(x, start, size)[0]
@@ -78,6 +78,8 @@ class Scores:
             return s, capped, None
         i, j = self.positions(at)
         allowed = j < self.shape.kv_seq
+        if self.shape.q_seq % self.shape.q_block:
+            allowed = allowed & (i < self.shape.q_seq)  # padding may equal an id
         if self.extras.mask is not None:
             allowed = allowed & self.extras.mask.allowed(i, j, *(self.cut(x, at) for x in self.masks))
         allowed = transpose(allowed)
@@ -94,5 +96,5 @@ class Scores:
     def seeds(self, at):
         """The seeds of dropout, with axes (heads of the group, 1, 1, 2)."""
         seeds = self.extras.seeds
-        start = corner(at[0] if seeds.shape[0] > 1 else 0, at[1] * self.shape.repeat, 0)
+        start = corner(at[0] if seeds.shape[0] != 1 else 0, at[1] * self.shape.repeat, 0)
         return jax.lax.dynamic_slice(seeds, start, (1, self.shape.repeat, 2))[0][:, None, None]

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ..._blocks import parts
+from ..._blocks import known, parts
 from ..problem import Blocked, Extras, Shape, blocked
 from ..schedule import bounds_of
 
@@ -24,10 +24,12 @@ LANES, LANE_PAIRS, LANE_ROWS = 8, 1 << 19, 1 << 15
 
 
 def is_short(shape: Shape) -> bool:
-    """True if a call is one tile."""
+    """True if a call is one tile, as one of symbolic lengths is."""
+    if not known(shape.q_seq, shape.kv_seq):
+        return True
     longest = max(shape.q_seq, shape.kv_seq)
     pairs = math.prod((shape.batch, shape.heads, shape.q_seq, shape.kv_seq))
-    return longest <= SHORT or (longest <= 2 * SHORT and pairs <= FEW)
+    return longest <= SHORT or (longest <= 2 * SHORT and known(pairs) and pairs <= FEW)
 
 
 def tiled(shape: Shape, extras: Extras, tiles: tuple[tuple[int, int], ...]) -> Blocked:
@@ -58,7 +60,8 @@ def _pairs(extras: Extras, shape: Blocked) -> float:
 
 def lanes_of(columns, shape: Blocked) -> int:
     """The number of groups in one loop, all of the same schedule; `columns` as from `schedule_of`."""
-    count = shape.kv_heads if columns.shape[0] > 1 else shape.batch * shape.kv_heads
+    alone = not known(shape.batch) or columns.shape[0] != 1
+    count = shape.kv_heads if alone else shape.batch * shape.kv_heads
     by_cache = LANE_PAIRS // (shape.repeat * shape.q_block * shape.kv_block)
     by_memory = max(LANE_ROWS // max(shape.repeat * shape.q_seq, shape.kv_seq, 1), 2)
     most = min(LANES, by_cache, by_memory, count)

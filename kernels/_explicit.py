@@ -1,0 +1,50 @@
+"""Ops on arrays that are sharded over explicit mesh axes: computed as on automatic axes, between typed ends."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+
+def on_auto_axes(function: Callable[..., Any], arrays: tuple, results: Any) -> Any:
+    """`function(*arrays)`. On explicit mesh axes it is traced as on automatic ones, so that XLA partitions it, and its
+    results are sharded by `results`, a tree of specs.
+    """
+    leaves, tree = jax.tree.flatten(arrays)
+    typed = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array) and _explicit(leaf)]
+    if not typed:
+        return function(*arrays)
+
+    def of_typed(*moved):
+        every = dict(enumerate(leaves)) | dict(zip(typed, moved))
+        return function(*jax.tree.unflatten(tree, every.values()))
+
+    first = leaves[typed[0]]
+    out = jax.tree.map(lambda spec: NamedSharding(jax.typeof(first).sharding.mesh, spec), results)
+    wrapped = jax.sharding.auto_axes(of_typed, axes=_explicit(first), out_sharding=out)
+    return wrapped(*(leaves[i] for i in typed))
+
+
+def _explicit(x: jax.Array) -> tuple[str, ...]:
+    """The explicit axes of the mesh of an array's type."""
+    mesh = jax.typeof(x).sharding.mesh
+    return tuple(name for name, kind in zip(mesh.axis_names, mesh.axis_types) if kind == AxisType.Explicit)
+
+
+def spec_like(first: jax.Array, *others: jax.Array, axes: int) -> PartitionSpec:
+    """The spec of the first array, with that of the next one that has any along those of its first `axes` axes that are
+    not sharded. No mesh axis comes twice.
+    """
+    own, *rest = (jax.typeof(x).sharding.spec for x in (first, *others))
+    taken, parts = set(), []
+    for n in range(first.ndim):
+        choices = [own[n], *(spec[n] for spec in rest if n < axes)]
+        names = next((x for x in choices if x is not None and taken.isdisjoint(_names(x))), None)
+        taken |= set(_names(names))
+        parts.append(names)
+    return PartitionSpec(*parts)
+
+
+def _names(names: Any) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names or ())

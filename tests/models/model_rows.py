@@ -1,0 +1,91 @@
+"""Small models of every kind and their inputs, for the tests on meshes and of `jax.export`."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+
+from eqxgen.configs import DiTConfig, GPTConfig, MaskGITConfig, ResNetConfig, RNNConfig, VQGANConfig
+from eqxgen.models.convnet import ConvNet
+from eqxgen.models.discriminator import Discriminator
+from eqxgen.models.dit import DiT
+from eqxgen.models.gpt import GPT
+from eqxgen.models.maskgit import MaskGIT
+from eqxgen.models.resnet import ResNet
+from eqxgen.models.rnn import RNN
+from eqxgen.models.vqgan import VQGAN
+
+
+class Row(NamedTuple):
+    """A model: how it is made from a key, inputs of one example from a key, and whether a call in training draws.
+
+    `stateful` as in the table of layers; `whole`: its results depend on the whole batch.
+    """
+
+    make: Callable[[Any], Any]
+    inputs: Callable[[Any], tuple[jax.Array, ...]]
+    draws: bool = False
+    stateful: bool = False
+    whole: bool = False
+
+
+class Keyless(eqx.Module):
+    """A model that takes no key, called with one."""
+
+    model: eqx.Module
+
+    def __call__(self, image: jax.Array, *, key: Any = None) -> Any:
+        return self.model(image)
+
+
+def image(key: Any) -> tuple[jax.Array]:
+    return (jnp.tanh(jr.normal(key, (12, 12, 3))),)
+
+
+def text(key: Any) -> tuple[jax.Array]:
+    return (jr.randint(key, (9,), 0, 7),)
+
+
+def labelled(key: Any) -> tuple[jax.Array, jax.Array]:
+    return jr.randint(key, (9,), 0, 8), jr.randint(key, (), 0, 4)
+
+
+def noised(key: Any) -> tuple[jax.Array, ...]:
+    return jr.normal(key, (6, 4, 3)), jr.uniform(key, (), maxval=1000.0), jr.randint(key, (), 0, 6)
+
+
+def gpt(**changes: Any) -> Callable[[Any], GPT]:
+    sizes = {"dim": 16, "depth": 2, "heads": 4, "hidden_dim": 24, "context": 512} | changes
+    return lambda key: GPT(7, GPTConfig(**sizes), key=key)
+
+
+def maskgit(**changes: Any) -> Callable[[Any], MaskGIT]:
+    sizes = {"dim": 16, "depth": 2, "heads": 2, "hidden_dim": 24, "dropout": 0.1} | changes
+    return lambda key: MaskGIT(9, 7, 3, MaskGITConfig(**sizes), key=key)
+
+
+LLAMA = {"kv_heads": 2, "bias": False, "tied": False, "positions": "rotary", "norm": "rms", "mlp": "swiglu"}
+SMALL_VQGAN = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, codes=7)
+SMALL_DIT = DiTConfig(dim=16, depth=2, heads=2, hidden_dim=24)
+SMALL_RESNET = ResNetConfig(width=8, multipliers=(1, 2), blocks=1)
+
+ROWS = {
+    "GPT": Row(gpt(dropout=0.1), text, draws=True),
+    "GPT, LLaMA's": Row(gpt(**LLAMA), text),
+    "GPT, latent": Row(gpt(positions="rotary", latent=8), text),
+    "RNN": Row(lambda key: RNN(7, RNNConfig(dim=12, dropout=0.1), key=key), text, draws=True),
+    "RNN, GRU": Row(lambda key: RNN(7, RNNConfig(dim=12, cell="gru"), key=key), text),
+    "MaskGIT": Row(maskgit(placement="pre"), labelled, draws=True),
+    "MaskGIT, rematerialised": Row(maskgit(placement="post", remat=True), labelled, draws=True),
+    "DiT": Row(lambda key: DiT(6, 4, 3, 5, SMALL_DIT, key=key), noised),
+    "VQGAN": Row(lambda key: Keyless(VQGAN(12, 12, 3, SMALL_VQGAN, key=key)), image),
+    "Discriminator": Row(lambda key: Keyless(Discriminator(12, 3, width=8, max_width=16, key=key)), image),
+    "ConvNet": Row(lambda key: ConvNet(3, 4, width=8, levels=2, features=6, key=key), image, draws=True),
+    "ResNet": Row(lambda key: ResNet(3, 4, SMALL_RESNET, key=key), image, stateful=True),
+    "ResNet, training": Row(
+        lambda key: ResNet(3, 4, SMALL_RESNET, key=key), image, draws=True, stateful=True, whole=True
+    ),
+}

@@ -1,0 +1,50 @@
+"""Models exported by `jax.export` with a symbolic batch and, where an example is a text, a symbolic length."""
+
+import os
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from jax import export
+
+from tests.models.model_rows import ROWS
+from tests.nn.layer_rows import call
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+SHORT = ("GPT", "GPT, LLaMA's", "RNN", "MaskGIT", "DiT", "VQGAN", "ConvNet", "ResNet")
+NAMES = [name for name in ROWS if not ROWS[name].whole] if os.environ.get("EQXGEN_FULL") else SHORT
+CONTEXT = "t <= 512"  # of the GPTs, bounds the length
+
+
+def example(name, batch, length):
+    inputs = [jnp.stack(parts) for parts in zip(*(ROWS[name].inputs(key) for key in jr.split(jr.key(batch), batch)))]
+    return [x[:, :length] for x in inputs] if is_text(name) else inputs
+
+
+def is_text(name):
+    return name.startswith(("GPT", "RNN"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_exported_model_gives_the_models_numbers_at_two_sizes(name):
+    row = ROWS[name]
+    arrays, rest = eqx.partition(row.make(jr.key(0)), eqx.is_array)
+
+    @jax.jit
+    def function(arrays, *inputs):
+        model = eqx.combine(arrays, rest)
+        return jax.vmap(lambda *inputs: call(model, row, inputs), axis_name="batch")(*inputs)
+
+    b, t = export.symbolic_shape("b,t", constraints=[CONTEXT] if name.startswith("GPT") else [])
+    shape = lambda x: (b, t) if is_text(name) else (b, *x.shape[1:])
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
+    inputs = [jax.ShapeDtypeStruct(shape(x), x.dtype) for x in example(name, 2, 9)]
+    program = export.export(function)(abstract, *inputs)
+    for batch, length in ((2, 9), (3, 4)):
+        inputs = example(name, batch, length)
+        np.testing.assert_allclose(
+            program.call(arrays, *inputs), function(arrays, *inputs), rtol=1e-5, atol=1e-5, err_msg=str(batch)
+        )
