@@ -20,9 +20,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bench.gpu.attention import draw, maker, operands, packed
+from bench.gpu.attention import packed
 from bench.gpu.correct import errors
-from bench.gpu.race import Clock, Turn, race, try_sides
+from bench.ops.attention import draw, maker, operands
+from bench.race import Clock, Turn, medians, prepare, race
 from kernels import dot_product_attention, masks
 from kernels.attention import choice
 
@@ -77,7 +78,7 @@ def orders(times: dict[str, float], wrong: set[str]) -> tuple[str, ...]:
 
 
 def tune(clock: Clock, path: pathlib.Path, *, tiny: bool = False) -> list[choice.Row]:
-    """The rows that were measured in time; `path` gets them as they come."""
+    """The rows measured in time; `path` is written after each."""
     device = jax.devices()[0].device_kind
     rows = {row.key: row for row in choice.read(path.read_text(encoding="utf-8"))} if path.exists() else {}
     measured: list[choice.Row] = []
@@ -91,11 +92,11 @@ def tune(clock: Clock, path: pathlib.Path, *, tiny: bool = False) -> list[choice
         wrong = {name for name, right in known.items() if right is False}
         for direction in choice.DIRECTIONS:
             attend = lambda name: functools.partial(dot_product_attention, mask=mask, implementation=name)  # noqa: B023
-            sides, reasons = try_sides({n: maker(attend(n), arrays, extra, direction) for n in choice.NAMES}, turn)
+            sides, reasons = prepare({n: maker(attend(n), arrays, extra, direction) for n in choice.NAMES}, turn)
             if clock.left() < 0:
                 # Some contender may have had no turn.
                 return measured
-            times = race(sides, 0.05 if tiny else 0.3, turn, rounds=5)
+            times = medians(race(sides, 0.05 if tiny else 0.3, turn, rounds=5))
             row = choice.Row(device, dtype, dim, length, kind, direction, orders(times, wrong))
             rows[row.key] = row
             measured.append(row)
