@@ -1,8 +1,8 @@
-"""Benchmarks by name: `python -m bench attention norms -k causal`; `python -m bench --help` lists pytest's options.
+"""Benchmarks by name: `python -m bench attention norms -k causal`.
 
 Without a name all microbenchmarks run, in under ten minutes on two cores; `--full` runs all shapes. Each name is a file
-`bench_NAME.py`; pytest-benchmark times it, and all other arguments are pytest's. The names of `SCRIPTS` are commands
-with arguments of their own.
+`bench_NAME.py`; pytest-benchmark times it, and all other arguments are pytest's. Some names are commands with arguments
+of their own.
 """
 
 import os
@@ -11,6 +11,8 @@ import runpy
 import sys
 
 HERE = pathlib.Path(__file__).parent
+# No other plugin: hypothesis alone takes a second to import.
+PYTEST = ("-c", str(HERE / "pytest.ini"), "--disable-plugin-autoload", "-p", "pytest_benchmark.plugin")
 SCRIPTS = {
     "gpu": "bench.gpu",
     "report": "bench.report",
@@ -38,7 +40,7 @@ def pytest_arguments(argv: list[str]) -> list[str]:
         choices = ", ".join([*known, *SCRIPTS])
         raise SystemExit(f"error: benchmark must be one of {choices}: got {unknown[0]!r}")
     paths = [str(known[name]) for name in names or known]
-    return ["-c", str(HERE / "pytest.ini"), *paths, *argv[count:]]
+    return [*PYTEST, *paths, *argv[count:]]
 
 
 def main(argv: list[str]) -> int:
@@ -47,6 +49,8 @@ def main(argv: list[str]) -> int:
         sys.argv = [SCRIPTS[argv[0]], *argv[1:]]
         runpy.run_module(SCRIPTS[argv[0]], run_name="__main__", alter_sys=True)
         return 0
+    if "--help" in argv or "-h" in argv:
+        print(f"{__doc__}\nNames: {', '.join(files())}\nCommands: {', '.join(SCRIPTS)}\n", flush=True)
     # PyTorch's memory is on the same device.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import pytest

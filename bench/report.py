@@ -83,7 +83,7 @@ def table(rows: Iterable[Row]) -> str:
         facts = ", ".join(f"{name} {value:.4g}" for name, value in row.facts.items())
         lines.append([row.case, *cells, facts][: len(head)])
     made = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{made}\n\nMedian ratios over the rounds, quartiles where kept; bold: ours takes over {TARGET} times as long.\n"
+    return f"{made}\n\nMedian ratios, with quartiles where kept; bold: ours takes more than {TARGET} times as long.\n"
 
 
 def _ratio(row: Row, column: str) -> str:

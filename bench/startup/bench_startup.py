@@ -1,4 +1,4 @@
-"""Startup: imports, `--help`, the first step with a cold and a warm compilation cache; the engine's overhead per step."""
+"""Startup: imports, `--help`, the first step with a cold and a warm compilation cache; the engine's overhead."""
 
 import dataclasses
 import functools

@@ -12,18 +12,17 @@ import dataclasses
 import json
 import math
 import re
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
+from bench.tpu.scaling_model import OUT
 from train import maskgit
 from train.engine.dryrun import abstract_update, lower, memory_of, topology
 from train.parallel import make_mesh
 from train.report.peak import flops_of
 from train.tasks.facts import TokenFacts
 
-OUT = Path(__file__).parents[1] / "results" / "tpu" / "scaling.json"
 MESHES = {
     "v5e:4x4": ("data=16", "fsdp=16", "data=4,fsdp=4", "data=4,model=4"),
     "v5p:2x2x2": ("data=8", "fsdp=8", "data=2,fsdp=2,model=2"),

@@ -1,4 +1,4 @@
-"""Predicted scaling of a train step, from the collectives that `bench.tpu.scaling` reads and the chips' published rates.
+"""Predicted scaling of a train step, from the collectives of `bench.tpu.scaling` and the chips' published rates.
 
   python -m bench.tpu.scaling_model        prints the tables of docs/scaling.md; `python -m bench report` writes them
 
@@ -8,8 +8,10 @@ Weak scaling: every chip keeps its batch. A prediction, not a measurement; docs/
 import json
 from typing import Any, NamedTuple
 
-from bench.tpu.scaling import OUT
+from bench.machine import RESULTS
 from train import maskgit
+
+OUT = RESULTS / "tpu" / "scaling.json"
 
 MFU = 0.4
 """Assumed share of the peak rate at which a chip computes without waiting."""
