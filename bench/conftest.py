@@ -23,7 +23,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """The defaults of --benchmark-json and --benchmark-compare: the results of the device at hand."""
+    """The defaults of --benchmark-json and --benchmark-compare: the results of the device at hand.
+
+    Raises:
+        UsageError: there are none to compare with.
+    """
     option, suite = config.option, machine.folder(machine.device()) / SUITE
     config.stash[FOUND] = {}
     if option.full:
@@ -31,6 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if not option.benchmark_disable:
         option.benchmark_json = option.benchmark_json or suite
     if option.benchmark_compare is True:
+        if not suite.is_file():
+            raise pytest.UsageError(f"--benchmark-compare needs earlier results: no {suite}; run once without it")
         option.benchmark_compare = str(suite)
 
 
