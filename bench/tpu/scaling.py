@@ -1,4 +1,4 @@
-"""What a train step sends between chips, read from programs compiled ahead of time for TPU topologies, without a TPU.
+"""Collectives of a train step between chips, from programs compiled ahead of time for TPU topologies, without a TPU.
 
   python -m bench.tpu.scaling                 the table below, to bench/results/tpu/scaling.json; see docs/scaling.md
   python -m bench.tpu.scaling v5e:4x4         one topology
@@ -57,9 +57,8 @@ class Collective(NamedTuple):
 def collectives(text: str, depth: int) -> list[Collective]:
     """The exchanges of a compiled program.
 
-    The compiler cuts some in pieces that run beside other work: these share the name of a chain, and count once. One
-        inside a loop runs once
-    per layer: the layers' scan is the only loop around parameters.
+    The compiler splits some into asynchronous pieces: these share the name of a chain, and count once. A collective
+    inside a loop runs once per layer: the layers' scan is the only loop around parameters.
 
     Args:
         text: the program's optimised HLO.

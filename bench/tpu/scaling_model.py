@@ -21,7 +21,7 @@ COUNTS = (8, 16, 64, 256, 1024, 4096)
 
 
 class Chip(NamedTuple):
-    """What is published of a chip.
+    """Published rates of a chip.
 
     Attributes:
         flops: peak rate in bfloat16, per second.
