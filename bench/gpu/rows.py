@@ -56,7 +56,8 @@ def norms(tiny: bool) -> Iterator[Task]:
         for phase in PHASES:
             one = compare(makers(case, "bfloat16", phase, gpu=True), turn, 0.05 if tiny else 0.5)
             found["left out"] |= one.pop("left out")
-            found[phase] = one | share_of_copy(case, phase, one["ms"])
+            ratio = one["times ours"].pop("copy", None)
+            found[phase] = one | (share_of_copy(case, phase, ratio, one["ms"].pop("copy")) if ratio else {})
         return found
 
     for case in (Case(LAYER, (8, 16), bias=True),) if tiny else ON_CUDA:
