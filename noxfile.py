@@ -1,6 +1,8 @@
 """The project's chores: `nox -s tests`, `nox -l` for the others."""
 
+import glob
 import os
+import shutil
 
 import nox
 
@@ -56,15 +58,21 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks, or those named: `nox -s bench -- attention norm`. Results go to bench/results/."""
-    install(session, "bench")
-    if os.environ.get(
-        "EQXGEN_BENCH_TORCH"
-    ):  # a rival in the same process; left out elsewhere, as its default build is several GB
-        session.install("torch==2.13.0")
-    names = session.posargs or ["attention", "norm", "compile"]
-    for name in names:
-        session.run("python", "-m", "bench", name, env={"JAX_PLATFORMS": "cpu"})
+    """Microbenchmarks by pytest-benchmark on the device at hand, all or by name: `nox -s bench -- attention -k causal`.
+
+    The results go to bench/results/<device>/suite.json. `nox -s bench -- --help` has the names and options.
+    """
+    install(session, "bench", extras="train,text" + accelerator())
+    if os.environ.get("EQXGEN_BENCH_TORCH"):  # the rivals of PyTorch; its default build is several GB
+        session.install("torch==2.13.0", "transformers==5.23.0")
+    session.run("python", "-m", "bench", *session.posargs)
+
+
+def accelerator() -> str:
+    """The extra of this machine's accelerator, after a comma."""
+    if shutil.which("nvidia-smi"):
+        return ",cuda"
+    return ",tpu" if glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*") else ""
 
 
 @nox.session

@@ -1,32 +1,30 @@
-"""Every GPU kernel in one command: is it right, and how fast beside its rivals in the same process.
+"""Correctness of every GPU kernel, and its speed against rivals in the same process, in one command.
 
     python -m bench.gpu                       under 8 minutes; writes bench/results/<device>/gpu.json and gpu.md
     python -m bench.gpu --quick               correctness alone, about a minute
     python -m bench.gpu --tiny --out /tmp/x   the machinery, in sizes for a CPU
 
-Random data; contenders take turns in one process; the device's copy bandwidth and matrix rate are measured in the same
-run. Each section has a share of `--minutes`, what it leaves goes to the next, and a row that would not fit is listed as
-left out. The work is done by `bench.gpu.rows` in a process of its own: when a contender hangs or crashes it, the next
-one goes on without that contender.
+Random data; interleaved rounds in one process (`bench.race`); the device's copy bandwidth and matrix rate are measured
+in the same run. Each section has a share of `--minutes`, its unused rest goes to the next, and a row that would not fit
+is listed as left out. `bench.gpu.rows` runs in a process of its own: after a hang or a crash the next process goes on
+without that contender.
 """
 
 import argparse
 import math
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
 import time
 
 from bench.gpu.book import QUICK, SHARES, Book
-
-RESULTS = pathlib.Path(__file__).parents[1] / "results"
+from bench.machine import folder
 
 
 def supervise(command: list[str], book: Book, minutes: float, patience: float) -> int:
-    """Run `command --minutes <left>` until it ends by itself or the time is up; how often it had to be started.
+    """Run `command --minutes <left>` until it ends by itself or the time is up; returns the number of starts.
 
     A contender that holds the device for longer than `patience` seconds is stopped.
     """
@@ -42,15 +40,15 @@ def supervise(command: list[str], book: Book, minutes: float, patience: float) -
         if why is None:
             break
         book.stopped(why)
-        # What follows cannot be told from what was wrong before it began.
+        # A failure before the first case would repeat.
         if book.result["stopped"][-1]["case"] == "":
             break
     return starts
 
 
 def _watch(child: subprocess.Popen, now: pathlib.Path, patience: float, end: float) -> str | None:
-    """Why a process did not end well, or None. It is killed where nobody has taken the device for `patience` seconds,
-    or after the end.
+    """Reason of a bad end of a process, or None. It is killed after `patience` seconds without progress, or at the
+    end of the time.
     """
     began = time.time()
     while child.poll() is None:
@@ -105,11 +103,6 @@ def wrong(result: dict) -> list[str]:
         for name, right in row.get("right", {}).items()
         if not right
     ]
-
-
-def folder(device: str) -> pathlib.Path:
-    """bench/results/h200 for an NVIDIA H200."""
-    return RESULTS / re.sub(r"[^a-z0-9]+", "-", device.lower().replace("nvidia", "")).strip("-")
 
 
 def device() -> str | None:

@@ -1,9 +1,7 @@
-"""NVIDIA's assembler for Pallas' Mosaic GPU kernels, on a machine without a GPU: their registers, what they spill, what
-it warns of.
+"""NVIDIA's assembler for Pallas' Mosaic GPU kernels, on a machine without a GPU: registers, spills, warnings.
 
-Needed are jax's CUDA plugin and `ptxas` (the extra `cuda` brings both), and a C compiler. The plugin builds a kernel
-for the device that the driver tells of; so this process gets a driver that tells of one Hopper, and loads and runs
-nothing.
+It needs jax's CUDA plugin and `ptxas` (both in the extra `cuda`), and a C compiler. The plugin builds a kernel for the
+device that the driver reports; a stub driver reports one sm_90 device, and nothing is loaded or run.
 """
 
 import contextlib
@@ -36,8 +34,8 @@ class Assembled(NamedTuple):
 
     Attributes:
         registers: of a thread at its start; warpgroups then take from each other.
-        spilled: bytes of a thread that are stored because registers do not hold them.
-        warnings: everything else that the assembler has to say, such as that matrix products wait for one another.
+        spilled: bytes of a thread in memory for want of registers.
+        warnings: every other remark of the assembler, such as serialised matrix products.
     """
 
     name: str
@@ -64,7 +62,7 @@ class Assembler:
             subprocess.run(
                 [compiler, "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", library, source], check=True
             )
-            # Whoever asks for that name from now on gets this one.
+            # Later lookups of that library's name find this one.
             ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
         self._compile = ctypes.CDLL(str(plugin)).MosaicGpuCompile
         self._compile.argtypes, self._compile.restype = [ctypes.c_char_p, ctypes.c_int], ctypes.c_void_p
@@ -107,7 +105,7 @@ def lowered() -> Iterator[list[bytes]]:
 
 
 def read(said: str) -> Assembled:
-    """What `ptxas -v` says of one kernel.
+    """The report of `ptxas -v` about one kernel.
 
     Raises:
         RuntimeError: there is none.
@@ -129,7 +127,7 @@ def read(said: str) -> Assembled:
 
 @contextlib.contextmanager
 def _captured() -> Iterator[list[str]]:
-    """What libraries write on standard output and error meanwhile."""
+    """The standard output and error of libraries during the context."""
     kept, said = [os.dup(1), os.dup(2)], []
     with tempfile.TemporaryFile() as file:
         try:

@@ -1,6 +1,4 @@
-"""Attention's timed rows of `bench.gpu`: the FlashAttention-3 paper's grid, and the calls that only a mask or a bias
-makes fast.
-"""
+"""Attention's timed rows of `bench.gpu`: the FlashAttention-3 paper's grid, and calls with a mask or a bias."""
 
 import functools
 import itertools
@@ -11,16 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.gpu.race import Side, Turn, compare, jax_side, torch_side
+from bench.ops.attention import draw, maker, operands, tokamax_maker, torch_maker
+from bench.race import Turn, compare
 from kernels import dot_product_attention, masks
 
-# Those that may stop a process come before ours, which may be one of them.
+# The kernels that may stop a process come before `ours`, which may choose one of them.
 OURS = ("mosaic_gpu", "triton")
 # The grid of the FlashAttention-3 paper: batch * seq and heads * head_dim are constant. Most telling first.
 TOKENS, WIDTH = 16384, 2048
 LENGTHS, HEAD_DIMS = (16384, 4096, 1024, 8192, 2048, 512), (128, 64, 256)
 DIRECTIONS = ("forward", "backward")
-# What is special, and (batch, seq, heads, head_dim); a window is a sixteenth of the length.
+# Kind, and (batch, seq, heads, head_dim); a window is a sixteenth of the length.
 SPECIAL = {
     "bias 8 heads of 32 T384": ("bias", (384, 384, 8, 32)),
     "packed 12 documents T8192": ("packed", (2, 8192, 16, 128)),
@@ -30,70 +29,18 @@ SPECIAL = {
 }
 TINY = {name: (name, (2, 16, 2, 8)) for name in ("bias", "packed", "window")}
 
-# A row's case, and what measures it.
+# A row's case, and its measurement.
 Task = tuple[str, Callable[[Turn], dict[str, Any]]]
 
 
-def draw(shape: tuple[int, ...], dtype: Any, seed: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32), dtype)
-
-
-def operands(batch: int, seq: int, heads: int, head_dim: int, dtype: Any = jnp.bfloat16) -> list[jax.Array]:
-    """Query, key, value and the output's cotangent, in random numbers."""
-    return [draw((batch, seq, heads, head_dim), dtype, seed) for seed in range(4)]
-
-
 def document_ids(batch: int, seq: int, documents: int = 12) -> jax.Array:
-    """Which of the documents that are packed into a row each token belongs to."""
+    """Document of each token, of those packed into a row."""
     return jnp.asarray(np.sort(np.random.default_rng(5).integers(0, documents, (batch, seq)), 1), jnp.int32)
 
 
 def packed(batch: int, seq: int) -> masks.Mask:
     """Each document is causal."""
     return masks.Causal() & masks.Segments(document_ids(batch, seq))
-
-
-def maker(attend: Callable, arrays: list[jax.Array], extra: tuple, direction: str) -> Callable[[], Side]:
-    """The maker of a contender: a function of query, key, value and what is extra, or its gradient."""
-    q, k, v, dout = arrays
-
-    def make() -> Side:
-        if direction == "forward":
-            return jax_side(attend, q, k, v, *extra)
-        pull = jax.jit(lambda *x: jax.vjp(attend, *x)[1])(q, k, v, *extra)
-        return jax_side(lambda pull, dout: pull(dout), pull, dout)
-
-    return make
-
-
-def torch_maker(arrays: list[jax.Array], causal: bool, direction: str) -> Callable[[], Side]:
-    """The maker of PyTorch's contender, on the same numbers."""
-
-    def make() -> Side:
-        import torch
-
-        place = "cuda" if torch.cuda.is_available() else "cpu"
-        turn = lambda x: (
-            torch.tensor(np.asarray(x, np.float32), device=place, dtype=torch.bfloat16).transpose(1, 2).contiguous()
-        )
-        q, k, v, dout = map(turn, arrays)
-        sdpa = functools.partial(torch.nn.functional.scaled_dot_product_attention, is_causal=causal)
-        if direction == "forward":
-            return torch_side(lambda: sdpa(q, k, v))
-        inputs = [x.requires_grad_() for x in (q, k, v)]
-        out = sdpa(*inputs)
-        return torch_side(lambda: torch.autograd.grad(out, inputs, dout, retain_graph=True))
-
-    return make
-
-
-def tokamax_maker(arrays: list[jax.Array], causal: bool, direction: str) -> Callable[[], Side]:
-    def make() -> Side:
-        import tokamax  # pyright: ignore[reportMissingImports]
-
-        return maker(functools.partial(tokamax.dot_product_attention, is_causal=causal), arrays, (), direction)()
-
-    return make
 
 
 def grid(tiny: bool) -> Iterator[Task]:

@@ -1,4 +1,4 @@
-"""What a run of `bench.gpu` has found so far, in a file that outlives the process."""
+"""Results of a run of `bench.gpu` so far, in a file that outlives the process."""
 
 import json
 import pathlib
@@ -18,7 +18,7 @@ QUICK = ("right: attention", "right: norms")
 
 
 class Book:
-    """The results so far, in `folder/gpu.json`, and in `folder/now.json` who has the device."""
+    """The results so far, in `folder/gpu.json`, and the running contender, in `folder/now.json`."""
 
     def __init__(self, folder: pathlib.Path):
         self.path, self.now = folder / "gpu.json", folder / "now.json"
@@ -54,9 +54,7 @@ class Book:
         self.now.write_text(json.dumps({"section": section, "case": case, "name": name}), encoding="utf-8")
 
     def stopped(self, why: str) -> None:
-        """Note that the process stopped at whoever had the device: a contender is out from now on, a row without one is
-        done.
-        """
+        """Record a stop of the process: the running contender is left out from now on; a row without one is done."""
         at = (
             json.loads(self.now.read_text(encoding="utf-8"))
             if self.now.exists()

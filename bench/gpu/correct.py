@@ -1,4 +1,4 @@
-"""Is every GPU kernel right: values and gradients on random data against float64, beside XLA's error in the same dtype.
+"""Correctness of every GPU kernel: values and gradients on random data against float64, with XLA's error as the unit.
 
 A kernel is right where no array's error is more than twice that of XLA's form (FlashAttention's rule), rounding apart.
 """
@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.gpu.attention import OURS, Task
-from bench.gpu.race import Turn
 from bench.ops.attention_shapes import MASKS, Attention
 from bench.ops.norm_shapes import GROUP, LAYER, RMS, Case
+from bench.race import Turn
 from tests.kernels.attention_cases import inputs, measure
 
 _shape = functools.partial(Attention, 2, 1003, 1003, 4, 4)
 _wide = lambda dim, **rest: _shape(head_dim=dim, v_head_dim=dim, **rest)
 _both = lambda draw, a: MASKS["segments"](draw, a) & MASKS["causal"](draw, a)
-# Every width, mask, option and dtype; those that say most about the kernels come first.
+# Every width, mask, option and dtype; the most informative first.
 ATTENTION: dict[str, tuple[str, Attention]] = {
     "D128 causal": ("bfloat16", _wide(128, mask=MASKS["causal"])),
     "D64 packed, grouped": ("bfloat16", Attention(2, 1003, 1003, 4, 2, 64, 64, mask=_both)),

@@ -1,7 +1,6 @@
-"""What `bench.gpu` and `bench.gpu.train` measured, for people: the README's section on GPUs, and a plot of attention
-for each device.
+"""Results of `bench.gpu` and `bench.gpu.train` in the README: a section on GPUs, a plot of attention for each device.
 
-    python -m bench.gpu.report          from bench/results/*/gpu.json and beside it runs/*.json; run it after either
+    python -m bench.gpu.report          from bench/results/*/gpu.json and runs/*.json; `python -m bench report` too
 
 Nothing in the section is written by hand; without a result there is none.
 """
@@ -12,13 +11,14 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from bench.gpu.__main__ import RESULTS, means
+from bench.gpu.__main__ import means
+from bench.machine import RESULTS
+from bench.race import OURS
 
 README = RESULTS.parents[1] / "README.md"
 BEGIN, END = "<!-- made by `python -m bench.gpu.report` -->\n", "<!-- made until here -->\n"
-# The section stands before this one.
+# The heading after the section.
 BEFORE = "## Tests\n"
-OURS = "ours"
 
 
 def section(folder: pathlib.Path) -> str:
@@ -99,7 +99,7 @@ def with_section(readme: str, text: str) -> str:
     made = f"{BEGIN}\n## On a GPU\n\n{text}\n{END}\n" if text else ""
     if readme.count(BEFORE) != 1:
         raise ValueError(
-            f"README.md must have one line {BEFORE.strip()!r}, before which the section stands: it has "
+            f"README.md must have one line {BEFORE.strip()!r}, the heading after the section: it has "
             f"{readme.count(BEFORE)}"
         )
     return readme.replace(BEFORE, made + BEFORE)
@@ -148,15 +148,24 @@ def plot(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
         figure.savefig(path, metadata={"Date": None})
 
 
-def main() -> int:
-    texts = []
+def readme() -> str:
+    """The README with the sections of all measured devices."""
+    texts = [section(path.parent) for path in sorted(RESULTS.glob("*/gpu.json"))]
+    return with_section(README.read_text(encoding="utf-8"), "\n".join(texts))
+
+
+def plots() -> None:
+    """attention.svg of each measured device."""
     for path in sorted(RESULTS.glob("*/gpu.json")):
         rows = json.loads(path.read_text(encoding="utf-8"))["sections"].get("attention", [])
-        if any(rows) and dict(curves(rows)):
+        if dict(curves(rows)):
             plot(rows, path.with_name("attention.svg"))
-        texts.append(section(path.parent))
-    README.write_text(with_section(README.read_text(encoding="utf-8"), "\n".join(texts)), encoding="utf-8")
-    print(f"{README.name}: {len(texts)} devices")
+
+
+def main() -> int:
+    plots()
+    README.write_text(readme(), encoding="utf-8")
+    print(f"{README.name}: {len(list(RESULTS.glob('*/gpu.json')))} devices")
     return 0
 
 

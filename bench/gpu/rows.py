@@ -1,5 +1,4 @@
-"""The rows of `bench.gpu`, in a process that may stop: what was found is in a file after each row, and the next process
-goes on from there.
+"""The rows of `bench.gpu`, in a process that may stop: each row is saved at once, and the next process goes on from it.
 
 `bench.gpu` starts it. A contender that stopped a process is left out of the next one.
 """
@@ -12,47 +11,54 @@ import pathlib
 import platform
 import subprocess
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from bench.gpu import correct as gpu_correct
-from bench.gpu.attention import Task, draw, grid, special
+from bench.gpu.attention import Task, grid, special
 from bench.gpu.book import SHARES, Book
-from bench.gpu.race import Clock, Turn, jax_side, race
 from bench.gpu.steps import steps
-from bench.ops.norm import measure
+from bench.machine import PACKAGES, versions
+from bench.ops.attention import draw
+from bench.ops.norm import makers, share_of_copy
 from bench.ops.norm_shapes import LAYER, ON_CUDA, Case
+from bench.race import PHASES, Clock, Turn, compare, jax_side, medians, race
 from kernels.attention.backends import ON_CUDA as ATTENTION_KERNELS
 from kernels.norm.primitives import KERNELS as NORM_KERNELS
-
-PACKAGES = ("jax", "jaxlib", "jax-triton", "triton", "torch", "tokamax", "nvidia-cudnn-cu13", "nvidia-cuda-nvcc")
 
 
 def machine(tiny: bool) -> Iterator[Task]:
     """The device's own copy, read and written bytes counted, and its rate of bfloat16 products."""
     side, size, seconds = (64, 1 << 10, 0.05) if tiny else (8192, 1 << 28, 1.0)
 
+    def alone(function: Callable, turn: Turn, *arrays: jax.Array) -> float:
+        return medians(race({"alone": jax_side(function, *arrays)}, seconds, turn))["alone"]
+
     def copy(turn: Turn) -> dict[str, Any]:
         big = draw((size,), jnp.bfloat16, 2)
-        return {"GB/s": 2 * big.nbytes / race({"copy": jax_side(jnp.copy, big)}, seconds, turn)["copy"] / 1e6}
+        return {"GB/s": 2 * big.nbytes / alone(jnp.copy, turn, big) / 1e6}
 
     def product(turn: Turn) -> dict[str, Any]:
         a, b = draw((side, side), jnp.bfloat16, 0), draw((side, side), jnp.bfloat16, 1)
-        return {"TFLOP/s": 2 * side**3 / race({"product": jax_side(jnp.matmul, a, b)}, seconds, turn)["product"] / 1e9}
+        return {"TFLOP/s": 2 * side**3 / alone(jnp.matmul, turn, a, b) / 1e9}
 
     yield "copy", copy
     yield f"product of {side}", product
 
 
 def norms(tiny: bool) -> Iterator[Task]:
-    """The norms beside XLA and beside the copy, as `bench.ops.norm` measures them."""
+    """The norms against XLA and a copy."""
 
     def row(case: Case, turn: Turn) -> dict[str, Any]:
-        found, reason = turn.attempt("triton", lambda: measure(case, "cuda", 2 if tiny else 10))
-        return {"left out": {"triton": reason}} if found is None else {k: v for k, v in found.items() if k != "case"}
+        found: dict[str, Any] = {"left out": {}}
+        for phase in PHASES:
+            one = compare(makers(case, "bfloat16", phase, gpu=True), turn, 0.05 if tiny else 0.5)
+            found["left out"] |= one.pop("left out")
+            ratio = one["times ours"].pop("copy", None)
+            found[phase] = one | (share_of_copy(case, phase, ratio, one["ms"].pop("copy")) if ratio else {})
+        return found
 
     for case in (Case(LAYER, (8, 16), bias=True),) if tiny else ON_CUDA:
         yield str(case), functools.partial(row, case)
@@ -70,14 +76,14 @@ SECTIONS: dict[str, Callable[[bool], Iterator[Task]]] = {
 
 
 def about() -> dict[str, Any]:
-    """What the numbers belong to."""
+    """Device, date and versions of the measurements."""
     device = jax.devices()[0]
     return {
         "device": device.device_kind,
         "platform": device.platform,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": versions((*PACKAGES, "nvidia-cuda-nvcc")),
         "driver": _told(
             "nvidia-smi", "--query-gpu=driver_version,clocks.sm,power.limit,memory.total", "--format=csv,noheader"
         ),
@@ -86,13 +92,6 @@ def about() -> dict[str, Any]:
             **{name: _told(path, "--version") for name, path in _ptxas().items()},
         },
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _ptxas() -> dict[str, str]:
@@ -116,20 +115,20 @@ def _told(*command: str) -> str:
 
 
 def refuse(without: dict[str, str]) -> None:
-    """Have the op refuse the kernels that stopped a process, so that it does not choose them by itself either."""
+    """Make the ops refuse the kernels that stopped a process."""
     for kernels in (ATTENTION_KERNELS, NORM_KERNELS):
         for name in set(kernels) & set(without):
             kernels[name].supports = lambda *_, reason=without[name]: reason
 
 
 def run(book: Book, names: list[str], minutes: float, tiny: bool) -> None:
-    """The rows of these sections that the book does not have yet."""
+    """Measure the rows of these sections that are not in the book."""
     book.result["about"] = book.result["about"] or about()
     without = book.without()
     refuse(without)
     whole, shares = Clock(60 * minutes), sum(SHARES[name] for name in names)
     for name in names:
-        # What is left is divided among the sections to come.
+        # The remaining time is divided among the remaining sections.
         clock, slowest = Clock(max(whole.left(), 0.0) * SHARES[name] / shares), 0.0
         shares -= SHARES[name]
         for case, task in SECTIONS[name](tiny):

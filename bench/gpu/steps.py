@@ -3,8 +3,8 @@ compiled.
 
 DiT-B/2 on 32 x 32 x 4 latents, GPT-2 small on 1,024 tokens, and MaskGIT-base on 16 x 16 tokens of ImageNet with
 dropout: loss, gradients and AdamW, bfloat16 inside and float32 parameters, on random data. `jax.nn`'s attention has no
-dropout, so its MaskGIT does without that of the probabilities. A contender's MFU is the share of the device's data
-sheet that the model's operations come to (`train.report.peak`).
+dropout of the probabilities. MFU: FLOPs of the model per second over the peak of the device's data sheet
+(`train.report.peak`).
 """
 
 import contextlib
@@ -22,7 +22,7 @@ import optax
 
 from bench.gpu import torch as gpu_torch
 from bench.gpu.attention import Task
-from bench.gpu.race import Side, Turn, compare
+from bench.race import Makers, Side, Turn, compare
 from eqxgen import ops
 from eqxgen.configs import DiTConfig, GPTConfig, MaskGITConfig
 from eqxgen.losses.masked import masked_loss
@@ -110,14 +110,14 @@ FAMILIES = {DiTConfig: ("dit", dit), GPTConfig: ("gpt", gpt), MaskGITConfig: ("m
 Make = Callable[[], tuple[Any, Callable, tuple]]
 
 
-def update(make: Make) -> tuple[Callable, list[Any]]:
-    """(train step, what it is given): (parameters, optimiser's state, key) -> (the same after the step, loss)."""
+def update(make: Make, dtype: Any = jnp.bfloat16) -> tuple[Callable, list[Any]]:
+    """A train step and its arguments: (parameters, optimiser state, key) -> (the same after the step, loss)."""
     model, loss, batch = make()
     arrays, static = eqx.partition(model, eqx.is_inexact_array)
     optimizer = optax.adamw(RATE)
 
     def mean_loss(arrays, keys):
-        half = eqx.combine(jax.tree.map(lambda a: a.astype(jnp.bfloat16), arrays), static)
+        half = eqx.combine(jax.tree.map(lambda a: a.astype(dtype), arrays), static)
         return jnp.mean(jax.vmap(functools.partial(loss, half))(*batch, keys))
 
     def step(arrays, state, key):
@@ -128,24 +128,23 @@ def update(make: Make) -> tuple[Callable, list[Any]]:
     return step, [arrays, optimizer.init(arrays), jr.key(3)]
 
 
-def in_jax(make: Make) -> Side:
+def in_jax(make: Make, dtype: Any = jnp.bfloat16) -> Side:
     """A train step that keeps its state between calls."""
-    step, held = update(make)
-    # A step gives away what it is given, and the model is every contender's.
+    step, held = update(make, dtype)
+    # A step donates its arguments, and the contenders share the model.
     held[0] = jax.tree.map(jnp.copy, held[0])
     compiled = jax.jit(step, donate_argnums=(0, 1, 2)).lower(*held).compile()
 
-    def run(calls: int) -> None:
-        for _ in range(calls):
-            *held[:], value = compiled(*held)
-        jax.block_until_ready(value)
+    def call() -> jax.Array:
+        *held[:], value = compiled(*held)
+        return value
 
-    return run
+    return Side(call)
 
 
-def in_plain_jax(make: Make, implementation: str) -> Side:
+def in_plain_jax(make: Make, implementation: str, dtype: Any = jnp.bfloat16) -> Side:
     with plain_ops(implementation):
-        return in_jax(make)
+        return in_jax(make, dtype)
 
 
 def steps(tiny: bool) -> Iterator[Task]:
@@ -154,47 +153,58 @@ def steps(tiny: bool) -> Iterator[Task]:
         yield f"{name}, batch {batch}", functools.partial(_row, batch, sizes, config, tiny)
 
 
-def _row(batch: int, sizes: tuple[int, ...], config: Any, tiny: bool, turn: Turn) -> dict[str, Any]:
+def contenders(batch: int, sizes: tuple[int, ...], config: Any, dtype: Any = jnp.bfloat16) -> tuple[Make, Makers]:
+    """The maker of the model, and the makers of all contenders."""
     family, build = FAMILIES[type(config)]
     make = functools.cache(functools.partial(build, batch, sizes, config))
-    ours = functools.cache(functools.partial(in_jax, make))  # once for the race and for the profile
-    makers = {
-        "ours": ours,
-        "jax.nn xla attention, plain norms": lambda: in_plain_jax(make, "xla"),
-        "jax.nn cudnn attention, plain norms": lambda: in_plain_jax(make, "cudnn"),
-        "torch eager": lambda: gpu_torch.step(family, batch, sizes, config, RATE, compiled=False),
-        "torch compiled": lambda: gpu_torch.step(family, batch, sizes, config, RATE, compiled=True),
+    half = dtype == jnp.bfloat16
+    torch = functools.partial(gpu_torch.step, family, batch, sizes, config, RATE, half=half)
+    return make, {
+        "ours": functools.cache(functools.partial(in_jax, make, dtype)),  # once for the race and for the profile
+        "jax.nn xla attention, plain norms": functools.partial(in_plain_jax, make, "xla", dtype),
+        "jax.nn cudnn attention, plain norms": functools.partial(in_plain_jax, make, "cudnn", dtype),
+        "torch eager": functools.partial(torch, compiled=False),
+        "torch compiled": functools.partial(torch, compiled=True),
     }
-    if tiny:
-        # Compiling it takes a CPU minutes.
-        makers.pop("torch compiled")
-    row = compare(makers, turn, 0.05 if tiny else 8.0)
-    step, held = update(make)
-    parts, reason = turn.attempt("ours", lambda: profile(ours()))
+
+
+def on_cpu(makers: Makers) -> Makers:
+    """Without cuDNN, and without PyTorch's compiled step, whose compilation takes minutes on a CPU."""
+    return {name: make for name, make in makers.items() if "cudnn" not in name and name != "torch compiled"}
+
+
+def _row(batch: int, sizes: tuple[int, ...], config: Any, tiny: bool, turn: Turn) -> dict[str, Any]:
+    make, makers = contenders(batch, sizes, config)
+    row = compare(on_cpu(makers) if tiny else makers, turn, 0.05 if tiny else 8.0)
+    parts, reason = turn.attempt("ours", lambda: profile(makers["ours"]()))
     row |= {"share of ours": parts} if reason is None else {"left out": row["left out"] | {"profile": reason}}
-    return row | rates(
-        row["ms"], batch * _tokens(sizes, config), flops_of(step, *held), peak_of(jax.devices()[0].device_kind)
-    )
+    return row | rates_of(row["ms"], make, batch * tokens_of(sizes, config))
+
+
+def rates_of(times: dict[str, float], make: Make, tokens: int) -> dict[str, dict[str, float]]:
+    """`rates` of a model on the device at hand."""
+    step, held = update(make)
+    return rates(times, tokens, flops_of(step, *held), peak_of(jax.devices()[0].device_kind))
 
 
 def rates(times: dict[str, float], tokens: int, flops: int, peak: float | None) -> dict[str, dict[str, float]]:
-    """What milliseconds of a step come to: tokens a second, and the share of the device's peak where that is known."""
+    """Tokens a second from milliseconds of a step, and the share of the device's peak where that is known."""
     found = {"tokens/s": {name: 1e3 * tokens / ms for name, ms in times.items()}}
     return found | ({"MFU": {name: 1e3 * flops / ms / peak for name, ms in times.items()}} if peak else {})
 
 
 def profile(side: Side, calls: int = 3, count: int = 12) -> dict[str, float]:
     """Shares of the device's time by kind of operation, longest first, from a trace of some calls."""
-    side(1)
+    side.seconds()
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            side(calls)
+            side.seconds(calls)
         kinds = kinds_of(rows_of(read_trace(newest(pathlib.Path(folder)))))
     whole = sum(kind.micros for kind in kinds)
     return {kind.name: kind.micros / whole for kind in kinds[:count]}
 
 
-def _tokens(sizes: tuple[int, ...], config: Any) -> int:
+def tokens_of(sizes: tuple[int, ...], config: Any) -> int:
     """Tokens of an example, without those of its label."""
     match config:
         case DiTConfig():

@@ -5,11 +5,13 @@ PyTorch.
 from collections.abc import Callable
 from typing import Any
 
-from bench.gpu.race import Side, torch_side
+from bench.race import Side, torch_side
 
 
-def step(family: str, batch: int, sizes: tuple[int, ...], config: Any, rate: float, *, compiled: bool) -> Side:
-    """A train step: loss, gradients and AdamW under autocast to bfloat16."""
+def step(
+    family: str, batch: int, sizes: tuple[int, ...], config: Any, rate: float, *, compiled: bool, half: bool = True
+) -> Side:
+    """A train step: loss, gradients and AdamW, with `half` under autocast to bfloat16."""
     import torch
 
     place = "cuda" if torch.cuda.is_available() else "cpu"
@@ -21,7 +23,7 @@ def step(family: str, batch: int, sizes: tuple[int, ...], config: Any, rate: flo
 
     def run() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(place, torch.bfloat16):
+        with torch.autocast(place, torch.bfloat16, enabled=half):
             value = loss(forward)
         value.backward()
         optimizer.step()

@@ -1,15 +1,15 @@
-"""Models trained for real on the GPU at hand, inside ten minutes each: nanoGPT's character model, and MaskGIT on photos
-with its tokenizer.
+"""Real training runs on the GPU at hand, ten minutes each: nanoGPT's character model, and MaskGIT on photos with its
+tokenizer.
 
     python -m bench.gpu.train DATA                        both; results in bench/results/<device>/runs
     python -m bench.gpu.train DATA --only characters      nanoGPT's: 1.4697 on the validation text is to be beaten
     python -m bench.gpu.train DATA --only photos --data-set cifar10
     python -m bench.gpu.train DATA --tiny --minutes 3 --out /tmp/x      the machinery, in sizes for a CPU
 
-Each model is a recipe's own command, printed as it is run, so that it can be given again: after SIGTERM at the end of
-the time it resumes. The character model trains its published 5,000 steps. How many steps of the photos' two models fit
-is measured: each begins, is stopped after some lines of metrics, and begins anew with as many as its share of the time
-has room for; what is compiled is kept.
+Each model is a recipe's own command, printed as it is run: after SIGTERM at the end of the time the same command
+resumes. The character model trains its published 5,000 steps. The steps of the photos' two models are set by measured
+rates: each starts, is stopped after some lines of metrics, and starts again with as many steps as its share of the time
+has room for; compiled programs are kept.
 """
 
 import argparse
@@ -24,7 +24,8 @@ import tempfile
 import time
 from typing import Any
 
-from bench.gpu.__main__ import device, folder
+from bench.gpu.__main__ import device
+from bench.machine import folder
 
 # The tokenizer's share of the time of a model of photos, and the share of either's that is left for samples, their
 # judge and the evaluation.
@@ -32,46 +33,9 @@ TOKENIZER, SPARE = 0.4, 0.25
 WARM, SEEN = 2, 4  # lines of metrics that a measured rate leaves out, and that it needs
 # A CPU's.
 TINY = {
-    "gpt": (
-        "--steps",
-        "20",
-        "--batch-size",
-        "4",
-        "--model.dim",
-        "16",
-        "--model.depth",
-        "1",
-        "--model.heads",
-        "2",
-        "--eval-batches",
-        "2",
-    ),
-    "vqgan": (
-        "--batch-size",
-        "4",
-        "--model.width",
-        "8",
-        "--model.latent-dim",
-        "4",
-        "--model.codes",
-        "8",
-        "--model.multipliers",
-        "1",
-        "1",
-        "1",
-    ),
-    "maskgit": (
-        "--batch-size",
-        "4",
-        "--model.dim",
-        "16",
-        "--model.depth",
-        "1",
-        "--model.heads",
-        "2",
-        "--decode.steps",
-        "2",
-    ),
+    "gpt": "--steps 20 --batch-size 4 --model.dim 16 --model.depth 1 --model.heads 2 --eval-batches 2",
+    "vqgan": "--batch-size 4 --model.width 8 --model.latent-dim 4 --model.codes 8 --model.multipliers 1 1 1",
+    "maskgit": "--batch-size 4 --model.dim 16 --model.depth 1 --model.heads 2 --decode.steps 2",
 }
 
 
@@ -82,19 +46,9 @@ class Runner:
         self.data, self.runs, self.end, self.tiny = data, runs, end, tiny
 
     def command(self, recipe: str, preset: str, *flags: str) -> list[str]:
-        where = self.runs / f"{recipe}-{preset}"
-        start = [
-            sys.executable,
-            "-m",
-            f"train.{recipe}",
-            "--preset",
-            preset,
-            "--data.root",
-            str(self.data),
-            "--run-dir",
-            str(where),
-        ]
-        return [*start, *(TINY[recipe] if self.tiny else ()), *flags]
+        where, data = str(self.runs / f"{recipe}-{preset}"), str(self.data)
+        start = [sys.executable, "-m", f"train.{recipe}", "--preset", preset, "--data.root", data, "--run-dir", where]
+        return [*start, *(TINY[recipe].split() if self.tiny else ()), *flags]
 
     def run(self, command: list[str]) -> pathlib.Path:
         """The run's folder, once it is complete.
@@ -115,20 +69,11 @@ class Runner:
         return where
 
     def steps(self, command: list[str], seconds: float) -> int:
-        """How many steps of a run fit, by how long some take; nothing of these is kept but compiled programs."""
+        """Steps of a run that fit, by the time of some; nothing of these is kept but compiled programs."""
         where = self.runs / "probe"
         shutil.rmtree(where, ignore_errors=True)
-        probe = [
-            *command,
-            "--steps",
-            "1000000",
-            "--log-every",
-            "10",
-            "--sample-every",
-            "0",
-            "--checkpoint-every",
-            "1000000",
-        ]
+        flags = "--steps 1000000 --log-every 10 --sample-every 0 --checkpoint-every 1000000"
+        probe = [*command, *flags.split()]
         probe[probe.index("--run-dir") + 1] = str(where)
         began = time.monotonic()
         with subprocess.Popen(probe) as child:

@@ -1,10 +1,10 @@
-"""Measure the implementations of attention on a GPU and write their order to kernels/attention/choice.json.
+"""Order of the implementations of attention on a GPU, measured and written to kernels/attention/choice.json.
 
     python -m bench.gpu.tune_attention                           about 20 minutes; rows of other devices stay
     python -m bench.gpu.tune_attention --minutes 9               the rows that come first, in that time
     python -m bench.gpu.tune_attention --tiny --out /tmp/x.json  the machinery, in sizes for a CPU
 
-One shape stands for each class of device, dtype, head_dim, length and mask. A contender that is wrong against XLA's
+One shape represents each class of device, dtype, head_dim, length and mask. A contender that is wrong against XLA's
 form is put last, and one that cannot run after those that can. The file is written after each row, and the next program
 that is compiled follows it.
 """
@@ -20,14 +20,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bench.gpu.attention import draw, maker, operands, packed
+from bench.gpu.attention import packed
 from bench.gpu.correct import errors
-from bench.gpu.race import Clock, Turn, race, try_sides
+from bench.ops.attention import draw, maker, operands
+from bench.race import Clock, Turn, medians, prepare, race
 from kernels import dot_product_attention, masks
 from kernels.attention import choice
 
 TOKENS, WIDTH = 16384, 2048
-# The length that stands for each class, most used first.
+# The length that represents each class, most used first.
 LENGTHS = {2048: 1024, 512: 256, 8192: 4096, choice.LENGTHS[-1]: 16384}
 HEAD_DIMS = (64, 128, 32, 256)
 DTYPES = ("bfloat16", "float16", "float32")
@@ -37,9 +38,7 @@ TINY = (32, 16, {512: 16}, (8,), ("float32",), ("bias", "packed"))
 
 
 def classes(tiny: bool) -> Iterator[tuple[str, int, int, str, tuple[int, int, int]]]:
-    """(dtype, end of the length's class, head_dim, mask) with the (batch, seq, heads) that stand for it, most used
-    first.
-    """
+    """(dtype, end of the length's class, head_dim, mask) with its (batch, seq, heads), most used first."""
     tokens, width, lengths, dims, dtypes, kinds = TINY if tiny else (TOKENS, WIDTH, LENGTHS, HEAD_DIMS, DTYPES, MASKS)
     for dtype, (length, seq), dim, mask in itertools.product(dtypes, lengths.items(), dims, kinds):
         # A bias of one plane for each head; beyond 4,096 it is larger than all the rest. AlphaFold's few small heads
@@ -55,7 +54,7 @@ def classes(tiny: bool) -> Iterator[tuple[str, int, int, str, tuple[int, int, in
 
 
 def is_right(name: str, arrays: list[jax.Array], extra: tuple, mask: Any) -> bool:
-    """Whether the output and the gradients are XLA's, up to the dtype's rounding."""
+    """Equality of the output and the gradients with XLA's, up to the dtype's rounding."""
     q, k, v, dout = arrays
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -77,7 +76,7 @@ def orders(times: dict[str, float], wrong: set[str]) -> tuple[str, ...]:
 
 
 def tune(clock: Clock, path: pathlib.Path, *, tiny: bool = False) -> list[choice.Row]:
-    """The rows that were measured in time; `path` gets them as they come."""
+    """The rows measured in time; `path` is written after each."""
     device = jax.devices()[0].device_kind
     rows = {row.key: row for row in choice.read(path.read_text(encoding="utf-8"))} if path.exists() else {}
     measured: list[choice.Row] = []
@@ -91,11 +90,11 @@ def tune(clock: Clock, path: pathlib.Path, *, tiny: bool = False) -> list[choice
         wrong = {name for name, right in known.items() if right is False}
         for direction in choice.DIRECTIONS:
             attend = lambda name: functools.partial(dot_product_attention, mask=mask, implementation=name)  # noqa: B023
-            sides, reasons = try_sides({n: maker(attend(n), arrays, extra, direction) for n in choice.NAMES}, turn)
+            sides, reasons = prepare({n: maker(attend(n), arrays, extra, direction) for n in choice.NAMES}, turn)
             if clock.left() < 0:
                 # Some contender may have had no turn.
                 return measured
-            times = race(sides, 0.05 if tiny else 0.3, turn, rounds=5)
+            times = medians(race(sides, 0.05 if tiny else 0.3, turn, rounds=5))
             row = choice.Row(device, dtype, dim, length, kind, direction, orders(times, wrong))
             rows[row.key] = row
             measured.append(row)

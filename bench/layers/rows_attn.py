@@ -1,11 +1,11 @@
-"""The race's rows for attention and positions."""
+"""Rows of attention and positions."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 
-from bench.layers.race import Race, batched, normal, tensor
+from bench.layers.contenders import Race, batched, normal, tensor
 from eqxgen import nn
 
 KEY = jr.key(0)

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.random as jr
 
-from bench.layers.race import Race, batched, each_token, first, normal, tensor, torch_layers
+from bench.layers.contenders import Race, batched, each_token, first, normal, tensor, torch_layers
 from eqxgen import nn
 
 KEY = jr.key(0)

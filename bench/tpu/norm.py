@@ -1,4 +1,4 @@
-"""Norms on TPU without a TPU: bytes that the programs compiled for v5e and v6e move, over the least that they must.
+"""Norms on TPU without a TPU: bytes moved by the programs compiled for v5e and v6e, over the necessary bytes.
 
     JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 python -m bench.tpu.norm [--out bench/results/cpu]
 
@@ -19,8 +19,9 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bench.ops.norm import both, least_bytes, plain
+from bench.ops.norm import least_bytes, plain
 from bench.ops.norm_shapes import GROUP, LAYER, RMS, Case
+from bench.race import both
 
 SILU = (("groups", 32), ("activation", "silu"))
 CASES = (
@@ -36,8 +37,8 @@ CASES = (
 ITEMSIZE = {"bf16": 2, "f32": 4, "s32": 4, "u32": 4, "s8": 1, "u8": 1, "pred": 1}
 
 
-def operands(case: Case, place: Any) -> tuple[dict[str, Any], Any]:
-    """The arguments and the cotangent of a case, without their numbers."""
+def operands(case: Case, place: Any) -> tuple[Any, dict[str, Any]]:
+    """The shapes of the cotangent and the arguments of a case."""
 
     def array(shape, dtype):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
@@ -47,17 +48,17 @@ def operands(case: Case, place: Any) -> tuple[dict[str, Any], Any]:
     given |= {"bias": row} if case.bias else {}
     given |= {"residual": x} if case.residual else {}
     given |= {"modulation": (array(case.modulation, jnp.float32),) * 2} if case.modulation else {}
-    return {"x": x, **given}, (x, x) if case.residual else x
+    return (x, x) if case.residual else x, {"x": x, **given}
 
 
 def bytes_over_least(case: Case, function: Any, place: Any) -> tuple[float, float]:
     """Bytes of the compiled forward and backward pass, over those of reading and writing each array once.
 
-    First what XLA's cost analysis counts, then what goes from and to the main memory: XLA brings arrays into the
-    on-chip memory ahead of the operation that reads them, and counts the copy and the on-chip reads as well.
+    First by XLA's cost analysis, then of the main memory alone: XLA prefetches arrays into the on-chip memory, and its
+    analysis counts the copy and the on-chip reads as well.
     """
     compiled = jax.jit(functools.partial(both, function)).lower(*operands(case, place)).compile()
-    # With a residual both it and x have the same gradient, which is written and copied.
+    # With a residual it and x have the same gradient, which is written and copied.
     least = least_bytes(case) // 2 + 2 * 2 * case.residual * int(np.prod(case.shape))
     return round(compiled.cost_analysis()["bytes accessed"] / least, 2), round(
         main_memory_bytes(compiled.as_text()) / least, 2
@@ -75,7 +76,7 @@ def main_memory_bytes(text: str) -> int:
     for _, kind, operation, operands in lines:
         if operation in ("parameter", "constant", "bitcast", "tuple", "get-tuple-element", "copy-done"):
             continue
-        # What a copy starts with is a tuple of its result, its operand again and a flag.
+        # The result of copy-start is a tuple of the copy, the operand and a flag.
         written = kind.split("}, ")[0] + "}" if operation == "copy-start" else kind
         read = [types[name] for name in set(re.findall(r"%([\w.-]+)", operands))]
         total += sum(_bytes(k) for k in (written, *read))
@@ -83,7 +84,7 @@ def main_memory_bytes(text: str) -> int:
 
 
 def _bytes(kind: str) -> int:
-    """Bytes of the arrays of a type that lie in the main memory; a layout with S(1) is the on-chip memory's."""
+    """Bytes of the arrays of a type in the main memory; a layout with S(1) is the on-chip memory's."""
     arrays = re.findall(r"(\w+)\[([\d,]*)\](\{[^}]*\})?", kind)
     return sum(
         ITEMSIZE[t] * int(np.prod([int(n) for n in shape.split(",") if n]))

@@ -1,4 +1,4 @@
-"""What a train step sends between chips, read from programs compiled ahead of time for TPU topologies, without a TPU.
+"""Collectives of a train step between chips, from programs compiled ahead of time for TPU topologies, without a TPU.
 
   python -m bench.tpu.scaling                 the table below, to bench/results/tpu/scaling.json; see docs/scaling.md
   python -m bench.tpu.scaling v5e:4x4         one topology
@@ -12,18 +12,17 @@ import dataclasses
 import json
 import math
 import re
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
+from bench.tpu.scaling_model import OUT
 from train import maskgit
 from train.engine.dryrun import abstract_update, lower, memory_of, topology
 from train.parallel import make_mesh
 from train.report.peak import flops_of
 from train.tasks.facts import TokenFacts
 
-OUT = Path(__file__).parents[1] / "results" / "tpu" / "scaling.json"
 MESHES = {
     "v5e:4x4": ("data=16", "fsdp=16", "data=4,fsdp=4", "data=4,model=4"),
     "v5p:2x2x2": ("data=8", "fsdp=8", "data=2,fsdp=2,model=2"),
@@ -58,9 +57,8 @@ class Collective(NamedTuple):
 def collectives(text: str, depth: int) -> list[Collective]:
     """The exchanges of a compiled program.
 
-    The compiler cuts some in pieces that run beside other work: these share the name of a chain, and count once. One
-        inside a loop runs once
-    per layer: the layers' scan is the only loop around parameters.
+    The compiler splits some into asynchronous pieces: these share the name of a chain, and count once. A collective
+    inside a loop runs once per layer: the layers' scan is the only loop around parameters.
 
     Args:
         text: the program's optimised HLO.

@@ -1,26 +1,27 @@
-"""How well a train step would scale, from what `bench.tpu.scaling` read in compiled programs and the published rates of
-chips.
+"""Predicted scaling of a train step, from the collectives of `bench.tpu.scaling` and the chips' published rates.
 
-  python -m bench.tpu.scaling_model        prints the tables of docs/scaling.md
+  python -m bench.tpu.scaling_model        prints the tables of docs/scaling.md; `python -m bench report` writes them
 
-Weak scaling: every chip keeps its batch. A prediction and no measurement; docs/scaling.md says what it assumes.
+Weak scaling: every chip keeps its batch. A prediction, not a measurement; docs/scaling.md has the assumptions.
 """
 
 import json
 from typing import Any, NamedTuple
 
-from bench.tpu.scaling import OUT
+from bench.machine import RESULTS
 from train import maskgit
 
+OUT = RESULTS / "tpu" / "scaling.json"
+
 MFU = 0.4
-"""Assumed share of the peak rate at which a chip computes when it waits for nobody."""
+"""Assumed share of the peak rate at which a chip computes without waiting."""
 HOP = 1e-6
 """Assumed seconds per hop of an exchange."""
 COUNTS = (8, 16, 64, 256, 1024, 4096)
 
 
 class Chip(NamedTuple):
-    """What is published of a chip.
+    """Published rates of a chip.
 
     Attributes:
         flops: peak rate in bfloat16, per second.
@@ -49,7 +50,7 @@ def flops_per_chip(row: dict[str, Any]) -> float:
 
 
 def predict(row: dict[str, Any], chips: int) -> tuple[float, float]:
-    """Efficiency where nothing overlaps, and where all exchange hides behind computation."""
+    """Efficiency without overlap of exchange and computation, and with full overlap."""
     chip = CHIPS[row["topology"].split(":")[0]]
     compute = flops_per_chip(row) / (MFU * chip.flops)
     inside = min(chips, chip.slice)
@@ -60,33 +61,32 @@ def predict(row: dict[str, Any], chips: int) -> tuple[float, float]:
     grown = (inside - 1) / inside / ((row["devices"] - 1) / row["devices"])
     runs = sum(kind["runs"] for kind in row["collectives"].values())
     exchange = row["sent_per_device"] * grown / (ways * chip.axes * chip.link) + runs * side * HOP
-    if chips > inside:  # each chip's part of the gradients goes round the slices
+    if chips > inside:  # the sum of each chip's part of the gradients over the slices
         slices = chips / inside
         exchange += 2 * (slices - 1) / slices * 4 * row["parameters"] / inside / chip.network
     return compute / (compute + exchange), min(1.0, compute / exchange)
 
 
-def main() -> None:
-    rows = json.loads(OUT.read_text())["rows"]
-    print(
-        "| topology | mesh | MB sent by a chip in a step | exchanges run | GiB of state and batch | GiB in all "
-        "|\n|---|---|---|---|---|---|"
-    )
+def tables() -> tuple[str, str]:
+    """The tables of docs/scaling.md: the bytes sent, and the predicted efficiency."""
+    rows = json.loads(OUT.read_text(encoding="utf-8"))["rows"]
+    sent = [
+        ["topology", "mesh", "MB sent by a chip in a step", "exchanges run", "GiB of state and batch", "GiB in all"]
+    ]
+    efficiency = [["chip", "mesh as in", *(f"{count:,}" for count in COUNTS)]]
     for row in rows:
-        runs = sum(kind["runs"] for kind in row["collectives"].values())
-        memory = f"{row['GiB of state and batch']:.2f} | {row['GiB per device']:.2f}"
-        print(f"| {row['topology']} | `{row['mesh']}` | {row['sent_per_device'] / 1e6:,.0f} | {runs} | {memory} |")
-    print(
-        "\n| chip | mesh as in | "
-        + " | ".join(f"{count:,}" for count in COUNTS)
-        + " |\n"
-        + "|---" * (len(COUNTS) + 2)
-        + "|"
-    )
-    for row in rows:
-        cells = [" to ".join(f"{100 * value:.0f}" for value in predict(row, count)) for count in COUNTS]
-        print(f"| {row['topology'].split(':')[0]} | `{row['mesh']}` | {' | '.join(cells)} |")
+        mesh, runs = f"`{row['mesh']}`", str(sum(kind["runs"] for kind in row["collectives"].values()))
+        memory = f"{row['GiB of state and batch']:.2f}", f"{row['GiB per device']:.2f}"
+        sent.append([row["topology"], mesh, f"{row['sent_per_device'] / 1e6:,.0f}", runs, *memory])
+        cells = (" to ".join(f"{100 * value:.0f}" for value in predict(row, count)) for count in COUNTS)
+        efficiency.append([row["topology"].split(":")[0], mesh, *cells])
+    return _markdown(sent), _markdown(efficiency)
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    head, *rest = (f"| {' | '.join(row)} |\n" for row in rows)
+    return head + "|---" * len(rows[0]) + "|\n" + "".join(rest)
 
 
 if __name__ == "__main__":
-    main()
+    print("\n".join(tables()))
