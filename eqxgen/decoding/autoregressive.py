@@ -16,7 +16,7 @@ from eqxgen.configs import Sampling
 from eqxgen.decoding.logits import Rules, draw
 from eqxgen.decoding.memory import LanguageModel, Memory, Prompt, check_prompts, decoding, merged, read
 from eqxgen.decoding.numbers import NO_TOKEN, check_drawn
-from eqxgen.decoding.stopping import stop_ids
+from eqxgen.decoding.stopping import Stop, stop_ids
 
 PLAIN = Sampling()
 """Draws from the model's own distribution."""
@@ -27,7 +27,7 @@ def stream(
     prompts: Sequence[Prompt] | np.ndarray,
     sampling: Sampling = PLAIN,
     *,
-    stop: Sequence[int] = (),
+    stop: Stop = (),
     key: PRNGKeyArray,
 ) -> Iterator[Int32[np.ndarray, " n"]]:
     """Stream of the tokens after each prompt, one token of each at a time; without end, unless ids to stop at are
@@ -88,7 +88,7 @@ def generate(
     length: int,
     sampling: Sampling = PLAIN,
     *,
-    stop: Sequence[int] = (),
+    stop: Stop = (),
     key: PRNGKeyArray,
 ) -> Int32[np.ndarray, "n length"]:
     """The first `length` tokens of `stream`. A sequence that has reached an id of `stop` is filled up with `NO_TOKEN`,

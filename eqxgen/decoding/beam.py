@@ -1,6 +1,5 @@
 """Beam search: the likeliest continuation of a prompt among a fixed number of candidates."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -12,14 +11,14 @@ from jaxtyping import Array, Bool, Float, Int, Int32
 from eqxgen.decoding.logits import NEVER, undrawable
 from eqxgen.decoding.memory import LanguageModel, Memory, Prompt, check_prompts, decoding, read
 from eqxgen.decoding.numbers import NO_TOKEN, bucket, check_drawn
-from eqxgen.decoding.stopping import stop_ids
+from eqxgen.decoding.stopping import Stop, stop_ids
 
 LEAST_LENGTH = 64
 """Every length up to this runs the same program."""
 
 
 def beam_search(
-    model: LanguageModel, prompt: Prompt, length: int, beams: int, *, stop: Sequence[int] = ()
+    model: LanguageModel, prompt: Prompt, length: int, beams: int, *, stop: Stop = ()
 ) -> tuple[Int32[np.ndarray, " length"], float]:
     """The likeliest continuation among `beams` candidates kept at each step, and its log probability in nats.
 

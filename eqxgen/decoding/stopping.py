@@ -8,14 +8,18 @@ from jaxtyping import Int, Int32
 from eqxgen.decoding.numbers import NO_TOKEN
 from eqxgen.nn import _check
 
+Stop = Sequence[int] | _check.Ids
+"""Ids that end a sequence."""
 
-def stop_ids(stop: _check.Ids, vocab: int, name: str = "stop") -> Int32[np.ndarray, " count"]:
+
+def stop_ids(stop: Stop, vocab: int, name: str = "stop") -> Int32[np.ndarray, " count"]:
     """The ids that end a sequence.
 
     Raises:
         ValueError: they are not integers in [0, vocab).
     """
-    found = np.atleast_1d(np.asarray(_check.integers(stop, name)))
+    values = list(stop) if isinstance(stop, range) else stop
+    found = np.atleast_1d(np.asarray(_check.integers(values, name)))
     if found.size and not 0 <= int(found.min()) <= int(found.max()) < vocab:
         raise ValueError(f"{name} must be in [0, vocab={vocab}): got values from {found.min()} to {found.max()}")
     return found.astype(np.int32)
@@ -23,7 +27,7 @@ def stop_ids(stop: _check.Ids, vocab: int, name: str = "stop") -> Int32[np.ndarr
 
 def lengths(ids: Int[np.ndarray, "*n length"]) -> Int[np.ndarray, "*n"]:
     """Tokens of each sequence of `generate` or `beam_search`, its stop id included."""
-    return np.sum(ids != NO_TOKEN, axis=-1)
+    return np.asarray(np.sum(ids != NO_TOKEN, axis=-1))
 
 
 class Until:
