@@ -52,7 +52,9 @@ def beam_search(
     ends = np.zeros(model.vocab, bool)
     ends[stop_ids(stop, model.vocab)] = True
     model, most = decoding(model), bucket(length, LEAST_LENGTH)
-    found, score, damaged = _search(model, read(model, [ids]), np.int32(length), ends, beams, most)
+    found, score, damaged = _search(
+        model, read(model, [ids]), jnp.asarray(length, jnp.int32), jnp.asarray(ends), beams, most
+    )
     check_drawn(np.where(damaged, NO_TOKEN, 0))
     return np.asarray(found)[:length], float(score)
 

@@ -67,8 +67,8 @@ def top_k(logits: Float[Array, " vocab"], k: int | Int[Array, ""], most: int | N
     Args:
         most: static bound of k where k is an array.
     """
-    most = min(k if most is None else most, logits.shape[-1])
-    least = jax.lax.top_k(logits, most)[0][jnp.minimum(k, most) - 1]
+    bound = min(int(k) if most is None else most, logits.shape[-1])
+    least = jax.lax.top_k(logits, bound)[0][jnp.minimum(k, bound) - 1]
     return jnp.where(logits >= least, logits, NEVER)
 
 

@@ -171,7 +171,12 @@ def masked_decode(
     if length is None:
         raise ValueError("length must be given with MaskedRules, whose steps are not known to the compiler: got None")
     start, step = _masked(predict, tokens, unknown, options, mask_id, key)
-    history = jax.lax.scan(lambda tokens, t: (step(t, tokens),) * 2, start, jnp.arange(length))[1]
+
+    def kept(tokens: Array, t: Array) -> tuple[Array, Array]:
+        tokens = step(t, tokens)
+        return tokens, tokens
+
+    history = jax.lax.scan(kept, start, jnp.arange(length))[1]
     check_drawn(history)
     return history
 
@@ -221,13 +226,14 @@ def guided(
     Raises:
         ValueError: guidance is negative or not finite.
     """
-    if isinstance(guidance, int | float) and not (math.isfinite(guidance) and guidance >= 0):
-        raise ValueError(f"guidance must be at least 0: got {guidance}")
-    alone = guidance is None or (isinstance(guidance, int | float) and guidance == 1)
+    if isinstance(guidance, int | float):
+        if not (math.isfinite(guidance) and guidance >= 0):
+            raise ValueError(f"guidance must be at least 0: got {guidance}")
+        guidance = number(guidance, neutral=1)
 
     def predict(ids: Int[Array, " tokens"]) -> Float[Array, "tokens codes"]:
         logits = model(ids, label, inference=True)
-        if alone:
+        if guidance is None:
             return logits
         null = model(ids, jnp.full_like(label, model.null_label), inference=True)
         return null + guidance * (logits - null)

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Int32, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int32, Integer, PyTree
 
 from eqxgen.nn._check import integers
 
@@ -15,7 +15,7 @@ CHUNK = 64
 """Tokens of a prompt that are read at a time: one compiled program for prompts of every length."""
 
 Model = TypeVar("Model")
-Prompt = Int[ArrayLike, " _"] | list | tuple
+Prompt = Integer[ArrayLike, " _"] | list | tuple
 """Ids of a prompt: an array, or a list of integers."""
 
 

@@ -18,7 +18,7 @@ def stop_ids(stop: Stop, vocab: int, name: str = "stop") -> Int32[np.ndarray, " 
     Raises:
         ValueError: they are not integers in [0, vocab).
     """
-    values = list(stop) if isinstance(stop, range) else stop
+    values = list(stop) if isinstance(stop, Sequence) else stop
     found = np.atleast_1d(np.asarray(_check.integers(values, name)))
     if found.size and not 0 <= int(found.min()) <= int(found.max()) < vocab:
         raise ValueError(f"{name} must be in [0, vocab={vocab}): got values from {found.min()} to {found.max()}")

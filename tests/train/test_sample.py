@@ -173,7 +173,7 @@ def table_of(folder):
 
 @pytest.mark.parametrize("recipe", IMAGES)
 def test_images_are_a_folder_and_an_npz_with_the_same_pixels_and_labels(recipe, runs, tmp_path, capsys):
-    options = {"n": 5, "seed": 4} | ({"steps": 1} if recipe == "maskgit" else {})
+    options: dict = {"n": 5, "seed": 4} | ({"steps": 1} if recipe == "maskgit" else {})
     assert call(runs[recipe], out=f"{tmp_path}/single/", **options) == 0
     assert call(runs[recipe], out=tmp_path / "all.npz", **options) == 0
     assert "5 images in" in capsys.readouterr().out
@@ -249,12 +249,11 @@ def test_a_model_of_nan_is_an_error_of_every_recipe(recipe, tmp_path):
 
 @pytest.mark.parametrize("out", ["x.npz", "x/"])
 def test_many_images_are_written_a_batch_at_a_time(out, tmp_path):
-    count = 40
-    asked = ImageSample(run="r", out=f"{tmp_path}/{out}")
+    count, labels = 40, np.zeros(200, np.int32)
     batches = (np.full((5, 64, 64, 3), -1 + number / 20, np.float32) for number in range(count))
     tracemalloc.start()
     try:
-        assert write_images(asked, batches, np.zeros(5 * count, np.int32)) == 5 * count
+        assert write_images(f"{tmp_path}/{out}", batches, labels, columns=8, seed=0) == 5 * count
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

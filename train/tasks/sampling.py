@@ -92,7 +92,7 @@ class ImageSample(Sample):
 
         before = os.path.isfile(self.out)
         try:
-            count = write_images(self, batches, labels)
+            count = write_images(self.out, batches, labels, columns=self.columns, seed=self.seed)
         except FloatingPointError as error:
             raise UserError(f"--run {self.run}: {error}") from None
         print(f"{count:,} images in {self.out}{', in place of the file before' if before else ''}")

@@ -13,18 +13,24 @@ from jaxtyping import Float, Int, UInt8
 from .._errors import UserError
 from .._files import PART, write_atomically, writing
 from ..data import image_grid, save_picture
-from .sampling import ImageSample
 
 Pixels = UInt8[np.ndarray, "n height width channels"]
 
 
 def write_images(
-    asked: ImageSample,
+    out: str,
     batches: Iterable[Float[np.ndarray, "_ height width channels"]],
     labels: Int[np.ndarray, " images"],
+    *,
+    columns: int,
+    seed: int,
 ) -> int:
-    """Writes images in [-1, 1] whole or not at all, as `--out` names; gives their number. A folder and an .npz take a
-    batch at a time.
+    """Writes images in [-1, 1] whole or not at all; gives their number. A folder and an .npz take a batch at a time.
+
+    Args:
+        out: FOLDER/, a file .npz, or one of a picture for a grid.
+        columns: of the grid.
+        seed: in the names of single files.
 
     Raises:
         UserError: there is no image, or the file cannot be written.
@@ -33,15 +39,15 @@ def write_images(
     every = map(pixels, batches)
     first = next(every, None)  # before any file is made
     if first is None or not len(first):
-        raise UserError(f"--run {asked.run}: gave no image of the classes that were asked for")
-    every, path = itertools.chain([first], every), Path(asked.out)
+        raise UserError(f"--out {out}: there is no image of the classes that were asked for")
+    every, path = itertools.chain([first], every), Path(out)
     try:
-        if asked.out.endswith("/"):
-            write_folder(path, every, labels, asked.seed)
-        elif asked.as_grid:
-            save_picture(path, image_grid(np.concatenate([*every]), asked.columns))
-        else:
+        if out.endswith("/"):
+            write_folder(path, every, labels, seed)
+        elif path.suffix.lower() == ".npz":
             write_npz(path, every, labels, first.shape[1:])
+        else:
+            save_picture(path, image_grid(np.concatenate([*every]), columns))
     except (UserError, ValueError) as error:
         raise UserError(f"--out {error}") from None
     return len(labels)
