@@ -125,11 +125,11 @@ def loss(config: Config, facts: TokenFacts) -> Any:
 
 def draw(config: Config, facts: TokenFacts) -> Any:
     """Sampler of an image's tokens: (model, label, key=) -> ids."""
+    from jax.tree_util import Partial
 
-    from eqxgen.decoding.masked import check_steps, generate
+    from eqxgen.decoding.masked import MaskedRules, generate
 
-    check_steps(config.decode, facts.tokens)
-    return functools.partial(generate, options=config.decode)
+    return Partial(generate, options=MaskedRules.of(config.decode, facts.tokens))
 
 
 RECIPE = tokens_recipe("maskgit", "MaskGIT", Config, PRESETS, model, loss, draw, options="decode")

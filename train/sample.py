@@ -2,7 +2,10 @@
 
   python -m train.sample --run runs/maskgit-mnist --label 7 --n 64 --steps 8 --guidance 2.0 --out sevens.png
   python -m train.sample --run runs/vqgan-mnist --out pairs.png          # originals above their reconstructions
+  python -m train.sample --run runs/maskgit-mnist --n 50000 --out samples.npz       # images and labels, for metrics
+  python -m train.sample --run runs/maskgit-mnist --per-class 10 --labels 3 7 --out digits/      # a PNG of each
   python -m train.sample --run runs/gpt-nano-cpu --prompt "QUEEN" --chars 1000
+  python -m train.sample --run runs/gpt-nano-cpu --prompt "QUEEN" --stop "KING" --n 8 --out scenes.jsonl
 
 Options that are not given are those of the run's config. The same seed draws the same samples. `--run RUN --help` lists
 the options of that run's recipe.
@@ -32,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
         asked = flags.parse(recipe.sample, "sample", __doc__ or "", argv)
     except UsageError as error:
         raise UsageError(f"{error}; {folder} is a run of train.{recipe.name}") from None
+    asked.check_out()
     return recipe.draw(recipe.open(Path(folder), record, path), asked)
 
 

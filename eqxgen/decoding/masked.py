@@ -2,14 +2,18 @@
 
 import math
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from eqxgen.configs import MaskedDecoding, parse_schedule
+from eqxgen.decoding.logits import tempered, undrawable
+from eqxgen.decoding.numbers import NO_TOKEN, check_drawn, number
+from eqxgen.nn import _check
 from eqxgen.nn.linear import check_ids
 
 Schedule = Callable[[Float[Array, ""]], Float[Array, ""]]
@@ -52,7 +56,40 @@ class MaskedModel(Protocol):
         ...
 
 
-def mask_schedule(name: str, tokens: int) -> Schedule:
+class MaskedRules(eqx.Module):
+    """`MaskedDecoding` with its numbers as arrays: other numbers run the same program. A rule that is None is left out
+    of it.
+
+    Attributes:
+        guidance: None for the conditional model alone.
+        temperature: None for the likeliest tokens.
+        schedule: static name of the mask schedule.
+    """
+
+    steps: Int[Array, ""]
+    guidance: Float[Array, ""] | None
+    choice_temperature: Float[Array, ""]
+    temperature: Float[Array, ""] | None
+    schedule: str = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, options: MaskedDecoding, tokens: int) -> "MaskedRules":
+        """The rules of a sampler's options.
+
+        Raises:
+            ValueError: there are more steps than tokens.
+        """
+        check_steps(options, tokens)
+        return cls(
+            jnp.asarray(options.steps, jnp.int32),
+            number(options.guidance, neutral=1),
+            jnp.asarray(options.choice_temperature, jnp.float32),
+            number(options.temperature, neutral=0),
+            options.schedule,
+        )
+
+
+def mask_schedule(name: str, tokens: int | Int[Array, ""]) -> Schedule:
     """Mask schedule of a name: from the progress r in [0, 1] to the share of tokens that is still masked.
 
     cosine cos(πr/2) · linear 1 - r · power 1 - r² (`power3`: 1 - r³) · sqrt 1 - √r · log -log2(r) / log2(tokens) ·
@@ -60,11 +97,15 @@ def mask_schedule(name: str, tokens: int) -> Schedule:
     (Besnier and Chen 2023, arXiv:2310.14400). Each is 1 at r = 0 and 0 at r = 1; the original's clip to at least 1e-6
     is left out, because `masked_decode` counts whole tokens.
 
+    Args:
+        name: of the schedule.
+        tokens: that are masked at the start: of inpainting, the unknown ones.
+
     Raises:
         ValueError: the name is unknown, or the exponent is not positive.
     """
     kind, exponent = parse_schedule(name)
-    bits = math.log2(max(tokens, 2))
+    bits = math.log2(max(tokens, 2)) if isinstance(tokens, int) else jnp.log2(jnp.maximum(tokens, 2))
     share: Schedule = {
         "cosine": lambda r: jnp.cos(jnp.pi / 2 * r),
         "linear": lambda r: 1 - r,
@@ -93,77 +134,106 @@ def masked_decode(
     predict: Callable[[Int[Array, " seq"]], Float[Array, "seq codes"]],
     tokens: Int[Array, " seq"],
     unknown: Bool[Array, " seq"],
-    options: MaskedDecoding = PLAIN,
+    options: MaskedDecoding | MaskedRules = PLAIN,
     *,
+    length: int | None = None,
     mask_id: int,
     key: PRNGKeyArray,
-) -> Int[Array, "steps seq"]:
+) -> Int[Array, "length seq"]:
     """Unknown tokens of one sequence filled in `options.steps` parallel guesses, the most confident first.
 
     At step t of T every token that is still masked is drawn from the model. With n unknown tokens at the start, all but
     ⌊n·schedule((t+1)/T)⌋ of them are then accepted: those with the highest log p + choice_temperature · (1 - (t+1)/T) ·
-    Gumbel noise. Known and accepted tokens never change; at least one is accepted at each step while any is masked.
+    Gumbel noise. Known and accepted tokens never change. As the original's, a step before the last accepts at least one
+    while two or more are masked, and leaves at least one.
 
     Args:
         predict: logits of a sequence whose masked tokens are `mask_id`; guidance is its part, see `guided`.
         tokens: the sequence; the values at unknown positions are ignored.
         unknown: positions to fill: all for generation, a region for inpainting.
-        options: steps, from 1 to the number of tokens, schedule and temperatures.
+        options: steps, from 1 to the number of tokens, schedule and temperatures. As `MaskedRules`, other numbers run
+            the same program.
+        length: rows of the result; the number of steps by default, and needed where `MaskedRules` have it traced.
         mask_id: id of a masked token.
         key: of all draws.
 
     Returns:
-        The sequence after each step, `mask_id` where it is still masked. The last row is complete.
+        The sequence after each step, `mask_id` where it is still masked. The row of the last step is complete, and so
+        are those after it. Tokens whose logits are NaN are `NO_TOKEN`, -1, inside a compiled program.
 
     Raises:
         ValueError: there are more steps than tokens, or shapes differ.
+        FloatingPointError: the logits are NaN.
     """
+    if isinstance(options, MaskedDecoding):
+        length = options.steps if length is None else length
+        options = MaskedRules.of(options, len(tokens))
+    if length is None:
+        raise ValueError("length must be given with MaskedRules, whose steps are not known to the compiler: got None")
+    start, step = _masked(predict, tokens, unknown, options, mask_id, key)
+
+    def kept(tokens: Array, t: Array) -> tuple[Array, Array]:
+        tokens = step(t, tokens)
+        return tokens, tokens
+
+    history = jax.lax.scan(kept, start, jnp.arange(length))[1]
+    check_drawn(history)
+    return history
+
+
+def _masked(
+    predict: Callable[[Array], Array], tokens: Array, unknown: Array, rules: MaskedRules, mask_id: int, key: Array
+) -> tuple[Array, Callable[[Array, Array], Array]]:
+    """The sequence before the first step, and the step: (its number, the sequence) -> the sequence."""
     (seq,) = tokens.shape
     if unknown.shape != tokens.shape:
         raise ValueError(f"unknown must have the shape of tokens: got {unknown.shape} and {tokens.shape}")
-    check_steps(options, seq)
-    steps, temperature = options.steps, options.temperature
-    share = mask_schedule(options.schedule, seq)
     start = jnp.sum(unknown)
+    share = mask_schedule(rules.schedule, start)
 
-    def step(tokens: Array, t: Array):
+    def step(t: Array, tokens: Array) -> Array:
         draw_key, order_key = jr.split(jr.fold_in(key, t))
         masked = tokens == mask_id
         logits = predict(tokens).astype(jnp.float32)
-        drawn = jnp.argmax(logits, axis=-1) if temperature == 0 else jr.categorical(draw_key, logits / temperature)
+        drawn = _drawn(logits, rules.temperature, draw_key)
         log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), drawn[:, None], axis=-1)[:, 0]
-        progress = (t + 1).astype(jnp.float32) / steps
-        confidence = log_prob + options.choice_temperature * (1 - progress) * jr.gumbel(order_key, (seq,))
+        progress = (t + 1).astype(jnp.float32) / rules.steps
+        confidence = log_prob + rules.choice_temperature * (1 - progress) * jr.gumbel(order_key, (seq,))
         still = jnp.sum(masked)
         # The 1e-4 is for n - 1 of n, which float32 may round down.
         target = jnp.floor(start * share(progress) + 1e-4).astype(still.dtype)
-        # The original keeps at least one token masked until its last step; accepting at least one at each step serves
-        # few tokens and many steps alike.
-        keep_masked = jnp.where(progress >= 1, 0, jnp.clip(target, 0, jnp.maximum(still - 1, 0)))
+        keep_masked = jnp.where(progress >= 1, 0, jnp.maximum(jnp.minimum(target, still - 1), 1))
         rank = jnp.argsort(jnp.argsort(jnp.where(masked, confidence, jnp.inf)))  # 0: the least confident masked token
-        accept = masked & (rank >= keep_masked)
-        tokens = jnp.where(accept, drawn.astype(tokens.dtype), tokens)
-        return tokens, tokens
+        return jnp.where(masked & (rank >= keep_masked), drawn.astype(tokens.dtype), tokens)
 
-    return jax.lax.scan(step, jnp.where(unknown, mask_id, tokens), jnp.arange(steps))[1]
+    return jnp.where(unknown, mask_id, tokens), step
+
+
+def _drawn(logits: Array, temperature: Array | None, key: PRNGKeyArray) -> Array:
+    """A token of each row of logits, `NO_TOKEN` of rows that are no distribution."""
+    likeliest = temperature is None
+    drawn = jnp.argmax(logits, axis=-1) if likeliest else jr.categorical(key, tempered(logits, temperature))
+    return jnp.where(undrawable(logits), NO_TOKEN, drawn)
 
 
 def guided(
-    model: MaskedModel, label: Int[Array, ""], guidance: float
+    model: MaskedModel, label: Int[Array, ""], guidance: float | int | Float[Array, ""] | None
 ) -> Callable[[Int[Array, " tokens"]], Float[Array, "tokens codes"]]:
     """Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598): logits `null + guidance * (label - null)`.
 
-    A guidance of 1 is the conditional model alone, one pass instead of two.
+    A guidance of 1, or None, is the conditional model alone, one pass instead of two.
 
     Raises:
         ValueError: guidance is negative or not finite.
     """
-    if not (math.isfinite(guidance) and guidance >= 0):
-        raise ValueError(f"guidance must be at least 0: got {guidance}")
+    if isinstance(guidance, int | float):
+        if not (math.isfinite(guidance) and guidance >= 0):
+            raise ValueError(f"guidance must be at least 0: got {guidance}")
+        guidance = number(guidance, neutral=1)
 
     def predict(ids: Int[Array, " tokens"]) -> Float[Array, "tokens codes"]:
         logits = model(ids, label, inference=True)
-        if guidance == 1:
+        if guidance is None:
             return logits
         null = model(ids, jnp.full_like(label, model.null_label), inference=True)
         return null + guidance * (logits - null)
@@ -173,16 +243,18 @@ def guided(
 
 def generate(
     model: MaskedModel,
-    label: Int[Array, ""],
-    options: MaskedDecoding = PLAIN,
+    label: _check.Ids,
+    options: MaskedDecoding | MaskedRules = PLAIN,
     *,
-    ids: Int[Array, " tokens"] | None = None,
+    ids: _check.Ids | None = None,
     unknown: Bool[Array, " tokens"] | None = None,
     key: PRNGKeyArray,
 ) -> Int[Array, " tokens"]:
     """Ids of a new example of a class; or, with `ids` and `unknown`, of that example with the unknown tokens filled in.
 
     Inpainting keeps the label, class editing gives another: `unknown` is the token mask of the region, see `region`.
+    Other numbers in `options` run the same compiled program. So they do inside a program of yours that takes
+    `MaskedRules` as an argument.
 
     Args:
         label: the class, or `model.null_label`.
@@ -193,15 +265,25 @@ def generate(
 
     Raises:
         ValueError: an id or the label is out of range, or one of `ids` and `unknown` is missing.
+        FloatingPointError: the logits are NaN; inside a compiled program, ids are `NO_TOKEN`, -1, instead.
     """
     if (ids is None) != (unknown is None):
         raise ValueError("ids and unknown go together: give both for inpainting, neither for generation")
-    check_ids(label, model.classes + 1, "label", "classes + 1 null")
+    label = check_ids(label, model.classes + 1, "label", "classes + 1 null")
     if ids is None or unknown is None:
         ids, unknown = jnp.zeros(model.tokens, jnp.int32), jnp.ones(model.tokens, bool)
-    check_ids(ids, model.codes, "ids", "codes")
-    predict = guided(model, label, options.guidance)
-    return masked_decode(predict, ids, unknown, options, mask_id=model.mask_id, key=key)[-1]
+    ids = check_ids(ids, model.codes, "ids", "codes")
+    rules = options if isinstance(options, MaskedRules) else MaskedRules.of(options, model.tokens)
+    found = _filled(model, label, rules, ids, unknown, key)
+    check_drawn(found)
+    return found
+
+
+@eqx.filter_jit
+def _filled(model: Any, label: Array, rules: MaskedRules, ids: Array, unknown: Array, key: PRNGKeyArray) -> Array:
+    predict = guided(model, label, rules.guidance)
+    start, step = _masked(predict, ids, unknown, rules, model.mask_id, key)
+    return jax.lax.fori_loop(0, rules.steps, step, start)
 
 
 def region(rows: int, columns: int, *, top: int, left: int, height: int, width: int) -> Bool[Array, " tokens"]:

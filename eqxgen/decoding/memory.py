@@ -7,12 +7,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int32, Integer, PyTree
+
+from eqxgen.nn._check import integers
 
 CHUNK = 64
 """Tokens of a prompt that are read at a time: one compiled program for prompts of every length."""
 
 Model = TypeVar("Model")
+Prompt = Integer[ArrayLike, " _"] | list | tuple
+"""Ids of a prompt: an array, or a list of integers."""
 
 
 @runtime_checkable
@@ -52,22 +56,28 @@ class Memory(eqx.Module):
     seen: Bool[Array, "*n vocab"]
 
 
-def check_prompts(model: LanguageModel, prompts: Sequence[np.ndarray]) -> None:
-    """Raises `ValueError` unless there is a prompt and each has 1 to `model.context` ids of the vocabulary."""
-    if not prompts:
+def check_prompts(model: LanguageModel, prompts: Sequence[Prompt] | np.ndarray) -> list[Int32[np.ndarray, " _"]]:
+    """The prompts as arrays.
+
+    Raises:
+        ValueError: there is none, or one has not 1 to `model.context` ids of the vocabulary.
+    """
+    if len(prompts) == 0:
         raise ValueError("prompts must be one or more: got none")
-    for number, prompt in enumerate(prompts):
-        if prompt.ndim != 1 or len(prompt) == 0:
-            raise ValueError(f"prompt {number} must be one or more ids: got shape {prompt.shape}")
-        if model.context is not None and len(prompt) > model.context:
-            raise ValueError(
-                f"prompt {number} must be at most context={model.context} tokens: got {len(prompt)}; shorten it"
-            )
-        if int(prompt.min()) < 0 or int(prompt.max()) >= model.vocab:
-            raise ValueError(
-                f"prompt {number} must have ids in [0, vocab={model.vocab}): got {int(prompt.min())} to "
-                f"{int(prompt.max())}"
-            )
+    return [_checked(model, prompt, f"prompt {number}") for number, prompt in enumerate(prompts)]
+
+
+def _checked(model: LanguageModel, prompt: Prompt, name: str) -> np.ndarray:
+    ids = np.asarray(integers(prompt, name))
+    if ids.ndim != 1 or len(ids) == 0:
+        hint = "" if ids.ndim == 1 else "; prompts are a list, with a sequence (seq,) for each text"
+        raise ValueError(f"{name} must be one or more ids: got shape {ids.shape}{hint}")
+    if model.context is not None and len(ids) > model.context:
+        raise ValueError(f"{name} must be at most context={model.context} tokens: got {len(ids)}; shorten it")
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= model.vocab:
+        raise ValueError(f"{name} must have ids in [0, vocab={model.vocab}): got {low} to {high}")
+    return ids.astype(np.int32)
 
 
 def decoding(model: Model) -> Model:

@@ -11,7 +11,7 @@ Difference: the caller drops labels for classifier-free guidance, by `null_label
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.configs import DiTConfig
 from eqxgen.nn import AdaLN, Embedding, PatchEmbed, Stack, Timeformer, TimestepEmbedding, Unpatch, _check, sincos_table
@@ -77,7 +77,7 @@ class DiT(eqx.Module):
         self,
         x: Float[Array, "height width channels"],
         time: Float[Array, ""],
-        label: Int[Array, ""],
+        label: _check.Ids,
         *,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
@@ -94,11 +94,9 @@ class DiT(eqx.Module):
             ValueError: x has another shape, or the label is out of range (inside a compiled program it gives NaN
                 instead).
         """
-        if x.shape != (self.height, self.width, self.channels):
-            raise ValueError(
-                f"x must have the latent's shape ({self.height}, {self.width}, {self.channels}): got {x.shape}"
-            )
-        check_ids(label, self.classes + 1, "label", "classes + 1 null")
+        _check.example(x, height=self.height, width=self.width, channels=self.channels)
+        label = check_ids(label, self.classes + 1, "label", "classes + 1 null")
+        _check.example(label, name="label")
         rows, columns = self.height // self.patch, self.width // self.patch
         tokens = self.patches(x)
         positions = sincos_table((rows, columns), tokens.shape[-1]).reshape(rows * columns, -1)

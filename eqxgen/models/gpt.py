@@ -86,28 +86,29 @@ class GPT(eqx.Module):
         return self.embedding.vocab
 
     def __call__(
-        self, ids: Int[Array, " seq"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
+        self, ids: _check.Ids, *, key: PRNGKeyArray | None = None, inference: bool | None = None
     ) -> Float[Array, "seq vocab"]:
         """Logits, in float32 at least.
 
         Args:
-            ids: tokens in [0, vocab), at most `context` of them.
+            ids: tokens in [0, vocab), at most `context` of them: an array (seq,) of integers, or a list.
             key: of dropout; needed in training, where there is any.
             inference: no dropout, if true.
 
         Raises:
-            ValueError: there are more tokens than `context`, or an id is out of range (inside a compiled program it
-                gives NaN instead).
+            ValueError: there are more tokens than `context`, the ids are no sequence of integers, or one is out of
+                range (inside a compiled program it gives NaN instead).
         """
         return self._logits(self.hidden(ids, key=key, inference=inference))
 
     def hidden(
-        self, ids: Int[Array, " seq"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
+        self, ids: _check.Ids, *, key: PRNGKeyArray | None = None, inference: bool | None = None
     ) -> Float[Array, "seq dim"]:
         """Input of the output projection; the arguments are those of a call."""
+        ids = check_ids(ids, self.vocab, "ids", "vocab")
+        _check.example(ids, "seq", name="ids")
         if ids.shape[0] > self.context:
             raise ValueError(f"ids must be at most context={self.context} tokens: got {ids.shape[0]}")
-        check_ids(ids, self.vocab, "ids", "vocab")
         embed_key, stack_key = (None, None) if key is None else jr.split(key)
         x = self.embedding(ids)
         if self.positions is not None:
@@ -120,7 +121,7 @@ class GPT(eqx.Module):
         return Caches(self.stack.cache(self.context, dtype), jnp.zeros((), jnp.int32))
 
     def extend(
-        self, ids: Int[Array, " new"], cache: Caches, *, count: int | Int[Array, ""] | None = None
+        self, ids: _check.Ids, cache: Caches, *, count: int | Int[Array, ""] | None = None
     ) -> tuple[Float[Array, " vocab"], Caches]:
         """Logits of the next token, and the memory with the new tokens added; without dropout.
 
@@ -132,7 +133,8 @@ class GPT(eqx.Module):
         Raises:
             ValueError: the memory has no room for the tokens; under jit the logits are NaN instead.
         """
-        check_ids(ids, self.vocab, "ids", "vocab")
+        ids = check_ids(ids, self.vocab, "ids", "vocab")
+        _check.example(ids, "new", name="ids")
         count = jnp.asarray(len(ids) if count is None else count, jnp.int32)
         x = self.embedding(ids)
         if self.positions is not None:

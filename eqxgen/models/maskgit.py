@@ -14,7 +14,7 @@ train faster.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.configs import MaskGITConfig
 from eqxgen.nn import Dropout, Embedding, LayerNorm, Projection, Selformer, Stack, TransformerBlock, _check
@@ -87,8 +87,8 @@ class MaskGIT(eqx.Module):
 
     def __call__(
         self,
-        ids: Int[Array, " tokens"],
-        label: Int[Array, ""],
+        ids: _check.Ids,
+        label: _check.Ids,
         *,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
@@ -96,18 +96,19 @@ class MaskGIT(eqx.Module):
         """Logits, in float32 at least.
 
         Args:
-            ids: codes in [0, codes), or `mask_id`.
+            ids: codes in [0, codes), or `mask_id`: an array (tokens,) of integers, or a list.
             label: in [0, classes), or `null_label`.
             key: of dropout; needed in training.
             inference: no dropout, if true.
 
         Raises:
-            ValueError: an id or a label is out of range; under jit such a token gives NaN logits instead.
+            ValueError: an id or a label is no integer, of another shape, or out of range; under jit a token out of
+                range gives NaN logits instead.
         """
-        if ids.shape != (self.tokens,):
-            raise ValueError(f"ids must have the shape of one image's tokens, ({self.tokens},): got {ids.shape}")
-        check_ids(ids, self.codes + 1, "ids", "codes + 1 mask")
-        check_ids(label, self.classes + 1, "label", "classes + 1 null")
+        ids = check_ids(ids, self.codes + 1, "ids", "codes + 1 mask")
+        label = check_ids(label, self.classes + 1, "label", "classes + 1 null")
+        _check.example(ids, name="ids", tokens=self.tokens)
+        _check.example(label, name="label")
         # Under jit, ids and labels out of range become NaN instead of a token of another kind.
         label_id = jnp.where((label >= 0) & (label <= self.classes), self.codes + 1 + label, -1)
         ids = jnp.where((ids >= 0) & (ids <= self.codes), ids, -1)

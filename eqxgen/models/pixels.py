@@ -40,11 +40,13 @@ class PixelTokenizer(eqx.Module):
 
     def encode(self, image: Float[Array, "height width channels"]) -> Int[Array, " tokens"]:
         """Ids of an image in [-1, 1], row by row; values outside take the nearest level."""
+        _check.example(image, height=self.height, width=self.width, channels=self.channels, name="image")
         levels = jnp.round((image.astype(jnp.float32) + 1) / 2 * (self.codes - 1))
         return rearrange(jnp.clip(levels, 0, self.codes - 1).astype(jnp.int32), "h w c -> (h w c)")
 
-    def decode(self, ids: Int[Array, " tokens"]) -> Float[Array, "height width channels"]:
-        """The image of the ids, in [-1, 1]."""
-        check_ids(ids, self.codes, "ids", "codes")
+    def decode(self, ids: _check.Ids) -> Float[Array, "height width channels"]:
+        """The image of the ids (tokens,), in [-1, 1]."""
+        ids = check_ids(ids, self.codes, "ids", "codes")
+        _check.example(ids, name="ids", tokens=self.tokens)
         image = rearrange(ids, "(h w c) -> h w c", h=self.height, w=self.width)
         return image.astype(jnp.float32) / (self.codes - 1) * 2 - 1

@@ -49,25 +49,27 @@ class RNN(eqx.Module):
         return self.embedding.vocab
 
     def __call__(
-        self, ids: Int[Array, " seq"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
+        self, ids: _check.Ids, *, key: PRNGKeyArray | None = None, inference: bool | None = None
     ) -> Float[Array, "seq vocab"]:
         """Logits, in float32 at least.
 
         Args:
-            ids: tokens in [0, vocab).
+            ids: tokens in [0, vocab): an array (seq,) of integers, or a list.
             key: of dropout; needed in training, where there is any.
             inference: no dropout, if true.
 
         Raises:
-            ValueError: an id is out of range (inside a compiled program it gives NaN instead).
+            ValueError: the ids are no sequence of integers, or one is out of range (inside a compiled program it gives
+                NaN instead).
         """
         return self._logits(self.hidden(ids, key=key, inference=inference))
 
     def hidden(
-        self, ids: Int[Array, " seq"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
+        self, ids: _check.Ids, *, key: PRNGKeyArray | None = None, inference: bool | None = None
     ) -> Float[Array, "seq dim"]:
         """Input of the head; the arguments are those of a call."""
-        check_ids(ids, self.vocab, "ids", "vocab")
+        ids = check_ids(ids, self.vocab, "ids", "vocab")
+        _check.example(ids, "seq", name="ids")
         keys = [None] * (len(self.layers) + 1) if key is None else list(jr.split(key, len(self.layers) + 1))
         x = self.dropout(self.embedding(ids), key=keys[0], inference=inference)
         for layer, key in zip(self.layers, keys[1:]):
@@ -85,7 +87,7 @@ class RNN(eqx.Module):
         return tuple(layer.init_state() for layer in self.layers)
 
     def extend(
-        self, ids: Int[Array, " new"], cache: PyTree, *, count: int | Int[Array, ""] | None = None
+        self, ids: _check.Ids, cache: PyTree, *, count: int | Int[Array, ""] | None = None
     ) -> tuple[Float[Array, " vocab"], PyTree]:
         """Logits of the next token, and the states after the new ones; without dropout.
 
@@ -94,7 +96,8 @@ class RNN(eqx.Module):
             cache: from `cache` or the call before.
             count: number of tokens among `ids`, before padding; all by default. With 0 the logits are undefined.
         """
-        check_ids(ids, self.vocab, "ids", "vocab")
+        ids = check_ids(ids, self.vocab, "ids", "vocab")
+        _check.example(ids, "new", name="ids")
         count = jnp.asarray(len(ids) if count is None else count, jnp.int32)
         x, last = self.embedding(ids), jnp.maximum(count - 1, 0)
         states = []

@@ -177,8 +177,10 @@ class VQGAN(eqx.Module):
         """Ids of an image in [-1, 1], row by row."""
         return rearrange(self._learned.nearest(self.encoder(image)), "h w -> (h w)")
 
-    def decode(self, ids: Int[Array, " tokens"]) -> Float[Array, "height width channels"]:
-        """The image of the ids, clipped to [-1, 1]."""
+    def decode(self, ids: _check.Ids) -> Float[Array, "height width channels"]:
+        """The image of the ids (tokens,), clipped to [-1, 1]."""
+        ids = jnp.asarray(_check.integers(ids, "ids"))
+        _check.example(ids, name="ids", tokens=self.tokens)
         latents = rearrange(self._learned.lookup(ids), "(h w) c -> h w c", h=self.height // self.factor)
         return jnp.clip(self.decoder(latents), -1, 1)
 

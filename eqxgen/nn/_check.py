@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Int
+from jaxtyping import Array, ArrayLike, Integer
 
-Ids = Int[ArrayLike, "..."] | list | tuple
+Ids = Integer[ArrayLike, "..."] | list | tuple
 """Integer ids: an array, an integer, or lists of integers."""
 
 
@@ -101,7 +101,7 @@ def some_spatial(x: Array) -> None:
         raise ValueError(f"x must have spatial axes and one of channels: got shape {x.shape}")
 
 
-def ids(values: Ids, size: int, name: str, limit: str) -> Int[Array, "*leading"]:
+def ids(values: Ids, size: int, name: str, limit: str) -> Integer[Array, "*leading"]:
     """The ids as an array. Ids of another type are an error, and so are ids outside [0, size) where their values are
     known: in a compiled program they are not.
     """
@@ -114,7 +114,7 @@ def ids(values: Ids, size: int, name: str, limit: str) -> Int[Array, "*leading"]
     return jnp.asarray(found)
 
 
-def integers(values: Ids, name: str) -> Int[Array | np.ndarray, "*leading"]:
+def integers(values: Ids, name: str) -> Integer[Array | np.ndarray, "*leading"]:
     """Integers, or lists of them, as an array; an error for any other type."""
     if isinstance(values, (list, tuple)) and np.size(values) == 0:
         return np.zeros(np.shape(values), np.int32)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from train.data import DataConfig, DataError, Dataset, batch_indices, image_grid, load, save_png
+from train.data import DataConfig, DataError, Dataset, batch_indices, image_grid, load, save_picture
 from train.data.images.held_out import held_out
 
 CHECKOUT = Path(__file__).parents[2]
@@ -218,22 +218,36 @@ def test_a_grid_is_filled_row_by_row_and_saved_large_enough_to_see(tmp_path):
         128,
         128,
     ]
-    save_png(tmp_path / "new" / "grid.png", grid)
+    save_picture(tmp_path / "new" / "grid.png", grid)
     with Image.open(tmp_path / "new" / "grid.png") as picture:
         assert picture.size == (517, 423)
         np.testing.assert_array_equal(np.asarray(picture)[::47, ::47], grid)
-    save_png(tmp_path / "grey.png", images[2, :, :, :1], scale=3)
+    save_picture(tmp_path / "grey.png", images[2, :, :, :1], scale=3)
     with Image.open(tmp_path / "grey.png") as picture:
         assert (picture.mode, picture.size, picture.getpixel((0, 0))) == ("L", (15, 12), 2)
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["grey.png"]
 
 
+@pytest.mark.parametrize(("suffix", "kind", "off"), [(".jpg", "JPEG", 4), (".JPEG", "JPEG", 4), (".webp", "WEBP", 0)])
+def test_a_picture_has_the_format_of_its_suffix(suffix, kind, off, tmp_path):
+    pixels = np.full((4, 5, 3), 100, np.uint8)
+    save_picture(tmp_path / f"x{suffix}", pixels, scale=2)
+    with Image.open(tmp_path / f"x{suffix}") as picture:
+        assert (picture.format, picture.size) == (kind, (10, 8))
+        np.testing.assert_allclose(np.asarray(picture), 100, atol=off)
+
+
 BAD_PICTURES = [
     (lambda path: image_grid(GOOD[:0], 2), "at least one image"),
     (lambda path: image_grid(GOOD, 0), "columns must be 1 or more: got 0"),
-    (lambda path: save_png(path, np.zeros((4, 4, 2), np.uint8)), r"1 or 3 channels: got \(4, 4, 2\)"),
-    (lambda path: save_png(path, np.zeros((0, 4, 1), np.uint8)), "got"),
-    (lambda path: save_png(path, np.zeros((4, 4, 1), np.uint8), scale=0), "scale must be 1 or more: got 0"),
+    (lambda path: save_picture(path, np.zeros((4, 4, 2), np.uint8)), r"1 or 3 channels: got \(4, 4, 2\)"),
+    (lambda path: save_picture(path, np.zeros((0, 4, 1), np.uint8)), "got"),
+    (lambda path: save_picture(path.with_suffix(".gif"), np.zeros((4, 4, 1), np.uint8)), r"must end in \.png, .*: got"),
+    (
+        lambda path: save_picture(path.with_suffix(".webp"), np.zeros((1, 16_384, 1), np.uint8)),
+        "a side of a WEBP picture must be at most 16,383 pixels: got 16,384",
+    ),
+    (lambda path: save_picture(path, np.zeros((4, 4, 1), np.uint8), scale=0), "scale must be 1 or more: got 0"),
 ]
 
 

@@ -83,6 +83,34 @@ def test_the_number_of_masked_tokens_follows_the_schedule():
         assert masked[t] == still
 
 
+def left(schedule, unknown, tokens=256, steps=8):
+    """Tokens that are masked after each step, of which `unknown` were at the start; all are as likely."""
+    history = masked_decode(
+        lambda ids: jnp.zeros((tokens, CODES)),
+        jnp.zeros(tokens, jnp.int32),
+        jnp.arange(tokens) < unknown,
+        MaskedDecoding(steps=steps, schedule=schedule),
+        mask_id=MASK,
+        key=jr.key(0),
+    )
+    return np.sum(np.asarray(history) == MASK, axis=1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "unknown", "wanted"),
+    [
+        ("log", 16, [12, 8, 5, 4, 2, 1, 1, 0]),
+        ("exp", 16, [14, 13, 12, 11, 10, 8, 4, 0]),
+        ("linear", 16, [14, 12, 10, 8, 6, 4, 2, 0]),
+        ("cosine", 3, [2, 1, 1, 1, 1, 1, 1, 0]),
+        ("log", 1, [1, 1, 1, 1, 1, 1, 1, 0]),
+        ("exp", 0, [0] * 8),
+    ],
+)
+def test_the_share_is_of_the_unknown_tokens_and_some_is_left_for_the_last_step(schedule, unknown, wanted):
+    assert left(schedule, unknown) == wanted
+
+
 def test_with_as_many_steps_as_tokens_each_accepts_one():
     options = MaskedDecoding(steps=SEQ, schedule="linear")
     history = masked_decode(predict, jnp.zeros(SEQ, jnp.int32), ALL, options, mask_id=MASK, key=jr.key(3))

@@ -252,7 +252,7 @@ def test_a_damaged_run_is_an_error_that_names_the_file(case, finished, tmp_path)
         ({"n": 0}, UsageError, "n must be at least 1: got 0"),
         ({"steps": 0}, UsageError, "steps must be at least 1: got 0"),
         ({"label": -1}, UsageError, "label must be at least 0: got -1"),
-        ({"out": "x.jpg"}, UsageError, "out must be the name of a .png file: got 'x.jpg'"),
+        ({"out": "x.gif"}, UsageError, r"out must be a file of \.png, .*: got 'x\.gif'"),
         ({"prompt": "x"}, UsageError, "--prompt: no such flag.* is a run of train.maskgit"),
     ],
 )

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .feed.draws import uniforms
     from .feed.order import Order, Part, batch_indices
     from .images.dataset import Dataset
-    from .images.grid import image_grid, save_png
+    from .images.grid import image_grid, save_picture
     from .sources import load
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "batch_indices",
     "image_grid",
     "load",
-    "save_png",
+    "save_picture",
     "uniforms",
 ]
 
@@ -34,7 +34,7 @@ _HOMES = {
     "feed.draws": ("uniforms",),
     "feed.order": ("Order", "Part", "batch_indices"),
     "images.dataset": ("Dataset",),
-    "images.grid": ("image_grid", "save_png"),
+    "images.grid": ("image_grid", "save_picture"),
     "sources": ("load",),
 }
 

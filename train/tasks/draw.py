@@ -1,33 +1,28 @@
 """Samples of models of image tokens."""
 
-from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
 from ..evaluators.examples import Examples
 
 
-class Draw(eqx.Module):
-    """An image in [-1, 1] of a label, for `train.evaluators.stream.Stream`.
-
-    Its arguments are (model, tokenizer, key) and an example with `label`. Image i depends on the key, i and its label
-    alone.
+def drawn(tree: Any, example: dict[str, Array]) -> Float[Array, "height width channels"]:
+    """An image in [-1, 1] of a label, for `train.evaluators.stream.Stream`; NaN where the model's logits are. Image i
+    depends on the key, i and its label alone.
 
     Args:
-        sampler: (model, label, key=) -> ids of the tokens.
+        tree: (model, tokenizer, sampler, key). The sampler is (model, label, key=) -> ids of the tokens; its numbers
+            are arrays, so that others run the same program.
+        example: with `label`.
     """
-
-    sampler: Callable[..., Any]
-
-    def __call__(
-        self, tree: tuple[Any, Any, PRNGKeyArray], example: dict[str, Array]
-    ) -> Float[Array, "height width channels"]:
-        model, tokenizer, key = tree
-        return tokenizer.decode(self.sampler(model, example["label"], key=jr.fold_in(key, example["index"])))
+    model, tokenizer, sampler, key = tree
+    ids = sampler(model, example["label"], key=jr.fold_in(key, example["index"]))
+    image = tokenizer.decode(jnp.maximum(ids, 0))
+    return jnp.where((ids < 0).any(), jnp.nan, image)
 
 
 def labelled(labels: Int[np.ndarray, " n"]) -> Examples:

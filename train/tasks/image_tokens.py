@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --h
     from ..engine.recipe import Program
 
 Sampler = Callable[..., Any]
-"""(model, label, key=) -> ids (tokens) of one image."""
+"""(model, label, key=) -> ids (tokens) of one image; a pytree, with its numbers as arrays."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,13 +128,13 @@ def _task(
     from ..evaluators.held_out import held_out
     from ..evaluators.stream import Stream
     from ..parallel import make_mesh
-    from .draw import Draw, labelled
+    from .draw import drawn, labelled
     from .tokenizers import keep_tokenizer, open_tokenizer, tokenize
 
     dataset = load(config.data).enough_for(config.batch_size)
     tokenizer = open_tokenizer(config.tokenizer, dataset, folder)
     facts = TokenFacts(dataset.image_shape, dataset.num_classes, tokenizer.tokens, tokenizer.codes)
-    sampler, core = Draw(draw(config, facts)), program(config, facts)
+    sampler, core = draw(config, facts), program(config, facts)
     sides = (False, True) if config.data.augment.flip else (False,)
     mesh = make_mesh(config.mesh)
     ids = np.stack([tokenize(tokenizer, dataset.train_images, dataset, mesh, mirrored=side) for side in sides])
@@ -146,12 +146,13 @@ def _task(
 
     def show(model: Any, frozen: Any, stream: Stream, path: Path) -> None:
         labels = np.repeat(np.arange(facts.classes)[:10], 8)
-        images.save(stream.gather(sampler, (model, tokenizer, jr.key(config.seed)), labelled(labels)), dataset, 8, path)
+        tree = model, tokenizer, sampler, jr.key(config.seed)
+        images.save(stream.gather(drawn, tree, labelled(labels)), dataset, 8, path)
 
     judged = labelled(np.arange(config.eval_samples) % facts.classes)
     evaluators = (
         held_out(core.loss, tested),
-        classifier(dataset, sampler, judged, lambda model, frozen: (model, tokenizer, jr.key(config.seed + 1))),
+        classifier(dataset, drawn, judged, lambda model, frozen: (model, tokenizer, sampler, jr.key(config.seed + 1))),
     )
     prepare = functools.partial(keep_tokenizer, config.tokenizer)
     return Task(facts, core, dataset.train_labels, batch, show, evaluators, prepare, fingerprint=dataset.fingerprint)
@@ -162,10 +163,10 @@ def _sample(run: Finished, asked: ImageSample, draw: Sampler) -> int:
 
     from ..evaluators.stream import Stream
     from ..parallel import make_mesh
-    from .draw import Draw, labelled
+    from .draw import drawn, labelled
     from .tokenizers import tokenizer_of_run
 
     labels, mesh = images.labels_of(asked, run.facts.classes), make_mesh(asked.mesh)
     tokenizer = tokenizer_of_run(run.folder, run.config.tokenizer, run.facts)
-    tree = run.model(mesh), tokenizer, jr.key(asked.seed)
-    return asked.save(Stream(mesh).gather(Draw(draw), tree, labelled(labels)))
+    tree = run.model(mesh), tokenizer, draw, jr.key(asked.seed)
+    return asked.save(Stream(mesh).map(drawn, tree, labelled(labels)), labels)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._errors import require
+from .._errors import UsageError, require
 from ..config.base import TrainConfig
 from ..config.data import DataConfig
 from ..config.options import option
@@ -114,30 +114,54 @@ def facts_of(dataset: "Dataset") -> ImageFacts:
     return ImageFacts(dataset.image_shape, dataset.num_classes, dataset.levels)
 
 
-def labels_of(options: ImageSample, classes: int) -> Any:
-    """Labels `(n,)` of the images that `train.sample` is asked for: its label, or the classes in turn.
+def classes_of(asked: ImageSample, classes: int) -> Any:
+    """The classes that `train.sample` is asked for: its labels, or all.
 
     Raises:
-        UsageError: the label is none of the classes.
+        UsageError: a label is none of the classes.
     """
     import numpy as np
 
-    options.check_label(classes)
-    labels = np.arange(options.n) % classes if options.label is None else np.full(options.n, options.label)
-    return labels.astype(np.int32)
+    flag, given = ("--labels", asked.labels) if asked.label is None else ("--label", (asked.label,))
+    for label in given:
+        if label >= classes:
+            raise UsageError(f"{flag} must be in [0, {classes}): got {label}")
+    return np.asarray(given or range(classes), np.int32)
+
+
+def labels_of(asked: ImageSample, classes: int) -> Any:
+    """Labels `(n,)` of the images that `train.sample` is asked for: its classes in turn."""
+    import numpy as np
+
+    chosen = classes_of(asked, classes)
+    return np.resize(chosen, asked.count(len(chosen)))
+
+
+def rows_of(asked: ImageSample, labels: Any, classes: int) -> Any:
+    """Numbers of the examples of the classes that `train.sample` is asked for, the first `--per-class` of each."""
+    import numpy as np
+
+    chosen = classes_of(asked, classes)
+    return np.sort(np.concatenate([np.flatnonzero(labels == label)[: asked.per_class] for label in chosen]))
 
 
 def save(images: Any, dataset: "Dataset", columns: int, path: Path) -> None:
-    """Writes images in [-1, 1] as one picture; of several processes the first writes.
+    """Writes images in [-1, 1] as one picture, those with NaN black; of several processes the first writes.
 
     Args:
         path: without suffix.
     """
-    from ..data import image_grid, save_png
+    import numpy as np
+
+    from ..data import image_grid, save_picture
     from ..parallel.processes import is_first
 
     if is_first():
-        save_png(path.with_suffix(".png"), image_grid(dataset.denormalise(images), columns))
+        wrong = np.isnan(images).reshape(len(images), -1).any(axis=1)
+        if wrong.any():
+            print(f"samples: {wrong.sum()} of {len(images)} images are not numbers, and shown black")
+            images = np.where(wrong[:, None, None, None], np.float32(-1), images)
+        save_picture(path.with_suffix(".png"), image_grid(dataset.denormalise(images), columns))
 
 
 def rows_in_turn(first: Any, second: Any, columns: int) -> Any:

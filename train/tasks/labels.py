@@ -1,8 +1,10 @@
 """Recipes of image classifiers: evaluation, pictures by predicted class."""
 
 import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .._errors import UserError
 from ..engine.recipes import Finished
 from . import images
 from .sampling import ImageSample
@@ -10,10 +12,13 @@ from .sampling import ImageSample
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from ..data import Dataset
     from ..evaluators.base import Evaluator
+    from ..evaluators.examples import Examples
     from ..evaluators.stream import Stream
 
 ROW = 8
 """Images of each class in a picture."""
+SHOWN = 64
+"""Held-out images for each class, among which those of a picture are found."""
 
 
 def _evaluators(config: Any, dataset: "Dataset") -> "tuple[Evaluator, ...]":
@@ -23,41 +28,67 @@ def _evaluators(config: Any, dataset: "Dataset") -> "tuple[Evaluator, ...]":
     return (labels(held_out_images(dataset)),)
 
 
-def by_class(model: Any, dataset: "Dataset", stream: "Stream", label: int | None = None) -> Any:
-    """Held-out images in [-1, 1], a row of `ROW` for each class that the model gives them; what a row lacks is black.
+def by_class(examples: "Examples", guesses: Any, classes: Sequence[int], row: int = ROW) -> Any:
+    """Images in [-1, 1], a row for each class of those that the model gives it; what a row lacks is black.
 
     Args:
-        label: the only class; by default each.
+        guesses: the model's class of each example.
+        row: images of each class.
     """
     import numpy as np
 
-    from ..evaluators.examples import held_out_images
-    from ..evaluators.labels import logits_of
-
-    held_out = held_out_images(dataset).first(64 * dataset.num_classes)
-    guesses = np.argmax(stream.gather(logits_of, model, held_out), axis=-1)
-    pictures = held_out.read(np.arange(held_out.size))["image"]
+    pictures = examples.read(np.arange(examples.size))["image"]
     rows = []
-    for kind in range(dataset.num_classes) if label is None else [label]:
-        row = pictures[guesses == kind][:ROW]
-        rows.append(np.concatenate([row, -np.ones((ROW - len(row), *row.shape[1:]), row.dtype)]))
+    for kind in classes:
+        found = pictures[guesses == kind][:row]
+        rows.append(np.concatenate([found, -np.ones((row - len(found), *found.shape[1:]), found.dtype)]))
     return np.concatenate(rows)
 
 
+def guessed(model: Any, examples: "Examples", stream: "Stream") -> Any:
+    """Class that the model gives each example; -1 where its logits are NaN."""
+    import numpy as np
+
+    from ..evaluators.labels import logits_of
+
+    logits = stream.gather(logits_of, model, examples)
+    return np.where(np.isnan(logits).any(axis=-1), -1, np.argmax(logits, axis=-1)).astype(np.int32)
+
+
 def _draw(run: Finished, asked: ImageSample) -> int:
-    """Held-out images by predicted class."""
+    """Held-out images by predicted class, which is the label of single images."""
+    import numpy as np
+
     from ..data import load
+    from ..evaluators.examples import held_out_images
     from ..evaluators.stream import Stream
     from ..parallel import make_mesh
 
-    asked.check_label(run.facts.classes)
-    mesh = make_mesh(asked.mesh)
-    return asked.save(by_class(run.model(mesh), load(run.config.data), Stream(mesh), asked.label))
+    classes = images.classes_of(asked, run.facts.classes)
+    stream, held_out = Stream(make_mesh(asked.mesh)), held_out_images(load(run.config.data))
+    if asked.as_grid:
+        held_out = held_out.first(SHOWN * run.facts.classes)
+    labels = guessed(run.model(stream.mesh), held_out, stream)
+    if (labels < 0).any():
+        raise UserError(f"--run {asked.run}: the model's logits are not numbers: its weights are damaged")
+    if asked.as_grid:
+        found = by_class(held_out, labels, classes.tolist(), asked.per_class or ROW)
+        return asked.save([found], np.zeros(len(found), np.int32))
+    rows = images.rows_of(asked, labels, run.facts.classes)[: asked.count(len(classes))]
+    parts = np.split(rows, range(held_out.batch, len(rows), held_out.batch))
+    return asked.save((held_out.read(part)["image"] for part in parts), labels[rows])
+
+
+def _drawn(model: Any, dataset: "Dataset", stream: "Stream") -> tuple[Any, int]:
+    from ..evaluators.examples import held_out_images
+
+    shown = held_out_images(dataset).first(SHOWN * dataset.num_classes)
+    return by_class(shown, guessed(model, shown, stream), range(dataset.num_classes)), ROW
 
 
 labels_recipe = functools.partial(
     images.image_recipe,
-    drawn=lambda model, dataset, stream: (by_class(model, dataset, stream), ROW),
+    drawn=_drawn,
     evaluators=_evaluators,
     draw=_draw,
 )

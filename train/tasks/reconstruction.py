@@ -34,19 +34,26 @@ def _drawn(tokenizer: Any, dataset: "Dataset", stream: "Stream") -> tuple[Any, i
 
 
 def _draw(run: Finished, asked: ImageSample) -> int:
-    """Held-out images and their reconstructions, a row of each in turn."""
+    """Held-out images and their reconstructions, a row of each in turn; as single images, the reconstructions alone."""
+    import numpy as np
+
     from ..data import load
     from ..evaluators.examples import held_out_images
-    from ..evaluators.reconstruction import compared
+    from ..evaluators.reconstruction import compared, reconstructed
     from ..evaluators.stream import Stream
     from ..parallel import make_mesh
 
-    asked.check_label(run.facts.classes)
-    mesh, dataset = make_mesh(asked.mesh), load(run.config.data)
-    of_label = None if asked.label is None else dataset.test_labels == asked.label
-    count = max(asked.columns, asked.n // 2 // asked.columns * asked.columns)
-    real, made = Stream(mesh).gather(compared, run.model(mesh), held_out_images(dataset, of_label).first(count))
-    return asked.save(images.rows_in_turn(real, made, asked.columns))
+    count = asked.count(len(images.classes_of(asked, run.facts.classes)))
+    stream, dataset = Stream(make_mesh(asked.mesh)), load(run.config.data)
+    rows = images.rows_of(asked, dataset.test_labels, run.facts.classes)
+    chosen = held_out_images(dataset, np.isin(np.arange(len(dataset.test_labels)), rows))
+    tokenizer = run.model(stream.mesh)
+    if not asked.as_grid:
+        return asked.save(stream.map(reconstructed, tokenizer, chosen.first(count)), dataset.test_labels[rows[:count]])
+    pairs = max(asked.columns, count // 2 // asked.columns * asked.columns)
+    real, made = stream.gather(compared, tokenizer, chosen.first(pairs))
+    both = images.rows_in_turn(real, made, asked.columns)
+    return asked.save([both], np.zeros(len(both), np.int32))
 
 
 tokenizer_recipe = functools.partial(images.image_recipe, drawn=_drawn, evaluators=_evaluators, draw=_draw)

@@ -1,10 +1,12 @@
 """Flags of `python -m train.sample` that kinds of runs share. Imports nothing heavy."""
 
 import dataclasses
+import os
 import typing
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from .._errors import UsageError, UserError, require
+from .._errors import UserError, require
 
 Form = TypeVar("Form")
 
@@ -23,44 +25,77 @@ class Sample:
     def __post_init__(self):
         require(0 <= self.seed < 2**32, f"seed must be in [0, 2**32): got {self.seed}")
 
+    def check_out(self) -> None:
+        """Raises `UserError` where `--out` is a folder with files, among which samples would be lost."""
+        out = getattr(self, "out", None)
+        if out is not None and os.path.isdir(out) and os.listdir(out):
+            raise UserError(f"--out {out}: must be a new or empty folder: it holds {len(os.listdir(out))} files")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageSample(Sample):
-    """Images in one grid."""
+    """Images in one grid, or each by itself."""
 
     out: str = "samples.png"
-    """PNG file to write."""
-    n: int = 64
-    """Number of images."""
+    """A grid, as .png, .jpg or .webp; .npz: arrays `images` (uint8) and `labels`; FOLDER/ with a slash at its end: a
+    PNG of each image, and labels.csv.
+    """
+    n: int | None = None
+    """Number of images; 64 by default."""
+    per_class: int | None = None
+    """Number of images of each class, in place of --n."""
     label: int | None = None
     """Class of all images; by default the classes in turn."""
+    labels: tuple[int, ...] = ()
+    """Classes of the images, in turn."""
     columns: int = 8
     """Images in a row of the grid."""
 
     def __post_init__(self):
+        from ..data.images.grid import FORMATS
+
         super().__post_init__()
-        for name in ("n", "columns"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1: got {getattr(self, name)}")
-        require(self.label is None or self.label >= 0, f"label must be at least 0: got {self.label}")
-        require(self.out.lower().endswith(".png"), f"out must be the name of a .png file: got {self.out!r}")
+        for name in ("n", "per_class", "columns"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name} must be at least 1: got {value}")
+        for name, values in (("label", (self.label or 0,)), ("labels", self.labels)):
+            require(min(values, default=0) >= 0, f"{name} must be at least 0: got {min(values, default=0)}")
+        require(len(set(self.labels)) == len(self.labels), f"labels must be each given once: got {self.labels}")
+        require(self.n is None or self.per_class is None, "n goes without per_class: give one of them")
+        require(self.label is None or not self.labels, "label goes without labels: give one of them")
+        known = (*FORMATS, ".npz", "/")
+        require(
+            self.out.lower().endswith(known) and os.path.basename(self.out).lower() not in known,
+            f"out must be a file of {', '.join(known[:-1])}, or FOLDER/ for single files: got {self.out!r}",
+        )
 
-    def check_label(self, classes: int) -> None:
-        """Raises `UsageError` unless the label is one of the run's classes."""
-        if self.label is not None and self.label >= classes:
-            raise UsageError(f"--label must be in [0, {classes}): got {self.label}")
+    @property
+    def as_grid(self) -> bool:
+        """One picture of all images is asked for."""
+        return not self.out.lower().endswith((".npz", "/"))
 
-    def save(self, images: Any) -> int:
-        """Writes images `(n, height, width, channels)` in [-1, 1]; gives the exit status."""
-        import numpy as np
+    def count(self, classes: int) -> int:
+        """Number of images of so many classes."""
+        return 64 if self.n is None and self.per_class is None else self.n or (self.per_class or 0) * classes
 
-        from ..data import image_grid, save_png
+    def save(self, batches: Iterable[Any], labels: Any) -> int:
+        """Writes images; gives the exit status.
 
-        pixels = np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
+        Args:
+            batches: images `(n, height, width, channels)` in [-1, 1]; without a grid, two are held at a time.
+            labels: of all of them together.
+
+        Raises:
+            UserError: the images are NaN, or the file cannot be written.
+        """
+        from .writers import write_images
+
+        before = os.path.isfile(self.out)
         try:
-            save_png(self.out, image_grid(pixels, self.columns))
-        except UserError as error:
-            raise UserError(f"--out {error}") from None
-        print(f"{len(images)} images in {self.out}")
+            count = write_images(self.out, batches, labels, columns=self.columns, seed=self.seed)
+        except FloatingPointError as error:
+            raise UserError(f"--run {self.run}: {error}") from None
+        print(f"{count:,} images in {self.out}{', in place of the file before' if before else ''}")
         return 0
 
 

@@ -1,6 +1,7 @@
 """Texts of a run of a language model, for `train.sample`. Imports nothing heavy."""
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from eqxgen.configs import Sampling
 
 from .._errors import UsageError, UserError, require
+from .._files import write_atomically
 from ..engine.recipes import Finished
 from .sampling import Sample
 
@@ -29,15 +31,25 @@ class TextSample(Sampling, Sample):
     """Divides the logits; 0 takes the likeliest token (greedy)."""
     beams: int | None = None
     """Write the likeliest text that a search with so many candidates finds, in place of drawing one."""
+    stop: tuple[str, ...] = ()
+    """Strings before which a text ends, wherever tokens begin and end; such as "<|endoftext|>"."""
+    stop_id: tuple[int, ...] = ()
+    """Token ids at which a text ends."""
     out: str | None = None
-    """Text file to write, in place of the screen."""
+    """File to write, in place of the screen: .txt, or .jsonl with a line for each text."""
 
     def __post_init__(self):
         Sample.__post_init__(self)
         Sampling.__post_init__(self)
         for name in ("chars", "n"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1: got {getattr(self, name)}")
-        require("" not in self.prompt, "prompt must be one or more characters: got ''")
+        for name in ("prompt", "stop"):
+            require("" not in getattr(self, name), f"{name} must be one or more characters: got ''")
+        require(min(self.stop_id, default=0) >= 0, f"stop_id must be at least 0: got {min(self.stop_id, default=0)}")
+        require(
+            self.out is None or Path(self.out).suffix.lower() in (".txt", ".jsonl"),
+            f"out must be a .txt or .jsonl file: got {self.out!r}",
+        )
         require(self.beams is None or self.beams >= 1, f"beams must be at least 1: got {self.beams}")
         plain = {field.name: field.default for field in dataclasses.fields(TextSample)}
         drawing = [name for name in ("n", *_DRAWING) if getattr(self, name) != plain[name]]
@@ -66,28 +78,50 @@ def write_texts(run: Finished, vocabulary: "Vocabulary", asked: TextSample) -> i
 
     mesh = make_mesh(asked.mesh)
     model = decoder(run.model(mesh), mesh)
-    given = asked.prompt or (vocabulary.start,)
-    prompts = [encode_prompt(vocabulary, prompt, "--prompt", model.context) for prompt in given for _ in range(asked.n)]
-    if len(prompts) == 1 and asked.out is None and asked.beams is None:
-        print(given[0], end="", flush=True)
-        for (piece,) in _pieces(model, vocabulary, prompts, asked):
-            print(piece, end="", flush=True)
-        print()
-        return 0
-    if asked.beams is None:
-        texts = ["".join(parts) for parts in zip(*_pieces(model, vocabulary, prompts, asked))]
+    _check_stop(asked, model.vocab)
+    starts = [prompt for prompt in asked.prompt or (vocabulary.start,) for _ in range(asked.n)]
+    prompts = [encode_prompt(vocabulary, start, "--prompt", model.context) for start in starts]
+    try:
+        if len(prompts) == 1 and asked.out is None and asked.beams is None:
+            print(starts[0], end="", flush=True)
+            for (piece,) in _pieces(model, vocabulary, prompts, asked):
+                print(piece, end="", flush=True)
+            print()
+            return 0
+        if asked.beams is None:
+            texts = ["".join(parts) for parts in zip(*_pieces(model, vocabulary, prompts, asked))]
+        else:
+            texts = [_searched(model, vocabulary, prompt, asked) for prompt in prompts]
+    except FloatingPointError as error:
+        raise UserError(f"--run {asked.run}: {error}") from None
+    return _write(asked, starts, texts)
+
+
+def _check_stop(asked: TextSample, vocab: int) -> None:
+    from eqxgen.decoding.stopping import stop_ids
+
+    try:
+        stop_ids(asked.stop_id, vocab, "--stop-id")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _write(asked: TextSample, starts: list[str], texts: list[str]) -> int:
+    """Complete texts, on the screen or in the file."""
+    if asked.out is not None and asked.out.lower().endswith(".jsonl"):
+        records = [{"prompt": start, "text": text, "seed": asked.seed} for start, text in zip(starts, texts)]
+        whole = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     else:
-        texts = [_searched(model, vocabulary, prompt, asked) for prompt in prompts]
-    starts = [prompt for prompt in given for _ in range(asked.n)]
-    whole = "\n---\n".join(start + text for start, text in zip(starts, texts)) + "\n"
+        whole = "\n---\n".join(start + text for start, text in zip(starts, texts)) + "\n"
     if asked.out is None:
         print(whole, end="", flush=True)
         return 0
+    before = Path(asked.out).is_file()
     try:
-        Path(asked.out).write_text(whole, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--out {asked.out}: cannot be written: {error.strerror}") from None
-    print(f"{len(texts)} texts in {asked.out}")
+        write_atomically(Path(asked.out), lambda part: part.write_text(whole, encoding="utf-8"))
+    except UserError as error:
+        raise UserError(f"--out {error}") from None
+    print(f"{len(texts)} texts in {asked.out}{', in place of the file before' if before else ''}")
     return 0
 
 
@@ -108,26 +142,46 @@ def encode_prompt(vocabulary: "Vocabulary", prompt: str, flag: str, context: int
     return ids
 
 
+class _Text:
+    """One text as it is made, from ids: up to so many characters, or a stop."""
+
+    def __init__(self, vocabulary: Any, asked: TextSample):
+        from eqxgen.decoding.stopping import Until
+
+        self.decode, self.until = vocabulary.decoder(), Until(asked.stop)
+        self.stop_ids, self.room = frozenset(asked.stop_id), asked.chars
+
+    def __call__(self, id: int) -> str:
+        """The text that the id completes; no more than is left of the characters."""
+        if not self.room:
+            return ""
+        ended = id in self.stop_ids
+        piece = self.until(self.decode(None if ended else id))
+        if ended or len(piece) + len(self.until.held) >= self.room:
+            piece, ended = piece + self.until.rest(), True
+        piece = piece[: self.room]
+        self.room = 0 if ended or self.until.ended else self.room - len(piece)
+        return piece
+
+
 def _pieces(model: Any, vocabulary: Any, prompts: list[Any], asked: TextSample) -> Iterator[list[str]]:
-    """Pieces of the text after each prompt, to `asked.chars` characters; a complete text gives empty pieces."""
+    """Pieces of the text after each prompt; a complete text gives empty pieces."""
     import jax.random as jr
 
     from eqxgen.decoding.autoregressive import stream
 
-    decoders, left = [vocabulary.decoder() for _ in prompts], [asked.chars] * len(prompts)
-    try:
-        for ids in stream(model, prompts, asked.sampling, key=jr.key(asked.seed)):
-            pieces = [decode(id)[:room] for decode, id, room in zip(decoders, ids.tolist(), left)]
-            left = [room - len(piece) for room, piece in zip(left, pieces)]
-            yield pieces
-            if not any(left):
-                return
-    except FloatingPointError as error:
-        raise UserError(f"--run {asked.run}: {error}") from None
+    texts = [_Text(vocabulary, asked) for _ in prompts]
+    for ids in stream(model, prompts, asked.sampling, stop=asked.stop_id, key=jr.key(asked.seed)):
+        yield [text(id) for text, id in zip(texts, ids.tolist())]
+        if not any(text.room for text in texts):
+            return
 
 
 def _searched(model: Any, vocabulary: Any, prompt: Any, asked: TextSample) -> str:
+    import numpy as np
+
     from eqxgen.decoding.beam import beam_search
+    from eqxgen.decoding.stopping import cut
 
     if model.context is not None and len(prompt) + asked.chars > model.context:
         room = model.context - len(prompt)
@@ -137,4 +191,6 @@ def _searched(model: Any, vocabulary: Any, prompt: Any, asked: TextSample) -> st
         )
     if asked.beams is None or asked.beams > model.vocab:
         raise UsageError(f"--beams must be at most the vocabulary's {model.vocab}: got {asked.beams}")
-    return vocabulary.decode(beam_search(model, prompt, asked.chars, asked.beams)[0])[: asked.chars]
+    ids, _ = beam_search(model, prompt, asked.chars, asked.beams, stop=asked.stop_id)
+    kept = [id for id in ids.tolist() if id >= 0 and id not in asked.stop_id]
+    return cut(vocabulary.decode(np.asarray(kept, np.int32)), asked.stop)[: asked.chars]

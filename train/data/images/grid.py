@@ -1,8 +1,9 @@
-"""A grid of samples, and its PNG."""
+"""A grid of samples, and its PNG, JPEG or WebP."""
 
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -11,6 +12,11 @@ from ..._files import write_atomically
 
 _GAP, _GAP_VALUE = 1, 128
 _SIDE = 512
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+"""Format of a picture by the suffix of its file."""
+_OPTIONS: dict[str, dict[str, Any]] = {"PNG": {}, "JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
+_LONGEST = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # pixels of a side
 
 
 def image_grid(
@@ -36,16 +42,18 @@ def image_grid(
     return grid
 
 
-def save_png(
+def save_picture(
     path: str | os.PathLike, array: UInt8[np.ndarray, "height width channels"], *, scale: int | None = None
 ) -> None:
-    """Writes grey (1 channel) or RGB (3) pixels as a PNG, whole or not at all.
+    """Writes grey (1 channel) or RGB (3) pixels as the picture that the suffix names, whole or not at all: .png, .webp
+    (both without loss), .jpg or .jpeg (of quality 95).
 
     Each pixel becomes a square of `scale` pixels; by default the smallest that brings the longer side to 512, so that a
     person can see 8x8 images.
 
     Raises:
-        ValueError: the number of channels is not 1 or 3, a side is empty, or `scale < 1`.
+        ValueError: the suffix is another, the number of channels is not 1 or 3, a side is empty or longer than the
+            format takes, or `scale < 1`.
         UserError: the file cannot be written.
     """
     height, width, channels = array.shape
@@ -53,10 +61,15 @@ def save_png(
         raise ValueError(f"array must be (height, width, channels) with 1 or 3 channels: got {array.shape}")
     if scale is not None and scale < 1:
         raise ValueError(f"scale must be 1 or more: got {scale}")
+    kind = FORMATS.get(Path(path).suffix.lower())
+    if kind is None:
+        raise ValueError(f"path must end in {', '.join(FORMATS)}: got {os.fspath(path)!r}")
+    factor = scale or -(-_SIDE // max(height, width))
+    if (longest := factor * max(height, width)) > _LONGEST[kind]:
+        raise ValueError(f"a side of a {kind} picture must be at most {_LONGEST[kind]:,} pixels: got {longest:,}")
     from PIL import Image
 
-    factor = scale or -(-_SIDE // max(height, width))
     pixels = array.repeat(factor, axis=0).repeat(factor, axis=1)
     buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(buffer, "PNG")
+    Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(buffer, kind, **_OPTIONS[kind])
     write_atomically(Path(path), lambda part: part.write_bytes(buffer.getvalue()))

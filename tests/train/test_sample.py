@@ -1,0 +1,325 @@
+"""`train.sample`: its checks through every recipe, and samples as files of each kind."""
+
+import csv
+import dataclasses
+import json
+import tracemalloc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from PIL import Image
+
+from eqxgen.configs import GPTConfig, MaskedDecoding, MaskGITConfig, ResNetConfig, RNNConfig, VQGANConfig
+from eqxgen.decoding.stopping import cut
+from tests.train.small_runs import words
+from train import sample
+from train._errors import UsageError, UserError
+from train.config import flags
+from train.config.base import to_dict
+from train.data.images.grid import FORMATS
+from train.data.text.vocabulary import Characters
+from train.engine.recipes import RECIPES, named
+from train.evaluators.stream import Stream
+from train.parallel import make_mesh
+from train.run.weights import save_model
+from train.tasks.draw import drawn, labelled
+from train.tasks.facts import ImageFacts, TextFacts, TokenFacts
+from train.tasks.sampling import ImageSample
+from train.tasks.texts import TextSample, _Text
+from train.tasks.writers import write_images
+
+IMAGES, TEXTS = ("classify", "maskgit", "vqgan"), ("gpt", "rnn")
+CHARACTERS = Characters("\n abcdefgh")
+MODELS = {
+    "classify": (ResNetConfig(width=8, multipliers=(1,), blocks=1), ImageFacts((8, 8, 1), 10, 17)),
+    "maskgit": (MaskGITConfig(dim=8, depth=1, heads=2), TokenFacts((8, 8, 1), 10, 64, 17)),
+    "vqgan": (VQGANConfig(width=8, latent_dim=4, codes=16, multipliers=(1, 2)), ImageFacts((8, 8, 1), 10, 17)),
+    "gpt": (GPTConfig(dim=8, depth=1, heads=2, context=32), TextFacts(CHARACTERS.size, 32, CHARACTERS.sha256)),
+    "rnn": (RNNConfig(dim=8, depth=1), TextFacts(CHARACTERS.size, 32, CHARACTERS.sha256)),
+}
+
+
+def made(recipe, folder, change=lambda model: model):
+    """A run of untrained weights, on digits or on a vocabulary of ten characters."""
+    found, (sizes, facts) = named(recipe), MODELS[recipe]
+    preset = next(iter(found.presets.values()))
+    data = {} if recipe in TEXTS else {"data": dataclasses.replace(preset.data, name="digits")}
+    config = dataclasses.replace(preset, model=sizes, **data)
+    record = {"recipe": recipe, "config": to_dict(config), "facts": facts.to_record()}
+    folder.mkdir(parents=True)
+    save_model(folder / "model.safetensors", change(found.model(config, facts)(jr.key(0))), record)
+    (folder / "config.json").write_text(json.dumps(record), encoding="utf-8")
+    if recipe in TEXTS:
+        CHARACTERS.save(folder / "vocabulary.json")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return {recipe: made(recipe, folder / recipe) for recipe in RECIPES}
+
+
+def call(run, *flags, **options):
+    return sample.main([*words(run=run, **options), *flags])
+
+
+EVERY = {"--seed -1": "seed must be in", "--seed x": "--seed must be a whole number", "--run": "no value"}
+IMAGE = {
+    "--n 0": "n must be at least 1: got 0",
+    "--n 2.5": "--n must be a whole number",
+    "--per-class 0": "per_class must be at least 1: got 0",
+    "--per-class 2 --n 3": "n goes without per_class",
+    "--columns 0": "columns must be at least 1",
+    "--label -1": "label must be at least 0: got -1",
+    "--labels 1 -2": "labels must be at least 0: got -2",
+    "--labels 1 1": r"labels must be each given once: got \(1, 1\)",
+    "--labels 1 --label 2": "label goes without labels",
+    "--out x.gif": r"out must be a file of \.png, .* or FOLDER/ for single files: got 'x.gif'",
+    "--out x": "got 'x'",
+    "--out .npz": "got '.npz'",
+    "--prompt a": "--prompt: no such flag",
+    "--stop a": "--stop: no such flag",
+}
+DRAWN = {
+    "--guidance nan": "guidance must be at least 0 and finite: got nan",
+    "--guidance inf": "guidance must be at least 0 and finite: got inf",
+    "--guidance -1": "guidance must be at least 0 and finite: got -1.0",
+    "--schedule foo": "schedule must be one of cosine, .*: got 'foo'",
+    "--schedule power-1": "exponent of schedule power must be a positive number",
+    "--temperature -1": "temperature must be at least 0 and finite: got -1.0",
+    "--temperature nan": "temperature must be at least 0 and finite: got nan",
+    "--temperature inf": "temperature must be at least 0 and finite: got inf",
+    "--choice-temperature inf": "choice_temperature must be at least 0 and finite: got inf",
+    "--choice-temperature -1": "choice_temperature must be at least 0 and finite: got -1.0",
+    "--steps 0": "steps must be at least 1: got 0",
+}
+TEXT = {
+    **{flags: message for flags, message in DRAWN.items() if flags.startswith("--temperature")},
+    "--top-k 0": "top_k must be at least 1: got 0",
+    "--top-k 1.5": "--top-k must be a whole number",
+    "--top-p 0": r"top_p must be in \(0, 1\]: got 0.0",
+    "--top-p nan": r"top_p must be in \(0, 1\]: got nan",
+    "--min-p 2": r"min_p must be in \(0, 1\]: got 2.0",
+    "--min-p nan": r"min_p must be in \(0, 1\]: got nan",
+    "--repetition-penalty nan": "repetition_penalty must be positive and finite: got nan",
+    "--repetition-penalty 0": "repetition_penalty must be positive and finite: got 0.0",
+    "--chars 0": "chars must be at least 1: got 0",
+    "--n 0": "n must be at least 1: got 0",
+    "--beams 0": "beams must be at least 1: got 0",
+    "--beams 2 --temperature 1": "beams goes without temperature",
+    "--stop=": "stop must be one or more characters: got ''",
+    "--stop-id -1": "stop_id must be at least 0: got -1",
+    "--stop-id x": "--stop-id must be a whole number",
+    "--out x.png": "out must be a .txt or .jsonl file: got 'x.png'",
+    "--out x": "out must be a .txt or .jsonl file: got 'x'",
+    "--guidance 1": "--guidance: no such flag",
+    "--label 1": "--label: no such flag",
+}
+ALONE = {"--guidance 1": "--guidance: no such flag", "--temperature 1": "--temperature: no such flag"}
+WRONG = [
+    (recipe, words_, message)
+    for recipe, tables in {
+        "classify": (EVERY, IMAGE, ALONE),
+        "vqgan": (EVERY, IMAGE, ALONE),
+        "maskgit": (EVERY, IMAGE, DRAWN),
+        "gpt": (EVERY, TEXT),
+        "rnn": (EVERY, TEXT),
+    }.items()
+    for table in tables
+    for words_, message in table.items()
+]
+
+
+@pytest.mark.parametrize(("recipe", "words_", "message"), WRONG)
+def test_a_wrong_option_is_one_line_of_every_recipe(recipe, words_, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        flags.parse(
+            named(recipe).sample, "sample", "", ["--run=x", *words_.split()] if "--run" not in words_ else ["--run"]
+        )
+    assert "\n" not in str(caught.value)
+    assert caught.value.status == 2
+
+
+def test_every_recipe_has_a_row_of_wrong_options():
+    assert {recipe for recipe, _, _ in WRONG} == set(RECIPES)
+
+
+KNOWN_LATER = [
+    ("maskgit", ["--steps=65"], "--steps must be from 1 to the number of tokens, 64: got 65"),
+    *((recipe, ["--label=10"], r"--label must be in \[0, 10\): got 10") for recipe in IMAGES),
+    *((recipe, ["--labels", "3", "12"], r"--labels must be in \[0, 10\): got 12") for recipe in IMAGES),
+    *((recipe, ["--stop-id=10"], r"--stop-id must be in \[0, vocab=10\): got values from 10") for recipe in TEXTS),
+    *((recipe, ["--beams=11", "--chars=2"], "--beams must be at most the vocabulary's 10: got 11") for recipe in TEXTS),
+]
+
+
+@pytest.mark.parametrize(("recipe", "words_", "message"), KNOWN_LATER)
+def test_an_option_that_the_run_does_not_allow_is_a_usage_error(recipe, words_, message, runs, tmp_path):
+    out = {} if recipe in TEXTS else {"out": tmp_path / "x.png"}
+    with pytest.raises(UsageError, match=message):
+        call(runs[recipe], *words_, **out)
+    assert not list(tmp_path.iterdir())
+
+
+def table_of(folder):
+    with (folder / "labels.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("recipe", IMAGES)
+def test_images_are_a_folder_and_an_npz_with_the_same_pixels_and_labels(recipe, runs, tmp_path, capsys):
+    options: dict = {"n": 5, "seed": 4} | ({"steps": 1} if recipe == "maskgit" else {})
+    assert call(runs[recipe], out=f"{tmp_path}/single/", **options) == 0
+    assert call(runs[recipe], out=tmp_path / "all.npz", **options) == 0
+    assert "5 images in" in capsys.readouterr().out
+    with np.load(tmp_path / "all.npz") as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+    assert (images.shape, images.dtype, labels.dtype) == ((5, 8, 8, 1), np.uint8, np.int32)
+    rows = table_of(tmp_path / "single")
+    assert [int(row["label"]) for row in rows] == labels.tolist()
+    assert [row["file"] for row in rows] == [f"00000{i}-class-{label}-seed-4.png" for i, label in enumerate(labels)]
+    for row, image in zip(rows, images):
+        with Image.open(tmp_path / "single" / row["file"]) as picture:
+            np.testing.assert_array_equal(np.asarray(picture), image[..., 0])
+    assert len(list((tmp_path / "single").iterdir())) == 6
+    assert {path.name for path in tmp_path.iterdir()} == {"single", "all.npz"}
+
+
+def test_labels_and_images_per_class_are_what_was_asked_for(runs, tmp_path):
+    for recipe in ("maskgit", "vqgan"):
+        options = {"steps": 1} if recipe == "maskgit" else {}
+        out = tmp_path / f"{recipe}.npz"
+        assert call(runs[recipe], "--labels", "7", "3", per_class=2, out=out, **options) == 0
+        with np.load(out) as arrays:
+            assert sorted(arrays["labels"].tolist()) == [3, 3, 7, 7]
+    assert call(runs["maskgit"], label=2, n=3, steps=1, out=tmp_path / "one.npz") == 0
+    with np.load(tmp_path / "one.npz") as arrays:
+        assert arrays["labels"].tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("suffix", [*FORMATS, ".JPG"])
+def test_a_grid_has_the_format_of_its_suffix(suffix, tmp_path):
+    asked = ImageSample(run="x", out=str(tmp_path / f"grid{suffix}"), columns=2)
+    assert asked.save([np.zeros((3, 4, 4, 3), np.float32)], np.zeros(3, np.int32)) == 0
+    with Image.open(asked.out) as picture:
+        assert picture.format == FORMATS[suffix.lower()]
+
+
+def test_what_is_there_is_not_lost_in_silence(tmp_path, capsys):
+    asked = ImageSample(run="x", out=str(tmp_path / "a.png"))
+    for _ in range(2):
+        asked.save([np.zeros((1, 4, 4, 1), np.float32)], np.zeros(1, np.int32))
+    assert [line.endswith("a.png, in place of the file before") for line in capsys.readouterr().out.splitlines()] == [
+        False,
+        True,
+    ]
+    folder = ImageSample(run="x", out=f"{tmp_path}/")
+    with pytest.raises(UserError, match=r"--out .*/: must be a new or empty folder: it holds 1 files"):
+        folder.check_out()
+    (tmp_path / "new").mkdir()
+    empty = ImageSample(run="x", out=f"{tmp_path}/new/")
+    empty.check_out()
+    assert empty.save([np.zeros((1, 4, 4, 1), np.float32)], np.zeros(1, np.int32)) == 0
+
+
+@pytest.mark.parametrize("out", ["x.png", "x.npz", "x/"])
+def test_images_of_nan_leave_no_file(out, tmp_path):
+    asked = ImageSample(run="r", out=f"{tmp_path}/{out}")
+    batches = [np.zeros((2, 4, 4, 1), np.float32), np.full((1, 4, 4, 1), np.nan, np.float32)]
+    with pytest.raises(UserError, match="--run r: the model's images are not numbers: its weights are damaged"):
+        asked.save(batches, np.zeros(3, np.int32))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_model_of_nan_is_an_error_of_every_recipe(recipe, tmp_path):
+    broken = lambda model: jax.tree.map(lambda x: x * jnp.nan if eqx.is_inexact_array(x) else x, model)
+    run = made(recipe, tmp_path / recipe, broken)
+    options = {"chars": 3} if recipe in TEXTS else {"n": 2, "out": tmp_path / "x.png"}
+    with pytest.raises(UserError, match=r"^--run .* are not numbers") as caught:
+        call(run, **options, **({"steps": 1} if recipe == "maskgit" else {}))
+    assert caught.value.status == 1
+    assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize("out", ["x.npz", "x/"])
+def test_many_images_are_written_a_batch_at_a_time(out, tmp_path):
+    count, labels = 40, np.zeros(200, np.int32)
+    batches = (np.full((5, 64, 64, 3), -1 + number / 20, np.float32) for number in range(count))
+    tracemalloc.start()
+    try:
+        assert write_images(f"{tmp_path}/{out}", batches, labels, columns=8, seed=0) == 5 * count
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 * count * 64 * 64 * 3 / 2  # of uint8 pixels alone
+
+
+COMPILED = [0]
+
+
+def _count(name, seconds, **_):
+    COMPILED[0] += name.endswith("backend_compile_duration")
+
+
+jax.monitoring.register_event_duration_secs_listener(_count)
+
+
+def test_other_numbers_of_the_image_sampler_run_the_same_program():
+    recipe, (sizes, facts) = named("maskgit"), MODELS["maskgit"]
+    config = dataclasses.replace(next(iter(recipe.presets.values())), model=sizes)
+    model, tokenizer = recipe.model(config, facts)(jr.key(0)), _Levels()
+    stream, seen = Stream(make_mesh()), []
+    for options in (
+        {"guidance": 2.0},
+        {"guidance": 3.0},
+        {"guidance": 3.0, "steps": 5, "temperature": 0.7, "choice_temperature": 0.0},
+    ):
+        from train import maskgit
+
+        changed = dataclasses.replace(config, decode=MaskedDecoding(**{"steps": 2} | options))
+        tree = model, tokenizer, maskgit.draw(changed, facts), jr.key(0)
+        stream.gather(drawn, tree, labelled(np.arange(3)))
+        seen.append(COMPILED[0])
+    assert seen[0] == seen[1] == seen[2]
+
+
+class _Levels(eqx.Module):
+    def decode(self, ids):
+        return ids.reshape(8, 8, 1) / 8 - 1
+
+
+@pytest.mark.parametrize("recipe", TEXTS)
+def test_a_text_ends_before_its_stop_wherever_it_is_written(recipe, runs, tmp_path, capsys):
+    options = {"prompt": "ab", "chars": 60, "seed": 1, "temperature": 1}
+
+    def shown(*words_, **more):
+        capsys.readouterr()
+        assert call(runs[recipe], *words_, **options | more) == 0
+        return capsys.readouterr().out
+
+    whole = shown()[2:-1]
+    stops = [whole[7:10], whole[20:22]]
+    wanted = cut(whole, stops)
+    assert len(wanted) < 12
+    assert shown("--stop", *stops) == f"ab{wanted}\n"
+    ids = [CHARACTERS.characters.index(char) for char in whole[9:11]]
+    first = min(whole.index(char) for char in whole[9:11])
+    assert shown("--stop-id", *map(str, ids)) == f"ab{whole[:first]}\n"
+    shown("--stop", *stops, n=2, out=tmp_path / "x.jsonl")
+    records = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert (records[0], len(records)) == ({"prompt": "ab", "text": wanted, "seed": 1}, 2)
+    shown("--stop", *stops, out=tmp_path / "x.txt")
+    assert (tmp_path / "x.txt").read_text(encoding="utf-8") == f"ab{wanted}\n"
+    assert "in place of the file before" in shown(out=tmp_path / "x.txt")
+
+
+def test_a_text_is_cut_at_its_characters_with_what_was_held_back():
+    asked = TextSample(run="x", chars=5, stop=("eef",))
+    text = _Text(CHARACTERS, asked)
+    assert [text(CHARACTERS.characters.index(char)) for char in "abceefgh"] == ["a", "b", "c", "", "ee", "", "", ""]
