@@ -12,10 +12,12 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # libtpu, where it is installed, would wait for a metadata server
 # Compiled sooner and run a little slower, which suits programs that run once; XLA_FLAGS="" compiles them as users do,
 # as `nox -s ends` does.
-FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-if version("jaxlib").startswith("0.10."):
-    FLAGS += " --xla_cpu_use_fusion_emitters=false"  # a third of the suite's time; newer versions lack the flag
-os.environ.setdefault("XLA_FLAGS", FLAGS)
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    # A third of the suite's time; newer versions lack the flag.
+    + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""),
+)
 os.environ.setdefault(
     "MALLOC_TRIM_THRESHOLD_", "131072"
 )  # glibc's default, named so that runs leave the workers' allocator alone

@@ -7,7 +7,7 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from eqxgen.configs import Sampling
-from eqxgen.decoding.numbers import NO_TOKEN, bucket, number
+from eqxgen.decoding.traced import NO_TOKEN, bucket, number
 
 NEVER = -jnp.inf
 LEAST_TOP_K = 64

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from eqxgen.configs import MaskedDecoding, parse_schedule
 from eqxgen.decoding.logits import tempered, undrawable
-from eqxgen.decoding.numbers import NO_TOKEN, check_drawn, number
+from eqxgen.decoding.traced import NO_TOKEN, check_drawn, number
 from eqxgen.nn import _check
 from eqxgen.nn.linear import check_ids
 

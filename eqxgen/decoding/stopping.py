@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int, Int32
 
-from eqxgen.decoding.numbers import NO_TOKEN
+from eqxgen.decoding.traced import NO_TOKEN
 from eqxgen.nn import _check
 
 Stop = Sequence[int] | _check.Ids

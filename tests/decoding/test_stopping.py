@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from eqxgen.configs import GPTConfig, RNNConfig
 from eqxgen.decoding.autoregressive import generate, stream
 from eqxgen.decoding.beam import beam_search
-from eqxgen.decoding.numbers import NO_TOKEN
 from eqxgen.decoding.stopping import Until, cut, lengths, stop_ids
+from eqxgen.decoding.traced import NO_TOKEN
 from eqxgen.models.gpt import GPT
 from eqxgen.models.rnn import RNN
 
