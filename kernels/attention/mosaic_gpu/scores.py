@@ -151,7 +151,7 @@ class Scores:
         """The pairs of the tile that exist and that the mask allows."""
         i, j = self.positions(tile, size)
         allowed = j < self.shape.kv_seq
-        if self.shape.q_seq % self.shape.q_block:
+        if self.shape.q_seq % SIDE:
             allowed = allowed & (i < self.shape.q_seq)  # padding may equal an id
         if self.prepared.mask is not None:
             allowed = allowed & self.prepared.mask.allowed(
