@@ -75,7 +75,7 @@ class TrainConfig:
     dry_run: bool = option(False, free=True, first=True)
     """Print the sizes and compile one step; read and write no data."""
     compile_for: str | None = option(None, free=True)
-    """With --dry-run: a TPU topology to compile for, such as v5e:2x4 (needs libtpu, no TPU), or cuda to lower for."""
+    """With --dry-run: a TPU topology to compile for, such as v5e:2x4 (needs the extra tpu, no TPU), or cuda to lower for."""
     accumulate: int = option(1, free=True)
     """Number of micro-batches of a batch; the memory is that of one, the update is the same."""
     mesh: str = option("", free=True, first=True)
