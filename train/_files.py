@@ -1,41 +1,15 @@
 """Files that are written whole or not at all, and the message of a disk that is full or failing."""
 
 import json
-import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from eqxgen._files import PART, atomic
+
 from ._errors import UserError
-
-PART = ".part"
-"""Suffix of a file that is being written; the next start removes what a killed process left."""
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside the target, renamed to it at the end: a reader finds the old file or the new one.
-
-    The file has the umask's mode, also where a library writes it with one of its own.
-
-    Raises:
-        OSError: the folder or the file cannot be written. After an error the old file is untouched and no part is left.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}{PART}")
-    try:
-        part.touch(exist_ok=False)
-        mode = part.stat().st_mode
-        yield part
-        part.chmod(mode)
-        sync(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    sync(path.parent)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -68,15 +42,6 @@ def free_bytes(path: Path) -> int:
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
-
-
-def sync(path: Path) -> None:
-    """Waits until a file's bytes, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def remove_parts(folder: Path) -> None:

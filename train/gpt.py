@@ -37,7 +37,7 @@ class Config(LanguageConfig):
 NO_AVERAGE = EmaConfig(decay=0.0)
 
 # nanoGPT's optimisation: AdamW, decay of matrices alone, warm-up, cosine to a tenth of the peak, gradients clipped at
-# 1, no average.
+# 1, no average. Of a warm-up of w steps nanoGPT's step i has (i + 1) / (w + 1) of the peak, ours (i + 1) / w.
 _NANO: dict[str, Any] = {
     "eval_every": 500,
     "optim": OptimConfig(

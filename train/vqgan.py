@@ -255,9 +255,10 @@ def changes(config: Config) -> dict[str, Any]:
 
     every = config.restart_every
     restarts = lambda step: bool(every) and 0 < step < 0.8 * config.steps and step % every == 0
+    places = ("state",) if config.model.codebook == "ema" else ("model.tokenizer.quantizer",)
     start = lambda state, z, *, key: Averages.of(kmeans(z, config.model.codes, key=key))
     return {
-        "start": Change(placed(data_start, start), lambda step: step == 0),
+        "start": Change(placed(data_start, start), lambda step: step == 0, places),
         "restart": Change(placed(restart_dead_codes, functools.partial(restart_rare_codes, least=1.0)), restarts),
     }
 

@@ -31,9 +31,10 @@ def positive(config: Any, *names: str, prefix: str = "model.") -> None:
         require(math.isfinite(value) and value > 0, f"{prefix}{name} must be positive: got {value}")
 
 
-def dropout(config: Any) -> None:
-    """The dropout rate is in [0, 1)."""
-    require(0 <= config.dropout < 1, f"model.dropout must be in [0, 1): got {config.dropout}")
+def dropout(config: Any, name: str = "dropout") -> None:
+    """The dropout rate of that name is in [0, 1), or None."""
+    rate = getattr(config, name)
+    require(rate is None or 0 <= rate < 1, f"model.{name} must be in [0, 1): got {rate}")
 
 
 def heads_divide_dim(config: Any) -> None:

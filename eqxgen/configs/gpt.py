@@ -31,6 +31,10 @@ class GPTConfig:
     """Tokens that the model sees at most."""
     dropout: float = 0.0
     """Dropout rate, of the embedding, attention probabilities and every residual branch."""
+    embedding_dropout: float | None = None
+    """Another rate of the embedding; by default dropout."""
+    attention_dropout: float | None = None
+    """Another rate of the attention probabilities; by default dropout."""
     bias: bool = True
     """Biases in projections and layer norms."""
     tied: bool = True
@@ -53,7 +57,8 @@ class GPTConfig:
             self.heads % (self.kv_heads or self.heads) == 0,
             f"model.kv_heads must divide model.heads: got model.heads={self.heads}, model.kv_heads={self.kv_heads}",
         )
-        dropout(self)
+        for name in ("dropout", "embedding_dropout", "attention_dropout"):
+            dropout(self, name)
         one_of(self, "positions", ("learned", "rotary"))
         one_of(self, "norm", ("layer", "rms"))
         one_of(self, "mlp", ("gelu_tanh", "gelu", "swiglu"))
@@ -70,7 +75,8 @@ class GPTConfig:
             "model.latent goes with model.positions=rotary and without model.kv_heads, as its keys are rotated and not "
             "shared",
         )
-        require(self.dropout == 0, f"model.latent goes without model.dropout: got model.dropout={self.dropout}")
+        rates = {self.dropout, self.attention_dropout or 0.0}
+        require(rates == {0}, f"model.latent goes without model.dropout: got model.dropout={max(rates)}")
         require(self.head_dim >= 4, "model.dim / model.heads must be at least 4 with model.latent")
 
     @property

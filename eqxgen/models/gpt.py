@@ -72,7 +72,7 @@ class GPT(eqx.Module):
         self.positions = (
             _normal(position_key, (config.context, config.dim), jnp.float32) if config.positions == "learned" else None
         )
-        self.dropout = Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout if config.embedding_dropout is None else config.embedding_dropout)
         stack = Stack(functools.partial(_block, config), config.depth, remat=config.remat, key=stack_key)
         ends = lambda stack: (stack.blocks.attention.out.weight, stack.blocks.mlp.down.weight)
         self.stack = eqx.tree_at(ends, stack, [weight / math.sqrt(2 * config.depth) for weight in ends(stack)])
@@ -187,9 +187,8 @@ def _attention(config: GPTConfig, options: dict, key: PRNGKeyArray) -> SelfAtten
     head_dim = config.dim // config.heads
     if not config.latent:
         rope = RoPE(head_dim) if config.positions == "rotary" else None
-        return SelfAttention(
-            config.dim, config.heads, kv_heads=config.kv_heads, causal=True, rope=rope, **options, key=key
-        )
+        options = {"causal": True, "rope": rope, "probs_dropout": config.attention_dropout, **options}
+        return SelfAttention(config.dim, config.heads, kv_heads=config.kv_heads, **options, key=key)
     turned = head_dim // 4 * 2  # half of each query and key is for the position, the other half for the content
     sizes: dict[str, Any] = {
         "kv_lora_rank": config.latent,

@@ -1,12 +1,16 @@
 """Folders in Hugging Face's layout: config.json, and weights in one safetensors file or several with an index."""
 
+import errno
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+
+from eqxgen._files import atomic
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 _JSON_BYTES = 64 * 2**20
@@ -46,20 +50,26 @@ def read_arrays(folder: Path) -> dict[str, np.ndarray]:
 
 
 def write(folder: Path, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes config.json and model.safetensors for `from_pretrained` of the family's library."""
+    """Writes config.json and model.safetensors for `from_pretrained` of the family's library, each whole or not at all.
+
+    Raises:
+        OSError: the disk refuses; an older file is untouched.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: np.ascontiguousarray(array) for name, array in arrays.items()},
-        folder / WEIGHTS,
-        metadata={"format": "pt"},
-    )
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with atomic(folder / WEIGHTS) as part:
+        try:
+            save_file(whole, part, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(errno.EIO, str(error)) from None
+    with atomic(folder / CONFIG) as part:
+        part.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def take(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...], where: Path) -> np.ndarray:
-    """Removes an array from the table and returns it as float32.
+    """Removes an array from the table and returns it in the type that it is stored in.
 
     Raises:
         ValueError: it is missing, has another shape, or is not floating-point.
@@ -67,12 +77,12 @@ def take(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...], where
     if name not in arrays:
         raise ValueError(f"{where}: array {name} is missing: is it a model of the family that its config names?")
     array = arrays.pop(name)
-    if array.shape != shape or not np.issubdtype(array.dtype, np.floating):
+    if array.shape != shape or not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(
             f"{where}: array {name} must be floating-point{list(shape)}, as the config says: got "
             f"{array.dtype}{list(array.shape)}"
         )
-    return array.astype(np.float32)
+    return array
 
 
 def _read_file(path: Path) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from einops import rearrange
+from jax.typing import DTypeLike
 
 from eqxgen.configs import GPTConfig
 from eqxgen.models.gpt import EPSILON, GPT
@@ -36,6 +37,7 @@ ENDS = {
     "norm.scale": "ln_f.weight",
     "norm.bias": "ln_f.bias",
 }
+RATES = {"dropout": "resid_pdrop", "embedding_dropout": "embd_pdrop", "attention_dropout": "attn_pdrop"}
 PREFIX = "transformer."
 BUFFERS = (".attn.bias", ".attn.masked_bias")  # causal masks, in old files
 
@@ -50,18 +52,30 @@ FIXED = {
 }
 
 
-def from_pretrained(folder: str | Path) -> GPT:
+def from_pretrained(folder: str | Path, dtype: DTypeLike | None = None) -> GPT:
     """The model of a folder with config.json and safetensors, such as a snapshot of `openai-community/gpt2`.
 
-    The logits equal the published model's. Dropout is the config's, for further training; decoding is without.
+    The logits equal the published model's. The dropout rates are the config's, for further training; decoding is
+    without.
+
+    Args:
+        folder: of the files.
+        dtype: of the parameters; by default each has the one that it is stored in, such as bfloat16.
 
     Raises:
         ValueError: a file is missing or damaged, the config is of another architecture, or an array is missing, of
             another shape, or not of the model.
     """
-    folder = Path(folder)
-    values = files.read_config(folder, "gpt2")
-    config, vocab = _config(folder, values)
+    model, arrays = read(Path(folder))
+    leaves = [jnp.asarray(array, dtype) for array in arrays.values()]
+    return eqx.tree_at(lambda model: [_get(model, name) for name in arrays], model, leaves)
+
+
+def read(folder: Path) -> tuple[GPT, dict[str, np.ndarray]]:
+    """The model of a folder with shapes in place of arrays, and its arrays on the host by their paths; see
+    `from_pretrained`.
+    """
+    config, vocab = _config(folder, files.read_config(folder, "gpt2"))
     arrays = {
         name.removeprefix(PREFIX): array
         for name, array in files.read_arrays(folder).items()
@@ -69,7 +83,7 @@ def from_pretrained(folder: str | Path) -> GPT:
     }
     model = eqx.filter_eval_shape(lambda key: GPT(vocab, config, key=key), jr.key(0))
     head = arrays.pop("lm_head.weight", None)
-    if head is not None and "wte.weight" in arrays and not np.array_equal(head, arrays["wte.weight"]):
+    if head is not None and not np.array_equal(head, arrays.setdefault("wte.weight", head)):
         raise ValueError(f"{folder}: lm_head.weight must equal wte.weight, as the config ties them: they differ")
     found: dict[str, np.ndarray] = {}
     for ours, theirs in ENDS.items():
@@ -80,14 +94,15 @@ def from_pretrained(folder: str | Path) -> GPT:
         found[f"stack.blocks.{ours}"] = np.stack([_split(ours, layer.T, config.heads) for layer in layers])
     if arrays:
         raise ValueError(f"{folder}: array {sorted(arrays)[0]} is not of a GPT-2 of this config")
-    leaves = [jnp.asarray(array) for array in found.values()]
-    return eqx.tree_at(lambda model: [_get(model, name) for name in found], model, leaves)
+    return model, found
 
 
 def to_pretrained(model: GPT, folder: str | Path) -> None:
-    """Writes config.json and model.safetensors, which `transformers.GPT2LMHeadModel.from_pretrained` reads.
+    """Writes config.json and model.safetensors, which `transformers.GPT2LMHeadModel.from_pretrained` reads. Each array
+    is written in its own type, and each file whole or not at all.
 
     Raises:
+        OSError: the disk refuses; older files are untouched.
         ValueError: the model is not of GPT-2's architecture: learned positions, tied head, biases, GELU in its tanh
             form, a key head for each query head.
     """
@@ -106,11 +121,10 @@ def to_pretrained(model: GPT, folder: str | Path) -> None:
         parts = "learned positions, a tied head, as many key heads as heads, and GELU's tanh form"
         raise ValueError(f"model must be of GPT-2's architecture to be written as one ({parts}): got another")
     depth, hidden, dim = blocks.mlp.up.weight.shape
-    arrays = {PREFIX + theirs: np.asarray(_get(model, ours), np.float32) for ours, theirs in ENDS.items()}
+    arrays = {PREFIX + theirs: np.asarray(_get(model, ours)) for ours, theirs in ENDS.items()}
     for ours, theirs in BLOCK.items():
-        for layer, array in enumerate(np.asarray(_get(blocks, ours), np.float32)):
+        for layer, array in enumerate(np.asarray(_get(blocks, ours))):
             arrays[PREFIX + theirs.format(layer)] = _joined(ours, array, attention.heads).T
-    rate = model.dropout.rate
     config = {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
@@ -121,9 +135,10 @@ def to_pretrained(model: GPT, folder: str | Path) -> None:
         "n_layer": depth,
         "n_head": attention.heads,
         "n_inner": hidden,
-        "resid_pdrop": rate,
-        "embd_pdrop": rate,
-        "attn_pdrop": rate,
+        "resid_pdrop": attention.dropout.rate,
+        "embd_pdrop": model.dropout.rate,
+        "attn_pdrop": attention.probs_dropout.rate,
+        "torch_dtype": str(model.embedding.weight.dtype),
         **{name: value for name, (value, _) in FIXED.items()},
     }
     files.write(Path(folder), config, arrays)
@@ -134,16 +149,14 @@ def _config(folder: Path, values: dict[str, Any]) -> tuple[GPTConfig, int]:
     for name, (wanted, default) in FIXED.items():
         if (got := values.get(name, default)) != wanted:
             raise ValueError(f"{where}: {name} must be {wanted!r}, as GPT-2's: got {got!r}")
-    rates = {values.get(name, 0.1) for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
-    if len(rates) != 1:
-        raise ValueError(f"{where}: resid_pdrop, embd_pdrop and attn_pdrop must be one rate: got {sorted(rates)}")
     try:
         sizes: dict[str, Any] = {
             ours: int(values[theirs]) for ours, theirs in (("dim", "n_embd"), ("depth", "n_layer"), ("heads", "n_head"))
         }
         context, vocab = int(values.get("n_positions", 1024)), int(values["vocab_size"])
         hidden = None if values.get("n_inner") is None else int(values["n_inner"])
-        return GPTConfig(**sizes, hidden_dim=hidden, context=context, dropout=float(rates.pop())), vocab
+        rates = {ours: float(values.get(theirs, 0.1)) for ours, theirs in RATES.items()}
+        return GPTConfig(**sizes, **rates, hidden_dim=hidden, context=context), vocab
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: is not the config of a GPT-2: {type(error).__name__}: {error}") from None
 

@@ -394,6 +394,14 @@ def test_every_preset_has_the_sizes_of_its_tokenizer():
     assert maskgit.PRESETS.keys() == vqgan.PRESETS.keys()
 
 
+def test_compiling_for_a_tpu_names_the_extra_that_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    refuse = lambda **_: (_ for _ in ()).throw(RuntimeError("JAX TPU support not installed"))
+    monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", refuse)
+    assert command("maskgit", "--dry-run", "--compile-for", "v5e:2x4") == 1
+    assert said(capsys) == 'error: --compile-for v5e:2x4: needs libtpu: pip install "eqxgen[tpu]"'
+
+
 def test_a_dry_run_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert command("maskgit", "--dry-run", "--model.depth", "1") == 0

@@ -106,11 +106,19 @@ def test_every_schedule_rises_to_the_peak_and_ends_at_its_fraction(decay):
     values = np.array([rate(step) for step in range(101)])
     assert values[10] == pytest.approx(2.0)
     assert values.max() == pytest.approx(2.0)
-    assert np.all(np.diff(values[:11]) > 0)
+    assert np.all(np.diff(values[:10]) > 0)
     assert np.all(np.diff(values[10:]) <= 1e-6)
-    assert values[0] == pytest.approx(2.0 / 25 if decay == "one_cycle" else 0.0)
+    assert values[0] == pytest.approx(2.0 / 25 if decay == "one_cycle" else 2.0 / 10)
     end = {"constant": 2.0, "inverse_sqrt": 2.0 * 0.1**0.5}.get(decay, 0.2)
     assert values[100] == pytest.approx(end, rel=1e-5)
+
+
+def test_step_i_of_a_warm_up_has_the_share_i_plus_one_of_the_peak_and_no_step_is_lost():
+    rate = schedule(OptimConfig(learning_rate=3.0, warmup=4, decay="constant"), 100)
+    np.testing.assert_allclose([rate(step) for step in (0, 1, 2, 3, 3.6, 4, 50)], [0.75, 1.5, 2.25, 3, 3, 3, 3])
+    assert float(schedule(OptimConfig(learning_rate=3.0, warmup=0, decay="constant"), 100)(0)) == 3.0
+    # A warm-up that is longer than the run is cut to it.
+    assert float(schedule(OptimConfig(learning_rate=3.0, warmup=50, decay="cosine"), 2)(0)) == 1.5
 
 
 def test_the_cosine_ends_at_a_fraction_of_the_peak_and_not_at_a_million():

@@ -7,7 +7,8 @@ from typing import Any
 
 from orbax.checkpoint.path import atomicity
 
-from .._files import sync
+from eqxgen._files import sync
+
 from .manifest import seal
 
 

@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from eqxgen._files import sync
+
 from .._errors import UserError
-from .._files import sync
 
 NAME = "manifest.json"
 VERSION = 1

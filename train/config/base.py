@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from .._errors import UsageError, UserError, printable, require
 from ..precision.policy import Policy
@@ -26,11 +26,22 @@ class TrainConfig:
     preset: str = option("digits", first=True)
     """Values that every flag starts from, one of the list above."""
     run_dir: str | None = option(None, free=True, first=True)
-    """Folder of the run; runs/RECIPE-PRESET by default. The same command again resumes it."""
+    """Folder of the run; by default runs/RECIPE-PRESET, or runs/RECIPE-PRESET-DATA where the data are not the preset's.
+    The same command again resumes it."""
+    start_from: str | None = option(None, first=True, alias="from")
+    """Weights to start from: the folder of a run, a model.safetensors, or the folder of a published model. A line says
+    which arrays were read. A run that is resumed goes on with its own."""
+    from_weights: Literal["averaged", "best", "last"] = "averaged"
+    """Weights of the run that --from names: its averaged ones, its best checkpoint's, or those of the last step without
+    averaging."""
     seed: int = option(0, first=True)
     """Seed of the initial weights, the order of the data and every random draw."""
     steps: int = option(1000, first=True)
-    """Number of updates."""
+    """Number of updates. It may grow when a run is resumed: with a constant or inverse_sqrt schedule, with wsd before
+    its decay, and otherwise by --extend."""
+    extend: bool = option(False, free=True)
+    """Resume with more steps although the schedule of the learning rate is stretched; a line says from which rate to
+    which."""
     batch_size: int = option(128, first=True, alias="bs")
     """Examples per update, over all devices."""
     precision: str = "auto"
@@ -75,7 +86,8 @@ class TrainConfig:
     dry_run: bool = option(False, free=True, first=True)
     """Print the sizes and compile one step; read and write no data."""
     compile_for: str | None = option(None, free=True)
-    """With --dry-run: a TPU topology to compile for, such as v5e:2x4 (needs libtpu, no TPU), or cuda to lower for."""
+    """With --dry-run: a TPU topology to compile for, such as v5e:2x4 (needs the extra tpu, no TPU), or cuda to lower
+    for."""
     accumulate: int = option(1, free=True)
     """Number of micro-batches of a batch; the memory is that of one, the update is the same."""
     mesh: str = option("", free=True, first=True)
@@ -111,6 +123,9 @@ class TrainConfig:
         )
         self._check_evals()
         self._check_processes()
+        require(self.start_from is None or self.start_from.strip() != "", "from must be a path: got ''")
+        alone = self.start_from is not None or self.from_weights == "averaged"
+        require(alone, "from_weights goes with --from, which was not given")
         require(self.wandb is None or self.wandb.strip() != "", "wandb must be the name of a project: got ''")
         if span := self.profiled:
             require(

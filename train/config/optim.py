@@ -20,7 +20,8 @@ class OptimConfig:
     learning_rate: float = option(1e-3, first=True, alias="lr")
     """Peak learning rate."""
     warmup: int = 100
-    """Steps in which the learning rate rises from 0. A preset's or a config file's is cut to the steps of the run."""
+    """Steps in which the learning rate rises to its peak: step i, from 0, has (i + 1) / warmup of it. A preset's or a
+    config file's is cut to the steps of the run."""
     decay: Literal["constant", "cosine", "linear", "exponential", "inverse_sqrt", "wsd", "one_cycle"] = "cosine"
     """Schedule after the warm-up. wsd: constant, then linear to its end. one_cycle: cosine, with a cosine warm-up from
     a 25th of the peak.

@@ -1,5 +1,6 @@
 """`--dry-run`: the sizes of a run and its compiled step, before any data is read or file written."""
 
+import importlib.util
 import os
 import time
 from typing import Any
@@ -117,6 +118,8 @@ def topology(target: str) -> Any:
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=target).devices
     except (RuntimeError, ValueError, ImportError) as error:
+        if importlib.util.find_spec("libtpu") is None:
+            raise UserError(f'--compile-for {target}: needs libtpu: pip install "eqxgen[tpu]"') from None
         raise UserError(f"--compile-for {target}: {error}") from None
 
 

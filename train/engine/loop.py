@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from .._errors import UserError
-from .._files import write_json
+from .._files import read_json, write_json
 from ..checkpoint import Checkpoints
 from ..config.base import TrainConfig
 from ..config.options import free
@@ -35,6 +35,7 @@ from ..report.peak import flops_of, peak_of
 from ..report.sinks import Sink, TensorBoard, WeightsAndBiases
 from ..report.timeline import Profiler
 from ..run.folder import RunFolder
+from ..run.growth import growth, newest_step, told
 from ..run.signals import StopRequest
 from ..run.weights import digest, save_model
 from .best import best_name, check_best
@@ -42,7 +43,8 @@ from .command import STARTED
 from .compile_cache import use_cache
 from .evaluation import Evaluation, Show
 from .host_memory import keep_freed_memory
-from .recipe import Player, Program
+from .recipe import Change, Player, Program
+from .start import Start, start_of
 from .step import Inputs, Setup, State, abstract_state, changed, make_step, make_update, moved_by, sharded_state
 
 if TYPE_CHECKING:
@@ -96,22 +98,43 @@ def fit(config: TrainConfig, recipe: "Recipe") -> int:
     if on_cpu:
         keep_freed_memory()
     with RunFolder.open(config, recipe.name, recipe.presets.get(config.preset)) as run:
-        if from_first(run.summary.exists):
+        if from_first(lambda: run.complete):
             if is_first():
                 print(
                     f"{run.path} is complete: {config.steps} steps, see {run.summary}. Give another --run-dir to train "
                     "again."
                 )
             return 0
+        longer = None if run.grown_from is None else _growth(config, recipe, run, run.grown_from)
+        say = print if is_first() else lambda text: None
+        say("loading the data ...")
+        began = time.perf_counter()
         task = recipe.task(config, run.path)
+        say(f"loaded {len(task.source):,} training examples in {time.perf_counter() - began:.1f} s")
         evaluators = chosen(config.evals, task.evaluators)
         check_best(config, evaluators, task.program, mesh)
+        weights = None if from_first(lambda: newest_step(run.path)) else start_of(config, recipe.name, task)
         data = {"sha256": task.fingerprint, "examples": len(task.source)} if task.fingerprint else None
         frozen = task.program.frozen()
-        run.describe(task.facts.to_record(), data, changed=config.data.changed, frozen=digest(frozen))
+        began_from = None if weights is None else weights.record
+        run.describe(task.facts.to_record(), data, changed=config.data.changed, frozen=digest(frozen), start=began_from)
+        if longer is not None:
+            run.grow(longer)
         from_first(lambda: task.prepare(run.path))
         setup = Setup.of(config, task.program, mesh, on_cpu=on_cpu)
-        return _fit(config, recipe, task, evaluators, frozen, setup, run)
+        return _fit(config, recipe, task, evaluators, frozen, setup, run, weights)
+
+
+def _growth(config: TrainConfig, recipe: "Recipe", run: RunFolder, before: int) -> dict[str, Any]:
+    """The record of a run that goes on to more steps; see `train.run.growth`."""
+    where = run.path / "config.json"
+    finished = recipe.open(run.path, from_first(lambda: read_json(where)), where)
+    players = recipe.program(config, finished.facts).players
+    optims = {name: player.optim or config.optim for name, player in players.items()}
+    record = from_first(lambda: growth(config, optims, before, newest_step(run.path)))
+    if is_first():
+        print(f"{run.path}: {told(record, optims)}")
+    return record
 
 
 def _fit(
@@ -122,22 +145,28 @@ def _fit(
     frozen: PyTree,
     setup: Setup,
     run: RunFolder,
+    weights: Start | None,
 ) -> int:
     folder, record = run.path, run.record
     key = jr.key(config.seed)
     shapes = abstract_state(setup)
     check_heads(shapes.model, setup.mesh)
     best = max if config.keep_best.startswith("max:") else min
-    kept = Checkpoints(folder / "checkpoints", config.keep, record, best, config.strict, free(type(config)))
+    # The steps were held against config.json, which may have fewer in a checkpoint from before they grew.
+    may_differ = free(type(config)) | {"steps"}
+    kept = Checkpoints(folder / "checkpoints", config.keep, record, best, config.strict, may_differ)
     with closing(kept) as checkpoints:
         if restored := checkpoints.restore(shapes):
             state, first = restored.state, restored.step
         else:
-            state, first = sharded_state(setup, jr.fold_in(key, 0)), 0
+            began = weights.load(setup.mesh) if weights else None
+            state, first = sharded_state(setup, jr.fold_in(key, 0), began), 0
         log = Log(folder, config.steps, first, sinks_of(config, folder, first, record)) if is_first() else Mute()
         with closing(log), StopRequest() as stop:
             if restored:
                 log.say(f"resuming {folder} from step {first}")
+            elif weights:
+                log.say(weights.line)
             parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
             devices = f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
             log.say(f"{recipe.name}: {parameters:,} parameters, {len(task.source):,} examples, {devices}, to {folder}")
@@ -150,7 +179,7 @@ def _fit(
             evaluation = Evaluation(evaluators, place(frozen, setup.mesh), stream)
             # The last numbers of turns that are not due at every step.
             latest = (restored.position or {}).get("metrics", {}) if restored else {}
-            loop = _Run(config, recipe, task, folder, setup, log, checkpoints, record, evaluation, latest)
+            loop = _Run(config, recipe, task, folder, setup, log, checkpoints, record, evaluation, latest, weights)
             state = loop.train(state, first, key, stop)
             checkpoints.wait()
             if stop.agreed() and stop.received:
@@ -174,6 +203,7 @@ class _Run:
     record: dict[str, Any]
     evaluation: Evaluation
     latest: dict[str, Any]
+    weights: Start | None = None
     scores: list[float] = dataclasses.field(default_factory=list)
 
     def train(self, state: State, first: int, key: PRNGKeyArray, stop: StopRequest) -> State:
@@ -191,7 +221,7 @@ class _Run:
         for step in range(first, config.steps):
             batch = feed.take()
             inputs = Inputs(batch, data_key, self.evaluation.frozen)
-            for number, change in enumerate(change for change in program.changes.values() if change.due(step)):
+            for number, change in enumerate(change for change in program.changes.values() if self.due(change, step)):
                 own = jr.fold_in(change_key, step) if number == 0 else jr.fold_in(jr.fold_in(change_key, step), number)
                 state = changed(change.change, inputs._replace(key=own), state, self.setup.mesh)
             if step == first and peak_of(jax.devices()[0].device_kind):
@@ -234,6 +264,11 @@ class _Run:
                 break
         profiler.close()
         return state
+
+    def due(self, change: Change, step: int) -> bool:
+        """Whether a change is made before a step: not where it would place anew what `--from` read."""
+        placed = step == 0 and self.weights is not None and change.places and self.weights.covers(change.places)
+        return change.due(step) and not placed
 
     def feed(self, first: int) -> Feed:
         """The batches from a step on."""

@@ -121,10 +121,13 @@ class Change:
         change: (model, batch, key, context) -> (model, model state). The batch is whole (`context.axes` is ()). The
             averages follow what it moves; a change that is not finite is not made.
         due: of the number of a step.
+        places: path patterns of what it initialises from data at step 0, such as `model.quantizer`; a run that starts
+            from weights with all of it leaves the change out there.
     """
 
     change: Callable[[Any, dict[str, Array], PRNGKeyArray, Context], tuple[PyTree, PyTree]]
     due: Callable[[int], bool]
+    places: tuple[str, ...] = ()
 
 
 class Pace(NamedTuple):

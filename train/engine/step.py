@@ -17,7 +17,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from ..config.base import TrainConfig
 from ..optim import optimiser, shown
 from ..optim.ema import Averages, averages
-from ..parallel.rules import place
+from ..parallel.rules import map_named, place
 from ..precision import (
     DynamicLossScale,
     LossScale,
@@ -213,17 +213,22 @@ def apply_updates(model: PyTree, updates: PyTree) -> PyTree:
     return jax.tree.map(add, updates, model, is_leaf=lambda x: x is None)
 
 
-def init_state(model: PyTree, setup: Setup) -> State:
+def init_state(model: PyTree, setup: Setup, start: Mapping[str, Array] | None = None) -> State:
     """The state before the first step: parameters in the policy's type, averages and the optimisers' state in float32
     at least.
 
     A float16 policy brings its loss scale along.
 
+    Args:
+        start: arrays in place of those of their paths, `model.*` and `state.*`.
+
     Raises:
         ValueError: a parameter has no player, or two.
     """
     program, claims = setup.program, setup.program.claims(model)
-    extra = program.init_state(model)
+    replaced = lambda tree: map_named(lambda path, leaf: (start or {}).get(path, leaf), tree)
+    model = replaced({"model": model})["model"]
+    extra = replaced({"state": program.init_state(model)})["state"]
     model = to_params(setup.policy, model)
     ema = setup.ema.init(jax.tree.map(lambda x: widen(x) if eqx.is_inexact_array(x) else x, model))
     scale = DynamicLossScale if setup.policy.needs_scale else NoLossScale
@@ -244,11 +249,12 @@ def abstract_state(setup: Setup) -> State:
     return place(eqx.filter_eval_shape(lambda key: init_state(setup.program.init(key), setup), jr.key(0)), setup.mesh)
 
 
-def sharded_state(setup: Setup, key: PRNGKeyArray) -> State:
+def sharded_state(setup: Setup, key: PRNGKeyArray, start: Mapping[str, Array] | None = None) -> State:
     """The state before the first step, each device making its own part: no device ever holds a model that is larger
-    than it.
+    than it. See `init_state`.
     """
-    return eqx.filter_jit(lambda key: place(init_state(setup.program.init(key), setup), setup.mesh))(key)
+    make = lambda key, start: place(init_state(setup.program.init(key), setup, start), setup.mesh)
+    return eqx.filter_jit(make)(key, dict(start or {}))
 
 
 @eqx.filter_jit

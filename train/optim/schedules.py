@@ -12,9 +12,13 @@ START = 1 / 25  # where one_cycle begins, as a fraction of the peak (fastai's an
 def schedule(config: OptimConfig, steps: int) -> optax.Schedule:
     """Learning rate by step: the warm-up, then what `config.decay` says; `config.final` of the peak at the last
     step.
+
+    Step i of a warm-up of w steps has (i + 1) / w of the peak, so that the first update counts and step w - 1 is at the
+    peak. Versions before began at 0, i / w; their runs resume, and a run that had not left its warm-up goes on with
+    rates that are 1 / w of the peak higher.
     """
     peak, warmup = config.learning_rate, min(config.warmup, steps)
-    rise = optax.linear_schedule(0, peak, max(warmup, 1))
+    rise = lambda step: peak * jnp.minimum((1 + jnp.asarray(step)) / max(warmup, 1), 1)  # steps may be fractions
     if config.decay == "one_cycle":
         rise = lambda step: peak * (1 - (1 - START) * _cosine(step / max(warmup, 1)))
     return optax.join_schedules([rise, after(config, warmup, max(steps - warmup, 1))], [warmup])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ class RunFolder:
 
     path: Path
     record: dict[str, Any]
+    grown_from: int | None = None
+    """Steps of the run so far, where the config has more."""
 
     @classmethod
     @contextmanager
@@ -42,17 +45,37 @@ class RunFolder:
         """
         from ..parallel.processes import from_first
 
-        run = cls(
-            Path(config.run_dir or f"runs/{recipe}-{config.preset}"), {"recipe": recipe, "config": to_dict(config)}
-        )
+        path = Path(config.run_dir or from_first(lambda: str(default_folder(recipe, config, default))))
+        run = cls(path, {"recipe": recipe, "config": to_dict(config)})
         with ExitStack() as held:
-            from_first(lambda: _claim(run.path, recipe, config, default or type(config)(), held))
+            run.grown_from = from_first(lambda: _claim(path, recipe, config, default or type(config)(), held))
             yield run
 
     @property
     def summary(self) -> Path:
         """File that a complete run has."""
         return self.path / "summary.json"
+
+    @property
+    def complete(self) -> bool:
+        """True where the config's steps are made and evaluated."""
+        return self.summary.exists() and self.grown_from is None
+
+    def grow(self, growth: dict[str, Any]) -> None:
+        """Writes the new number of steps into config.json, and the record of `train.run.growth` beside it.
+
+        The summary of the shorter run is removed first.
+        """
+        from ..parallel.processes import from_first
+
+        def write() -> dict[str, Any]:
+            old = read_json(self.path / "config.json")
+            self.summary.unlink(missing_ok=True)
+            new = {"config": {**old["config"], "steps": growth["to"]}, "growths": [*old.get("growths", []), growth]}
+            write_json(self.path / "config.json", old | new)
+            return old | new
+
+        self.record = from_first(write)
 
     def describe(
         self,
@@ -61,6 +84,7 @@ class RunFolder:
         *,
         changed: bool = False,
         frozen: str | None = None,
+        start: dict[str, Any] | None = None,
     ) -> None:
         """Writes config.json where there is none, or checks that it is of the same data.
 
@@ -71,14 +95,16 @@ class RunFolder:
             data: SHA-256 of the data (`sha256`), and the number of training examples (`examples`).
             changed: whether the run may go on with other data.
             frozen: SHA-256 of the frozen parts.
+            start: path and SHA-256 of the weights that the run starts from; None where it has a checkpoint.
 
         Raises:
-            UserError: the run was begun on other data, or with other frozen parts.
+            UserError: the run was begun on other data, with other frozen parts, or from other weights.
         """
         from ..parallel.processes import from_first
 
         record = {**self.record, "facts": json.loads(json.dumps(facts))} | ({"data": data} if data else {})
         record |= {} if frozen is None else {"frozen": frozen}
+        record |= {} if start is None else {"from": start}
         self.record = from_first(lambda: _describe(self.path / "config.json", record, changed=changed))
 
 
@@ -100,6 +126,11 @@ def _describe(path: Path, record: dict[str, Any], *, changed: bool) -> dict[str,
             f"--run-dir {path.parent}: holds a run with other frozen parts (SHA-256 {old.get('frozen')} and not "
             f"{record.get('frozen')}): give the same files, or another folder"
         )
+    if "from" in record and (start := old.get("from", {}).get("sha256")) != record["from"]["sha256"]:
+        raise UserError(
+            f"--run-dir {path.parent}: was to start from other weights (SHA-256 {start} and not "
+            f"{record['from']['sha256']}): give the same file, or another folder"
+        )
     before, now = old.get("data"), record.get("data")
     if before == now or now is None:
         return old
@@ -120,7 +151,28 @@ def _named(data: dict[str, Any]) -> str:
     return f"{data.get('examples'):,} examples with fingerprint {str(data.get('sha256'))[:12]}"
 
 
-def _claim(folder: Path, recipe: str, config: TrainConfig, default: TrainConfig, held: ExitStack) -> None:
+def default_folder(recipe: str, config: TrainConfig, preset: TrainConfig | None) -> Path:
+    """The folder of a run without --run-dir: named by recipe and preset, and by the data where they are not the
+    preset's.
+
+    A run of these data in the folder without their name, as older versions had it, is found there.
+    """
+    plain, data = Path(f"runs/{recipe}-{config.preset}"), config.data.name
+    if preset is None or data == preset.data.name or _data_of(plain) == data:
+        return plain
+    name = Path(data).expanduser().absolute().stem if config.data.is_path else data
+    return plain.with_name(f"{plain.name}-{re.sub(r'[^A-Za-z0-9_.]+', '-', name)}")
+
+
+def _data_of(folder: Path) -> Any:
+    """The data that a run's config names; None where there is no run."""
+    with suppress(UserError, KeyError, TypeError):
+        return read_json(folder / "config.json")["config"]["data"]["name"]
+    return None
+
+
+def _claim(folder: Path, recipe: str, config: TrainConfig, default: TrainConfig, held: ExitStack) -> int | None:
+    """Holds the folder; gives the steps of the run in it where the config has more."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files = {path.name for path in folder.iterdir()} - {LOCK}
@@ -132,9 +184,11 @@ def _claim(folder: Path, recipe: str, config: TrainConfig, default: TrainConfig,
         )
     held.callback(_remove_empty, folder)
     held.enter_context(locked(folder))
+    grown_from = None
     if (folder / "config.json").exists():
-        _check_same(folder, read_json(folder / "config.json"), recipe, config, default)
+        grown_from = _check_same(folder, read_json(folder / "config.json"), recipe, config, default)
     remove_parts(folder)
+    return grown_from
 
 
 def _remove_empty(folder: Path) -> None:
@@ -147,7 +201,7 @@ def _reason(error: OSError | RuntimeError) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _check_same(folder: Path, old: Any, recipe: str, config: TrainConfig, default: TrainConfig) -> None:
+def _check_same(folder: Path, old: Any, recipe: str, config: TrainConfig, default: TrainConfig) -> int | None:
     if not (isinstance(old, dict) and isinstance(old.get("config"), dict)):
         raise UserError(
             f"{folder / 'config.json'}: is not the config of a run: remove the folder, or give another by --run-dir"
@@ -156,7 +210,11 @@ def _check_same(folder: Path, old: Any, recipe: str, config: TrainConfig, defaul
         raise UserError(
             f"--run-dir {folder}: holds a run of train.{old.get('recipe')}, not of train.{recipe}: give another folder"
         )
-    if differing := differences(old["config"], to_dict(config), free(type(config)), default=to_dict(default)):
+    steps = old["config"].get("steps")
+    grown = isinstance(steps, int) and steps < config.steps
+    may = free(type(config)) | ({"steps"} if grown else set())
+    if differing := differences(old["config"], to_dict(config), may, default=to_dict(default)):
         raise UserError(
             f"--run-dir {folder}: holds a run with another config ({differing}): give another folder, or the same flags"
         )
+    return steps if grown else None

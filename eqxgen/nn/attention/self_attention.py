@@ -30,6 +30,7 @@ class SelfAttention(eqx.Module):
         kv_heads: number of key and value heads; it divides `heads` (grouped queries, arXiv:2305.13245). By default
             `heads`.
         dropout: rate on the attention probabilities, inside the op, and on the output.
+        probs_dropout: another rate on the probabilities, as GPT-2's `attn_pdrop`; by default `dropout`.
         causal: token i attends to tokens 0 to i only.
         bias: adds biases to the projections.
         window: token i attends to tokens less than `window` away: in a causal layer the last `window`, itself included;
@@ -46,6 +47,7 @@ class SelfAttention(eqx.Module):
     qkv: Projection  # outputs in the order (kv_heads, queries of the head then its key and value, head_dim)
     out: Projection
     dropout: Dropout
+    probs_dropout: Dropout
     q_norm: RMSNorm | None
     k_norm: RMSNorm | None
     rope: RoPE | AxialRoPE | None
@@ -61,6 +63,7 @@ class SelfAttention(eqx.Module):
         *,
         kv_heads: int | None = None,
         dropout: float = 0.0,
+        probs_dropout: float | None = None,
         causal: bool = False,
         bias: bool = True,
         window: int | None = None,
@@ -79,6 +82,7 @@ class SelfAttention(eqx.Module):
         self.qkv = Projection(dim, dim + 2 * kv_heads * head_dim, bias=bias, init=init, key=in_key)
         self.out = Projection(dim, dim, bias=bias, init=init, key=out_key)
         self.dropout = Dropout(dropout)
+        self.probs_dropout = Dropout(dropout if probs_dropout is None else probs_dropout)
         self.q_norm, self.k_norm = (RMSNorm(head_dim), RMSNorm(head_dim)) if qk_norm else (None, None)
         self.rope, self.heads, self.kv_heads, self.causal, self.window = rope, heads, kv_heads, causal, window
 
@@ -106,8 +110,9 @@ class SelfAttention(eqx.Module):
             inference: disables dropout.
         """
         _check.example(x, "seq", dim=self.qkv.in_dim)
-        active = self.dropout.active(key, inference)
-        probs_key, out_key = jr.split(key) if active and key is not None else (None, None)
+        active = self.probs_dropout.active(key, inference)
+        dropped = active or self.dropout.active(key, inference)
+        probs_key, out_key = jr.split(key) if dropped and key is not None else (None, None)
         q, k, v = self._heads(x, None)
         near = None if self.window is None else (self.window - 1, self.window - 1)
         y = ops.dot_product_attention(
@@ -118,7 +123,7 @@ class SelfAttention(eqx.Module):
             mask=mask,
             is_causal=self.causal,
             local_window_size=near,
-            dropout_rate=self.dropout.rate if active else 0.0,
+            dropout_rate=self.probs_dropout.rate if active else 0.0,
             dropout_key=probs_key,
         )
         return self.dropout(self.out(join_heads(y)), key=out_key, inference=inference)

@@ -11,7 +11,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import BaseHandler, HTTPSHandler, OpenerDirector
 
-from ..._files import atomic
+from eqxgen._files import atomic
+
 from ...config.known import KnownFile
 
 _SOCKET_TIMEOUT = 20.0

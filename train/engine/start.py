@@ -1,0 +1,293 @@
+"""`--from`: the weights that a run starts from, of a run, a file or a published model."""
+
+import functools
+import hashlib
+import importlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, PyTree
+
+from .._errors import UsageError, UserError, printable
+from ..checkpoint.manifest import NAME as MANIFEST
+from ..checkpoint.manifest import damage
+from ..config.base import TrainConfig
+from ..parallel.processes import from_first
+from ..parallel.rules import spec_of
+from ..params.paths import matches, named_arrays
+from ..run.growth import newest_step
+
+if TYPE_CHECKING:
+    from .loop import Task
+
+PUBLISHED = {"gpt2": ("gpt", "eqxgen.pretrained.gpt2")}
+"""By `model_type` of a published config.json: the recipe, and the module whose `read` gives its arrays."""
+
+TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+TYPES |= {f"{sign}{bits}": f"{kind}{bits}" for sign, kind in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)}
+"""Types of arrays by their names in safetensors."""
+
+
+class Stored(NamedTuple):
+    """An array in a file, of which parts can be read."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    read: Callable[[Any], np.ndarray]
+
+
+class Weights(NamedTuple):
+    """Arrays to start from.
+
+    Attributes:
+        where: their file or folder.
+        arrays: by path in the released model, or with `raw` by path in the state of training.
+        sha256: of the file; of a checkpoint, of its manifest; of a published folder, of its files.
+        description: what a run's file says of itself.
+    """
+
+    where: Path
+    arrays: dict[str, Stored]
+    sha256: str
+    description: Mapping[str, Any] = {}
+    raw: bool = False
+
+
+class Start(NamedTuple):
+    """Weights matched with the arrays of a run's model and model state.
+
+    Attributes:
+        record: for config.json.
+        line: for the reader.
+        arrays: those that are read, by path: `model.head.weight`.
+        kinds: types that they are read into.
+        left: paths that keep their initialisation.
+    """
+
+    record: dict[str, Any]
+    line: str
+    arrays: dict[str, Stored]
+    kinds: dict[str, Any]
+    left: tuple[str, ...]
+
+    def covers(self, patterns: Iterable[str]) -> bool:
+        """Whether everything that the patterns name is read."""
+        return not any(matches(pattern, path) for pattern in patterns for path in self.left)
+
+    def load(self, mesh: Mesh) -> dict[str, Array]:
+        """The arrays, of which each device is given its part."""
+        return {path: _placed(path, stored, self.kinds[path], mesh) for path, stored in self.arrays.items()}
+
+
+def start_of(config: TrainConfig, recipe: str, task: "Task") -> Start | None:
+    """The weights that a config starts from; None without `--from`. Shapes are compared, and no array is read.
+
+    Raises:
+        UsageError: there is no such file, it is of another family, an array has another shape, or none fits.
+        UserError: a file is damaged.
+    """
+    if config.start_from is None:
+        return None
+    weights = opened(config, recipe)
+    program = task.program
+
+    def made(key: Array) -> PyTree:
+        model = program.init(key)
+        return {"model": model, "state": program.init_state(model)}
+
+    shapes = eqx.filter_eval_shape(made, jr.key(0))
+    wanted = named_arrays(shapes)
+    routes = {name: name for name in wanted} if weights.raw else _routes(task.released, shapes)
+    arrays = {routes[name]: stored for name, stored in weights.arrays.items() if name in routes}
+    if not arrays:
+        found, where = next(iter(weights.arrays), "none"), printable(str(weights.where))
+        raise UsageError(
+            f"--from {where}: must have arrays of train.{recipe}'s model, such as {next(iter(routes))}: got none, "
+            f"and first {printable(found)}"
+        )
+    for path, stored in arrays.items():
+        _check(weights.where, path, stored, wanted[path], recipe)
+    left = tuple(path for path in wanted if path not in arrays)
+    unused = [name for name in weights.arrays if name not in routes]
+    counts = {"read": len(arrays), "left": len(left), "unused": len(unused)}
+    record = {"path": config.start_from, "weights": config.from_weights, "sha256": weights.sha256, **counts}
+    kinds = {path: wanted[path].dtype for path in arrays}
+    line = f"--from {weights.where}: {len(arrays)} arrays read{_casts(arrays, kinds)}; left at their initialisation: "
+    line += f"{_some(left)}; of the file not used: {_some(unused)}{_facts(weights.description, task.facts.to_record())}"
+    return Start(record, line, arrays, kinds, left)
+
+
+def opened(config: TrainConfig, recipe: str) -> Weights:
+    """The file or folder of `--from`, without its arrays' contents."""
+    given = printable(str(config.start_from))
+    path = Path(str(config.start_from)).expanduser()
+    if path.is_dir():
+        record = _record(path)
+        if kind := record.get("model_type"):
+            return _published(path, kind, recipe)
+        if "recipe" in record:
+            _check_family(path, record, recipe)
+            if config.from_weights == "last":
+                return _last(path)
+            name = {"averaged": "model.safetensors", "best": "best.safetensors"}[config.from_weights]
+            if not (path / name).is_file():
+                raise UsageError(f"--from {given}: the run has no {name}; give another of --from-weights")
+            return _file(path / name, recipe)
+        path = path / "model.safetensors"
+    if config.from_weights != "averaged":
+        raise UsageError(f"--from-weights {config.from_weights} goes with the folder of a run: got --from {given}")
+    if not path.is_file():
+        raise UsageError(
+            f"--from {given}: must be the folder of a run, a .safetensors file or the folder of a published model: "
+            "there is none"
+        )
+    return _file(path, recipe)
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"--from {folder / 'config.json'}: cannot be read as JSON: {error}") from None
+    return values if isinstance(values, dict) else {}
+
+
+def _file(path: Path, recipe: str) -> Weights:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        file = safe_open(path, framework="numpy").__enter__()  # open as long as its arrays can be read
+        description = json.loads((file.metadata() or {}).get("eqxgen", "{}"))
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        arrays = {name: _of_slice(part, functools.partial(file.get_tensor, name)) for name, part in slices.items()}
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"--from {path}: this file is damaged: {error}; restore it from a copy") from None
+    description = description if isinstance(description, dict) else {}
+    _check_family(path, description, recipe)
+    return Weights(path, arrays, from_first(lambda: _sha256([path])), description)
+
+
+def _of_slice(part: Any, whole: Callable[[], np.ndarray]) -> Stored:
+    read = lambda index: part[index] if index else whole()  # a slice has at least one axis
+    return Stored(tuple(part.get_shape()), jnp.dtype(TYPES.get(part.get_dtype(), "bool")), read)
+
+
+def _check_family(path: Path, record: Mapping[str, Any], recipe: str) -> None:
+    if (found := record.get("recipe", recipe)) != recipe:
+        raise UsageError(f"--from {path}: is the model of a run of train.{found}: give one of train.{recipe}")
+
+
+def _published(folder: Path, kind: Any, recipe: str) -> Weights:
+    family, module = PUBLISHED.get(kind, ("", "")) if isinstance(kind, str) else ("", "")
+    if family != recipe:
+        known = ", ".join(f"{name} (train.{of})" for name, (of, _) in PUBLISHED.items())
+        raise UsageError(
+            f"--from {folder}: model_type must be one of train.{recipe}: got {printable(str(kind))!r}; published "
+            f"models that are read: {known}"
+        )
+    try:
+        arrays = importlib.import_module(module).read(folder)[1]
+    except ValueError as error:
+        raise UserError(f"--from {error}") from None
+    stored = {name: Stored(array.shape, array.dtype, array.__getitem__) for name, array in arrays.items()}
+    paths = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    return Weights(folder, stored, from_first(lambda: _sha256(paths)))
+
+
+def _last(folder: Path) -> Weights:
+    """The weights and the model state of a run's newest checkpoint; nothing in its folder changes."""
+    step = newest_step(folder)
+    where = folder / "checkpoints" / str(step)
+    if not step:
+        raise UsageError(f"--from {folder}: the run has no checkpoint for --from-weights last")
+    if reason := from_first(lambda: damage(where)):
+        raise UserError(f"--from {where}: is damaged: {reason}; give another of --from-weights")
+    names = sorted(path.name for path in (where / "state").iterdir() if path.name.startswith(("model.", "state.")))
+    return Weights(
+        where, {name: _of_zarr(where / "state" / name) for name in names}, _sha256([where / MANIFEST]), raw=True
+    )
+
+
+def _of_zarr(path: Path) -> Stored:
+    import tensorstore as ts
+
+    store = ts.open({"driver": "zarr", "kvstore": {"driver": "file", "path": str(path)}}).result()
+    return Stored(tuple(store.shape), store.dtype.numpy_dtype, lambda index: store[index].read().result())
+
+
+def _sha256(paths: Iterable[Path]) -> str:
+    """SHA-256 of a file, or of those of several, one after another."""
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while data := file.read(2**20):
+                total.update(data)
+    return total.hexdigest()
+
+
+def _routes(released: Callable[[PyTree, PyTree], PyTree], shapes: PyTree) -> dict[str, str]:
+    """By path in the released model, the path in the state of training that it is released from unchanged."""
+    arrays, rest = eqx.partition(shapes, lambda x: isinstance(x, jax.ShapeDtypeStruct))
+    leaves, structure = jax.tree.flatten(arrays)
+    names: list[str] = []
+
+    def flat(*leaves: Any) -> list[Any]:
+        whole = eqx.combine(jax.tree.unflatten(structure, leaves), rest)
+        found = named_arrays(released(whole["model"], whole["state"]))
+        names.extend(found)
+        return list(found.values())
+
+    traced = jax.make_jaxpr(flat)(*leaves).jaxpr
+    origin = {id(var): path for var, path in zip(traced.invars, named_arrays(arrays))}
+    return {name: origin[id(var)] for name, var in zip(names, traced.outvars) if id(var) in origin}
+
+
+def _check(where: Path, path: str, stored: Stored, wanted: Any, recipe: str) -> None:
+    kind = jnp.inexact if jnp.issubdtype(wanted.dtype, jnp.inexact) else jnp.integer
+    if stored.shape != wanted.shape or not jnp.issubdtype(stored.dtype, kind):
+        raise UsageError(
+            f"--from {printable(str(where))}: array {path} must be {wanted.dtype}{list(wanted.shape)}: got "
+            f"{stored.dtype}{list(stored.shape)}; give train.{recipe} the sizes of that model, by --model or --preset"
+        )
+
+
+def _placed(path: str, stored: Stored, dtype: Any, mesh: Mesh) -> Array:
+    parts: dict[str, np.ndarray] = {}  # devices that have the same part share one reading
+
+    def part(index: Any) -> np.ndarray:
+        if repr(index) not in parts:
+            parts[repr(index)] = np.asarray(stored.read(index)).astype(dtype, copy=False)
+        return parts[repr(index)]
+
+    return jax.make_array_from_callback(stored.shape, NamedSharding(mesh, spec_of(path, stored.shape, mesh)), part)
+
+
+def _casts(arrays: Mapping[str, Stored], kinds: Mapping[str, Any]) -> str:
+    found = sorted(
+        {f"{stored.dtype} as {kinds[path]}" for path, stored in arrays.items() if stored.dtype != kinds[path]}
+    )
+    return f" ({', '.join(found)})" if found else ""
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{len(names)} ({', '.join(map(printable, names[:3]))}{more})" if names else "none"
+
+
+def _facts(description: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """Facts of the data of the weights that are not the run's, such as another vocabulary."""
+    theirs = description.get("facts")
+    theirs = theirs if isinstance(theirs, dict) else {}
+    found = [name for name in own if name in theirs and theirs[name] != own[name]]
+    return f"; its data had another {', '.join(found)}" if found else ""
