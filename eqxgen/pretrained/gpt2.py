@@ -155,7 +155,7 @@ def _config(folder: Path, values: dict[str, Any]) -> tuple[GPTConfig, int]:
         }
         context, vocab = int(values.get("n_positions", 1024)), int(values["vocab_size"])
         hidden = None if values.get("n_inner") is None else int(values["n_inner"])
-        rates = {ours: float(values.get(theirs, 0.1)) for ours, theirs in RATES.items()}
+        rates: dict[str, Any] = {ours: float(values.get(theirs, 0.1)) for ours, theirs in RATES.items()}
         return GPTConfig(**sizes, **rates, hidden_dim=hidden, context=context), vocab
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: is not the config of a GPT-2: {type(error).__name__}: {error}") from None
