@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from tests.train import bad_checkpoints, bad_config, bad_data
+from tests.train import bad_checkpoints, bad_config, bad_data, bad_start
 from tests.train.bad_input import KEYS, Case, compiled, status_of
 
-CASES: list[Case] = [*bad_config.CASES, *bad_checkpoints.CASES, *bad_data.CASES]
+CASES: list[Case] = [*bad_config.CASES, *bad_checkpoints.CASES, *bad_data.CASES, *bad_start.CASES]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case.number}: {case.what}" for case in CASES])
@@ -23,5 +23,5 @@ def test_a_bad_input_is_one_line_of_error_before_anything_is_compiled(case, tmp_
     assert re.search(case.says, said[0]), said[0]
     assert "Traceback" not in errors
     # A checkpoint is held against the model, whose size the number of the data's tokens decides.
-    tokens = {"jit(_map)"} if case.number == 95 or case.number >= 114 else set()
+    tokens = {"jit(_map)", "jit(apply)"} if case.number == 95 or case.number >= 114 else set()
     assert set(compiled) <= KEYS | tokens
