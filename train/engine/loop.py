@@ -44,7 +44,7 @@ from .compile_cache import use_cache
 from .evaluation import Evaluation, Show
 from .host_memory import keep_freed_memory
 from .recipe import Change, Player, Program
-from .start import Start, start_of
+from .start import Start, matched, opened
 from .step import Inputs, Setup, State, abstract_state, changed, make_step, make_update, moved_by, sharded_state
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def fit(config: TrainConfig, recipe: "Recipe") -> int:
                 )
             return 0
         longer = None if run.grown_from is None else _growth(config, recipe, run, run.grown_from)
+        found = None if from_first(lambda: newest_step(run.path)) else opened(config, recipe.name)
         say = print if is_first() else lambda text: None
         say("loading the data ...")
         began = time.perf_counter()
@@ -113,7 +114,7 @@ def fit(config: TrainConfig, recipe: "Recipe") -> int:
         say(f"loaded {len(task.source):,} training examples in {time.perf_counter() - began:.1f} s")
         evaluators = chosen(config.evals, task.evaluators)
         check_best(config, evaluators, task.program, mesh)
-        weights = None if from_first(lambda: newest_step(run.path)) else start_of(config, recipe.name, task)
+        weights = None if found is None else matched(found, config, recipe.name, task)
         data = {"sha256": task.fingerprint, "examples": len(task.source)} if task.fingerprint else None
         frozen = task.program.frozen()
         began_from = None if weights is None else weights.record
@@ -213,7 +214,7 @@ class _Run:
     def steps(self, feed: Feed, state: State, first: int, key: PRNGKeyArray, stop: StopRequest) -> State:
         config, task = self.config, self.task
         program = task.program
-        step_of = functools.cache(lambda due: make_step(self.setup, due))
+        step_of = functools.cache(self.compiled)
         rate = schedule(self.first_player().optim or config.optim, config.steps)
         data_key, change_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
         profiler = Profiler(config.profiled, self.folder / "profile")
@@ -265,6 +266,23 @@ class _Run:
         profiler.close()
         return state
 
+    def compiled(self, due: tuple[str, ...]) -> Callable:
+        """The step of some turns; lines say when its first call begins and ends to compile it."""
+        step, calls = make_step(self.setup, due), [0]
+
+        def run(inputs: Inputs, state: State) -> tuple[State, dict[str, Any]]:
+            calls[0] += 1
+            if calls[0] > 1:
+                return step(inputs, state)
+            of = "" if len(self.task.program.turns) == 1 else f" of {', '.join(due)}"
+            self.log.say(f"compiling the step{of} ...")
+            before = time.perf_counter()
+            result = step(inputs, state)
+            self.log.say(f"compiled in {time.perf_counter() - before:.1f} s")
+            return result
+
+        return run
+
     def due(self, change: Change, step: int) -> bool:
         """Whether a change is made before a step: not where it would place anew what `--from` read."""
         placed = step == 0 and self.weights is not None and change.places and self.weights.covers(change.places)
@@ -315,6 +333,7 @@ class _Run:
 
     def save(self, step: int, state: State, feed: Feed) -> None:
         """A checkpoint, and the released model as it is now."""
+        before = time.perf_counter()
         score = float(np.mean(self.scores)) if self.scores else np.nan
         position: dict[str, Any] = feed.order.position(step)
         if any(turn.every > 1 for turn in self.task.program.turns.values()):
@@ -325,6 +344,7 @@ class _Run:
         save_model(self.folder / "model.safetensors", model, self.record)
         if self.checkpoints.best() == step:
             save_model(self.folder / "best.safetensors", model, self.record)
+        self.log.say(f"saving step {step}: {time.perf_counter() - before:.1f} s; the rest while training goes on")
 
     def released(self, state: State) -> PyTree:
         """The released part of the averaged model, placed as in training."""
@@ -333,7 +353,13 @@ class _Run:
     def show(self, state: State, step: int) -> None:
         """Writes the samples of a step during training; none where a signal ends their computation."""
         with suppress(Stopped):
-            self.evaluation.show(self.task.show, self.released(state), self.folder / "samples" / f"step-{step:07d}")
+            self.draw(self.released(state), step)
+
+    def draw(self, model: PyTree, step: int) -> None:
+        """Writes samples of the released model, and gives them to the sinks."""
+        path = self.folder / "samples" / f"step-{step:07d}"
+        self.evaluation.show(self.task.show, model, path)
+        self.log.samples(step, path)
 
     def seconds(self) -> float:
         """Wall-clock time of the run so far, with the time before it was resumed."""
@@ -343,18 +369,19 @@ class _Run:
         """The last samples, the numbers of all evaluators and the summary."""
         evaluation, model = self.evaluation, self.released(state)
         try:
-            evaluation.show(self.task.show, model, self.folder / "samples" / f"step-{self.config.steps:07d}")
+            self.draw(model, self.config.steps)
             numbers = evaluation.run(model, evaluation.evaluators)
             evaluation.stream.check()
         except Stopped:
             name = stop.received.name if stop.received else "signal"
             self.log.say(f"{name}: training is complete and saved; the same command evaluates it again")
             return stop.status
+        self.log.numbers(self.config.steps, numbers)
         if is_first():
-            self.summarise(numbers, parameters)
+            self.summarise(numbers, parameters, int(sum(int(turn.total) for turn in state.skipped.values())))
         return 0
 
-    def summarise(self, numbers: dict[str, float], parameters: int) -> None:
+    def summarise(self, numbers: dict[str, float], parameters: int, skipped: int) -> None:
         """Writes summary.json and the card."""
         summary = {
             "recipe": self.recipe.name,
@@ -362,6 +389,7 @@ class _Run:
             "steps": self.config.steps,
             "seconds": round(self.seconds(), 2),
             "parameters": parameters,
+            "skipped": skipped,
             **numbers,
             "evaluation_seconds": round(self.evaluation.seconds, 2),
             "examples_per_s": _rate(self.folder),
@@ -372,6 +400,10 @@ class _Run:
         write_json(self.folder / "summary.json", summary)
         for name, value in numbers.items():
             self.log.say(f"{name:24} {value:.4g}")
+        if skipped:
+            self.log.say(
+                f"{skipped:,} of {self.config.steps:,} updates were skipped, as their gradients were not finite"
+            )
         if self.config.keep_best and self.checkpoints.best() is None:
             self.log.say(f"no best checkpoint: --keep-best {self.config.keep_best} had no finite value at any of them")
         self.log.say(f"done in {summary['seconds']:.0f} s: {self.folder / 'summary.json'}")
@@ -384,7 +416,7 @@ class _Run:
 
 def sinks_of(config: TrainConfig, folder: Path, first: int, record: dict[str, Any]) -> list[Sink]:
     """Loggers beside metrics.jsonl."""
-    board = TensorBoard(folder, first)
+    board = TensorBoard(folder, first, record)
     return [board] if config.wandb is None else [board, WeightsAndBiases(folder, config.wandb, record)]
 
 

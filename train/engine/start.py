@@ -87,16 +87,12 @@ class Start(NamedTuple):
         return {path: _placed(path, stored, self.kinds[path], mesh) for path, stored in self.arrays.items()}
 
 
-def start_of(config: TrainConfig, recipe: str, task: "Task") -> Start | None:
-    """The weights that a config starts from; None without `--from`. Shapes are compared, and no array is read.
+def matched(weights: Weights, config: TrainConfig, recipe: str, task: "Task") -> Start:
+    """The weights as arrays of the run's own model. Shapes are compared, and no array is read.
 
     Raises:
-        UsageError: there is no such file, it is of another family, an array has another shape, or none fits.
-        UserError: a file is damaged.
+        UsageError: an array has another shape, or none fits.
     """
-    if config.start_from is None:
-        return None
-    weights = opened(config, recipe)
     program = task.program
 
     def made(key: Array) -> PyTree:
@@ -125,8 +121,15 @@ def start_of(config: TrainConfig, recipe: str, task: "Task") -> Start | None:
     return Start(record, line, arrays, kinds, left)
 
 
-def opened(config: TrainConfig, recipe: str) -> Weights:
-    """The file or folder of `--from`, without its arrays' contents."""
+def opened(config: TrainConfig, recipe: str) -> Weights | None:
+    """The file or folder of `--from`, without its arrays' contents; None without the flag.
+
+    Raises:
+        UsageError: there is no such file, or it is of another family.
+        UserError: a file is damaged.
+    """
+    if config.start_from is None:
+        return None
     given = printable(str(config.start_from))
     path = Path(str(config.start_from)).expanduser()
     if path.is_dir():

@@ -31,14 +31,16 @@ from ..config.evals import CLASSIFIER
 from ..data import Dataset, batch_indices
 from ..optim.ema import decay, move
 from ..parallel.processes import arrays_from_first, from_first
+from ..report.log import time_left
 from ..run.weights import load_model, save_model
 from .base import Evaluator
 from .examples import Examples, held_out_images
-from .stream import Function, Stream
+from .stream import PATIENCE, Function, Stream
 
 _VERSION = 2  # of the training below: a change of it makes cached judges stale
 _BATCH = 128
-_CHUNK = 25  # steps of the training between looks for a signal
+_CHUNK = 5  # steps that are in flight at once
+_SECONDS = 1.0  # of training between looks for a signal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,9 +135,14 @@ def judge_of(dataset: Dataset, stream: Stream) -> Judge:
         return Judge(arrays_from_first(trainer.model), accuracy)
     began = time.perf_counter()
     stream.say(f"training the classifier that judges samples: {plan['steps']} steps, once; it is cached ...")
-    for first in range(0, plan["steps"], _CHUNK):
+    done, said = 0, began
+    while done < plan["steps"]:
         stream.check()
-        from_first(functools.partial(trainer.train, range(first, min(first + _CHUNK, plan["steps"]))))
+        done, now = from_first(functools.partial(trainer.train, done)), time.perf_counter()
+        if now - said > PATIENCE:
+            left = (now - began) / done * (plan["steps"] - done)
+            stream.say(f"classifier: step {done} of {plan['steps']}, {time_left(left)} left")
+            said = now
     model = arrays_from_first(trainer.model)
     accuracy = _looked_at(model, held_out_images(dataset), stream)[0].result()
     seconds = round(time.perf_counter() - began, 2)
@@ -174,7 +181,7 @@ class _Trainer:
     """The judge's training, a few steps at a time."""
 
     def __init__(self, plan: dict[str, Any], dataset: Dataset):
-        steps = plan["steps"]
+        self.steps = steps = plan["steps"]
         rate = optax.warmup_cosine_decay_schedule(0, 3e-3, steps // 10, steps)
         self.optimiser = optax.adamw(rate, weight_decay=0.01)
         self.dataset, self.model = dataset, _build(plan)
@@ -188,14 +195,18 @@ class _Trainer:
         except (UserError, KeyError, TypeError):
             return None
 
-    def train(self, steps: range) -> None:
-        """Makes some steps; `model` is the average of the weights."""
-        dataset = self.dataset
-        for number in steps:
-            chosen = batch_indices(0, number, _BATCH, len(dataset.train_images))
-            batch = dataset.normalise(dataset.train_images[chosen]), dataset.train_labels[chosen], np.int32(number)
-            self.state, self.model = _step(self.state, self.model, batch, self.optimiser.update)
-        jax.block_until_ready(eqx.filter(self.model, eqx.is_array))
+    def train(self, first: int) -> int:
+        """Makes the steps of about a second; gives the number made so far. `model` is the average of the weights."""
+        dataset, began, done = self.dataset, time.perf_counter(), first
+        while done < self.steps and time.perf_counter() - began < _SECONDS:
+            chunk = range(done, min(done + _CHUNK, self.steps))
+            for number in chunk:
+                chosen = batch_indices(0, number, _BATCH, len(dataset.train_images))
+                batch = dataset.normalise(dataset.train_images[chosen]), dataset.train_labels[chosen], np.int32(number)
+                self.state, self.model = _step(self.state, self.model, batch, self.optimiser.update)
+            jax.block_until_ready(eqx.filter(self.model, eqx.is_array))
+            done = chunk.stop
+        return done
 
 
 @eqx.filter_jit

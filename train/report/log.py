@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .._errors import UserError
@@ -44,6 +44,17 @@ class Log:
         else:
             print(f"step {step}/{self._steps}  {numbers}  {left} left", flush=True)
 
+    def samples(self, step: int, path: Path) -> None:
+        """Gives the sinks what was drawn at a step: the pictures and texts of a path without suffix."""
+        for file in sorted(path.parent.glob(f"{path.name}.*")):
+            for sink in self._sinks:
+                sink.sample(step, file)
+
+    def numbers(self, step: int, values: dict[str, float | int]) -> None:
+        """Gives the sinks numbers that are in no line of metrics.jsonl, such as those of the last evaluation."""
+        for sink in self._sinks:
+            sink.write(step, values)
+
     def say(self, text: str) -> None:
         """A line for the reader, above the bar where there is one."""
         if self._bar:
@@ -67,6 +78,12 @@ class Mute:
     def metrics(self, step: int, values: dict[str, float | int]) -> None:
         """Nothing."""
 
+    def samples(self, step: int, path: Path) -> None:
+        """Nothing."""
+
+    def numbers(self, step: int, values: dict[str, float | int]) -> None:
+        """Nothing."""
+
     def say(self, text: str) -> None:
         """Nothing."""
 
@@ -81,9 +98,14 @@ def glance(values: dict[str, float | int]) -> str:
         parts.append(f"{values['mfu']:.0%} MFU")
     if values.get("input_wait", 0) >= 0.03:
         parts.append(f"{values['input_wait']:.0%} waiting for data")
-    if values.get("skipped"):
-        parts.append(f"{values['skipped']:.0f} updates skipped")
+    if skipped := skipped_of(values):
+        parts.append(f"{skipped:.0f} updates skipped, not finite")
     return "  ".join(parts)
+
+
+def skipped_of(values: Mapping[str, float | int]) -> float:
+    """Updates that were left out, of all turns, since a loss or a gradient was not finite."""
+    return sum(value for name, value in values.items() if name == "skipped" or name.endswith("_skipped"))
 
 
 def time_left(seconds: float) -> str:

@@ -1,33 +1,66 @@
-"""Sinks of metrics beside the run's own file: TensorBoard, and Weights & Biases on demand."""
+"""Sinks of numbers, pictures and texts beside the run's own files: TensorBoard, and Weights & Biases on demand."""
 
 import importlib
+import json
+import logging
 import secrets
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from .._errors import UserError
+from ..config.base import flat
+
+PICTURES = (".png", ".webp", ".jpg")
 
 
 @runtime_checkable
 class Sink(Protocol):
-    """Receiver of the numbers of a step."""
+    """Receiver of the numbers, pictures and texts of a step."""
 
     def write(self, step: int, values: dict[str, float | int]) -> None: ...
+
+    def sample(self, step: int, file: Path) -> None: ...
 
     def close(self) -> None: ...
 
 
 class TensorBoard:
-    """Events in `tensorboard/`; those after the step that a run resumes from are hidden."""
+    """Events in `tensorboard/`; those after the step that a run resumes from are hidden.
 
-    def __init__(self, folder: Path, start: int):
+    Args:
+        folder: of the run.
+        start: the step it resumes from.
+        record: config.json of the run, whose config is shown as hyperparameters and as text.
+    """
+
+    def __init__(self, folder: Path, start: int, record: dict[str, Any] | None = None):
         from tensorboardX import SummaryWriter
+        from tensorboardX.summary import hparams
 
+        # A number that is not finite is a fact of the run, which its line says, and no warning.
+        logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start or None)
+        if not record or start:
+            return
+        config = record.get("config", {})
+        plain = {name: value if _is_plain(value) else str(value) for name, value in flat(config).items()}
+        for part in hparams(plain, {"loss": None}):
+            self._writer.file_writer.add_summary(part)
+        self._writer.add_text("config", f"```\n{json.dumps(config, indent=2)}\n```")
 
     def write(self, step: int, values: dict[str, float | int]) -> None:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
+
+    def sample(self, step: int, file: Path) -> None:
+        if file.suffix in PICTURES:
+            import numpy as np
+            from PIL import Image
+
+            with Image.open(file) as picture:
+                self._writer.add_image("samples", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+        elif file.suffix == ".txt":
+            self._writer.add_text("samples", f"```\n{file.read_text(encoding='utf-8')}\n```", step)
 
     def close(self) -> None:
         self._writer.close()
@@ -50,6 +83,7 @@ class WeightsAndBiases:
         if not name.exists():
             name.write_text(secrets.token_hex(6), encoding="utf-8")
         identity = name.read_text(encoding="utf-8").strip()
+        self._wandb = wandb
         self._run = wandb.init(
             project=project, name=folder.name, id=identity, resume="allow", dir=str(folder), config=record
         )
@@ -57,5 +91,17 @@ class WeightsAndBiases:
     def write(self, step: int, values: dict[str, float | int]) -> None:
         self._run.log(values, step=step)
 
+    def sample(self, step: int, file: Path) -> None:
+        if file.suffix in PICTURES:
+            self._run.log({"samples": self._wandb.Image(str(file))}, step=step)
+        elif file.suffix == ".txt":
+            table = self._wandb.Table(columns=["text"], data=[[file.read_text(encoding="utf-8")]])
+            self._run.log({"texts": table}, step=step)
+
     def close(self) -> None:
         self._run.finish()
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether TensorBoard takes a value as a hyperparameter."""
+    return isinstance(value, bool | int | float | str)

@@ -34,7 +34,7 @@ def growth(config: TrainConfig, optims: Mapping[str, OptimConfig], before: int, 
 
     after = config.steps
     for optim in optims.values():
-        if step > agreed(optim, before, after) and not config.extend:
+        if step - 1 > agreed(optim, before, after) and not config.extend:
             raise UsageError(
                 f"--steps may grow from {before} to {after} only with --extend: at step {step} the run is within the "
                 f"{optim.decay} schedule of {before} steps, which --extend stretches to {after}; constant, "
@@ -45,10 +45,10 @@ def growth(config: TrainConfig, optims: Mapping[str, OptimConfig], before: int, 
 
 
 def agreed(optim: OptimConfig, before: int, after: int) -> int | float:
-    """Steps up to which the schedules of two numbers of steps have the same learning rates."""
+    """The last step up to which the schedules of two numbers of steps have the same learning rates; -1: none."""
     warmup = min(optim.warmup, before)
     if warmup != min(optim.warmup, after):
-        return 0
+        return -1
     match optim.decay:
         case "constant" | "inverse_sqrt":
             return math.inf
