@@ -86,8 +86,8 @@ def dot_product_attention(
     """Dot-product attention: `softmax(cap(scale * q k^T) + bias) v` over the keys that the mask allows.
 
     Names, defaults and layout are those of `jax.nn.dot_product_attention`, so that a user changes one import. Memory is
-    linear in the sequence lengths on every backend but `reference`. Softmax statistics and sums are float32; the result
-    has the query's dtype.
+    linear in the sequence lengths on every backend but `reference`, unless a length is a symbol of `jax.export`.
+    Softmax statistics and sums are float32; the result has the query's dtype.
 
     Args:
         query: (*batch, q_seq, heads, head_dim), float32, bfloat16, float16 or float64, with any number of leading axes
@@ -114,8 +114,8 @@ def dot_product_attention(
     Returns:
         (*batch, q_seq, heads, v_head_dim), and the logsumexp with `return_residual=True`. A row that sees no key is
         exactly 0, has zero gradient and a logsumexp of -inf (`jax.nn` returns the mean of the values there). A masked
-        key that is NaN or infinite has no effect on the output or a gradient; a query or key with a number that is not
-        finite makes NaN of the rows that see it.
+        key that is NaN, infinite or huge has no effect on the output or a derivative of any order; a query or key with
+        a number that is not finite makes NaN of the rows that see it.
 
     Raises:
         ValueError: a constraint on shapes, lengths, rates or windows is violated; the message has both values. An
