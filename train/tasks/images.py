@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._errors import UsageError, require
+from .._errors import UsageError, UserError, require
 from ..config.base import TrainConfig
 from ..config.data import DataConfig
 from ..config.options import option
@@ -138,11 +138,18 @@ def labels_of(asked: ImageSample, classes: int) -> Any:
 
 
 def rows_of(asked: ImageSample, labels: Any, classes: int) -> Any:
-    """Numbers of the examples of the classes that `train.sample` is asked for, the first `--per-class` of each."""
+    """Numbers of the examples of the classes that `train.sample` is asked for, the first `--per-class` of each.
+
+    Raises:
+        UserError: there is none.
+    """
     import numpy as np
 
     chosen = classes_of(asked, classes)
-    return np.sort(np.concatenate([np.flatnonzero(labels == label)[: asked.per_class] for label in chosen]))
+    rows = np.sort(np.concatenate([np.flatnonzero(labels == label)[: asked.per_class] for label in chosen]))
+    if not len(rows):
+        raise UserError(f"--out {asked.out}: there is no image of the classes {', '.join(map(str, chosen))}")
+    return rows
 
 
 def save(images: Any, dataset: "Dataset", columns: int, path: Path) -> None:
