@@ -74,5 +74,5 @@ def sampler(checkout: Checkout, name: str) -> str:
     checkout.create(f"eqxgen/decoding/{module}.py", fill(SAMPLER))
     checkout.create(f"tests/decoding/test_{module}.py", fill(TEST))
     row = f"| `{module}.{module}` | one line that says how it draws | `MaskedModel` |"
-    checkout.add_table_row("docs/models.md", "| sampler |", row)
+    checkout.add_table_row("docs/models.md", "| sampler of", row)
     return f"tests/decoding/test_{module}.py"
