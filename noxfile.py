@@ -3,6 +3,7 @@
 import glob
 import os
 import shutil
+import sys
 
 import nox
 
@@ -28,6 +29,27 @@ def tests(session: nox.Session) -> None:
     """The test suite on this Python and the newest jax it can have."""
     install(session, "test")
     session.run("pytest", "-n", "2", "--dist", "loadfile", *session.posargs, env={"JAX_PLATFORMS": "cpu"})
+
+
+@nox.session
+def full(session: nox.Session) -> None:
+    """The test suite with its long tables: every layer on every kind of mesh axes, every mask and width alone."""
+    install(session, "test")
+    env = {"JAX_PLATFORMS": "cpu", "EQXGEN_FULL": "1"}
+    session.run("pytest", "-n", "2", "--dist", "loadfile", *session.posargs, env=env)
+
+
+@nox.session(venv_backend="none")
+def dev(session: nox.Session) -> None:
+    """Creates .venv with the checkout in place, the training extras, the tests' and the linters' packages."""
+    posix = os.name == "posix"
+    python = os.path.join(".venv", "bin" if posix else "Scripts", "python")
+    session.run(sys.executable, "-m", "venv", ".venv")
+    groups = packages("test", "bench", "lint", "types")
+    session.run(python, "-m", "pip", "install", "--quiet", "-e", ".[train,text]", "nox", *groups, external=True)
+    session.log(
+        f"activate it: {'source .venv/bin/activate' if posix else '.venv' + os.sep + 'Scripts' + os.sep + 'activate'}"
+    )
 
 
 @nox.session(python=[LOWEST, NEWEST])
@@ -82,7 +104,7 @@ def wheel(session: nox.Session) -> None:
     session.install("build")
     session.run("python", "-m", "build", "--wheel", "--outdir", out, silent=True)
     (name,) = [name for name in os.listdir(out) if name.endswith(".whl")]
-    session.install(f"{os.path.join(out, name)}[train]", "kernels")
+    session.install(f"{os.path.join(out, name)}[train]", "kernels", "mypy", *packages("types"))
     script = os.path.abspath("tests/house/wheel_user.py")
     with session.chdir(out):
         session.run("python", "-P", script, env={"JAX_PLATFORMS": "cpu"})

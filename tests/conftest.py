@@ -4,7 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,9 +32,21 @@ import jax
 import jaxtyping
 import pytest
 
+from tests.hints import hint_of
 from tests.oracles import DATA
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """The report of a test, with a hint where its error is the suite's setting."""
+    report = yield
+    if call.excinfo is not None and (hint := hint_of(call.excinfo.value)):
+        report.sections.append(("hint", hint))
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,10 @@ from jaxtyping import Array, Int, Int32, PRNGKeyArray
 
 from eqxgen.configs import Sampling
 from eqxgen.decoding.logits import Rules, draw
-from eqxgen.decoding.memory import LanguageModel, Memory, Prompt, check_prompts, decoding, merged, read
+from eqxgen.decoding.memory import Memory, Prompt, check_prompts, decoding, merged, read
 from eqxgen.decoding.stopping import Stop, stop_ids
 from eqxgen.decoding.traced import NO_TOKEN, check_drawn
+from eqxgen.protocols import LanguageModel
 
 PLAIN = Sampling()
 """Draws from the model's own distribution."""

@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int32
 
 from eqxgen.decoding.logits import NEVER, undrawable
-from eqxgen.decoding.memory import LanguageModel, Memory, Prompt, check_prompts, decoding, read
+from eqxgen.decoding.memory import Memory, Prompt, check_prompts, decoding, read
 from eqxgen.decoding.stopping import Stop, stop_ids
 from eqxgen.decoding.traced import NO_TOKEN, bucket, check_drawn
+from eqxgen.protocols import LanguageModel
 
 LEAST_LENGTH = 64
 """Every length up to this runs the same program."""

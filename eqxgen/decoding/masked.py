@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,45 +15,10 @@ from eqxgen.decoding.logits import tempered, undrawable
 from eqxgen.decoding.traced import NO_TOKEN, check_drawn, number
 from eqxgen.nn import _check
 from eqxgen.nn.linear import check_ids
+from eqxgen.protocols import MaskedModel
 
 Schedule = Callable[[Float[Array, ""]], Float[Array, ""]]
 PLAIN = MaskedDecoding()
-
-
-@runtime_checkable
-class MaskedModel(Protocol):
-    """A label-conditional model of masked tokens: `eqxgen.models.MaskGIT`, or any other with these members."""
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of one example."""
-        ...
-
-    @property
-    def codes(self) -> int:
-        """Number of codes; ids are in [0, codes)."""
-        ...
-
-    @property
-    def classes(self) -> int:
-        """Number of labels."""
-        ...
-
-    @property
-    def mask_id(self) -> int:
-        """Id of a masked token."""
-        ...
-
-    @property
-    def null_label(self) -> int:
-        """Label of an example without one."""
-        ...
-
-    def __call__(
-        self, ids: Array, label: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None
-    ) -> Array:
-        """Logits (tokens, codes) of one example; a call without `inference=True` may need the key."""
-        ...
 
 
 class MaskedRules(eqx.Module):

@@ -1,7 +1,7 @@
 """Memory of a language model over the tokens of several sequences, and reading of prompts into it."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int32, Integer, PyTree
 
 from eqxgen.nn._check import integers
+from eqxgen.protocols import LanguageModel
 
 CHUNK = 64
 """Tokens of a prompt that are read at a time: one compiled program for prompts of every length."""
@@ -17,29 +18,6 @@ CHUNK = 64
 Model = TypeVar("Model")
 Prompt = Integer[ArrayLike, " _"] | list | tuple
 """Ids of a prompt: an array, or a list of integers."""
-
-
-@runtime_checkable
-class LanguageModel(Protocol):
-    """A model that can be decoded: `eqxgen.models.GPT`, `eqxgen.models.RNN`, or any other with these members."""
-
-    @property
-    def vocab(self) -> int:
-        """Size of the vocabulary."""
-        ...
-
-    @property
-    def context(self) -> int | None:
-        """Capacity of the memory in tokens; None if it is unlimited."""
-        ...
-
-    def cache(self) -> PyTree:
-        """The empty memory."""
-        ...
-
-    def extend(self, ids: Array, cache: Any, *, count: Any = None) -> tuple[Array, Any]:
-        """Logits of the token after the first `count` of `ids` (all by default), and the memory with these added."""
-        ...
 
 
 class Memory(eqx.Module):

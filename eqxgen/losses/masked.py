@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from eqxgen.decoding.masked import MaskedModel, mask_schedule
+from eqxgen.decoding.masked import mask_schedule
+from eqxgen.protocols import MaskedModel
 from eqxgen.rng import RNG
 
 

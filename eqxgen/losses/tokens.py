@@ -1,12 +1,11 @@
 """Cross-entropy of tokens, and of the next token of a language model."""
 
-from typing import Protocol, runtime_checkable
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen.nn.linear import times_rows
+from eqxgen.protocols import TokenModel
 
 
 def cross_entropy(logits: Float[Array, "*leading vocab"], targets: Int[Array, "*leading"]) -> Float[Array, "*leading"]:
@@ -50,20 +49,6 @@ def projected_cross_entropy(
     step = jax.checkpoint(lambda _, part: (None, losses(*part)), prevent_cse=False)
     _, found = jax.lax.scan(step, None, (x.reshape(-1, chunk, x.shape[-1]), targets.reshape(-1, chunk)))
     return found.reshape(-1)[:seq]
-
-
-@runtime_checkable
-class TokenModel(Protocol):
-    """A trained model of next tokens: `eqxgen.models.GPT`, `eqxgen.models.RNN`, or any other with these members."""
-
-    def hidden(self, ids: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> Array:
-        """States (seq, dim) after each token, the input of the output projection."""
-        ...
-
-    @property
-    def unembedding(self) -> tuple[Array, Array | None]:
-        """Weight (vocab, dim) and bias (vocab) of the output projection."""
-        ...
 
 
 def next_token_losses(

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from eqxgen.configs import GPTConfig, RNNConfig
-from eqxgen.losses.tokens import TokenModel, next_token_losses
+from eqxgen.losses.tokens import next_token_losses
 from eqxgen.models import GPT, RNN
+from eqxgen.protocols import TokenModel
 
 VOCAB = 11
 SIZES = GPTConfig(dim=8, depth=1, heads=2, context=7)

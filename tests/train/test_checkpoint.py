@@ -14,7 +14,7 @@ import pytest
 from bench.reliability.common import is_state_of, state_of, template_of
 from train._errors import UserError
 from train.checkpoint import Checkpoints
-from train.engine.recipes import load
+from train.engine.recipes import RECIPES, load
 from train.run.lock import locked
 
 ROOT = Path(__file__).parents[2]
@@ -142,7 +142,7 @@ def test_a_file_can_name_no_code_to_build_it(tmp_path):
     save_file({}, tmp_path / "m.safetensors", metadata={"eqxgen": json.dumps({"recipe": "os"})})
     with pytest.raises(
         UserError,
-        match=r"m\.safetensors: expected the config of a run of classify, gpt, maskgit, rnn, vqgan: got recipe 'os'",
+        match=rf"m\.safetensors: expected the config of a run of {', '.join(RECIPES)}: got recipe 'os'",
     ):
         load(tmp_path / "m.safetensors")
 

@@ -121,9 +121,7 @@ def test_a_model_of_another_recipe_is_an_error_that_names_both(tmp_path):
     assert again.stack.depth == TINY.depth
     with pytest.raises(UserError, match=r"is the model of a run of train\.maskgit: give one of train\.vqgan"):
         load(tmp_path / "model.safetensors", "vqgan")
-    with pytest.raises(
-        UserError, match="expected the config of a run of classify, gpt, maskgit, rnn, vqgan: got recipe None"
-    ):
+    with pytest.raises(UserError, match=f"expected the config of a run of {', '.join(RECIPES)}: got recipe None"):
         recipe_of({}, "config.json")
 
 

@@ -12,7 +12,7 @@ from .mesh import AXES, manual_axes
 
 
 class Decoder(eqx.Module):
-    """A `eqxgen.decoding.autoregressive.LanguageModel` whose parameters are gathered block by block at each token, as
+    """A `eqxgen.protocols.LanguageModel` whose parameters are gathered block by block at each token, as
     in training. Every device decodes the same sequences.
 
     Args:

@@ -62,8 +62,8 @@ def language_recipe(
     """A recipe of this kind, with the mean cross-entropy of the next token as its loss.
 
     Args:
-        model: (config, facts) -> what makes the model from a key; see `eqxgen.losses.tokens.TokenModel` and
-            `eqxgen.decoding.memory.LanguageModel`.
+        model: (config, facts) -> what makes the model from a key; see `eqxgen.protocols.TokenModel` and
+            `eqxgen.protocols.LanguageModel`.
         context: config -> tokens of a window.
     """
     make = lambda config, facts: _program(model(config, facts), facts.context)

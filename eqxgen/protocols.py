@@ -1,0 +1,84 @@
+"""Protocols: the members that a loss or a decoder asks of a model. Any module that has them can be trained and decoded;
+`isinstance(model, LanguageModel)` tells.
+
+TokenModel     trained by `eqxgen.losses.tokens`
+MaskedModel    trained by `eqxgen.losses.masked`, decoded by `eqxgen.decoding.masked`
+LanguageModel  decoded by `eqxgen.decoding.autoregressive` and `eqxgen.decoding.beam`
+"""
+
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+
+@runtime_checkable
+class TokenModel(Protocol):
+    """A trained model of next tokens: `eqxgen.models.GPT`, `eqxgen.models.RNN`, or any other with these members."""
+
+    def hidden(self, ids: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> Array:
+        """States (seq, dim) after each token, the input of the output projection."""
+        ...
+
+    @property
+    def unembedding(self) -> tuple[Array, Array | None]:
+        """Weight (vocab, dim) and bias (vocab) of the output projection."""
+        ...
+
+
+@runtime_checkable
+class LanguageModel(Protocol):
+    """A model that can be decoded: `eqxgen.models.GPT`, `eqxgen.models.RNN`, or any other with these members."""
+
+    @property
+    def vocab(self) -> int:
+        """Size of the vocabulary."""
+        ...
+
+    @property
+    def context(self) -> int | None:
+        """Capacity of the memory in tokens; None if it is unlimited."""
+        ...
+
+    def cache(self) -> PyTree:
+        """The empty memory."""
+        ...
+
+    def extend(self, ids: Array, cache: Any, *, count: Any = None) -> tuple[Array, Any]:
+        """Logits of the token after the first `count` of `ids` (all by default), and the memory with these added."""
+        ...
+
+
+@runtime_checkable
+class MaskedModel(Protocol):
+    """A label-conditional model of masked tokens: `eqxgen.models.MaskGIT`, or any other with these members."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one example."""
+        ...
+
+    @property
+    def codes(self) -> int:
+        """Number of codes; ids are in [0, codes)."""
+        ...
+
+    @property
+    def classes(self) -> int:
+        """Number of labels."""
+        ...
+
+    @property
+    def mask_id(self) -> int:
+        """Id of a masked token."""
+        ...
+
+    @property
+    def null_label(self) -> int:
+        """Label of an example without one."""
+        ...
+
+    def __call__(
+        self, ids: Array, label: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None
+    ) -> Array:
+        """Logits (tokens, codes) of one example; a call without `inference=True` may need the key."""
+        ...

@@ -1,0 +1,1 @@
+"""Skeletons for a contributor: `python -m tests.new layer|model|recipe|sampler NAME`."""
