@@ -44,8 +44,9 @@ class TensorBoard:
             return
         config = record.get("config", {})
         plain = {name: value if _is_plain(value) else str(value) for name, value in flat(config).items()}
+        events: Any = self._writer.file_writer
         for part in hparams(plain, {"loss": None}):
-            self._writer.file_writer.add_summary(part)
+            events.add_summary(part)
         self._writer.add_text("config", f"```\n{json.dumps(config, indent=2)}\n```")
 
     def write(self, step: int, values: dict[str, float | int]) -> None:

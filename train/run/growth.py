@@ -30,6 +30,8 @@ def growth(config: TrainConfig, optims: Mapping[str, OptimConfig], before: int, 
     Raises:
         UsageError: a step that was made has another learning rate in the longer schedule, and `--extend` is not given.
     """
+    import numpy as np
+
     from ..optim import schedule
 
     after = config.steps
@@ -40,7 +42,10 @@ def growth(config: TrainConfig, optims: Mapping[str, OptimConfig], before: int, 
                 f"{optim.decay} schedule of {before} steps, which --extend stretches to {after}; constant, "
                 "inverse_sqrt, and wsd before its decay, need no stretching"
             )
-    rates = {name: [float(schedule(optim, steps)(step)) for steps in (before, after)] for name, optim in optims.items()}
+    rates = {
+        name: [float(np.asarray(schedule(optim, steps)(step))) for steps in (before, after)]
+        for name, optim in optims.items()
+    }
     return {"step": step, "from": before, "to": after, "rates": rates}
 
 
