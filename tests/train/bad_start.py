@@ -81,7 +81,7 @@ TABLE = "embedding.weight"
 CASES = [
     flags(126, "--evals clasifier", "evals must be of held_out, classifier, none: got 'clasifier': did you mean classifier"),
     Case(126, "an evaluator of classes, for images of one class", one_class, "--evals classifier must have data for it: the images have one class; leave it out", 2),
-    Case(127, "model state of another shape in a checkpoint", other_state, r"checkpoint .*/3: array state\..* must be float32\[8\]: got float32\[8, 2\]; were --model's sizes"),
+    Case(127, "model state of another shape in a checkpoint", other_state, r"checkpoints/3: array state\..* must be float32\[8\]: got float32\[8, 2\]; were --model's sizes"),
     weights(128, "weights that are not there", lambda path: None, "--from w: must be the folder of a run, a .safetensors file or .*: there is none"),
     weights(128, "weights that are no safetensors", lambda path: path.write_bytes(b"\xff" * 64), "--from w: this file is damaged", status=1),
     weights(128, "weights of another recipe", of_family("vqgan"), r"--from w: is the model of a run of train\.vqgan: give one of train\.maskgit"),

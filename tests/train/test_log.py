@@ -1,14 +1,18 @@
 """The lines, bars and sinks of a run's numbers."""
 
 import json
+import struct
 import sys
 import types
+from pathlib import Path
 
 import pytest
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event
 
 from train._errors import UserError
 from train.report.log import Log, glance, time_left
-from train.report.sinks import WeightsAndBiases
+from train.report.sinks import TensorBoard, WeightsAndBiases
 
 VALUES = {"loss": 2.5, "examples_per_s": 640.0, "step_ms": 100.0, "examples": 64}
 
@@ -21,6 +25,9 @@ class Notes:
 
     def write(self, step: int, values: dict[str, float | int]) -> None:
         self.written.append((step, values))
+
+    def sample(self, step: int, file: Path) -> None:
+        self.written.append((step, file.name))
 
     def close(self) -> None:
         self.closed = True
@@ -53,7 +60,8 @@ def test_on_a_terminal_there_is_one_bar_with_the_numbers(tmp_path, monkeypatch, 
 
 def test_waiting_for_data_is_shown_where_it_matters():
     assert "skipped" not in glance(VALUES | {"skipped": 0.0})
-    assert glance(VALUES | {"skipped": 2.0}).endswith("2 updates skipped")
+    assert glance(VALUES | {"skipped": 2.0}).endswith("2 updates skipped, not finite")
+    assert glance(VALUES | {"skipped": 2.0, "r1_skipped": 1.0}).endswith("3 updates skipped, not finite")
     assert "waiting" not in glance(VALUES | {"input_wait": 0.02})
     assert glance(VALUES | {"input_wait": 0.25}).endswith("25% waiting for data")
 
@@ -80,7 +88,10 @@ def test_a_run_of_weights_and_biases_is_resumed_by_its_id(tmp_path, monkeypatch)
         started.append(arguments)
         return Run()
 
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    library = types.SimpleNamespace(
+        init=init, Image=lambda path: ("image", path), Table=lambda columns, data: ("table", columns, data)
+    )
+    monkeypatch.setitem(sys.modules, "wandb", library)
     for _ in range(2):
         sink = WeightsAndBiases(tmp_path, "project", {"recipe": "maskgit"})
         sink.write(3, {"loss": 1.0})
@@ -91,6 +102,55 @@ def test_a_run_of_weights_and_biases_is_resumed_by_its_id(tmp_path, monkeypatch)
     assert started[0]["resume"] == "allow"
     assert started[0]["config"] == {"recipe": "maskgit"}
     assert started[0]["id"] == (tmp_path / "wandb.id").read_text()
+    logged.clear()
+    picture, text = drawn(tmp_path)
+    sink = WeightsAndBiases(tmp_path, "project", {})
+    sink.sample(4, picture)
+    sink.sample(4, text)
+    assert logged == [
+        (4, {"samples": ("image", str(picture))}),
+        (4, {"texts": ("table", ["text"], [["To be"]])}),
+    ]
+
+
+def drawn(folder):
+    """A picture and a text, as a run draws them."""
+    picture, text = folder / "step-0000004.png", folder / "step-0000004.txt"
+    Image.new("RGB", (4, 2), (255, 0, 0)).save(picture)
+    text.write_text("To be")
+    return picture, text
+
+
+def events(folder):
+    """The summaries of TensorBoard's files, which are records of a length, its sum, an event and its sum."""
+    for path in sorted((folder / "tensorboard").glob("events*")):
+        data = path.read_bytes()
+        while data:
+            (size,) = struct.unpack("<Q", data[:8])
+            event = Event.FromString(data[12 : 12 + size])
+            yield from ((event.step, value) for value in event.summary.value)
+            data = data[16 + size :]
+
+
+def test_tensorboard_has_evaluations_pictures_texts_and_hyperparameters(tmp_path, caplog):
+    board = TensorBoard(tmp_path, 0, {"recipe": "gpt", "config": {"steps": 9, "optim": {"clip": "inf", "block": None}}})
+    log = Log(tmp_path, 9, 0, [board])
+    log.metrics(4, VALUES | {"loss": float("nan"), "val_loss": 1.5})
+    drawn(tmp_path)
+    log.samples(4, tmp_path / "step-0000004")
+    log.numbers(9, {"sample_accuracy": 0.75})
+    log.close()
+    found = {value.tag: (step, value) for step, value in events(tmp_path)}
+    assert (found["val_loss"][0], found["val_loss"][1].simple_value) == (4, 1.5)
+    assert (found["sample_accuracy"][0], found["sample_accuracy"][1].simple_value) == (9, 0.75)
+    step, picture = found["samples"]
+    assert (step, picture.image.width, picture.image.height) == (4, 4, 2)
+    assert "To be" in found["samples/text_summary"][1].tensor.string_val[0].decode()
+    assert '"steps": 9' in found["config/text_summary"][1].tensor.string_val[0].decode()
+    hyper = found["_hparams_/session_start_info"][1].metadata.plugin_data.content
+    assert b"optim.clip" in hyper
+    assert b"steps" in hyper
+    assert not caplog.records, "a loss that is not finite is no warning"
 
 
 def test_weights_and_biases_that_is_not_installed_says_how_to(tmp_path, monkeypatch):

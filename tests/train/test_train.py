@@ -71,7 +71,7 @@ def test_where_the_devices_peak_is_known_each_line_has_the_share_of_it_that_the_
 
 def test_the_summary_has_every_number(finished):
     summary = json.loads((finished / "summary.json").read_text())
-    wanted = "steps seconds parameters eval_loss sample_accuracy sample_frechet examples_per_s jax_version device classifier_accuracy"
+    wanted = "steps seconds parameters skipped evaluation_seconds judge_seconds eval_loss sample_accuracy sample_frechet examples_per_s jax_version device classifier_accuracy"
     assert set(wanted.split()) <= summary.keys()
     assert summary["steps"] == 6
     assert 0 <= summary["sample_accuracy"] <= 1

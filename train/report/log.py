@@ -103,7 +103,7 @@ def glance(values: dict[str, float | int]) -> str:
     return "  ".join(parts)
 
 
-def skipped_of(values: Mapping[str, float | int]) -> float:
+def skipped_of(values: Mapping[str, float | int]) -> float | int:
     """Updates that were left out, of all turns, since a loss or a gradient was not finite."""
     return sum(value for name, value in values.items() if name == "skipped" or name.endswith("_skipped"))
 
