@@ -8,8 +8,12 @@ memory   temporaries of a step of a net of levels, copied and with parameters in
 
 import dataclasses
 import json
+import math
 import os
 import sys
+import tempfile
+import types
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -22,14 +26,17 @@ import optax
 from eqxgen.configs import ResNetConfig, VQGANConfig
 from eqxgen.nn import Convolution
 from train import classify, vqgan
+from train.config.base import TrainConfig
 from train.config.optim import EmaConfig, OptimConfig
 from train.engine.dryrun import lower
 from train.engine.recipe import Program, Sums
+from train.engine.start import Stored, matched, opened
 from train.engine.step import Inputs, Setup, abstract_state, make_step, make_update, sharded_state
 from train.optim.ema import averages
 from train.parallel import make_mesh, replicated, split
 from train.params.paths import named_arrays
 from train.precision import cast
+from train.run.weights import save_model
 from train.tasks.facts import ImageFacts
 
 ROWS, COUNT, STEPS = 16, 13, 3
@@ -117,8 +124,32 @@ class Levels(eqx.Module):
         return x
 
 
+def read_in_parts(core: Program, setup: Setup) -> float:
+    """The largest share of a parameter that one reading of `--from` takes; infinite where the values are others."""
+    model, shares = core.init(jr.key(3)), [0.0]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        save_model(path, model, {})
+        weights = opened(TrainConfig(start_from=str(path)), "maskgit")
+
+        def counted(stored: Stored) -> Stored:
+            def read(index: Any) -> np.ndarray:
+                part = stored.read(index)
+                shares.append(part.size / math.prod(stored.shape) if part.ndim > 1 else 0.0)
+                return part
+
+            return stored._replace(read=read)
+
+        weights = weights._replace(arrays={name: counted(stored) for name, stored in weights.arrays.items()})
+        task = types.SimpleNamespace(program=core, released=lambda model, state: model, facts=FACTS)
+        start = matched(weights, TrainConfig(start_from=str(path)), "maskgit", task)
+        state = sharded_state(setup, jr.key(0), start.load(setup.mesh))
+    equal = [np.array_equal(x, y) for x, y in zip(jax.tree.leaves(state.model), jax.tree.leaves(model))]
+    return max(shares) if all(equal) else math.inf
+
+
 def memory() -> dict[str, Any]:
-    """Bytes of all parameters and of the temporaries on each device."""
+    """Bytes of all parameters and of the temporaries on each device; see `read_in_parts`."""
     width = 64
 
     def loss(model, batch, keys, context):
@@ -138,6 +169,7 @@ def memory() -> dict[str, Any]:
         found[text] = compiled.memory_analysis().temp_size_in_bytes
         found["parameters"] = 4 * sum(x.size for x in named_arrays(state.model).values())
         found[f"gathers of {text}"] = compiled.as_text().count(" all-gather(")
+    found["read"] = read_in_parts(core, setup)
     return found
 
 
