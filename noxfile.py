@@ -42,14 +42,13 @@ def full(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def dev(session: nox.Session) -> None:
     """Creates .venv with the checkout in place, the training extras, the tests' and the linters' packages."""
-    posix = os.name == "posix"
-    python = os.path.join(".venv", "bin" if posix else "Scripts", "python")
+    scripts = os.path.join(".venv", "bin" if os.name == "posix" else "Scripts")
+    python = os.path.join(scripts, "python")
     session.run(sys.executable, "-m", "venv", ".venv")
     groups = packages("test", "bench", "lint", "types")
     session.run(python, "-m", "pip", "install", "--quiet", "-e", ".[train,text]", "nox", *groups, external=True)
-    session.log(
-        f"activate it: {'source .venv/bin/activate' if posix else '.venv' + os.sep + 'Scripts' + os.sep + 'activate'}"
-    )
+    activate = os.path.join(scripts, "activate")
+    session.log(f"activate it: {'source ' if os.name == 'posix' else ''}{activate}")
 
 
 @nox.session(python=[LOWEST, NEWEST])

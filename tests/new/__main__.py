@@ -2,7 +2,7 @@
 
   python -m tests.new layer ChannelScale      # a class of eqxgen.nn
   python -m tests.new model TinyNet           # a class of eqxgen.models and its config
-  python -m tests.new recipe tinynet          # train/tinynet.py; writes the model TinyNet too, where there is none
+  python -m tests.new recipe tinynet          # train/tinynet.py; its model is the class of that name, or a new one
   python -m tests.new sampler one_pass        # a function of eqxgen.decoding
 
 Prints the files written and changed, and the command that runs their tests. An existing name is never overwritten.

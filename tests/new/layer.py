@@ -82,4 +82,6 @@ def layer(checkout: Checkout, name: str) -> str:
     checkout.create(f"bench/layers/rows_{module}.py", fill(RACE))
     checkout.add_import("eqxgen/nn/__init__.py", f"eqxgen.nn.{module}", f"{name} as {name}")
     checkout.add_table_row("docs/layers.md", "| layer |", f"| `{name}` | one line that says what it computes |")
-    return f"tests/nn/test_layers_{module}.py tests/nn -k '{name} or {module} or catalogue'"
+    files = ("layers", "layer_inputs", "layer_export", "layer_places", f"layers_{module}")
+    named = " ".join(f"tests/nn/test_{file}.py" for file in files)
+    return f"{named} -k '{name} or {module} or every_layer_has'"

@@ -1,5 +1,7 @@
 """Skeleton of a recipe: a classifier of images by a model of that name, with a preset, its tests and rows."""
 
+import re
+
 from tests.new.edits import Checkout, module_name
 from tests.new.model import model
 
@@ -112,14 +114,15 @@ def test_a_short_run_writes_its_model_and_its_numbers(tmp_path):
 
 def recipe(checkout: Checkout, name: str) -> str:
     """Writes the skeleton of a recipe, and of its model where there is none; gives pytest's arguments."""
-    module, family = module_name(name), name.replace("_", "")
-    title = "".join(part.capitalize() for part in name.split("_"))
-    if family != module:
+    module = module_name(name)
+    models = re.findall(r'"(\w+)"', checkout.text("eqxgen/models/__init__.py").partition("__all__")[2])
+    title = next((found for found in models if found.lower() == module), module.capitalize())
+    if "_" in module:
         raise ValueError(f"NAME must be that of its family, without underscores: got {name!r}")
     fill = lambda text: text.replace("NAME", title).replace("MODULE", module)
     checkout.create(f"train/{module}.py", fill(RECIPE))
     checkout.create(f"tests/train/test_{module}.py", fill(TEST))
-    if not checkout.has(f"eqxgen/models/{family}.py"):
+    if not checkout.has(f"eqxgen/models/{module}.py"):
         model(checkout, title)
     checkout.add_name("train/engine/recipes.py", "RECIPES", module)
     row = f"| `train.{module}` | one line that says what it trains | digits, mnist |"

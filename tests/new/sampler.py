@@ -62,7 +62,7 @@ def test_NAME_draws_each_code_as_often_as_the_model_says():
 
 
 def test_NAME_refuses_a_temperature_of_zero():
-    with pytest.raises(ValueError, match="temperature must be above 0: got 0.0"):
+    with pytest.raises(ValueError, match="temperature must be above 0"):
         NAME(Known(), jnp.asarray(0), temperature=0.0, key=jr.key(0))
 '''
 

@@ -15,58 +15,31 @@ HERE = Path(__file__).parent
 LAYERS = sorted(
     name for name in nn.__all__ if inspect.isclass(getattr(nn, name)) and issubclass(getattr(nn, name), eqx.Module)
 )
-# Layers of before: a new one has a race, and one that gets its race leaves the list.
-UNRACED = {
-    "ActNorm",
-    "AdaLN",
-    "AdaLNZero",
-    "AxialRoPE",
-    "ClassToken",
-    "ConvolutionTranspose1D",
-    "CosineQuantizer",
-    "DecoderBlock",
-    "Downsample",
-    "DropPath",
-    "EMA",
-    "EMAQuantizer",
-    "FSQ",
-    "FactorisedQuantizer",
-    "FiLM",
-    "FourierEmbedding",
-    "GumbelQuantizer",
-    "Identity",
-    "KVCache",
-    "LFQ",
-    "Lambda",
-    "LatentAttention",
-    "LearnedPositions",
-    "LinearAttention",
-    "LoRA",
-    "LongSkipStack",
-    "MagnitudePreserving",
-    "ParallelAttention",
-    "PatchEmbed",
-    "RandomFourier",
-    "Registers",
-    "Residual",
-    "ResidualBlock",
-    "ResidualVQ",
-    "Sequential",
-    "Stack",
-    "T5Bias",
-    "Timeformer",
-    "TimestepEmbedding",
-    "TokenDrop",
-    "TransformerBlock",
-    "Unpatch",
-    "WithState",
-}
-NO_ROW = {"KVCache", "WithState"}  # a layer's memory; a model with its state
-UNTESTED = {"Downsample", "Lambda", "Residual", "ResidualBlock", "WithState"}  # parts of models that are tested
 
 
 def words(text: str) -> set[str]:
     return set(re.findall(r"\w+", text))
+
+
+# Layers of before: a new one has a race, and one that gets its race leaves the list.
+UNRACED = words(
+    """
+    ActNorm AdaLN AdaLNZero AxialRoPE ClassToken ConvolutionTranspose1D CosineQuantizer DecoderBlock Downsample
+    DropPath EMA EMAQuantizer FSQ FactorisedQuantizer FiLM FourierEmbedding GumbelQuantizer Identity KVCache LFQ
+    Lambda LatentAttention LearnedPositions LinearAttention LoRA LongSkipStack MagnitudePreserving
+    ParallelAttention PatchEmbed RandomFourier Registers Residual ResidualBlock ResidualVQ Sequential Stack
+    T5Bias Timeformer TimestepEmbedding TokenDrop TransformerBlock Unpatch WithState
+    """
+)
+NO_ROW = {"KVCache", "WithState"}  # a layer's memory; a model with its state
+UNTESTED = {
+    "DecoderBlock",
+    "Downsample",
+    "Lambda",
+    "Residual",
+    "ResidualBlock",
+    "WithState",
+}  # parts of models that are tested
 
 
 CATALOGUE = (HERE.parents[1] / "docs" / "layers.md").read_text(encoding="utf-8").partition("## Catalogue")[2]
