@@ -107,7 +107,7 @@ def wheel(session: nox.Session) -> None:
     script = os.path.abspath("tests/house/wheel_user.py")
     with session.chdir(out):
         session.run("python", "-P", script, env={"JAX_PLATFORMS": "cpu"})
-        session.run("rm", "-rf", "run", "eight.png", name, external=True)
+        session.run("rm", "-rf", "run", "eight.png", "calls.py", name, external=True)
 
 
 @nox.session(python=LOWEST)
