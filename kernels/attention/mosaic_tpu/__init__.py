@@ -11,8 +11,25 @@ stored along lanes.
 Source: Dao 2023 (FlashAttention-2); the schedule in scalar memory follows block-sparse prefetch lists.
 """
 
-from .backward import gradients
-from .forward import attend
+from typing import Any
+
+from ..problem import Extras, Setting
 from .support import supports
 
 __all__ = ["attend", "gradients", "supports"]
+
+
+def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False):
+    """(out, logsumexp) as `reference.attend` gives them, by one kernel."""
+    from . import forward  # Pallas for TPU is slow to import
+
+    return forward.attend(q, k, v, extras, setting, interpret=interpret)
+
+
+def gradients(
+    q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool, interpret: Any = False
+):
+    """Cotangents of q, k, v and, with `with_bias`, of the bias."""
+    from . import backward
+
+    return backward.gradients(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias, interpret=interpret)

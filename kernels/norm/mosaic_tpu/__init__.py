@@ -14,8 +14,20 @@ each channel, times the matrix of which channel is in which group, and back by i
 fit must be read twice in each pass, as XLA's own operations do.
 """
 
-from .backward import gradients
-from .forward import normalise
 from .support import supports
 
 __all__ = ["gradients", "normalise", "supports"]
+
+
+def normalise(*operands, interpret: bool = False):
+    """See `forward.normalise`."""
+    from . import forward  # Pallas for TPU is slow to import
+
+    return forward.normalise(*operands, interpret=interpret)
+
+
+def gradients(*operands, interpret: bool = False):
+    """See `backward.gradients`."""
+    from . import backward
+
+    return backward.gradients(*operands, interpret=interpret)
