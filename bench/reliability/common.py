@@ -75,8 +75,8 @@ def template_of(kind: float | str = 1.0) -> Any:
         return abstract_state(setup(kind))
     rows = int(kind * 2**20 / 4 / 4 / 256)
     array = jax.ShapeDtypeStruct
-    part = {"up": {"weight": array((rows, 256), jnp.float32)}, "scale": array((7,), jnp.bfloat16)}
-    state = {"model": part, "ema": part, "opt_state": ({"mu": part, "nu": part},)}
+    part = lambda: {"up": {"weight": array((rows, 256), jnp.float32)}, "scale": array((7,), jnp.bfloat16)}
+    state = {"model": part(), "ema": part(), "opt_state": ({"mu": part(), "nu": part()},)}
     return state | {"key": array((), jr.key(0).dtype), "step": array((), jnp.int32)}
 
 
