@@ -36,7 +36,7 @@ def main(folder: Path) -> None:
     config = tiny(folder, steps=2, mesh="fsdp=8", model=MODEL, eval_samples=40, checkpoint_every=2)
     assert maskgit.main(config) == 0
     arrays = jax.tree.leaves(eqx.filter(load(folder / "model.safetensors"), eqx.is_array))
-    found = {type(function).__name__: memory for function, memory in programs.items()}
+    found = {getattr(function, "__name__", type(function).__name__): memory for function, memory in programs.items()}
     print(json.dumps({"whole": sum(array.nbytes for array in arrays), "programs": found}))
 
 

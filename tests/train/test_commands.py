@@ -273,7 +273,9 @@ def snapshot(folder):
 
 def test_another_config_in_the_folder_names_the_flags_and_leaves_all_alone(finished, capsys):
     before = snapshot(finished / "maskgit")
-    with pytest.raises(UserError, match=r"holds a run with another config \(--steps was 2 and is 9\)"):
+    with pytest.raises(UserError, match=r"holds a run with another config \(--seed was 0 and is 9\)"):
+        maskgit.main(tiny(finished / "maskgit", seed=9, steps=2, tokenizer=str(finished / "vqgan")))
+    with pytest.raises(UserError, match=r"--steps may grow from 2 to 9 only with --extend"):
         maskgit.main(tiny(finished / "maskgit", steps=9, tokenizer=str(finished / "vqgan")))
     with pytest.raises(UserError, match=r"holds a run of train.vqgan, not of train.maskgit"):
         maskgit.main(tiny(finished / "vqgan", tokenizer=str(finished / "vqgan")))

@@ -77,7 +77,7 @@ def split(tmp_path_factory):
     return folder, on_devices("evaluate_devices.py", str(folder))
 
 
-@pytest.mark.parametrize("program", ["Draw", "_Loss", "_Judged"])
+@pytest.mark.parametrize("program", ["drawn", "_Loss", "_Judged"])
 def test_a_model_trained_in_parts_is_sampled_and_judged_in_parts(split, program):
     _, found = split
     assert sum(found["programs"][program]) < 0.5 * found["whole"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.train.small_runs import metrics, same, tiny, weights, words
+from tests.train.small_runs import crashed_and_resumed, metrics, same, tiny, weights, words
 from train import maskgit, sample
 from train._errors import UserError
 from train.config.base import to_dict
