@@ -25,7 +25,7 @@ from train.config.evals import CLASSIFIER, HELD_OUT, periods
 from train.data import load
 from train.engine.recipe import Context
 from train.evaluators.base import Evaluator, chosen
-from train.evaluators.classifier import classifier
+from train.evaluators.classifier import classifier, judge_of
 from train.evaluators.examples import Examples, held_out_images
 from train.evaluators.held_out import held_out
 from train.evaluators.stream import Stopped, Stream
@@ -151,6 +151,21 @@ def test_a_judge_of_the_real_images_themselves_finds_its_own_accuracy_and_no_dis
     assert tuple(found) == CLASSIFIER.gives
     assert found["sample_accuracy"] == found["classifier_accuracy"] > 0.95
     assert found["sample_frechet"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_signal_ends_the_training_of_a_judge_within_seconds(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("train.evaluators.classifier._SECONDS", 0.1)
+    asked: list[float] = []
+
+    def stopping():
+        asked.append(time.perf_counter())
+        return len(asked) > 3
+
+    with pytest.raises(Stopped):
+        judge_of(load(maskgit.PRESETS["digits"].data), Stream(make_mesh(), stopping, lambda text: None))
+    assert asked[3] - asked[2] < 2  # the first has the compilation
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize(
