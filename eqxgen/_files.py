@@ -20,7 +20,7 @@ def atomic(path: Path) -> Iterator[Path]:
         OSError: the folder or the file cannot be written. After an error the old file is untouched and no part is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}{PART}")
+    part = part_of(path)
     try:
         part.touch(exist_ok=False)
         mode = part.stat().st_mode
@@ -31,6 +31,11 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         part.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def part_of(path: Path) -> Path:
+    """A new temporary path beside a file or folder that is to be written."""
+    return path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}{PART}")
 
 
 def sync(path: Path) -> None:

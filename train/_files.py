@@ -45,9 +45,12 @@ def free_bytes(path: Path) -> int:
 
 
 def remove_parts(folder: Path) -> None:
-    """Removes the half-written files of killed processes below a folder."""
-    for part in folder.rglob(f".*{PART}"):
-        part.unlink(missing_ok=True)
+    """Removes the half-written files and folders of killed processes below a folder."""
+    for part in [*folder.rglob(f".*{PART}")]:
+        if part.is_dir():
+            shutil.rmtree(part)
+        else:
+            part.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:

@@ -22,6 +22,7 @@ import numpy as np
 import optax
 
 from bench.reliability.common import ROOT, run
+from bench.reliability.small import batch_of
 from eqxgen.configs import MaskGITConfig, VQGANConfig
 from train import maskgit, vqgan
 from train.config.optim import EmaConfig, OptimConfig
@@ -65,29 +66,10 @@ FULL = {
 def programs():
     # 1,024 entries and more are split, so that both kinds of parameters are there.
     sizes = MaskGITConfig(dim=32, depth=2, heads=2, hidden_dim=64, dropout=0.1, placement="pre")
-    yield (
-        "maskgit",
-        maskgit.RECIPE.program(maskgit.Config(model=sizes), TokenFacts((3, 3, 1), 3, 9, 7)),
-        {"ids": 7, "label": 3},
-    )
+    yield "maskgit", maskgit.RECIPE.program(maskgit.Config(model=sizes), TokenFacts((3, 3, 1), 3, 9, 7))
     sizes = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, codes=7)
     config = vqgan.Config(model=sizes, adversarial=0.1, data=DataConfig(), optim=OptimConfig())
-    yield "vqgan", vqgan.program(config, ImageFacts((8, 8, 1), 10)), {"image": None}
-
-
-def batch_of(program, tops, count, dtype):
-    """Rows of which the first `count` are examples; the others hold something too, which must not matter."""
-    rng = np.random.default_rng(0)
-    arrays = {
-        name: rng.uniform(-1, 1, (ROWS, *shape)).astype(dtype if kind == "float32" else kind)
-        if tops[name] is None
-        else rng.integers(tops[name], size=(ROWS, *shape)).astype(kind)
-        for name, (shape, kind) in program.shapes.items()
-    }
-    weight = (np.arange(ROWS) < count).astype(dtype)
-    if count < ROWS:  # other values in the rows that only fill up
-        arrays = {name: np.where(weight.reshape(-1, *[1] * (x.ndim - 1)) > 0, x, x[:1]) for name, x in arrays.items()}
-    return arrays | {"index": np.arange(ROWS, dtype=np.int32), "weight": weight}
+    yield "vqgan", vqgan.program(config, ImageFacts((8, 8, 1), 10))
 
 
 def relative(first, second):
@@ -122,12 +104,12 @@ def held(tree):
 def compare(dtype, cases):
     """The rows of a table: each case's distance from one device's gradient, and what the devices then hold."""
     rows = []
-    for name, program, tops in programs():
+    for name, program in programs():
         program, reference = in_type(program, dtype), {}
         for text, accumulate, count in cases.get(name, []):
             mesh = mesh_of(text)
             state = sharded_state(setup_of(program, mesh, dtype), jr.key(0))
-            batch = jax.device_put(batch_of(program, tops, count, dtype), split(mesh))
+            batch = jax.device_put(batch_of(program, ROWS, 0, count, dtype), split(mesh))
 
             def compute(model, batch, mesh=mesh, accumulate=accumulate, loss=program.loss):
                 return mean_gradients(loss, model, batch, jr.key(1), mesh, Policy.parse(dtype), accumulate=accumulate)
@@ -156,14 +138,14 @@ def trained(dtype, steps):
     """After as many steps of SGD: the largest difference of a parameter over the largest parameter, and whether the
     devices agreed at each.
     """
-    name, program, tops = next(iter(programs()))
+    name, program = next(iter(programs()))
     program = in_type(program, dtype)
     rows, first = [], None
     for text in ("data=1", "data=8", "data=2,fsdp=2,model=2"):
         mesh = mesh_of(text)
         setup = setup_of(program, mesh, dtype)
         state, step = sharded_state(setup, jr.key(0)), make_step(setup)
-        batch, agreed, losses = jax.device_put(batch_of(program, tops, 13, dtype), split(mesh)), True, []
+        batch, agreed, losses = jax.device_put(batch_of(program, ROWS, 0, 13, dtype), split(mesh)), True, []
         for _ in range(steps):
             state, metrics = step((batch, jr.key(1)), state)
             losses.append(float(metrics["loss"]))

@@ -36,8 +36,7 @@ def train(recipe: str, folder: Path, steps: int, devices: int, processes: int = 
     env = os.environ | {"XLA_FLAGS": xla, "JAX_PLATFORMS": "cpu"}
     sizes = f"--steps {steps} --batch-size 16 --log-every 1 --checkpoint-every {steps // 3} --keep 9 --sample-every 0"
     line = [sys.executable, "-m", f"train.{recipe}", "--run-dir", str(folder), *flags(recipe), *sizes.split()]
-    line += ["--evals", "none", *(["--model.dropout", "0.1"] if recipe != "vqgan" else [])]
-    line += ["--mesh", mesh] if mesh else []
+    line += ["--evals", "none", *(["--mesh", mesh] if mesh else [])]
     where = ["--coordinator", f"localhost:{_free_port()}", "--num-processes", str(processes)] if processes > 1 else []
     started = [
         subprocess.Popen(

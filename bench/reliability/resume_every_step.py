@@ -23,8 +23,7 @@ BATCH = 4
 
 
 def measure(count: int, folder: Path, recipe: str) -> dict[str, Any]:
-    dropout = ["--model.dropout", "0.1"] if recipe != "vqgan" else []
-    small = setup(recipe, "--batch-size", str(BATCH), "--steps", str(count), *dropout)
+    small = setup(recipe, "--batch-size", str(BATCH), "--steps", str(count))
     step_of = make_step(small)
     update = lambda state, step: step_of((batch_of(small.program, BATCH, step), jr.key(1)), state)
     checkpoints = Checkpoints(folder / "run", keep=count)

@@ -10,12 +10,13 @@ if TYPE_CHECKING:
 
 SMALL = {
     # Dropout, averages, both moments of AdamW.
-    "maskgit": "--model.dim 16 --model.heads 2 --model.depth 1 --model.hidden-dim 32 --decode.steps 2",
+    "maskgit": "--model.dim 16 --model.heads 2 --model.depth 1 --model.hidden-dim 32 --model.dropout 0.1 "
+    "--decode.steps 2",
     # Two players, a lazy penalty and a moving codebook, which is model state.
     "vqgan": "--model.width 8 --model.multipliers 1 2 --model.blocks 1 --model.latent-dim 4 --model.codes 16 "
     "--model.codebook ema --adversarial 0.1 --r1-every 4 --restart-every 3",
     # Batch norm, whose statistics are model state.
-    "classify": "--model.width 8 --model.multipliers 1 2 --model.blocks 1",
+    "classify": "--model.width 8 --model.multipliers 1 2 --model.blocks 1 --model.dropout 0.1",
 }
 """Flags of each on digits."""
 

@@ -1,24 +1,14 @@
 """Layers on explicit, auto and manual mesh axes."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from bench.reliability.device_parity import FLAGS
-
-ROOT = Path(__file__).parents[2]
+from tests.devices import printed
 
 
 def test_every_layer_and_its_gradient_runs_on_every_kind_of_mesh_axes():
-    env = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"}
-    line = [sys.executable, "-m", "tests.nn.layer_meshes"]
-    done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1500, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    failed = json.loads(done.stdout)
+    failed = printed("tests.nn.layer_meshes", timeout=1500)
     assert set(failed) >= {"explicit", "manual"}
     if any(failed.values()):
         pytest.fail(json.dumps(failed, indent=1))

@@ -2,12 +2,6 @@
 its definition's.
 """
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,15 +10,14 @@ import numpy as np
 import optax
 import pytest
 
-from bench.reliability.device_parity import FLAGS
 from eqxgen import nn
 from tests import oracles
+from tests.devices import printed
 from tests.oracles.batchnorm_mnist import RATE, batches
 from tests.oracles.norms import BATCH_NORMS
 
 KEPT = oracles.load("norms")
 TRAINED = oracles.load("batchnorm_mnist")["training"]
-ROOT = Path(__file__).parents[2]
 
 
 def channels_last(x: np.ndarray) -> jax.Array:
@@ -89,16 +82,7 @@ def test_layer_norm_and_rms_norm_are_torchs():
 
 
 def test_batch_norm_and_the_moving_codebook_over_two_devices_are_those_of_one():
-    flags = FLAGS.replace("device_count=8", "device_count=2")
-    env = os.environ | {
-        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}",
-        "PYTHONPATH": str(ROOT),
-        "JAX_PLATFORMS": "cpu",
-    }
-    command = [sys.executable, "-W", "error", "tests/nn/batchnorm_devices.py"]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    report = json.loads(done.stdout)
+    report = printed("tests.nn.batchnorm_devices", count=2, python=("-W", "error"), timeout=120)
     for name in ("norm", "codebook"):
         for check_vma in (True, False):
             found = report[f"{name} {check_vma}"]

@@ -23,6 +23,7 @@ import jax.random as jr
 import numpy as np
 import optax
 
+from bench.reliability.small import batch_of
 from eqxgen.configs import ResNetConfig, VQGANConfig
 from eqxgen.nn import Convolution
 from train import classify, vqgan
@@ -64,17 +65,6 @@ def programs():
     yield "vqgan", config, vqgan.program(config, FACTS)
 
 
-def batch_of(step: int) -> dict[str, np.ndarray]:
-    """Rows of which the first 13 are examples; the others hold something too, which must not matter."""
-    rng = np.random.default_rng(step)
-    return {
-        "image": rng.uniform(-1, 1, (ROWS, *FACTS.shape)),
-        "label": rng.integers(FACTS.classes, size=ROWS).astype(np.int32),
-        "index": np.arange(ROWS, dtype=np.int32),
-        "weight": (np.arange(ROWS) < COUNT).astype(np.float64),
-    }
-
-
 def trained(config: Any, core: Program, text: str) -> dict[str, np.ndarray]:
     """Arrays of the state after some steps, by path."""
     mesh = make_mesh(text, jax.devices()[: MESHES[text]])
@@ -82,7 +72,7 @@ def trained(config: Any, core: Program, text: str) -> dict[str, np.ndarray]:
     setup = Setup.of(config, wide, mesh, on_cpu=True)
     state, step = sharded_state(setup, jr.key(0)), make_step(setup)
     for number in range(STEPS):
-        batch = {name: x for name, x in batch_of(number).items() if name in (*core.shapes, "index", "weight")}
+        batch = batch_of(core, ROWS, number, COUNT, "float64")
         state, _ = step(Inputs(jax.device_put(batch, split(mesh)), jr.key(1)), state)
         jax.block_until_ready(state)
     parts = (state.model, state.ema, state.state, state.averaged_state)

@@ -406,6 +406,9 @@ def test_compiling_for_a_tpu_names_the_extra_that_is_missing(monkeypatch, capsys
 
 def test_a_dry_run_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    missing = ("--dry-run", "--from", "nowhere.safetensors")
+    assert command("maskgit", *missing) == 2
+    assert "--from nowhere.safetensors: must be the folder of a run" in capsys.readouterr().err
     assert command("maskgit", "--dry-run", "--model.depth", "1") == 0
     output = capsys.readouterr().out
     for word in ("parameters", "compiled", "TFLOP per device", "GiB per device"):

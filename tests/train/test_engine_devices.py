@@ -1,13 +1,8 @@
 """Model state on several devices, and the memory of parameters in parts."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 
-from bench.reliability.device_parity import FLAGS, ROOT
+from tests.devices import printed
 from tests.train.engine_devices import COMPARED
 
 # XLA's CPU compiler merges equal gathers across JAX's barriers, and schedules for parallel threads, not for memory;
@@ -15,22 +10,9 @@ from tests.train.engine_devices import COMPARED
 AS_ELSEWHERE = "--xla_cpu_enable_concurrency_optimized_scheduler=false --xla_disable_hlo_passes=cse"
 
 
-def report(kind: str, flags: str = "") -> dict:
-    """The JSON of a process of 8 virtual devices."""
-    env = os.environ | {
-        "XLA_FLAGS": f"{os.environ['XLA_FLAGS'] if not flags else ''} {FLAGS} {flags}",
-        "PYTHONPATH": str(ROOT),
-        "JAX_PLATFORMS": "cpu",
-    }
-    command = [sys.executable, "-m", "tests.train.engine_devices", kind]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
-
-
 @pytest.fixture(scope="module")
 def parity():
-    return report("parity")
+    return printed("tests.train.engine_devices", "parity")
 
 
 @pytest.mark.parametrize(("program", "mesh"), [(program, mesh) for program in COMPARED for mesh in COMPARED[program]])
@@ -40,7 +22,7 @@ def test_weights_state_and_their_averages_are_those_of_one_device(parity, progra
 
 
 def test_parameters_of_any_model_are_put_together_level_by_level_in_both_passes():
-    found = report("memory", AS_ELSEWHERE)
+    found = printed("tests.train.engine_devices", "memory", xla=AS_ELSEWHERE)
     assert found["data=8"] > found["parameters"]  # whole gradients
     assert found["fsdp=8"] < 0.5 * found["parameters"]
     assert found["gathers of fsdp=8"] > 12, "each of 12 kernels in the forward pass, and again in the backward pass"

@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 
 from eqxgen.models.maskgit import MaskGIT
+from tests.devices import ROOT, printed, printed_by_two
 from tests.train.small_runs import TINY, metrics, tiny, words
 from train import evaluate, gpt, maskgit, vqgan
 from train._errors import UsageError
@@ -32,26 +31,12 @@ from train.evaluators.stream import Stopped, Stream
 from train.parallel import make_mesh
 from train.tasks.facts import TokenFacts
 
-ROOT = Path(__file__).parents[2]
 MESHES = ("data=8", "fsdp=8", "data=2,fsdp=2,model=2")
-
-
-def environment(devices: int) -> dict[str, str]:
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_collective_call_terminate_timeout_seconds=60"
-    return os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}", "PYTHONPATH": str(ROOT)}
-
-
-def on_devices(script: str, *args: str) -> dict:
-    """The JSON that a script of this folder prints last, on 8 virtual devices."""
-    line = [sys.executable, f"tests/train/{script}", *args]
-    done = subprocess.run(line, cwd=ROOT, env=environment(8), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
 def streamed():
-    return on_devices("stream_devices.py")
+    return printed("tests.train.stream_devices")
 
 
 @pytest.mark.parametrize("case", ["one, in other batches", *MESHES])
@@ -74,7 +59,7 @@ def test_a_device_holds_its_part_of_the_parameters_while_it_samples(streamed):
 def split(tmp_path_factory):
     """A run as fsdp=8 on 8 virtual devices, and the memory of the programs of its samples and evaluators."""
     folder = tmp_path_factory.mktemp("split") / "run"
-    return folder, on_devices("evaluate_devices.py", str(folder))
+    return folder, printed("tests.train.evaluate_devices", str(folder))
 
 
 @pytest.mark.parametrize("program", ["drawn", "_Loss", "_Judged"])
@@ -95,23 +80,8 @@ def test_a_run_in_parts_has_the_numbers_of_one_device(split):
 
 
 def test_two_processes_share_the_examples_and_agree_on_every_number(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = str(probe.getsockname()[1])
-    env = environment(2) | {"XDG_CACHE_HOME": str(tmp_path)}
-    lines = [[sys.executable, "tests/train/stream_processes.py", port, str(number)] for number in (0, 1)]
-    both = [
-        subprocess.Popen(line, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for line in lines
-    ]
-    try:
-        outputs = [process.communicate(timeout=200) for process in both]
-    finally:
-        for process in both:
-            process.kill()
-    for process, (_, errors) in zip(both, outputs):
-        assert process.returncode == 0, errors[-3000:]
-    first, second = (json.loads(said.splitlines()[-1]) for said, _ in outputs)
+    outputs = printed_by_two("tests.train.stream_processes", XDG_CACHE_HOME=str(tmp_path))
+    first, second = (json.loads(said.splitlines()[-1]) for said in outputs)
     assert sorted(first.pop("seen") + second.pop("seen")) == list(range(21))
     assert first == second
     assert first["hits"] == 6

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eqxgen._files import part_of
 from eqxgen.configs import GPTConfig, MaskedDecoding, MaskGITConfig, ResNetConfig, RNNConfig, VQGANConfig
 from eqxgen.decoding.stopping import cut
 from tests.train.small_runs import words
 from train import sample
 from train._errors import UsageError, UserError
+from train._files import remove_parts
 from train.config import flags
 from train.config.base import to_dict
 from train.data.images.grid import FORMATS
@@ -153,6 +155,8 @@ KNOWN_LATER = [
     ("maskgit", ["--steps=65"], "--steps must be from 1 to the number of tokens, 64: got 65"),
     *((recipe, ["--label=10"], r"--label must be in \[0, 10\): got 10") for recipe in IMAGES),
     *((recipe, ["--labels", "3", "12"], r"--labels must be in \[0, 10\): got 12") for recipe in IMAGES),
+    ("classify", ["--n=3"], "--n 3: a grid of a classifier has a row for each class: give --per-class"),
+    ("classify", ["--columns=3"], "--columns 3: a grid of a classifier has a row for each class"),
     *((recipe, ["--stop-id=10"], r"--stop-id must be in \[0, vocab=10\): got values from 10") for recipe in TEXTS),
     *((recipe, ["--beams=11", "--chars=2"], "--beams must be at most the vocabulary's 10: got 11") for recipe in TEXTS),
 ]
@@ -188,6 +192,15 @@ def test_images_are_a_folder_and_an_npz_with_the_same_pixels_and_labels(recipe, 
             np.testing.assert_array_equal(np.asarray(picture), image[..., 0])
     assert len(list((tmp_path / "single").iterdir())) == 6
     assert {path.name for path in tmp_path.iterdir()} == {"single", "all.npz"}
+
+
+def test_a_run_goes_on_after_a_process_was_killed_while_it_wrote_samples_into_its_folder(tmp_path):
+    part = part_of(tmp_path / "run" / "single")
+    part.mkdir(parents=True)
+    (part / "000000-class-3-seed-4.png").write_bytes(b"half")
+    part_of(tmp_path / "run" / "all.npz").touch()
+    remove_parts(tmp_path)
+    assert [*(tmp_path / "run").iterdir()] == []
 
 
 def test_labels_and_images_per_class_are_what_was_asked_for(runs, tmp_path):
@@ -240,11 +253,11 @@ def test_images_of_nan_leave_no_file(out, tmp_path):
 def test_a_model_of_nan_is_an_error_of_every_recipe(recipe, tmp_path):
     broken = lambda model: jax.tree.map(lambda x: x * jnp.nan if eqx.is_inexact_array(x) else x, model)
     run = made(recipe, tmp_path / recipe, broken)
-    options = {"chars": 3} if recipe in TEXTS else {"n": 2, "out": tmp_path / "x.png"}
+    options = {"chars": 3} if recipe in TEXTS else {"n": 2, "out": tmp_path / "x.npz"}
     with pytest.raises(UserError, match=r"^--run .* are not numbers") as caught:
         call(run, **options, **({"steps": 1} if recipe == "maskgit" else {}))
     assert caught.value.status == 1
-    assert not (tmp_path / "x.png").exists()
+    assert not (tmp_path / "x.npz").exists()
 
 
 @pytest.mark.parametrize("out", ["x.npz", "x/"])

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,11 +10,11 @@ from pathlib import Path
 import jax
 import pytest
 
+from tests.devices import printed_by_two
 from train.parallel import processes
 from train.run.signals import StopRequest
 
 ROOT = Path(__file__).parents[2]
-FLAGS = "--xla_force_host_platform_device_count=2 --xla_cpu_collective_call_terminate_timeout_seconds=60"
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -61,22 +60,7 @@ def test_a_second_signal_ends_the_process_at_once_even_inside_a_compilation():
 
 
 def test_two_processes_share_checkpoints_a_lock_and_the_step_they_stop_at(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = str(probe.getsockname()[1])
-    env = os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {FLAGS}", "PYTHONPATH": str(ROOT)}
-    lines = [[sys.executable, "tests/train/two_processes.py", str(tmp_path), port, str(number)] for number in (0, 1)]
-    both = [
-        subprocess.Popen(line, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for line in lines
-    ]
-    try:
-        outputs = [process.communicate(timeout=150) for process in both]
-    finally:
-        for process in both:
-            process.kill()
-    for process, (said, errors) in zip(both, outputs):
-        assert process.returncode == 0, errors[-3000:]
+    for said in printed_by_two("tests.train.two_processes", str(tmp_path), timeout=150):
         assert "stopped at 8" in said
 
 

@@ -4,7 +4,6 @@ trees.
 
 import ast
 import functools
-import json
 import os
 import re
 import runpy
@@ -21,8 +20,8 @@ import optax
 import pytest
 
 import train
-from bench.reliability.device_parity import FLAGS, ROOT
 from eqxgen.nn import MLP, Dropout, Projection
+from tests.devices import ROOT, printed
 from train import (
     DynamicLossScale,
     Policy,
@@ -81,16 +80,7 @@ def test_the_package_exports_without_importing_jax():
 
 @pytest.fixture(scope="module")
 def devices():
-    """Collectives of virtual devices can hang, so they run in a process that a watchdog ends."""
-    env = os.environ | {
-        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {FLAGS}",
-        "PYTHONPATH": str(ROOT),
-        "JAX_PLATFORMS": "cpu",
-    }
-    command = [sys.executable, "-W", "error", "tests/train/toolkit_devices.py"]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    return printed("tests.train.toolkit_devices", python=("-W", "error"), timeout=200)
 
 
 def test_eight_devices_have_the_gradients_of_one(devices):

@@ -17,11 +17,18 @@ from ..optim import check_groups, groups_of, table
 from ..parallel import check_batch, check_heads, make_mesh, place, replicated, split
 from ..report.peak import flops_of
 from .recipe import Program
+from .start import opened
 from .step import Inputs, Setup, abstract_state, make_update
 
 
-def dry_run(config: TrainConfig, program: Program) -> int:
-    """Prints parameters, FLOPs, bytes and memory of one compiled update; gives the exit status."""
+def dry_run(config: TrainConfig, program: Program, recipe: str) -> int:
+    """Prints parameters, FLOPs, bytes and memory of one compiled update; gives the exit status.
+
+    Raises:
+        UsageError: the file of `--from` is missing or of another family.
+    """
+    if opened(config, recipe) is not None:
+        print(f"--from {config.start_from}: found; its arrays are compared with the model when the run starts")
     if config.print_groups:
         print_groups(config, program)
         return 0

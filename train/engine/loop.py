@@ -284,7 +284,7 @@ class _Run:
         return run
 
     def due(self, change: Change, step: int) -> bool:
-        """Whether a change is made before a step: not where it would place anew what `--from` read."""
+        """True if a change is made before a step: not where it would place anew what `--from` read."""
         placed = step == 0 and self.weights is not None and change.places and self.weights.covers(change.places)
         return change.due(step) and not placed
 

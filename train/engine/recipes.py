@@ -64,7 +64,7 @@ class Recipe:
         if config.on_paper:
             from .dryrun import dry_run
 
-            return dry_run(config, self.program(config, self.on_paper(config)))
+            return dry_run(config, self.program(config, self.on_paper(config)), self.name)
         from .loop import fit
 
         return fit(config, self)

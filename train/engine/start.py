@@ -79,7 +79,7 @@ class Start(NamedTuple):
     left: tuple[str, ...]
 
     def covers(self, patterns: Iterable[str]) -> bool:
-        """Whether everything that the patterns name is read."""
+        """True if everything that the patterns name is read."""
         return not any(matches(pattern, path) for pattern in patterns for path in self.left)
 
     def load(self, mesh: Mesh) -> dict[str, Array]:
@@ -233,8 +233,7 @@ def _sha256(paths: Iterable[Path]) -> str:
     total = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
-            while data := file.read(2**20):
-                total.update(data)
+            hashlib.file_digest(file, lambda: total)
     return total.hexdigest()
 
 

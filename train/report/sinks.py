@@ -104,5 +104,5 @@ class WeightsAndBiases:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether TensorBoard takes a value as a hyperparameter."""
+    """True if TensorBoard takes a value as a hyperparameter."""
     return isinstance(value, bool | int | float | str)

@@ -1,10 +1,11 @@
 """Recipes of image classifiers: evaluation, pictures by predicted class."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .._errors import UserError
+from .._errors import UsageError, UserError
 from ..engine.recipes import Finished
 from . import images
 from .sampling import ImageSample
@@ -67,13 +68,17 @@ def _draw(run: Finished, asked: ImageSample) -> int:
     classes = images.classes_of(asked, run.facts.classes)
     stream, held_out = Stream(make_mesh(asked.mesh)), held_out_images(load(run.config.data))
     if asked.as_grid:
+        for name in ("n", "columns"):
+            if (value := getattr(asked, name)) is not None:
+                raise UsageError(f"--{name} {value}: a grid of a classifier has a row for each class: give --per-class")
         held_out = held_out.first(SHOWN * run.facts.classes)
     labels = guessed(run.model(stream.mesh), held_out, stream)
     if (labels < 0).any():
         raise UserError(f"--run {asked.run}: the model's logits are not numbers: its weights are damaged")
     if asked.as_grid:
-        found = by_class(held_out, labels, classes.tolist(), asked.per_class or ROW)
-        return asked.save([found], np.zeros(len(found), np.int32))
+        row = asked.per_class or ROW
+        found = by_class(held_out, labels, classes.tolist(), row)
+        return dataclasses.replace(asked, columns=row).save([found], np.zeros(len(found), np.int32))
     rows = images.rows_of(asked, labels, run.facts.classes)[: asked.count(len(classes))]
     parts = np.split(rows, range(held_out.batch, len(rows), held_out.batch))
     return asked.save((held_out.read(part)["image"] for part in parts), labels[rows])

@@ -1,11 +1,12 @@
 """Recipes of image tokenizers: pictures of reconstructions, evaluation."""
 
+import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
 from ..engine.recipes import Finished
 from . import images
-from .sampling import ImageSample
+from .sampling import COLUMNS, ImageSample
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from ..data import Dataset
@@ -50,10 +51,11 @@ def _draw(run: Finished, asked: ImageSample) -> int:
     tokenizer = run.model(stream.mesh)
     if not asked.as_grid:
         return asked.save(stream.map(reconstructed, tokenizer, chosen.first(count)), dataset.test_labels[rows[:count]])
-    pairs = max(asked.columns, count // 2 // asked.columns * asked.columns)
+    columns = min(asked.columns or COLUMNS, max(1, count // 2))
+    pairs = max(1, count // 2) // columns * columns
     real, made = stream.gather(compared, tokenizer, chosen.first(pairs))
-    both = images.rows_in_turn(real, made, asked.columns)
-    return asked.save([both], np.zeros(len(both), np.int32))
+    both = images.rows_in_turn(real, made, columns)
+    return dataclasses.replace(asked, columns=columns).save([both], np.zeros(len(both), np.int32))
 
 
 tokenizer_recipe = functools.partial(images.image_recipe, drawn=_drawn, evaluators=_evaluators, draw=_draw)

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from .._errors import UserError, require
 
 Form = TypeVar("Form")
+COLUMNS = 8
+"""Images in a row of a grid, by default."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,8 +50,8 @@ class ImageSample(Sample):
     """Class of all images; by default the classes in turn."""
     labels: tuple[int, ...] = ()
     """Classes of the images, in turn."""
-    columns: int = 8
-    """Images in a row of the grid."""
+    columns: int | None = None
+    """Images in a row of the grid; 8 by default."""
 
     def __post_init__(self):
         from ..data.images.grid import FORMATS
@@ -92,7 +94,7 @@ class ImageSample(Sample):
 
         before = os.path.isfile(self.out)
         try:
-            count = write_images(self.out, batches, labels, columns=self.columns, seed=self.seed)
+            count = write_images(self.out, batches, labels, columns=self.columns or COLUMNS, seed=self.seed)
         except FloatingPointError as error:
             raise UserError(f"--run {self.run}: {error}") from None
         print(f"{count:,} images in {self.out}{', in place of the file before' if before else ''}")

@@ -1,7 +1,6 @@
 """Images of `train.sample` as files: one grid, a folder of single files, or an .npz."""
 
 import itertools
-import secrets
 import shutil
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -10,9 +9,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from eqxgen._files import part_of
+
 from .._errors import UserError
-from .._files import PART, write_atomically, writing
+from .._files import write_atomically, writing
 from ..data import image_grid, save_picture
+from ..data.images.grid import to_uint8
 
 Pixels = UInt8[np.ndarray, "n height width channels"]
 
@@ -61,7 +63,7 @@ def pixels(images: Float[np.ndarray, "n height width channels"]) -> Pixels:
     """
     if np.isnan(images).any():
         raise FloatingPointError("the model's images are not numbers: its weights are damaged")
-    return np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
+    return to_uint8(images)
 
 
 def write_folder(path: Path, batches: Iterable[Pixels], labels: Int[np.ndarray, " images"], seed: int) -> None:
@@ -70,7 +72,7 @@ def write_folder(path: Path, batches: Iterable[Pixels], labels: Int[np.ndarray, 
     """
     from PIL import Image
 
-    part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}{PART}")
+    part = part_of(path)
     names = [f"{number:06d}-class-{label}-seed-{seed}.png" for number, label in enumerate(labels)]
     with writing(path):
         part.mkdir(parents=True)

@@ -10,6 +10,7 @@ from jaxtyping import Float32, Int32, Integer, Num, UInt8
 from ..._errors import DataError
 from ..files.lazy import Lazy, fingerprint_of
 from ..files.listing import first
+from .grid import to_uint8
 
 UNLABELLED = ("unlabelled",)
 """Class names of images without classes: all have label 0."""
@@ -101,16 +102,8 @@ class Dataset:
         return images.astype(np.float32) * np.float32(2 / (self.levels - 1)) - np.float32(1)
 
     def denormalise(self, images: Num[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
-        """Images in [-1, 1] as uint8 `0 ... 255` for a screen, whatever `levels` is; values outside are clipped.
-
-        Raises:
-            ValueError: a value is not a number.
-        """
-        if np.isnan(images).any():
-            raise ValueError(
-                f"images must be numbers in [-1, 1]: got {int(np.isnan(images).sum())} NaN among {images.size} values"
-            )
-        return np.rint((np.clip(images, -1, 1).astype(np.float32) + 1) * np.float32(127.5)).astype(np.uint8)
+        """Images in [-1, 1] for a screen, of any number of levels: see `to_uint8`."""
+        return to_uint8(images)
 
 
 def check_examples(

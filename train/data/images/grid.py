@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Num, UInt8
 
 from ..._files import write_atomically
 
@@ -40,6 +40,19 @@ def image_grid(
         top, left = index // columns * (height + _GAP), index % columns * (width + _GAP)
         grid[top : top + height, left : left + width] = image
     return grid
+
+
+def to_uint8(images: Num[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+    """Images in [-1, 1] as `0 ... 255` for a screen; values outside are clipped.
+
+    Raises:
+        ValueError: a value is NaN.
+    """
+    if np.isnan(images).any():
+        raise ValueError(
+            f"images must be numbers in [-1, 1]: got {int(np.isnan(images).sum())} NaN among {images.size} values"
+        )
+    return np.rint((np.clip(images, -1, 1).astype(np.float32) + 1) * np.float32(127.5)).astype(np.uint8)
 
 
 def save_picture(
