@@ -258,7 +258,9 @@ def _symbolic_zero(primal):
 
 
 def _mapped_over(axis) -> tuple[str, ...]:
-    """The explicit mesh axes over which a mapped axis is sharded; on automatic axes, as here, JAX says that it is not."""
+    """The explicit mesh axes over which a mapped axis is sharded. JAX has none where the mesh has automatic axes, as it
+    has here.
+    """
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
         return tuple(axis.explicit_mesh_axis or ())
 
