@@ -31,7 +31,7 @@ def on_auto_axes(function: Callable[..., Any], arrays: tuple, results: Any) -> A
     return wrapped(*(leaves[i] for i in typed))
 
 
-def places_of(arrays: Sequence[jax.Array], parts: Sequence[Any], whole: Sequence[int], lead: int = 1) -> Places | None:
+def places_of(arrays: Sequence[jax.Array], parts: Any, whole: Sequence[int], lead: int = 1) -> Places | None:
     """The places over which `jax.shard_map` may divide an op on arrays that are sharded over explicit mesh axes.
 
     None without explicit axes, and for a call that is not independent along the sharded ones, which XLA partitions.

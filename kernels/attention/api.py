@@ -158,7 +158,7 @@ def _attend(q, k, v, bias, mask, dropout_key, *, setting: Setting, implementatio
     extras = Extras(
         checks.bound_bias(bias, batch, heads, q_seq, kv_seq),
         checks.bound_mask(mask, batch, heads, q_seq, kv_seq) if mask is not None else None,
-        _dropout.seeds(dropout_key, math.prod(batch), heads) if setting.dropout_rate > 0.0 else None,
+        _seeds(dropout_key, math.prod(batch), heads, places) if setting.dropout_rate > 0.0 else None,
     )
     q, k, v = (x.reshape(math.prod(batch), *x.shape[-3:]) for x in (q, k, v))
     backends.check(implementation, q, k, v, extras, setting)
@@ -167,6 +167,12 @@ def _attend(q, k, v, bias, mask, dropout_key, *, setting: Setting, implementatio
         return out, jnp.full((*batch, q_seq, heads), -jnp.inf, accumulator(q.dtype))
     out, lse = primitives.attend(q, k, v, extras, setting, implementation=implementation, places=places)
     return out.reshape(*batch, q_seq, heads, -1), jnp.swapaxes(lse, 1, 2).reshape(*batch, q_seq, heads)
+
+
+def _seeds(dropout_key, batch: int, heads: int, places: Places | None):
+    """The seeds of dropout; with places, drawn on each device rather than in parts that devices exchange."""
+    seeds = _dropout.seeds(dropout_key, batch, heads)
+    return seeds if places is None else jax.lax.with_sharding_constraint(seeds, PartitionSpec())
 
 
 def _setting(q, scale, soft_cap, dropout_rate) -> tuple[jax.Array, Setting]:
