@@ -42,7 +42,8 @@ class Family(Generic[M]):
 
     Args:
         name: in messages, such as GPT-2.
-        types: values of `model_type` in their config.json.
+        types: values of `model_type`, or diffusers' `_class_name`, in their config.json; none where they are published
+            without that file.
         build: from the values of config.json to a function from a key to the model, and the table. A `KeyError`,
             `TypeError` or `ValueError` becomes the error of a config that is not of the family.
         describe: from a model to the values of config.json and the table.
@@ -56,31 +57,39 @@ class Family(Generic[M]):
     build: Callable[[Mapping[str, Any]], tuple[Callable[[PRNGKeyArray], M], Table]]
     describe: Callable[[M], tuple[dict[str, Any], Table]]
 
-    def open(self, folder: str | Path) -> Opened:
-        """The model of a folder as shapes, and its arrays as they are stored; see `from_pretrained`."""
-        folder = Path(folder)
-        shapes, mapping = self._planned(folder)
-        return Opened(shapes, *table.match(mapping, files.open_arrays(folder), shapes, folder))
+    def open(self, source: str | Path, *, key: str | None = None, config: Mapping[str, Any] | None = None) -> Opened:
+        """The model of published weights as shapes, and its parameters as they are stored; see `from_pretrained`."""
+        source = Path(source)
+        shapes, mapping = self._planned(source, config)
+        return Opened(shapes, *table.match(mapping, files.open_arrays(source, key), shapes, source))
 
     def from_pretrained(
-        self, folder: str | Path, dtype: DTypeLike | None = None, *, mesh: Mesh | Place | None = None
+        self,
+        source: str | Path,
+        dtype: DTypeLike | None = None,
+        *,
+        mesh: Mesh | Place | None = None,
+        key: str | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> M:
-        """The model of a folder with config.json and weights, such as a snapshot of a hub.
+        """The model of a folder with config.json and weights, such as a snapshot of a hub, or of a file of weights.
 
         Args:
-            folder: of the files.
+            source: the folder, or the file with config.json beside it.
             dtype: of the parameters; by default each has the one that it is stored in, such as bfloat16.
             mesh: gives each device its part of the arrays; or a function from the path and the shape of a parameter to
                 its sharding. By default they are whole on one device.
+            key: of the dictionary within a file that holds several, such as "state_dict".
+            config: the values of config.json, where there is no such file.
 
         Raises:
             ValueError: a file is missing or damaged, the config is of another architecture, or an array is missing, of
                 another shape, or not of the model.
         """
-        folder = Path(folder)
-        shapes, mapping = self._planned(folder)
+        source = Path(source)
+        shapes, mapping = self._planned(source, config)
         place = evenly(mesh) if isinstance(mesh, Mesh) else mesh
-        return table.read(mapping, files.open_arrays(folder), shapes, folder, dtype=dtype, place=place)[0]
+        return table.read(mapping, files.open_arrays(source, key), shapes, source, dtype=dtype, place=place)[0]
 
     def to_pretrained(self, model: M, folder: str | Path) -> None:
         """Writes config.json and model.safetensors, which the published library reads. Each array is written in its own
@@ -93,11 +102,11 @@ class Family(Generic[M]):
         config, mapping = self.describe(model)
         files.write(Path(folder), config, table.written(mapping, model))
 
-    def _planned(self, folder: Path) -> tuple[M, Table]:
-        where, values = folder / files.CONFIG, files.read_config(folder)
-        if values.get("model_type") not in self.types:
-            wanted = " or ".join(map(repr, self.types))
-            raise ValueError(f"{where}: model_type must be {wanted}: got {values.get('model_type')!r}")
+    def _planned(self, source: Path, config: Mapping[str, Any] | None) -> tuple[M, Table]:
+        where = (source if source.is_dir() else source.parent) / files.CONFIG
+        values = files.read_json(where) if config is None and self.types else config or {}
+        if self.types and (kind := kind_of(values)) not in self.types:
+            raise ValueError(f"{where}: model_type must be {' or '.join(map(repr, self.types))}: got {kind!r}")
         try:
             build, mapping = self.build(values)
             return eqx.filter_eval_shape(build, jr.key(0)), mapping
@@ -106,6 +115,11 @@ class Family(Generic[M]):
         except (KeyError, TypeError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise ValueError(f"{where}: is not the config of a {self.name}: {reason}") from None
+
+
+def kind_of(values: Mapping[str, Any]) -> Any:
+    """The architecture that config.json names: transformers' `model_type` or diffusers' `_class_name`."""
+    return values.get("model_type") or values.get("_class_name")
 
 
 class Unsupported(ValueError):

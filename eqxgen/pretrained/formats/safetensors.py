@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from eqxgen.pretrained.formats.stored import Stored, check_entry, damaged, refused
+from eqxgen.pretrained.formats.stored import Stored, check_entry, damaged, mapped, refused, viewed
 
 HEADER = 100_000_000
 """Most bytes of a header."""
@@ -19,6 +19,8 @@ TYPES = {"BOOL": "bool", "F64": "float64", "F32": "float32", "F16": "float16", "
 TYPES |= {f"{sign}{bits}": f"{kind}{bits}" for sign, kind in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)}
 TYPES |= {"F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2, "C64": "complex64"}
 """Types of arrays by their names in a header."""
+
+_NAMES = {np.dtype(kind): name for name, kind in TYPES.items()}
 
 
 def open_file(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
@@ -39,8 +41,32 @@ def open_file(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
         end = stop
     if start + end != size:
         raise damaged(path, f"{start + end:,} bytes, as the header says", f"{size:,}")
-    data = np.memmap(path, np.uint8, "r", start, (end,)) if end else np.zeros(0, np.uint8)
-    return {name: _stored(data[begin:stop], kind, shape) for begin, stop, kind, shape, name in spans}, description
+    data = mapped(path)[start:]
+    return {name: viewed(data[a:b], np.dtype(TYPES[kind]), shape) for a, b, kind, shape, name in spans}, description
+
+
+def write(path: Path, arrays: Mapping[str, Stored], description: Mapping[str, str]) -> None:
+    """Writes a file, of which one array at a time is in memory.
+
+    Raises:
+        OSError: the disk refuses.
+        ValueError: an array is of a type that the format is without.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(description)}
+    # Wide types first, so that every array is aligned.
+    names, end = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name)), 0
+    for name in names:
+        stored = arrays[name]
+        if stored.dtype not in _NAMES:
+            raise refused(path, f"one of {', '.join(TYPES)} for {name}", stored.dtype, "convert the array")
+        begin, end = end, end + math.prod(stored.shape) * stored.dtype.itemsize
+        header[name] = {"dtype": _NAMES[stored.dtype], "shape": list(stored.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            file.write(np.ascontiguousarray(arrays[name].read(...)).reshape(-1).view(np.uint8))
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int, int]:
@@ -85,10 +111,3 @@ def _checked(path: Path, name: str, entry: Any, count: int) -> tuple[int, int, s
 
 def _counts(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
-
-
-def _stored(data: np.ndarray, kind: str, shape: tuple[int, ...]) -> Stored:
-    dtype = np.dtype(TYPES[kind])
-    # A view of any offset: the bytes of an array need no alignment.
-    array = np.ndarray(shape, dtype, data.data if data.size else b"")
-    return Stored(shape, dtype, array.__getitem__)
