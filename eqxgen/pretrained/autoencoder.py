@@ -1,32 +1,26 @@
-"""Autoencoders of latent diffusion and taming transformers: diffusers' `AutoencoderKL` and `VQModel`, and the names of
-the original repositories' checkpoints.
+"""Names and sizes that the autoencoders of latent diffusion and taming transformers share: diffusers', and those of the
+original repositories' checkpoints.
 
 Attention of older hub files (`query`, `key`, `value`, `proj_attn`) is read under its newer names. The original
 checkpoints keep it as 1x1 convolutions, count the decoder's levels from the largest size, and hold the nets of the
-losses too, which are left out. Latents are those of the net: `scaling_factor` of the config is the caller's.
+losses too, which are left out.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
-
-from jaxtyping import PRNGKeyArray
 
 from eqxgen.configs import AutoencoderConfig
 from eqxgen.models.autoencoder import KLAutoencoder, VQAutoencoder
-from eqxgen.pretrained.family import Family, Unsupported, require_fixed, require_same
+from eqxgen.pretrained.family import Unsupported, require_same
 from eqxgen.pretrained.table import Row, Table
 from eqxgen.pretrained.transforms import CONV, POINTWISE, SAME, Transform, qkv, then
 
-# Options that the models have no field for: name in config.json, the one supported value, the published default.
-FIXED = {"act_fn": ("silu", "silu"), "latents_mean": (None, None), "latents_std": (None, None)}
-FIXED_VQ = {"act_fn": ("silu", "silu"), "norm_type": ("group", "group"), "lookup_from_codebook": (False, False)}
 OLDER = {
     f".{old}.{part}": f".{new}.{part}"
     for old, new in {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}.items()
     for part in ("weight", "bias")
 }
 IGNORED = {"loss.*": "nets of the training losses", "model_ema.*": "averages, beside the weights themselves"}
-SCALING = 0.18215
 
 
 def table(levels: int) -> Table:
@@ -99,7 +93,7 @@ def _norm(ours: str, theirs: str) -> Iterator[Row]:
     yield Row(f"{ours}.bias", f"{theirs}.bias")
 
 
-def _sizes(values: Mapping[str, Any]) -> tuple[int, AutoencoderConfig]:
+def sizes(values: Mapping[str, Any]) -> tuple[int, AutoencoderConfig]:
     """Channels of the images, and the sizes of a config.json."""
     channels = int(values.get("in_channels", 3))
     if (out := int(values.get("out_channels", 3))) != channels:
@@ -126,25 +120,8 @@ def _sizes(values: Mapping[str, Any]) -> tuple[int, AutoencoderConfig]:
     )
 
 
-def build_kl(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], KLAutoencoder], Table]:
-    """The model of an `AutoencoderKL`'s config, and its table."""
-    require_fixed(values, FIXED, "AutoencoderKL")
-    channels, config = _sizes(values)
-    if bool(values.get("use_post_quant_conv", True)) != config.projected:
-        raise Unsupported("use_post_quant_conv must equal use_quant_conv: got the other")
-    return lambda key: KLAutoencoder(channels, config, key=key), table(len(config.widths))
-
-
-def build_vq(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], VQAutoencoder], Table]:
-    """The model of a `VQModel`'s config, and its table."""
-    require_fixed(values, FIXED_VQ, "VQModel")
-    channels, config = _sizes({"latent_channels": 3, **values})
-    codes, dim = int(values.get("num_vq_embeddings", 256)), values.get("vq_embed_dim")
-    code_dim = config.latent_dim if dim is None else int(dim)
-    return lambda key: VQAutoencoder(channels, codes, config, code_dim=code_dim, key=key), table(len(config.widths))
-
-
-def _described(model: KLAutoencoder | VQAutoencoder, kind: str) -> tuple[dict[str, Any], Table]:
+def described(model: KLAutoencoder | VQAutoencoder, kind: str) -> tuple[dict[str, Any], Table]:
+    """Values of config.json that both kinds have, and the table."""
     encoder, decoder = model.encoder, model.decoder
     attended = [bool(level.attention) for level in encoder.levels]
     blocks = {len(level.blocks) for level in encoder.levels}
@@ -163,22 +140,3 @@ def _described(model: KLAutoencoder | VQAutoencoder, kind: str) -> tuple[dict[st
         "mid_block_add_attention": encoder.middle.attention is not None,
     }
     return config, table(len(encoder.levels))
-
-
-def describe_kl(model: KLAutoencoder) -> tuple[dict[str, Any], Table]:
-    """Values of config.json, and the table."""
-    config, mapping = _described(model, "AutoencoderKL")
-    projected = model.after is not None
-    more = {"use_quant_conv": projected, "use_post_quant_conv": projected, "scaling_factor": SCALING}
-    return config | more, mapping
-
-
-def describe_vq(model: VQAutoencoder) -> tuple[dict[str, Any], Table]:
-    """Values of config.json, and the table."""
-    config, mapping = _described(model, "VQModel")
-    codes, dim = model.quantizer.codebook.shape
-    return config | {"num_vq_embeddings": codes, "vq_embed_dim": dim, "norm_type": "group"}, mapping
-
-
-AUTOENCODER_KL = Family("AutoencoderKL", ("AutoencoderKL",), build_kl, describe_kl)
-AUTOENCODER_VQ = Family("VQModel", ("VQModel",), build_vq, describe_vq)

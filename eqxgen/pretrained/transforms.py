@@ -20,11 +20,14 @@ class Transform(NamedTuple):
         read: from the published arrays to the parameter.
         write: back.
         crop: leading rows beyond the parameter's are left out, as those that pad a vocabulary.
+        share: number and count of the equal parts along the first axis of a published array, which several parameters
+            share.
     """
 
     read: Callable[[Arrays], Any]
     write: Callable[[Any], Arrays]
     crop: bool = False
+    share: tuple[int, int] = (0, 1)
 
 
 SAME = Transform(lambda arrays: arrays[0], lambda array: (array,))

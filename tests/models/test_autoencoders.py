@@ -11,14 +11,14 @@ import pytest
 
 from eqxgen.configs import AutoencoderConfig
 from eqxgen.models.autoencoder import KLAutoencoder, Posterior, VQAutoencoder
-from eqxgen.pretrained import autoencoder, table
+from eqxgen.pretrained import autoencoder, autoencoder_kl, autoencoder_vq, table
 from eqxgen.pretrained.family import Unsupported
 from eqxgen.pretrained.formats.stored import held
 from tests import oracles
 from tests.oracles._drawn import published
 
 CASES = oracles.load("autoencoders")
-FAMILIES = {"AutoencoderKL": autoencoder.AUTOENCODER_KL, "VQModel": autoencoder.AUTOENCODER_VQ}
+FAMILIES = {"AutoencoderKL": autoencoder_kl.AUTOENCODER_KL, "VQModel": autoencoder_vq.AUTOENCODER_VQ}
 SMALL = AutoencoderConfig(widths=(4, 8), blocks=1, latent_dim=2, groups=2, attention=(1,))
 
 
@@ -87,7 +87,7 @@ def test_attention_of_older_hub_files_is_read_under_its_newer_names():
     older = dict(arrays)
     for new, old in newer.items():
         older = {name.replace(f".{new}.", f".{old}."): array for name, array in older.items()}
-    make, names = autoencoder.build_vq(config)
+    make, names = autoencoder_vq.build(config)
     stored = {name: held(array) for name, array in older.items()}
     again, _ = table.read(names, stored, eqx.filter_eval_shape(make, jr.key(0)))
     assert eqx.tree_equal(again, model)
@@ -105,7 +105,7 @@ def test_attention_of_older_hub_files_is_read_under_its_newer_names():
 )
 def test_a_config_that_the_model_lacks_is_named(values, message):
     with pytest.raises(Unsupported, match=message):
-        autoencoder.build_kl(values)
+        autoencoder_kl.build(values)
 
 
 @pytest.mark.parametrize(
