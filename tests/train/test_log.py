@@ -159,9 +159,9 @@ def test_events_that_cannot_be_written_are_an_error_and_never_a_wait(tmp_path, m
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("tensorboardX.record_writer.RecordWriter.flush", full)
     board = TensorBoard(tmp_path, 0)
-    board.write(1, {"loss": 1.0})  # flushed at once
+    monkeypatch.setattr("tensorboardX.record_writer.RecordWriter.write", full)
+    board.write(1, {"loss": 1.0})
     board._thread.join(10)
     with pytest.raises(UserError, match=r"tensorboard: cannot be written: .* bytes are free there"):
         board.write(2, {f"number {i}": 1.0 for i in range(30)})
