@@ -44,7 +44,7 @@ class TensorBoard:
         # A number that is not finite is a fact of the run, which its line says, and no warning.
         logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)
         self._folder = folder / "tensorboard"
-        # No bound of the queue: a thread that ended at a failed write takes nothing, and a full queue would wait for it.
+        # No bound of the queue: a full one would wait for ever for a thread that ended at a failed write.
         self._writer = SummaryWriter(str(self._folder), purge_step=start or None, max_queue=0)
         events: Any = self._writer.file_writer
         self._thread = events.event_writer._worker
