@@ -22,6 +22,7 @@ from jax.sharding import Sharding
 from jaxtyping import Array, DTypeLike, PyTree
 
 from eqxgen.pretrained.copies import copied, fresh
+from eqxgen.pretrained.families import recognised
 from eqxgen.pretrained.formats.stored import Stored, printable
 from eqxgen.pretrained.transforms import SAME, Transform
 
@@ -170,7 +171,7 @@ def match(table: Table, arrays: Mapping[str, Stored], shapes: PyTree, where: obj
     coverage = Coverage(
         tuple(used), ignored, tuple(name for _, name in sorted(missing, key=lambda each: each[0])), extra, cropped
     )
-    _complete(table, coverage, where)
+    _complete(table, coverage, where, recognised(arrays))
     return Matched(leaves, coverage)
 
 
@@ -331,7 +332,10 @@ def _tied(table: Table, given: dict[str, Stored], where: object) -> dict[str, st
         of, pattern = table.short(tied.of), table.short(tied.name).replace("{}", "*")
         for name in [name for name in given if name != of and _like(name, pattern)]:
             copy = given.pop(name)
-            if not _equal(copy, given.setdefault(of, copy)):
+            if of not in given:
+                given[of] = copy
+                continue
+            if not _equal(copy, given[of]):
                 raise ValueError(
                     printable(f"{where}: {name} must equal {of}, as {table.family}'s config ties them: they differ")
                 )
@@ -340,8 +344,6 @@ def _tied(table: Table, given: dict[str, Stored], where: object) -> dict[str, st
 
 
 def _equal(one: Stored, other: Stored) -> bool:
-    if one is other:
-        return True
     return one.shape == other.shape and one.dtype == other.dtype and np.array_equal(one.read(...), other.read(...))
 
 
@@ -423,9 +425,19 @@ def _check(where: object, name: str, stored: Stored, shape: tuple[int, ...], dty
         )
 
 
-def _complete(table: Table, coverage: Coverage, where: object) -> None:
-    """Raises `ValueError` for arrays that are missing or not of the model."""
+def _complete(table: Table, coverage: Coverage, where: object, family: str | None) -> None:
+    """Raises `ValueError` for arrays that are missing or not of the model.
+
+    Args:
+        family: that the arrays look like.
+    """
     if coverage.missing:
+        other = family is not None and len(coverage.missing) > len(coverage.read)
+        if other and family != re.sub(r"\W", "", table.family).lower():
+            what = (
+                f"of a {table.family} are missing ({coverage.missing[0]}, ...): they look like those of {family}: give"
+            )
+            raise ValueError(printable(f'{where}: {len(coverage.missing)} arrays {what} family="{family}"'))
         what = f"is missing{_more(coverage.missing)}: is it a {table.family} of the sizes that its config names?"
         raise ValueError(printable(f"{where}: array {coverage.missing[0]} {what}"))
     if coverage.extra:
