@@ -1,5 +1,7 @@
 """Families of published models that are read: a line each, and its module of the same name."""
 
+import fnmatch
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -23,3 +25,9 @@ FAMILIES = (
     Known("dit", ("DiTTransformer2DModel", "Transformer2DModel"), "*blocks.0.adaLN_modulation.1.weight"),
     Known("gpt2", ("gpt2",), "*h.0.attn.c_attn.weight"),
 )
+
+
+def recognised(names: Iterable[str]) -> str | None:
+    """The family whose sign is among the names of arrays."""
+    names = list(names)
+    return next((known.module for known in FAMILIES if fnmatch.filter(names, known.sign)), None)

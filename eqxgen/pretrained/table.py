@@ -8,6 +8,7 @@ part alone.
 import fnmatch
 import functools
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ import numpy as np
 from jax.sharding import Sharding
 from jaxtyping import Array, DTypeLike, PyTree
 
+from eqxgen.pretrained.copies import copied, fresh
+from eqxgen.pretrained.families import recognised
 from eqxgen.pretrained.formats.stored import Stored, printable
 from eqxgen.pretrained.transforms import SAME, Transform
 
@@ -168,7 +171,7 @@ def match(table: Table, arrays: Mapping[str, Stored], shapes: PyTree, where: obj
     coverage = Coverage(
         tuple(used), ignored, tuple(name for _, name in sorted(missing, key=lambda each: each[0])), extra, cropped
     )
-    _complete(table, coverage, where)
+    _complete(table, coverage, where, recognised(arrays))
     return Matched(leaves, coverage)
 
 
@@ -234,15 +237,23 @@ def written(table: Table, model: PyTree) -> dict[str, Stored]:
 def placed(stored: Stored, dtype: DTypeLike, sharding: Sharding | None = None) -> Array:
     """A stored array on its devices, of which each is given its part."""
     if sharding is None:
-        return jnp.array(np.asarray(stored.read(...)).astype(dtype, copy=False))
+        return jax.device_put(_own(stored.read(...), dtype))
     parts: dict[str, np.ndarray] = {}  # devices that have the same part share one reading
 
     def part(index: Any) -> np.ndarray:
         if repr(index) not in parts:
-            parts[repr(index)] = np.asarray(stored.read(index)).astype(dtype, copy=False)
+            parts[repr(index)] = _own(stored.read(index), dtype)
         return parts[repr(index)]
 
     return jax.make_array_from_callback(stored.shape, sharding, part)
+
+
+def _own(array: np.ndarray, dtype: DTypeLike) -> np.ndarray:
+    """The values in memory of their own: JAX does not copy them again, and the file may change."""
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    if array.dtype != dtype:
+        return array.astype(dtype)
+    return array if array.flags.writeable else copied(fresh(array.shape, array.dtype), array)
 
 
 def some(names: Any) -> str:
@@ -329,7 +340,10 @@ def _tied(table: Table, given: dict[str, Stored], where: object) -> dict[str, st
         of, pattern = table.short(tied.of), table.short(tied.name).replace("{}", "*")
         for name in [name for name in given if name != of and _like(name, pattern)]:
             copy = given.pop(name)
-            if not _equal(copy, given.setdefault(of, copy)):
+            if of not in given:
+                given[of] = copy
+                continue
+            if not _equal(copy, given[of]):
                 raise ValueError(
                     printable(f"{where}: {name} must equal {of}, as {table.family}'s config ties them: they differ")
                 )
@@ -338,8 +352,6 @@ def _tied(table: Table, given: dict[str, Stored], where: object) -> dict[str, st
 
 
 def _equal(one: Stored, other: Stored) -> bool:
-    if one is other:
-        return True
     return one.shape == other.shape and one.dtype == other.dtype and np.array_equal(one.read(...), other.read(...))
 
 
@@ -369,29 +381,27 @@ def _leaf(
 def _assembled(
     parts: _Parts, shape: tuple[int, ...], dtype: np.dtype, given: Mapping[str, Stored], index: Any
 ) -> np.ndarray:
-    whole = (slice(None),) * len(shape)
-    index = whole if index is ... else tuple(index) + whole[len(index) :]
-    leading, rest = index[: parts.stacked], index[parts.stacked :]
-    inner = shape[parts.stacked :]
-    if not parts.stacked:
-        return _one(parts, list(parts.numbers), inner, given, rest).astype(dtype, copy=False)  # type: ignore[arg-type]
-    layers = [_one(parts, numbers, inner, given, rest) for _, numbers in parts.layers(leading)]
-    sizes = [len(range(size)[cut]) for size, cut in zip(parts.sizes, leading)]
-    sizes += [len(range(size)[cut]) for size, cut in zip(inner, rest)]
-    made = np.empty((len(layers), *sizes[parts.stacked :]), dtype)
-    for place, layer in enumerate(layers):
-        made[place] = layer
+    """A part of a parameter, made in memory of its own."""
+    index = (slice(None),) * len(shape) if index is ... else tuple(index)
+    index = tuple(slice(*cut.indices(size)) for cut, size in zip(index, shape, strict=True))
+    leading, rest, inner = index[: parts.stacked], index[parts.stacked :], shape[parts.stacked :]
+    sizes = [len(range(size)[cut]) for size, cut in zip(shape, index)]
+    layers = [numbers for _, numbers in parts.layers(leading)]
+    made = fresh((len(layers), *sizes[parts.stacked :]), dtype)
+    for place, numbers in enumerate(layers):
+        into = made[place, ...]
+        stored = [_share(given[name.format(*numbers)], *parts.row.how.share) for name in parts.row.all_names]
+        if parts.row.how.read is SAME.read:
+            copied(into, stored[0].read(rest or ...))
+            continue
+        layer = np.asarray(parts.row.how.read(tuple(one.read(...) for one in stored)))
+        if layer.size != math.prod(inner):  # a constant
+            layer = np.broadcast_to(layer, inner)
+        if into.shape == inner:  # the axes of a view may be merged as they are copied
+            copied(into.reshape(layer.shape), layer)
+        else:
+            copied(into, layer.reshape(inner)[rest])
     return made.reshape(sizes)
-
-
-def _one(
-    parts: _Parts, numbers: list[int], shape: tuple[int, ...], given: Mapping[str, Stored], rest: tuple[slice, ...]
-) -> np.ndarray:
-    """A part of one layer."""
-    stored = [_share(given[name.format(*numbers)], *parts.row.how.share) for name in parts.row.all_names]
-    if parts.row.how.read is SAME.read:
-        return stored[0].read(tuple(slice(*cut.indices(size)) for cut, size in zip(rest, shape)) if rest else ...)
-    return np.broadcast_to(parts.row.how.read(tuple(one.read(...) for one in stored)), shape)[rest]
 
 
 def _share(stored: Stored, number: int, count: int) -> Stored:
@@ -440,9 +450,19 @@ def _check(where: object, name: str, stored: Stored, shape: tuple[int, ...], dty
         )
 
 
-def _complete(table: Table, coverage: Coverage, where: object) -> None:
-    """Raises `ValueError` for arrays that are missing or not of the model."""
+def _complete(table: Table, coverage: Coverage, where: object, family: str | None) -> None:
+    """Raises `ValueError` for arrays that are missing or not of the model.
+
+    Args:
+        family: that the arrays look like.
+    """
     if coverage.missing:
+        other = family is not None and len(coverage.missing) > len(coverage.read)
+        if other and family != re.sub(r"\W", "", table.family).lower():
+            what = (
+                f"of a {table.family} are missing ({coverage.missing[0]}, ...): they look like those of {family}: give"
+            )
+            raise ValueError(printable(f'{where}: {len(coverage.missing)} arrays {what} family="{family}"'))
         what = f"is missing{_more(coverage.missing)}: is it a {table.family} of the sizes that its config names?"
         raise ValueError(printable(f"{where}: array {coverage.missing[0]} {what}"))
     if coverage.extra:

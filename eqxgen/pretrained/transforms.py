@@ -1,7 +1,7 @@
 """Layouts of published arrays and ours: named transforms, each with its inverse, to the bit.
 
-`read` takes the published arrays of a row to the parameter, `write` takes it back. Both use nothing but views, joins
-and splits, on arrays of any kind.
+`read` takes the published arrays of a row to the parameter, or to a view of its entries with more axes, which are
+merged as they are copied; `write` takes it back. Both use nothing but views, joins and splits.
 """
 
 from collections.abc import Callable
@@ -75,6 +75,8 @@ def qkv(heads: int, kv_heads: int | None = None, *, parts: int = 3) -> Transform
     shared = heads // groups
 
     def read(arrays: Arrays) -> Any:
+        if parts == 1 and shared == 1:
+            return rearrange(arrays[0], "(parts heads d) ... -> heads parts d ...", parts=3, heads=heads)
         if parts == 1:
             width = arrays[0].shape[0] // (heads + 2 * groups)
             arrays = np.split(arrays[0], [heads * width, (heads + groups) * width])
