@@ -8,12 +8,11 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ..._blocks import div, rem
-from ..problem import ALiBi, Extras, Setting, quarantine, row_sums, shape_of
-from ..schedule import bounds_of
-from . import tiling
+from ..problem import ALiBi, Extras, Setting, row_sums, shape_of
+from . import blocks, tiling
 from .launch import Pass, Refs, launch
-from .schedule import flags, schedule, step
-from .scores import ScoreOperands, dot, nan_to_zero, score_gradients
+from .schedule import bounds_of, flags, schedule
+from .scores import LOG2E, ScoreOperands, dot, finite, score_gradients
 from .tiling import Output, Tile
 
 
@@ -21,11 +20,15 @@ def gradients(
     q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool, interpret: Any = False
 ):
     """Cotangents of q, k, v and, with `with_bias`, of the bias."""
-    shape = tiling.tiled(shape_of(q, k, v), q.dtype, tiling.BACKWARD_BLOCK)
+    shape = tiling.tiled(shape_of(q, k, v), blocks.backward(tiling.widest(q, v)))
     delta = row_sums(dout, out) - dlse
-    q, k, v, dout = tiling.heads_second(*quarantine(q, k, v, extras), dout)
+    q, k, v, dout = tiling.heads_second(q, k, v, dout)
     empty = lse == -jnp.inf
-    lse, delta, dout = jnp.where(empty, 0.0, lse), jnp.where(empty, 0.0, delta), jnp.where(empty[..., None], 0, dout)
+    lse, delta, dout = (
+        jnp.where(empty, 0.0, lse * LOG2E),
+        jnp.where(empty, 0.0, delta),
+        jnp.where(empty[..., None], 0, dout),
+    )
     active, full = bounds_of(extras.mask, shape)
     wide = [tiling.queries(q, shape), tiling.keys(k, shape), tiling.keys(v, shape), tiling.queries(dout, shape)]
     operands = [*wide, tiling.rows(lse, shape), tiling.rows(delta, shape)]
@@ -39,11 +42,10 @@ def gradients(
 
 def _query_gradient(work: Pass):
     shape, plan = work.shape, schedule(work.active, work.full)
-    guarded = work.extras.mask is not None
 
     def where(ids, entries):
         b, h, row, n = ids
-        return Tile(b, h, row, entries[plan.start(b, h, row) + 1 + n] >> 1)
+        return Tile(b, h, row, plan.column(entries[plan.start(b, h, row) + 1 + n]))
 
     def kernel(refs: Refs):
         (dq_ref,), (acc,) = refs.outs, refs.scratch
@@ -56,9 +58,9 @@ def _query_gradient(work: Pass):
         def compute(masked):
             q, k, *rest = refs.load()
             _, ds, _ = score_gradients(refs.scores, refs.tile, masked, q, k, *rest)
-            acc[...] += dot(ds.T.astype(k.dtype), nan_to_zero(k, guarded), (1, 0))
+            acc[...] += dot(ds.T.astype(k.dtype), finite(k) if masked else k, (1, 0))
 
-        step(compute, n < refs.entries[start], refs.entries[start + 1 + n])
+        plan.run(n < refs.entries[start], refs.entries[start + 1 + n], lambda: compute(False), lambda _: compute(True))
 
         @pl.when(n == plan.steps - 1)
         def _():
@@ -73,8 +75,7 @@ def _query_gradient(work: Pass):
 
 def _key_gradients(work: Pass):
     """A row of blocks is one block of keys here, for all query heads of its group in turn."""
-    shape, plan = work.shape, schedule(work.active.swapaxes(2, 3), work.full.swapaxes(2, 3))
-    guarded = work.extras.mask is not None
+    shape, plan = work.shape, schedule(work.active, work.full, by_keys=True)
 
     def start_of(ids):
         return plan.start(ids[0], ids[1] * shape.repeat + div(ids[3], plan.steps), ids[2])
@@ -82,7 +83,10 @@ def _key_gradients(work: Pass):
     def where(ids, entries):
         b, group, row, n = ids
         return Tile(
-            b, group * shape.repeat + div(n, plan.steps), entries[start_of(ids) + 1 + rem(n, plan.steps)] >> 1, row
+            b,
+            group * shape.repeat + div(n, plan.steps),
+            plan.column(entries[start_of(ids) + 1 + rem(n, plan.steps)]),
+            row,
         )
 
     def kernel(refs: Refs):
@@ -98,10 +102,12 @@ def _key_gradients(work: Pass):
             q, k, v, dout, *rows = refs.load()
             p, ds, _ = score_gradients(refs.scores, refs.tile, masked, q, k, v, dout, *rows)
             dv[...] += dot(p.astype(dout.dtype), dout, (1, 0))
-            dk[...] += dot(ds.astype(q.dtype), nan_to_zero(q, guarded), (1, 0))
+            dk[...] += dot(ds.astype(q.dtype), finite(q) if masked else q, (1, 0))
 
         turn = rem(n, plan.steps)
-        step(compute, turn < refs.entries[start], refs.entries[start + 1 + turn])
+        plan.run(
+            turn < refs.entries[start], refs.entries[start + 1 + turn], lambda: compute(False), lambda _: compute(True)
+        )
 
         @pl.when(n == plan.steps * shape.repeat - 1)
         def _():
@@ -153,7 +159,8 @@ def _bias_gradient(work: Pass):
         examples, heads, rows, columns = table.shape
         row = ((tile.b if examples > 1 else 0) * heads + (tile.h if heads > 1 else 0)) * rows + tile.q
         flag = refs.entries[row * columns + tile.k]
-        step(compute, flag > 0, flag)
+        pl.when(flag == 1)(lambda: compute(True))
+        pl.when(flag == 2)(lambda: compute(False))
 
     block = (1, 1, shape.q_block if t else 1, shape.kv_block)
     place = lambda tile: (tile.b if b else 0, tile.h if h else 0, tile.q if t else 0, tile.k if s else 0)

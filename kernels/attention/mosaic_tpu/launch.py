@@ -8,16 +8,16 @@ import jax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ..problem import Blocked, Extras, Setting
+from ..problem import Extras, Setting
 from .scores import ScoreOperands, Scores
-from .tiling import Operand, Output, Tile
+from .tiling import Operand, Output, Tile, Tiled
 
 
 @dataclasses.dataclass(frozen=True)
 class Pass:
     """The arguments that the kernels of a pass share; `active` and `full` as from `schedule.bounds_of`."""
 
-    shape: Blocked
+    shape: Tiled
     setting: Setting
     extras: Extras
     prepared: ScoreOperands

@@ -1,0 +1,42 @@
+"""Block sizes of the kernels by head_dim, as the compiler's schedules rank them (`bench/results/tpu`).
+
+The generations of TPU have the same vector units a matrix unit, and one row serves them all.
+"""
+
+from typing import NamedTuple
+
+
+class Blocks(NamedTuple):
+    """Queries and keys of a tile, keys of a part of it, and queries of a group.
+
+    A group's softmax over one part runs beside the product of the next.
+    """
+
+    q: int
+    kv: int
+    part: int
+    rows: int
+
+
+# The widest head_dim of each row, twice as wide in float32.
+FORWARD = {
+    128: Blocks(512, 1024, 512, 256),
+    256: Blocks(512, 1024, 512, 256),
+    512: Blocks(256, 512, 256, 256),
+    1024: Blocks(256, 256, 128, 256),
+}
+BACKWARD = {256: Blocks(256, 256, 256, 256), 1024: Blocks(128, 128, 128, 128)}
+
+
+def forward(widest: int) -> Blocks:
+    """The row of the forward kernel."""
+    return _row(FORWARD, widest)
+
+
+def backward(widest: int) -> Blocks:
+    """The row of the backward kernels."""
+    return _row(BACKWARD, widest)
+
+
+def _row(table: dict[int, Blocks], widest: int) -> Blocks:
+    return next(row for most, row in table.items() if widest <= most)
