@@ -26,7 +26,7 @@ def interpreted(monkeypatch, *, simulated=False):
         patch.setenv("EQXGEN_INTERPRET", "1")
         patch.setattr(tiling, "LANES", 16)
         patch.setattr(blocks, "FORWARD", {1024: blocks.Blocks(32, 64, 32, 16)})
-        patch.setattr(blocks, "BACKWARD", {1024: blocks.Blocks(32, 32, 32, 32)})
+        patch.setattr(blocks, "BACKWARD", {1024: blocks.Blocks(32, 64, 32, 32)})
         if simulated:
             patch.setattr(primitives, "attend", _attend)
         jax.clear_caches()

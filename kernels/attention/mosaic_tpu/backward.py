@@ -1,19 +1,24 @@
-"""The backward pass: kernels for the gradients of query, of key and value, and of a bias."""
+"""The backward pass: a kernel for the gradients of query, key and value, and one for that of a bias."""
 
+import dataclasses
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ..._blocks import div, rem
+from ..._blocks import div, parts, rem
 from ..problem import ALiBi, Extras, Setting, row_sums, shape_of
 from . import blocks, tiling
 from .launch import Pass, Refs, launch
-from .schedule import bounds_of, flags, schedule
+from .schedule import bounds_of, by_keys, flags, schedule
 from .scores import LOG2E, ScoreOperands, dot, finite, score_gradients
-from .tiling import Output, Tile
+from .tiling import Output, Tile, Tiled
+
+# Bytes of the query's gradient that vector memory holds at a time.
+MOST_BYTES = 32 << 20
 
 
 def gradients(
@@ -24,101 +29,121 @@ def gradients(
     delta = row_sums(dout, out) - dlse
     q, k, v, dout = tiling.heads_second(q, k, v, dout)
     empty = lse == -jnp.inf
-    lse, delta, dout = (
-        jnp.where(empty, 0.0, lse * LOG2E),
-        jnp.where(empty, 0.0, delta),
-        jnp.where(empty[..., None], 0, dout),
-    )
+    lse, delta = jnp.where(empty, 0.0, lse * LOG2E), jnp.where(empty, 0.0, delta)
+    dout = jnp.where(empty[..., None], 0, dout)
     active, full = bounds_of(extras.mask, shape)
     wide = [tiling.queries(q, shape), tiling.keys(k, shape), tiling.keys(v, shape), tiling.queries(dout, shape)]
     operands = [*wide, tiling.rows(lse, shape), tiling.rows(delta, shape)]
     prepared = ScoreOperands(extras, shape, flip=True)
     work = Pass(shape, setting, extras, prepared, operands, active, full, True, interpret)
-    dq = _query_gradient(work)[:, :, : shape.q_seq]
-    dk, dv = (x[:, :, : shape.kv_seq] for x in _key_gradients(work))
-    grads = tiling.heads_second(dq, dk, dv)
+    dq, dk, dv = _gradients(work)
+    grads = tiling.heads_second(dq[:, :, : shape.q_seq], dk[:, :, : shape.kv_seq], dv[:, :, : shape.kv_seq])
     return (*grads, _bias_gradient(work)) if with_bias else tuple(grads)
 
 
-def _query_gradient(work: Pass):
-    shape, plan = work.shape, schedule(work.active, work.full)
+def _gradients(work: Pass):
+    """One kernel for the gradients of q, k and v.
 
-    def where(ids, entries):
-        b, h, row, n = ids
-        return Tile(b, h, row, plan.column(entries[plan.start(b, h, row) + 1 + n]))
-
-    def kernel(refs: Refs):
-        (dq_ref,), (acc,) = refs.outs, refs.scratch
-        n, start = refs.ids[3], plan.start(*refs.ids[:3])
-
-        @pl.when(n == 0)
-        def _():
-            acc[...] = jnp.zeros_like(acc)
-
-        def compute(masked):
-            q, k, *rest = refs.load()
-            _, ds, _ = score_gradients(refs.scores, refs.tile, masked, q, k, *rest)
-            acc[...] += dot(ds.T.astype(k.dtype), finite(k) if masked else k, (1, 0))
-
-        plan.run(n < refs.entries[start], refs.entries[start + 1 + n], lambda: compute(False), lambda _: compute(True))
-
-        @pl.when(n == plan.steps - 1)
-        def _():
-            dq_ref[0, 0] = (acc[...] * work.setting.scale).astype(dq_ref.dtype)
-
-    q = work.operands[0]
-    grid = (shape.batch, shape.heads, shape.q_blocks, plan.steps)
-    scratch = [pltpu.VMEM((shape.q_block, q.array.shape[-1]), jnp.float32)]
-    outs = [tiling.like(q, q.array.dtype)]
-    return launch(work, "backward_q", kernel, where, grid=grid, entries=plan.table, outs=outs, scratch=scratch)[0]
-
-
-def _key_gradients(work: Pass):
-    """A row of blocks is one block of keys here, for all query heads of its group in turn."""
-    shape, plan = work.shape, schedule(work.active, work.full, by_keys=True)
+    A row is a block of keys, whose sums are in scratch memory. The query's gradient of a span of queries, for the heads
+    of a chunk, is the kernel's block of results while the grid goes through all keys, so that each is added in place.
+    """
+    shape, (fold, spans) = work.shape, _chunks(work.shape)
+    plan = schedule(by_keys(work.active, spans), by_keys(work.full, spans))
+    per = parts(shape.q_blocks, spans)
+    q, k, v = work.operands[:3]
 
     def start_of(ids):
-        return plan.start(ids[0], ids[1] * shape.repeat + div(ids[3], plan.steps), ids[2])
+        b, chunk, row, n = ids
+        return plan.start(b, head(chunk, n), rem(chunk, spans) * shape.kv_blocks + row)
+
+    def head(chunk, n):
+        return div(chunk, spans) * fold + div(n, plan.steps)
 
     def where(ids, entries):
-        b, group, row, n = ids
-        return Tile(
-            b,
-            group * shape.repeat + div(n, plan.steps),
-            plan.column(entries[start_of(ids) + 1 + rem(n, plan.steps)]),
-            row,
-        )
+        b, chunk, row, n = ids
+        column = plan.column(entries[start_of(ids) + 1 + rem(n, plan.steps)])
+        return Tile(b, head(chunk, n), rem(chunk, spans) * per + column, row)
 
     def kernel(refs: Refs):
-        (dk_ref, dv_ref), (dk, dv) = refs.outs, refs.scratch
-        n, start = refs.ids[3], start_of(refs.ids)
+        (dq, dk_ref, dv_ref), (dk, dv) = refs.outs, refs.scratch
+        chunk, row, n = refs.ids[1:]
+        at, start = div(n, plan.steps), start_of(refs.ids)
+        column = refs.tile.q - rem(chunk, spans) * per
+        block = lambda column: pl.ds(column * shape.q_block, shape.q_block)
+
+        @pl.when((row == 0) & (n == 0))
+        def _():
+            jax.lax.fori_loop(0, fold * per, lambda i, _: _clear(dq.at[0, div(i, per), block(rem(i, per))]), None)
 
         @pl.when(n == 0)
         def _():
-            dk[...] = jnp.zeros_like(dk)
-            dv[...] = jnp.zeros_like(dv)
+            _clear(dk)
+            _clear(dv)
 
-        def compute(masked):
-            q, k, v, dout, *rows = refs.load()
-            p, ds, _ = score_gradients(refs.scores, refs.tile, masked, q, k, v, dout, *rows)
-            dv[...] += dot(p.astype(dout.dtype), dout, (1, 0))
-            dk[...] += dot(ds.astype(q.dtype), finite(q) if masked else q, (1, 0))
+        def compute(part, masked):
+            keys, (q, k, v, dout, *rows) = _keys(shape, part), _load(refs, part)
+            tile = dataclasses.replace(refs.tile, part=part)
+            p, ds, _ = score_gradients(refs.scores, tile, masked, q, k, v, dout, *rows)
+            ds = ds.astype(q.dtype)
+            dv[keys] += dot(p.astype(dout.dtype), dout, (1, 0))
+            dk[keys] += dot(ds, finite(q) if masked else q, (1, 0))
+            dq[0, at, block(column)] += dot(ds, finite(k) if masked else k, (0, 0))
 
         turn = rem(n, plan.steps)
-        plan.run(
-            turn < refs.entries[start], refs.entries[start + 1 + turn], lambda: compute(False), lambda _: compute(True)
-        )
+        whole = lambda: [compute(part, False) for part in range(shape.parts)][-1]
+        plan.run(turn < refs.entries[start], refs.entries[start + 1 + turn], whole, lambda part: compute(part, True))
 
-        @pl.when(n == plan.steps * shape.repeat - 1)
+        @pl.when(n == plan.steps * fold - 1)
         def _():
             dk_ref[0, 0] = (dk[...] * work.setting.scale).astype(dk_ref.dtype)
             dv_ref[0, 0] = dv[...].astype(dv_ref.dtype)
 
-    both = work.operands[1:3]
-    grid = (shape.batch, shape.kv_heads, shape.kv_blocks, plan.steps * shape.repeat)
-    scratch = [pltpu.VMEM((shape.kv_block, x.array.shape[-1]), jnp.float32) for x in both]
-    outs = [tiling.like(x, x.array.dtype) for x in both]
-    return launch(work, "backward_kv", kernel, where, grid=grid, entries=plan.table, outs=outs, scratch=scratch)
+    chunks = shape.heads // fold * spans
+    each = chunks // shape.kv_heads
+    place = lambda t: (t.b, div(t.h, fold) * spans + div(t.q, per), t.k, 0)
+    wide = lambda x: (shape.batch, chunks, *x.array.shape[2:])
+    outs = [
+        Output(
+            (shape.batch, shape.heads, spans * per * shape.q_block, shape.dim),
+            jnp.float32,
+            (1, fold, per * shape.q_block, shape.dim),
+            lambda t: (t.b, div(t.h, fold), div(t.q, per), 0),
+            once=True,
+        ),
+        *(Output(wide(x), x.array.dtype if each == 1 else jnp.float32, x.block, place) for x in (k, v)),
+    ]
+    grid = (shape.batch, chunks, shape.kv_blocks, plan.steps * fold)
+    scratch = [pltpu.VMEM(x.block[2:], jnp.float32) for x in (k, v)]
+    dq, *both = launch(
+        work, "backward", kernel, where, grid=grid, entries=plan.table, outs=outs, scratch=scratch, sums=2
+    )
+    dk, dv = (x.reshape(shape.batch, -1, each, *x.shape[2:]).sum(2).astype(k.array.dtype) for x in both)
+    return (dq * work.setting.scale).astype(q.array.dtype), dk, dv
+
+
+def _keys(shape: Tiled, part):
+    return pl.ds(part * shape.part, shape.part)
+
+
+def _load(refs: Refs, part):
+    """The operands of one part of a tile."""
+    q, k, v, *rest = refs.operands
+    keys = _keys(refs.scores.shape, part)
+    return q[0, 0], k[0, 0, keys], v[0, 0, keys], *(ref[0, 0] for ref in rest)
+
+
+def _clear(ref):
+    ref[...] = jnp.zeros(ref.shape, ref.dtype)
+
+
+def _chunks(shape: Tiled) -> tuple[int, int]:
+    """Query heads of a key head, and spans of their queries, whose gradient is summed in vector memory at a time."""
+    row = shape.q_block * (shape.dim + -shape.dim % tiling.LANES) * 4
+    most = max(1, MOST_BYTES // row)
+    fold = max(
+        n for n in range(1, shape.repeat + 1) if shape.repeat % n == 0 and (n == 1 or n * shape.q_blocks <= most)
+    )
+    return fold, parts(shape.q_blocks, most) if fold == 1 else 1
 
 
 def _bias_gradient(work: Pass):
@@ -152,9 +177,11 @@ def _bias_gradient(work: Pass):
             dbias[...] = jnp.zeros_like(dbias)
 
         def compute(masked):
-            _, _, ds = score_gradients(refs.scores, tile, masked, *refs.load())
-            ds = (ds * -refs.scores.distance(tile) if alibi else ds).T
-            dbias[0, 0] += ds if t else ds.sum(0, keepdims=True)
+            for part in range(shape.parts):
+                at = dataclasses.replace(tile, part=part)
+                _, _, ds = score_gradients(refs.scores, at, masked, *_load(refs, part))
+                ds = (ds * -refs.scores.distance(at) if alibi else ds).T
+                dbias[0, 0, :, _keys(shape, part)] += ds if t else ds.sum(0, keepdims=True)
 
         examples, heads, rows, columns = table.shape
         row = ((tile.b if examples > 1 else 0) * heads + (tile.h if heads > 1 else 0)) * rows + tile.q

@@ -25,7 +25,11 @@ FORWARD = {
     512: Blocks(256, 512, 256, 256),
     1024: Blocks(256, 256, 128, 256),
 }
-BACKWARD = {256: Blocks(256, 256, 256, 256), 1024: Blocks(128, 128, 128, 128)}
+BACKWARD = {
+    256: Blocks(512, 1024, 512, 512),
+    512: Blocks(256, 512, 256, 256),
+    1024: Blocks(128, 256, 128, 128),
+}
 
 
 def forward(widest: int) -> Blocks:

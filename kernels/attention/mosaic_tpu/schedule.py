@@ -63,18 +63,24 @@ def bounds_of(mask: Any, shape: Tiled) -> tuple[Any, Any]:
     return active, full
 
 
-def schedule(active, full, *, by_keys: bool = False) -> Plan:
-    """The schedule of the active blocks in each block of queries, or `by_keys` in each block of keys, of a length that
-    fits.
+def by_keys(x, spans: int):
+    """(b, h, q_blocks, kv_blocks, parts) as (b, h, spans * kv_blocks, q_blocks / spans, parts): a row for each span of
+    queries and block of keys.
     """
+    lib: Any = np if isinstance(x, np.ndarray) else jnp
+    b, h, rows, columns, parts = x.shape
+    x = lib.pad(x, [(0, 0)] * 2 + [(0, -rows % spans)] + [(0, 0)] * 2)
+    return x.reshape(b, h, spans, -1, columns, parts).swapaxes(3, 4).reshape(b, h, spans * columns, -1, parts)
+
+
+def schedule(active, full) -> Plan:
+    """The schedule of the active blocks in each row, of a length that fits."""
     if _too_long(active.any(-1).shape):
         active, full = _shared(active, full)
     lib: Any = np if isinstance(active, np.ndarray) else jnp
     count = active.shape[-1]
     bits = sum(active[..., n].astype(np.int32) << n for n in range(count))
     active, full = active.any(-1), full.all(-1)
-    if by_keys:
-        bits, active, full = (x.swapaxes(2, 3) for x in (bits, active, full))
     found, counts = shared.entries(active, full)
     found = (((found >> 1) << count | lib.take_along_axis(bits, found >> 1, axis=-1)) << 1) | (found & 1)
     table = jnp.asarray(lib.concatenate([counts[..., None], found], -1)).reshape(-1)

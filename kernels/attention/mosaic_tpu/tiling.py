@@ -54,12 +54,13 @@ class Operand:
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """The shape and dtype of a result, and its block as in `Operand`."""
+    """The shape and dtype of a result, and its block as in `Operand`; `once`: without a second buffer for the block."""
 
     shape: tuple[int, ...]
     dtype: Any
     block: tuple[int, ...]
     place: Callable[[Tile], tuple]
+    once: bool = False
 
 
 def widest(q, v) -> int:
