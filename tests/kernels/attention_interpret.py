@@ -27,6 +27,7 @@ def interpreted(monkeypatch, *, simulated=False):
         patch.setattr(tiling, "LANES", 16)
         patch.setattr(blocks, "FORWARD", {1024: blocks.Blocks(32, 64, 32, 16)})
         patch.setattr(blocks, "BACKWARD", {1024: blocks.Blocks(32, 64, 32, 32)})
+        patch.setattr(blocks, "SUM_BYTES", 16 * 2 * (32 * 16 * 4))  # two blocks of queries
         if simulated:
             patch.setattr(primitives, "attend", _attend)
         jax.clear_caches()

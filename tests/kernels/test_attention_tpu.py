@@ -16,7 +16,7 @@ from bench.tpu.attention import topology
 from kernels import ALiBi, dot_product_attention, masks
 from kernels.attention import mosaic_tpu, schedule
 from kernels.attention.problem import Extras, Setting
-from tests.kernels.attention_cases import inputs, measure
+from tests.kernels.attention_cases import call, inputs, measure
 from tests.kernels.attention_interpret import interpreted
 from tests.kernels.attention_oracle import agree
 
@@ -67,6 +67,40 @@ def test_the_kernels_read_nothing_that_they_did_not_write_on_a_simulated_tpu(nam
     with interpreted(monkeypatch, simulated=True):
         got = measure(arrays, rest, "mosaic_tpu")
     agree(got, INTERPRETED[name], arrays, rest, tolerance=1e-4)
+
+
+LIMITS = {
+    "causal": masks.Causal(),
+    "segments": masks.Segments(np.arange(100) // 40),
+    "lengths": masks.Lengths(np.array([90]), np.array([70])),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_number_that_is_not_finite_reaches_all_who_see_it_and_no_others(name, monkeypatch):
+    """In masked and in full blocks, by the output and by the gradients of rows that do not see the key."""
+    mask, case = LIMITS[name], Attention(q_seq=100, kv_seq=100, heads=1, kv_heads=1)
+    arrays, _ = inputs(case)
+    bound = mask.check(100, 100)
+    ids = bound.arrays()
+    ids = [ids[0][:, None], ids[1]] if name == "segments" else ids
+    sees = np.broadcast_to(bound.allowed(*np.ogrid[:100, :100], *ids), (100, 100))[:, 20]
+
+    @jax.jit
+    def both(arrays):
+        def value(arrays):
+            out, _ = call(arrays, {"mask": mask}, "mosaic_tpu")
+            return jnp.sum(jnp.where(sees[None, :, None, None], 0.0, out) ** 2), out
+
+        return jax.grad(value, has_aux=True)(arrays)
+
+    with interpreted(monkeypatch):
+        want = both(arrays)
+        for key, bad in (("key", jnp.nan), ("key", -jnp.inf), ("value", jnp.inf)):
+            grads, out = both(arrays | {key: arrays[key].at[0, 20, 0, 0].set(bad)})
+            assert np.isnan(out[0, sees]).all()
+            np.testing.assert_allclose(out[0, ~sees], want[1][0, ~sees], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(grads["query"][0, ~sees], want[0]["query"][0, ~sees], rtol=1e-5, atol=1e-6)
 
 
 def loss(q, k, v, key):

@@ -32,6 +32,10 @@ BACKWARD = {
 }
 
 
+SUM_BYTES = 32 << 20
+ROOMY = ("v5", "v6", "v7", "7x")
+
+
 def forward(widest: int) -> Blocks:
     """The row of the forward kernel."""
     return _row(FORWARD, widest)
@@ -40,6 +44,11 @@ def forward(widest: int) -> Blocks:
 def backward(widest: int) -> Blocks:
     """The row of the backward kernels."""
     return _row(BACKWARD, widest)
+
+
+def sum_bytes(kind: str) -> int:
+    """Bytes of vector memory for the query's gradient: v4 has 16 MiB in all, later chips at least 64."""
+    return SUM_BYTES if any(name in kind for name in ROOMY) else SUM_BYTES // 16
 
 
 def _row(table: dict[int, Blocks], widest: int) -> Blocks:

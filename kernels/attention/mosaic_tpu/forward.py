@@ -1,6 +1,7 @@
 """The forward pass: an online softmax over one row of blocks at a time."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -38,14 +39,11 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False)
 
     def kernel(refs: Refs):
         n, start = refs.ids[3], plan.start(*refs.ids[:3])
-        pl.when(n == 0)(lambda: _begin(*refs.scratch))
-        tiles = [
-            [dataclasses.replace(refs.tile, part=part, rows=rows) for rows in groups] for part in range(shape.parts)
-        ]
-        whole = lambda: _step(refs, [tile for part in tiles for tile in part], masked=False)
-        part = lambda n: _step(refs, [dataclasses.replace(tile, part=n) for tile in tiles[0]], masked=True)
+        pl.when(n == 0)(lambda: _begin(refs))
+        whole = lambda: _step(refs, range(shape.parts), groups, masked=False)
+        part = lambda part: _step(refs, [part], groups, masked=True)
         plan.run(n < refs.entries[start], refs.entries[start + 1 + n], whole, part)
-        pl.when(n == plan.steps - 1)(lambda: _end(*refs.outs, *refs.scratch))
+        pl.when(n == plan.steps - 1)(lambda: _end(refs))
 
     bq, v_dim, seq = shape.q_block, v.shape[-1], shape.q_blocks * shape.q_block
     out, lse = launch(
@@ -59,34 +57,55 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False)
             Output((*q.shape[:2], seq, v_dim), q.dtype, (1, 1, bq, v_dim), lambda t: (t.b, t.h, t.q, 0)),
             Output((*q.shape[:2], 1, seq), jnp.float32, (1, 1, 1, bq), lambda t: (t.b, t.h, 0, t.q)),
         ],
-        scratch=[pltpu.VMEM((bq, width), jnp.float32) for width in (tiling.LANES, tiling.LANES, v_dim)],
+        scratch=[
+            pltpu.VMEM((bq, q.shape[-1]), q.dtype),
+            *(pltpu.VMEM((bq, width), jnp.float32) for width in (tiling.LANES, tiling.LANES, v_dim)),
+        ],
     )
     (out,) = tiling.heads_second(out[:, :, : shape.q_seq])
     return out, lse[:, :, 0, : shape.q_seq]
 
 
-def _begin(top, total, acc):
+def _guarded(refs: Refs) -> bool:
+    """True if some query does not see some key: then a number that is not finite makes NaN of the rows that see it, in
+    all their features, and of no others.
+    """
+    return refs.scores.prepared.mask is not None
+
+
+def _begin(refs: Refs):
+    query, top, total, acc = refs.scratch
+    query[...] = flag(refs.operands[0][0, 0]) if _guarded(refs) else refs.operands[0][0, 0]
     top[...] = jnp.full_like(top, LOW)
     total[...] = jnp.zeros_like(total)
     acc[...] = jnp.zeros_like(acc)
 
 
-def _step(refs: Refs, tiles: Sequence[Tile], masked: bool):
-    """A tile after the other; the product of the next is issued ahead of this one's softmax."""
-    (top, total, acc), (q_ref, k_ref, v_ref) = refs.scratch, refs.operands
+def _step(refs: Refs, parts: Sequence[Any], groups: Sequence[slice], masked: bool):
+    """Each group of queries against each part of the keys; the product of the next pair is issued ahead of the softmax
+    of this one.
+    """
+    query, top, total, acc = refs.scratch
+    pairs = [(n, rows) for n in range(len(parts)) for rows in groups]
 
-    def product(tile: Tile):
-        keys = pl.ds(tile.part * refs.scores.shape.part, refs.scores.shape.part)
-        k, v = k_ref[0, 0, keys], v_ref[0, 0, keys]
-        k, v = (flag(k, v), finite(v)) if masked else (k, v)
-        return dot(q_ref[0, 0, tile.rows], k, (1, 1)), v
+    @functools.cache
+    def load(n: int):
+        k, v = (ref[0, 0, refs.scores.shape.keys(parts[n])] for ref in refs.operands[1:])
+        if not _guarded(refs):
+            return k, v
+        # All queries of a block without a mask see the value, and its sum tells.
+        return (flag(k, v), finite(v)) if masked else (flag(k), v)
 
-    ahead = product(tiles[0])
-    for n, tile in enumerate(tiles):
-        (s, v), ahead = ahead, product(tiles[n + 1]) if n + 1 < len(tiles) else None
-        rows = tile.rows
-        p, shrink, top[rows], total[rows] = _softmax(refs, tile, s, top[rows], total[rows], masked)
-        acc[rows] = acc[rows] * widen(shrink, acc.shape[1]) + dot(p.astype(v.dtype), v, (1, 0))
+    def product(n: int, rows: slice):
+        k, v = load(n)
+        return dot(query[rows], k, (1, 1)), v
+
+    ahead = product(*pairs[0])
+    for pair, after in zip(pairs, [*pairs[1:], None]):
+        (s, v), ahead = ahead, product(*after) if after else (None, None)
+        tile = dataclasses.replace(refs.tile, part=parts[pair[0]], rows=pair[1])
+        p, shrink, top[tile.rows], total[tile.rows] = _softmax(refs, tile, s, top[tile.rows], total[tile.rows], masked)
+        acc[tile.rows] = acc[tile.rows] * widen(shrink, acc.shape[1]) + dot(p.astype(v.dtype), v, (1, 0))
 
 
 def _softmax(refs: Refs, tile: Tile, s, top, total, masked: bool):
@@ -109,9 +128,11 @@ def _softmax(refs: Refs, tile: Tile, s, top, total, masked: bool):
     return p, shrink, now, total
 
 
-def _end(out, lse, top, total, acc):
+def _end(refs: Refs):
+    (out, lse), (_, top, total, acc) = refs.outs, refs.scratch
     total = jnp.broadcast_to(jnp.sum(total[...], axis=1, keepdims=True), total.shape)
     empty = total == 0.0
     safe = jnp.where(empty, 1.0, total)
-    out[0, 0] = (acc[...] * widen(1.0 / safe, acc.shape[1])).astype(out.dtype)
+    result = acc[...] * widen(1.0 / safe, acc.shape[1])
+    out[0, 0] = (flag(result, result) if _guarded(refs) else result).astype(out.dtype)
     lse[0, 0] = jnp.where(empty, -jnp.inf, top[...] * math.log(2.0) + jnp.log(safe)).T[:1]

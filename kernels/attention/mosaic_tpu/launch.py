@@ -40,6 +40,12 @@ class Refs:
     outs: Sequence[Any]
     scratch: Sequence[Any]
 
+    def load(self, part) -> list[Any]:
+        """Query, key and value of one part of the tile, and the other operands."""
+        q, k, v, *rest = self.operands
+        keys = self.scores.shape.keys(part)
+        return [q[0, 0], k[0, 0, keys], v[0, 0, keys], *(ref[0, 0] for ref in rest)]
+
 
 def launch(
     work: Pass,

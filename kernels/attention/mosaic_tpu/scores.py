@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ... import _dropout
@@ -130,7 +129,7 @@ class Scores:
         if slot.kind == "pattern":
             return self.operands[slot.at], tile
         rows = tile.rows if slot.queries and tile.rows else slice(None)
-        keys = pl.ds(tile.part * self.shape.part, self.shape.part) if slot.keys else slice(None)
+        keys = self.shape.keys(tile.part) if slot.keys else slice(None)
         x = self.operands[slot.at][(0, 0, *((keys, rows) if self.flip and slot.kind == "tile" else (rows, keys)))]
         x = x.astype(jnp.int32) if x.dtype == jnp.int8 else x
         return x.T if slot.kind == "transposed" else x
@@ -188,9 +187,11 @@ def finite(x):
     return jnp.where(jnp.abs(x.astype(jnp.float32)) < jnp.inf, x, jnp.zeros_like(x))
 
 
-def flag(k, v):
-    """Key rows with NaN where the value is not finite, so that each query that sees such a key becomes NaN."""
-    return (k.astype(jnp.float32) + jnp.sum(v.astype(jnp.float32) * 0.0, axis=1, keepdims=True)).astype(k.dtype)
+def flag(x, *others):
+    """`x` with NaN for numbers that are not finite, and for rows in which others have such a number."""
+    wide = [y.astype(jnp.float32) for y in (x, *others)]
+    bad = [jnp.sum(y * 0.0, axis=1, keepdims=True) for y in wide[1:]]
+    return sum(bad, wide[0] + wide[0] * 0.0).astype(x.dtype)
 
 
 def score_gradients(scores: Scores, tile: Tile, masked: bool, q, k, v, dout, lse, delta):

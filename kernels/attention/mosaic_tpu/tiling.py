@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+from jax.experimental import pallas as pl
 
 from ..._blocks import div, pad, parts
 from ..problem import Blocked, Shape
@@ -37,6 +38,10 @@ class Tiled(Blocked):
     @property
     def parts(self) -> int:
         return self.kv_block // self.part
+
+    def keys(self, part) -> Any:
+        """The positions of a part in its block of keys."""
+        return pl.ds(part * self.part, self.part)
 
 
 @dataclasses.dataclass(frozen=True)
