@@ -35,7 +35,7 @@ class Body:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A kernel over the whole problem.
+    """A kernel over the whole problem: one of Pallas, or an operation of XLA, whose bytes are not counted.
 
     `code` bundles of its text; `steps` of its grid; `total` bundles times visits; `least` of them for the products;
     `spills` slots of one pass over its text; `bytes` copied to and from main memory, and `least_bytes` with each
@@ -44,6 +44,7 @@ class Row:
     """
 
     name: str
+    pallas: bool
     code: int
     steps: int
     bodies: list[Body]
@@ -67,7 +68,7 @@ class Row:
         return max(self.bodies, key=lambda x: x.bundles * x.visits)
 
 
-def row(program: Program, chip: Chip, grid: Grid | None = None) -> Row:
+def row(program: Program, chip: Chip, grid: Grid | None = None, *, pallas: bool = True) -> Row:
     """The counts of a program; without its grid every conditional block runs in each step of its loop."""
     steps = grid.steps if grid else max((x.trips or 1 for x in program.loops), default=1)
     blocks = _blocks(program)
@@ -88,10 +89,11 @@ def row(program: Program, chip: Chip, grid: Grid | None = None) -> Row:
     cores = chip.cores if grid and grid.parallel else 1
     return Row(
         name=program.name,
+        pallas=pallas,
         code=len(program.slots),
         steps=steps,
         bodies=bodies,
-        total=total,
+        total=round(total),
         least=sum(x.least * x.visits for x in bodies),
         spills=sum(x[FILL] + x[SPILL] for x in program.slots),
         bytes=copied,

@@ -45,7 +45,7 @@ def measure(function: Callable[..., Any], *arguments: Any, topology: str = "v5e"
         if _is_kernel(text, program.name):
             rows.append(row(program, chip, _take(calls, program)))
         elif every and f"%{program.name} = " in text:
-            rows.append(row(program, chip))
+            rows.append(row(program, chip, pallas=False))
     return rows
 
 
