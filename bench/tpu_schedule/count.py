@@ -39,8 +39,8 @@ class Row:
 
     `code` bundles of its text; `steps` of its grid; `total` bundles times visits; `least` of them for the products;
     `spills` slots of one pass over its text; `bytes` copied to and from main memory, and `least_bytes` with each
-    operand and result copied once; `compute` and `memory` seconds of both at the chip's clock and bandwidth, without
-    stalls. `exact` is false where a count is an upper bound: every block is then taken to run in every step.
+    operand and result copied once; `compute` and `memory` seconds of both at the chip's clock and bandwidth. The only
+    stalls counted are those of a body whose bundles issue products faster than the units take rows. `exact` is false where a count is an upper bound: every block is then taken to run in every step.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Row:
 def row(program: Program, chip: Chip, grid: Grid | None = None, *, pallas: bool = True) -> Row:
     """The counts of a program; without its grid every conditional block runs in each step of its loop."""
     steps = grid.steps if grid else max((x.trips or 1 for x in program.loops), default=1)
-    blocks = _blocks(program)
+    blocks = _blocks(program, len(grid.visits) if grid else None)
     matched = grid is not None and len(grid.visits) == len(blocks)
     visits = [steps if n is None else n for n in grid.visits] if grid and matched else [steps] * len(blocks)
     products = grid.products if grid and matched else ((),) * (len(blocks) + 1)
@@ -87,6 +87,7 @@ def row(program: Program, chip: Chip, grid: Grid | None = None, *, pallas: bool 
     known = all(x.trips for x in program.loops) and (grid is None or None not in grid.visits)
     copied, least_bytes = (grid.bytes, grid.least_bytes) if grid else (0, 0)
     cores = chip.cores if grid and grid.parallel else 1
+    stalls = sum(max(x.least - x.bundles, 0) * x.visits for x in bodies)
     return Row(
         name=program.name,
         pallas=pallas,
@@ -98,7 +99,7 @@ def row(program: Program, chip: Chip, grid: Grid | None = None, *, pallas: bool 
         spills=sum(x[FILL] + x[SPILL] for x in program.slots),
         bytes=copied,
         least_bytes=least_bytes,
-        compute=total / (cores * chip.clock),
+        compute=(total + stalls) / (cores * chip.clock),
         memory=copied / (cores * chip.bandwidth),
         exact=matched and known,
     )
@@ -112,23 +113,18 @@ def _body(program: Program, bundles: list[int], least: float, visits: int) -> Bo
     return Body(len(bundles), len(span), filled, sum(x[FILL] + x[SPILL] for x in slots), least, visits)
 
 
-def _blocks(program: Program) -> list[Range]:
-    """The conditional blocks with vector work, without the one around a whole grid step."""
-    vectors = [sum(x[i] for i in VECTOR) for x in program.slots]
-    wide = sorted({x for x in program.blocks if sum(vectors[x.start : x.stop]) > FEW}, key=lambda x: x.start)
-    grid_loop = max(program.loops, key=lambda x: x.stop - x.start, default=None)
-    step = [x for x in wide if grid_loop and grid_loop.holds(x)]
-    widest = max(step, key=lambda x: x.stop - x.start, default=None)
-    around = widest and grid_loop and (widest.stop - widest.start) > 0.5 * (grid_loop.stop - grid_loop.start)
-    if around and all(widest == x or widest.holds(x) for x in step):
-        # A kernel's own block may be as wide; the pipeline's begins at once and holds copies and waits too.
-        if widest.start - grid_loop.start < widest.stop - widest.start and _is_stage(widest, grid_loop):
-            wide.remove(widest)
-    return wide
+def _blocks(program: Program, count: int | None) -> list[Range]:
+    """The conditional blocks of a kernel: those inside of the pipeline's block for one grid step, or all of them.
 
-
-def _is_stage(block: Range, loop: Range) -> bool:
-    return loop.stop - block.stop < 64
+    The pipeline has blocks of its own, with less vector work; the `count` widest are the kernel's.
+    """
+    vectors = {x: sum(program.slots[i][j] for i in range(x.start, x.stop) for j in VECTOR) for x in program.blocks}
+    wide = [x for x, work in vectors.items() if work > FEW]
+    step = max(wide, key=lambda x: x.stop - x.start, default=None)
+    inside = [x for x in wide if step and step.holds(x)]
+    chosen = wide if not program.loops or count is not None and len(inside) < count <= len(wide) else inside
+    chosen = chosen if count is None else sorted(chosen, key=lambda x: -vectors[x])[:count]
+    return sorted(chosen, key=lambda x: x.start)
 
 
 def _innermost(ranges: Sequence[Range], bundle: int) -> Range | None:

@@ -23,7 +23,7 @@ Values = dict[Any, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """A call: its name, steps, conditional blocks with vector work, and bytes of all copies.
+    """A call: its name, shapes of its results, steps, conditional blocks with vector work, and bytes of all copies.
 
     `visits` are the executions of each block, None where the predicate needs more than the step and the schedule.
     `products` are the matrix products (rows, contracted, columns) of each block, of the code outside of them last.
@@ -31,7 +31,8 @@ class Grid:
     is true if a grid axis may be divided between cores.
     """
 
-    name: str
+    name: str | None
+    results: tuple[tuple[int, ...], ...]
     steps: int
     visits: tuple[int | None, ...]
     products: tuple[tuple[tuple[int, int, int], ...], ...]
@@ -102,7 +103,8 @@ def _grid(equation: Any, inputs: list[Any]) -> Grid:
     parallel = "parallel" in str(getattr(equation.params["compiler_params"], "dimension_semantics", "")).lower()
     products = (*map(tuple, blocks.products[1:]), tuple(blocks.products[0]))
     sums = (sum(x) for x in zip(*copied))
-    return Grid(equation.params["name"], steps, tuple(blocks.counts), products, *sums, parallel)
+    results = tuple(x.aval.shape for x in equation.outvars)
+    return Grid(equation.params["name"], results, steps, tuple(blocks.counts), products, *sums, parallel)
 
 
 def _jaxprs(equation: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from bench.tpu.attention import topology as describe
 
 from .chips import CHIPS
 from .count import Row, row
-from .dump import Program, folder, programs
+from .dump import folder, programs
 from .grid import Grid, grids
 
 
@@ -42,19 +42,26 @@ def measure(function: Callable[..., Any], *arguments: Any, topology: str = "v5e"
     calls = grids(function, *arguments)
     rows = []
     for program in found:
-        if _is_kernel(text, program.name):
-            rows.append(row(program, chip, _take(calls, program)))
-        elif every and f"%{program.name} = " in text:
+        line = _instruction(text, program.name)
+        if 'custom_call_target="tpu_custom_call"' in line:
+            rows.append(row(program, chip, _take(calls, program.name, line)))
+        elif every and line:
             rows.append(row(program, chip, pallas=False))
     return rows
 
 
-def _take(calls: list[Grid], program: Program) -> Grid | None:
-    """The first call of this name that no other kernel has taken."""
-    name = re.sub(r"(\.\d+)+$", "", program.name)
-    index = next((i for i, x in enumerate(calls) if x.name == name), None)
-    return None if index is None else calls.pop(index)
+def _instruction(text: str, name: str) -> str:
+    """The line of a compiled program that defines this name."""
+    found = re.search(rf"%{re.escape(name)} = .*", text)
+    return found[0] if found else ""
 
 
-def _is_kernel(text: str, name: str) -> bool:
-    return any('custom_call_target="tpu_custom_call"' in x for x in re.findall(rf"%{re.escape(name)} = .*", text))
+def _take(calls: list[Grid], name: str, line: str) -> Grid | None:
+    """The first call of this name and these results that no other kernel has taken."""
+    base = re.sub(r"(\.\d+)+$", "", name)
+    written = re.findall(r"\w+\[([\d,]*)\]", line.split(" = ", 1)[1].split(" custom-call(", 1)[0])
+    results = tuple(tuple(int(n) for n in x.split(",") if n) for x in written)
+    for i, call in enumerate(calls):
+        if call.name in (None, base) and call.results == results:
+            return calls.pop(i)
+    return None

@@ -25,6 +25,7 @@ def over_rows(kernel, rows: Arrays, params: Arrays, *, n_rows: int, n_sums: int,
     example_spec = pl.BlockSpec((None, 1, dim), lambda e, i: (e, 0, 0))
     out = pl.pallas_call(
         kernel,
+        name=f"eqxgen_norm_{'backward' if n_sums else 'forward'}",
         grid=(count[0], pl.cdiv(count[1], block)),
         in_specs=[row_spec] * len(rows) + [example_spec] * len(params),
         out_specs=[row_spec] * n_rows + [example_spec] * n_sums,
@@ -63,6 +64,7 @@ def over_examples(kernel, rows: Arrays, params: Arrays, spec: Spec, *, n_sums: i
     sums = [_like(x, (batch, 1, channels), jnp.float32)] * n_sums
     y, *sums = pl.pallas_call(
         functools.partial(kernel, spec=spec, shared=shared),
+        name=f"eqxgen_norm_{'backward' if n_sums else 'forward'}",
         grid=(pl.cdiv(batch, held),),
         in_specs=[whole_spec] * len(rows) + [param_spec] * 2 + [member_spec],
         out_specs=[whole_spec] + [own_spec] * n_sums,
