@@ -9,7 +9,6 @@ from .grid import Grid
 
 MXU, FILL, SPILL = UNITS.index("MXU"), UNITS.index("FILL"), UNITS.index("SPILL")
 VECTOR = [UNITS.index(x) for x in ("MXU", "XLU", "VALU", "VSTORE")]
-FEW = 8  # vector slots of a block that only prepares copies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,10 +118,10 @@ def _blocks(program: Program, count: int | None) -> list[Range]:
     The pipeline has blocks of its own, with less vector work; the `count` widest are the kernel's.
     """
     vectors = {x: sum(program.slots[i][j] for i in range(x.start, x.stop) for j in VECTOR) for x in program.blocks}
-    wide = [x for x, work in vectors.items() if work > FEW]
+    wide = [x for x, work in vectors.items() if work]
     step = max(wide, key=lambda x: x.stop - x.start, default=None)
     inside = [x for x in wide if step and step.holds(x)]
-    chosen = wide if not program.loops or count is not None and len(inside) < count <= len(wide) else inside
+    chosen = inside if program.loops else wide
     chosen = chosen if count is None else sorted(chosen, key=lambda x: -vectors[x])[:count]
     return sorted(chosen, key=lambda x: x.start)
 
