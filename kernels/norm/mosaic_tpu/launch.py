@@ -55,7 +55,7 @@ def over_examples(kernel, rows: Arrays, params: Arrays, spec: Spec, *, n_sums: i
     held = examples_held(x.shape, spec)
     # Channels by groups, so that both products with it are matrix products of the hardware.
     group = jnp.arange(channels) // (channels // spec.groups)
-    member = (group[:, None] == jnp.arange(spec.groups)[None, :]).astype(jnp.float32)
+    member = (group[:, None] == jnp.arange(spec.groups)[None, :]).astype(jnp.bfloat16)
 
     whole_spec = pl.BlockSpec((held, space, channels), lambda i: (i, 0, 0))
     own_spec = pl.BlockSpec((held, 1, channels), lambda i: (i, 0, 0))
@@ -69,7 +69,8 @@ def over_examples(kernel, rows: Arrays, params: Arrays, spec: Spec, *, n_sums: i
         in_specs=[whole_spec] * len(rows) + [param_spec] * 2 + [member_spec],
         out_specs=[whole_spec] + [own_spec] * n_sums,
         out_shape=[_like(x, (batch, space, channels), x.dtype), *sums],
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary",)),
+        scratch_shapes=[pltpu.VMEM((held, space, channels), jnp.float32)] * bool(n_sums),
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",)),
         cost_estimate=pl.CostEstimate(
             flops=(12 + 12 * n_sums) * x.size,
             transcendentals=x.size if spec.activation else 0,
