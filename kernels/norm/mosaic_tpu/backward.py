@@ -56,26 +56,28 @@ def _rows(*refs, spec, dim, total):
 def _groups(h, dy, factor, term, member, dx, sum_x, sum_1, dz, *, spec, shared):
     mean, rstd = group_moments(h, member, spec)
     examples = range(h.shape[0])
-    row = lambda a, e: a[e : e + 1]
-    gain = [factor[0 if shared else e] for e in examples]
-    sums = [_group_sums(h, dy, dz, dx.dtype, e, row(mean, e), row(rstd, e), gain[e], term[0 if shared else e], spec) for e in examples]
+    at = lambda e: slice(e, e + 1)
+    gains = [factor[0 if shared else e] for e in examples]
+    for e in examples:
+        statistics = mean[at(e)], rstd[at(e)]
+        sum_x[e], sum_1[e] = _example_sums(h, dy, dz, e, *statistics, gains[e], term[0 if shared else e], spec)
     share = 1 / group_size(h, member)
     along, total = (
-        group_sum(jnp.concatenate([s[i] * a * share for s, a in zip(sums, gain)]), member[...]) for i in (0, 1)
+        group_sum(jnp.concatenate([s[e] * gains[e] * share for e in examples]), member[...]) * rstd
+        for s in (sum_x, sum_1)
     )
+    gains = jnp.concatenate(gains) * rstd
     for e in examples:
-        sum_x[e], sum_1[e] = sums[e]
-        of_z, of_h, of_1 = row(rstd, e) * gain[e], row(rstd * rstd * along, e), row(rstd * total, e)
 
-        def step(rows, carry, e=e, of_z=of_z, of_h=of_h, of_1=of_1):
-            centred = h[e, rows].astype(jnp.float32) - row(mean, e)
-            dx[e, rows] = (dz[e, rows] * of_z - centred * of_h - of_1).astype(dx.dtype)
+        def step(rows, carry, e=e):
+            x_hat = (h[e, rows].astype(jnp.float32) - mean[at(e)]) * rstd[at(e)]
+            dx[e, rows] = (dz[e, rows] * gains[at(e)] - x_hat * along[at(e)] - total[at(e)]).astype(dx.dtype)
             return carry
 
         over_space(h, step, ())
 
 
-def _group_sums(h, dy, dz, dtype, e, mean, rstd, gain, shift, spec):
+def _example_sums(h, dy, dz, e, mean, rstd, gain, shift, spec):
     """The sums of dz * x_hat and of dz over the space of an example; stores dz."""
 
     def step(rows, carry):
@@ -83,7 +85,7 @@ def _group_sums(h, dy, dz, dtype, e, mean, rstd, gain, shift, spec):
         slope = dy[e, rows].astype(jnp.float32)
         if spec.activation:
             z = x_hat * gain + shift
-            s = sigmoid(z, dtype)
+            s = sigmoid(z, dy.dtype)
             slope = slope * (s * (1 + z * (1 - s)))
         dz[e, rows] = slope
         return tuple(add_rows(total, value) for total, value in zip(carry, (slope * x_hat, slope)))

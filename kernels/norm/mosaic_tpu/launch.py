@@ -52,7 +52,7 @@ def over_examples(kernel, rows: Arrays, params: Arrays, spec: Spec, *, n_sums: i
     flat = [p.reshape(-1, 1, channels) for p in params]
     if not shared:
         flat = [jnp.repeat(p, members, 0) for p in flat]
-    held = examples_held(x.shape, spec)
+    held = examples_held(x.shape, x.dtype.itemsize, spec)
     # Channels by groups, so that both products with it are matrix products of the hardware.
     group = jnp.arange(channels) // (channels // spec.groups)
     member = (group[:, None] == jnp.arange(spec.groups)[None, :]).astype(jnp.bfloat16)

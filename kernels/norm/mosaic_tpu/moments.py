@@ -9,6 +9,7 @@ from jax.experimental import pallas as pl
 from .tiling import SUBLANES, space_part
 
 HUGE = 1e37  # a variance near the largest float
+LOG2_E = 1.4426950408889634
 LEAST = -80.0  # below which z * sigmoid(z) is less than any rounding
 
 
@@ -76,7 +77,7 @@ def sigmoid(z, dtype):
     if dtype == jnp.float32:
         return jax.nn.sigmoid(z)
     # A division handles signs, zeros and subnormal numbers, of which a sum above 1 has none.
-    denominator = 1 + jnp.exp(-jnp.maximum(z, LEAST))
+    denominator = 1 + jnp.exp2(jnp.maximum(z, LEAST) * -LOG2_E)
     inverse = pl.reciprocal(denominator, approx=True)
     return inverse * (2 - denominator * inverse)
 

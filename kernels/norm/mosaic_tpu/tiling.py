@@ -20,10 +20,11 @@ def row_block(rows: int, dim: int) -> int:
     return min(rows, fit)
 
 
-def examples_held(shape: tuple[int, ...], spec: Spec) -> int:
+def examples_held(shape: tuple[int, ...], itemsize: int, spec: Spec) -> int:
     """The examples of a program of group norm."""
     batch = math.prod(shape[: spec.batch_dims])
-    return min(max(EXAMPLE_BYTES // example_bytes(shape, spec), 1), MAX_EXAMPLES, batch)
+    fit = EXAMPLE_BYTES * 4 // itemsize // example_bytes(shape, spec)
+    return min(max(fit, 1), MAX_EXAMPLES, batch)
 
 
 def example_bytes(shape: tuple[int, ...], spec: Spec) -> int:
