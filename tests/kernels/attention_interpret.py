@@ -35,8 +35,8 @@ def interpreted(monkeypatch, *, simulated=False):
     jax.clear_caches()
 
 
-def _attend(q, k, v, extras, setting, *, implementation):
-    assert implementation == "mosaic_tpu"
+def _attend(q, k, v, extras, setting, *, implementation, places=None):
+    assert implementation == "mosaic_tpu" and places is None
     mode = pltpu.InterpretParams(uninitialized_memory="nan")
     with_bias = lambda bias: dataclasses.replace(extras, bias=bias)
 
