@@ -11,14 +11,16 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from ..._blocks import div
 from ..problem import Extras, Setting, shape_of
 from . import blocks, tiling
 from .launch import Pass, Refs, launch
 from .schedule import bounds_of, schedule
 from .scores import ScoreOperands, dot, finite, flag
-from .tiling import Output, Tile, widen
+from .tiling import Output, Tile, Tiled, widen
 
 LOW = -0.7 * float(np.finfo(np.float32).max)
+HEAD_BYTES = 6 << 20
 
 
 def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False):
@@ -27,43 +29,68 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False)
     shape = tiling.tiled(shape_of(q, k, v), most)
     q, k, v = tiling.heads_second(q, k, v)
     active, full = bounds_of(extras.mask, shape)
-    operands = [tiling.queries(q, shape), tiling.keys(k, shape), tiling.keys(v, shape)]
+    plan = schedule(active, full)
+    fold = _fold(shape, q.dtype.itemsize) if plan.shape[1] == 1 else 1
+    operands = [tiling.queries(q, shape, fold), tiling.keys(k, shape), tiling.keys(v, shape)]
     prepared = ScoreOperands(extras, shape, flip=False)
     work = Pass(shape, setting, extras, prepared, operands, active, full, False, interpret)
-    plan = schedule(active, full)
     groups = tiling.groups(shape.q_block, most.rows)
 
     def where(ids, entries):
-        b, h, row, n = ids
+        b, group, row, n, r = ids
+        h = group * fold + r
         return Tile(b, h, row, plan.column(entries[plan.start(b, h, row) + 1 + n]))
 
     def kernel(refs: Refs):
-        n, start = refs.ids[3], plan.start(*refs.ids[:3])
+        n, start = refs.ids[3], plan.start(refs.tile.b, refs.tile.h, refs.tile.q)
+        refs = _of_head(refs, refs.ids[4] if fold > 1 else 0)
         pl.when(n == 0)(lambda: _begin(refs))
         whole = lambda: _step(refs, range(shape.parts), groups, masked=False)
         part = lambda part: _step(refs, [part], groups, masked=True)
         plan.run(n < refs.entries[start], refs.entries[start + 1 + n], whole, part)
         pl.when(n == plan.steps - 1)(lambda: _end(refs))
 
-    bq, v_dim, seq = shape.q_block, v.shape[-1], shape.q_blocks * shape.q_block
+    bq, dim, v_dim, seq = shape.q_block, shape.dim, shape.v_dim, shape.q_blocks * shape.q_block
+    head = lambda t: div(t.h, fold)
     out, lse = launch(
         work,
         "forward",
         kernel,
         where,
-        grid=(shape.batch, shape.heads, shape.q_blocks, plan.steps),
+        grid=(shape.batch, shape.heads // fold, shape.q_blocks, plan.steps, fold),
         entries=plan.table,
         outs=[
-            Output((*q.shape[:2], seq, v_dim), q.dtype, (1, 1, bq, v_dim), lambda t: (t.b, t.h, t.q, 0)),
-            Output((*q.shape[:2], 1, seq), jnp.float32, (1, 1, 1, bq), lambda t: (t.b, t.h, 0, t.q)),
+            Output((*q.shape[:2], seq, v_dim), q.dtype, (1, fold, bq, v_dim), lambda t: (t.b, head(t), t.q, 0)),
+            Output((*q.shape[:2], 1, seq), jnp.float32, (1, fold, 1, bq), lambda t: (t.b, head(t), 0, t.q)),
         ],
         scratch=[
-            pltpu.VMEM((bq, q.shape[-1]), q.dtype),
-            *(pltpu.VMEM((bq, width), jnp.float32) for width in (tiling.LANES, tiling.LANES, v_dim)),
+            pltpu.VMEM((fold, bq, dim), q.dtype),
+            *(pltpu.VMEM((fold, bq, width), jnp.float32) for width in (tiling.LANES, tiling.LANES, v_dim)),
         ],
+        sums=2,
     )
     (out,) = tiling.heads_second(out[:, :, : shape.q_seq])
     return out, lse[:, :, 0, : shape.q_seq]
+
+
+def _fold(shape: Tiled, itemsize: int) -> int:
+    """Query heads of a key head that one copy of a block of keys serves, all of whose sums fit `HEAD_BYTES`."""
+    wide = lambda dim: dim + -dim % tiling.LANES
+    row = itemsize * (3 * wide(shape.dim) + 2 * wide(shape.v_dim)) + 4 * (2 * tiling.LANES + wide(shape.v_dim))
+    fits = lambda n: shape.repeat % n == 0 and n * row * shape.q_block <= HEAD_BYTES
+    return max(n for n in range(1, shape.repeat + 1) if n == 1 or fits(n))
+
+
+def _of_head(refs: Refs, at) -> Refs:
+    """The references with query, results and scratch memory of one head."""
+    query, *keys = refs.operands
+    one = lambda ref: ref.at[:, pl.ds(at, 1)]
+    return dataclasses.replace(
+        refs,
+        operands=[one(query), *keys],
+        outs=[one(ref) for ref in refs.outs],
+        scratch=[ref.at[at] for ref in refs.scratch],
+    )
 
 
 def _guarded(refs: Refs) -> bool:

@@ -101,9 +101,10 @@ def heads_second(*arrays):
     return [jnp.swapaxes(x, 1, 2) for x in arrays]
 
 
-def queries(x, shape: Tiled) -> Operand:
-    """(b, heads, q_seq, dim), padded and divided along the queries."""
-    return Operand(pad(x, 2, shape.q_block), (1, 1, shape.q_block, x.shape[3]), lambda t: (t.b, t.h, t.q, 0))
+def queries(x, shape: Tiled, heads: int = 1) -> Operand:
+    """(b, heads, q_seq, dim), padded and divided along the queries; a block holds so many heads."""
+    block = (1, heads, shape.q_block, x.shape[3])
+    return Operand(pad(x, 2, shape.q_block), block, lambda t: (t.b, div(t.h, heads), t.q, 0))
 
 
 def keys(x, shape: Tiled) -> Operand:
