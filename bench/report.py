@@ -22,10 +22,12 @@ class Row(NamedTuple):
     """One benchmark.
 
     Attributes:
+        case: its name and parameters.
         ms: our median time, None for a row of facts alone.
         ratios: by column, whose name has the direction: "torch / ours", above 1 ours is faster, or "ours / torch".
         spreads: the quartiles of these ratios over the rounds, where they were kept.
         facts: numbers other than times.
+        part: file of the benchmark, such as `ops/bench_norms.py`, under whose name its table is.
     """
 
     case: str
@@ -33,23 +35,26 @@ class Row(NamedTuple):
     ratios: dict[str, float]
     spreads: dict[str, tuple[float, float]]
     facts: dict[str, Any]
+    part: str = ""
 
 
-def row_of(case: str, info: dict[str, Any]) -> Row:
+def row_of(case: str, info: dict[str, Any], part: str = "") -> Row:
     """A row of pytest-benchmark's `extra_info`."""
     found = {f"{name} / {OURS}": ratio for name, ratio in info.get("times ours", {}).items()}
     spreads = {column: (ratio["low"], ratio["high"]) for column, ratio in found.items()}
     facts = {name: value for name, value in info.items() if isinstance(value, int | float)}
     medians = {column: ratio["median"] for column, ratio in found.items()}
-    return Row(case, info.get("ms", {}).get(OURS), medians, spreads, facts)
+    return Row(case, info.get("ms", {}).get(OURS), medians, spreads, facts, part)
 
 
 def read(path: pathlib.Path) -> list[Row]:
     """The rows of a file of results, in any of the formats."""
     content = json.loads(path.read_text(encoding="utf-8"))
     if "benchmarks" in content:
-        rows = content["benchmarks"]
-        return [row_of(row["name"].removeprefix("bench_"), row["extra_info"]) for row in rows]
+        return [
+            row_of(row["name"].removeprefix("bench_"), row["extra_info"], row["fullname"].partition("::")[0])
+            for row in content["benchmarks"]
+        ]
     if "results" in content:
         return [
             _phase(f"{row.get('case') or row['layer']}, {phase}", found)
@@ -72,8 +77,16 @@ def _flat(case: str, found: dict[str, float]) -> Row:
     return Row(case, found.get("ours ms"), ratios, {}, facts)
 
 
+def page(rows: list[Row]) -> str:
+    """Our times and the ratios in Markdown, a table for each part."""
+    parts = {row.part: [other for other in rows if other.part == row.part] for row in rows}
+    titles = (f"## {pathlib.Path(part).stem.removeprefix('bench_')}\n\n" if part else "" for part in parts)
+    made = "\n".join(title + table(part) for title, part in zip(titles, parts.values()))
+    return f"{made}\nMedian ratios, with quartiles where kept; bold: ours takes more than {TARGET} times as long.\n"
+
+
 def table(rows: Iterable[Row]) -> str:
-    """Our times and the ratios in Markdown; a ratio with our time more than `TARGET` times the rival's is bold."""
+    """One table; a ratio with our time more than `TARGET` times the rival's is bold."""
     rows = list(rows)
     columns = list(dict.fromkeys(column for row in rows for column in row.ratios))
     head = ["case", "ours ms", *columns] + ["facts"] * any(row.facts for row in rows)
@@ -82,8 +95,7 @@ def table(rows: Iterable[Row]) -> str:
         cells = ["" if row.ms is None else f"{row.ms:.4g}", *(_ratio(row, column) for column in columns)]
         facts = ", ".join(f"{name} {value:.4g}" for name, value in row.facts.items())
         lines.append([row.case, *cells, facts][: len(head)])
-    made = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{made}\n\nMedian ratios, with quartiles where kept; bold: ours takes more than {TARGET} times as long.\n"
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _ratio(row: Row, column: str) -> str:
@@ -119,7 +131,7 @@ def made() -> Iterator[tuple[pathlib.Path, str]]:
 
     for name in ("suite", "attention", "norm", "layers"):
         for path in sorted(RESULTS.glob(f"*/{name}.json")):
-            yield path.with_suffix(".md"), table(read(path))
+            yield path.with_suffix(".md"), page(read(path))
     for path in sorted(RESULTS.glob("*/gpu.json")):
         yield path.with_suffix(".md"), gpu_table(json.loads(path.read_text(encoding="utf-8")))
     yield gpu_report.README, gpu_report.readme()

@@ -4,6 +4,7 @@ One file a family. Neither jax nor numpy is imported, so that a command line rea
 names the field as the flag of a command: `model.dim`, `decode.steps`.
 """
 
+from eqxgen.configs.autoencoder import AutoencoderConfig
 from eqxgen.configs.decoding import SCHEDULES, MaskedDecoding, Sampling, parse_schedule
 from eqxgen.configs.dit import DiTConfig
 from eqxgen.configs.gpt import GPT2_SIZES, GPTConfig
@@ -15,6 +16,7 @@ from eqxgen.configs.vqgan import VQGANConfig
 __all__ = [
     "GPT2_SIZES",
     "SCHEDULES",
+    "AutoencoderConfig",
     "DiTConfig",
     "GPTConfig",
     "MaskGITConfig",

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from eqxgen.models.autoencoder import KLAutoencoder, VQAutoencoder
     from eqxgen.models.convnet import ConvNet
     from eqxgen.models.discriminator import Discriminator
     from eqxgen.models.dit import DiT
@@ -14,11 +15,23 @@ if TYPE_CHECKING:
     from eqxgen.models.rnn import RNN
     from eqxgen.models.vqgan import VQGAN
 
-__all__ = ["GPT", "RNN", "VQGAN", "ConvNet", "DiT", "Discriminator", "MaskGIT", "PixelTokenizer", "ResNet"]
+__all__ = [
+    "GPT",
+    "RNN",
+    "VQGAN",
+    "ConvNet",
+    "DiT",
+    "Discriminator",
+    "KLAutoencoder",
+    "MaskGIT",
+    "PixelTokenizer",
+    "ResNet",
+    "VQAutoencoder",
+]
+_HOMES = {"KLAutoencoder": "autoencoder", "PixelTokenizer": "pixels", "VQAutoencoder": "autoencoder"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "pixels" if name == "PixelTokenizer" else name.lower()
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, name.lower())}"), name)

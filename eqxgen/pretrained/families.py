@@ -19,7 +19,12 @@ class Known(NamedTuple):
     sign: str
 
 
-FAMILIES = (Known("gpt2", ("gpt2",), "*h.0.attn.c_attn.weight"),)
+FAMILIES = (
+    Known("autoencoder_kl", ("AutoencoderKL",), "*encoder.mid_block.resnets.0.conv1.weight"),
+    Known("autoencoder_vq", ("VQModel",), "*quantize.embedding.weight"),
+    Known("dit", ("DiTTransformer2DModel", "Transformer2DModel"), "*blocks.0.adaLN_modulation.1.weight"),
+    Known("gpt2", ("gpt2",), "*h.0.attn.c_attn.weight"),
+)
 
 
 def recognised(names: Iterable[str]) -> str | None:

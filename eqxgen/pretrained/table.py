@@ -210,6 +210,7 @@ def written(table: Table, model: PyTree) -> dict[str, Stored]:
         ValueError: a parameter is none of the published architecture.
     """
     found: dict[str, Stored] = {}
+    shares: dict[str, dict[int, Stored]] = {}
     for path, leaf, rows in _routed(table, model, short=False):
         parts = rows[0]
         for layer, numbers in parts.layers():
@@ -218,8 +219,15 @@ def written(table: Table, model: PyTree) -> dict[str, Stored]:
             if not pieces:  # a constant, which is checked
                 _checked_constant(path, parts.row.how, np.asarray(leaf))
             for which, (name, shape) in enumerate(zip(names, pieces)):
-                make = functools.partial(_piece, leaf, layer, parts.row.how, which)
-                found[name] = Stored(shape, np.dtype(leaf.dtype), make)
+                piece = Stored(
+                    shape, np.dtype(leaf.dtype), functools.partial(_piece, leaf, layer, parts.row.how, which)
+                )
+                number, count = parts.row.how.share
+                if count == 1:
+                    found[name] = piece
+                else:
+                    shares.setdefault(name, {})[number] = piece
+    found |= {name: _joined([part for _, part in sorted(given.items())]) for name, given in shares.items()}
     for tied in table.tied:
         if tied.written and tied.of in found:
             found[tied.name] = found[tied.of]
@@ -327,7 +335,7 @@ def _shortened(table: Table, arrays: Mapping[str, Stored], where: object) -> dic
 
 def _tied(table: Table, given: dict[str, Stored], where: object) -> dict[str, str]:
     """Moves the copies out of the way; gives the reason by name."""
-    reasons = {}
+    reasons: dict[str, str] = {}
     for tied in table.tied:
         of, pattern = table.short(tied.of), table.short(tied.name).replace("{}", "*")
         for name in [name for name in given if name != of and _like(name, pattern)]:
@@ -360,6 +368,8 @@ def _leaf(
     for _, numbers in parts.layers():
         for name, shape in zip((name.format(*numbers) for name in parts.row.all_names), pieces, strict=True):
             stored = given[name]
+            if parts.row.how.share[1] > 1:
+                shape = (shape[0] * parts.row.how.share[1], *shape[1:])
             _check(where, name, stored, shape, leaf.dtype, crop)
             if stored.shape != shape:
                 cropped[name] = stored.shape[0] - shape[0]
@@ -380,7 +390,7 @@ def _assembled(
     made = fresh((len(layers), *sizes[parts.stacked :]), dtype)
     for place, numbers in enumerate(layers):
         into = made[place, ...]
-        stored = [given[name.format(*numbers)] for name in parts.row.all_names]
+        stored = [_share(given[name.format(*numbers)], *parts.row.how.share) for name in parts.row.all_names]
         if parts.row.how.read is SAME.read:
             copied(into, stored[0].read(rest or ...))
             continue
@@ -392,6 +402,21 @@ def _assembled(
         else:
             copied(into, layer.reshape(inner)[rest])
     return made.reshape(sizes)
+
+
+def _share(stored: Stored, number: int, count: int) -> Stored:
+    """One of the equal parts of an array along its first axis."""
+    if count == 1:
+        return stored
+    size = stored.shape[0] // count
+    part = lambda index: stored.read((slice(number * size, (number + 1) * size),))[index]
+    return Stored((size, *stored.shape[1:]), stored.dtype, part)
+
+
+def _joined(parts: list[Stored]) -> Stored:
+    """Arrays one after another along their first axis."""
+    shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+    return Stored(shape, parts[0].dtype, lambda index: np.concatenate([part.read(...) for part in parts])[index])
 
 
 @functools.cache

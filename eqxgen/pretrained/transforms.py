@@ -20,11 +20,14 @@ class Transform(NamedTuple):
         read: from the published arrays to the parameter.
         write: back.
         crop: leading rows beyond the parameter's are left out, as those that pad a vocabulary.
+        share: number and count of the equal parts along the first axis of a published array, which several parameters
+            share.
     """
 
     read: Callable[[Arrays], Any]
     write: Callable[[Any], Arrays]
     crop: bool = False
+    share: tuple[int, int] = (0, 1)
 
 
 SAME = Transform(lambda arrays: arrays[0], lambda array: (array,))
@@ -54,10 +57,6 @@ CONV_1D = layout("outputs inputs width -> width inputs outputs")
 
 POINTWISE = layout("outputs inputs 1 1 -> outputs inputs")
 """A linear map stored as a convolution with a kernel of one point."""
-
-FLAT_PATCHES = layout("outputs inputs height width -> outputs (height width inputs)")
-"""A linear map of patches, whose pixels come row by row with their channels last, stored as a convolution."""
-
 
 def qkv(heads: int, kv_heads: int | None = None, *, parts: int = 3) -> Transform:
     """Projections to queries, keys and values, as `SelfAttention.qkv` keeps them: each key head next to the queries
