@@ -195,12 +195,22 @@ def read(
         place: the sharding of a parameter by its path and shape, of which each device is given its part.
     """
     matched = match(table, arrays, shapes, where)
+    return filled(shapes, matched.leaves, dtype, place), matched.coverage
+
+
+def filled(
+    shapes: PyTree,
+    leaves: Mapping[str, Stored],
+    dtype: DTypeLike | None = None,
+    place: Callable[[str, tuple[int, ...]], Sharding] | None = None,
+) -> PyTree:
+    """A model with its parameters, which are read one after another; the arguments are those of `read`."""
     wanted, rest = eqx.partition(shapes, _is_array)
     found = []
-    for path, stored in matched.leaves.items():
+    for path, stored in leaves.items():
         kind = stored.dtype if dtype is None or not jnp.issubdtype(stored.dtype, jnp.floating) else dtype
         found.append(placed(stored, kind, None if place is None else place(path, stored.shape)))
-    return eqx.combine(jax.tree.unflatten(jax.tree.structure(wanted), found), rest), matched.coverage
+    return eqx.combine(jax.tree.unflatten(jax.tree.structure(wanted), found), rest)
 
 
 def written(table: Table, model: PyTree) -> dict[str, Stored]:
