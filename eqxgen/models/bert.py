@@ -37,6 +37,7 @@ class BERT(eqx.Module):
     Args:
         vocab: size of the vocabulary.
         config: the sizes.
+        pooled: with the projection of `pooled`, as in all published models but those of masked tokens.
     """
 
     embedding: Embedding
@@ -45,9 +46,9 @@ class BERT(eqx.Module):
     norm: LayerNorm
     dropout: Dropout
     stack: Stack
-    pooler: Projection
+    pooler: Projection | None
 
-    def __init__(self, vocab: int, config: BERTConfig, *, key: PRNGKeyArray):
+    def __init__(self, vocab: int, config: BERTConfig, *, pooled: bool = True, key: PRNGKeyArray):
         _check.positive(vocab=vocab)
         keys = jr.split(key, 5)
         self.embedding = Embedding(vocab, config.dim, init=_normal, key=keys[0])
@@ -55,7 +56,7 @@ class BERT(eqx.Module):
         self.types = Embedding(config.types, config.dim, init=_normal, key=keys[2])
         self.norm, self.dropout = LayerNorm(config.dim, epsilon=config.epsilon), Dropout(config.dropout)
         self.stack = Stack(functools.partial(_block, config), config.depth, remat=config.remat, key=keys[3])
-        self.pooler = Projection(config.dim, config.dim, init=_normal, key=keys[4])
+        self.pooler = Projection(config.dim, config.dim, init=_normal, key=keys[4]) if pooled else None
 
     @property
     def vocab(self) -> int:
@@ -103,7 +104,13 @@ class BERT(eqx.Module):
         return self.stack(x, mask=keys, key=stack_key, inference=inference)
 
     def pooled(self, states: Float[Array, "seq dim"]) -> Float[Array, " dim"]:
-        """Vector of a sequence: a projection and tanh of the first token's state."""
+        """Vector of a sequence: a projection and tanh of the first token's state.
+
+        Raises:
+            ValueError: the model was made without it.
+        """
+        if self.pooler is None:
+            raise ValueError("pooled needs a BERT with pooled=True: got one without the projection")
         return jnp.tanh(self.pooler(states[0]))
 
 
@@ -124,7 +131,7 @@ class BERTMaskedLM(eqx.Module):
 
     def __init__(self, vocab: int, config: BERTConfig, *, key: PRNGKeyArray):
         bert_key, transform_key, head_key = jr.split(key, 3)
-        self.bert = BERT(vocab, config, key=bert_key)
+        self.bert = BERT(vocab, config, pooled=False, key=bert_key)
         self.transform = Projection(config.dim, config.dim, init=_normal, key=transform_key)
         self.activation = Activation(config.activation)
         self.norm = LayerNorm(config.dim, epsilon=config.epsilon)
