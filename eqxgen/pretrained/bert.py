@@ -136,7 +136,7 @@ def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], Any], Tab
     return lambda key: kind(vocab, config, key=key), mapping
 
 
-def describe(model: models.BERT | models.BERTMaskedLM | models.BERTClassifier) -> tuple[dict[str, Any], Table]:
+def describe(model: Any) -> tuple[dict[str, Any], Table]:
     """Values of config.json, and the table.
 
     Raises:

@@ -117,7 +117,7 @@ def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], models.T5
     return lambda key: kind(vocab, config, key=key), mapping
 
 
-def describe(model: models.T5 | models.T5Encoder) -> tuple[dict[str, Any], Table]:
+def describe(model: Any) -> tuple[dict[str, Any], Table]:
     """Values of config.json, and the table.
 
     Raises:

@@ -71,9 +71,7 @@ class Tokenizer:
         """Ids of a text or a pair, by default with the special tokens around it."""
         return np.asarray(self._library.encode(text, second, add_special_tokens=special).ids, np.int32)
 
-    def rows(
-        self, texts: Sequence[str | tuple[str, str]], length: int | None = None, *, cut: bool = False
-    ) -> Encoded:
+    def rows(self, texts: Sequence[str | tuple[str, str]], length: int | None = None, *, cut: bool = False) -> Encoded:
         """Texts or pairs as rows of one length, with their special tokens.
 
         Args:
@@ -258,7 +256,8 @@ def _merges(found: Pieces) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     for text in (found.pieces[id].text for id in order):
         splits = ((text[:at], text[at:]) for at in range(1, len(text)))
-        pairs += sorted((s for s in splits if s[0] in known and s[1] in known), key=lambda s: (known[s[0]], known[s[1]]))
+        made = [pair for pair in splits if known.keys() >= {*pair}]
+        pairs += sorted(made, key=lambda pair: (known[pair[0]], known[pair[1]]))
     return pairs
 
 
