@@ -148,9 +148,7 @@ def describe(model: Any) -> tuple[dict[str, Any], Table]:
         models.BERTClassifier: "BertForSequenceClassification",
     }
     if type(model) not in kinds:
-        raise ValueError(
-            f"model must be a models.BERT, BERTMaskedLM or models.BERTClassifier: got {type(model).__name__}"
-        )
+        raise ValueError(f"model must be a BERT, BERTMaskedLM or BERTClassifier: got {type(model).__name__}")
     bert = model if isinstance(model, models.BERT) else model.bert
     block = bert.stack.blocks
     tied = not isinstance(model, models.BERTMaskedLM) or model.head is None
