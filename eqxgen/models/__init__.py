@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eqxgen.models.autoencoder import KLAutoencoder, VQAutoencoder
+    from eqxgen.models.bert import BERT, BERTClassifier, BERTMaskedLM
     from eqxgen.models.convnet import ConvNet
     from eqxgen.models.discriminator import Discriminator
     from eqxgen.models.dit import DiT
@@ -13,12 +14,17 @@ if TYPE_CHECKING:
     from eqxgen.models.pixels import PixelTokenizer
     from eqxgen.models.resnet import ResNet
     from eqxgen.models.rnn import RNN
+    from eqxgen.models.t5 import T5, T5Encoder
     from eqxgen.models.vqgan import VQGAN
 
 __all__ = [
+    "BERT",
     "GPT",
     "RNN",
+    "T5",
     "VQGAN",
+    "BERTClassifier",
+    "BERTMaskedLM",
     "ConvNet",
     "DiT",
     "Discriminator",
@@ -26,9 +32,17 @@ __all__ = [
     "MaskGIT",
     "PixelTokenizer",
     "ResNet",
+    "T5Encoder",
     "VQAutoencoder",
 ]
-_HOMES = {"KLAutoencoder": "autoencoder", "PixelTokenizer": "pixels", "VQAutoencoder": "autoencoder"}
+_HOMES = {
+    "BERTClassifier": "bert",
+    "BERTMaskedLM": "bert",
+    "KLAutoencoder": "autoencoder",
+    "PixelTokenizer": "pixels",
+    "T5Encoder": "t5",
+    "VQAutoencoder": "autoencoder",
+}
 
 
 def __getattr__(name: str) -> Any:

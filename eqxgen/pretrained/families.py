@@ -22,8 +22,11 @@ class Known(NamedTuple):
 FAMILIES = (
     Known("autoencoder_kl", ("AutoencoderKL",), "*encoder.mid_block.resnets.0.conv1.weight"),
     Known("autoencoder_vq", ("VQModel",), "*quantize.embedding.weight"),
+    Known("bert", ("bert",), "*encoder.layer.0.attention.self.query.weight"),
     Known("dit", ("DiTTransformer2DModel", "Transformer2DModel"), "*blocks.0.adaLN_modulation.1.weight"),
     Known("gpt2", ("gpt2",), "*h.0.attn.c_attn.weight"),
+    Known("llama", ("llama",), "*layers.0.self_attn.q_proj.weight"),
+    Known("t5", ("t5",), "*encoder.block.0.layer.0.SelfAttention.q.weight"),
 )
 
 

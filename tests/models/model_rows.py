@@ -1,5 +1,6 @@
 """Small models of every kind and their inputs, for the tests on meshes and of `jax.export`."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,8 +9,19 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 
-from eqxgen.configs import AutoencoderConfig, DiTConfig, GPTConfig, MaskGITConfig, ResNetConfig, RNNConfig, VQGANConfig
+from eqxgen.configs import (
+    AutoencoderConfig,
+    BERTConfig,
+    DiTConfig,
+    GPTConfig,
+    MaskGITConfig,
+    ResNetConfig,
+    RNNConfig,
+    T5Config,
+    VQGANConfig,
+)
 from eqxgen.models.autoencoder import KLAutoencoder, VQAutoencoder
+from eqxgen.models.bert import BERTMaskedLM
 from eqxgen.models.convnet import ConvNet
 from eqxgen.models.discriminator import Discriminator
 from eqxgen.models.dit import DiT
@@ -17,6 +29,7 @@ from eqxgen.models.gpt import GPT
 from eqxgen.models.maskgit import MaskGIT
 from eqxgen.models.resnet import ResNet
 from eqxgen.models.rnn import RNN
+from eqxgen.models.t5 import T5
 from eqxgen.models.vqgan import VQGAN
 
 
@@ -50,6 +63,11 @@ def text(key: Any) -> tuple[jax.Array]:
     return (jr.randint(key, (9,), 0, 7),)
 
 
+def texts(key: Any) -> tuple[jax.Array, jax.Array]:
+    source_key, target_key = jr.split(key)
+    return jr.randint(source_key, (9,), 0, 7), jr.randint(target_key, (5,), 0, 7)
+
+
 def labelled(key: Any) -> tuple[jax.Array, jax.Array]:
     return jr.randint(key, (9,), 0, 8), jr.randint(key, (), 0, 4)
 
@@ -72,6 +90,8 @@ LLAMA = {"kv_heads": 2, "bias": False, "tied": False, "positions": "rotary", "no
 SMALL_VQGAN = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, codes=7)
 SMALL_DIT = DiTConfig(dim=16, depth=2, heads=2, hidden_dim=24)
 SMALL_AUTOENCODER = AutoencoderConfig(widths=(4, 8), blocks=1, latent_dim=3, groups=2, attention=(1,))
+SMALL_BERT = BERTConfig(dim=16, depth=2, heads=2, hidden_dim=24, context=32)
+SMALL_T5 = T5Config(dim=16, depth=2, heads=2, head_dim=6, hidden_dim=24, buckets=8, max_distance=20)
 SMALL_RESNET = ResNetConfig(width=8, multipliers=(1, 2), blocks=1)
 
 ROWS = {
@@ -82,6 +102,13 @@ ROWS = {
     "RNN, GRU": Row(lambda key: RNN(7, RNNConfig(dim=12, cell="gru"), key=key), text),
     "MaskGIT": Row(maskgit(placement="pre"), labelled, draws=True),
     "MaskGIT, rematerialised": Row(maskgit(placement="post", remat=True), labelled, draws=True),
+    "BERT": Row(lambda key: BERTMaskedLM(7, SMALL_BERT, key=key), text, draws=True),
+    "T5": Row(lambda key: T5(7, SMALL_T5, key=key), texts, draws=True),
+    "T5, 1.1": Row(
+        lambda key: T5(7, dataclasses.replace(SMALL_T5, gated=True, activation="gelu_tanh", tied=False), key=key),
+        texts,
+        draws=True,
+    ),
     "DiT": Row(lambda key: DiT(6, 4, 3, 5, SMALL_DIT, key=key), noised),
     "VQGAN": Row(lambda key: Keyless(VQGAN(12, 12, 3, SMALL_VQGAN, key=key)), image),
     "KLAutoencoder": Row(lambda key: KLAutoencoder(3, SMALL_AUTOENCODER, key=key), image),
