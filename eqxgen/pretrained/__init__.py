@@ -1,1 +1,110 @@
-"""Published weights: a table of names for each family, read from and written to safetensors."""
+"""Published weights in and out: `model = from_pretrained(folder)` by the folder's config.json.
+
+A table of names for each family (`eqxgen.pretrained.table`) is read from and written to the files of a format
+(`eqxgen.pretrained.formats`).
+"""
+
+import fnmatch
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eqxgen.pretrained.families import FAMILIES
+
+if TYPE_CHECKING:
+    from jaxtyping import DTypeLike
+
+    from eqxgen.pretrained.family import Family, Opened
+
+
+def from_pretrained(
+    source: str | Path,
+    family: str | None = None,
+    dtype: "DTypeLike | None" = None,
+    mesh: Any = None,
+    *,
+    key: str | None = None,
+) -> Any:
+    """The model of a published folder, or of a file of weights with config.json beside it.
+
+    Args:
+        source: the folder or the file.
+        family: one of `eqxgen.pretrained.families`; by default the one that config.json names.
+        dtype: of the parameters; by default each has the one that it is stored in.
+        mesh: gives each device its part of the arrays; see `eqxgen.pretrained.family.Family.from_pretrained`.
+        key: of the dictionary within a file that holds several, such as "state_dict".
+
+    Raises:
+        ValueError: a file is missing or damaged, or of no family that is known.
+    """
+    return family_of(source, family).from_pretrained(source, dtype, mesh=mesh, key=key)
+
+
+def open_pretrained(source: str | Path, family: str | None = None, *, key: str | None = None) -> "Opened":
+    """The model of a published folder or file as shapes, its parameters as they are stored, and the report of its
+    arrays; the arguments are those of `from_pretrained`.
+    """
+    return family_of(source, family).open(source, key=key)
+
+
+def to_pretrained(model: Any, folder: str | Path, family: str) -> None:
+    """Writes a model as a folder that the published library reads.
+
+    Raises:
+        OSError: the disk refuses; older files are untouched.
+        ValueError: the model is not of the family's architecture.
+    """
+    named(family).to_pretrained(model, folder)
+
+
+def named(family: str) -> "Family":
+    """The family of a name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if family not in (known.module for known in FAMILIES):
+        raise ValueError(f"family must be one of {_names()}: got {family!r}")
+    return getattr(importlib.import_module(f"{__name__}.{family}"), family.upper())
+
+
+def family_of(source: str | Path, family: str | None = None) -> "Family":
+    """The family of a name, or of the config.json of a folder or beside a file.
+
+    Raises:
+        ValueError: there is no config.json, or it is of no family that is known. The message says which family the
+            arrays look like.
+    """
+    if family is not None:
+        return named(family)
+    from eqxgen.pretrained import files
+    from eqxgen.pretrained.family import kind_of
+
+    source = Path(source)
+    where = (source if source.is_dir() else source.parent) / files.CONFIG
+    if not where.exists() and (sign := _recognised(source)):
+        raise ValueError(
+            f"{where}: no such file; the arrays look like those of {sign}: fetch its config.json, or give "
+            f'family="{sign}" if it needs none'
+        )
+    kind = kind_of(files.read_json(where))
+    found = next((known.module for known in FAMILIES if kind in known.types), None)
+    if found is None:
+        raise ValueError(f"{where}: must be of one of {_names()}: got model_type {kind!r}")
+    return named(found)
+
+
+def _recognised(source: Path) -> str | None:
+    """The family of which an array has the sign."""
+    from eqxgen.pretrained import files
+
+    names = files.open_arrays(source) if source.exists() else {}
+    signs = {known.module: known.sign for known in FAMILIES}
+    return next((m for m, sign in signs.items() if any(fnmatch.fnmatchcase(n, sign) for n in names)), None)
+
+
+def _names() -> str:
+    return ", ".join(known.module for known in FAMILIES)
+
+
+__all__ = ["from_pretrained", "open_pretrained", "to_pretrained"]

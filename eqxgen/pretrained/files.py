@@ -1,108 +1,96 @@
-"""Folders in Hugging Face's layout: config.json, and weights in one safetensors file or several with an index."""
+"""Folders in Hugging Face's layout: config.json, and weights in one file or several with an index."""
 
-import errno
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
-
 from eqxgen._files import atomic
+from eqxgen.pretrained import formats
+from eqxgen.pretrained.formats import safetensors
+from eqxgen.pretrained.formats.stored import Stored, printable, refused
 
-CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-_JSON_BYTES = 64 * 2**20
-
-
-def read_config(folder: Path, family: str) -> dict[str, Any]:
-    """Values of config.json.
-
-    Raises:
-        ValueError: the file is missing, is no JSON object, or is of another family.
-    """
-    values = _read_json(folder / CONFIG)
-    if values.get("model_type") != family:
-        raise ValueError(f"{folder / CONFIG}: model_type must be {family!r}: got {values.get('model_type')!r}")
-    return values
+CONFIG = "config.json"
+DIFFUSERS = "diffusion_pytorch_model.safetensors"
+WEIGHTS = ("model.safetensors", DIFFUSERS, "pytorch_model.bin", "diffusion_pytorch_model.bin", "flax_model.msgpack")
+"""Names of the files of weights, of which the first that is there is read."""
+JSON_BYTES = 64 * 2**20
 
 
-def read_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """Every array, by its published name.
+def open_arrays(source: Path, key: str | None = None) -> dict[str, Stored]:
+    """Every array of a folder or a file, by its published name; none is read yet.
+
+    Args:
+        source: the file, or a folder with one of `WEIGHTS`, an index of several, or a single file of weights.
+        key: of the dictionary within a file that holds several.
 
     Raises:
         ValueError: a file is missing or damaged, or the index names one outside the folder.
-        ModuleNotFoundError: safetensors is not installed.
     """
-    names = [WEIGHTS]
-    if (folder / INDEX).exists():
-        try:
-            names = sorted({str(name) for name in _read_json(folder / INDEX)["weight_map"].values()})
-        except (KeyError, AttributeError) as error:
-            raise ValueError(f"{folder / INDEX}: must have a weight_map of names to files: {error}") from None
-    arrays: dict[str, np.ndarray] = {}
-    for name in names:
-        if os.path.basename(name) != name or not name.endswith(".safetensors"):
-            raise ValueError(f"{folder / INDEX}: must name .safetensors files in the same folder: got {name!r}")
-        arrays |= _read_file(folder / name)
+    arrays: dict[str, Stored] = {}
+    for path in weight_files(source):
+        found = formats.open_file(path, key)
+        if twice := sorted(arrays.keys() & found.keys()):
+            raise ValueError(f"{path}: array {twice[0]} must be in one file: it is in another of the index too")
+        arrays |= found
     return arrays
 
 
-def write(folder: Path, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+def weight_files(source: Path) -> list[Path]:
+    """The files of weights of a folder, or the file itself.
+
+    Raises:
+        ValueError: there is none, or the index names one outside the folder.
+    """
+    if not source.is_dir():
+        return [source]
+    for name in WEIGHTS:
+        if (index := source / f"{name}.index.json").exists():
+            return [source / name for name in _indexed(index, Path(name).suffix)]
+        if (source / name).is_file():
+            return [source / name]
+    found = sorted(path for path in source.iterdir() if path.suffix in formats.FORMATS)
+    if len(found) > 1:
+        raise ValueError(
+            f"{source}: must have one of {', '.join(WEIGHTS)}: got {len(found)} others; give the file itself"
+        )
+    if not found:
+        raise ValueError(f"{source / WEIGHTS[0]}: no such file: expected the weights of a published model")
+    return found
+
+
+def _indexed(index: Path, suffix: str) -> list[str]:
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise refused(index, "a weight_map of names to files", str(names)[:80], "fetch it again")
+    for name in names.values():
+        if not isinstance(name, str) or os.path.basename(name) != name or not name.endswith(suffix):
+            raise ValueError(printable(f"{index}: must name {suffix} files in the same folder: got {str(name)[:80]!r}"))
+    return sorted(set(names.values()))
+
+
+def write(folder: Path, config: Mapping[str, Any], arrays: Mapping[str, Stored]) -> None:
     """Writes config.json and model.safetensors for `from_pretrained` of the family's library, each whole or not at all.
 
     Raises:
         OSError: the disk refuses; an older file is untouched.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    with atomic(folder / WEIGHTS) as part:
-        try:
-            save_file(whole, part, metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise OSError(errno.EIO, str(error)) from None
+    with atomic(folder / (DIFFUSERS if "_class_name" in config else WEIGHTS[0])) as part:
+        safetensors.write(part, arrays, {"format": "pt"})
     with atomic(folder / CONFIG) as part:
         part.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def take(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...], where: Path) -> np.ndarray:
-    """Removes an array from the table and returns it in the type that it is stored in.
+def read_json(path: Path) -> dict[str, Any]:
+    """The object of a JSON file of a published folder.
 
     Raises:
-        ValueError: it is missing, has another shape, or is not floating-point.
+        ValueError: there is none.
     """
-    if name not in arrays:
-        raise ValueError(f"{where}: array {name} is missing: is it a model of the family that its config names?")
-    array = arrays.pop(name)
-    if array.shape != shape or not jnp.issubdtype(array.dtype, jnp.floating):
-        raise ValueError(
-            f"{where}: array {name} must be floating-point{list(shape)}, as the config says: got "
-            f"{array.dtype}{list(array.shape)}"
-        )
-    return array
-
-
-def _read_file(path: Path) -> dict[str, np.ndarray]:
     try:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f'no module {error.name}: pip install "eqxgen[train]"', name=error.name) from None
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file: expected the weights of a published model")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path}: this file is damaged: {error}; fetch it again") from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _JSON_BYTES:
-            raise ValueError(f"more than {_JSON_BYTES:,} bytes")
+        if path.stat().st_size > JSON_BYTES:
+            raise ValueError(f"more than {JSON_BYTES:,} bytes")
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file: expected the folder of a published model") from None

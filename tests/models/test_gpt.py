@@ -185,11 +185,11 @@ def test_dropout_rates_that_differ_are_read_used_and_written_back(folder, tmp_pa
 def test_a_write_that_fails_leaves_the_older_files(published, folder, monkeypatch):
     model, before = from_pretrained(folder), (folder / "model.safetensors").read_bytes()
 
-    def torn(arrays, path, metadata):
+    def torn(path, arrays, description):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.numpy.save_file", torn)
+    monkeypatch.setattr("eqxgen.pretrained.formats.safetensors.write", torn)
     with pytest.raises(OSError, match="No space left"):
         to_pretrained(model, folder)
     assert (folder / "model.safetensors").read_bytes() == before

@@ -159,7 +159,7 @@ def test_a_published_folder_is_read_into_float32_parameters(tmp_path):
     # A model without biases leaves those of the file out, and says so.
     config = dataclasses.replace(config, model=dataclasses.replace(SMALL, bias=False))
     found, _ = started(gpt.RECIPE, config, TextFacts(37, 24))
-    assert "of the file not used: 7 (norm.bias, " in found.line
+    assert "of the file not used: 7 (stack.blocks.attention.qkv.bias, " in found.line
 
 
 def test_data_of_another_vocabulary_are_named(tmp_path):

@@ -1,8 +1,6 @@
 """`--from`: the weights that a run starts from, of a run, a file or a published model."""
 
-import functools
 import hashlib
-import importlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -12,9 +10,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, PyTree
+
+from eqxgen.pretrained import open_pretrained
+from eqxgen.pretrained.formats import safetensors
+from eqxgen.pretrained.formats.stored import Stored
+from eqxgen.pretrained.table import placed
 
 from .._errors import UsageError, UserError, printable
 from ..checkpoint.manifest import NAME as MANIFEST
@@ -28,20 +30,8 @@ from ..run.growth import newest_step
 if TYPE_CHECKING:
     from .loop import Task
 
-PUBLISHED = {"gpt2": ("gpt", "eqxgen.pretrained.gpt2")}
-"""By `model_type` of a published config.json: the recipe, and the module whose `read` gives its arrays."""
-
-TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-TYPES |= {f"{sign}{bits}": f"{kind}{bits}" for sign, kind in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)}
-"""Types of arrays by their names in safetensors."""
-
-
-class Stored(NamedTuple):
-    """An array in a file, of which parts can be read."""
-
-    shape: tuple[int, ...]
-    dtype: Any
-    read: Callable[[Any], np.ndarray]
+PUBLISHED = {"gpt2": "gpt"}
+"""Recipe by `model_type` of a published config.json."""
 
 
 class Weights(NamedTuple):
@@ -84,7 +74,8 @@ class Start(NamedTuple):
 
     def load(self, mesh: Mesh) -> dict[str, Array]:
         """The arrays, of which each device is given its part."""
-        return {path: _placed(path, stored, self.kinds[path], mesh) for path, stored in self.arrays.items()}
+        place = lambda path, shape: NamedSharding(mesh, spec_of(path, shape, mesh))
+        return {p: placed(stored, self.kinds[p], place(p, stored.shape)) for p, stored in self.arrays.items()}
 
 
 def matched(weights: Weights, config: TrainConfig, recipe: str, task: "Task") -> Start:
@@ -166,23 +157,14 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _file(path: Path, recipe: str) -> Weights:
-    from safetensors import SafetensorError, safe_open
-
     try:
-        file = safe_open(path, framework="numpy").__enter__()  # open as long as its arrays can be read
-        description = json.loads((file.metadata() or {}).get("eqxgen", "{}"))
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        arrays = {name: _of_slice(part, functools.partial(file.get_tensor, name)) for name, part in slices.items()}
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"--from {path}: this file is damaged: {error}; restore it from a copy") from None
+        arrays, metadata = safetensors.open_file(path)
+        description = json.loads(metadata.get("eqxgen", "{}"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--from {error}; or restore it from a copy") from None
     description = description if isinstance(description, dict) else {}
     _check_family(path, description, recipe)
     return Weights(path, arrays, from_first(lambda: _sha256([path])), description)
-
-
-def _of_slice(part: Any, whole: Callable[[], np.ndarray]) -> Stored:
-    read = lambda index: part[index] if index else whole()  # a slice has at least one axis
-    return Stored(tuple(part.get_shape()), jnp.dtype(TYPES.get(part.get_dtype(), "bool")), read)
 
 
 def _check_family(path: Path, record: Mapping[str, Any], recipe: str) -> None:
@@ -191,20 +173,18 @@ def _check_family(path: Path, record: Mapping[str, Any], recipe: str) -> None:
 
 
 def _published(folder: Path, kind: Any, recipe: str) -> Weights:
-    family, module = PUBLISHED.get(kind, ("", "")) if isinstance(kind, str) else ("", "")
-    if family != recipe:
-        known = ", ".join(f"{name} (train.{of})" for name, (of, _) in PUBLISHED.items())
+    if not isinstance(kind, str) or PUBLISHED.get(kind) != recipe:
+        known = ", ".join(f"{name} (train.{of})" for name, of in PUBLISHED.items())
         raise UsageError(
             f"--from {folder}: model_type must be one of train.{recipe}: got {printable(str(kind))!r}; published "
             f"models that are read: {known}"
         )
     try:
-        arrays = importlib.import_module(module).read(folder)[1]
+        leaves = open_pretrained(folder).leaves
     except ValueError as error:
         raise UserError(f"--from {error}") from None
-    stored = {name: Stored(array.shape, array.dtype, array.__getitem__) for name, array in arrays.items()}
     paths = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
-    return Weights(folder, stored, from_first(lambda: _sha256(paths)))
+    return Weights(folder, leaves, from_first(lambda: _sha256(paths)))
 
 
 def _last(folder: Path) -> Weights:
@@ -261,17 +241,6 @@ def _check(where: Path, path: str, stored: Stored, wanted: Any, recipe: str) -> 
             f"--from {printable(str(where))}: array {path} must be {wanted.dtype}{list(wanted.shape)}: got "
             f"{stored.dtype}{list(stored.shape)}; give train.{recipe} the sizes of that model, by --model or --preset"
         )
-
-
-def _placed(path: str, stored: Stored, dtype: Any, mesh: Mesh) -> Array:
-    parts: dict[str, np.ndarray] = {}  # devices that have the same part share one reading
-
-    def part(index: Any) -> np.ndarray:
-        if repr(index) not in parts:
-            parts[repr(index)] = np.asarray(stored.read(index)).astype(dtype, copy=False)
-        return parts[repr(index)]
-
-    return jax.make_array_from_callback(stored.shape, NamedSharding(mesh, spec_of(path, stored.shape, mesh)), part)
 
 
 def _casts(arrays: Mapping[str, Stored], kinds: Mapping[str, Any]) -> str:

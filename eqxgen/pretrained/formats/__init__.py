@@ -1,0 +1,77 @@
+"""Files of published weights, one format a file: each gives its arrays by name, of which parts are read on demand.
+
+Nothing of a file is run, and no object is made by a name that a file holds. A file that is damaged, or that has more
+than a model has, is a `ValueError` of one line with its name, the expectation, what came and the hint.
+"""
+
+import importlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from eqxgen.pretrained.formats.stored import Stored, refused
+
+FORMATS = {
+    ".safetensors": "safetensors",
+    ".bin": "torch_zip",
+    ".pt": "torch_zip",
+    ".pth": "torch_zip",
+    ".ckpt": "torch_zip",
+    ".npz": "npz",
+    ".msgpack": "flax_msgpack",
+    ".h5": "keras_h5",
+    ".hdf5": "keras_h5",
+}
+"""Module by ending of a file's name."""
+
+_HINT = "give a file of published weights"
+
+
+def open_file(path: str | Path, key: str | None = None) -> dict[str, Stored]:
+    """The arrays of a file by name; none is read yet.
+
+    Args:
+        path: of the file; its ending names the format.
+        key: of the dictionary within a file that holds several, such as "state_dict" or "ema" of a torch checkpoint;
+            of nested ones with a slash between.
+
+    Raises:
+        ValueError: the file is of another format, is damaged, or holds more than arrays.
+        ModuleNotFoundError: the package of the format is not installed.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise refused(path, f"a file that ends in {', '.join(FORMATS)}", path.suffix or "no ending", _HINT)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file: expected the weights of a published model")
+    module = importlib.import_module(f"{__name__}.{FORMATS[path.suffix]}")
+    return _chosen(path, module.open_file(path)[0], key)
+
+
+def _chosen(path: Path, arrays: dict[str, Any], key: str | None) -> dict[str, Stored]:
+    """The arrays of one dictionary of a file."""
+    found = dict(_dictionaries(arrays))
+    if key is None:
+        full = [name for name, values in found.items() if any(isinstance(value, Stored) for value in values.values())]
+        if "" not in full and len(full) != 1:
+            raise refused(path, "one dictionary of arrays", f"several: {_some(full)}", "choose one by key=")
+        key = "" if "" in full else full[0]
+    if key not in found:
+        raise refused(path, f"key to be one of {_some(found)}", repr(key), "choose another")
+    if others := [name for name, value in found[key].items() if not isinstance(value, Stored)]:
+        raise refused(path, "arrays alone", f"{_some(others)} beside them", "save the arrays alone, as safetensors")
+    if not found[key]:
+        raise refused(path, "arrays", "none", _HINT)
+    return found[key]
+
+
+def _dictionaries(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    yield above, values
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _dictionaries(value, f"{above}/{name}" if above else name)
+
+
+def _some(names: Iterable[str]) -> str:
+    names = [name or "the whole" for name in names]
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "none"

@@ -1,0 +1,114 @@
+"""Layouts of published arrays and ours: named transforms, each with its inverse, to the bit.
+
+`read` takes the published arrays of a row to the parameter, `write` takes it back. Both use nothing but views, joins
+and splits, on arrays of any kind.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from einops import rearrange
+
+Arrays = tuple[Any, ...]
+
+
+class Transform(NamedTuple):
+    """A layout and its inverse.
+
+    Attributes:
+        read: from the published arrays to the parameter.
+        write: back.
+        crop: leading rows beyond the parameter's are left out, as those that pad a vocabulary.
+    """
+
+    read: Callable[[Arrays], Any]
+    write: Callable[[Any], Arrays]
+    crop: bool = False
+
+
+SAME = Transform(lambda arrays: arrays[0], lambda array: (array,))
+"""The same layout."""
+
+CROPPED = SAME._replace(crop=True)
+"""The same layout, of which the file may have more rows than the model: a vocabulary that is padded."""
+
+
+def layout(pattern: str, **sizes: int) -> Transform:
+    """`einops.rearrange` from the published layout to ours, such as "inputs outputs -> outputs inputs"."""
+    left, right = pattern.split("->")
+    return Transform(
+        lambda arrays: rearrange(arrays[0], pattern, **sizes),
+        lambda array: (rearrange(array, f"{right}->{left}", **sizes),),
+    )
+
+
+TRANSPOSED = layout("inputs outputs -> outputs inputs")
+"""A linear map stored as (inputs, outputs)."""
+
+CONV = layout("outputs inputs height width -> height width inputs outputs")
+"""The kernel of a convolution in torch's layout."""
+
+CONV_1D = layout("outputs inputs width -> width inputs outputs")
+"""The kernel of a convolution over one axis in torch's layout."""
+
+POINTWISE = layout("outputs inputs 1 1 -> outputs inputs")
+"""A linear map stored as a convolution with a kernel of one point."""
+
+FLAT_PATCHES = layout("outputs inputs height width -> outputs (height width inputs)")
+"""A linear map of patches, whose pixels come row by row with their channels last, stored as a convolution."""
+
+
+def qkv(heads: int, kv_heads: int | None = None, *, parts: int = 3) -> Transform:
+    """Projections to queries, keys and values, as `SelfAttention.qkv` keeps them: each key head next to the queries
+    that share it.
+
+    Args:
+        heads: of the queries.
+        kv_heads: of the keys and values; by default `heads`.
+        parts: 3 for three published arrays, 1 for one with all queries first, then all keys, then all values.
+    """
+    groups = kv_heads or heads
+    shared = heads // groups
+
+    def read(arrays: Arrays) -> Any:
+        if parts == 1:
+            width = arrays[0].shape[0] // (heads + 2 * groups)
+            arrays = np.split(arrays[0], [heads * width, (heads + groups) * width])
+        split = [rearrange(a, "(groups n) ... -> groups n ...", groups=groups) for a in arrays]
+        return rearrange(np.concatenate(split, axis=1), "groups n ... -> (groups n) ...")
+
+    def write(array: Any) -> Arrays:
+        array = rearrange(array, "(groups n d) ... -> groups n d ...", groups=groups, n=shared + 2)
+        pieces = array[:, :shared], array[:, shared], array[:, shared + 1]
+        q, k, v = (piece.reshape(-1, *array.shape[3:]) for piece in pieces)
+        return (q, k, v) if parts == 3 else (_joined(q, k, v),)
+
+    return Transform(read, write)
+
+
+def then(first: Transform, second: Transform) -> Transform:
+    """One transform after another: `then(TRANSPOSED, qkv(heads, parts=1))` for GPT-2's projections."""
+    return Transform(
+        lambda arrays: second.read(tuple(first.read((array,)) for array in arrays)),
+        lambda array: tuple(first.write(array)[0] for array in second.write(array)),
+    )
+
+
+def constant(value: float) -> Transform:
+    """A parameter that no file has, equal to `value` in every published model."""
+
+    def write(array: Any) -> Arrays:
+        if not isinstance(array, np.ndarray) or np.all(array == value):
+            return ()
+        raise ValueError(f"must be {value} everywhere, for which the published model has no parameter")
+
+    return Transform(lambda arrays: np.float32(value), write)
+
+
+def _joined(*arrays: Any) -> Any:
+    if isinstance(arrays[0], np.ndarray):
+        return np.concatenate(arrays)
+    import jax.numpy as jnp
+
+    return jnp.concatenate(arrays)
