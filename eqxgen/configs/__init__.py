@@ -4,24 +4,30 @@ One file a family. Neither jax nor numpy is imported, so that a command line rea
 names the field as the flag of a command: `model.dim`, `decode.steps`.
 """
 
+from eqxgen.configs.clip import CLIPConfig, TextTowerConfig
 from eqxgen.configs.decoding import SCHEDULES, MaskedDecoding, Sampling, parse_schedule
 from eqxgen.configs.dit import DiTConfig
 from eqxgen.configs.gpt import GPT2_SIZES, GPTConfig
 from eqxgen.configs.maskgit import MaskGITConfig
 from eqxgen.configs.resnet import ResNetConfig
 from eqxgen.configs.rnn import RNNConfig
+from eqxgen.configs.vit import MAEConfig, ViTConfig
 from eqxgen.configs.vqgan import VQGANConfig
 
 __all__ = [
     "GPT2_SIZES",
     "SCHEDULES",
+    "CLIPConfig",
     "DiTConfig",
     "GPTConfig",
+    "MAEConfig",
     "MaskGITConfig",
     "MaskedDecoding",
     "RNNConfig",
     "ResNetConfig",
     "Sampling",
+    "TextTowerConfig",
     "VQGANConfig",
+    "ViTConfig",
     "parse_schedule",
 ]

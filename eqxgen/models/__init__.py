@@ -4,17 +4,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from eqxgen.models.clip import CLIP
     from eqxgen.models.convnet import ConvNet
     from eqxgen.models.discriminator import Discriminator
     from eqxgen.models.dit import DiT
     from eqxgen.models.gpt import GPT
+    from eqxgen.models.mae import MAE
     from eqxgen.models.maskgit import MaskGIT
     from eqxgen.models.pixels import PixelTokenizer
     from eqxgen.models.resnet import ResNet
     from eqxgen.models.rnn import RNN
+    from eqxgen.models.vit import ViT
     from eqxgen.models.vqgan import VQGAN
 
-__all__ = ["GPT", "RNN", "VQGAN", "ConvNet", "DiT", "Discriminator", "MaskGIT", "PixelTokenizer", "ResNet"]
+__all__ = ["CLIP", "GPT", "MAE", "RNN", "VQGAN", "ConvNet", "DiT", "Discriminator", "MaskGIT", "PixelTokenizer", "ResNet", "ViT"]
 
 
 def __getattr__(name: str) -> Any:
