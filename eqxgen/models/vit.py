@@ -166,12 +166,12 @@ class ViT(eqx.Module):
         Raises:
             ValueError: the patch does not divide a side.
         """
-        _check.positive(height=height, width=width)
-        _check.divides(patch=self.config.patch, height=height)
-        _check.divides(patch=self.config.patch, width=width)
+        classes = None if self.head is None else self.head.out_dim
+        make = lambda: ViT(height, width, self.patches.channels, classes, self.config, key=jr.key(0))
+        other = jax.tree.structure(eqx.filter_eval_shape(make))
         patches = self._positions(height // self.config.patch, width // self.config.patch)
         table = jnp.concatenate([self.positions[: self.config.class_token], patches])
-        return eqx.tree_at(lambda m: (m.positions, m.height, m.width), self, (table, height, width))
+        return jax.tree.unflatten(other, jax.tree.leaves(eqx.tree_at(lambda m: m.positions, self, table)))
 
     def _positions(self, rows: int, columns: int) -> Float[Array, "patches dim"]:
         dim, patch = self.config.dim, self.config.patch

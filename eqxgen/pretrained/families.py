@@ -17,4 +17,10 @@ class Known(NamedTuple):
     sign: str
 
 
-FAMILIES = (Known("gpt2", ("gpt2",), "*h.0.attn.c_attn.weight"),)
+FAMILIES = (
+    Known("gpt2", ("gpt2",), "*h.0.attn.c_attn.weight"),
+    Known("vit", ("vit", "timm"), "*encoder.layer.0.layernorm_before.weight"),
+    Known("clip", ("clip",), "*resblocks.0.attn.in_proj_weight"),
+    Known("dinov2", ("dinov2", "dinov2_with_registers"), "*.0.ls1.gamma"),
+    Known("siglip", ("siglip",), "vision_model.head.attention.in_proj_weight"),
+)
