@@ -114,7 +114,7 @@ _DINOV2 = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)
 class MAEConfig:
     """Sizes of `eqxgen.models.mae.MAE`; by default those of the paper's base model."""
 
-    encoder: ViTConfig = ViTConfig(epsilon=1e-6)
+    encoder: ViTConfig = ViTConfig()
     """Sizes of the encoder."""
     dim: int = 512
     """Width of a token in the decoder."""
@@ -126,6 +126,8 @@ class MAEConfig:
     """Inner width of the decoder's MLP; 4 dim by default."""
     masked: float = 0.75
     """Share of the patches that the encoder does not see."""
+    normalised: bool = True
+    """The loss is of pixels normalised in each patch."""
 
     def __post_init__(self):
         at_least_one(self, "dim", "depth", "heads", "hidden_dim")

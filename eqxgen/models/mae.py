@@ -1,7 +1,7 @@
 """ViT-MAE: an encoder of the visible patches and a decoder of all pixels (He et al. 2022, arXiv:2111.06377).
 
 Where we differ: the fixed sine and cosine positions of the paper are parameters, as in published files, and start as
-drawn numbers. The loss is `eqxgen.losses.pixels.masked_pixel_loss`.
+drawn numbers.
 """
 
 import equinox as eqx
@@ -10,6 +10,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.configs import MAEConfig
+from eqxgen.losses.pixels import masked_pixel_loss
 from eqxgen.models.vit import ViT, encoder, normal
 from eqxgen.nn import LayerNorm, Projection, Stack, _check
 from eqxgen.rng import RNG
@@ -78,6 +79,19 @@ class MAE(eqx.Module):
         pixels = self._decoded(self.embed(y), place)
         wide = jnp.promote_types(pixels.dtype, jnp.float32)
         return pixels.astype(wide), (place >= seen).astype(wide)
+
+    def loss(
+        self,
+        image: Float[Array, "height width channels"],
+        *,
+        noise: Float[Array, " patches"] | None = None,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
+    ) -> Float[Array, ""]:
+        """`masked_pixel_loss` of one image; the arguments are those of a call."""
+        pixels, mask = self(image, noise=noise, key=key, inference=inference)
+        patch, normalised = self.config.encoder.patch, self.config.normalised
+        return masked_pixel_loss(pixels, image, mask, patch=patch, normalised=normalised)
 
     def _decoded(self, y: Float[Array, "seen dim"], place: Array) -> Float[Array, "patches pixels"]:
         hidden = jnp.broadcast_to(self.mask_token.astype(y.dtype), (len(place) + 1 - len(y), y.shape[1]))

@@ -22,5 +22,6 @@ FAMILIES = (
     Known("vit", ("vit", "timm"), "*encoder.layer.0.layernorm_before.weight"),
     Known("clip", ("clip",), "*resblocks.0.attn.in_proj_weight"),
     Known("dinov2", ("dinov2", "dinov2_with_registers"), "*.0.ls1.gamma"),
+    Known("mae", ("vit_mae",), "decoder.decoder_embed.weight"),
     Known("siglip", ("siglip",), "vision_model.head.attention.in_proj_weight"),
 )
