@@ -4,6 +4,7 @@ import glob
 import os
 import shutil
 import sys
+import tempfile
 
 import nox
 
@@ -99,15 +100,14 @@ def accelerator() -> str:
 @nox.session
 def wheel(session: nox.Session) -> None:
     """Builds the wheel, and uses it as a user would: a script and a training, beside Hugging Face's `kernels`."""
-    out = session.create_tmp()
     session.install("build")
-    session.run("python", "-m", "build", "--wheel", "--outdir", out, silent=True)
-    (name,) = [name for name in os.listdir(out) if name.endswith(".whl")]
-    session.install(f"{os.path.join(out, name)}[train]", "kernels", "mypy", *packages("types"))
-    script = os.path.abspath("tests/house/wheel_user.py")
-    with session.chdir(out):
-        session.run("python", "-P", script, env={"JAX_PLATFORMS": "cpu"})
-        session.run("rm", "-rf", "run", "eight.png", "calls.py", name, external=True)
+    with tempfile.TemporaryDirectory() as out:  # outside the checkout, whose settings are not a user's
+        session.run("python", "-m", "build", "--wheel", "--outdir", out, silent=True)
+        (name,) = os.listdir(out)
+        session.install(f"{os.path.join(out, name)}[train]", "kernels", "mypy", *packages("types"))
+        script = os.path.abspath("tests/house/wheel_user.py")
+        with session.chdir(out):
+            session.run("python", "-P", script, env={"JAX_PLATFORMS": "cpu"})
 
 
 @nox.session(python=LOWEST)

@@ -10,7 +10,8 @@ log = logging.getLogger("eqxgen.kernels")
 def choose(op: str, requested: str | None, candidates: Mapping[str, Callable[[], str | None]]) -> str:
     """The name of the implementation to run.
 
-    With `requested=None` the first candidate that can run is chosen, and logged once. A requested name runs or raises.
+    With `requested=None` the first candidate that can run is chosen, and logged: once as information, and each time for
+    debugging. A requested name runs or raises.
 
     Args:
         candidates: for each name, best first, a function that returns None if the implementation can run, else the
@@ -30,12 +31,14 @@ def choose(op: str, requested: str | None, candidates: Mapping[str, Callable[[],
     for name, supports in candidates.items():
         reason = supports()
         if reason is None:
-            _log_once(op, name, "; ".join(reasons))
+            because = f" ({'; '.join(reasons)})" if reasons else ""
+            _log_once(op, name, because)
+            log.debug("%s runs as %s%s", op, name, because)
             return name
         reasons.append(f"{name}: {reason}")
     raise NotImplementedError(f"{op}: no implementation can run: {'; '.join(reasons)}")
 
 
 @functools.cache
-def _log_once(op: str, name: str, reasons: str) -> None:
-    log.info("%s runs as %s%s", op, name, f" ({reasons})" if reasons else "")
+def _log_once(op: str, name: str, because: str) -> None:
+    log.info("%s runs as %s%s", op, name, because)

@@ -1,10 +1,15 @@
-"""Ops on arrays that are sharded over explicit mesh axes: computed as on automatic axes, between typed ends."""
+"""Ops on arrays that are sharded over explicit mesh axes: computed as on automatic axes, between typed ends, or mapped
+over the axes that divide their independent parts.
+"""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from ._fused import Places
 
 
 def on_auto_axes(function: Callable[..., Any], arrays: tuple, results: Any) -> Any:
@@ -24,6 +29,37 @@ def on_auto_axes(function: Callable[..., Any], arrays: tuple, results: Any) -> A
     out = jax.tree.map(lambda spec: NamedSharding(jax.typeof(first).sharding.mesh, spec), results)
     wrapped = jax.sharding.auto_axes(of_typed, axes=_explicit(first), out_sharding=out)
     return wrapped(*(leaves[i] for i in typed))
+
+
+def places_of(arrays: Sequence[jax.Array], parts: Any, whole: Sequence[int], lead: int = 1) -> Places | None:
+    """The places over which `jax.shard_map` may divide an op on arrays that are sharded over explicit mesh axes.
+
+    None without explicit axes, and for a call that is not independent along the sharded ones, which XLA partitions.
+
+    Args:
+        arrays: the operands of the op.
+        parts: for each axis of the first operand, the mesh axes over which the op is to be divided.
+        whole: the axes along which no operand may be sharded.
+        lead: the number of leading axes that the op folds into one.
+    """
+    typed = [x for x in arrays if _explicit(x)]
+    if not typed or any(jax.typeof(x).sharding.spec[axis] is not None for x in typed for axis in whole):
+        return None
+    sizes = jax.typeof(typed[0]).sharding.mesh.shape
+    used = [tuple(name for name in _names(part) if sizes[name] > 1) for part in parts]
+    front = _folded(used[:lead], arrays[0].shape, sizes)
+    return None if front is None else Places((front, *used[lead:]), _explicit(typed[0]))
+
+
+def _folded(parts: Sequence[tuple[str, ...]], shape: Sequence[int], sizes: Any) -> tuple[str, ...] | None:
+    """The mesh axes of axes that are folded into one, if each device's part of it is one stretch."""
+    names, single = (), True  # single: a device has one index of the axes before
+    for part, size in zip(parts, shape):
+        if part and not single:
+            return None
+        names += part
+        single = single and math.prod(sizes[name] for name in part) == size
+    return names
 
 
 def _explicit(x: jax.Array) -> tuple[str, ...]:

@@ -67,7 +67,7 @@ PRESETS = {
 
 ABOUT = {
     "digits": "0.02 M parameters; 10 s on 2 CPU cores; eval_accuracy 0.989",
-    "mnist": "0.08 M parameters; 1,000 steps of 64",
+    "mnist": "0.08 M parameters; 1,000 steps of 64; eval_accuracy 0.991",
     "fashion_mnist": "0.08 M parameters; 3,000 steps of 64",
     "cifar10": "0.27 M parameters; 30,000 steps of 64, for a GPU",
 }

@@ -2,10 +2,11 @@
 
   python -m train.doctor
   python -m train.doctor --seq 4096 --head-dim 128 --dtype float16
+  python -m train.doctor --mesh data=4,model=2
 
 Prints the versions, the devices, the implementation of each fused operation for the given shapes with the reason
-against each other one, the cache folders with their free space, and conflicts in the environment. Changes nothing; the
-exit status is 0.
+against each other one, on several devices also for each kind of mesh axes, the cache folders with their free space, and
+conflicts in the environment. Changes nothing; the exit status is 0.
 """
 
 import dataclasses
@@ -54,6 +55,8 @@ class Config:
     """Type of activations."""
     causal: bool = False
     """Causal attention."""
+    mesh: str = ""
+    """Mesh of several devices, as in training: data=4,model=2; by default all along data."""
 
     def __post_init__(self):
         for name in ("batch", "seq", "heads", "head_dim"):
@@ -67,10 +70,14 @@ def main(config: Config) -> int:
         section("folders", folders())
         section("clashes", [*clashes, fatal])
         return 0
+    from .parallel import make_mesh
+    from .report.meshes import mesh_choices
     from .report.operations import choices
 
     section("devices", devices())
     section("operations", choices(config))
+    if (mesh := make_mesh(config.mesh)).size > 1:
+        section("mesh axes", mesh_choices(config, mesh))
     section("folders", folders())
     section("clashes", clashes or ["none found"])
     return 0

@@ -4,6 +4,7 @@ One file a family. Neither jax nor numpy is imported, so that a command line rea
 names the field as the flag of a command: `model.dim`, `decode.steps`.
 """
 
+from eqxgen.configs.autoencoder import AutoencoderConfig
 from eqxgen.configs.clip import CLIPConfig, TextTowerConfig
 from eqxgen.configs.decoding import SCHEDULES, MaskedDecoding, Sampling, parse_schedule
 from eqxgen.configs.dit import DiTConfig
@@ -17,6 +18,7 @@ from eqxgen.configs.vqgan import VQGANConfig
 __all__ = [
     "GPT2_SIZES",
     "SCHEDULES",
+    "AutoencoderConfig",
     "CLIPConfig",
     "DiTConfig",
     "GPTConfig",

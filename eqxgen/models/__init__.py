@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from eqxgen.models.autoencoder import KLAutoencoder, VQAutoencoder
     from eqxgen.models.clip import CLIP
     from eqxgen.models.convnet import ConvNet
     from eqxgen.models.discriminator import Discriminator
@@ -17,11 +18,26 @@ if TYPE_CHECKING:
     from eqxgen.models.vit import ViT
     from eqxgen.models.vqgan import VQGAN
 
-__all__ = ["CLIP", "GPT", "MAE", "RNN", "VQGAN", "ConvNet", "DiT", "Discriminator", "MaskGIT", "PixelTokenizer", "ResNet", "ViT"]
+__all__ = [
+    "CLIP",
+    "GPT",
+    "MAE",
+    "RNN",
+    "VQGAN",
+    "ConvNet",
+    "DiT",
+    "Discriminator",
+    "KLAutoencoder",
+    "MaskGIT",
+    "PixelTokenizer",
+    "ResNet",
+    "VQAutoencoder",
+    "ViT",
+]
+_HOMES = {"KLAutoencoder": "autoencoder", "PixelTokenizer": "pixels", "VQAutoencoder": "autoencoder"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "pixels" if name == "PixelTokenizer" else name.lower()
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, name.lower())}"), name)

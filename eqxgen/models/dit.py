@@ -51,10 +51,16 @@ class DiT(eqx.Module):
         _check.divides(patch=config.patch, width=width)
         keys, dim = RNG(key), config.dim
         self.patches = PatchEmbed(channels, dim, patch=config.patch, init=_xavier, key=next(keys))
-        self.time = TimestepEmbedding(dim, init=_small, key=next(keys))
+        self.time = TimestepEmbedding(dim, shift=config.time_shift, init=_small, key=next(keys))
         self.labels = Embedding(classes + 1, dim, init=_small, key=next(keys))
         block = lambda key: Timeformer(
-            dim, config.heads, hidden_dim=config.hidden_dim, epsilon=EPSILON, init=_xavier, key=key
+            dim,
+            config.heads,
+            hidden_dim=config.hidden_dim,
+            epsilon=EPSILON,
+            mlp_epsilon=config.mlp_epsilon,
+            init=_xavier,
+            key=key,
         )
         self.stack = Stack(block, config.depth, remat=config.remat, key=next(keys))
         self.norm = AdaLN(dim, epsilon=EPSILON, key=next(keys))

@@ -4,12 +4,11 @@ A table of names for each family (`eqxgen.pretrained.table`) is read from and wr
 (`eqxgen.pretrained.formats`).
 """
 
-import fnmatch
 import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eqxgen.pretrained.families import FAMILIES
+from eqxgen.pretrained.families import FAMILIES, recognised
 
 if TYPE_CHECKING:
     from jaxtyping import DTypeLike
@@ -82,25 +81,16 @@ def family_of(source: str | Path, family: str | None = None) -> "Family":
 
     source = Path(source)
     where = (source if source.is_dir() else source.parent) / files.CONFIG
-    if not where.exists() and (sign := _recognised(source)):
+    if not where.exists() and source.exists() and (like := recognised(files.open_arrays(source))) is not None:
         raise ValueError(
-            f"{where}: no such file; the arrays look like those of {sign}: fetch its config.json, or give "
-            f'family="{sign}" if it needs none'
+            f"{where}: no such file, of a model's sizes; the arrays look like those of {like}: fetch config.json, or "
+            f'give family="{like}" if it has none'
         )
     kind = kind_of(files.read_json(where))
     found = next((known.module for known in FAMILIES if kind in known.types), None)
     if found is None:
         raise ValueError(f"{where}: must be of one of {_names()}: got model_type {kind!r}")
     return named(found)
-
-
-def _recognised(source: Path) -> str | None:
-    """The family of which an array has the sign."""
-    from eqxgen.pretrained import files
-
-    names = files.open_arrays(source) if source.exists() else {}
-    signs = {known.module: known.sign for known in FAMILIES}
-    return next((m for m, sign in signs.items() if any(fnmatch.fnmatchcase(n, sign) for n in names)), None)
 
 
 def _names() -> str:

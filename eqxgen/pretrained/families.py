@@ -1,5 +1,7 @@
 """Families of published models that are read: a line each, and its module of the same name."""
 
+import fnmatch
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -18,10 +20,20 @@ class Known(NamedTuple):
 
 
 FAMILIES = (
-    Known("gpt2", ("gpt2",), "*h.0.attn.c_attn.weight"),
-    Known("vit", ("vit", "timm"), "*encoder.layer.0.layernorm_before.weight"),
+    Known("autoencoder_kl", ("AutoencoderKL",), "*encoder.mid_block.resnets.0.conv1.weight"),
+    Known("autoencoder_vq", ("VQModel",), "*quantize.embedding.weight"),
     Known("clip", ("clip",), "*resblocks.0.attn.in_proj_weight"),
-    Known("dinov2", ("dinov2", "dinov2_with_registers"), "*.0.ls1.gamma"),
+    Known("dinov2", ("dinov2", "dinov2_with_registers"), "*.0.layer_scale1.lambda1"),
+    Known("dit", ("DiTTransformer2DModel", "Transformer2DModel"), "*blocks.0.adaLN_modulation.1.weight"),
+    Known("gpt2", ("gpt2",), "*h.0.attn.c_attn.weight"),
     Known("mae", ("vit_mae",), "decoder.decoder_embed.weight"),
+    Known("resnet", ("resnet",), "*encoder.stages.0.layers.0.layer.0.convolution.weight"),
     Known("siglip", ("siglip",), "vision_model.head.attention.in_proj_weight"),
+    Known("vit", ("vit", "timm"), "*encoder.layer.0.layernorm_before.weight"),
 )
+
+
+def recognised(names: Iterable[str]) -> str | None:
+    """The family whose sign is among the names of arrays."""
+    names = list(names)
+    return next((known.module for known in FAMILIES if fnmatch.filter(names, known.sign)), None)

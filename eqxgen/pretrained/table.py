@@ -8,6 +8,7 @@ part alone.
 import fnmatch
 import functools
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ import numpy as np
 from jax.sharding import Sharding
 from jaxtyping import Array, DTypeLike, PyTree
 
+from eqxgen.pretrained.copies import copied, fresh
+from eqxgen.pretrained.families import recognised
 from eqxgen.pretrained.formats.stored import Stored, printable
 from eqxgen.pretrained.transforms import SAME, Transform
 
@@ -168,7 +171,7 @@ def match(table: Table, arrays: Mapping[str, Stored], shapes: PyTree, where: obj
     coverage = Coverage(
         tuple(used), ignored, tuple(name for _, name in sorted(missing, key=lambda each: each[0])), extra, cropped
     )
-    _complete(table, coverage, where)
+    _complete(table, coverage, where, recognised(arrays))
     return Matched(leaves, coverage)
 
 
@@ -207,6 +210,7 @@ def written(table: Table, model: PyTree) -> dict[str, Stored]:
         ValueError: a parameter is none of the published architecture.
     """
     found: dict[str, Stored] = {}
+    shares: dict[str, dict[int, Stored]] = {}
     for path, leaf, rows in _routed(table, model, short=False):
         parts = rows[0]
         for layer, numbers in parts.layers():
@@ -215,8 +219,14 @@ def written(table: Table, model: PyTree) -> dict[str, Stored]:
             if not pieces:  # a constant, which is checked
                 _checked_constant(path, parts.row.how, np.asarray(leaf))
             for which, (name, shape) in enumerate(zip(names, pieces)):
-                make = functools.partial(_piece, leaf, layer, parts.row.how, which)
-                found[name] = Stored(shape, np.dtype(leaf.dtype), make)
+                dtype = np.dtype(parts.row.how.dtype or leaf.dtype)
+                piece = Stored(shape, dtype, functools.partial(_piece, leaf, layer, parts.row.how, which, dtype))
+                number, count = parts.row.how.share
+                if count == 1:
+                    found[name] = piece
+                else:
+                    shares.setdefault(name, {})[number] = piece
+    found |= {name: _joined([part for _, part in sorted(given.items())]) for name, given in shares.items()}
     for tied in table.tied:
         if tied.written and tied.of in found:
             found[tied.name] = found[tied.of]
@@ -226,15 +236,23 @@ def written(table: Table, model: PyTree) -> dict[str, Stored]:
 def placed(stored: Stored, dtype: DTypeLike, sharding: Sharding | None = None) -> Array:
     """A stored array on its devices, of which each is given its part."""
     if sharding is None:
-        return jnp.array(np.asarray(stored.read(...)).astype(dtype, copy=False))
+        return jax.device_put(_own(stored.read(...), dtype))
     parts: dict[str, np.ndarray] = {}  # devices that have the same part share one reading
 
     def part(index: Any) -> np.ndarray:
         if repr(index) not in parts:
-            parts[repr(index)] = np.asarray(stored.read(index)).astype(dtype, copy=False)
+            parts[repr(index)] = _own(stored.read(index), dtype)
         return parts[repr(index)]
 
     return jax.make_array_from_callback(stored.shape, sharding, part)
+
+
+def _own(array: np.ndarray, dtype: DTypeLike) -> np.ndarray:
+    """The values in memory of their own: JAX does not copy them again, and the file may change."""
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    if array.dtype != dtype:
+        return array.astype(dtype)
+    return array if array.flags.writeable else copied(fresh(array.shape, array.dtype), array)
 
 
 def some(names: Any) -> str:
@@ -316,12 +334,15 @@ def _shortened(table: Table, arrays: Mapping[str, Stored], where: object) -> dic
 
 def _tied(table: Table, given: dict[str, Stored], where: object) -> dict[str, str]:
     """Moves the copies out of the way; gives the reason by name."""
-    reasons = {}
+    reasons: dict[str, str] = {}
     for tied in table.tied:
         of, pattern = table.short(tied.of), table.short(tied.name).replace("{}", "*")
         for name in [name for name in given if name != of and _like(name, pattern)]:
             copy = given.pop(name)
-            if not _equal(copy, given.setdefault(of, copy)):
+            if of not in given:
+                given[of] = copy
+                continue
+            if not _equal(copy, given[of]):
                 raise ValueError(
                     printable(f"{where}: {name} must equal {of}, as {table.family}'s config ties them: they differ")
                 )
@@ -330,8 +351,6 @@ def _tied(table: Table, given: dict[str, Stored], where: object) -> dict[str, st
 
 
 def _equal(one: Stored, other: Stored) -> bool:
-    if one is other:
-        return True
     return one.shape == other.shape and one.dtype == other.dtype and np.array_equal(one.read(...), other.read(...))
 
 
@@ -348,40 +367,56 @@ def _leaf(
     for _, numbers in parts.layers():
         for name, shape in zip((name.format(*numbers) for name in parts.row.all_names), pieces, strict=True):
             stored = given[name]
+            if parts.row.how.share[1] > 1:
+                shape = (shape[0] * parts.row.how.share[1], *shape[1:])
             _check(where, name, stored, shape, leaf.dtype, crop)
             if stored.shape != shape:
                 cropped[name] = stored.shape[0] - shape[0]
             kinds.append(stored.dtype)
-    dtype = np.dtype(functools.reduce(jnp.promote_types, kinds)) if kinds else np.dtype(leaf.dtype)
+    stay = not kinds or parts.row.how.dtype is not None
+    dtype = np.dtype(leaf.dtype if stay else functools.reduce(jnp.promote_types, kinds))
     return Stored(leaf.shape, dtype, functools.partial(_assembled, parts, leaf.shape, dtype, given))
 
 
 def _assembled(
     parts: _Parts, shape: tuple[int, ...], dtype: np.dtype, given: Mapping[str, Stored], index: Any
 ) -> np.ndarray:
-    whole = (slice(None),) * len(shape)
-    index = whole if index is ... else tuple(index) + whole[len(index) :]
-    leading, rest = index[: parts.stacked], index[parts.stacked :]
-    inner = shape[parts.stacked :]
-    if not parts.stacked:
-        return _one(parts, list(parts.numbers), inner, given, rest).astype(dtype, copy=False)  # type: ignore[arg-type]
-    layers = [_one(parts, numbers, inner, given, rest) for _, numbers in parts.layers(leading)]
-    sizes = [len(range(size)[cut]) for size, cut in zip(parts.sizes, leading)]
-    sizes += [len(range(size)[cut]) for size, cut in zip(inner, rest)]
-    made = np.empty((len(layers), *sizes[parts.stacked :]), dtype)
-    for place, layer in enumerate(layers):
-        made[place] = layer
+    """A part of a parameter, made in memory of its own."""
+    index = (slice(None),) * len(shape) if index is ... else tuple(index)
+    index = tuple(slice(*cut.indices(size)) for cut, size in zip(index, shape, strict=True))
+    leading, rest, inner = index[: parts.stacked], index[parts.stacked :], shape[parts.stacked :]
+    sizes = [len(range(size)[cut]) for size, cut in zip(shape, index)]
+    layers = [numbers for _, numbers in parts.layers(leading)]
+    made = fresh((len(layers), *sizes[parts.stacked :]), dtype)
+    for place, numbers in enumerate(layers):
+        into = made[place, ...]
+        stored = [_share(given[name.format(*numbers)], *parts.row.how.share) for name in parts.row.all_names]
+        if parts.row.how.read is SAME.read:
+            copied(into, stored[0].read(rest or ...))
+            continue
+        layer = np.asarray(parts.row.how.read(tuple(one.read(...) for one in stored)))
+        if layer.size != math.prod(inner):  # a constant
+            layer = np.broadcast_to(layer, inner)
+        if into.shape == inner:  # the axes of a view may be merged as they are copied
+            copied(into.reshape(layer.shape), layer)
+        else:
+            copied(into, layer.reshape(inner)[rest])
     return made.reshape(sizes)
 
 
-def _one(
-    parts: _Parts, numbers: list[int], shape: tuple[int, ...], given: Mapping[str, Stored], rest: tuple[slice, ...]
-) -> np.ndarray:
-    """A part of one layer."""
-    stored = [given[name.format(*numbers)] for name in parts.row.all_names]
-    if parts.row.how.read is SAME.read:
-        return stored[0].read(tuple(slice(*cut.indices(size)) for cut, size in zip(rest, shape)) if rest else ...)
-    return np.broadcast_to(parts.row.how.read(tuple(one.read(...) for one in stored)), shape)[rest]
+def _share(stored: Stored, number: int, count: int) -> Stored:
+    """One of the equal parts of an array along its first axis."""
+    if count == 1:
+        return stored
+    size = stored.shape[0] // count
+    part = lambda index: stored.read((slice(number * size, (number + 1) * size),))[index]
+    return Stored((size, *stored.shape[1:]), stored.dtype, part)
+
+
+def _joined(parts: list[Stored]) -> Stored:
+    """Arrays one after another along their first axis."""
+    shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+    return Stored(shape, parts[0].dtype, lambda index: np.concatenate([part.read(...) for part in parts])[index])
 
 
 @functools.cache
@@ -390,8 +425,10 @@ def _pieces(how: Transform, shape: tuple[int, ...], dtype: str) -> list[tuple[in
     return [piece.shape for piece in jax.eval_shape(how.write, jax.ShapeDtypeStruct(shape, dtype))]
 
 
-def _piece(leaf: Any, layer: tuple[int, ...], how: Transform, which: int, index: Any) -> np.ndarray:
-    return np.asarray(how.write(np.asarray(leaf[layer]))[which])[index]
+def _piece(
+    leaf: Any, layer: tuple[int, ...], how: Transform, which: int, dtype: np.dtype, index: Any
+) -> np.ndarray:
+    return np.asarray(how.write(np.asarray(leaf[layer]))[which])[index].astype(dtype, copy=False)
 
 
 def _checked_constant(path: str, how: Transform, array: np.ndarray) -> None:
@@ -415,9 +452,19 @@ def _check(where: object, name: str, stored: Stored, shape: tuple[int, ...], dty
         )
 
 
-def _complete(table: Table, coverage: Coverage, where: object) -> None:
-    """Raises `ValueError` for arrays that are missing or not of the model."""
+def _complete(table: Table, coverage: Coverage, where: object, family: str | None) -> None:
+    """Raises `ValueError` for arrays that are missing or not of the model.
+
+    Args:
+        family: that the arrays look like.
+    """
     if coverage.missing:
+        other = family is not None and len(coverage.missing) > len(coverage.read)
+        if other and family != re.sub(r"\W", "", table.family).lower():
+            what = (
+                f"of a {table.family} are missing ({coverage.missing[0]}, ...): they look like those of {family}: give"
+            )
+            raise ValueError(printable(f'{where}: {len(coverage.missing)} arrays {what} family="{family}"'))
         what = f"is missing{_more(coverage.missing)}: is it a {table.family} of the sizes that its config names?"
         raise ValueError(printable(f"{where}: array {coverage.missing[0]} {what}"))
     if coverage.extra:

@@ -1,7 +1,7 @@
 """Layouts of published arrays and ours: named transforms, each with its inverse, to the bit.
 
-`read` takes the published arrays of a row to the parameter, `write` takes it back. Both use nothing but views, joins
-and splits, on arrays of any kind.
+`read` takes the published arrays of a row to the parameter, or to a view of its entries with more axes, which are
+merged as they are copied; `write` takes it back. Both use nothing but views, joins and splits.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,16 @@ class Transform(NamedTuple):
         read: from the published arrays to the parameter.
         write: back.
         crop: leading rows beyond the parameter's are left out, as those that pad a vocabulary.
+        share: number and count of the equal parts along the first axis of a published array, which several parameters
+            share.
+        dtype: of the published arrays, where it is another than the parameter's.
     """
 
     read: Callable[[Arrays], Any]
     write: Callable[[Any], Arrays]
     crop: bool = False
+    share: tuple[int, int] = (0, 1)
+    dtype: str | None = None
 
 
 SAME = Transform(lambda arrays: arrays[0], lambda array: (array,))
@@ -32,6 +37,9 @@ SAME = Transform(lambda arrays: arrays[0], lambda array: (array,))
 
 CROPPED = SAME._replace(crop=True)
 """The same layout, of which the file may have more rows than the model: a vocabulary that is padded."""
+
+COUNT = SAME._replace(dtype="int64")
+"""A number of batches, which torch keeps in 64 bits."""
 
 
 def layout(pattern: str, **sizes: int) -> Transform:
@@ -55,10 +63,6 @@ CONV_1D = layout("outputs inputs width -> width inputs outputs")
 POINTWISE = layout("outputs inputs 1 1 -> outputs inputs")
 """A linear map stored as a convolution with a kernel of one point."""
 
-FLAT_PATCHES = layout("outputs inputs height width -> outputs (height width inputs)")
-"""A linear map of patches, whose pixels come row by row with their channels last, stored as a convolution."""
-
-
 def qkv(heads: int, kv_heads: int | None = None, *, parts: int = 3) -> Transform:
     """Projections to queries, keys and values, as `SelfAttention.qkv` keeps them: each key head next to the queries
     that share it.
@@ -72,6 +76,8 @@ def qkv(heads: int, kv_heads: int | None = None, *, parts: int = 3) -> Transform
     shared = heads // groups
 
     def read(arrays: Arrays) -> Any:
+        if parts == 1 and shared == 1:
+            return rearrange(arrays[0], "(parts heads d) ... -> heads parts d ...", parts=3, heads=heads)
         if parts == 1:
             width = arrays[0].shape[0] // (heads + 2 * groups)
             arrays = np.split(arrays[0], [heads * width, (heads + groups) * width])

@@ -24,8 +24,8 @@ its family of calls:
 """
 
 from .op import Op
-from .partition import Axes
+from .partition import Axes, Places
 from .primitives import Primitives, vary_alike
 from .target import Target, interpreted, refusal
 
-__all__ = ["Axes", "Op", "Primitives", "Target", "interpreted", "refusal", "vary_alike"]
+__all__ = ["Axes", "Op", "Places", "Primitives", "Target", "interpreted", "refusal", "vary_alike"]

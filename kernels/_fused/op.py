@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import jax
 
-from .partition import Axes
+from .partition import Axes, Places
 from .target import Target
 
 
@@ -23,11 +23,13 @@ class Op:
         core: the number of primals whose cotangents the backward pass always computes.
         sparse: `backward` and `pullback` accept None for a cotangent that is zero.
         names: checkpoint names of the outputs, for `jax.checkpoint` policies.
+        places: the mesh axes over which the call is divided, a field of an op that has `axes`; None to leave it to XLA.
     """
 
     core: ClassVar[int] = 1
     sparse: ClassVar[bool] = False
     names: ClassVar[tuple[str, ...]] = ()
+    places: Places | None = None
 
     @property
     def results(self) -> int:
@@ -79,8 +81,9 @@ class Op:
         return None
 
     def axes(self, *operands: Any, **_: Any) -> Axes | None:
-        """The axes along which XLA may partition the call, or None where it may not.
+        """The axes along which the call may be divided over devices, for operands or primals; None where it may not.
 
-        An op that has them leaves `linearise` as it is, and its primitives have `partitioned=True`.
+        An op that has them saves the last of its outputs. XLA partitions it by them alone where its primitives have
+        `partitioned=True`, and as any other program where not.
         """
         return None

@@ -1,12 +1,13 @@
-"""Partitioning of a fused op by XLA, along axes on which its parts are independent.
+"""Division of a fused op over devices, along axes on which its parts are independent.
 
-XLA cannot derive that independence from a loop or a kernel, and would gather the operands.
+XLA cannot derive that independence from a loop or a kernel, and would gather the operands. Where the sharding is known
+while tracing, the op is mapped over it by `jax.shard_map`; elsewhere a rule of the op tells XLA how to partition it.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -38,6 +39,50 @@ class Axes:
         """The factor along which a letter is divided."""
         return self.factors[letter].strip("()").split()[0]
 
+    def placement(self, role: str, parts: Iterable[Any]) -> dict[str, Any]:
+        """The mesh axes of each letter for an array of this role with its axes sharded over `parts`."""
+        places = {self.first(letter): names for letter, names in zip(role, parts) if letter in self.factors and names}
+        return {letter: places.get(self.first(letter)) for letter in self.factors}
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """The mesh axes over which `jax.shard_map` divides an op.
+
+    Attributes:
+        parts: the mesh axes of each axis of the first operand, whose sizes they divide.
+        manual: the mesh axes that the map makes manual, those of `parts` among them.
+    """
+
+    parts: tuple[tuple[str, ...], ...]
+    manual: tuple[str, ...]
+
+
+def shard(
+    function: Callable[..., tuple],
+    operands: Sequence[Any],
+    results: Sequence[Any],
+    roles: Sequence[str],
+    out_roles: Sequence[str],
+    axes: Axes,
+    places: Places,
+) -> Any:
+    """`function(*operands)` by `jax.shard_map`, for results of the shapes of `results`; sums are those of `divide`."""
+    placement = axes.placement(roles[0], places.parts)
+
+    def local(*operands):
+        return _sums(function(*operands), out_roles, results, placement)
+
+    specs = lambda roles, arrays: tuple(_spec(placement, role, x.shape) for role, x in zip(roles, arrays))
+    mapped = jax.shard_map(
+        local,
+        in_specs=specs(roles, operands),
+        out_specs=specs(out_roles, results),
+        axis_names=set(places.manual),
+        check_vma=False,
+    )
+    return mapped(*operands)
+
 
 def divide(
     function: Callable[..., tuple], operands: Sequence[Any], roles: Sequence[str], out_roles: Sequence[str], axes: Axes
@@ -55,10 +100,7 @@ def divide(
         placement = _placement(axes, mesh, roles[0], arg_shapes[0])
 
         def local(*operands):
-            parts = function(*operands)
-            return tuple(
-                _summed(x, role, whole.shape, placement) for role, x, whole in zip(out_roles, parts, result_shapes)
-            )
+            return _sums(function(*operands), out_roles, result_shapes, placement)
 
         return (
             mesh,
@@ -103,12 +145,11 @@ mlir.register_lowering(_PART, _lower_part)
 def _placement(axes: Axes, mesh, role: str, shape) -> dict[str, Any]:
     """The mesh axes of each letter, from the sharding of the first operand."""
     sharding = shape.sharding
-    spec = tuple(sharding.spec) if isinstance(sharding, NamedSharding) else ()
-    places = {axes.first(letter): names for letter, names in zip(role, spec) if letter in axes.factors}
-    for factor, size in axes.divisors.items():
-        if size % math.prod(mesh.shape[name] for name in _names(places.get(factor))):
-            del places[factor]
-    return {letter: places.get(axes.first(letter)) for letter in axes.factors}
+    placement = axes.placement(role, sharding.spec if isinstance(sharding, NamedSharding) else ())
+    for letter, names in placement.items():
+        if axes.divisors.get(axes.first(letter), 0) % math.prod(mesh.shape[name] for name in _names(names)):
+            placement[letter] = None
+    return placement
 
 
 def _names(names) -> tuple[str, ...]:
@@ -116,12 +157,15 @@ def _names(names) -> tuple[str, ...]:
 
 
 def _shardings(mesh, placement, roles, shapes) -> list[NamedSharding]:
-    return [
-        NamedSharding(
-            mesh, PartitionSpec(*(placement.get(r) if size > 1 else None for r, size in zip(role, shape.shape)))
-        )
-        for role, shape in zip(roles, shapes)
-    ]
+    return [NamedSharding(mesh, _spec(placement, role, x.shape)) for role, x in zip(roles, shapes)]
+
+
+def _spec(placement, role: str, shape: tuple[int, ...]) -> PartitionSpec:
+    return PartitionSpec(*(placement.get(letter) if size > 1 else None for letter, size in zip(role, shape)))
+
+
+def _sums(parts, roles, whole, placement) -> tuple:
+    return tuple(_summed(x, role, y.shape, placement) for role, x, y in zip(roles, parts, whole))
 
 
 def _summed(x, role: str, shape: tuple[int, ...], placement):

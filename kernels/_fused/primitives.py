@@ -5,6 +5,7 @@ fused backward pass. The derivatives of those two are taken of the op in ordinar
 `jax.custom_vjp` has no forward mode, and `jax.custom_jvp` cannot be transposed to a kernel.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,7 @@ from .. import _compat
 from . import partition
 from . import target as targets
 from .op import Op
+from .partition import Axes
 from .target import Target
 
 
@@ -73,10 +75,11 @@ class Primitives:
 
         if self.partitioned:
             _compat.needs_devices(primitive)
+        compute = functools.partial(compute, self.partitioned)
         mlir.register_lowering(primitive, functools.partial(_lower, compute, ""))
         for platform in targets.PLATFORMS:
             mlir.register_lowering(primitive, functools.partial(_lower, compute, platform), platform=platform)
-        batching.primitive_batchers[primitive] = functools.partial(self._batch, primitive)
+        batching.fancy_primitive_batchers[primitive] = functools.partial(self._batch, primitive)
         return primitive
 
     def _forward_jvp(self, operands, tangents, *, op: Op):
@@ -113,13 +116,17 @@ class Primitives:
         wanted = [t for t, is_given in zip(tangents, given) if is_given]
         return [None] * len(fixed) + [t if is_linear else None for t, is_linear in zip(wanted, linear)]
 
-    def _batch(self, primitive, operands, dims, *, op: Op, **params):
-        size = next(x.shape[d] for x, d in zip(operands, dims) if d is not None)
+    def _batch(self, primitive, axis, operands, dims, *, op: Op, **params):
+        if all(d is None for d in dims):
+            results = primitive.bind(*operands, op=op, **params)
+            return results, [None] * len(results)
+        names = _mapped_over(axis) if op.places else ()
         if (mapped := op.mapped()) is not None:
-            operands = [batching.bdim_at_front(x, d, size) for x, d in zip(operands, dims)]
-            results = primitive.bind(*operands, op=mapped, **params)
+            operands = [batching.bdim_at_front(x, d, axis.size) for x, d in zip(operands, dims)]
+            parts = (names, *op.places.parts) if op.places else ()
+            results = primitive.bind(*operands, op=_placed(mapped, parts), **params)
         else:
-            results = _fold(primitive, operands, dims, size, op, params)
+            results = _fold(primitive, operands, dims, axis.size, names, op, params)
         return results, [0] * len(results)
 
 
@@ -131,26 +138,56 @@ def _lower(compute: Callable[..., Any], platform: str, context, *operands, **par
     return mlir.lower_fun(function, multiple_results=True)(context, *operands, **params)
 
 
-def _forward(target: Target, *operands, op: Op):
-    local = lambda *operands: tuple(op.forward(target, *operands))
-    axes = op.axes(*operands) if target.divisible else None
-    return local(*operands) if axes is None else partition.divide(local, operands, axes.operands, axes.results, axes)
+def _forward(ruled: bool, target: Target, *operands, op: Op):
+    def local(target, *operands):
+        return tuple(op.forward(target, *operands))
+
+    roles = lambda axes: (axes.operands, axes.results)
+    return _divided(local, roles, lambda: _shapes(op, operands), ruled, target, op, operands, len(operands))
 
 
-def _tangent(target: Target, *operands, op: Op, cut):
-    return op.tangent(*_split(operands, cut))
+def _tangent(_: bool, target: Target, *operands, op: Op, cut):
+    def local(_, *operands):
+        return tuple(op.tangent(*_split(operands, cut)))
+
+    moving = len(operands) - cut[1]
+    roles = lambda axes: ([*_fixed(axes, cut), *axes.operands[:moving]], axes.results)
+    results = lambda: _shapes(op, operands[: cut[0]])[: op.results]
+    return _divided(local, roles, results, False, target, op, operands, cut[0])
 
 
-def _backward(target: Target, *operands, op: Op, cut, given, count):
-    def local(*operands):
+def _backward(ruled: bool, target: Target, *operands, op: Op, cut, given, count):
+    def local(target, *operands):
         primals, saved, cotangents = _split(operands, cut)
         return tuple(op.backward(target, primals, saved, _fill(cotangents, given), count))
 
-    axes = op.axes(*operands[: cut[0]]) if target.divisible else None
+    def roles(axes):
+        moving = [role for role, is_given in zip(axes.results, given) if is_given]
+        return [*_fixed(axes, cut), *moving], axes.operands[:count]
+
+    return _divided(local, roles, lambda: operands[:count], ruled, target, op, operands, cut[0])
+
+
+def _divided(local, roles, results, ruled: bool, target: Target, op: Op, operands, primals: int):
+    """`local(target, *operands)`: mapped over the op's places, or partitioned by its rule, or left to XLA."""
+    axes = op.axes(*operands[:primals]) if target.split else None
     if axes is None:
-        return local(*operands)
-    roles = [*axes.operands, *axes.results, *axes.results]
-    return partition.divide(local, operands, roles, axes.operands[:count], axes)
+        return local(target, *operands)
+    if op.places is not None and not (inner := target.inside(op.places.manual)).split:
+        function = functools.partial(local, inner)
+        return partition.shard(function, operands, results(), *roles(axes), axes, op.places)
+    if ruled and target.divisible:
+        return partition.divide(functools.partial(local, target), operands, *roles(axes), axes)
+    return local(target, *operands)
+
+
+def _shapes(op: Op, operands):
+    return op.shapes(*map(jax.typeof, operands))
+
+
+def _fixed(axes: Axes, cut) -> list[str]:
+    """The roles of the primals and of the saved arrays, which are the last outputs."""
+    return [*axes.operands, *axes.results[len(axes.results) - (cut[1] - cut[0]) :]]
 
 
 def _split(operands, cut) -> tuple[tuple, tuple, tuple]:
@@ -220,12 +257,34 @@ def _symbolic_zero(primal):
 # vmap
 
 
-def _fold(primitive, operands, dims, size: int, op: Op, params) -> list[Any]:
+def _mapped_over(axis) -> tuple[str, ...]:
+    """The explicit mesh axes over which a mapped axis is sharded. JAX has none where the mesh has automatic axes, as it
+    has here.
+    """
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+        return tuple(axis.explicit_mesh_axis or ())
+
+
+def _placed(op: Op, parts) -> Op:
+    """The op with its places over these parts, if it has any."""
+    if op.places is None:
+        return op
+    places: Any = dataclasses.replace(op.places, parts=tuple(parts)) if parts else None
+    return dataclasses.replace(op, places=places)  # pyright: ignore[reportArgumentType]
+
+
+def _fold(primitive, operands, dims, size: int, names: tuple[str, ...], op: Op, params) -> list[Any]:
     """The results with the mapped axis in front, computed on operands that have it folded into their batch.
 
     An operand that all examples share keeps a batch of 1, and so does its tangent; a gradient for each mapped example
-    needs a copy for each.
+    needs a copy for each. The mapped axis, sharded over `names`, is folded inside a batch that is divided already, so
+    that each device has one stretch of both; where both are divided, the call is left to XLA.
     """
+    inside = False
+    if op.places is not None:
+        own, *rest = op.places.parts
+        inside = bool(own) and not names
+        op = _placed(op, () if own and names else (own or names, *rest))
     batch = operands[0].shape[1 if dims[0] == 0 else 0]
     cut, count = params.get("cut", (len(operands),) * 2), params.get("count", op.core)
     shared = set(range(op.core, cut[0])) - set(range(op.core, count))
@@ -234,19 +293,26 @@ def _fold(primitive, operands, dims, size: int, op: Op, params) -> list[Any]:
             pair = i, cut[1] + i
             alike = all(dims[j] is None for j in pair)
             shared = shared | set(pair) if alike else shared - set(pair)
-    folded = [_folded(x, d, size, batch, shared=i in shared) for i, (x, d) in enumerate(zip(operands, dims))]
-    results = [x.reshape(size, batch, *x.shape[1:]) for x in primitive.bind(*folded, op=op, **params)]
+    folded = [_folded(x, d, size, batch, inside, shared=i in shared) for i, (x, d) in enumerate(zip(operands, dims))]
+    results = [_unfolded(x, size, batch, inside) for x in primitive.bind(*folded, op=op, **params)]
     for i in range(op.core, min(count, len(results))):
         if operands[i].shape[1 if dims[i] == 0 else 0] == 1:
             results[i] = results[i].sum(1, keepdims=True)
     return results
 
 
-def _folded(x, dim: int | None, size: int, batch: int, *, shared: bool):
+def _folded(x, dim: int | None, size: int, batch: int, inside: bool, *, shared: bool):
     if dim is None:
         if shared and x.shape[0] == 1:
             return x
         x = jnp.broadcast_to(x[None], (size, *x.shape))
     else:
         x = jnp.moveaxis(x, dim, 0)
-    return jnp.broadcast_to(x, (size, batch, *x.shape[2:])).reshape(size * batch, *x.shape[2:])
+    x = jnp.broadcast_to(x, (size, batch, *x.shape[2:]))
+    return (jnp.swapaxes(x, 0, 1) if inside else x).reshape(size * batch, *x.shape[2:])
+
+
+def _unfolded(x, size: int, batch: int, inside: bool):
+    if inside:
+        return jnp.swapaxes(x.reshape(batch, size, *x.shape[1:]), 0, 1)
+    return x.reshape(size, batch, *x.shape[1:])

@@ -4,6 +4,8 @@ import dataclasses
 import os
 from typing import Any
 
+import jax
+
 PLATFORMS = ("cpu", "tpu", "cuda", "rocm")
 DEVICES = {"tpu": "TPUs", "cuda": "NVIDIA GPUs"}
 
@@ -30,6 +32,12 @@ class Target:
     def divisible(self) -> bool:
         """True if an op can state its own partitioning; libtpu does not call back into Python for that."""
         return self.split and not self.partly and self.platform != "tpu"
+
+    def inside(self, manual: tuple[str, ...]) -> "Target":
+        """This target in a `jax.shard_map` of the mesh of the context over further axes."""
+        mesh = jax.sharding.get_abstract_mesh()
+        left = any(size > 1 for name, size in mesh.shape.items() if name not in {*mesh.manual_axes, *manual})
+        return dataclasses.replace(self, split=left, partly=left)
 
 
 def of(platform: str, context: Any) -> Target:
@@ -58,7 +66,10 @@ def refusal(target: Target | None, platform: str, *, divisible: bool = False) ->
     if target.partly:
         return "XLA cannot split a kernel over the axes that jax.shard_map leaves to it: make all of them manual"
     if target.split and not divisible:
-        return "XLA cannot split this kernel over devices: call it inside jax.shard_map"
+        return (
+            "XLA cannot split this kernel over devices: call it inside jax.shard_map, or shard only its independent "
+            "axes and over explicit mesh axes"
+        )
     return None
 
 

@@ -12,7 +12,8 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Shaped
 
 from .. import _dropout, masks
-from .._explicit import on_auto_axes, spec_like
+from .._explicit import on_auto_axes, places_of, spec_like
+from .._fused import Places
 from . import backends, checks, primitives
 from .problem import ALiBi, Extras, Setting, accumulator
 
@@ -141,30 +142,37 @@ def dot_product_attention(
     parts = [part for part in parts if part is not None]
     joined = functools.reduce(lambda a, b: a & b, parts) if parts else None
     rows = spec_like(q, k, v, axes=len(batch))[:-1]
+    places = places_of((q, k, v), (*rows[: len(batch)], None, rows[-1], None), whole=(-3, -1), lead=len(batch))
     out, lse = on_auto_axes(
-        functools.partial(_attend, setting=setting, implementation=implementation),
+        functools.partial(_attend, setting=setting, implementation=implementation, places=places),
         (q, k, v, bias, joined, dropout_key),
         (PartitionSpec(*rows, None), PartitionSpec(*rows)),
     )
     return (out, lse) if return_residual else out
 
 
-def _attend(q, k, v, bias, mask, dropout_key, *, setting: Setting, implementation: str | None):
+def _attend(q, k, v, bias, mask, dropout_key, *, setting: Setting, implementation: str | None, places: Places | None):
     """(out, logsumexp) of the call, with the leading axes folded into one batch axis for the primitive."""
     *batch, q_seq, heads, _ = q.shape
     batch, kv_seq = tuple(batch), k.shape[-3]
     extras = Extras(
         checks.bound_bias(bias, batch, heads, q_seq, kv_seq),
         checks.bound_mask(mask, batch, heads, q_seq, kv_seq) if mask is not None else None,
-        _dropout.seeds(dropout_key, math.prod(batch), heads) if setting.dropout_rate > 0.0 else None,
+        _seeds(dropout_key, math.prod(batch), heads, places) if setting.dropout_rate > 0.0 else None,
     )
     q, k, v = (x.reshape(math.prod(batch), *x.shape[-3:]) for x in (q, k, v))
     backends.check(implementation, q, k, v, extras, setting)
     if 0 in (*batch, q_seq, kv_seq):
         out = jnp.zeros((*batch, q_seq, heads, v.shape[-1]), q.dtype)
         return out, jnp.full((*batch, q_seq, heads), -jnp.inf, accumulator(q.dtype))
-    out, lse = primitives.attend(q, k, v, extras, setting, implementation=implementation)
+    out, lse = primitives.attend(q, k, v, extras, setting, implementation=implementation, places=places)
     return out.reshape(*batch, q_seq, heads, -1), jnp.swapaxes(lse, 1, 2).reshape(*batch, q_seq, heads)
+
+
+def _seeds(dropout_key, batch: int, heads: int, places: Places | None):
+    """The seeds of dropout; with places, drawn on each device rather than in parts that devices exchange."""
+    seeds = _dropout.seeds(dropout_key, batch, heads)
+    return seeds if places is None else jax.lax.with_sharding_constraint(seeds, PartitionSpec())
 
 
 def _setting(q, scale, soft_cap, dropout_rate) -> tuple[jax.Array, Setting]:

@@ -4,11 +4,13 @@ Operands are (q, k, v, *leaves of extras); the bias, an array or ALiBi's slopes,
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from .._fused import Axes, Op, Primitives, Target, vary_alike
+from .._fused import Axes, Op, Places, Primitives, Target, vary_alike
 from . import backends, plain
 from .problem import ALiBi, Extras, Setting, accumulator
 
@@ -17,10 +19,24 @@ QUERY, KEY, ROWS = "bqhx", "bkgx", "bhq"  # the axes of q, of k and v, of the lo
 PRIMITIVES = Primitives("eqxgen_attention", partitioned=True)
 
 
-def attend(q, k, v, extras: Extras, setting: Setting, *, implementation: str | None):
-    """Attention by a backend; see `reference.attend` for the arguments and results."""
+def attend(q, k, v, extras: Extras, setting: Setting, *, implementation: str | None, places: Places | None = None):
+    """Attention by a backend; see `reference.attend` for the arguments and results.
+
+    Args:
+        places: the mesh axes over which batch and heads are divided. Key heads that they do not divide are repeated.
+    """
+    k, v = _repeated(k, v, places)
     leaves, tree = jax.tree.flatten(extras)
-    return tuple(PRIMITIVES.bind(Attention(tree, setting, implementation), *vary_alike(q, k, v, *leaves)))
+    return tuple(PRIMITIVES.bind(Attention(tree, setting, implementation, places), *vary_alike(q, k, v, *leaves)))
+
+
+def _repeated(k, v, places: Places | None):
+    """Key and value with the fewest key heads that the devices of the heads divide; the query's are a multiple."""
+    if places is None:
+        return k, v
+    sizes, heads = jax.sharding.get_abstract_mesh().shape, k.shape[2]
+    wanted = math.lcm(heads, math.prod(sizes[name] for name in places.parts[2]))
+    return (k, v) if wanted == heads else tuple(jnp.repeat(x, wanted // heads, 2) for x in (k, v))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +46,7 @@ class Attention(Op):
     tree: Any
     setting: Setting
     implementation: str | None
+    places: Places | None = None
 
     core = 3
     names = OUTPUT_NAME, LOGSUMEXP_NAME

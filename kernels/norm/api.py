@@ -6,8 +6,8 @@ from typing import Any, Literal, overload
 import jax
 from jaxtyping import Array, Float
 
-from .._explicit import on_auto_axes, spec_like
-from .._fused import vary_alike
+from .._explicit import on_auto_axes, places_of, spec_like
+from .._fused import Places, vary_alike
 from . import reference
 from .checks import check_groups, check_input, check_modulation, check_numbers, check_parameter, check_residual
 from .fold import fold
@@ -224,16 +224,18 @@ def _run(
     check_parameter(op, "scale", scale, x)
     check_parameter(op, "bias", bias, x)
     check_modulation(op, modulation, x)
-    function = functools.partial(_norm, op=op, spec=spec, implementation=implementation)
-    out = spec_like(x, *(() if residual is None else (residual,)), axes=x.ndim)
+    rows = (x,) if residual is None else (x, residual)
+    out = spec_like(*rows, axes=x.ndim)
+    places = places_of(rows, out, whole=range(spec.batch(x.ndim), x.ndim))
+    function = functools.partial(_norm, op=op, spec=spec, implementation=implementation, places=places)
     return on_auto_axes(function, (x, residual, scale, bias, modulation), (out, out))
 
 
-def _norm(*arrays, op: str, spec: Spec, implementation: str | None) -> tuple[Array, Array]:
+def _norm(*arrays, op: str, spec: Spec, implementation: str | None, places: Places | None) -> tuple[Array, Array]:
     leaves, tree = jax.tree.flatten(arrays)
     x, residual, scale, bias, modulation = jax.tree.unflatten(tree, vary_alike(*leaves))
     factor, term = fold(x, scale, bias, modulation, spec)
-    norm = Norm(op, spec, residual is not None, implementation)
+    norm = Norm(op, spec, residual is not None, implementation, places)
     if norm.check(x, factor) == "reference":
         h = x if residual is None else x + residual
         return reference.norm(h, scale, bias, modulation, spec), h

@@ -7,6 +7,7 @@ rstd and g the cotangent of x_hat, the tangent of x_hat and its transpose are
 """
 
 import dataclasses
+import string
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from jax.sharding import PartitionSpec
 
 from .. import _dispatch, _fused, _trial, _triton
 from .._blocks import SYMBOLIC, known
-from .._fused import Op, Primitives, Target
+from .._fused import Axes, Op, Places, Primitives, Target
 from . import mosaic_tpu, triton, xla
 from .spec import Arrays, Spec, accumulator
 
@@ -32,6 +33,7 @@ class Norm(Op):
     spec: Spec
     residual: bool
     implementation: str | None = None
+    places: Places | None = None
 
     core = 3
     sparse = True
@@ -52,7 +54,7 @@ class Norm(Op):
         return outputs[0], outputs[1] if self.residual else rows[0]
 
     def shapes(self, x, *rest):
-        batch = x.ndim - 1 if self.spec.batch_dims is None else self.spec.batch_dims
+        batch = self.spec.batch(x.ndim)
         kept = x.sharding.update(spec=PartitionSpec(*x.sharding.spec[:batch], None))
         stat = x.update(shape=(*x.shape[:batch], self.spec.groups), dtype=accumulator(x.dtype), sharding=kept)
         return [x] * self.results + [stat] * (1 + self.spec.center)
@@ -91,6 +93,12 @@ class Norm(Op):
         if self.spec.batch_dims is None:
             return self
         return dataclasses.replace(self, spec=dataclasses.replace(self.spec, batch_dims=self.spec.batch_dims + 1))
+
+    def axes(self, x, *rest) -> Axes:
+        batch = string.ascii_lowercase[: self.spec.batch(x.ndim)]
+        rows = batch.ljust(x.ndim, "-")
+        results = (rows,) * self.results + (f"{batch}-",) * (1 + self.spec.center)
+        return Axes((rows,) * (1 + len(rest)), results, {letter: letter for letter in batch})
 
     def _pair(self, saved: Arrays) -> tuple[Array | None, Array]:
         return saved[0] if self.spec.center else None, saved[-1]

@@ -25,9 +25,13 @@ class Spec:
     batch_dims: int | None = None
     activation: str | None = None
 
+    def batch(self, ndim: int) -> int:
+        """The number of batch axes of an x of rank `ndim`."""
+        return ndim - 1 if self.batch_dims is None else self.batch_dims
+
     def axes(self, ndim: int) -> tuple[int, ...]:
         """The axes of the grouped view, of rank `ndim`, over which the statistics are taken."""
-        spatial = range(ndim - 2 if self.batch_dims is None else self.batch_dims, ndim - 2)
+        spatial = range(self.batch(ndim - 1), ndim - 2)
         return (*spatial, ndim - 1)
 
 

@@ -5,6 +5,7 @@ import math
 import os
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -127,6 +128,56 @@ def test_a_sharded_program_without_shard_map_compiles_and_the_kernel_by_name_say
         NotImplementedError, match=r"XLA cannot split this kernel over devices: call it inside jax.shard_map"
     ):
         compiled(functools.partial(dot_product_attention, implementation="mosaic_tpu"), mesh, [P("data")] * 3, x, x, x)
+
+
+# The sharding of query, of key and of value on explicit axes, and the number of key heads.
+PLACES = {
+    "batch and heads": (P("data", None, "model"), P("data", None, "model"), 2),
+    "one key head": (P("data", None, "model"), P("data"), 1),
+    "heads alone": (P(None, None, ("data", "model")), P(None, None, ("data", "model")), 8),
+}
+
+
+def explicit(devices, *shapes):
+    mesh = jax.make_mesh((4, 2), ("data", "model"), devices=list(devices.flat))
+    return [jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec)) for spec, shape, dtype in shapes]
+
+
+@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_plain_call_on_explicit_axes_runs_the_kernels_on_each_device_and_gathers_nothing(devices, name, mapped):
+    by_query, by_key, kv_heads = PLACES[name]
+
+    def value(q, k, v, key):
+        attend = lambda q, k, v, mask: dot_product_attention(
+            q, k, v, mask=mask, is_causal=True, dropout_rate=0.1, dropout_key=key, return_residual=True
+        )
+        masked = lambda q, k, v: attend(q, k, v, masks.Segments(jnp.zeros(q.shape[:-2], jnp.int32)))
+        return sum(jnp.sum(x.astype(jnp.float32)) for x in (jax.vmap(masked) if mapped else masked)(q, k, v))
+
+    shapes = [(by_query, (8, 257, 8, 64)), *[(by_key, (8, 257, kv_heads, 64))] * 2]
+    arguments = explicit(devices, *((*x, jnp.bfloat16) for x in shapes), (P(), *key_type()))
+    gradient = jax.jit(jax.grad(value, (0, 1, 2)))
+    text = gradient.lower(*arguments).compile().as_text()
+    assert text.count(KERNEL) == 3
+    assert not [word for word in ("all-gather", "all-to-all", "collective-permute") if f"{word}(" in text]
+    # The gradient of a key head that devices share is summed over them.
+    assert ("all-reduce(" in text) == (kv_heads == 1)
+
+
+def test_a_program_exported_for_tpus_on_explicit_axes_holds_the_kernel(devices):
+    (q,) = explicit(devices, (P("data", None, "model"), (8, 256, 4, 64), jnp.bfloat16))
+    exported = jax.export.export(jax.jit(lambda q: dot_product_attention(q, q, q)), platforms=["tpu"])(q)
+    assert "tpu_custom_call" in exported.mlir_module()
+    assert exported.nr_devices == 8
+
+
+def test_a_sequence_on_explicit_axes_is_left_to_xla_and_the_kernel_by_name_says_why_not(devices):
+    (q,) = explicit(devices, (P("data", "model"), (8, 256, 4, 64), jnp.bfloat16))
+    attend = lambda implementation: jax.jit(lambda q: dot_product_attention(q, q, q, implementation=implementation))
+    assert KERNEL not in attend(None).lower(q).compile().as_text()
+    with pytest.raises(NotImplementedError, match=r"or shard only its independent axes and over explicit mesh axes"):
+        attend("mosaic_tpu").lower(q)
 
 
 BAND = np.abs(np.subtract(*np.indices((64, 64)))) <= 1

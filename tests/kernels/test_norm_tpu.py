@@ -100,3 +100,31 @@ def test_rows_that_the_partitioner_divides_stay_where_they_are(devices):
         NotImplementedError, match=r"XLA cannot split this kernel over devices: call it inside jax\.shard_map"
     ):
         gradient("mosaic_tpu").lower(x, scale)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_rows_on_explicit_axes_run_the_kernels_on_each_device_and_sum_a_shared_gradient(devices, mapped):
+    mesh = jax.make_mesh((2, 2), ("data", "seq"), devices=list(devices.flat))
+    rows, scale = on(mesh, 8, 64, 256, spec=P("data", "seq")), on(mesh, 256, dtype=jnp.float32)
+    images = on(mesh, 8, 64, 256, spec=P("data"))
+
+    def values(x, y, scale):
+        norm = lambda x: rms_norm(x, scale)
+        groups = lambda y: group_norm(y, scale, groups=8, batch_dims=0) if mapped else group_norm(y, scale, groups=8)
+        return (jax.vmap(norm) if mapped else norm)(x), (jax.vmap(groups) if mapped else groups)(y)
+
+    def both(x, y, scale):
+        results, pull = jax.vjp(values, x, y, scale)
+        return results, pull(results)
+
+    text = jax.jit(both).lower(rows, images, scale).compile().as_text()
+    assert text.count('custom_call_target="tpu_custom_call"') == 4
+    assert not [word for word in ("all-gather", "all-to-all", "collective-permute") if f"{word}(" in text]
+    assert "all-reduce" in text
+
+
+def test_split_channels_on_explicit_axes_are_left_to_xla(devices):
+    mesh = jax.make_mesh((4,), ("model",), devices=list(devices.flat))
+    text = jax.jit(rms_norm).lower(on(mesh, 8, 64, 256, spec=P(None, None, "model"))).compile().as_text()
+    assert "tpu_custom_call" not in text
+    assert "all-gather" not in text

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 
-from eqxgen.configs import DiTConfig, GPTConfig, MaskGITConfig, ResNetConfig, RNNConfig, VQGANConfig
+from eqxgen.configs import AutoencoderConfig, DiTConfig, GPTConfig, MaskGITConfig, ResNetConfig, RNNConfig, VQGANConfig
+from eqxgen.models.autoencoder import KLAutoencoder, VQAutoencoder
 from eqxgen.models.convnet import ConvNet
 from eqxgen.models.discriminator import Discriminator
 from eqxgen.models.dit import DiT
@@ -70,6 +71,7 @@ def maskgit(**changes: Any) -> Callable[[Any], MaskGIT]:
 LLAMA = {"kv_heads": 2, "bias": False, "tied": False, "positions": "rotary", "norm": "rms", "mlp": "swiglu"}
 SMALL_VQGAN = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, codes=7)
 SMALL_DIT = DiTConfig(dim=16, depth=2, heads=2, hidden_dim=24)
+SMALL_AUTOENCODER = AutoencoderConfig(widths=(4, 8), blocks=1, latent_dim=3, groups=2, attention=(1,))
 SMALL_RESNET = ResNetConfig(width=8, multipliers=(1, 2), blocks=1)
 
 ROWS = {
@@ -82,6 +84,8 @@ ROWS = {
     "MaskGIT, rematerialised": Row(maskgit(placement="post", remat=True), labelled, draws=True),
     "DiT": Row(lambda key: DiT(6, 4, 3, 5, SMALL_DIT, key=key), noised),
     "VQGAN": Row(lambda key: Keyless(VQGAN(12, 12, 3, SMALL_VQGAN, key=key)), image),
+    "KLAutoencoder": Row(lambda key: KLAutoencoder(3, SMALL_AUTOENCODER, key=key), image),
+    "VQAutoencoder": Row(lambda key: VQAutoencoder(3, 7, SMALL_AUTOENCODER, key=key), image),
     "Discriminator": Row(lambda key: Keyless(Discriminator(12, 3, width=8, max_width=16, key=key)), image),
     "ConvNet": Row(lambda key: ConvNet(3, 4, width=8, levels=2, features=6, key=key), image, draws=True),
     "ResNet": Row(lambda key: ResNet(3, 4, SMALL_RESNET, key=key), image, stateful=True),

@@ -11,7 +11,8 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from eqxgen.configs import DiTConfig, MaskGITConfig, VQGANConfig
+from eqxgen.configs import AutoencoderConfig, DiTConfig, MaskGITConfig, VQGANConfig
+from eqxgen.models.autoencoder import KLAutoencoder, VQAutoencoder
 from eqxgen.models.convnet import ConvNet
 from eqxgen.models.discriminator import Discriminator
 from eqxgen.models.dit import DiT
@@ -24,6 +25,7 @@ BF16 = jnp.dtype("bfloat16")
 KEY = jr.key(0)
 SIZES = MaskGITConfig(dim=16, depth=2, heads=2, hidden_dim=24, dropout=0.1, placement="pre")
 VQ = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, codes=7)
+AUTOENCODER = AutoencoderConfig(widths=(4, 8), blocks=1, latent_dim=3, groups=2, attention=(1,))
 image = lambda key: jnp.tanh(jr.normal(key, (12, 12, 3)))
 ids = lambda key: (jr.randint(key, (9,), 0, 8), jr.randint(key, (), 0, 4))
 
@@ -72,6 +74,20 @@ MODELS = [
     Row(
         "VQGAN",
         lambda key: VQGAN(12, 12, 3, VQ, key=key),
+        lambda key: (image(key),),
+        (12, 12, 3),
+        lambda m, x, key=None: m(x)[0],
+    ),
+    Row(
+        "KLAutoencoder",
+        lambda key: KLAutoencoder(3, AUTOENCODER, key=key),
+        lambda key: (image(key),),
+        (12, 12, 3),
+        lambda m, x, key=None: m(x, key=key)[0],
+    ),
+    Row(
+        "VQAutoencoder",
+        lambda key: VQAutoencoder(3, 7, AUTOENCODER, key=key),
         lambda key: (image(key),),
         (12, 12, 3),
         lambda m, x, key=None: m(x)[0],
@@ -155,7 +171,7 @@ def test_the_type_of_the_weights_is_the_type_inside(row, model, output):
     half = run(row.call, cast(model, BF16), *cast(row.example(jr.key(1)), BF16))
     assert half.dtype in (jnp.bfloat16, jnp.float32)  # logits are float32 whatever the weights
     scale = float(jnp.max(jnp.abs(output))) + 1e-3
-    if row.name != "VQGAN":  # where a rounding may choose another code
+    if not row.name.startswith("VQ"):  # where a rounding may choose another code
         np.testing.assert_allclose(half.astype(jnp.float32), output, atol=0.1 * scale)
 
 

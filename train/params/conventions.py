@@ -21,7 +21,9 @@ ENDS = tuple(f"**.{name}" for name in _ENDS)
 
 WHOLE = (
     *ENDS,
-    *(f"**.{name}" for name in ("convs", "ups", "levels", "middle")),  # kernels of convolutions
+    *(
+        f"**.{name}" for name in ("convs", "downs", "ups", "levels", "middle", "after", "before")
+    ),  # kernels of convolutions
     *(f"**.{name}.weight" for name in ("shortcut", "last", "hidden")),
     *(f"**.{name}.weight" for name in ("from_input", "from_output")),  # recurrent cells
     *(f"**.attention.*_{name}.weight" for name in ("down", "up")),  # latent attention

@@ -59,7 +59,7 @@ def _of(
     name: str, implementations: tuple[str, ...], op: Callable[..., Any], *shapes: jax.ShapeDtypeStruct
 ) -> list[str]:
     lines = [f"{name} of {', '.join(f'{shape.dtype}{list(shape.shape)}' for shape in shapes)}"]
-    lines.append(f"  runs as {_chosen(op, *shapes)}")
+    lines.append(f"  runs as {chosen(op, *shapes).partition(' (')[0]}")
     for implementation in implementations:
         try:
             jax.jit(lambda *arrays, i=implementation: op(*arrays, implementation=i)).lower(*shapes)
@@ -68,22 +68,18 @@ def _of(
     return lines
 
 
-def _chosen(op: Callable[..., Any], *shapes: jax.ShapeDtypeStruct) -> str:
-    """The name that the operation logs as its choice."""
+def chosen(function: Callable[..., Any], *shapes: jax.ShapeDtypeStruct) -> str:
+    """The name that an operation logs as its choice, with the reasons against better ones in parentheses."""
     said: list[str] = []
-    handler = logging.Handler(logging.INFO)
+    handler = logging.Handler(logging.DEBUG)
     handler.emit = lambda record: said.append(record.getMessage())
     log = logging.getLogger("eqxgen.kernels")
     level = log.level
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG)
     try:
-        jax.jit(op).lower(*shapes)
+        jax.jit(function).lower(*shapes)
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
-    return (
-        said[-1].partition(" runs as ")[2].partition(" (")[0]
-        if said
-        else "the implementation chosen before in this process"
-    )
+    return said[-1].partition(" runs as ")[2]

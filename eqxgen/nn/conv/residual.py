@@ -13,11 +13,13 @@ class ResidualBlock(eqx.Module):
     """Norm, swish and convolution, twice, added to the input; a 1x1 convolution projects the input where the channels
     change.
 
-    The block of the MaskGIT tokenizer: group norm with epsilon 1e-6, no bias in any convolution.
+    The block of image tokenizers, with group norm of epsilon 1e-6: MaskGIT's has no bias in any convolution, the one of
+    taming transformers and latent diffusion has biases.
 
     Args:
         in_channels, out_channels: sizes of the last axis.
         groups: of both group norms; the channel count where that is smaller.
+        bias: adds a bias to every convolution.
 
     Raises:
         ValueError: a number violates its constraint; x is not one image of `in_channels`.
@@ -27,20 +29,20 @@ class ResidualBlock(eqx.Module):
     convs: tuple[Convolution, Convolution]
     shortcut: Convolution | None
 
-    def __init__(self, in_channels: int, out_channels: int, *, groups: int = 32, key: PRNGKeyArray):
+    def __init__(self, in_channels: int, out_channels: int, *, groups: int = 32, bias: bool = False, key: PRNGKeyArray):
         keys = jax.random.split(key, 3)
         self.norms = (
             GroupNorm(in_channels, min(groups, in_channels), epsilon=1e-6),
             GroupNorm(out_channels, min(groups, out_channels), epsilon=1e-6),
         )
         self.convs = (
-            Convolution(in_channels, out_channels, bias=False, key=keys[0]),
-            Convolution(out_channels, out_channels, bias=False, key=keys[1]),
+            Convolution(in_channels, out_channels, bias=bias, key=keys[0]),
+            Convolution(out_channels, out_channels, bias=bias, key=keys[1]),
         )
         self.shortcut = (
             None
             if in_channels == out_channels
-            else Convolution(in_channels, out_channels, kernel=1, bias=False, key=keys[2])
+            else Convolution(in_channels, out_channels, kernel=1, bias=bias, key=keys[2])
         )
 
     def __call__(

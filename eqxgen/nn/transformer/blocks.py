@@ -202,6 +202,7 @@ class Timeformer(eqx.Module):
         activation: of the MLP, by name.
         dropout: rate on attention probabilities and on the output of both branches.
         epsilon: of the norms.
+        mlp_epsilon: another epsilon of the MLP's norm.
         init: initializer of the weights of attention and MLP.
 
     Raises:
@@ -223,14 +224,16 @@ class Timeformer(eqx.Module):
         activation: str = "gelu_tanh",
         dropout: float = 0.0,
         epsilon: float = 1e-6,
+        mlp_epsilon: float | None = None,
         init: Initializer = torch_uniform,
         key: PRNGKeyArray,
     ):
         attention_key, mlp_key, key = jr.split(key, 3)
         self.attention = SelfAttention(dim, heads, dropout=dropout, init=init, key=attention_key)
         self.mlp = MLP(dim, hidden_dim, activation=activation, dropout=dropout, init=init, key=mlp_key)
+        epsilons = (epsilon, epsilon if mlp_epsilon is None else mlp_epsilon)
         self.attention_norm, self.mlp_norm = (
-            AdaLNZero(dim, condition_dim, epsilon=epsilon, key=key) for key in jr.split(key)
+            AdaLNZero(dim, condition_dim, epsilon=epsilon, key=key) for epsilon, key in zip(epsilons, jr.split(key))
         )
 
     def __call__(

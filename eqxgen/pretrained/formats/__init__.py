@@ -13,10 +13,10 @@ from eqxgen.pretrained.formats.stored import Stored, refused
 
 FORMATS = {
     ".safetensors": "safetensors",
-    ".bin": "torch_zip",
-    ".pt": "torch_zip",
-    ".pth": "torch_zip",
-    ".ckpt": "torch_zip",
+    ".bin": "torch_file",
+    ".pt": "torch_file",
+    ".pth": "torch_file",
+    ".ckpt": "torch_file",
     ".npz": "npz",
     ".msgpack": "flax_msgpack",
     ".h5": "keras_h5",

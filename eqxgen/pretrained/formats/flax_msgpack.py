@@ -11,7 +11,17 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from eqxgen.pretrained.formats.stored import ARRAYS, Stored, check_entry, damaged, held, mapped, refused, viewed
+from eqxgen.pretrained.formats.stored import (
+    ARRAYS,
+    Stored,
+    check_count,
+    check_entry,
+    damaged,
+    held,
+    mapped,
+    refused,
+    viewed,
+)
 
 LEVELS = 32
 """Most dictionaries within each other."""
@@ -53,9 +63,10 @@ def _flatten(path: Path, values: dict[str, Any], above: str, arrays: dict[str, S
         stored = _whole(path, name, value) if isinstance(value, dict) else value
         if not isinstance(stored, Stored):
             raise refused(path, "arrays alone", f"{type(value).__name__} as {name}", "save the parameters alone")
+        check_count(path, len(arrays) + 1)
         if name in arrays:
             raise refused(path, "every array once", f"{name} twice", "it is not a model's")
-        check_entry(path, name, stored.shape, len(arrays) + 1)
+        check_entry(path, name, stored.shape)
         arrays[name] = stored
 
 

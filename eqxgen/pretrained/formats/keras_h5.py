@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from eqxgen.pretrained.formats.stored import ARRAYS, Stored, check_entry, check_size, damaged, refused
+from eqxgen.pretrained.formats.stored import ARRAYS, Stored, check_count, check_entry, check_size, damaged, refused
 
 LEVELS = 32
 """Most groups within each other."""
@@ -46,7 +46,8 @@ def _collect(path: Path, group: Any, above: str, arrays: dict[str, Stored], grou
         if isinstance(item := group[key], h5py.Group):
             _collect(path, item, name, arrays, groups)
             continue
-        check_entry(path, name, item.shape or (), len(arrays) + 1)
+        check_count(path, len(arrays) + 1)
+        check_entry(path, name, item.shape or ())
         if item.external or item.is_virtual:
             raise refused(path, "arrays in the file itself", f"another file's as {name}", "it is not a model's")
         if item.shape is None or item.dtype.kind not in "biuf":

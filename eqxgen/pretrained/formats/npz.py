@@ -26,14 +26,14 @@ def open_file(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
         if not entry.endswith(".npy"):
             raise refused(path, "entries that end in .npy", repr(entry[:80]), "it is not an .npz of arrays")
         name = entry.removesuffix(".npy")
-        arrays[name] = _stored(archive, entry, name, len(archive.entries))
+        arrays[name] = _stored(archive, entry, name)
     check_size(path, arrays, archive.size)
     return arrays, {}
 
 
-def _stored(archive: Archive, entry: str, name: str, count: int) -> Stored:
+def _stored(archive: Archive, entry: str, name: str) -> Stored:
     shape, fortran, dtype, start = _header(archive, entry)
-    check_entry(archive.path, name, shape, count)
+    check_entry(archive.path, name, shape)
     if dtype.kind not in "biuf":
         raise refused(archive.path, f"numbers in {name}", str(dtype), "save such arrays, bfloat16 too, as safetensors")
     size, claimed = archive.entries[entry].file_size, start + math.prod(shape) * dtype.itemsize

@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from eqxgen.pretrained.formats.stored import Stored, check_entry, damaged, mapped, refused, viewed
+from eqxgen.pretrained.formats.stored import Stored, check_count, check_entry, damaged, mapped, refused, viewed
 
 HEADER = 100_000_000
 """Most bytes of a header."""
@@ -33,7 +33,8 @@ def open_file(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     description = header.pop("__metadata__", None) or {}
     if not isinstance(description, dict) or not all(isinstance(text, str) for text in description.values()):
         raise damaged(path, "__metadata__ of text by text", type(description).__name__)
-    spans = sorted((*_checked(path, name, entry, len(header)), name) for name, entry in header.items())
+    check_count(path, len(header))
+    spans = sorted((*_checked(path, name, entry), name) for name, entry in header.items())
     end = 0
     for begin, stop, *_, name in spans:
         if begin != end:
@@ -94,18 +95,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _checked(path: Path, name: str, entry: Any, count: int) -> tuple[int, int, str, tuple[int, ...]]:
+def _checked(path: Path, name: str, entry: Any) -> tuple[int, int, str, tuple[int, ...]]:
     """First byte, end, type and shape of an array."""
     parts = entry if isinstance(entry, Mapping) else {}
     kind, shape, offsets = (parts.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not (isinstance(kind, str) and _counts(shape) and _counts(offsets) and len(offsets) == 2):
         raise damaged(path, f"dtype, shape and data_offsets of {name[:80]}", str(entry)[:80])
-    check_entry(path, name, tuple(shape), count)
+    check_entry(path, name, tuple(shape))
     if kind not in TYPES:
-        raise damaged(path, f"one of {', '.join(TYPES)} for {name}", kind[:80], "convert the array to one of them")
+        raise refused(path, f"one of {', '.join(TYPES)} for {name}", kind[:80], "convert the array to one of them")
     size = math.prod(shape) * np.dtype(TYPES[kind]).itemsize
     if offsets[1] - offsets[0] != size:
-        raise refused(path, f"{size:,} bytes of {kind}{shape} for {name}", f"offsets {offsets}")
+        raise damaged(path, f"{size:,} bytes of {kind}{shape} for {name}", f"offsets {offsets}")
     return offsets[0], offsets[1], kind, tuple(shape)
 
 

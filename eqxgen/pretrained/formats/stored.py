@@ -54,10 +54,14 @@ def damaged(where: object, expected: str, got: object) -> ValueError:
     return ValueError(printable(f"{where}: this file is damaged: expected {expected}, got {got}; fetch it again"))
 
 
-def check_entry(where: object, name: str, shape: tuple[int, ...], count: int) -> None:
-    """Raises `ValueError` for an array whose name or shape no model has, or one too many of them."""
+def check_count(where: object, count: int) -> None:
+    """Raises `ValueError` for more arrays than a model has."""
     if count > ARRAYS:
         raise refused(where, f"at most {ARRAYS:,} arrays", f"{count:,}", _HINT)
+
+
+def check_entry(where: object, name: str, shape: tuple[int, ...]) -> None:
+    """Raises `ValueError` for an array whose name or shape no model has."""
     if not 0 < len(name) <= NAME or not name.isprintable():
         raise refused(where, f"names of 1 to {NAME} printable characters", repr(name[:80]), _HINT)
     if name.startswith("/") or ".." in name.split("/"):

@@ -5,6 +5,7 @@ names, and calling one gives an array's place in the file for the few functions 
 is refused with its name.
 """
 
+import io
 import pickletools
 from typing import Any, NamedTuple
 
@@ -78,21 +79,26 @@ class _Global(NamedTuple):
 _MARK = object()
 
 
-def loads(data: bytes, where: object) -> Any:
-    """The value of a pickle: numbers, texts, tuples, lists and dictionaries, with a `Tensor` for each tensor.
+def loads(data: bytes, where: object, start: int = 0, storages: dict[str, Storage] | None = None) -> tuple[Any, int]:
+    """The value of a pickle: numbers, texts, tuples, lists and dictionaries, with a `Tensor` for each tensor; and the
+    place after it.
 
     Args:
         data: the pickle.
         where: the file, for messages.
+        start: of the pickle.
+        storages: is given the storages of the pickle by key.
 
     Raises:
         ValueError: the pickle is damaged, or holds anything else, which is named.
     """
-    machine = _Machine(where)
+    machine = _Machine({} if storages is None else storages)
+    file = io.BytesIO(data)
+    file.seek(start)
     try:
-        for opcode, argument, _ in pickletools.genops(data):
+        for opcode, argument, _ in pickletools.genops(file):
             if opcode.name == "STOP":
-                return machine.pop()
+                return machine.pop(), file.tell()
             machine.do(opcode.name, argument)
     except _Refused as error:
         raise refused(where, "a pickle of tensors", error, _HINT) from None
@@ -108,10 +114,10 @@ class _Refused(Exception):
 class _Machine:
     """The stack and the memo of a pickle."""
 
-    def __init__(self, where: object):
+    def __init__(self, storages: dict[str, Storage]):
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-        self.where = where
+        self.storages = storages
 
     def pop(self) -> Any:
         if (value := self.stack.pop()) is _MARK:
@@ -200,11 +206,15 @@ def _build(machine: _Machine) -> None:
 
 
 def _persistent(machine: _Machine) -> None:
-    """A storage: ("storage", its type, its key, a device, the number of entries)."""
-    word, kind, key, _, count = machine.pop()
+    """A storage: ("storage", its type, its key, a device, the number of entries), and in old files a view."""
+    word, kind, key, _, count, *view = machine.pop()
     if word != "storage" or not isinstance(kind, _Global) or kind.name not in STORAGES:
         raise ValueError("a storage of an unknown kind")
-    machine.stack.append(Storage(STORAGES[kind.name], _text(key), _count(count)))
+    if view not in ([], [None]):
+        raise _Refused("a view of a storage")
+    storage = Storage(STORAGES[kind.name], _text(key), _count(count))
+    machine.storages[storage.key] = storage
+    machine.stack.append(storage)
 
 
 def _reduce(machine: _Machine) -> None:

