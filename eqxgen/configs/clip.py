@@ -42,13 +42,14 @@ class TextTowerConfig:
         require(given, f"model.text.end must be given with pool='end' alone: got {self.end}, pool={self.pool!r}")
 
 
+_BASE = ViTConfig(patch=32, activation="quick_gelu", epsilon=1e-5, patch_bias=False, embedding_norm=True)
+
+
 @dataclasses.dataclass(frozen=True)
 class CLIPConfig:
     """Sizes of `eqxgen.models.clip.CLIP`; by default CLIP ViT-B/32."""
 
-    vision: ViTConfig = ViTConfig(
-        patch=32, activation="quick_gelu", epsilon=1e-5, patch_bias=False, embedding_norm=True
-    )
+    vision: ViTConfig = _BASE
     """The image tower."""
     text: TextTowerConfig = TextTowerConfig()
     """The text tower."""

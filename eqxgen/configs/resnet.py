@@ -6,6 +6,7 @@ from eqxgen.configs._check import at_least_one, dropout, one_of, require
 
 BLOCKS = ("basic", "bottleneck")
 
+
 @dataclasses.dataclass(frozen=True)
 class ResNetConfig:
     """Sizes of `eqxgen.models.resnet.ResNet`."""
@@ -40,7 +41,9 @@ class ResNetConfig:
         one_of(self, "block", BLOCKS)
         require(self.stem >= 0, f"model.stem must be at least 0: got {self.stem}")
         same = not self.depths or (len(self.depths) == len(self.multipliers) and min(self.depths) >= 1)
-        require(same, f"model.depths must be {len(self.multipliers)} integers of at least 1, or none: got {self.depths}")
+        require(
+            same, f"model.depths must be {len(self.multipliers)} integers of at least 1, or none: got {self.depths}"
+        )
         least = self.width * min(self.multipliers)
         thin = self.block == "bottleneck" and least < 4
         require(not thin, f"model.width must give 4 channels at least with block='bottleneck': got {least}")

@@ -98,21 +98,19 @@ class CLIP(eqx.Module):
 
     vision: ViT
     text: TextTower
-    image_projection: Projection | None
-    text_projection: Projection
+    image_head: Projection | None
+    text_head: Projection
     logit_scale: Float[Array, ""]
     logit_bias: Float[Array, ""] | None
     config: CLIPConfig = eqx.field(static=True)
 
-    def __init__(
-        self, height: int, width: int, channels: int, vocab: int, config: CLIPConfig, *, key: PRNGKeyArray
-    ):
+    def __init__(self, height: int, width: int, channels: int, vocab: int, config: CLIPConfig, *, key: PRNGKeyArray):
         keys, sigmoid = RNG(key), config.sigmoid
         self.vision = ViT(height, width, channels, None, config.vision, key=next(keys))
         self.text = TextTower(vocab, config.text, key=next(keys))
         project = lambda dim, bias: Projection(dim, config.dim, bias=bias, init=normal, key=next(keys))
-        self.image_projection = None if sigmoid else project(config.vision.dim, False)
-        self.text_projection = project(config.text.dim, sigmoid)
+        self.image_head = None if sigmoid else project(config.vision.dim, False)
+        self.text_head = project(config.text.dim, sigmoid)
         # Section 2.5: the inverse of a temperature of 0.07. SigLIP, section 3.2: 10 and -10.
         self.logit_scale = jnp.asarray(math.log(10.0 if sigmoid else 1 / 0.07))
         self.logit_bias = jnp.asarray(-10.0) if sigmoid else None
@@ -148,11 +146,11 @@ class CLIP(eqx.Module):
     ) -> Float[Array, " dim"]:
         """The image in the joint space, of any length."""
         y = self.vision.pooled(self.vision.tokens(image, key=key, inference=inference))
-        return y if self.image_projection is None else self.image_projection(y)
+        return y if self.image_head is None else self.image_head(y)
 
     def text_features(self, ids: _check.Ids, *, mask: Bool[Array, " seq"] | None = None) -> Float[Array, " dim"]:
         """The text in the joint space, of any length."""
-        return self.text_projection(self.text(ids, mask=mask))
+        return self.text_head(self.text(ids, mask=mask))
 
     def similarity(
         self, images: Float[Array, "images dim"], texts: Float[Array, "texts dim"]

@@ -25,26 +25,24 @@ class MAE(eqx.Module):
     """
 
     encoder: ViT
-    embed: Projection
+    embedding: Projection
     mask_token: Float[Array, "1 dim"]
     positions: Float[Array, "tokens dim"]
     stack: Stack
     norm: LayerNorm
-    out: Projection
+    head: Projection
     config: MAEConfig = eqx.field(static=True)
 
     def __init__(self, height: int, width: int, channels: int, config: MAEConfig, *, key: PRNGKeyArray):
         keys, dim, patch = RNG(key), config.dim, config.encoder.patch
         self.encoder = ViT(height, width, channels, None, config.encoder, key=next(keys))
-        self.embed = Projection(config.encoder.dim, dim, init=normal, key=next(keys))
+        self.embedding = Projection(config.encoder.dim, dim, init=normal, key=next(keys))
         self.mask_token = normal(next(keys), (1, dim), jnp.float32)
         self.positions = normal(next(keys), (len(self.encoder.positions), dim), jnp.float32)
         same = {"activation": config.encoder.activation, "epsilon": config.encoder.epsilon}
-        self.stack = encoder(
-            dim, config.depth, config.heads, hidden_dim=config.hidden_dim, **same, key=next(keys)
-        )
+        self.stack = encoder(dim, config.depth, config.heads, hidden_dim=config.hidden_dim, **same, key=next(keys))
         self.norm = LayerNorm(dim, epsilon=config.encoder.epsilon)
-        self.out = Projection(dim, patch**2 * channels, init=normal, key=next(keys))
+        self.head = Projection(dim, patch**2 * channels, init=normal, key=next(keys))
         self.config = config
 
     def __call__(
@@ -76,7 +74,7 @@ class MAE(eqx.Module):
         order = jnp.argsort(noise)
         place, seen = jnp.argsort(order), int(len(x) * (1 - self.config.masked))
         y = self.encoder.encoded(x[order[:seen]], key=encoder_key, inference=inference)
-        pixels = self._decoded(self.embed(y), place)
+        pixels = self._decoded(self.embedding(y), place)
         wide = jnp.promote_types(pixels.dtype, jnp.float32)
         return pixels.astype(wide), (place >= seen).astype(wide)
 
@@ -97,4 +95,4 @@ class MAE(eqx.Module):
         hidden = jnp.broadcast_to(self.mask_token.astype(y.dtype), (len(place) + 1 - len(y), y.shape[1]))
         patches = jnp.concatenate([y[1:], hidden])[place]
         x = jnp.concatenate([y[:1], patches]) + self.positions.astype(y.dtype)
-        return self.out(self.norm(self.stack(x)))[1:]
+        return self.head(self.norm(self.stack(x)))[1:]

@@ -67,7 +67,9 @@ class ViT(eqx.Module):
     def __init__(
         self, height: int, width: int, channels: int, classes: int | None, config: ViTConfig, *, key: PRNGKeyArray
     ):
-        _check.positive(height=height, width=width, channels=channels, **({} if classes is None else {"classes": classes}))
+        _check.positive(
+            height=height, width=width, channels=channels, **({} if classes is None else {"classes": classes})
+        )
         _check.divides(patch=config.patch, height=height)
         _check.divides(patch=config.patch, width=width)
         keys, dim = RNG(key), config.dim
@@ -228,7 +230,17 @@ def encoder(
 
 
 def _encoder(config: ViTConfig, key: PRNGKeyArray) -> Stack:
-    names = "hidden_dim activation gated epsilon layer_scale dropout attention_dropout drop_path remat".split()
+    names = [
+        "hidden_dim",
+        "activation",
+        "gated",
+        "epsilon",
+        "layer_scale",
+        "dropout",
+        "attention_dropout",
+        "drop_path",
+        "remat",
+    ]
     options: dict[str, Any] = {name: getattr(config, name) for name in names}
     return encoder(config.dim, config.depth, config.heads, **options, key=key)
 

@@ -28,7 +28,9 @@ def towers(vision: str, text: str, config: CLIPConfig) -> list[Row]:
         *enc.block_rows("text.stack.blocks.{}.", f"{text}encoder.layers.{{}}.", config.text.heads, enc.CLIP),
         *enc.norm_rows("vision.norm", f"{vision}post_layernorm"),
         *enc.norm_rows("text.norm", f"{text}final_layer_norm"),
-        *enc.linear_rows("vision.patches.projection", f"{vision}embeddings.patch_embedding", enc.patches(config.vision.patch)),
+        *enc.linear_rows(
+            "vision.patches.projection", f"{vision}embeddings.patch_embedding", enc.patches(config.vision.patch)
+        ),
         Row("vision.positions", f"{vision}embeddings.position_embedding.weight"),
         Row("text.embedding.weight", f"{text}embeddings.token_embedding.weight"),
         Row("text.positions", f"{text}embeddings.position_embedding.weight"),
@@ -44,8 +46,8 @@ def table(config: CLIPConfig) -> Table:
         *towers("vision_model.", "text_model.", config),
         Row("vision.class_token.tokens", "vision_model.embeddings.class_embedding", ROW),
         *enc.norm_rows("vision.embedding_norm", "vision_model.pre_layrnorm"),
-        Row("image_projection.weight", "visual_projection.weight"),
-        Row("text_projection.weight", "text_projection.weight"),
+        Row("image_head.weight", "visual_projection.weight"),
+        Row("text_head.weight", "text_projection.weight"),
         Row("logit_scale", "logit_scale"),
     ]
     openai = [
@@ -59,8 +61,8 @@ def table(config: CLIPConfig) -> Table:
         Row("vision.positions", "visual.positional_embedding"),
         Row("text.embedding.weight", "token_embedding.weight"),
         Row("text.positions", "positional_embedding"),
-        Row("image_projection.weight", "visual.proj", TRANSPOSED),
-        Row("text_projection.weight", "text_projection", TRANSPOSED),
+        Row("image_head.weight", "visual.proj", TRANSPOSED),
+        Row("text_head.weight", "text_projection", TRANSPOSED),
     ]
     sizes = dict.fromkeys(("input_resolution", "context_length", "vocab_size"), "sizes")
     return Table("CLIP", (*published, *openai), ignored=IGNORED | sizes | {"attn_mask": "causal mask"})
@@ -71,7 +73,7 @@ def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], Model], T
     values = values.get("model_cfg", values)
     if "vision_cfg" in values:
         values = _openclip(values)
-    vision, text = ({**(values.get(f"{name}_config_dict") or {}), **values.get(f"{name}_config", {})} for name in ("vision", "text"))
+    vision, text = (_tower(values, name) for name in ("vision", "text"))
     end = text.get("eos_token_id", 49407)
     config = CLIPConfig(
         vision_config(vision, patch=32, activation="quick_gelu", epsilon=1e-5, patch_bias=False, embedding_norm=True),
@@ -87,6 +89,12 @@ def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], Model], T
     return maker(config, vision, int(text.get("vocab_size", 49408))), table(config)
 
 
+def _tower(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Values of a tower. Where old files have them twice, `text_config_dict` is the one that counts."""
+    old = values.get(f"{name}_config_dict")
+    return values.get(f"{name}_config") or {} if old is None else old
+
+
 def maker(config: CLIPConfig, vision: Mapping[str, Any], vocab: int) -> Callable[[PRNGKeyArray], Model]:
     """Initialiser of the model for the images of a vision config."""
     height, width = enc.sides(vision, 224)
@@ -94,7 +102,9 @@ def maker(config: CLIPConfig, vision: Mapping[str, Any], vocab: int) -> Callable
     return lambda key: Model(height, width, channels, vocab, config, key=key)
 
 
-def vision_config(values: Mapping[str, Any], *, patch: int, activation: str, epsilon: float, **options: Any) -> ViTConfig:
+def vision_config(
+    values: Mapping[str, Any], *, patch: int, activation: str, epsilon: float, **options: Any
+) -> ViTConfig:
     """An image tower of a config, with the published defaults."""
     return ViTConfig(
         patch=int(values.get("patch_size", patch)),
@@ -136,7 +146,9 @@ def sizes(arrays: Mapping[str, Any], activation: str = "quick_gelu") -> dict[str
         return {
             "hidden_size": width,
             "intermediate_size": hidden,
-            "num_hidden_layers": sum(n.startswith(f"{prefix}transformer.resblocks.") and n.endswith(end) for n in arrays),
+            "num_hidden_layers": sum(
+                n.startswith(f"{prefix}transformer.resblocks.") and n.endswith(end) for n in arrays
+            ),
             "num_attention_heads": max(1, width // 64),
             "hidden_act": activation,
         }

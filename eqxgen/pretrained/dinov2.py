@@ -36,7 +36,11 @@ def table(config: ViTConfig, classifier: bool, kind: str) -> Table:
         *enc.linear_rows("head", "classifier"),
     ]
     for theirs, names in ((published, enc.DINOV2), (original, enc.TIMM)):
-        rows += [row for row in enc.block_rows(ours, theirs, config.heads, names) if not (config.gated and "mlp." in row.path)]
+        rows += [
+            row
+            for row in enc.block_rows(ours, theirs, config.heads, names)
+            if not (config.gated and "mlp." in row.path)
+        ]
     scales = (("attention_out_norm", 1), ("mlp_out_norm", 2))
     rows += [Row(f"{ours}{part}.scale", f"{published}layer_scale{i}.lambda1") for part, i in scales]
     rows += [Row(f"{ours}{part}.scale", f"{original}ls{i}.gamma") for part, i in scales]
@@ -95,7 +99,17 @@ def describe(model: ViT) -> tuple[dict[str, Any], Table]:
             any size.
     """
     config, classifier = model.config, model.head is not None
-    names = (*vit.SIZES, *RATES, "hidden_dim", "activation", "epsilon", "gated", "registers", "mask_token", "layer_scale")
+    names = (
+        *vit.SIZES,
+        *RATES,
+        "hidden_dim",
+        "activation",
+        "epsilon",
+        "gated",
+        "registers",
+        "mask_token",
+        "layer_scale",
+    )
     plain = ViTConfig(
         **{name: getattr(config, name) for name in (*names, "remat")},
         pool="class+mean" if classifier else "class",

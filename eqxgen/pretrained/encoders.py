@@ -97,7 +97,12 @@ CLIP = {
 }
 """Hugging Face's CLIP and SigLIP, both towers."""
 
-OPENAI = {"qkv": ("attn.in_proj_",), "out": "attn.out_proj", "norms": ("ln_1", "ln_2"), "mlp": ("mlp.c_fc", "mlp.c_proj")}
+OPENAI = {
+    "qkv": ("attn.in_proj_",),
+    "out": "attn.out_proj",
+    "norms": ("ln_1", "ln_2"),
+    "mlp": ("mlp.c_fc", "mlp.c_proj"),
+}
 """OpenAI's CLIP, both towers."""
 
 

@@ -31,13 +31,13 @@ def table(config: MAEConfig) -> Table:
         *vit.embedding_rows("encoder.", "vit.embeddings.", config.encoder.patch),
         *enc.norm_rows("encoder.norm", "vit.layernorm"),
         *enc.block_rows("encoder.stack.blocks.{}.", "vit.encoder.layer.{}.", config.encoder.heads, enc.VIT),
-        *enc.linear_rows("embed", f"{decoder}embed"),
+        *enc.linear_rows("embedding", f"{decoder}embed"),
         Row("mask_token", "decoder.mask_token", enc.FIRST),
         Row("positions", f"{decoder}pos_embed", enc.FIRST),
         *enc.block_rows(blocks, f"{decoder}layers.{{}}.", config.heads, enc.VIT),
         *enc.block_rows(blocks, f"{decoder}encoder.layer.{{}}.", config.heads, enc.VIT),
         *enc.norm_rows("norm", f"{decoder}norm"),
-        *enc.linear_rows("out", f"{decoder}pred"),
+        *enc.linear_rows("head", f"{decoder}pred"),
     ]
     return Table("ViT-MAE", tuple(rows))
 

@@ -46,7 +46,7 @@ def table(config: ResNetConfig) -> Table:
 
 def _layers(config: ResNetConfig) -> Iterator[tuple[str, tuple[str, str], tuple[str, str]]]:
     """Our path, and convolution and norm under both names, of each batch norm in the order in which they run."""
-    names, start = "first second third".split(), "resnet.embedder.embedder"
+    names, start = ["first", "second", "third"], "resnet.embedder.embedder"
     yield "stem", (f"{start}.convolution", f"{start}.normalization"), ("conv1", "bn1")
     old = config.stem
     for level, (new, count) in enumerate(zip(config.widths, config.counts)):

@@ -20,7 +20,7 @@ def table(config: CLIPConfig) -> Table:
     pool = "vision_model.head."
     rows = [
         *clip.towers("vision_model.", "text_model.", config),
-        *enc.linear_rows("text_projection", "text_model.head"),
+        *enc.linear_rows("text_head", "text_model.head"),
         Row("vision.pool.probe", f"{pool}probe", enc.FIRST),
         *enc.attention_rows(
             "vision.pool.attention.", (f"{pool}attention.in_proj_",), f"{pool}attention.out_proj", config.vision.heads

@@ -425,9 +425,7 @@ def _pieces(how: Transform, shape: tuple[int, ...], dtype: str) -> list[tuple[in
     return [piece.shape for piece in jax.eval_shape(how.write, jax.ShapeDtypeStruct(shape, dtype))]
 
 
-def _piece(
-    leaf: Any, layer: tuple[int, ...], how: Transform, which: int, dtype: np.dtype, index: Any
-) -> np.ndarray:
+def _piece(leaf: Any, layer: tuple[int, ...], how: Transform, which: int, dtype: np.dtype, index: Any) -> np.ndarray:
     return np.asarray(how.write(np.asarray(leaf[layer]))[which])[index].astype(dtype, copy=False)
 
 

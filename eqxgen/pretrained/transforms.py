@@ -63,6 +63,7 @@ CONV_1D = layout("outputs inputs width -> width inputs outputs")
 POINTWISE = layout("outputs inputs 1 1 -> outputs inputs")
 """A linear map stored as a convolution with a kernel of one point."""
 
+
 def qkv(heads: int, kv_heads: int | None = None, *, parts: int = 3) -> Transform:
     """Projections to queries, keys and values, as `SelfAttention.qkv` keeps them: each key head next to the queries
     that share it.

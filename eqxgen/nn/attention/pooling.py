@@ -64,6 +64,8 @@ class AttentionPool(eqx.Module):
         """Some of queries, keys and values: (seq, heads, parts, head_dim)."""
         heads, layer = self.attention.heads, self.attention.qkv
         cut = lambda a: rearrange(a, "(heads parts d) ... -> heads parts d ...", heads=heads, parts=3)[:, start:stop]
-        weight, bias = (rearrange(cut(a), "heads parts d ... -> (heads parts d) ...") for a in (layer.weight, layer.bias))
+        weight, bias = (
+            rearrange(cut(a), "heads parts d ... -> (heads parts d) ...") for a in (layer.weight, layer.bias)
+        )
         y = times_rows(x, weight) + bias.astype(x.dtype)[None]
         return rearrange(y, "seq (heads parts d) -> seq heads parts d", heads=heads, parts=stop - start)
