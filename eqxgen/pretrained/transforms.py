@@ -22,12 +22,14 @@ class Transform(NamedTuple):
         crop: leading rows beyond the parameter's are left out, as those that pad a vocabulary.
         share: number and count of the equal parts along the first axis of a published array, which several parameters
             share.
+        dtype: of the published arrays, where it is another than the parameter's.
     """
 
     read: Callable[[Arrays], Any]
     write: Callable[[Any], Arrays]
     crop: bool = False
     share: tuple[int, int] = (0, 1)
+    dtype: str | None = None
 
 
 SAME = Transform(lambda arrays: arrays[0], lambda array: (array,))
@@ -35,6 +37,9 @@ SAME = Transform(lambda arrays: arrays[0], lambda array: (array,))
 
 CROPPED = SAME._replace(crop=True)
 """The same layout, of which the file may have more rows than the model: a vocabulary that is padded."""
+
+COUNT = SAME._replace(dtype="int64")
+"""A number of batches, which torch keeps in 64 bits."""
 
 
 def layout(pattern: str, **sizes: int) -> Transform:

@@ -48,6 +48,7 @@ LAYERS = {
         ((5, 4), (3, 4), (3, 4)),
         draws=True,
     ),
+    "AttentionPool": Row(lambda key: nn.AttentionPool(8, 2, hidden_dim=12, key=key), (8,), ((5, 8),)),
     "LinearAttention": Row(lambda key: nn.LinearAttention(8, 2, key=key), (5, 8), ((5, 8),)),
     "LinearAttention, causal": Row(
         lambda key: nn.LinearAttention(8, 2, causal=True, chunk=2, key=key), (5, 8), ((5, 8),)
@@ -135,6 +136,9 @@ WRONG = [
     Wrong(lambda: nn.SinusoidalEmbedding(2, shift=1), r"shift must be in \[0, dim / 2 = 1\): got 1"),
     Wrong(lambda: nn.TimestepEmbedding(4, features=3, key=KEY), "dim must be even: got 3"),
     Wrong(lambda: nn.sincos_table((2, 3), 6), r"a multiple of twice the number of axes: got dim=6, size=\(2, 3\)"),
+    Wrong(lambda: nn.AttentionPool(8, 3, key=KEY), "heads must divide dim: got dim=8, heads=3"),
+    Wrong(lambda: nn.AttentionPool(8, 2, key=KEY)(jnp.ones((5, 4))), r"x must be \(seq, dim=8\): got shape \(5, 4\)"),
+    Wrong(lambda: nn.resized_positions(jnp.ones((2, 3, 4)), 0, 3), "rows must be an integer of at least 1: got 0"),
     Wrong(lambda: nn.LearnedPositions(3, 4, key=KEY)(jnp.ones((4, 4))), "x must have at most length=3 tokens: got 4"),
     Wrong(
         lambda: nn.LearnedPositions(3, 4, key=KEY)(jnp.ones((2, 4)), 2),
