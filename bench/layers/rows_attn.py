@@ -31,6 +31,27 @@ def torch_cross():
     return lambda x, y: layer(x, y, y, need_weights=False), tensor(normal(*TOKENS)), tensor(normal(4, 77, 256))
 
 
+def torch_pool():
+    """SigLIP's head, of torch's layers."""
+    import torch
+
+    dim = TOKENS[-1]
+
+    class Pool(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.probe = torch.nn.Parameter(torch.randn(1, 1, dim))
+            self.attention = torch.nn.MultiheadAttention(dim, HEADS, batch_first=True)
+            layers = torch.nn.Linear(dim, 4 * dim), torch.nn.GELU(), torch.nn.Linear(4 * dim, dim)
+            self.mlp = torch.nn.Sequential(torch.nn.LayerNorm(dim), *layers)
+
+        def forward(self, x):
+            y = self.attention(self.probe.expand(len(x), -1, -1), x, x, need_weights=False)[0]
+            return (y + self.mlp(y))[:, 0]
+
+    return Pool(), tensor(normal(*TOKENS))
+
+
 def cross(layer, x: jax.Array, context: jax.Array) -> jax.Array:
     return jax.vmap(layer)(x, context)
 
@@ -69,6 +90,9 @@ RACES: dict[str, Race] = {
             normal(4, 77, 256),
         ),
         torch_cross,
+    ),
+    "AttentionPool": Race(
+        lambda: (batched, nn.AttentionPool(TOKENS[-1], HEADS, key=KEY), normal(*TOKENS)), None, torch_pool
     ),
     "RoPE": Race(
         lambda: (batched, nn.RoPE(64), normal(4, 256, 6, 64)),

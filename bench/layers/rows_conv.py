@@ -149,6 +149,7 @@ RACES: dict[str, Race] = {
         lambda: (lambda layer, x: jax.vmap(jax.vmap(layer))(x), eqx.nn.RMSNorm(128), normal(*SEQUENCES)),
         lambda: (torch_layers().RMSNorm(128), tensor(normal(*SEQUENCES))),
     ),
+    "LayerScale": Race(lambda: (batched, nn.LayerScale(128), normal(*SEQUENCES))),
     "BatchNorm": Race(batch_norm, batch_norm_of_equinox, torch_batch_norm),
     "VanillaRNN": recurrent(nn.VanillaRNN, None, "RNN"),
     "GRU": recurrent(nn.GRU, lambda: over_time(eqx.nn.GRUCell(128, 128, key=KEY), ZEROS), "GRU"),

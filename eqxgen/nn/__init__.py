@@ -11,6 +11,7 @@ from eqxgen.nn.attention.latent import LatentAttention as LatentAttention
 from eqxgen.nn.attention.linear_attention import LinearAttention as LinearAttention
 from eqxgen.nn.attention.multihead import MultiheadAttention as MultiheadAttention
 from eqxgen.nn.attention.parallel import ParallelAttention as ParallelAttention
+from eqxgen.nn.attention.pooling import AttentionPool as AttentionPool
 from eqxgen.nn.attention.self_attention import SelfAttention as SelfAttention
 from eqxgen.nn.containers import EMA as EMA
 from eqxgen.nn.containers import Identity as Identity
@@ -48,10 +49,12 @@ from eqxgen.nn.embed.patch import PatchEmbed as PatchEmbed
 from eqxgen.nn.embed.patch import Registers as Registers
 from eqxgen.nn.embed.patch import Unpatch as Unpatch
 from eqxgen.nn.embed.position import LearnedPositions as LearnedPositions
+from eqxgen.nn.embed.position import resized_positions as resized_positions
 from eqxgen.nn.embed.relative import T5Bias as T5Bias
 from eqxgen.nn.embed.relative import alibi as alibi
 from eqxgen.nn.embed.rope import AxialRoPE as AxialRoPE
 from eqxgen.nn.embed.rope import RoPE as RoPE
+from eqxgen.nn.embed.rope import RoPEScaling as RoPEScaling
 from eqxgen.nn.embed.sinusoid import SinusoidalEmbedding as SinusoidalEmbedding
 from eqxgen.nn.embed.sinusoid import TimestepEmbedding as TimestepEmbedding
 from eqxgen.nn.embed.sinusoid import sincos_table as sincos_table
@@ -74,6 +77,7 @@ from eqxgen.nn.norm.magnitude import mp_silu as mp_silu
 from eqxgen.nn.norm.magnitude import mp_sum as mp_sum
 from eqxgen.nn.norm.reparam import SpectralNorm as SpectralNorm
 from eqxgen.nn.norm.reparam import WeightNorm as WeightNorm
+from eqxgen.nn.norm.scale import LayerScale as LayerScale
 from eqxgen.nn.quantize.ema import EMAQuantizer as EMAQuantizer
 from eqxgen.nn.quantize.finite import FSQ as FSQ
 from eqxgen.nn.quantize.gumbel import GumbelQuantizer as GumbelQuantizer

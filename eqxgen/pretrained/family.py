@@ -135,8 +135,8 @@ class Family(Generic[M]):
 
 
 def kind_of(values: Mapping[str, Any]) -> Any:
-    """The architecture that config.json names: transformers' `model_type` or diffusers' `_class_name`."""
-    return values.get("model_type") or values.get("_class_name")
+    """The architecture that config.json names: transformers' `model_type`, diffusers' `_class_name`, or "timm"."""
+    return values.get("model_type") or values.get("_class_name") or ("timm" if "architecture" in values else None)
 
 
 class Unsupported(ValueError):

@@ -237,9 +237,8 @@ def written(table: Table, model: PyTree) -> dict[str, Stored]:
             if not pieces:  # a constant, which is checked
                 _checked_constant(path, parts.row.how, np.asarray(leaf))
             for which, (name, shape) in enumerate(zip(names, pieces)):
-                piece = Stored(
-                    shape, np.dtype(leaf.dtype), functools.partial(_piece, leaf, layer, parts.row.how, which)
-                )
+                dtype = np.dtype(parts.row.how.dtype or leaf.dtype)
+                piece = Stored(shape, dtype, functools.partial(_piece, leaf, layer, parts.row.how, which, dtype))
                 number, count = parts.row.how.share
                 if count == 1:
                     found[name] = piece
@@ -392,7 +391,8 @@ def _leaf(
             if stored.shape != shape:
                 cropped[name] = stored.shape[0] - shape[0]
             kinds.append(stored.dtype)
-    dtype = np.dtype(functools.reduce(jnp.promote_types, kinds)) if kinds else np.dtype(leaf.dtype)
+    stay = not kinds or parts.row.how.dtype is not None
+    dtype = np.dtype(leaf.dtype if stay else functools.reduce(jnp.promote_types, kinds))
     return Stored(leaf.shape, dtype, functools.partial(_assembled, parts, leaf.shape, dtype, given))
 
 
@@ -443,8 +443,8 @@ def _pieces(how: Transform, shape: tuple[int, ...], dtype: str) -> list[tuple[in
     return [piece.shape for piece in jax.eval_shape(how.write, jax.ShapeDtypeStruct(shape, dtype))]
 
 
-def _piece(leaf: Any, layer: tuple[int, ...], how: Transform, which: int, index: Any) -> np.ndarray:
-    return np.asarray(how.write(np.asarray(leaf[layer]))[which])[index]
+def _piece(leaf: Any, layer: tuple[int, ...], how: Transform, which: int, dtype: np.dtype, index: Any) -> np.ndarray:
+    return np.asarray(how.write(np.asarray(leaf[layer]))[which])[index].astype(dtype, copy=False)
 
 
 def _checked_constant(path: str, how: Transform, array: np.ndarray) -> None:

@@ -22,12 +22,14 @@ class Transform(NamedTuple):
         crop: leading rows beyond the parameter's are left out, as those that pad a vocabulary.
         share: number and count of the equal parts along the first axis of a published array, which several parameters
             share.
+        dtype: of the published arrays, where it is another than the parameter's.
     """
 
     read: Callable[[Arrays], Any]
     write: Callable[[Any], Arrays]
     crop: bool = False
     share: tuple[int, int] = (0, 1)
+    dtype: str | None = None
 
 
 SAME = Transform(lambda arrays: arrays[0], lambda array: (array,))
@@ -35,6 +37,9 @@ SAME = Transform(lambda arrays: arrays[0], lambda array: (array,))
 
 CROPPED = SAME._replace(crop=True)
 """The same layout, of which the file may have more rows than the model: a vocabulary that is padded."""
+
+COUNT = SAME._replace(dtype="int64")
+"""A number of batches, which torch keeps in 64 bits."""
 
 
 def layout(pattern: str, **sizes: int) -> Transform:
@@ -87,6 +92,32 @@ def qkv(heads: int, kv_heads: int | None = None, *, parts: int = 3) -> Transform
         return (q, k, v) if parts == 3 else (_joined(q, k, v),)
 
     return Transform(read, write)
+
+
+def interleaved(groups: int | None = None, parts: int = 2) -> Transform:
+    """Several maps as one, whose outputs are groups of each in turn: keys and values as `CrossAttention.kv` keeps them.
+
+    Args:
+        groups: of each map's outputs, such as heads; by default each output is one.
+        parts: number of maps.
+    """
+
+    def read(arrays: Arrays) -> Any:
+        split = [rearrange(a, "(groups n) ... -> groups n ...", groups=groups or a.shape[0]) for a in arrays]
+        return rearrange(np.concatenate(split, axis=1), "groups n ... -> (groups n) ...")
+
+    def write(array: Any) -> Arrays:
+        array = rearrange(array, "(groups parts d) ... -> groups parts d ...", parts=parts, **_sizes(array))
+        return tuple(array[:, part].reshape(-1, *array.shape[3:]) for part in range(parts))
+
+    def _sizes(array: Any) -> dict[str, int]:
+        return {"d": 1} if groups is None else {"groups": groups}
+
+    return Transform(read, write)
+
+
+GATED = interleaved()
+"""The two maps of a gated MLP, value and gate, as `GLU.up` keeps them."""
 
 
 def then(first: Transform, second: Transform) -> Transform:

@@ -1,5 +1,6 @@
 """Small models of every kind and their inputs, for the tests on meshes and of `jax.export`."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,15 +9,34 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 
-from eqxgen.configs import AutoencoderConfig, DiTConfig, GPTConfig, MaskGITConfig, ResNetConfig, RNNConfig, VQGANConfig
+from eqxgen.configs import (
+    AutoencoderConfig,
+    BERTConfig,
+    CLIPConfig,
+    DiTConfig,
+    GPTConfig,
+    MAEConfig,
+    MaskGITConfig,
+    ResNetConfig,
+    RNNConfig,
+    T5Config,
+    TextTowerConfig,
+    ViTConfig,
+    VQGANConfig,
+)
 from eqxgen.models.autoencoder import KLAutoencoder, VQAutoencoder
+from eqxgen.models.bert import BERTMaskedLM
+from eqxgen.models.clip import CLIP
 from eqxgen.models.convnet import ConvNet
 from eqxgen.models.discriminator import Discriminator
 from eqxgen.models.dit import DiT
 from eqxgen.models.gpt import GPT
+from eqxgen.models.mae import MAE
 from eqxgen.models.maskgit import MaskGIT
 from eqxgen.models.resnet import ResNet
 from eqxgen.models.rnn import RNN
+from eqxgen.models.t5 import T5
+from eqxgen.models.vit import ViT
 from eqxgen.models.vqgan import VQGAN
 
 
@@ -50,6 +70,11 @@ def text(key: Any) -> tuple[jax.Array]:
     return (jr.randint(key, (9,), 0, 7),)
 
 
+def texts(key: Any) -> tuple[jax.Array, jax.Array]:
+    source_key, target_key = jr.split(key)
+    return jr.randint(source_key, (9,), 0, 7), jr.randint(target_key, (5,), 0, 7)
+
+
 def labelled(key: Any) -> tuple[jax.Array, jax.Array]:
     return jr.randint(key, (9,), 0, 8), jr.randint(key, (), 0, 4)
 
@@ -68,10 +93,44 @@ def maskgit(**changes: Any) -> Callable[[Any], MaskGIT]:
     return lambda key: MaskGIT(9, 7, 3, MaskGITConfig(**sizes), key=key)
 
 
+def pair(key: Any) -> tuple[jax.Array, jax.Array]:
+    return *image(key), jr.randint(key, (9,), 0, 7)
+
+
+class Masked(eqx.Module):
+    """A model called with a mask or noise beside the image."""
+
+    model: eqx.Module
+    name: str = eqx.field(static=True)
+
+    def __call__(self, image: jax.Array, numbers: jax.Array, *, key: Any = None, inference: bool | None = None) -> Any:
+        other = numbers > 0.5 if self.name == "mask" else numbers
+        found = self.model(image, **{self.name: other}, key=key, inference=inference)
+        return found[0] if isinstance(found, tuple) else found
+
+
+def hidden(key: Any) -> tuple[jax.Array, jax.Array]:
+    return *image(key), jr.uniform(key, (9,))
+
+
 LLAMA = {"kv_heads": 2, "bias": False, "tied": False, "positions": "rotary", "norm": "rms", "mlp": "swiglu"}
 SMALL_VQGAN = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, codes=7)
 SMALL_DIT = DiTConfig(dim=16, depth=2, heads=2, hidden_dim=24)
 SMALL_AUTOENCODER = AutoencoderConfig(widths=(4, 8), blocks=1, latent_dim=3, groups=2, attention=(1,))
+SMALL_BERT = BERTConfig(dim=16, depth=2, heads=2, hidden_dim=24, context=32)
+SMALL_T5 = T5Config(dim=16, depth=2, heads=2, head_dim=6, hidden_dim=24, buckets=8, max_distance=20)
+SMALL_VIT = ViTConfig(patch=4, dim=16, depth=2, heads=2, hidden_dim=24)
+DINO = dataclasses.replace(SMALL_VIT, gated=True, registers=2, mask_token=True, layer_scale=0.5, resize=True)
+SMALL_TEXT = TextTowerConfig(dim=12, depth=2, heads=3, hidden_dim=20, context=9)
+SMALL_CLIP = CLIPConfig(dataclasses.replace(SMALL_VIT, embedding_norm=True, patch_bias=False), SMALL_TEXT, 10)
+SMALL_SIGLIP = CLIPConfig(
+    dataclasses.replace(SMALL_VIT, class_token=False, pool="attention"),
+    dataclasses.replace(SMALL_TEXT, causal=False, pool="last"),
+    16,
+    sigmoid=True,
+)
+SMALL_MAE = MAEConfig(SMALL_VIT, dim=12, depth=1, heads=2)
+BOTTLENECK = ResNetConfig(width=8, multipliers=(1, 2), block="bottleneck", depths=(1, 2), stem=6)
 SMALL_RESNET = ResNetConfig(width=8, multipliers=(1, 2), blocks=1)
 
 ROWS = {
@@ -82,6 +141,13 @@ ROWS = {
     "RNN, GRU": Row(lambda key: RNN(7, RNNConfig(dim=12, cell="gru"), key=key), text),
     "MaskGIT": Row(maskgit(placement="pre"), labelled, draws=True),
     "MaskGIT, rematerialised": Row(maskgit(placement="post", remat=True), labelled, draws=True),
+    "BERT": Row(lambda key: BERTMaskedLM(7, SMALL_BERT, key=key), text, draws=True),
+    "T5": Row(lambda key: T5(7, SMALL_T5, key=key), texts, draws=True),
+    "T5, 1.1": Row(
+        lambda key: T5(7, dataclasses.replace(SMALL_T5, gated=True, activation="gelu_tanh", tied=False), key=key),
+        texts,
+        draws=True,
+    ),
     "DiT": Row(lambda key: DiT(6, 4, 3, 5, SMALL_DIT, key=key), noised),
     "VQGAN": Row(lambda key: Keyless(VQGAN(12, 12, 3, SMALL_VQGAN, key=key)), image),
     "KLAutoencoder": Row(lambda key: KLAutoencoder(3, SMALL_AUTOENCODER, key=key), image),
@@ -89,6 +155,16 @@ ROWS = {
     "Discriminator": Row(lambda key: Keyless(Discriminator(12, 3, width=8, max_width=16, key=key)), image),
     "ConvNet": Row(lambda key: ConvNet(3, 4, width=8, levels=2, features=6, key=key), image, draws=True),
     "ResNet": Row(lambda key: ResNet(3, 4, SMALL_RESNET, key=key), image, stateful=True),
+    "ResNet, bottleneck": Row(lambda key: ResNet(3, 4, BOTTLENECK, key=key), image, stateful=True),
+    "ViT": Row(
+        lambda key: ViT(12, 12, 3, 4, dataclasses.replace(SMALL_VIT, dropout=0.1, drop_path=0.1), key=key),
+        image,
+        draws=True,
+    ),
+    "ViT, DINOv2's": Row(lambda key: Masked(ViT(12, 12, 3, None, DINO, key=key), "mask"), hidden),
+    "CLIP": Row(lambda key: CLIP(12, 12, 3, 7, SMALL_CLIP, key=key), pair),
+    "CLIP, SigLIP's": Row(lambda key: CLIP(12, 12, 3, 7, SMALL_SIGLIP, key=key), pair),
+    "MAE": Row(lambda key: Masked(MAE(12, 12, 3, SMALL_MAE, key=key), "noise"), hidden),
     "ResNet, training": Row(
         lambda key: ResNet(3, 4, SMALL_RESNET, key=key), image, draws=True, stateful=True, whole=True
     ),

@@ -11,13 +11,29 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from eqxgen.configs import AutoencoderConfig, DiTConfig, MaskGITConfig, VQGANConfig
+from eqxgen.configs import (
+    AutoencoderConfig,
+    BERTConfig,
+    CLIPConfig,
+    DiTConfig,
+    MAEConfig,
+    MaskGITConfig,
+    ResNetConfig,
+    T5Config,
+    TextTowerConfig,
+    ViTConfig,
+    VQGANConfig,
+)
 from eqxgen.models.autoencoder import KLAutoencoder, VQAutoencoder
+from eqxgen.models.bert import BERTClassifier, BERTMaskedLM
 from eqxgen.models.convnet import ConvNet
 from eqxgen.models.discriminator import Discriminator
 from eqxgen.models.dit import DiT
 from eqxgen.models.maskgit import MaskGIT
+from eqxgen.models.t5 import T5
+from eqxgen.models.vit import ViT
 from eqxgen.models.vqgan import VQGAN
+from tests.models.model_rows import ROWS, SMALL_VIT, hidden, pair
 from train.precision import cast
 from train.run.weights import load_model, save_model
 
@@ -26,6 +42,8 @@ KEY = jr.key(0)
 SIZES = MaskGITConfig(dim=16, depth=2, heads=2, hidden_dim=24, dropout=0.1, placement="pre")
 VQ = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, codes=7)
 AUTOENCODER = AutoencoderConfig(widths=(4, 8), blocks=1, latent_dim=3, groups=2, attention=(1,))
+BERT = BERTConfig(dim=16, depth=2, heads=2, hidden_dim=24, context=9)
+T5_SIZES = T5Config(dim=16, depth=2, heads=2, head_dim=6, hidden_dim=24, buckets=8, max_distance=20)
 image = lambda key: jnp.tanh(jr.normal(key, (12, 12, 3)))
 ids = lambda key: (jr.randint(key, (9,), 0, 8), jr.randint(key, (), 0, 4))
 
@@ -48,6 +66,14 @@ def train_maskgit(model, tokens, label, key=None):
     return model(tokens, label, key=key, inference=key is None)
 
 
+def train_text(model, *ids, key=None):
+    return model(*ids, key=key, inference=key is None)
+
+
+def text(key, tokens):
+    return (jr.randint(key, (tokens,), 0, 2),)
+
+
 def maskgit(**changes):
     return lambda key: MaskGIT(9, 7, 3, dataclasses.replace(SIZES, **changes), key=key)
 
@@ -66,10 +92,17 @@ def noised(key):
     return jr.normal(key, (6, 4, 3)), jr.uniform(key, (), maxval=1000.0), jr.randint(key, (), 0, 6)
 
 
+def row_of(name):
+    return ROWS[name].make
+
+
 MODELS = [
     Row("MaskGIT", maskgit(), ids, (9, 7), train_maskgit),
     Row("MaskGIT, post-norm", maskgit(placement="post"), ids, (9, 7), train_maskgit),
     Row("MaskGIT, rematerialised", maskgit(remat=True), ids, (9, 7), train_maskgit),
+    Row("BERTMaskedLM", lambda key: BERTMaskedLM(7, BERT, key=key), lambda key: text(key, 9), (9, 7), train_text),
+    Row("BERTClassifier", lambda key: BERTClassifier(7, 3, BERT, key=key), lambda key: text(key, 9), (3,), train_text),
+    Row("T5", lambda key: T5(7, T5_SIZES, key=key), lambda key: text(key, 9) + text(key, 5), (5, 7), train_text),
     Row("DiT", lambda key: awake(dit(key)), noised, (6, 4, 6)),
     Row(
         "VQGAN",
@@ -92,6 +125,16 @@ MODELS = [
         (12, 12, 3),
         lambda m, x, key=None: m(x)[0],
     ),
+    Row("ViT", row_of("ViT, DINOv2's"), hidden, (16,)),
+    Row(
+        "ViT, pooled by class and mean",
+        lambda key: ViT(12, 12, 3, 4, dataclasses.replace(SMALL_VIT, pool="class+mean", pooler=True), key=key),
+        lambda key: (image(key),),
+        (4,),
+    ),
+    Row("CLIP", row_of("CLIP"), pair, ()),
+    Row("CLIP, SigLIP's", row_of("CLIP, SigLIP's"), pair, ()),
+    Row("MAE", row_of("MAE"), hidden, (9, 48)),
     Row(
         "Discriminator", lambda key: Discriminator(12, 3, width=8, max_width=16, key=key), lambda key: (image(key),), ()
     ),
@@ -227,6 +270,29 @@ def test_the_paper_model_has_its_size():
         (lambda: dataclasses.replace(SIZES, placement="middle"), "model.placement must be pre or post"),
         (lambda: dataclasses.replace(SIZES, depth=0), "model.depth must be at least 1: got 0"),
         (lambda: VQGANConfig(multipliers=()), "model.multipliers"),
+        (lambda: ViTConfig(pool="first"), "model.pool must be one of class, mean, class.mean, attention: got 'first'"),
+        (lambda: ViTConfig(class_token=False), "model.pool='class' needs model.class_token=True: got False"),
+        (lambda: ViTConfig(registers=-1), "model.registers must be at least 0: got -1"),
+        (lambda: ViTConfig.dinov2("huge"), "size must be one of small, base, large, giant: got 'huge'"),
+        (lambda: MAEConfig(masked=1.0), r"model.masked must be in \(0, 1\): got 1.0"),
+        (lambda: CLIPConfig(dim=9, sigmoid=True), "model.dim must be model.vision.dim=768 with sigmoid=True: got 9"),
+        (lambda: TextTowerConfig(pool="end"), "model.text.end must be given with pool='end' alone: got None"),
+        (lambda: ResNetConfig.imagenet(20), "depth must be one of 18, 34, 50, 101, 152: got 20"),
+        (lambda: ResNetConfig(depths=(1, 2)), r"model.depths must be 3 integers of at least 1, or none: got \(1, 2\)"),
+        (lambda: ResNetConfig(2, block="bottleneck"), "model.width must give 4 channels at least .*: got 2"),
+        (lambda: ViT(12, 10, 3, 4, SMALL_VIT, key=KEY), "patch must divide width: got width=10, patch=4"),
+        (
+            lambda: ViT(12, 12, 3, 4, SMALL_VIT, key=KEY)(jnp.ones((12, 16, 3))),
+            r"image must be \(height=12, width=12, channels=3\): got shape \(12, 16, 3\)",
+        ),
+        (
+            lambda: ViT(12, 12, 3, 4, SMALL_VIT, key=KEY)(jnp.ones((12, 12, 3)), mask=jnp.ones(9, bool)),
+            "mask needs a model of config.mask_token=True: got False",
+        ),
+        (
+            lambda: ROWS["CLIP"].make(KEY).text(jnp.zeros(10, jnp.int32)),
+            "ids must be at most context=9 tokens: got 10",
+        ),
         (lambda: VQGANConfig(temperature=0.0), "model.temperature must be positive: got 0.0"),
         (lambda: DiTConfig(dim=18, heads=2), "model.dim must be a multiple of 4: got 18"),
         (lambda: DiTConfig(heads=7), "model.heads must divide model.dim: got model.dim=768, model.heads=7"),

@@ -12,10 +12,16 @@ LAYERS = {
     "BatchNorm of vectors, without affine": Row(
         lambda key: nn.BatchNorm(4, affine=False, momentum=None), (4,), ((4,),), stateful=True
     ),
+    "LayerScale": Row(lambda key: nn.LayerScale(5, 0.5, key=key), (7, 5), ((7, 5),)),
     "ActNorm": Row(lambda key: nn.ActNorm(4, key=key), (3, 5, 4), ((3, 5, 4),)),
 }
 
 WRONG = [
+    Wrong(lambda: nn.LayerScale(4, 0.0), "value must be positive.*: got 0.0"),
+    Wrong(
+        lambda: nn.LayerScale(4)(jnp.ones((3, 5))),
+        r"the last axis of x must have dim=4 entries: got shape \(3, 5\)",
+    ),
     Wrong(lambda: nn.RMSNorm(0), "dim must be an integer of at least 1: got 0"),
     Wrong(lambda: nn.RMSNorm(4, epsilon=-1.0), "epsilon must be positive and finite: got -1.0"),
     Wrong(

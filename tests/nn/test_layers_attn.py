@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from einops import rearrange
 
 from eqxgen import nn, ops
 from eqxgen.nn.attention.cached import attend
@@ -411,3 +412,14 @@ def test_learned_positions_go_on_from_a_start_and_are_nan_beyond_the_end():
         layer(x[3:], 4)
     y = eqx.filter_jit(layer)(x[3:], jnp.asarray(4))
     assert jnp.isnan(y).all(-1).tolist() == [False, True]
+
+
+def test_attention_pooling_is_attention_of_the_probe_then_an_mlp():
+    layer, x = nn.AttentionPool(8, 2, hidden_dim=12, key=KEY), jr.normal(jr.key(1), (5, 8))
+    layer = jax.tree.map(lambda a: a + 0.1 if eqx.is_inexact_array(a) else a, layer)
+    both = layer.attention.qkv
+    parts = rearrange(both(jnp.concatenate([layer.probe, x])), "s (h p d) -> p s h d", h=2, p=3)
+    q, k, v = parts[0, :1], parts[1, 1:], parts[2, 1:]
+    weights = jax.nn.softmax(jnp.einsum("qhd,khd->hqk", q, k) / 2, axis=-1)
+    y = layer.attention.out(jnp.einsum("hqk,khd->qhd", weights, v).reshape(1, 8))[0]
+    np.testing.assert_allclose(layer(x), y + layer.mlp(layer.norm(y[None])[0]), rtol=1e-5, atol=1e-6)

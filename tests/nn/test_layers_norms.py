@@ -175,3 +175,19 @@ def test_activation_norm_starts_from_data_inverts_and_knows_its_determinant():
     np.testing.assert_allclose(norm.logdet(batch[0]), jnp.linalg.slogdet(matrix)[1], rtol=1e-5)
     same = nn.ActNorm(2)
     np.testing.assert_array_equal(same(batch[0]), batch[0])
+
+
+def test_layer_scale_multiplies_each_feature_and_ends_both_branches_of_a_sandwich_block():
+    layer = nn.LayerScale(4, 0.25)
+    x = jr.normal(jr.key(0), (3, 4))
+    np.testing.assert_array_equal(layer(x), x * 0.25)
+    ends = {"attention_out_norm": layer, "mlp_out_norm": layer}
+    block = nn.TransformerBlock(
+        lambda x, **_: x,
+        lambda x: 2 * x,
+        attention_norm=lambda x: x,
+        mlp_norm=lambda x: x,
+        placement="sandwich",
+        **ends,
+    )
+    np.testing.assert_allclose(block(x), x * 1.25 * 1.5, rtol=1e-6)

@@ -15,7 +15,18 @@ WIDTH: tuple[tuple[str, int], ...] = (
 """Axis, from the last, that `--mesh model` splits (Shoeybi et al. 2019, arXiv:1909.08053): of two projections in a row
 the first is split by its outputs and the second by its inputs, so that one sum over the devices follows both."""
 
-_ENDS = ("*embedding*", "*position*", "*codebook*", "*head*", "*stem*", "patches", "labels", "out.projection")
+_ENDS = (
+    "*embedding*",
+    "*position*",
+    "*codebook*",
+    "*head*",
+    "*stem*",
+    "patches",
+    "labels",
+    "out.projection",
+    "*token*",
+    "probe",
+)
 ENDS = tuple(f"**.{name}" for name in _ENDS)
 """Parameters at a model's ends, whose matrices are not maps between hidden features."""
 
@@ -24,7 +35,7 @@ WHOLE = (
     *(
         f"**.{name}" for name in ("convs", "downs", "ups", "levels", "middle", "after", "before")
     ),  # kernels of convolutions
-    *(f"**.{name}.weight" for name in ("shortcut", "last", "hidden")),
+    *(f"**.{name}.weight" for name in ("shortcut", "last", "hidden", "pooler")),
     *(f"**.{name}.weight" for name in ("from_input", "from_output")),  # recurrent cells
     *(f"**.attention.*_{name}.weight" for name in ("down", "up")),  # latent attention
     *(f"**.{name}" for name in ("*modulation*", "time")),  # of a condition
