@@ -87,8 +87,8 @@ def fidelity(
     if training is not None:
         features = features.same(training.features)
         copied = memorisation(rows, training.result(), real)
-        found |= {"memorisation": copied.ratio, "near": copied.near, "authentic": copied.authentic}
-        found["flagged"] = float(copied.flagged)
+        shares = {"near": copied.near, "authentic": copied.authentic, "flagged": float(copied.flagged)}
+        found |= {"memorisation": copied.ratio} | {f"memorisation_{part}": share for part, share in shares.items()}
     name = features.score("fd")
     return (
         Score(name, far.distances[-1], features, low, high),
