@@ -97,8 +97,7 @@ def evaluate(finished: Finished, options: Options) -> int:
         device = f"{mesh.size} x {jax.devices()[0].device_kind}"
         cost = {"evaluation_seconds": round(evaluation.seconds, 2), "jax_version": jax.__version__, "device": device}
         where = finished.folder / "evaluation.json"
-        notes = {name: text for evaluator in evaluators for name, text in evaluator.notes.items()}
-        write_json(where, {"recipe": finished.recipe.name, **numbers, **notes, **cost})
+        write_json(where, {"recipe": finished.recipe.name, **numbers, **evaluation.notes(), **cost})
         for name, value in numbers.items():
             print(f"{name:28} {value:.4g}")
         print(f"done: {where}")

@@ -102,7 +102,8 @@ def path_points(
 
 
 def _great_circle(first: Array, second: Array, t: Array) -> Array:
-    unit = lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+    # Two latents of one direction have no normal, whose 0 is right.
+    unit = lambda x: x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), jnp.finfo(x.dtype).tiny)
     a, b = unit(first), unit(second)
     cosine = jnp.sum(a * b, axis=-1, keepdims=True)
     angle = t[..., None] * jnp.arccos(jnp.clip(cosine, -1, 1))
