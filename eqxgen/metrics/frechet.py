@@ -11,7 +11,7 @@ from eqxgen.metrics.features import FeatureRows, Features, checked, one_width
 from eqxgen.metrics.moments import Moments
 from eqxgen.metrics.statistics import Statistics
 
-FeatureSet = Float[np.ndarray, "n dim"] | Moments | Statistics | FeatureRows
+FeatureSet = Float[np.ndarray, "_ _"] | Moments | Statistics | FeatureRows
 """Features, or the `Moments` or `Statistics` of them."""
 
 _SIZES = 15
@@ -88,7 +88,7 @@ class Extrapolation(NamedTuple):
 
 
 def frechet_infinity(
-    samples: Float[np.ndarray, "n dim"],
+    samples: Float[np.ndarray, "n _"],
     reference: FeatureSet,
     *,
     sizes: int = _SIZES,
@@ -140,7 +140,7 @@ def _line(counts: np.ndarray, found: np.ndarray, level: float) -> Extrapolation:
 
 
 def frechet_interval(
-    samples: Float[np.ndarray, "n dim"],
+    samples: Float[np.ndarray, "n _"],
     reference: FeatureSet,
     *,
     resamples: int = 200,

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from eqxgen.metrics.features import checked, one_width
 
 
-def polynomial_mmd(first: Float[np.ndarray, "n dim"], second: Float[np.ndarray, "m dim"], degree: int = 3) -> float:
+def polynomial_mmd(first: Float[np.ndarray, "n _"], second: Float[np.ndarray, "m _"], degree: int = 3) -> float:
     """Unbiased squared maximum mean discrepancy with the kernel (x·y / dim + 1)^degree, in float64; may be negative.
 
     Source: Bińkowski et al. 2018 (arXiv:1801.01401, equation 4; the kernel of section 4.2).
@@ -39,8 +39,8 @@ class KernelDistance(NamedTuple):
 
 
 def kernel_distance(
-    first: Float[np.ndarray, "n dim"],
-    second: Float[np.ndarray, "m dim"],
+    first: Float[np.ndarray, "n _"],
+    second: Float[np.ndarray, "m _"],
     *,
     subsets: int = 100,
     size: int = 1000,
@@ -72,7 +72,7 @@ def kernel_distance(
     return KernelDistance(float(np.mean(found)), float(error), deviation)
 
 
-def _pair(first: Float[np.ndarray, "n dim"], second: Float[np.ndarray, "m dim"]) -> tuple[np.ndarray, np.ndarray]:
+def _pair(first: Float[np.ndarray, "n _"], second: Float[np.ndarray, "m _"]) -> tuple[np.ndarray, np.ndarray]:
     x, y = checked("first", first, 2), checked("second", second, 2)
     one_width("first", x, "second", y)
     return x, y

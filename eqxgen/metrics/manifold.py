@@ -17,7 +17,7 @@ class PrecisionRecall(NamedTuple):
 
 
 def precision_recall(
-    samples: Float[np.ndarray, "n dim"], real: Float[np.ndarray, "m dim"], k: int = 3
+    samples: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"], k: int = 3
 ) -> PrecisionRecall:
     """Improved precision and recall of Kynkäänniemi et al. 2019 (arXiv:1904.06991, equations 1 and 2).
 
@@ -41,7 +41,7 @@ class DensityCoverage(NamedTuple):
 
 
 def density_coverage(
-    samples: Float[np.ndarray, "n dim"], real: Float[np.ndarray, "m dim"], k: int = 5
+    samples: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"], k: int = 5
 ) -> DensityCoverage:
     """Density and coverage of Naeem et al. 2020 (arXiv:2002.09797, equations 7 and 8), which one outlier does not spoil.
 

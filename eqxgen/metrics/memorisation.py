@@ -30,7 +30,7 @@ class Memorisation(NamedTuple):
 
 
 def memorisation(
-    samples: Float[np.ndarray, "n dim"], training: Float[np.ndarray, "m dim"], held_out: Float[np.ndarray, "l dim"]
+    samples: Float[np.ndarray, "n _"], training: Float[np.ndarray, "m _"], held_out: Float[np.ndarray, "l _"]
 ) -> Memorisation:
     """Nearest-training ratio, and the authenticity of Alaa et al. 2022 (arXiv:2102.08921, section 4).
 
