@@ -19,14 +19,16 @@ def ssim(
     *,
     window: int = _WINDOW,
     sigma: float = _SIGMA,
+    reflect: bool = False,
 ) -> Float[Array, ""]:
     """Mean over positions and channels of the structural similarity of two images, at most 1.
 
-    Gaussian windows that lie within the image, K1 = 0.01, K2 = 0.03, variances that divide by the windows' weight: the
-    mean of torchmetrics, and of scikit-image with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`. At
-    least float32; float64 where the images are.
+    Gaussian windows within the image, K1 = 0.01, K2 = 0.03, variances that divide by the windows' weight: the definition
+    of the paper, and of scikit-image with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`. At least
+    float32; float64 where the images are.
 
     Args:
+        reflect: a window at every pixel, of images that are reflected at their borders, as torchmetrics 1.9 has it.
         data_range: largest less smallest value that an image can have, 2 for images in [-1, 1].
 
     Raises:
@@ -44,6 +46,9 @@ def ssim(
         raise ValueError(f"data_range and sigma must be above 0: got {data_range} and {sigma}")
     dtype = jnp.promote_types(jnp.result_type(first, second), jnp.float32)
     x, y = first.astype(dtype), second.astype(dtype)
+    if reflect:
+        sides = ((window // 2, window // 2), (window // 2, window // 2), (0, 0))
+        x, y = (jnp.pad(image, sides, mode="reflect") for image in (x, y))
     centre = jax.lax.stop_gradient(jnp.mean(x + y, axis=(0, 1), keepdims=True) / 2)  # against cancellation
     u, v = x - centre, y - centre
     blur = lambda image: _blurred(image, window, sigma)

@@ -51,7 +51,7 @@ def rows(array, features=JUDGE):
 
 
 def distances(a, b):
-    return np.array([[np.sqrt(np.sum((x - y) ** 2)) for y in b] for x in a])
+    return np.sqrt(np.sum((np.asarray(a)[:, None] - np.asarray(b)[None]) ** 2, axis=-1))
 
 
 def radii(a, k):
@@ -129,8 +129,8 @@ def test_the_class_score_is_its_definition_in_each_split():
         ("frechet", lambda first, second: frechet_distance(first, second)),
         ("kernel", lambda first, second: polynomial_mmd(first, second)),
         ("class score", lambda logits: class_score(logits, 1).value),
-        ("ssim grey", lambda first, second: exact(ssim, first, second)),
-        ("ssim colour", lambda first, second: exact(ssim, first, second)),
+        ("ssim grey", lambda first, second: exact(ssim, first, second, reflect=True)),
+        ("ssim colour", lambda first, second: exact(ssim, first, second, reflect=True)),
         ("labels", lambda guesses, labels: Confusion.of(4).update(guesses, labels).mcc()),
         ("correlation", lambda first, second: Spearman().update(first, second).result()),
         ("correlation", lambda first, second: Pearson().update(first, second).result()),
@@ -188,7 +188,7 @@ def test_the_perceptual_distance_is_the_sum_over_layers_of_weighted_differences_
 def test_a_path_length_leaves_out_the_extremes_and_its_points_are_on_the_path():
     lengths = np.arange(200.0)
     assert path_length(lengths, epsilon=0.1).kept == 198
-    assert path_length(lengths, epsilon=0.1, trim=0).value == pytest.approx(99.5 / 0.01, rel=1e-12)
+    assert path_length(lengths, epsilon=0.1, trim=0.0).value == pytest.approx(99.5 / 0.01, rel=1e-12)
     a, b, t = np.float32([[3, 0], [1, 0]]), np.float32([[0, 2], [1, 0]]), np.float32([0.5, 0.2])
     here, there = path_points(*map(jnp.asarray, (a, b, t)), epsilon=0.5)
     np.testing.assert_allclose(here, [[np.sqrt(0.5), np.sqrt(0.5)], [1, 0]], atol=1e-6)
@@ -219,7 +219,7 @@ def test_correlations_do_not_depend_on_batches(kind):
 
 
 def test_the_distance_of_fewer_rows_than_features_is_said_and_has_no_rounding_of_missing_directions():
-    wide, other = RNG.normal(size=(6, 40)), RNG.normal(size=(9, 40))
+    wide, other = RNG.normal(size=(6, 40)), RNG.normal(size=(90, 40))
     with pytest.warns(UserWarning, match="first: 6 rows of 40 features: the covariance has rank 5 at most"):
         found = frechet_distance(wide, other)
     centred = [(x - x.mean(axis=0)) / np.sqrt(len(x) - 1) for x in (wide, other)]
@@ -242,16 +242,16 @@ def test_the_distance_to_infinity_and_its_interval_hold_the_truth_that_the_dista
         assert abs(infinite.value - exact_distance) < 0.05
         assert infinite.slope > 0
         assert len(infinite.rows) == 15
-    assert frechet_distance(near, truth) > 0.1
+    assert frechet_distance(near, truth) > 3 * abs(frechet_infinity(near, truth).value)
 
 
 def test_a_training_copy_is_flagged_whole_or_in_part_and_new_data_is_not():
-    training, held_out, new = (RNG.normal(size=(n, 8)).astype(np.float32) for n in (900, 400, 300))
-    fresh, copy = memorisation(new, training, held_out), memorisation(training[:300], training, held_out)
+    training, held_out, new = (RNG.normal(size=(n, 8)).astype(np.float32) for n in (300, 300, 100))
+    fresh, copy = memorisation(new, training, held_out), memorisation(training[:100], training, held_out)
     part = memorisation(np.concatenate([new, training[:30]]), training, held_out)
     assert not fresh.flagged
-    assert fresh.ratio == pytest.approx(1, abs=0.1)
-    assert fresh.near < 0.03
+    assert fresh.ratio == pytest.approx(1, abs=0.15)
+    assert fresh.near < 0.06
     assert (copy.ratio, copy.near, copy.authentic, copy.flagged) == (0, 1, 0, True)
     assert part.flagged
     wanted = distances(new, training)
