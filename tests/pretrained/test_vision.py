@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from eqxgen.configs import CLIPConfig, ResNetConfig, TextTowerConfig, ViTConfig
+from eqxgen.configs import ResNetConfig, TextTowerConfig, ViTConfig
 from eqxgen.models import CLIP, MAE, ResNet, ViT
+from eqxgen.models.clip import TextTower
 from eqxgen.nn import WithState, resized_positions
 from eqxgen.pretrained import clip, dinov2, from_pretrained, resnet, siglip, to_pretrained, vit
 from tests import oracles
@@ -45,8 +46,12 @@ def outputs(model, case):
         return jax.jit(jax.vmap(lambda x, noise: model(x, noise=noise)[0]))(image, jnp.asarray(case["noise"]))
     if not isinstance(model, CLIP):
         return jax.jit(jax.vmap(lambda x: model(x)))(image)
-    texts = jax.vmap(model.text_features)(jnp.asarray(case["ids"]))
-    return model.similarity(jax.vmap(model.image_features)(image), texts)
+
+    @jax.jit
+    def logits(image, ids):
+        return model.similarity(jax.vmap(model.image_features)(image), jax.vmap(model.text_features)(ids))
+
+    return logits(image, jnp.asarray(case["ids"]))
 
 
 def close(found, wanted, atol=1e-5):
@@ -78,9 +83,9 @@ def test_the_loss_of_masked_patches_is_the_published_one(tmp_path):
     case = CASES["ViT-MAE"]
     model = from_pretrained(write(tmp_path, json.loads(str(case["config"])), published("ViT-MAE")))
     image, noise = jnp.asarray(case["image"]), jnp.asarray(case["noise"])
-    losses = jax.jit(jax.vmap(lambda x, noise: model.loss(x, noise=noise)))(image, noise)
+    both = lambda x, noise: (model.loss(x, noise=noise), model(x, noise=noise)[1])
+    losses, mask = jax.jit(jax.vmap(both))(image, noise)
     np.testing.assert_allclose(jnp.mean(losses), case["loss"], rtol=1e-5)
-    mask = jax.vmap(lambda x, noise: model(x, noise=noise)[1])(image, noise)
     np.testing.assert_array_equal(mask, case["mask"])
     with pytest.raises(ValueError, match="noise or key must be given"):
         model(image[0])
@@ -228,10 +233,13 @@ def test_published_sizes_have_their_number_of_parameters():
 
 
 def test_a_pooled_text_without_an_end_is_its_first_token():
-    config = TextTowerConfig(dim=16, depth=1, heads=2, context=5, pool="end", end=9)
-    model = CLIP(8, 8, 3, 10, CLIPConfig(ViTConfig(patch=4, dim=16, depth=1, heads=2), config, 6), key=jr.key(0))
-    ids = jnp.asarray([3, 4, 5])
-    np.testing.assert_array_equal(model.text(ids), model.text.tokens(ids)[0])
+    tower = TextTower(10, TextTowerConfig(dim=16, depth=1, heads=2, context=5, pool="end", end=9), key=jr.key(0))
+    one, every = jax.jit(lambda ids: (tower(ids), tower.tokens(ids)))(jnp.asarray([3, 4, 5]))
+    np.testing.assert_array_equal(one, every[0])
+
+
+def shaped(make):
+    return eqx.filter_eval_shape(make, jr.key(0))
 
 
 def stateful(net):
@@ -239,6 +247,7 @@ def stateful(net):
 
 
 SMALL = ViTConfig(patch=4, dim=8, depth=1, heads=2)
+MEAN = dataclasses.replace(SMALL, pool="mean")
 VIT = {"model_type": "vit", "architectures": ["ViTModel"], "hidden_size": 8}
 
 
@@ -260,14 +269,19 @@ VIT = {"model_type": "vit", "architectures": ["ViTModel"], "hidden_size": 8}
         ),
         (lambda: resnet.build({"hidden_act": "gelu"}), "hidden_act must be 'relu', as ResNet's: got 'gelu'"),
         (
-            lambda: to_pretrained(stateful(ResNet(3, 4, ResNetConfig(blocks=1), key=jr.key(0))), "nowhere", "resnet"),
+            lambda: to_pretrained(
+                shaped(lambda key: stateful(ResNet(3, 4, ResNetConfig(), key=key))), "nowhere", "resnet"
+            ),
             "model must be of ResNet's architecture",
         ),
         (
-            lambda: to_pretrained(ViT(8, 8, 3, 2, ViTConfig(4, 8, 1, 2, pool="mean"), key=jr.key(0)), "nowhere", "vit"),
+            lambda: to_pretrained(shaped(lambda key: ViT(8, 8, 3, 2, MEAN, key=key)), "nowhere", "vit"),
             "model must be of ViT's architecture to be written as one",
         ),
-        (lambda: to_pretrained(ViT(8, 8, 3, 2, SMALL, key=jr.key(0)), "nowhere", "dinov2"), "of DINOv2's architecture"),
+        (
+            lambda: to_pretrained(shaped(lambda key: ViT(8, 8, 3, 2, SMALL, key=key)), "nowhere", "dinov2"),
+            "of DINOv2's architecture",
+        ),
     ],
 )
 def test_what_cannot_be_read_or_written_is_one_line(call, message):
