@@ -88,7 +88,12 @@ class Extrapolation(NamedTuple):
 
 
 def frechet_infinity(
-    samples: Float[np.ndarray, "n dim"], reference: FeatureSet, *, sizes: int = _SIZES, level: float = 0.95, seed: int = 0
+    samples: Float[np.ndarray, "n dim"],
+    reference: FeatureSet,
+    *,
+    sizes: int = _SIZES,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> Extrapolation:
     """FD-infinity of Chong & Forsyth 2020 (arXiv:1911.07023, section 4): the bias of a Fréchet distance falls as 1 / rows.
 
@@ -135,7 +140,12 @@ def _line(counts: np.ndarray, found: np.ndarray, level: float) -> Extrapolation:
 
 
 def frechet_interval(
-    samples: Float[np.ndarray, "n dim"], reference: FeatureSet, *, resamples: int = 200, level: float = 0.95, seed: int = 0
+    samples: Float[np.ndarray, "n dim"],
+    reference: FeatureSet,
+    *,
+    resamples: int = 200,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """Bootstrap interval of the Fréchet distance of so many samples from a reference that is fixed.
 

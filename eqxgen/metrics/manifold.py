@@ -69,4 +69,6 @@ def _pair(samples: np.ndarray, real: np.ndarray, k: int) -> tuple[np.ndarray, np
 
 def _share(centres: np.ndarray, points: np.ndarray, k: int) -> float:
     radii = nearest(centres, centres, k, leave_out_own=True)[0][:, -1]
-    return sum(int(inside.any(axis=1).sum()) for _, inside in within(centres, radii, points, inclusive=True)) / len(points)
+    return sum(int(inside.any(axis=1).sum()) for _, inside in within(centres, radii, points, inclusive=True)) / len(
+        points
+    )

@@ -85,7 +85,9 @@ def read_statistics(path: str | Path, features: Features | None = None) -> Stati
         raise ValueError(f"{path}: mu and sigma must be (d,) and (d, d): got {mean.shape} and {covariance.shape}")
     largest, skew = np.max(np.abs(covariance)), np.max(np.abs(covariance - covariance.T))
     if skew > _SYMMETRIC * largest or np.min(np.diag(covariance)) < 0:
-        raise ValueError(f"{path}: sigma must be a covariance, symmetric with a diagonal of at least 0: off by {skew:.3g}")
+        raise ValueError(
+            f"{path}: sigma must be a covariance, symmetric with a diagonal of at least 0: off by {skew:.3g}"
+        )
     own = Features(*(_text(path, name, found[name]) for name in ("features", "sha256")))
     given = features or Features()
     known = given if not own.name else own if features is None else own.same(given)

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from eqxgen.models.discriminator import Discriminator
     from eqxgen.models.dit import DiT
     from eqxgen.models.gpt import GPT
+    from eqxgen.models.inception import Inception
+    from eqxgen.models.lpips import LPIPS
     from eqxgen.models.maskgit import MaskGIT
     from eqxgen.models.pixels import PixelTokenizer
     from eqxgen.models.resnet import ResNet
@@ -17,11 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GPT",
+    "LPIPS",
     "RNN",
     "VQGAN",
     "ConvNet",
     "DiT",
     "Discriminator",
+    "Inception",
     "KLAutoencoder",
     "MaskGIT",
     "PixelTokenizer",

@@ -24,6 +24,8 @@ FAMILIES = (
     Known("autoencoder_vq", ("VQModel",), "*quantize.embedding.weight"),
     Known("dit", ("DiTTransformer2DModel", "Transformer2DModel"), "*blocks.0.adaLN_modulation.1.weight"),
     Known("gpt2", ("gpt2",), "*h.0.attn.c_attn.weight"),
+    Known("inception", (), "Mixed_7c.branch3x3dbl_3a.conv.weight"),
+    Known("lpips_net", (), "lin0.model.1.weight"),
 )
 
 

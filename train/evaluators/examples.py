@@ -46,9 +46,7 @@ def training_images(dataset: Dataset) -> Examples:
     return _images(dataset, dataset.train_images, dataset.train_labels, places)
 
 
-def _images(
-    dataset: Dataset, images: np.ndarray | Lazy, labels: np.ndarray, places: Int[np.ndarray, " n"]
-) -> Examples:
+def _images(dataset: Dataset, images: np.ndarray | Lazy, labels: np.ndarray, places: Int[np.ndarray, " n"]) -> Examples:
     def read(numbers: Int[np.ndarray, " rows"]) -> dict[str, np.ndarray]:
         at = places[numbers]
         return {"image": dataset.normalise(images[at]), "label": labels[at]}
