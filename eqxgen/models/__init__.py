@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from eqxgen.models.dit import DiT
     from eqxgen.models.gpt import GPT
     from eqxgen.models.mae import MAE
+    from eqxgen.models.inception import Inception
+    from eqxgen.models.lpips import LPIPS
     from eqxgen.models.maskgit import MaskGIT
     from eqxgen.models.pixels import PixelTokenizer
     from eqxgen.models.resnet import ResNet
@@ -25,6 +27,7 @@ __all__ = [
     "CLIP",
     "GPT",
     "MAE",
+    "LPIPS",
     "RNN",
     "T5",
     "VQGAN",
@@ -33,6 +36,7 @@ __all__ = [
     "ConvNet",
     "DiT",
     "Discriminator",
+    "Inception",
     "KLAutoencoder",
     "MaskGIT",
     "PixelTokenizer",
