@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from eqxgen.models.discriminator import Discriminator
     from eqxgen.models.dit import DiT
     from eqxgen.models.gpt import GPT
-    from eqxgen.models.mae import MAE
     from eqxgen.models.inception import Inception
     from eqxgen.models.lpips import LPIPS
+    from eqxgen.models.mae import MAE
     from eqxgen.models.maskgit import MaskGIT
     from eqxgen.models.pixels import PixelTokenizer
     from eqxgen.models.resnet import ResNet
@@ -26,8 +26,8 @@ __all__ = [
     "BERT",
     "CLIP",
     "GPT",
-    "MAE",
     "LPIPS",
+    "MAE",
     "RNN",
     "T5",
     "VQGAN",

@@ -159,7 +159,9 @@ class Inception(eqx.Module):
         """
         return self.weight @ self.features(image) + self.bias
 
-    def features(self, image: Float[Array, "height width channels"], *, resize: bool = True) -> Float[Array, " features"]:
+    def features(
+        self, image: Float[Array, "height width channels"], *, resize: bool = True
+    ) -> Float[Array, " features"]:
         """The 2,048 numbers of the last pool, of which the Fréchet inception distance is made.
 
         Args:

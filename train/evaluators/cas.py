@@ -21,12 +21,12 @@ from .stream import Function, Stream
 def trained_on_samples(
     dataset: Dataset, draw: Function, samples: Examples, parts: Callable[[PyTree, Any], PyTree] = lambda model, _: model
 ) -> Evaluator:
-    """Classification accuracy score of Ravuri & Vinyals 2019 (arXiv:1905.10887): `cas_accuracy`, the accuracy on held-out
-    real images of a classifier that is trained on samples and their classes alone, and `cas_accuracy_of_real`, that of the
-    same classifier trained on the real training images.
+    """Classification accuracy score of Ravuri & Vinyals 2019 (arXiv:1905.10887): `cas_accuracy`, the accuracy on
+    held-out real images of a classifier that is trained on samples and their classes alone, and `cas_accuracy_of_real`,
+    that of the same classifier trained on the real training images.
 
-    The classifier is the judge's, where the paper has a ResNet-50. Its steps are those of as many training images, 300 at
-    least; samples are kept on the host as bytes.
+    The classifier is the judge's, where the paper has a ResNet-50. Its steps are those of as many training images, 300
+    at least; samples are kept on the host as bytes.
 
     Args:
         dataset: the real images.
