@@ -88,7 +88,7 @@ def _lowered(equation: Any) -> Any:
     kind = equation.primitive.name.rsplit("_", 1)[-1]
     compute = getattr(primitives, f"_{kind}" if kind in ("tangent", "backward") else "_forward")
     shapes = [jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in equation.invars]
-    return jax.make_jaxpr(lambda *x: compute(Target("tpu"), *x, **equation.params))(*shapes)
+    return jax.make_jaxpr(lambda *x: compute(False, Target("tpu"), *x, **equation.params))(*shapes)
 
 
 def _grid(equation: Any, inputs: list[Any]) -> Grid:
