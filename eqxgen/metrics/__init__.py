@@ -1,7 +1,7 @@
 """Numbers about images, samples, labels and tokens.
 
 Streams are immutable and hold running sums in float64 on the host: `state = state.update(batch)`, `state.result()`, and
-`merge` of two that saw different parts. Scores of features are functions of arrays; those of `scores` say which features.
+`merge` of two that saw different parts. Scores of features are functions of arrays; a `Score` says which features.
 """
 
 from eqxgen.metrics.classes import ClassScore, class_score

@@ -18,8 +18,8 @@ class ClassScore(NamedTuple):
 def class_score(logits: Float[np.ndarray, "n classes"], splits: int = 10) -> ClassScore:
     """exp of the mean over samples of KL(p(y|x) ‖ p(y)), from 1 (every sample alike) to `classes`, in float64.
 
-    It is the Inception score of Salimans et al. 2016 (arXiv:1606.03498, section 4) only with that network's logits; with
-    any other classifier, name it: `Features.score("class_score")`.
+    It is the Inception score of Salimans et al. 2016 (arXiv:1606.03498, section 4) only with that network's logits;
+    with any other classifier, name it: `Features.score("class_score")`.
 
     Args:
         splits: consecutive parts of the samples, each scored by itself.

@@ -67,8 +67,8 @@ def weights_sha256(model: PyTree) -> str:
 class FeatureRows(NamedTuple):
     """Features that come batch by batch and are kept, for the scores of neighbours, kernels and resamples.
 
-    `FeatureRows(features=Features("judge", sha256))` has seen none. Rows keep their dtype, float32 of most networks: 50,000
-    of 2,048 take 400 MB. `Moments` keeps means and covariances alone.
+    `FeatureRows(features=Features("judge", sha256))` has seen none. Rows keep their dtype, float32 of most networks:
+    50,000 of 2,048 take 400 MB. `Moments` keeps means and covariances alone.
     """
 
     parts: tuple[Float[np.ndarray, "_ dim"], ...] = ()

@@ -32,8 +32,8 @@ def frechet_distance(first: FeatureSet, second: FeatureSet, warn: Callable[[str]
     Args:
         first: features, or the `Moments` or `Statistics` of features that came batch by batch.
         second: likewise.
-        warn: takes a line about a set that has no more rows than features, so that its covariance is singular; by default
-            it is a `UserWarning`.
+        warn: takes a line about a set that has no more rows than features, so that its covariance is singular; by
+            default it is a `UserWarning`.
 
     Raises:
         ValueError: fewer than two rows, widths that differ, or features that are not finite.
@@ -95,11 +95,11 @@ def frechet_infinity(
     level: float = 0.95,
     seed: int = 0,
 ) -> Extrapolation:
-    """FD-infinity of Chong & Forsyth 2020 (arXiv:1911.07023, section 4): the bias of a Fréchet distance falls as 1 / rows.
+    """FD-infinity of Chong & Forsyth 2020 (arXiv:1911.07023, section 4): the bias of a distance falls as 1 / rows.
 
     A line is fitted by least squares to the distances of random subsets, from a tenth of the rows, and one more than
-    features at least, to all. The reference keeps its size. The interval is of the fit alone; that of the draw of samples
-    is `frechet_interval`'s.
+    features at least, to all. The reference keeps its size. The interval is of the fit alone; that of the draw of
+    samples is `frechet_interval`'s.
 
     Args:
         sizes: number of subsets, at even steps.

@@ -16,9 +16,7 @@ class PrecisionRecall(NamedTuple):
     recall: float
 
 
-def precision_recall(
-    samples: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"], k: int = 3
-) -> PrecisionRecall:
+def precision_recall(samples: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"], k: int = 3) -> PrecisionRecall:
     """Improved precision and recall of Kynkäänniemi et al. 2019 (arXiv:1904.06991, equations 1 and 2).
 
     A set's manifold is the union of balls around its points, each to its k-th nearest neighbour in the set, surface
@@ -40,10 +38,8 @@ class DensityCoverage(NamedTuple):
     coverage: float
 
 
-def density_coverage(
-    samples: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"], k: int = 5
-) -> DensityCoverage:
-    """Density and coverage of Naeem et al. 2020 (arXiv:2002.09797, equations 7 and 8), which one outlier does not spoil.
+def density_coverage(samples: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"], k: int = 5) -> DensityCoverage:
+    """Density and coverage of Naeem et al. 2020 (arXiv:2002.09797, equations 7 and 8), robust to outliers.
 
     Balls are around real points alone, without their surface, as in the authors' code.
 

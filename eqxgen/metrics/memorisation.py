@@ -16,8 +16,8 @@ class Memorisation(NamedTuple):
     """Nearness of samples to training examples.
 
     Attributes:
-        ratio: median distance of samples to their nearest training example over the same of held-out examples: 1 for new
-            data, 0 for copies.
+        ratio: median distance of samples to their nearest training example over the same of held-out examples: 1 for
+            new data, 0 for copies.
         near: share of samples that are as near to a training example as the nearest 1 % of held-out examples.
         authentic: share of samples that are farther from their nearest training example than that is from another one.
         flagged: true where so many near samples have a probability below 0.001 for new data.
@@ -37,8 +37,8 @@ def memorisation(
     Samples smoother than the data can be near as well: a flag says to look at the pairs.
 
     Raises:
-        ValueError: fewer than 2 rows, widths that differ, features that are not finite, or held-out examples that are in
-            the training set for the most part, so that there is nothing to compare with.
+        ValueError: fewer than 2 rows, widths that differ, features that are not finite, or held-out examples that are
+            in the training set for the most part, so that there is nothing to compare with.
     """
     rows = {"samples": checked("samples", samples, 2)}
     rows |= {"training": checked("training", training, 2), "held_out": checked("held_out", held_out, 2)}

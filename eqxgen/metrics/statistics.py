@@ -2,7 +2,7 @@
 
 import zipfile
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -36,8 +36,8 @@ class Statistics(NamedTuple):
         if self.rank == len(self.mean):
             return ""
         return (
-            f"{self.rows:,} rows of {len(self.mean):,} features: the covariance has rank {self.rank:,} at most, and the "
-            f"distance is biased upwards; take more than {len(self.mean):,}"
+            f"{self.rows:,} rows of {len(self.mean):,} features: the covariance has rank {self.rank:,} at most, and "
+            f"the distance is biased upwards; take more than {len(self.mean):,}"
         )
 
 
@@ -70,8 +70,8 @@ def read_statistics(path: str | Path, features: Features | None = None) -> Stati
         features: those that the file is of, where it does not say so itself.
 
     Raises:
-        ValueError: the file is no such archive, an array is missing, of another shape or not of finite real numbers, the
-            covariance is not symmetric, or the file names other features.
+        ValueError: the file is no such archive, an array is missing, of another shape or not of finite real numbers,
+            the covariance is not symmetric, or the file names other features.
         OSError: the file cannot be read.
     """
     path = Path(path)
@@ -112,7 +112,7 @@ def _array(archive: zipfile.ZipFile, path: Path, name: str) -> np.ndarray | None
         raise ValueError(f"{path}: {name} cannot be read: {error}") from None
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+def _header(file: zipfile.ZipExtFile) -> tuple[tuple[int, ...], np.dtype]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)

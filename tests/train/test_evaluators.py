@@ -169,8 +169,12 @@ def test_an_evaluator_that_the_data_lack_is_left_out_or_an_error_where_it_is_nam
 
 
 BAD = [
-    (maskgit, "--evals held_ou", "evals must be of held_out, classifier, none: got 'held_ou': did you mean held_out?"),
-    (maskgit, "--evals none classifier", "evals must be of held_out, classifier, none: got 'none'"),
+    (
+        maskgit,
+        "--evals held_ou",
+        "evals must be of held_out, classifier, fidelity, cas, none: got 'held_ou': did you mean held_out?",
+    ),
+    (maskgit, "--evals none classifier", "evals must be of held_out, classifier, fidelity, cas, none: got 'none'"),
     (maskgit, "--evals held_out:0", "evals must be NAME or NAME:STEPS, such as held_out:500: got 'held_out:0'"),
     (maskgit, "--evals held_out held_out:5", "evals must name an evaluator once: got held_out twice"),
     (gpt, "--evals classifier", "evals must be of held_out, none: got 'classifier'"),
@@ -250,7 +254,10 @@ def test_a_finished_run_is_evaluated_again_to_the_numbers_of_its_summary(finishe
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"evals": "reconstruction"}, "--evals must be of held_out, classifier, none: got 'reconstruction'"),
+        (
+            {"evals": "reconstruction"},
+            "--evals must be of held_out, classifier, fidelity, cas, none: got 'reconstruction'",
+        ),
         ({"evals": "held_out:5"}, "evals must be names without a period: got held_out:5"),
         ({"n": 1}, "n must be at least 2: got 1"),
         ({"mesh": "fsdp=3"}, "--mesh must have as many places as there are devices, 1: got fsdp=3"),
