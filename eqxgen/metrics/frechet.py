@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from eqxgen.metrics.features import FeatureRows, Features, checked, one_width
+from eqxgen.metrics.gaussian import Statistics
 from eqxgen.metrics.moments import Moments
-from eqxgen.metrics.statistics import Statistics
 
 FeatureSet = Float[np.ndarray, "_ _"] | Moments | Statistics | FeatureRows
 """Features, or the `Moments` or `Statistics` of them."""

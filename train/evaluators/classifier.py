@@ -122,8 +122,8 @@ def _looked_at(judge: ConvNet, images: Examples, stream: Stream) -> tuple[Accura
 def features_of(
     draw: Function | None, tree: PyTree, judge: ConvNet, images: Examples, features: Features, stream: Stream
 ) -> FeatureRows:
-    """The judge's features of images in [-1, 1], in every process: of those that `draw` makes of `tree`, or of real ones
-    where it is None.
+    """The judge's features of images in [-1, 1], in every process: of those that `draw` makes of `tree`, or of real
+    ones where it is None.
     """
     rows = FeatureRows(features=features)
     for _, found, _ in stream.map(_Judged(draw or _image), (tree, judge), images):
