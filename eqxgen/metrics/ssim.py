@@ -24,16 +24,15 @@ def ssim(
     """Mean over positions and channels of the structural similarity of two images, at most 1.
 
     Gaussian windows within the image, K1 = 0.01, K2 = 0.03, variances that divide by the windows' weight: the
-    definition of the paper, and of scikit-image with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`.
-    At least float32; float64 where the images are.
+    definition of the paper, and of scikit-image with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`. At least
+    float32; float64 where the images are.
 
     Args:
         reflect: a window at every pixel, of images that are reflected at their borders, as torchmetrics 1.9 has it.
         data_range: largest less smallest value that an image can have, 2 for images in [-1, 1].
 
     Raises:
-        ValueError: shapes that differ, images smaller than a window, an even window, a range or sigma that is not above
-            0.
+        ValueError: shapes that differ, images smaller than a window, an even window, a range or sigma not above 0.
 
     Source: Wang et al. 2004 (Image quality assessment, equation 13).
     """
