@@ -32,10 +32,21 @@ import jax
 import jaxtyping
 import pytest
 
+from tests.costs import longest_first
 from tests.hints import hint_of
 from tests.oracles import DATA
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # xdist would hand out the files with the most tests first, and a file of one long test last.
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items[:] = longest_first(items)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -74,10 +74,12 @@ def main(config: Config) -> int:
     from .report.meshes import mesh_choices
     from .report.operations import choices
 
+    mesh = make_mesh(config.mesh)
+    on_mesh = mesh_choices(config, mesh) if mesh.size > 1 else []
     section("devices", devices())
     section("operations", choices(config))
-    if (mesh := make_mesh(config.mesh)).size > 1:
-        section("mesh axes", mesh_choices(config, mesh))
+    if on_mesh:
+        section("mesh axes", on_mesh)
     section("folders", folders())
     section("clashes", clashes or ["none found"])
     return 0

@@ -5,20 +5,27 @@ names the field as the flag of a command: `model.dim`, `decode.steps`.
 """
 
 from eqxgen.configs.autoencoder import AutoencoderConfig
+from eqxgen.configs.bert import BERTConfig
 from eqxgen.configs.clip import CLIPConfig, TextTowerConfig
 from eqxgen.configs.decoding import SCHEDULES, MaskedDecoding, Sampling, parse_schedule
 from eqxgen.configs.dit import DiTConfig
-from eqxgen.configs.gpt import GPT2_SIZES, GPTConfig
+from eqxgen.configs.gpt import GPT2_SIZES, LLAMA2_SIZES, LLAMA3_1_SIZES, GPTConfig
 from eqxgen.configs.maskgit import MaskGITConfig
 from eqxgen.configs.resnet import ResNetConfig
 from eqxgen.configs.rnn import RNNConfig
+from eqxgen.configs.t5 import T5_SIZES, T5_SIZES_V1_1, T5Config
 from eqxgen.configs.vit import MAEConfig, ViTConfig
 from eqxgen.configs.vqgan import VQGANConfig
 
 __all__ = [
     "GPT2_SIZES",
+    "LLAMA2_SIZES",
+    "LLAMA3_1_SIZES",
     "SCHEDULES",
+    "T5_SIZES",
+    "T5_SIZES_V1_1",
     "AutoencoderConfig",
+    "BERTConfig",
     "CLIPConfig",
     "DiTConfig",
     "GPTConfig",
@@ -28,6 +35,7 @@ __all__ = [
     "RNNConfig",
     "ResNetConfig",
     "Sampling",
+    "T5Config",
     "TextTowerConfig",
     "VQGANConfig",
     "ViTConfig",

@@ -1,8 +1,9 @@
 """Sizes and variants of GPT: GPT-2's and nanoGPT's, LLaMA's, and one with multi-head latent attention."""
 
 import dataclasses
+import math
 
-from eqxgen.configs._check import at_least_one, dropout, heads_divide_dim, one_of, require
+from eqxgen.configs._check import at_least_one, dropout, heads_divide_dim, one_of, positive, require
 
 GPT2_SIZES = {
     "gpt2": (768, 12, 12),
@@ -11,6 +12,18 @@ GPT2_SIZES = {
     "gpt2-xl": (1600, 48, 25),
 }
 """Width, depth and heads of the published models (Radford et al. 2019, table 2)."""
+LLAMA2_SIZES = {
+    "7b": (4096, 32, 32, 32, 11008),
+    "13b": (5120, 40, 40, 40, 13824),
+    "70b": (8192, 80, 64, 8, 28672),
+}
+"""Width, depth, heads, heads of keys and inner width of LLaMA 2 (Touvron et al. 2023, arXiv:2307.09288)."""
+LLAMA3_1_SIZES = {
+    "8b": (4096, 32, 32, 8, 14336),
+    "70b": (8192, 80, 64, 8, 28672),
+    "405b": (16384, 126, 128, 8, 53248),
+}
+"""The same of LLaMA 3.1 (Grattafiori et al. 2024, arXiv:2407.21783, table 3)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +38,8 @@ class GPTConfig:
     """Attention heads; must divide dim."""
     kv_heads: int | None = None
     """Heads of keys and values, each shared by as many queries; must divide heads, which it is by default."""
+    head_dim: int | None = None
+    """Width of a head; by default dim / heads, else heads * head_dim may differ from dim."""
     hidden_dim: int | None = None
     """Inner width of each MLP; by default 4 dim, of a swiglu 8/3 dim rounded up to a multiple of 256."""
     context: int = 1024
@@ -41,8 +56,20 @@ class GPTConfig:
     """The embedding's table as the head."""
     positions: str = "learned"
     """learned (a table, added to the embedding) or rotary (in the attention)."""
+    rope_base: float = 10_000.0
+    """Base of the wavelengths of rotary positions."""
+    rope_factor: float = 1.0
+    """Factor of the long wavelengths, as in LLaMA 3.1; see `eqxgen.nn.RoPEScaling`."""
+    rope_original: int | None = None
+    """Tokens that the unscaled positions were trained on; by default rope_factor scales all wavelengths."""
+    rope_low: float = 1.0
+    """Wavelengths above rope_original / rope_low are scaled by rope_factor."""
+    rope_high: float = 4.0
+    """Wavelengths below rope_original / rope_high are not scaled."""
     norm: str = "layer"
     """layer or rms."""
+    epsilon: float = 1e-5
+    """Of the norms."""
     mlp: str = "gelu_tanh"
     """gelu_tanh (GPT-2), gelu (nanoGPT) or swiglu (LLaMA)."""
     latent: int = 0
@@ -51,8 +78,14 @@ class GPTConfig:
     """Recompute each block in the backward pass: less memory, a third more time."""
 
     def __post_init__(self):
-        at_least_one(self, "dim", "depth", "heads", "context", "kv_heads", "hidden_dim")
-        heads_divide_dim(self)
+        at_least_one(self, "dim", "depth", "heads", "context", "kv_heads", "hidden_dim", "head_dim", "rope_original")
+        if self.head_dim is None:
+            heads_divide_dim(self)
+        positive(self, "epsilon", "rope_base", "rope_low", "rope_high")
+        require(self.rope_base > 1, f"model.rope_base must be greater than 1: got {self.rope_base}")
+        require(1 <= self.rope_factor < math.inf, f"model.rope_factor must be at least 1: got {self.rope_factor}")
+        ordered = self.rope_low < self.rope_high
+        require(ordered, f"model.rope_low must be below model.rope_high: got {self.rope_low} and {self.rope_high}")
         require(
             self.heads % (self.kv_heads or self.heads) == 0,
             f"model.kv_heads must divide model.heads: got model.heads={self.heads}, model.kv_heads={self.kv_heads}",
@@ -62,8 +95,9 @@ class GPTConfig:
         one_of(self, "positions", ("learned", "rotary"))
         one_of(self, "norm", ("layer", "rms"))
         one_of(self, "mlp", ("gelu_tanh", "gelu", "swiglu"))
-        odd = self.positions == "rotary" and self.head_dim % 2
-        require(not odd, f"model.dim / model.heads must be even for rotary positions: got {self.dim} / {self.heads}")
+        odd = self.positions == "rotary" and self.width_of_head % 2
+        got = f"{self.dim} / {self.heads}" if self.head_dim is None else f"model.head_dim={self.head_dim}"
+        require(not odd, f"model.dim / model.heads must be even for rotary positions: got {got}")
         require(self.latent >= 0, f"model.latent must be at least 0: got {self.latent}")
         if self.latent:
             self._check_latent()
@@ -71,18 +105,19 @@ class GPTConfig:
     def _check_latent(self) -> None:
         """Latent attention has no form for the other variants' parts."""
         require(
-            self.kv_heads is None and self.positions == "rotary",
-            "model.latent goes with model.positions=rotary and without model.kv_heads, as its keys are rotated and not "
-            "shared",
+            self.kv_heads is None and self.head_dim is None and self.positions == "rotary",
+            "model.latent goes with model.positions=rotary and without model.kv_heads and model.head_dim, as its keys "
+            "are rotated and not shared",
         )
         rates = {self.dropout, self.attention_dropout or 0.0}
+        require(self.rope_factor == 1, f"model.latent goes without model.rope_factor: got {self.rope_factor}")
         require(rates == {0}, f"model.latent goes without model.dropout: got model.dropout={max(rates)}")
-        require(self.head_dim >= 4, "model.dim / model.heads must be at least 4 with model.latent")
+        require(self.width_of_head >= 4, "model.dim / model.heads must be at least 4 with model.latent")
 
     @property
-    def head_dim(self) -> int:
-        """Width of a head."""
-        return self.dim // self.heads
+    def width_of_head(self) -> int:
+        """Width of a head, head_dim or its default."""
+        return self.dim // self.heads if self.head_dim is None else self.head_dim
 
     @classmethod
     def gpt2(cls, name: str = "gpt2") -> "GPTConfig":
@@ -100,6 +135,23 @@ class GPTConfig:
         """
         sizes = cls(dim=dim, depth=depth, heads=heads, kv_heads=kv_heads, context=context)
         return dataclasses.replace(sizes, bias=False, tied=False, positions="rotary", norm="rms", mlp="swiglu")
+
+    @classmethod
+    def llama2(cls, name: str = "7b") -> "GPTConfig":
+        """A published size of LLaMA 2, one of `LLAMA2_SIZES`, for a vocabulary of 32,000."""
+        return cls._published(LLAMA2_SIZES, name, 4096)
+
+    @classmethod
+    def llama3_1(cls, name: str = "8b") -> "GPTConfig":
+        """A published size of LLaMA 3.1, one of `LLAMA3_1_SIZES`, for a vocabulary of 128,256."""
+        sizes = cls._published(LLAMA3_1_SIZES, name, 131_072)
+        return dataclasses.replace(sizes, rope_base=500_000.0, rope_factor=8.0, rope_original=8192)
+
+    @classmethod
+    def _published(cls, known: dict[str, tuple[int, ...]], name: str, context: int) -> "GPTConfig":
+        require(name in known, f"name must be one of {', '.join(known)}: got {name!r}")
+        dim, depth, heads, kv_heads, hidden_dim = known[name]
+        return dataclasses.replace(cls.llama(dim, depth, heads, kv_heads, context), hidden_dim=hidden_dim)
 
     @classmethod
     def mla(

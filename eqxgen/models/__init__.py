@@ -5,36 +5,54 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eqxgen.models.autoencoder import KLAutoencoder, VQAutoencoder
+    from eqxgen.models.bert import BERT, BERTClassifier, BERTMaskedLM
     from eqxgen.models.clip import CLIP
     from eqxgen.models.convnet import ConvNet
     from eqxgen.models.discriminator import Discriminator
     from eqxgen.models.dit import DiT
     from eqxgen.models.gpt import GPT
+    from eqxgen.models.inception import Inception
+    from eqxgen.models.lpips import LPIPS
     from eqxgen.models.mae import MAE
     from eqxgen.models.maskgit import MaskGIT
     from eqxgen.models.pixels import PixelTokenizer
     from eqxgen.models.resnet import ResNet
     from eqxgen.models.rnn import RNN
+    from eqxgen.models.t5 import T5, T5Encoder
     from eqxgen.models.vit import ViT
     from eqxgen.models.vqgan import VQGAN
 
 __all__ = [
+    "BERT",
     "CLIP",
     "GPT",
+    "LPIPS",
     "MAE",
     "RNN",
+    "T5",
     "VQGAN",
+    "BERTClassifier",
+    "BERTMaskedLM",
     "ConvNet",
     "DiT",
     "Discriminator",
+    "Inception",
     "KLAutoencoder",
     "MaskGIT",
     "PixelTokenizer",
     "ResNet",
+    "T5Encoder",
     "VQAutoencoder",
     "ViT",
 ]
-_HOMES = {"KLAutoencoder": "autoencoder", "PixelTokenizer": "pixels", "VQAutoencoder": "autoencoder"}
+_HOMES = {
+    "BERTClassifier": "bert",
+    "BERTMaskedLM": "bert",
+    "KLAutoencoder": "autoencoder",
+    "PixelTokenizer": "pixels",
+    "T5Encoder": "t5",
+    "VQAutoencoder": "autoencoder",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -31,6 +31,7 @@ from eqxgen.nn import (
     Projection,
     RMSNorm,
     RoPE,
+    RoPEScaling,
     SelfAttention,
     Stack,
     TransformerBlock,
@@ -159,9 +160,9 @@ class GPT(eqx.Module):
 
 def _norm(config: GPTConfig) -> LayerNorm | RMSNorm:
     return (
-        RMSNorm(config.dim, epsilon=EPSILON)
+        RMSNorm(config.dim, epsilon=config.epsilon)
         if config.norm == "rms"
-        else LayerNorm(config.dim, epsilon=EPSILON, bias=config.bias)
+        else LayerNorm(config.dim, epsilon=config.epsilon, bias=config.bias)
     )
 
 
@@ -184,10 +185,10 @@ def _block(config: GPTConfig, key: PRNGKeyArray) -> TransformerBlock:
 
 
 def _attention(config: GPTConfig, options: dict, key: PRNGKeyArray) -> SelfAttention | LatentAttention:
-    head_dim = config.dim // config.heads
+    head_dim = config.width_of_head
     if not config.latent:
-        rope = RoPE(head_dim) if config.positions == "rotary" else None
-        options = {"causal": True, "rope": rope, "probs_dropout": config.attention_dropout, **options}
+        options = {"causal": True, "rope": _rope(config), "probs_dropout": config.attention_dropout, **options}
+        options["head_dim"] = config.head_dim
         return SelfAttention(config.dim, config.heads, kv_heads=config.kv_heads, **options, key=key)
     turned = head_dim // 4 * 2  # half of each query and key is for the position, the other half for the content
     sizes: dict[str, Any] = {
@@ -196,4 +197,14 @@ def _attention(config: GPTConfig, options: dict, key: PRNGKeyArray) -> SelfAtten
         "qk_rope_head_dim": turned,
         "v_head_dim": head_dim,
     }
+    sizes["base"] = config.rope_base
     return LatentAttention(config.dim, config.heads, **sizes, bias=config.bias, init=_normal, key=key)
+
+
+def _rope(config: GPTConfig) -> RoPE | None:
+    if config.positions != "rotary":
+        return None
+    scaling = None
+    if config.rope_factor != 1:
+        scaling = RoPEScaling(config.rope_factor, config.rope_original, config.rope_low, config.rope_high)
+    return RoPE(config.width_of_head, base=config.rope_base, scaling=scaling)

@@ -54,6 +54,7 @@ from eqxgen.nn.embed.relative import T5Bias as T5Bias
 from eqxgen.nn.embed.relative import alibi as alibi
 from eqxgen.nn.embed.rope import AxialRoPE as AxialRoPE
 from eqxgen.nn.embed.rope import RoPE as RoPE
+from eqxgen.nn.embed.rope import RoPEScaling as RoPEScaling
 from eqxgen.nn.embed.sinusoid import SinusoidalEmbedding as SinusoidalEmbedding
 from eqxgen.nn.embed.sinusoid import TimestepEmbedding as TimestepEmbedding
 from eqxgen.nn.embed.sinusoid import sincos_table as sincos_table

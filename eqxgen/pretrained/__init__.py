@@ -23,19 +23,29 @@ def from_pretrained(
     mesh: Any = None,
     *,
     key: str | None = None,
+    revision: str | None = None,
 ) -> Any:
     """The model of a published folder, or of a file of weights with config.json beside it.
 
     Args:
-        source: the folder or the file.
+        source: the folder or the file; with `revision`, owner/name of a model on the Hugging Face hub.
         family: one of `eqxgen.pretrained.families`; by default the one that config.json names.
         dtype: of the parameters; by default each has the one that it is stored in.
         mesh: gives each device its part of the arrays; see `eqxgen.pretrained.family.Family.from_pretrained`.
         key: of the dictionary within a file that holds several, such as "state_dict".
+        revision: a commit of the hub's model, or a branch or tag, which may move; see `eqxgen.pretrained.hub`.
 
     Raises:
         ValueError: a file is missing or damaged, or of no family that is known.
+        ModuleNotFoundError: `revision` needs the extra `hub`.
     """
+    if revision is not None:
+        from eqxgen.pretrained.hub import fetched
+
+        source = fetched(str(source), revision)
+    elif not Path(source).exists():
+        hint = "; give revision=, best a commit, for a model of the hub" if str(source).count("/") == 1 else ""
+        raise ValueError(f"{source}: no such file or folder of a published model{hint}")
     return family_of(source, family).from_pretrained(source, dtype, mesh=mesh, key=key)
 
 

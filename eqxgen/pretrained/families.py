@@ -22,14 +22,19 @@ class Known(NamedTuple):
 FAMILIES = (
     Known("autoencoder_kl", ("AutoencoderKL",), "*encoder.mid_block.resnets.0.conv1.weight"),
     Known("autoencoder_vq", ("VQModel",), "*quantize.embedding.weight"),
-    Known("clip", ("clip",), "*resblocks.0.attn.in_proj_weight"),
-    Known("dinov2", ("dinov2", "dinov2_with_registers"), "*.0.layer_scale1.lambda1"),
+    Known("bert", ("bert",), "*encoder.layer.0.attention.self.query.weight"),
     Known("dit", ("DiTTransformer2DModel", "Transformer2DModel"), "*blocks.0.adaLN_modulation.1.weight"),
     Known("gpt2", ("gpt2",), "*h.0.attn.c_attn.weight"),
+    Known("llama", ("llama",), "*layers.0.self_attn.q_proj.weight"),
+    Known("t5", ("t5",), "*encoder.block.0.layer.0.SelfAttention.q.weight"),
+    Known("clip", ("clip",), "*resblocks.0.attn.in_proj_weight"),
+    Known("dinov2", ("dinov2", "dinov2_with_registers"), "*.0.layer_scale1.lambda1"),
     Known("mae", ("vit_mae",), "decoder.decoder_embed.weight"),
     Known("resnet", ("resnet",), "*encoder.stages.0.layers.0.layer.0.convolution.weight"),
     Known("siglip", ("siglip",), "vision_model.head.attention.in_proj_weight"),
     Known("vit", ("vit", "timm"), "*encoder.layer.0.layernorm_before.weight"),
+    Known("inception", (), "Mixed_7c.branch3x3dbl_3a.conv.weight"),
+    Known("lpips_net", (), "lin0.model.1.weight"),
 )
 
 

@@ -35,6 +35,10 @@ class Opened(NamedTuple):
     leaves: dict[str, Stored]
     coverage: Coverage
 
+    def load(self, dtype: DTypeLike | None = None, place: Place | None = None) -> Any:
+        """The model; see `Family.from_pretrained`."""
+        return table.filled(self.model, self.leaves, dtype, place)
+
 
 @dataclass(frozen=True)
 class Family(Generic[M]):
@@ -47,6 +51,8 @@ class Family(Generic[M]):
         build: from the values of config.json to a function from a key to the model, and the table. A `KeyError`,
             `TypeError` or `ValueError` becomes the error of a config that is not of the family.
         describe: from a model to the values of config.json and the table.
+        outputs: from our model and the published library's to pairs of outputs by name, ours first, for
+            `train.convert`'s report of parity.
 
     Raises:
         ValueError: in `describe`, if the model has a part that the published architecture is without.
@@ -56,6 +62,7 @@ class Family(Generic[M]):
     types: tuple[str, ...]
     build: Callable[[Mapping[str, Any]], tuple[Callable[[PRNGKeyArray], M], Table]]
     describe: Callable[[M], tuple[dict[str, Any], Table]]
+    outputs: Callable[[M, Any], Mapping[str, tuple[Any, Any]]] | None = None
 
     def open(self, source: str | Path, *, key: str | None = None, config: Mapping[str, Any] | None = None) -> Opened:
         """The model of published weights as shapes, and its parameters as they are stored; see `from_pretrained`."""
@@ -86,10 +93,20 @@ class Family(Generic[M]):
             ValueError: a file is missing or damaged, the config is of another architecture, or an array is missing, of
                 another shape, or not of the model.
         """
-        source = Path(source)
-        shapes, mapping = self._planned(source, config)
         place = evenly(mesh) if isinstance(mesh, Mesh) else mesh
-        return table.read(mapping, files.open_arrays(source, key), shapes, source, dtype=dtype, place=place)[0]
+        return self.open(source, key=key, config=config).load(dtype, place)
+
+    def published(self, model: M) -> tuple[dict[str, Stored], dict[str, Any]]:
+        """The published arrays of a model, each made when it is read, and the values of config.json.
+
+        Raises:
+            ValueError: the model is not of the family's architecture.
+        """
+        try:
+            config, mapping = self.describe(model)
+        except AttributeError as error:
+            raise ValueError(f"model must be of {self.name}'s architecture to be written as one: {error}") from None
+        return table.written(mapping, model), config
 
     def to_pretrained(self, model: M, folder: str | Path) -> None:
         """Writes config.json and model.safetensors, which the published library reads. Each array is written in its own
@@ -99,8 +116,8 @@ class Family(Generic[M]):
             OSError: the disk refuses; older files are untouched.
             ValueError: the model is not of the family's architecture.
         """
-        config, mapping = self.describe(model)
-        files.write(Path(folder), config, table.written(mapping, model))
+        arrays, config = self.published(model)
+        files.write(Path(folder), config, arrays)
 
     def _planned(self, source: Path, config: Mapping[str, Any] | None) -> tuple[M, Table]:
         where = (source if source.is_dir() else source.parent) / files.CONFIG

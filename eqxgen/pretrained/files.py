@@ -70,13 +70,18 @@ def _indexed(index: Path, suffix: str) -> list[str]:
     return sorted(set(names.values()))
 
 
+def weights_name(config: Mapping[str, Any]) -> str:
+    """Name of the file of weights beside a config.json: diffusers' or transformers'."""
+    return DIFFUSERS if "_class_name" in config else WEIGHTS[0]
+
+
 def write(folder: Path, config: Mapping[str, Any], arrays: Mapping[str, Stored]) -> None:
     """Writes config.json and model.safetensors for `from_pretrained` of the family's library, each whole or not at all.
 
     Raises:
         OSError: the disk refuses; an older file is untouched.
     """
-    with atomic(folder / (DIFFUSERS if "_class_name" in config else WEIGHTS[0])) as part:
+    with atomic(folder / weights_name(config)) as part:
         safetensors.write(part, arrays, {"format": "pt"})
     with atomic(folder / CONFIG) as part:
         part.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

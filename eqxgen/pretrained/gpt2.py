@@ -8,6 +8,8 @@ Rows of a padded vocabulary beyond the config's `vocab_size` are left out.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from eqxgen.configs import GPTConfig
@@ -106,7 +108,17 @@ def describe(model: GPT) -> tuple[dict[str, Any], Table]:
     return config, mapping
 
 
-GPT2 = Family("GPT-2", ("gpt2",), build, describe)
+def outputs(model: GPT, original: Any) -> dict[str, tuple[Any, Any]]:
+    """Logits of both on tokens from a fixed seed."""
+    import torch
+
+    ids = np.random.default_rng(0).integers(0, model.vocab, min(model.context, 64))
+    with torch.no_grad():
+        theirs = original(torch.tensor(ids)[None]).logits[0].float().numpy()
+    return {"logits": (model(jnp.asarray(ids), inference=True), theirs)}
+
+
+GPT2 = Family("GPT-2", ("gpt2",), build, describe, outputs)
 from_pretrained, to_pretrained = GPT2.from_pretrained, GPT2.to_pretrained
 
 __all__ = ["from_pretrained", "to_pretrained"]

@@ -94,6 +94,32 @@ def qkv(heads: int, kv_heads: int | None = None, *, parts: int = 3) -> Transform
     return Transform(read, write)
 
 
+def interleaved(groups: int | None = None, parts: int = 2) -> Transform:
+    """Several maps as one, whose outputs are groups of each in turn: keys and values as `CrossAttention.kv` keeps them.
+
+    Args:
+        groups: of each map's outputs, such as heads; by default each output is one.
+        parts: number of maps.
+    """
+
+    def read(arrays: Arrays) -> Any:
+        split = [rearrange(a, "(groups n) ... -> groups n ...", groups=groups or a.shape[0]) for a in arrays]
+        return rearrange(np.concatenate(split, axis=1), "groups n ... -> (groups n) ...")
+
+    def write(array: Any) -> Arrays:
+        array = rearrange(array, "(groups parts d) ... -> groups parts d ...", parts=parts, **_sizes(array))
+        return tuple(array[:, part].reshape(-1, *array.shape[3:]) for part in range(parts))
+
+    def _sizes(array: Any) -> dict[str, int]:
+        return {"d": 1} if groups is None else {"groups": groups}
+
+    return Transform(read, write)
+
+
+GATED = interleaved()
+"""The two maps of a gated MLP, value and gate, as `GLU.up` keeps them."""
+
+
 def then(first: Transform, second: Transform) -> Transform:
     """One transform after another: `then(TRANSPOSED, qkv(heads, parts=1))` for GPT-2's projections."""
     return Transform(

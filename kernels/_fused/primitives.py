@@ -17,6 +17,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from .. import _compat
+from .._blocks import known
 from . import partition
 from . import target as targets
 from .op import Op
@@ -173,11 +174,13 @@ def _divided(local, roles, results, ruled: bool, target: Target, op: Op, operand
     axes = op.axes(*operands[:primals]) if target.split else None
     if axes is None:
         return local(target, *operands)
-    if op.places is not None and not (inner := target.inside(op.places.manual)).split:
-        function = functools.partial(local, inner)
-        return partition.shard(function, operands, results(), *roles(axes), axes, op.places)
+    places = op.places if known(*(size for x in operands for size in x.shape)) else None
+    if places is not None and not (inner := target.inside(places.manual)).split:
+        own, out = roles(axes)
+        return partition.shard(functools.partial(local, inner), operands, results(), own, out, axes, places)
     if ruled and target.divisible:
-        return partition.divide(functools.partial(local, target), operands, *roles(axes), axes)
+        own, out = roles(axes)
+        return partition.divide(functools.partial(local, target), operands, own, out, axes)
     return local(target, *operands)
 
 

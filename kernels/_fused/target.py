@@ -22,11 +22,13 @@ class Target:
         split: XLA partitions the program over several devices.
         partly: it does so inside a `jax.shard_map` that makes only some axes manual, where `custom_partitioning` has no
             effect.
+        kind: the device's own name, such as "TPU v5 lite", or "" if the program does not know it.
     """
 
     platform: str
     split: bool = False
     partly: bool = False
+    kind: str = ""
 
     @property
     def divisible(self) -> bool:
@@ -46,9 +48,12 @@ def of(platform: str, context: Any) -> Target:
     axes = context.module_context.axis_context
     mesh, manual = getattr(axes, "mesh", None), getattr(axes, "manual_axes", frozenset())
     if mesh is None:
-        return Target(platform, split=getattr(axes, "num_devices", 1) > 1)
+        devices = getattr(axes, "device_assignment", None) or ()
+        kind = next((device.device_kind for device in devices), "")
+        return Target(platform, split=getattr(axes, "num_devices", 1) > 1, kind=kind)
     split = any(size > 1 for name, size in mesh.shape.items() if name not in manual)
-    return Target(platform, split=split, partly=split and bool(manual))
+    device = getattr(getattr(mesh, "abstract_mesh", mesh), "abstract_device", None)
+    return Target(platform, split=split, partly=split and bool(manual), kind=getattr(device, "device_kind", ""))
 
 
 def refusal(target: Target | None, platform: str, *, divisible: bool = False) -> str | None:

@@ -43,7 +43,8 @@ def backward(
     operands = q, k, v, extras, setting
     name = _dispatch.choose(OP, implementation, _candidates(target, "backward", implementation, *operands))
     if name == "mosaic_tpu":
-        return mosaic_tpu.gradients(*operands, *rows, with_bias=with_bias, interpret=target.platform != "tpu")
+        interpret = target.platform != "tpu"
+        return mosaic_tpu.gradients(*operands, *rows, with_bias=with_bias, kind=target.kind, interpret=interpret)
     if name != "reference":
         return ON_CUDA.get(name, xla).gradients(*operands, *rows, with_bias=with_bias)
     leaves, tree = jax.tree.flatten(extras)

@@ -11,7 +11,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from kernels import ALiBi
 from kernels.attention import mosaic_tpu, primitives
-from kernels.attention.mosaic_tpu import tiling
+from kernels.attention.mosaic_tpu import blocks, tiling
 
 
 @contextlib.contextmanager
@@ -25,8 +25,9 @@ def interpreted(monkeypatch, *, simulated=False):
     with monkeypatch.context() as patch:
         patch.setenv("EQXGEN_INTERPRET", "1")
         patch.setattr(tiling, "LANES", 16)
-        patch.setattr(tiling, "FORWARD_BLOCK", 32)
-        patch.setattr(tiling, "BACKWARD_BLOCK", 32)
+        patch.setattr(blocks, "FORWARD", {1024: blocks.Blocks(32, 64, 32, 16)})
+        patch.setattr(blocks, "BACKWARD", {1024: blocks.Blocks(32, 64, 32, 32)})
+        patch.setattr(blocks, "SUM_BYTES", 16 * 2 * (32 * 16 * 4))  # two blocks of queries
         if simulated:
             patch.setattr(primitives, "attend", _attend)
         jax.clear_caches()
@@ -34,8 +35,9 @@ def interpreted(monkeypatch, *, simulated=False):
     jax.clear_caches()
 
 
-def _attend(q, k, v, extras, setting, *, implementation):
+def _attend(q, k, v, extras, setting, *, implementation, places=None):
     assert implementation == "mosaic_tpu"
+    assert places is None
     mode = pltpu.InterpretParams(uninitialized_memory="nan")
     with_bias = lambda bias: dataclasses.replace(extras, bias=bias)
 

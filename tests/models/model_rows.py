@@ -11,6 +11,7 @@ import jax.random as jr
 
 from eqxgen.configs import (
     AutoencoderConfig,
+    BERTConfig,
     CLIPConfig,
     DiTConfig,
     GPTConfig,
@@ -18,11 +19,13 @@ from eqxgen.configs import (
     MaskGITConfig,
     ResNetConfig,
     RNNConfig,
+    T5Config,
     TextTowerConfig,
     ViTConfig,
     VQGANConfig,
 )
 from eqxgen.models.autoencoder import KLAutoencoder, VQAutoencoder
+from eqxgen.models.bert import BERTMaskedLM
 from eqxgen.models.clip import CLIP
 from eqxgen.models.convnet import ConvNet
 from eqxgen.models.discriminator import Discriminator
@@ -32,6 +35,7 @@ from eqxgen.models.mae import MAE
 from eqxgen.models.maskgit import MaskGIT
 from eqxgen.models.resnet import ResNet
 from eqxgen.models.rnn import RNN
+from eqxgen.models.t5 import T5
 from eqxgen.models.vit import ViT
 from eqxgen.models.vqgan import VQGAN
 
@@ -64,6 +68,11 @@ def image(key: Any) -> tuple[jax.Array]:
 
 def text(key: Any) -> tuple[jax.Array]:
     return (jr.randint(key, (9,), 0, 7),)
+
+
+def texts(key: Any) -> tuple[jax.Array, jax.Array]:
+    source_key, target_key = jr.split(key)
+    return jr.randint(source_key, (9,), 0, 7), jr.randint(target_key, (9,), 0, 7)
 
 
 def labelled(key: Any) -> tuple[jax.Array, jax.Array]:
@@ -108,6 +117,8 @@ LLAMA = {"kv_heads": 2, "bias": False, "tied": False, "positions": "rotary", "no
 SMALL_VQGAN = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, codes=7)
 SMALL_DIT = DiTConfig(dim=16, depth=2, heads=2, hidden_dim=24)
 SMALL_AUTOENCODER = AutoencoderConfig(widths=(4, 8), blocks=1, latent_dim=3, groups=2, attention=(1,))
+SMALL_BERT = BERTConfig(dim=16, depth=2, heads=2, hidden_dim=24)
+SMALL_T5 = T5Config(dim=16, depth=2, heads=2, head_dim=6, hidden_dim=24, buckets=8, max_distance=20)
 SMALL_VIT = ViTConfig(patch=4, dim=16, depth=2, heads=2, hidden_dim=24)
 DINO = dataclasses.replace(SMALL_VIT, gated=True, registers=2, mask_token=True, layer_scale=0.5, resize=True)
 SMALL_TEXT = TextTowerConfig(dim=12, depth=2, heads=3, hidden_dim=20, context=9)
@@ -130,6 +141,13 @@ ROWS = {
     "RNN, GRU": Row(lambda key: RNN(7, RNNConfig(dim=12, cell="gru"), key=key), text),
     "MaskGIT": Row(maskgit(placement="pre"), labelled, draws=True),
     "MaskGIT, rematerialised": Row(maskgit(placement="post", remat=True), labelled, draws=True),
+    "BERT": Row(lambda key: BERTMaskedLM(7, SMALL_BERT, key=key), text, draws=True),
+    "T5": Row(lambda key: T5(7, SMALL_T5, key=key), texts, draws=True),
+    "T5, 1.1": Row(
+        lambda key: T5(7, dataclasses.replace(SMALL_T5, gated=True, activation="gelu_tanh", tied=False), key=key),
+        texts,
+        draws=True,
+    ),
     "DiT": Row(lambda key: DiT(6, 4, 3, 5, SMALL_DIT, key=key), noised),
     "VQGAN": Row(lambda key: Keyless(VQGAN(12, 12, 3, SMALL_VQGAN, key=key)), image),
     "KLAutoencoder": Row(lambda key: KLAutoencoder(3, SMALL_AUTOENCODER, key=key), image),

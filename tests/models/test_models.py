@@ -13,20 +13,24 @@ import pytest
 
 from eqxgen.configs import (
     AutoencoderConfig,
+    BERTConfig,
     CLIPConfig,
     DiTConfig,
     MAEConfig,
     MaskGITConfig,
     ResNetConfig,
+    T5Config,
     TextTowerConfig,
     ViTConfig,
     VQGANConfig,
 )
 from eqxgen.models.autoencoder import KLAutoencoder, VQAutoencoder
+from eqxgen.models.bert import BERTClassifier, BERTMaskedLM
 from eqxgen.models.convnet import ConvNet
 from eqxgen.models.discriminator import Discriminator
 from eqxgen.models.dit import DiT
 from eqxgen.models.maskgit import MaskGIT
+from eqxgen.models.t5 import T5
 from eqxgen.models.vit import ViT
 from eqxgen.models.vqgan import VQGAN
 from tests.models.model_rows import ROWS, SMALL_VIT, hidden, pair
@@ -38,6 +42,8 @@ KEY = jr.key(0)
 SIZES = MaskGITConfig(dim=16, depth=2, heads=2, hidden_dim=24, dropout=0.1, placement="pre")
 VQ = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, codes=7)
 AUTOENCODER = AutoencoderConfig(widths=(4, 8), blocks=1, latent_dim=3, groups=2, attention=(1,))
+BERT = BERTConfig(dim=16, depth=2, heads=2, hidden_dim=24, context=9)
+T5_SIZES = T5Config(dim=16, depth=2, heads=2, head_dim=6, hidden_dim=24, buckets=8, max_distance=20)
 image = lambda key: jnp.tanh(jr.normal(key, (12, 12, 3)))
 ids = lambda key: (jr.randint(key, (9,), 0, 8), jr.randint(key, (), 0, 4))
 
@@ -58,6 +64,14 @@ class Row:
 
 def train_maskgit(model, tokens, label, key=None):
     return model(tokens, label, key=key, inference=key is None)
+
+
+def train_text(model, *ids, key=None):
+    return model(*ids, key=key, inference=key is None)
+
+
+def text(key, tokens):
+    return (jr.randint(key, (tokens,), 0, 2),)
 
 
 def maskgit(**changes):
@@ -86,6 +100,9 @@ MODELS = [
     Row("MaskGIT", maskgit(), ids, (9, 7), train_maskgit),
     Row("MaskGIT, post-norm", maskgit(placement="post"), ids, (9, 7), train_maskgit),
     Row("MaskGIT, rematerialised", maskgit(remat=True), ids, (9, 7), train_maskgit),
+    Row("BERTMaskedLM", lambda key: BERTMaskedLM(7, BERT, key=key), lambda key: text(key, 9), (9, 7), train_text),
+    Row("BERTClassifier", lambda key: BERTClassifier(7, 3, BERT, key=key), lambda key: text(key, 9), (3,), train_text),
+    Row("T5", lambda key: T5(7, T5_SIZES, key=key), lambda key: text(key, 9) + text(key, 5), (5, 7), train_text),
     Row("DiT", lambda key: awake(dit(key)), noised, (6, 4, 6)),
     Row(
         "VQGAN",

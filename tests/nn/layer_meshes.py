@@ -91,8 +91,8 @@ def failures(rows: dict[str, Row], mesh: Any, is_set: bool, shards: bool, wanted
     with jax.set_mesh(mesh) if is_set else contextlib.nullcontext():
         for name, row in rows.items():
             put = lambda tree, spec: placed(tree, NamedSharding(mesh, spec))
-            layer = row.make(jr.key(0))
-            arguments[name] = (layer if is_set else put(layer, WHOLE), put(batch_of(row), SPLIT))
+            layer, batch = built(row)
+            arguments[name] = (layer if is_set else put(layer, WHOLE), put(batch, SPLIT))
             programs[name] = over_shards(row, mesh, check_vma=not is_set) if shards else loss_of(row)
             try:
                 eqx.filter_eval_shape(programs[name], arguments[name])
@@ -110,8 +110,19 @@ def failures(rows: dict[str, Row], mesh: Any, is_set: bool, shards: bool, wanted
     return failed
 
 
+def built(row: Row) -> tuple[Any, tuple[Any, ...]]:
+    """The layer and a batch; shapes alone where nothing is computed, which compiles nothing."""
+    make = lambda: (row.make(jr.key(0)), batch_of(row))
+    return make() if FULL else eqx.filter_eval_shape(make)
+
+
 def placed(tree: Any, sharding: NamedSharding) -> Any:
-    return jax.tree.map(lambda leaf: jax.device_put(leaf, sharding) if eqx.is_array(leaf) else leaf, tree)
+    def put(leaf: Any) -> Any:
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+        return jax.device_put(leaf, sharding) if eqx.is_array(leaf) else leaf
+
+    return jax.tree.map(put, tree)
 
 
 def computed(programs: dict[str, Callable[..., Any]], arguments: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +141,7 @@ def leaves(tree: Any) -> list[np.ndarray]:
 def main(rows: dict[str, Any]) -> None:
     """Rows are those of the table of layers, or have the same fields; `whole` ones are not split by `shard_map`."""
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    alone = {name: (row.make(jr.key(0)), batch_of(row)) for name, row in rows.items()} if FULL else {}
+    alone = {name: built(row) for name, row in rows.items()} if FULL else {}
     found = computed({name: loss_of(row) for name, row in rows.items()}, alone)
     wanted = {name: leaves(tree) for name, tree in found.items()}
     split = {name: row for name, row in rows.items() if not getattr(row, "whole", False)}

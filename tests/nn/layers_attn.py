@@ -21,10 +21,17 @@ LAYERS = {
     "SelfAttention, rotary and normalised": Row(
         lambda key: nn.SelfAttention(8, 2, causal=True, rope=nn.RoPE(4), qk_norm=True, key=key), (5, 8), ((5, 8),)
     ),
+    "SelfAttention, unscaled, heads of their own width": Row(
+        lambda key: nn.SelfAttention(8, 3, kv_heads=1, head_dim=5, scale=1.0, causal=True, key=key), (5, 8), ((5, 8),)
+    ),
     "RoPE": Row(lambda key: nn.RoPE(4, key=key), (5, 2, 4), ((5, 2, 4),)),
+    "RoPE, scaled": Row(lambda key: nn.RoPE(4, scaling=nn.RoPEScaling(8.0, 64), key=key), (5, 2, 4), ((5, 2, 4),)),
     "RoPE, interleaved": Row(lambda key: nn.RoPE(4, interleaved=True, key=key), (5, 2, 4), ((5, 2, 4),)),
     "CrossAttention": Row(
         lambda key: nn.CrossAttention(8, 6, heads=2, dropout=0.1, key=key), (5, 8), ((5, 8), (3, 6)), draws=True
+    ),
+    "CrossAttention, unscaled, heads of their own width": Row(
+        lambda key: nn.CrossAttention(8, 6, heads=3, head_dim=5, scale=1.0, key=key), (5, 8), ((5, 8), (3, 6))
     ),
     "CrossAttention, normalised": Row(
         lambda key: nn.CrossAttention(8, qk_norm=True, bias=False, key=key), (5, 8), ((5, 8), (3, 8))
@@ -78,7 +85,7 @@ WRONG = [
     Wrong(lambda: nn.SelfAttention(8, 2, window=0, key=KEY), "window must be an integer of at least 1: got 0"),
     Wrong(
         lambda: nn.SelfAttention(8, 2, rope=nn.RoPE(8), key=KEY),
-        r"head_dim = dim / heads = 4: got rope.head_dim=8",
+        "head_dim = 4: got rope.head_dim=8",
     ),
     Wrong(
         lambda: nn.SelfAttention(8, 2, key=KEY).extend(jnp.ones((1, 8)), nn.KVCache(4, 2, 4)),
@@ -88,6 +95,11 @@ WRONG = [
         lambda: nn.SelfAttention(8, 2, causal=True, key=KEY).extend(jnp.ones((1, 8)), nn.KVCache(4, 2, 4, ring=True)),
         "a ring of 4 rows needs a window of at most as many tokens: got window=None",
     ),
+    Wrong(lambda: nn.RoPEScaling(0.5), "factor must be at least 1: got 0.5"),
+    Wrong(lambda: nn.RoPEScaling(2.0, 0), "original must be an integer of at least 1: got 0"),
+    Wrong(lambda: nn.RoPEScaling(2.0, low=4.0), "low must be less than high: got low=4.0, high=4.0"),
+    Wrong(lambda: nn.SelfAttention(8, 2, head_dim=0, key=KEY), "head_dim must be an integer of at least 1: got 0"),
+    Wrong(lambda: nn.CrossAttention(8, heads=2, scale=0.0, key=KEY), "scale must be positive and finite: got 0.0"),
     Wrong(lambda: nn.RoPE(5), "head_dim must be even: got 5"),
     Wrong(lambda: nn.RoPE(4, base=1.0), "base must be greater than 1: got 1.0"),
     Wrong(lambda: nn.RoPE(4)(jnp.ones((3, 2, 6))), r"x must be \(seq, heads, head_dim=4\): got shape \(3, 2, 6\)"),
@@ -98,7 +110,7 @@ WRONG = [
     Wrong(
         lambda: nn.ParallelAttention(8, 2, hidden_dim=0, key=KEY), "hidden_dim must be an integer of at least 1: got 0"
     ),
-    Wrong(lambda: nn.ParallelAttention(8, 2, rope=nn.RoPE(8), key=KEY), "dim / heads = 4: got rope.head_dim=8"),
+    Wrong(lambda: nn.ParallelAttention(8, 2, rope=nn.RoPE(8), key=KEY), "head_dim = 4: got rope.head_dim=8"),
     Wrong(lambda: nn.MultiheadAttention(2, 1, key=KEY), "qk_size must be an integer of at least 1: got 0"),
     Wrong(lambda: nn.MultiheadAttention(0, 4, key=KEY), "num_heads must be an integer of at least 1: got 0"),
     Wrong(

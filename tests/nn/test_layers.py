@@ -86,14 +86,19 @@ def test_a_layer_keeps_the_dtype_and_has_finite_gradients(name):
 def test_a_layer_that_draws_asks_for_a_key_and_has_an_inference_mode(name):
     row = LAYERS[name]
     layer, inputs = row.make(KEY), row.inputs(jr.key(1))
+
+    @eqx.filter_jit
+    def drawn(layer, key=None, inference=None):
+        return call(layer, row, inputs, key=key, inference=inference)
+
     with pytest.raises(ValueError, match="key"):
-        call(layer, row, inputs, inference=None)
-    first, again, other = (call(layer, row, inputs, key=jr.key(seed), inference=None) for seed in (0, 0, 5))
+        drawn(layer)
+    first, again, other = (drawn(layer, jr.key(seed)) for seed in (0, 0, 5))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
-    quiet = call(layer, row, inputs)
-    np.testing.assert_array_equal(call(layer, row, inputs, key=jr.key(3)), quiet)
-    np.testing.assert_array_equal(call(eqx.nn.inference_mode(layer), row, inputs, inference=None), quiet)
+    quiet = drawn(layer, inference=True)
+    np.testing.assert_array_equal(drawn(layer, jr.key(3), inference=True), quiet)
+    np.testing.assert_array_equal(drawn(eqx.nn.inference_mode(layer)), quiet)
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=[f"{i}: {wrong.says[:50]}" for i, wrong in enumerate(WRONG)])

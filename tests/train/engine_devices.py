@@ -84,6 +84,10 @@ def parity() -> dict[str, dict[str, float]]:
     jax.config.update("jax_enable_x64", True)
     found: dict[str, dict[str, float]] = {}
     for name, config, core in programs():
+        model = eqx.filter_jit(core.init)(jr.key(0))
+        core = dataclasses.replace(
+            core, init=lambda key, model=model: model
+        )  # drawn once; test_parallel.py draws on each
         alone = trained(config, core, "data=1")
         apart = lambda x, y: float(np.max(np.abs(x - y)) / max(np.max(np.abs(y)), 1e-3))
         for text in COMPARED[name]:

@@ -6,11 +6,15 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
+from tests.devices import environment
 from train import doctor
 from train._errors import UserError
 from train.engine import compile_cache as compilecache
+from train.parallel import AXES
+from train.report.meshes import mesh_choices
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,6 +32,18 @@ def test_it_names_versions_devices_choices_with_reasons_folders_and_clashes(caps
     assert "layer_norm of bfloat16[64, 32]" in text
     assert "GiB free" in text
     assert not list(tmp_path.iterdir())
+
+
+def test_on_several_devices_it_names_what_runs_on_each_kind_of_mesh_axes():
+    line = [sys.executable, "-m", "train.doctor", "--seq", "16", "--heads", "2", "--head-dim", "8", "--mesh", "model=2"]
+    done = subprocess.run(line, cwd=ROOT, env=environment(4), capture_output=True, text=True, timeout=120, check=False)
+    for op in ("dot_product_attention of bfloat16[16, 16, 2, 8]", "layer_norm of bfloat16[16, 16, 16]"):
+        found = done.stdout.partition(f"{op} on data=2, model=2\n")[2].splitlines()[:4]
+        kinds = ("explicit", "auto", "manual", "manual data and auto model")
+        assert found == [f"    {kind} axes: xla" for kind in kinds]
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1] * 2).reshape(1, 1, 2), AXES)
+    with pytest.raises(UserError, match=r"^--heads must be a multiple of --mesh model: got 3 heads and model=2$"):
+        mesh_choices(doctor.Config(heads=3), mesh)
 
 
 def test_a_foreign_package_and_switches_that_hurt_are_clashes(monkeypatch):

@@ -1,5 +1,6 @@
 """The lines, bars and sinks of a run's numbers."""
 
+import errno
 import json
 import struct
 import sys
@@ -151,6 +152,19 @@ def test_tensorboard_has_evaluations_pictures_texts_and_hyperparameters(tmp_path
     assert b"optim.clip" in hyper
     assert b"steps" in hyper
     assert not caplog.records, "a loss that is not finite is no warning"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_events_that_cannot_be_written_are_an_error_and_never_a_wait(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    board = TensorBoard(tmp_path, 0)
+    monkeypatch.setattr("tensorboardX.record_writer.RecordWriter.write", full)
+    board.write(1, {"loss": 1.0})
+    board._thread.join(10)
+    with pytest.raises(UserError, match=r"tensorboard: cannot be written: .* bytes are free there"):
+        board.write(2, {f"number {i}": 1.0 for i in range(30)})
 
 
 def test_weights_and_biases_that_is_not_installed_says_how_to(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from eqxgen import ops
 
-from .._errors import require
+from .._errors import UsageError
 from ..parallel.mesh import AXES, BATCH, manual_axes, parts
 from .operations import Shapes, chosen
 
@@ -28,10 +28,11 @@ def mesh_choices(shapes: Shapes, mesh: Mesh) -> list[str]:
         mesh: of several devices.
 
     Raises:
-        UserError: the number of heads is not a multiple of `model`.
+        UsageError: the number of heads is not a multiple of `model`.
     """
     count = mesh.shape["model"]
-    require(shapes.heads % count == 0, f"heads must be a multiple of --mesh model: got {shapes.heads} and {count}")
+    if shapes.heads % count:
+        raise UsageError(f"--heads must be a multiple of --mesh model: got {shapes.heads} heads and model={count}")
     batch, dtype = shapes.batch * parts(mesh), jnp.dtype(shapes.dtype)
     heads = (batch, shapes.seq, shapes.heads, shapes.head_dim)
     rows = (batch, shapes.seq, shapes.heads * shapes.head_dim)

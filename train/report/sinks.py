@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from .._errors import UserError
+from .._files import unwritten, writing
 from ..config.base import flat
 
 PICTURES = (".png", ".webp", ".jpg")
@@ -31,6 +32,9 @@ class TensorBoard:
         folder: of the run.
         start: the step it resumes from.
         record: config.json of the run, whose config is shown as hyperparameters and as text.
+
+    Raises:
+        UserError: the events cannot be written.
     """
 
     def __init__(self, folder: Path, start: int, record: dict[str, Any] | None = None):
@@ -39,21 +43,27 @@ class TensorBoard:
 
         # A number that is not finite is a fact of the run, which its line says, and no warning.
         logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start or None)
+        self._folder = folder / "tensorboard"
+        # No bound of the queue: a full one would wait for ever for a thread that ended at a failed write.
+        self._writer = SummaryWriter(str(self._folder), purge_step=start or None, max_queue=0)
+        events: Any = self._writer.file_writer
+        self._thread = events.event_writer._worker
+        events.event_writer._event_queue.cancel_join_thread()
         if not record or start:
             return
         config = record.get("config", {})
         plain = {name: value if _is_plain(value) else str(value) for name, value in flat(config).items()}
-        events: Any = self._writer.file_writer
         for part in hparams(plain, {"loss": None}):
             events.add_summary(part)
         self._writer.add_text("config", f"```\n{json.dumps(config, indent=2)}\n```")
 
     def write(self, step: int, values: dict[str, float | int]) -> None:
+        self._check()
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def sample(self, step: int, file: Path) -> None:
+        self._check()
         if file.suffix in PICTURES:
             import numpy as np
             from PIL import Image
@@ -64,7 +74,13 @@ class TensorBoard:
             self._writer.add_text("samples", f"```\n{file.read_text(encoding='utf-8')}\n```", step)
 
     def close(self) -> None:
-        self._writer.close()
+        self._check()
+        with writing(self._folder):
+            self._writer.close()
+
+    def _check(self) -> None:
+        if not self._thread.is_alive():
+            raise UserError(unwritten(self._folder, "its thread ended at an error"))
 
 
 class WeightsAndBiases:

@@ -26,7 +26,8 @@ class SelfAttention(eqx.Module):
 
     Args:
         dim: width of a token, kept.
-        heads: number of query heads; it divides `dim`.
+        heads: number of query heads; it divides `dim`, unless `head_dim` is given.
+        head_dim: width of a head, as in models whose heads together are not as wide as a token; by default dim / heads.
         kv_heads: number of key and value heads; it divides `heads` (grouped queries, arXiv:2305.13245). By default
             `heads`.
         dropout: rate on the attention probabilities, inside the op, and on the output.
@@ -36,6 +37,7 @@ class SelfAttention(eqx.Module):
         window: token i attends to tokens less than `window` away: in a causal layer the last `window`, itself included;
             otherwise as many on each side.
         rope: rotary positions of queries and keys.
+        scale: of the logits; by default 1 / sqrt(head_dim). T5's is 1.
         qk_norm: RMS norm of queries and keys over head_dim, before `rope` (Henry et al. 2020, arXiv:2010.04245, in the
             form of Qwen3).
         init: initializer of the weights.
@@ -55,6 +57,7 @@ class SelfAttention(eqx.Module):
     kv_heads: int = eqx.field(static=True)
     causal: bool = eqx.field(static=True)
     window: int | None = eqx.field(static=True)
+    scale: float | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -62,29 +65,32 @@ class SelfAttention(eqx.Module):
         heads: int,
         *,
         kv_heads: int | None = None,
+        head_dim: int | None = None,
         dropout: float = 0.0,
         probs_dropout: float | None = None,
         causal: bool = False,
         bias: bool = True,
         window: int | None = None,
         rope: RoPE | AxialRoPE | None = None,
+        scale: float | None = None,
         qk_norm: bool = False,
         init: Initializer = torch_uniform,
         key: PRNGKeyArray,
     ):
         kv_heads = heads if kv_heads is None else kv_heads
         _check.positive(dim=dim, heads=heads, kv_heads=kv_heads, **({} if window is None else {"window": window}))
-        _check.divides(heads=heads, dim=dim)
+        head_dim = width_of_head(dim, heads, head_dim)
         _check.divides(kv_heads=kv_heads, heads=heads)
-        head_dim = dim // heads
         check_rope(rope, head_dim)
+        check_scale(scale)
         in_key, out_key = jr.split(key)
-        self.qkv = Projection(dim, dim + 2 * kv_heads * head_dim, bias=bias, init=init, key=in_key)
-        self.out = Projection(dim, dim, bias=bias, init=init, key=out_key)
+        self.qkv = Projection(dim, (heads + 2 * kv_heads) * head_dim, bias=bias, init=init, key=in_key)
+        self.out = Projection(heads * head_dim, dim, bias=bias, init=init, key=out_key)
         self.dropout = Dropout(dropout)
         self.probs_dropout = Dropout(dropout if probs_dropout is None else probs_dropout)
         self.q_norm, self.k_norm = (RMSNorm(head_dim), RMSNorm(head_dim)) if qk_norm else (None, None)
         self.rope, self.heads, self.kv_heads, self.causal, self.window = rope, heads, kv_heads, causal, window
+        self.scale = scale
 
     @property
     def head_dim(self) -> int:
@@ -121,6 +127,7 @@ class SelfAttention(eqx.Module):
             v,
             bias=bias,
             mask=mask,
+            scale=self.scale,
             is_causal=self.causal,
             local_window_size=near,
             dropout_rate=self.probs_dropout.rate if active else 0.0,
@@ -162,7 +169,7 @@ class SelfAttention(eqx.Module):
             raise ValueError("extend needs causal=True: the result of a token must not depend on later tokens")
         _check.example(x, "new", dim=self.qkv.in_dim)
         q, k, v = self._heads(x, cache.count + jnp.arange(x.shape[0], dtype=jnp.int32))
-        y, cache = attend(q, k, v, cache, count=count, window=self.window, bias=bias)
+        y, cache = attend(q, k, v, cache, count=count, window=self.window, bias=bias, scale=self.scale)
         return self.out(join_heads(y)), cache
 
     def _heads(self, x: Float[Array, "seq dim"], positions: Int[Array, " seq"] | None) -> tuple[Array, Array, Array]:
@@ -173,6 +180,21 @@ class SelfAttention(eqx.Module):
         if self.rope is not None:
             q, k = self.rope(q, positions), self.rope(k, positions)
         return q, k, v
+
+
+def width_of_head(dim: int, heads: int, head_dim: int | None) -> int:
+    """The width of each head that was asked for; by default dim / heads, which must be whole."""
+    if head_dim is None:
+        _check.divides(heads=heads, dim=dim)
+        return dim // heads
+    _check.positive(head_dim=head_dim)
+    return head_dim
+
+
+def check_scale(scale: float | None) -> None:
+    """The scale of the logits must be positive and finite where it is given."""
+    if scale is not None:
+        _check.above_zero(scale=scale)
 
 
 def split_heads(qkv: Float[Array, "seq features"], kv_heads: int, head_dim: int) -> tuple[Array, Array, Array]:

@@ -1,5 +1,6 @@
 """Rotary positions: queries and keys rotated by angles proportional to their positions."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -13,6 +14,46 @@ LARGEST = 1 << 19
 """Largest number of constant cosines in a program: 2 MiB, as many as 8,192 positions of a head of 128 have."""
 
 
+@dataclasses.dataclass(frozen=True)
+class RoPEScaling:
+    """Slower rotation of the long wavelengths, for sequences longer than those of the training: LLaMA 3.1's.
+
+    Wavelengths longer than `original / low` are `factor` times as long, those shorter than `original / high` as they
+    are, and in between the rates are interpolated over `original / wavelength`.
+
+    Attributes:
+        factor: of the lengths, at least 1.
+        original: tokens that the model was trained on. None scales every wavelength (position interpolation, Chen et
+            al. 2023, arXiv:2306.15595).
+        low, high: bounds in wavelengths of the original length; low < high.
+
+    Raises:
+        ValueError: a number violates its constraint.
+    """
+
+    factor: float
+    original: int | None = None
+    low: float = 1.0
+    high: float = 4.0
+
+    def __post_init__(self):
+        _check.above_zero(factor=self.factor, low=self.low, high=self.high)
+        if self.factor < 1:
+            raise ValueError(f"factor must be at least 1: got {self.factor}")
+        if self.original is not None:
+            _check.positive(original=self.original)
+        if not self.low < self.high:
+            raise ValueError(f"low must be less than high: got low={self.low}, high={self.high}")
+
+    def __call__(self, rates: np.ndarray) -> np.ndarray:
+        """The rates in radians per token, scaled."""
+        if self.original is None:
+            return rates / self.factor
+        turns = self.original * rates / (2 * np.pi)
+        kept = np.clip((turns - self.low) / (self.high - self.low), 0, 1)
+        return kept * rates + (1 - kept) * rates / self.factor
+
+
 class RoPE(eqx.Module):
     """Rotary position embedding (Su et al. 2021, arXiv:2104.09864, equation 34): pair i is rotated by `position *
     base^(-2i/head_dim)`.
@@ -22,20 +63,28 @@ class RoPE(eqx.Module):
         base: of the wavelengths.
         interleaved: pair i is the entries 2i and 2i + 1, as in the paper and GPT-J; otherwise i and i + head_dim/2, as
             in LLaMA's published weights in Hugging Face's layout. The two differ by a permutation of the weights.
+        scaling: of the wavelengths.
         key: not used; every layer takes one.
     """
 
     head_dim: int = eqx.field(static=True)
     base: float = eqx.field(static=True)
     interleaved: bool = eqx.field(static=True)
+    scaling: RoPEScaling | None = eqx.field(static=True)
 
     def __init__(
-        self, head_dim: int, *, base: float = 10_000.0, interleaved: bool = False, key: PRNGKeyArray | None = None
+        self,
+        head_dim: int,
+        *,
+        base: float = 10_000.0,
+        interleaved: bool = False,
+        scaling: RoPEScaling | None = None,
+        key: PRNGKeyArray | None = None,
     ):
         _check.positive(head_dim=head_dim)
         _check.even(head_dim=head_dim)
         _check_base(base)
-        self.head_dim, self.base, self.interleaved = head_dim, float(base), interleaved
+        self.head_dim, self.base, self.interleaved, self.scaling = head_dim, float(base), interleaved, scaling
 
     def __call__(
         self,
@@ -46,7 +95,7 @@ class RoPE(eqx.Module):
     ) -> Float[Array, "seq heads head_dim"]:
         """Queries or keys at `positions`, 0, 1, ... by default."""
         at = _positions(x, positions, self.head_dim)
-        return turn(x, _angles(at, self.head_dim, self.base), interleaved=self.interleaved)
+        return turn(x, _angles(at, self.head_dim, self.base, self.scaling), interleaved=self.interleaved)
 
 
 class AxialRoPE(eqx.Module):
@@ -121,8 +170,11 @@ def _table(angles: Array | np.ndarray) -> tuple[Array, Array]:
     return jnp.cos(jnp.asarray(angles)), jnp.sin(jnp.asarray(angles))
 
 
-def _angles(positions: Array | np.ndarray, dim: int, base: float) -> Float[Array | np.ndarray, "seq pairs"]:
-    rates = (base ** (-np.arange(0, dim, 2) / dim)).astype(np.float32)
+def _angles(
+    positions: Array | np.ndarray, dim: int, base: float, scaling: RoPEScaling | None = None
+) -> Float[Array | np.ndarray, "seq pairs"]:
+    rates = base ** (-np.arange(0, dim, 2) / dim)
+    rates = (rates if scaling is None else scaling(rates)).astype(np.float32)
     return positions.astype(np.float32)[:, None] * rates[None]
 
 
@@ -142,4 +194,4 @@ def _check_base(base: float) -> None:
 def check_rope(rope: RoPE | AxialRoPE | None, head_dim: int) -> None:
     """The heads of a layer must have the size of its rotary positions."""
     if rope is not None and rope.head_dim != head_dim:
-        raise ValueError(f"rope must have head_dim = dim / heads = {head_dim}: got rope.head_dim={rope.head_dim}")
+        raise ValueError(f"rope must have the layer's head_dim = {head_dim}: got rope.head_dim={rope.head_dim}")

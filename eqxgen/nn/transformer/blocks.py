@@ -11,6 +11,7 @@ from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
 
 from eqxgen.nn import _check
 from eqxgen.nn._call import given, run
+from eqxgen.nn.attention.cross import KeysValues
 from eqxgen.nn.attention.self_attention import Bias, Mask, SelfAttention
 from eqxgen.nn.drop import DropPath
 from eqxgen.nn.linear import Initializer, torch_uniform
@@ -90,7 +91,7 @@ class TransformerBlock(eqx.Module):
     def __call__(
         self,
         x: Float[Array, "seq dim"],
-        *context: Array,
+        *context: Array | KeysValues,
         mask: Mask | None = None,
         bias: Bias | None = None,
         key: PRNGKeyArray | None = None,

@@ -11,7 +11,7 @@ from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
 
 from eqxgen.nn import _check
 from eqxgen.nn._call import given, run
-from eqxgen.nn.attention.cross import CrossAttention
+from eqxgen.nn.attention.cross import CrossAttention, KeysValues
 from eqxgen.nn.attention.self_attention import Bias, Mask, SelfAttention
 from eqxgen.nn.linear import Initializer, torch_uniform
 from eqxgen.nn.norm.fused import LayerNorm
@@ -59,7 +59,7 @@ class DecoderBlock(eqx.Module):
     def __call__(
         self,
         x: Float[Array, "seq dim"],
-        context: Array,
+        context: Array | KeysValues,
         *,
         mask: Mask | None = None,
         bias: Bias | None = None,
@@ -82,16 +82,22 @@ class DecoderBlock(eqx.Module):
         self,
         x: Float[Array, "seq dim"],
         cache: Any,
-        context: Array,
+        context: Array | KeysValues,
         *,
         count: int | Int[Array, ""] | None = None,
         bias: Bias | None = None,
         context_mask: Mask | None = None,
     ) -> tuple[Float[Array, "seq dim"], Any]:
-        """As `TransformerBlock.extend`. Keys and values of the context are computed again at each call."""
+        """As `TransformerBlock.extend`. Keys and values of the context are computed again at each call, unless the
+        block is `bound` to it.
+        """
         attention, options = caching(self.attention), given(bias=bias)
         x, cache = self._first(x, lambda x: attention.extend(x, cache, count=count, **options), None, True)
         return self.rest(x, context, mask=context_mask, inference=True), cache
+
+    def bound(self, context: Array, *, context_mask: Mask | None = None) -> "Bound":
+        """The block with this context, whose keys and values are computed once, for decoding."""
+        return Bound(self, self.rest.attention.keys_values(context), context_mask)
 
     def _first(
         self, x: Array, attend: Callable[..., tuple[Array, Any]], key: PRNGKeyArray | None, inference: bool | None
@@ -102,6 +108,29 @@ class DecoderBlock(eqx.Module):
         y, cache = attend(self.attention_norm(x) if pre else x)
         x = x + self.rest.drop_path(y, key=key, inference=inference)
         return x if pre else self.attention_norm(x), cache
+
+
+class Bound(eqx.Module):
+    """A `DecoderBlock` with its context: it decodes as a block of self-attention does."""
+
+    block: DecoderBlock
+    context: KeysValues
+    context_mask: Any
+
+    def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> Any:
+        """As `DecoderBlock.cache`."""
+        return self.block.cache(length, dtype)
+
+    def extend(
+        self,
+        x: Float[Array, "seq dim"],
+        cache: Any,
+        *,
+        count: int | Int[Array, ""] | None = None,
+        bias: Bias | None = None,
+    ) -> tuple[Float[Array, "seq dim"], Any]:
+        """As `DecoderBlock.extend`, with the bound context."""
+        return self.block.extend(x, cache, self.context, count=count, bias=bias, context_mask=self.context_mask)
 
 
 def Crossformer(

@@ -1,12 +1,14 @@
-"""Flash attention for TPU in Pallas: forward, and a backward pass of two kernels, or three with a bias gradient.
+"""Flash attention for TPU in Pallas: forward, and a backward pass of one kernel, or two with a bias gradient.
 
     s = cap(scale q k^T) + bias;  p = exp(s - lse);  out = p v
     dv = p^T dout;  ds = p (dout v^T - delta), delta = rowsum(dout out) - dlse
     dbias = ds;  dq = scale ds k;  dk = scale ds^T q
 
-The grid has only active blocks, so an inactive one costs no copy; full blocks skip the mask. Sequences are padded to a
-multiple of the block. The backward kernels hold a tile transposed, (keys, queries), so that the row statistics are
-stored along lanes.
+The grid has only active blocks, so an inactive one costs no copy. A full block has no mask: its parts follow one
+another in one straight program, so that a softmax runs beside the next product. A block that needs the mask computes
+its active parts in turn, and there alone are numbers that are not finite kept from the pairs that do not see them.
+Sequences are padded to a multiple of the block. Exponentials are powers of two. The backward kernels hold a tile
+transposed, (keys, queries), so that the row statistics are stored along lanes.
 
 Source: Dao 2023 (FlashAttention-2); the schedule in scalar memory follows block-sparse prefetch lists.
 """
@@ -27,9 +29,22 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False)
 
 
 def gradients(
-    q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool, interpret: Any = False
+    q,
+    k,
+    v,
+    extras: Extras,
+    setting: Setting,
+    out,
+    lse,
+    dout,
+    dlse,
+    *,
+    with_bias: bool,
+    kind: str = "",
+    interpret: Any = False,
 ):
-    """Cotangents of q, k, v and, with `with_bias`, of the bias."""
+    """Cotangents of q, k, v and, with `with_bias`, of the bias; `kind` as in `Target`."""
     from . import backward
 
-    return backward.gradients(q, k, v, extras, setting, out, lse, dout, dlse, with_bias=with_bias, interpret=interpret)
+    rows = out, lse, dout, dlse
+    return backward.gradients(q, k, v, extras, setting, *rows, with_bias=with_bias, kind=kind, interpret=interpret)

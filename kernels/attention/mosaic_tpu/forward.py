@@ -1,83 +1,165 @@
 """The forward pass: an online softmax over one row of blocks at a time."""
 
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ..problem import Extras, Setting, quarantine, shape_of
-from ..schedule import bounds_of
-from . import tiling
+from ..._blocks import div
+from ..problem import Extras, Setting, shape_of
+from . import blocks, tiling
 from .launch import Pass, Refs, launch
-from .schedule import schedule, step
-from .scores import LOW, ScoreOperands, dot
-from .tiling import Output, Tile
+from .schedule import bounds_of, schedule
+from .scores import ScoreOperands, dot, finite, flag
+from .tiling import Output, Tile, Tiled, widen
+
+LOW = -0.7 * float(np.finfo(np.float32).max)
+HEAD_BYTES = 6 << 20
 
 
 def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False):
     """(out, logsumexp) as `reference.attend` gives them, by one kernel."""
-    shape = tiling.tiled(shape_of(q, k, v), q.dtype, tiling.FORWARD_BLOCK)
-    q, k, v = tiling.heads_second(*quarantine(q, k, v, extras))
+    most = blocks.forward(tiling.widest(q, v))
+    shape = tiling.tiled(shape_of(q, k, v), most)
+    q, k, v = tiling.heads_second(q, k, v)
     active, full = bounds_of(extras.mask, shape)
-    operands = [tiling.queries(q, shape), tiling.keys(k, shape), tiling.keys(v, shape)]
+    plan = schedule(active, full)
+    fold = _fold(shape, q.dtype.itemsize) if plan.shape[1] == 1 else 1
+    operands = [tiling.queries(q, shape, fold), tiling.keys(k, shape), tiling.keys(v, shape)]
     prepared = ScoreOperands(extras, shape, flip=False)
     work = Pass(shape, setting, extras, prepared, operands, active, full, False, interpret)
-    plan = schedule(active, full)
+    groups = tiling.groups(shape.q_block, most.rows)
 
     def where(ids, entries):
-        b, h, row, n = ids
-        return Tile(b, h, row, entries[plan.start(b, h, row) + 1 + n] >> 1)
+        b, group, row, n, r = ids
+        h = group * fold + r
+        return Tile(b, h, row, plan.column(entries[plan.start(b, h, row) + 1 + n]))
 
     def kernel(refs: Refs):
-        n, start = refs.ids[3], plan.start(*refs.ids[:3])
-        pl.when(n == 0)(lambda: _begin(*refs.scratch))
-        step(lambda masked: _step(refs, masked), n < refs.entries[start], refs.entries[start + 1 + n])
-        pl.when(n == plan.steps - 1)(lambda: _end(*refs.outs, *refs.scratch))
+        n, start = refs.ids[3], plan.start(refs.tile.b, refs.tile.h, refs.tile.q)
+        refs = _of_head(refs, refs.ids[4] if fold > 1 else 0)
+        pl.when(n == 0)(lambda: _begin(refs))
+        whole = lambda: _step(refs, range(shape.parts), groups, masked=False)
+        part = lambda part: _step(refs, [part], groups, masked=True)
+        plan.run(n < refs.entries[start], refs.entries[start + 1 + n], whole, part)
+        pl.when(n == plan.steps - 1)(lambda: _end(refs))
 
-    bq, v_dim, seq = shape.q_block, v.shape[-1], shape.q_blocks * shape.q_block
+    bq, dim, v_dim, seq = shape.q_block, shape.dim, shape.v_dim, shape.q_blocks * shape.q_block
+    head = lambda t: div(t.h, fold)
     out, lse = launch(
         work,
         "forward",
         kernel,
         where,
-        grid=(shape.batch, shape.heads, shape.q_blocks, plan.steps),
+        grid=(shape.batch, shape.heads // fold, shape.q_blocks, plan.steps, fold),
         entries=plan.table,
         outs=[
-            Output((*q.shape[:2], seq, v_dim), q.dtype, (1, 1, bq, v_dim), lambda t: (t.b, t.h, t.q, 0)),
-            Output((*q.shape[:2], 1, seq), jnp.float32, (1, 1, 1, bq), lambda t: (t.b, t.h, 0, t.q)),
+            Output((*q.shape[:2], seq, v_dim), q.dtype, (1, fold, bq, v_dim), lambda t: (t.b, head(t), t.q, 0)),
+            Output((*q.shape[:2], 1, seq), jnp.float32, (1, fold, 1, bq), lambda t: (t.b, head(t), 0, t.q)),
         ],
-        scratch=[pltpu.VMEM((bq, width), jnp.float32) for width in (tiling.LANES, tiling.LANES, v_dim)],
+        scratch=[
+            pltpu.VMEM((fold, bq, dim), q.dtype),
+            *(pltpu.VMEM((fold, bq, width), jnp.float32) for width in (tiling.LANES, tiling.LANES, v_dim)),
+        ],
+        sums=2,
     )
     (out,) = tiling.heads_second(out[:, :, : shape.q_seq])
     return out, lse[:, :, 0, : shape.q_seq]
 
 
-def _begin(top, total, acc):
+def _fold(shape: Tiled, itemsize: int) -> int:
+    """Query heads of a key head that one copy of a block of keys serves, all of whose sums fit `HEAD_BYTES`."""
+    wide = lambda dim: dim + -dim % tiling.LANES
+    row = itemsize * (3 * wide(shape.dim) + 2 * wide(shape.v_dim)) + 4 * (2 * tiling.LANES + wide(shape.v_dim))
+    fits = lambda n: shape.repeat % n == 0 and n * row * shape.q_block <= HEAD_BYTES
+    return max(n for n in range(1, shape.repeat + 1) if n == 1 or fits(n))
+
+
+def _of_head(refs: Refs, at) -> Refs:
+    """The references with query, results and scratch memory of one head."""
+    query, *keys = refs.operands
+    one = lambda ref: ref.at[:, pl.ds(at, 1)]
+    return dataclasses.replace(
+        refs,
+        operands=[one(query), *keys],
+        outs=[one(ref) for ref in refs.outs],
+        scratch=[ref.at[at] for ref in refs.scratch],
+    )
+
+
+def _guarded(refs: Refs) -> bool:
+    """True if some query does not see some key: then a number that is not finite makes NaN of the rows that see it, in
+    all their features, and of no others.
+    """
+    return refs.scores.prepared.mask is not None
+
+
+def _begin(refs: Refs):
+    query, top, total, acc = refs.scratch
+    query[...] = flag(refs.operands[0][0, 0]) if _guarded(refs) else refs.operands[0][0, 0]
     top[...] = jnp.full_like(top, LOW)
     total[...] = jnp.zeros_like(total)
     acc[...] = jnp.zeros_like(acc)
 
 
-def _step(refs: Refs, masked: bool):
-    scores, (top, total, acc), (q, k, v) = refs.scores, refs.scratch, refs.load()
-    s, _, allowed = scores.logits(dot(q, k, (1, 1)) * scores.setting.scale, refs.tile, masked)
-    before = top[:, :1]
-    now = jnp.maximum(before, jnp.max(s, axis=1, keepdims=True))
-    p = jnp.exp(s - now)
-    if allowed is not None:
-        p = jnp.where(allowed, p, 0.0)
-    shrink = jnp.exp(before - now)
-    total[...] = jnp.broadcast_to(shrink * total[:, :1] + jnp.sum(p, axis=1, keepdims=True), total.shape)
-    top[...] = jnp.broadcast_to(now, top.shape)
-    kept = scores.kept(refs.tile)
+def _step(refs: Refs, parts: Sequence[Any], groups: Sequence[slice], masked: bool):
+    """Each group of queries against each part of the keys; the product of the next pair is issued ahead of the softmax
+    of this one.
+    """
+    query, top, total, acc = refs.scratch
+    pairs = [(n, rows) for n in range(len(parts)) for rows in groups]
+
+    @functools.cache
+    def load(n: int):
+        k, v = (ref[0, 0, refs.scores.shape.keys(parts[n])] for ref in refs.operands[1:])
+        if not _guarded(refs):
+            return k, v
+        # All queries of a block without a mask see the value, and its sum tells.
+        return (flag(k, v), finite(v)) if masked else (flag(k), v)
+
+    def product(n: int, rows: slice):
+        k, v = load(n)
+        return dot(query[rows], k, (1, 1)), v
+
+    ahead = product(*pairs[0])
+    for pair, after in zip(pairs, [*pairs[1:], None]):
+        (s, v), ahead = ahead, product(*after) if after else (None, None)
+        tile = dataclasses.replace(refs.tile, part=parts[pair[0]], rows=pair[1])
+        p, shrink, top[tile.rows], total[tile.rows] = _softmax(refs, tile, s, top[tile.rows], total[tile.rows], masked)
+        acc[tile.rows] = acc[tile.rows] * widen(shrink, acc.shape[1]) + dot(p.astype(v.dtype), v, (1, 0))
+
+
+def _softmax(refs: Refs, tile: Tile, s, top, total, masked: bool):
+    """(weights, factor of earlier weights, maximum, sums by lane) after one more part.
+
+    The maximum is finite, so that a masked logit of minus infinity has the weight 0.
+    """
+    scores = refs.scores
+    s, _ = scores.logits(s, tile)
+    if masked:
+        s = jnp.where(scores.allowed(tile, s.shape), s, -jnp.inf)
+    now = jnp.maximum(top, jnp.max(s, axis=1, keepdims=True))
+    p = jnp.exp2(s - widen(now, s.shape[1]))
+    shrink = jnp.exp2(top - now)
+    lanes = [slice(at, at + tiling.LANES) for at in range(0, p.shape[1], tiling.LANES)]
+    total = shrink * total + sum(p[:, some] for some in lanes)
+    kept = scores.kept(tile)
     if kept is not None:
         p = jnp.where(kept, p * (1.0 / (1.0 - scores.setting.dropout_rate)), 0.0)
-    acc[...] = acc[...] * shrink + dot(p.astype(v.dtype), v, (1, 0))
+    return p, shrink, now, total
 
 
-def _end(out, lse, top, total, acc):
-    empty = total[...] == 0.0
-    safe = jnp.where(empty, 1.0, total[...])
-    out[0, 0] = (acc[...] / safe[:, :1]).astype(out.dtype)
-    lse[0, 0] = jnp.where(empty, -jnp.inf, top[...] + jnp.log(safe)).T[:1]
+def _end(refs: Refs):
+    (out, lse), (_, top, total, acc) = refs.outs, refs.scratch
+    total = jnp.broadcast_to(jnp.sum(total[...], axis=1, keepdims=True), total.shape)
+    empty = total == 0.0
+    safe = jnp.where(empty, 1.0, total)
+    result = acc[...] * widen(1.0 / safe, acc.shape[1])
+    out[0, 0] = (flag(result, result) if _guarded(refs) else result).astype(out.dtype)
+    lse[0, 0] = jnp.where(empty, -jnp.inf, top[...] * math.log(2.0) + jnp.log(safe)).T[:1]

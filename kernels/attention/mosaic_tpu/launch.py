@@ -8,16 +8,16 @@ import jax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ..problem import Blocked, Extras, Setting
+from ..problem import Extras, Setting
 from .scores import ScoreOperands, Scores
-from .tiling import Operand, Output, Tile
+from .tiling import Operand, Output, Tile, Tiled
 
 
 @dataclasses.dataclass(frozen=True)
 class Pass:
     """The arguments that the kernels of a pass share; `active` and `full` as from `schedule.bounds_of`."""
 
-    shape: Blocked
+    shape: Tiled
     setting: Setting
     extras: Extras
     prepared: ScoreOperands
@@ -40,8 +40,11 @@ class Refs:
     outs: Sequence[Any]
     scratch: Sequence[Any]
 
-    def load(self) -> list[Any]:
-        return [ref[0, 0] for ref in self.operands]
+    def load(self, part) -> list[Any]:
+        """Query, key and value of one part of the tile, and the other operands."""
+        q, k, v, *rest = self.operands
+        keys = self.scores.shape.keys(part)
+        return [q[0, 0], k[0, 0, keys], v[0, 0, keys], *(ref[0, 0] for ref in rest)]
 
 
 def launch(
@@ -54,8 +57,9 @@ def launch(
     entries: Any,
     outs: Sequence[Output],
     scratch: Sequence[Any],
+    sums: int = 1,
 ) -> Any:
-    """Run `kernel(refs)` over the grid, whose last axis is the one it sums along.
+    """Run `kernel(refs)` over the grid, whose last `sums` axes are those it sums along.
 
     `where(ids, entries)` is the tile of a grid point; `entries`, flat integers, is stored in scalar memory.
     """
@@ -63,12 +67,10 @@ def launch(
     operands = [*work.operands, *work.prepared.operands]
     varying = jax.typeof(work.operands[0].array).manual_axis_type
 
-    def spec(block, place, memory=None):
+    def spec(block, place, **how):
         if block is None:
-            return pl.BlockSpec(memory_space=memory)
-        return pl.BlockSpec(
-            block, lambda *ids: tuple(place(where(ids[: len(grid)], ids[len(grid)]))), memory_space=memory
-        )
+            return pl.BlockSpec(**how)
+        return pl.BlockSpec(block, lambda *ids: tuple(place(where(ids[: len(grid)], ids[len(grid)]))), **how)
 
     def body(*refs):
         cuts = [1, len(work.prepared.scalars), len(work.operands), len(work.prepared.operands), len(outs), len(scratch)]
@@ -84,13 +86,13 @@ def launch(
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=len(scalars),
             grid=grid,
-            in_specs=[spec(x.block, x.place, x.memory) for x in operands],
-            out_specs=[spec(x.block, x.place) for x in outs],
+            in_specs=[spec(x.block, x.place, memory_space=x.memory) for x in operands],
+            out_specs=[spec(x.block, x.place, **({"pipeline_mode": pl.Buffered(1)} if x.once else {})) for x in outs],
             scratch_shapes=list(scratch),
         ),
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype, manual_axis_type=varying) for x in outs],
         compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel",) * (len(grid) - 1) + ("arbitrary",), vmem_limit_bytes=64 * 2**20
+            dimension_semantics=("parallel",) * (len(grid) - sums) + ("arbitrary",) * sums, vmem_limit_bytes=64 * 2**20
         ),
         interpret=work.interpret,
     )(*scalars, *(x.array for x in operands))

@@ -1,20 +1,20 @@
 """Score modification of a tile: soft cap, bias, mask and dropout, as operands of a kernel and inside it."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental.pallas import tpu as pltpu
 
 from ... import _dropout
 from ..._blocks import pad
-from ..problem import ALiBi, Blocked, Extras, Setting, unsqueeze
+from ..problem import ALiBi, Extras, Setting, unsqueeze
 from . import pattern
-from .tiling import Operand, Tile
+from .tiling import Operand, Tile, Tiled
 
-LOW = -0.7 * float(np.finfo(np.float32).max)
+LOG2E = math.log2(math.e)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +23,14 @@ class Slot:
 
     An "int" is `at` itself. A "scalar" is one of the prefetched numbers, the others are among the operands: a "tile" is
     stored as the kernel's tile is, a "transposed" one is not, "numbers" are a table over examples and heads, "pattern"
-    the words of a `pattern.Bits`.
+    the words of a `pattern.Bits`. `queries` and `keys`: the axes over which a tile extends.
     """
 
     kind: str
     at: int
     many: bool = False
+    queries: bool = False
+    keys: bool = False
 
 
 class ScoreOperands:
@@ -37,7 +39,7 @@ class ScoreOperands:
     With `flip` the kernel's tiles are (keys, queries), else (queries, keys).
     """
 
-    def __init__(self, extras: Extras, shape: Blocked, flip: bool):
+    def __init__(self, extras: Extras, shape: Tiled, flip: bool):
         self._shape, self._flip = shape, flip
         self.scalars: list[Any] = []
         self.operands: list[Operand] = []
@@ -73,9 +75,9 @@ class ScoreOperands:
     def _numbers(self, x) -> Slot:
         return self._operand(Operand(x, memory=pltpu.SMEM), "numbers", x.shape[0] > 1)
 
-    def _operand(self, operand: Operand, kind: str, many: bool) -> Slot:
+    def _operand(self, operand: Operand, kind: str, *slot: bool) -> Slot:
         self.operands.append(operand)
-        return Slot(kind, len(self.operands) - 1, many)
+        return Slot(kind, len(self.operands) - 1, *slot)
 
     def _tile(self, x, axes: str) -> Slot:
         """An array over some of the axes, any of which may be 1. With `flip` a vector is swapped here, a matrix in the
@@ -91,28 +93,29 @@ class ScoreOperands:
         block = (1, 1, self._shape.q_block if has_q else 1, self._shape.kv_block if has_k else 1)
         place = lambda t: (t.b if many else 0, t.h if heads else 0, t.q if has_q else 0, t.k if has_k else 0)
         if not self._flip:
-            return self._operand(Operand(x, block, place), "tile", many)
+            return self._operand(Operand(x, block, place), "tile", many, has_q, has_k)
         if has_q and has_k:
-            return self._operand(Operand(x, block, place), "transposed", many)
+            return self._operand(Operand(x, block, place), "transposed", many, True, True)
         swapped = lambda t: tuple(place(t)[axis] for axis in (0, 1, 3, 2))
-        return self._operand(Operand(x.swapaxes(2, 3), (1, 1, block[3], block[2]), swapped), "tile", many)
+        return self._operand(Operand(x.swapaxes(2, 3), (1, 1, block[3], block[2]), swapped), "tile", many, has_q, has_k)
 
 
 class Scores:
     """Score modification of a kernel's tiles; `flip` as in `ScoreOperands`."""
 
-    def __init__(self, prepared: ScoreOperands, setting: Setting, shape: Blocked, flip: bool, scalars, operands):
+    def __init__(self, prepared: ScoreOperands, setting: Setting, shape: Tiled, flip: bool, scalars, operands):
         self.prepared, self.setting, self.shape, self.flip = prepared, setting, shape, flip
         self.scalars, self.operands = scalars, operands
 
     def positions(self, tile: Tile):
         """The positions of the queries and of the keys, each along its axis of the tile."""
-        rows, columns = (1, self.shape.q_block), (self.shape.kv_block, 1)
-        if not self.flip:
-            rows, columns = rows[::-1], columns[::-1]
-        i = tile.q * self.shape.q_block + jax.lax.broadcasted_iota(jnp.int32, rows, 1 if self.flip else 0)
-        j = tile.k * self.shape.kv_block + jax.lax.broadcasted_iota(jnp.int32, columns, 0 if self.flip else 1)
-        return i, j
+        shape, rows = self.shape, tile.rows or slice(0, self.shape.q_block)
+        sides = (rows.stop - rows.start, 1), (1, shape.part)
+        i, j = (
+            jax.lax.broadcasted_iota(jnp.int32, side[::-1] if self.flip else side, axis ^ self.flip)
+            for axis, side in enumerate(sides)
+        )
+        return i + (tile.q * shape.q_block + rows.start), j + (tile.k * shape.parts + tile.part) * shape.part
 
     def view(self, slot: Slot, tile: Tile) -> Any:
         """The content of a slot for a tile."""
@@ -125,7 +128,9 @@ class Scores:
             return self.operands[slot.at][example, tile.h]
         if slot.kind == "pattern":
             return self.operands[slot.at], tile
-        x = self.operands[slot.at][0, 0]
+        rows = tile.rows if slot.queries and tile.rows else slice(None)
+        keys = self.shape.keys(tile.part) if slot.keys else slice(None)
+        x = self.operands[slot.at][(0, 0, *((keys, rows) if self.flip and slot.kind == "tile" else (rows, keys)))]
         x = x.astype(jnp.int32) if x.dtype == jnp.int8 else x
         return x.T if slot.kind == "transposed" else x
 
@@ -133,28 +138,31 @@ class Scores:
         """ALiBi's distance of each query from each key."""
         assert self.prepared.offset is not None
         i, j = self.positions(tile)
-        return jnp.abs(i + self.view(self.prepared.offset, tile) - j).astype(jnp.float32)
+        return jnp.abs((i + self.view(self.prepared.offset, tile)).astype(jnp.float32) - j.astype(jnp.float32))
 
-    def logits(self, s, tile: Tile, masked: bool):
-        """Soft cap, bias and mask of a product: (logits, capped product, allowed or None)."""
-        if self.setting.soft_cap is not None:
-            s = self.setting.soft_cap * jnp.tanh(s / self.setting.soft_cap)
-        capped = s
+    def logits(self, product, tile: Tile):
+        """Soft cap and bias of `q k^T`: (logits in powers of two, the cap's tanh or None)."""
+        cap, scale, bent = self.setting.soft_cap, self.setting.scale, None
+        if cap is not None:
+            bent = jnp.tanh(product * (scale / cap))
+            product, scale = bent, cap
+        s = product * (scale * LOG2E)
         if self.prepared.slopes is not None:
-            s = s - self.view(self.prepared.slopes, tile) * self.distance(tile)
+            s = s - (self.view(self.prepared.slopes, tile) * LOG2E) * self.distance(tile)
         elif self.prepared.bias is not None:
-            s = s + self.view(self.prepared.bias, tile)
-        if not masked:
-            return s, capped, None
+            s = s + self.view(self.prepared.bias, tile) * LOG2E
+        return s, bent
+
+    def allowed(self, tile: Tile, shape: tuple[int, int]):
+        """The pairs of a tile that the mask allows, without padding."""
         i, j = self.positions(tile)
-        allowed = j < self.shape.kv_seq
+        allowed = j < self.shape.kv_seq if self.shape.kv_seq % self.shape.part else True
         if self.shape.q_seq % self.shape.q_block:
             allowed = allowed & (i < self.shape.q_seq)  # padding may equal an id
         if self.prepared.mask is not None:
             arrays = (self.view(slot, tile) for slot in self.prepared.views)
             allowed = allowed & self.prepared.mask.allowed(i, j, *arrays)
-        allowed = jnp.broadcast_to(allowed, s.shape)
-        return jnp.where(allowed, s, LOW), capped, allowed
+        return jnp.broadcast_to(allowed, shape)
 
     def kept(self, tile: Tile):
         """The weights that dropout keeps, or None."""
@@ -174,35 +182,34 @@ def dot(a, b, contract: tuple[int, int]):
     )
 
 
-def nan_to_zero(x, masked: bool):
-    """`x` with 0 for NaN: the logits of such a row are NaN for the queries that see it, and its weight is 0 for all
-    others.
-    """
-    if not masked:
-        return x
-    y = x.astype(jnp.float32)
-    return jnp.where(y == y, y, 0.0).astype(x.dtype)
+def finite(x):
+    """`x` with 0 for numbers that are not finite: their pairs are either masked, or NaN by way of the logits."""
+    return jnp.where(jnp.abs(x.astype(jnp.float32)) < jnp.inf, x, jnp.zeros_like(x))
+
+
+def flag(x, *others):
+    """`x` with NaN for numbers that are not finite, and for rows in which others have such a number."""
+    wide = [y.astype(jnp.float32) for y in (x, *others)]
+    bad = [jnp.sum(y * 0.0, axis=1, keepdims=True) for y in wide[1:]]
+    return sum(bad, wide[0] + wide[0] * 0.0).astype(x.dtype)
 
 
 def score_gradients(scores: Scores, tile: Tile, masked: bool, q, k, v, dout, lse, delta):
-    """A tile of the backward pass, (keys, queries): (p with dropout, ds of the capped product, ds of the bias)."""
-    setting = scores.setting
-    s, capped, allowed = scores.logits(dot(k, q, (1, 1)) * setting.scale, tile, masked)
+    """A tile of the backward pass, (keys, queries): (p with dropout, ds of the capped product, ds of the bias).
+
+    `lse` is in powers of two.
+    """
+    s, bent = scores.logits(dot(k, q, (1, 1)), tile)
+    allowed = scores.allowed(tile, s.shape) if masked else None
+    only = lambda x: x if allowed is None else jnp.where(allowed, x, 0.0)
     # At most 1 in exact arithmetic; rounding of huge logits must not overflow.
-    p = jnp.exp(jnp.minimum(s - lse, 0.0))
-    if allowed is not None:
-        p = jnp.where(allowed, p, 0.0)
+    p = only(jnp.exp2(jnp.minimum(s - lse, 0.0)))
     dp = dot(v, dout, (1, 1))
     dropped = p
     kept = scores.kept(tile)
     if kept is not None:
-        inverse = 1.0 / (1.0 - setting.dropout_rate)
+        inverse = 1.0 / (1.0 - scores.setting.dropout_rate)
         dropped, dp = jnp.where(kept, p * inverse, 0.0), jnp.where(kept, dp * inverse, 0.0)
-    ds = p * (dp - delta)
-    if allowed is not None:
-        ds = jnp.where(allowed, ds, 0.0)
-    inner = ds
-    if setting.soft_cap is not None:
-        inner = ds * (1.0 - jnp.square(capped / setting.soft_cap))
-        inner = jnp.where(allowed, inner, 0.0) if allowed is not None else inner
+    ds = only(p * (dp - delta))
+    inner = ds if bent is None else only(ds * (1.0 - jnp.square(bent)))
     return dropped, inner, ds

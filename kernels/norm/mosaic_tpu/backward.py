@@ -9,9 +9,9 @@ from jax.experimental import pallas as pl
 
 from ..fold import examples
 from ..spec import Arrays, Spec
-from ..xla.moments import pull_activation
 from .launch import over_examples, over_rows
-from .moments import group_size, group_sum, normalise_groups, normalise_rows, row_mean
+from .moments import add_rows, group_moments, group_size, group_sum, normalise_rows, over_space, row_mean, sigmoid
+from .tiling import SUBLANES
 
 
 def gradients(
@@ -53,13 +53,42 @@ def _rows(*refs, spec, dim, total):
     sum_1[...] += jnp.sum(dy, 0, keepdims=True)
 
 
-def _groups(h, dy, factor, term, member, dx, sum_x, sum_1, *, spec, shared):
-    for e in range(h.shape[0]):
-        p = 0 if shared else e
-        x_hat, rstd = normalise_groups(h[e].astype(jnp.float32), member[...], spec)
-        a = factor[p]
-        dz = pull_activation(dy[e].astype(jnp.float32), x_hat, a, term[p], spec)
-        of_x, of_1 = jnp.sum(dz * x_hat, 0, keepdims=True), jnp.sum(dz, 0, keepdims=True)
-        along, total = (group_sum(s * a * (1 / group_size(dz, member)), member[...]) for s in (of_x, of_1))
-        dx[e] = (rstd * (dz * a - x_hat * along - total)).astype(dx.dtype)
-        sum_x[e], sum_1[e] = of_x, of_1
+def _groups(h, dy, factor, term, member, dx, sum_x, sum_1, dz, *, spec, shared):
+    mean, rstd = group_moments(h, member, spec)
+    examples = range(h.shape[0])
+    at = lambda e: slice(e, e + 1)
+    gains = [factor[0 if shared else e] for e in examples]
+    for e in examples:
+        statistics = mean[at(e)], rstd[at(e)]
+        sum_x[e], sum_1[e] = _example_sums(h, dy, dz, e, *statistics, gains[e], term[0 if shared else e], spec)
+    share = 1 / group_size(h, member)
+    along, total = (
+        group_sum(jnp.concatenate([s[e] * gains[e] * share for e in examples]), member[...]) * rstd
+        for s in (sum_x, sum_1)
+    )
+    gains = jnp.concatenate(gains) * rstd
+    for e in examples:
+
+        def step(rows, carry, e=e):
+            x_hat = (h[e, rows].astype(jnp.float32) - mean[at(e)]) * rstd[at(e)]
+            dx[e, rows] = (dz[e, rows] * gains[at(e)] - x_hat * along[at(e)] - total[at(e)]).astype(dx.dtype)
+            return carry
+
+        over_space(h, step, ())
+
+
+def _example_sums(h, dy, dz, e, mean, rstd, gain, shift, spec):
+    """The sums of dz * x_hat and of dz over the space of an example; stores dz."""
+
+    def step(rows, carry):
+        x_hat = (h[e, rows].astype(jnp.float32) - mean) * rstd
+        slope = dy[e, rows].astype(jnp.float32)
+        if spec.activation:
+            z = x_hat * gain + shift
+            s = sigmoid(z, dy.dtype)
+            slope = slope * (s * (1 + z * (1 - s)))
+        dz[e, rows] = slope
+        return tuple(add_rows(total, value) for total, value in zip(carry, (slope * x_hat, slope)))
+
+    zeros = jnp.zeros((SUBLANES, h.shape[2]), jnp.float32)
+    return [jnp.sum(x, 0, keepdims=True) for x in over_space(h, step, (zeros, zeros))]

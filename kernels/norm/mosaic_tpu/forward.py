@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..spec import Arrays, Spec
-from ..xla.moments import activate, statistics
+from ..xla.moments import statistics
 from .launch import over_examples, over_rows
-from .moments import normalise_groups, normalise_rows
+from .moments import group_moments, normalise_rows, over_space, sigmoid
 
 
 def normalise(rows: Arrays, params: Arrays, spec: Spec, *, interpret: bool = False) -> list[Array]:
@@ -35,7 +35,14 @@ def _rows(*refs, spec, dim):
 
 
 def _groups(x, factor, term, member, y, *, spec, shared):
+    mean, rstd = group_moments(x, member, spec)
     for e in range(x.shape[0]):
         p = 0 if shared else e
-        x_hat, _ = normalise_groups(x[e].astype(jnp.float32), member[...], spec)
-        y[e] = activate(x_hat * factor[p] + term[p], spec).astype(y.dtype)
+        gain, shift = rstd[e : e + 1] * factor[p], term[p]
+
+        def step(rows, carry, e=e, gain=gain, shift=shift):
+            z = (x[e, rows].astype(jnp.float32) - mean[e : e + 1]) * gain + shift
+            y[e, rows] = (z * sigmoid(z, y.dtype) if spec.activation else z).astype(y.dtype)
+            return carry
+
+        over_space(x, step, ())

@@ -25,11 +25,12 @@ def over_rows(kernel, rows: Arrays, params: Arrays, *, n_rows: int, n_sums: int,
     example_spec = pl.BlockSpec((None, 1, dim), lambda e, i: (e, 0, 0))
     out = pl.pallas_call(
         kernel,
+        name=f"eqxgen_norm_{'backward' if n_sums else 'forward'}",
         grid=(count[0], pl.cdiv(count[1], block)),
         in_specs=[row_spec] * len(rows) + [example_spec] * len(params),
         out_specs=[row_spec] * n_rows + [example_spec] * n_sums,
         out_shape=[_like(x, (*count, dim), x.dtype)] * n_rows + [_like(x, (count[0], 1, dim), jnp.float32)] * n_sums,
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary", "arbitrary")),
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary" if n_sums else "parallel")),
         cost_estimate=pl.CostEstimate(
             flops=(8 + 8 * n_sums) * x.size,
             transcendentals=x.size // dim,
@@ -51,10 +52,10 @@ def over_examples(kernel, rows: Arrays, params: Arrays, spec: Spec, *, n_sums: i
     flat = [p.reshape(-1, 1, channels) for p in params]
     if not shared:
         flat = [jnp.repeat(p, members, 0) for p in flat]
-    held = examples_held(x.shape, spec)
+    held = examples_held(x.shape, x.dtype.itemsize, spec)
     # Channels by groups, so that both products with it are matrix products of the hardware.
     group = jnp.arange(channels) // (channels // spec.groups)
-    member = (group[:, None] == jnp.arange(spec.groups)[None, :]).astype(jnp.float32)
+    member = (group[:, None] == jnp.arange(spec.groups)[None, :]).astype(jnp.bfloat16)
 
     whole_spec = pl.BlockSpec((held, space, channels), lambda i: (i, 0, 0))
     own_spec = pl.BlockSpec((held, 1, channels), lambda i: (i, 0, 0))
@@ -63,11 +64,13 @@ def over_examples(kernel, rows: Arrays, params: Arrays, spec: Spec, *, n_sums: i
     sums = [_like(x, (batch, 1, channels), jnp.float32)] * n_sums
     y, *sums = pl.pallas_call(
         functools.partial(kernel, spec=spec, shared=shared),
+        name=f"eqxgen_norm_{'backward' if n_sums else 'forward'}",
         grid=(pl.cdiv(batch, held),),
         in_specs=[whole_spec] * len(rows) + [param_spec] * 2 + [member_spec],
         out_specs=[whole_spec] + [own_spec] * n_sums,
         out_shape=[_like(x, (batch, space, channels), x.dtype), *sums],
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary",)),
+        scratch_shapes=[pltpu.VMEM((held, space, channels), jnp.float32)] * bool(n_sums),
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",)),
         cost_estimate=pl.CostEstimate(
             flops=(12 + 12 * n_sums) * x.size,
             transcendentals=x.size if spec.activation else 0,

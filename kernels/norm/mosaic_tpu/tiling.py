@@ -10,6 +10,8 @@ MAX_DIM = 16384  # elements of a row, of which 16 rows still are a block that fi
 EXAMPLE_BYTES = 1 << 20  # of an example of group norm in float32
 MAX_EXAMPLES = 8  # of a program, whose code is repeated for each
 MAX_CHANNELS = 2048
+SUBLANES = 8  # rows of a register
+PART_REGISTERS = 32  # of a part of an example, which has about four arrays live in 64 registers
 
 
 def row_block(rows: int, dim: int) -> int:
@@ -18,13 +20,19 @@ def row_block(rows: int, dim: int) -> int:
     return min(rows, fit)
 
 
-def examples_held(shape: tuple[int, ...], spec: Spec) -> int:
+def examples_held(shape: tuple[int, ...], itemsize: int, spec: Spec) -> int:
     """The examples of a program of group norm."""
     batch = math.prod(shape[: spec.batch_dims])
-    return min(max(EXAMPLE_BYTES // 2 // example_bytes(shape, spec), 1), MAX_EXAMPLES, batch)
+    fit = EXAMPLE_BYTES * 4 // itemsize // example_bytes(shape, spec)
+    return min(max(fit, 1), MAX_EXAMPLES, batch)
 
 
 def example_bytes(shape: tuple[int, ...], spec: Spec) -> int:
     """The bytes of one example of group norm in float32, padded to the hardware's tiles."""
     space, channels = math.prod(shape[spec.batch_dims : -1]), shape[-1]
     return 4 * (-(-space // 16) * 16) * (-(-channels // 128) * 128)
+
+
+def space_part(channels: int) -> int:
+    """The rows of an example in registers at a time, a multiple of the 16 rows of a bfloat16 tile."""
+    return max(PART_REGISTERS // -(-channels // 128) * SUBLANES // 16 * 16, 16)

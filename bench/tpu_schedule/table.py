@@ -1,0 +1,120 @@
+"""Summary of the kernels of a pass, its JSON and its Markdown table."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from .count import Row
+
+Summary = dict[str, Any]
+KEY = ("chip", "op", "case", "seq", "head_dim", "phase", "by")
+COLUMNS = {
+    "tile": "bundles of a tile",
+    "MXU": "matrix slots",
+    "fullest": "fullest unit",
+    "spills": "spill slots",
+    "matrix": "matrix work over least",
+    "visits": "visits",
+    "total": "bundles x visits",
+    "outside": "bundles outside",
+    "bytes": "bytes over least",
+    "compute": "bundles, ms",
+    "memory": "bytes, ms",
+    "bound": "bound",
+}
+
+
+def summary(rows: Sequence[Row], outside: Sequence[Row], least: float | None = None) -> Summary:
+    """The kernels of one pass together; the tile is that of the kernel with most bundles.
+
+    Args:
+        outside: XLA's operations of the same program, with the copies between the kernels.
+        least: bundles of the matrix products of the pass if nothing is computed twice or masked away.
+    """
+    main = max(rows, key=lambda x: x.total)
+    tile = main.tile
+    compute, memory = sum(x.compute for x in rows), sum(x.memory for x in rows)
+    total, copied = sum(x.total for x in rows), sum(x.bytes for x in rows)
+    units = {unit: round(share, 3) for unit, share in tile.filled.items()}
+    return {
+        "tile": tile.bundles,
+        "MXU": units["MXU"],
+        "fullest": max(units, key=lambda x: units[x]),
+        "spills": tile.spills,
+        "matrix": round(sum(x.least for x in rows) / least, 2) if least and rows[0].pallas else None,
+        "visits": sum(x.tile.visits for x in rows),
+        "total": total,
+        "outside": sum(x.total for x in outside),
+        "bytes": round(copied / sum(x.least_bytes for x in rows), 2) if copied else None,
+        "compute": round(compute * 1e3, 4),
+        "memory": round(memory * 1e3, 4) if copied else None,
+        "bound": ("bundles" if compute > memory else "bytes") if copied else None,
+        "exact": all(x.exact for x in rows),
+        "units": units,
+        "kernels": [_kernel(x) for x in rows] if rows[0].pallas else [],
+    }
+
+
+def _kernel(row: Row) -> Summary:
+    bodies = [{k: v for k, v in dataclasses.asdict(x).items() if k != "filled"} for x in row.bodies]
+    return {"name": row.name, "code": row.code, "total": row.total, "bytes": row.bytes, "bodies": bodies}
+
+
+def merged(path: pathlib.Path, found: Sequence[Summary]) -> list[Summary]:
+    """The summaries of a file with those of the same key replaced."""
+    old = json.loads(path.read_text(encoding="utf-8"))["schedules"] if path.exists() else []
+    key = lambda x: tuple(str(x[k]) for k in KEY)
+    return list({key(x): x for x in (*old, *found)}.values())
+
+
+def write(folder: pathlib.Path, found: Sequence[Summary], version: str) -> None:
+    """`schedule.json` and `schedule.md`, with the rows that other runs wrote."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "schedule.json"
+    rows = sorted(merged(path, found), key=lambda x: tuple(str(x[k]) for k in KEY))
+    path.write_text(json.dumps({"jax": version, "schedules": rows}, indent=1) + "\n", encoding="utf-8")
+    (folder / "schedule.md").write_text(markdown(rows), encoding="utf-8")
+
+
+def markdown(rows: Sequence[Summary]) -> str:
+    """A table for each chip and op."""
+    parts = [
+        "# Schedules of the TPU kernels\n",
+        "libtpu's own schedule, compiled without a TPU by `python -m bench.tpu_schedule`. It is no timing: a bundle is"
+        " one clock if nothing stalls, and bytes take their time at the full bandwidth of main memory.\n",
+        "`splash` is the best of a small grid of blocks; `visits` are executions of the tile; the least matrix work is"
+        " that of 2 products forward and 5 backward over the pairs that the mask allows; `bundles outside` are those of"
+        " XLA's operations in the same program (both passes). `~` marks an upper bound.\n",
+    ]
+    groups = dict.fromkeys((x["chip"], x["op"]) for x in rows)
+    for chip, op in groups:
+        keys = ["case", *(["seq", "head_dim"] if op == "attention" else []), "phase", "by"]
+        parts.append(f"## {chip}, {op}\n")
+        parts.append("| " + " | ".join([*keys, *COLUMNS.values()]) + " |\n" + "|---" * (len(keys) + len(COLUMNS)) + "|")
+        for x in _best(y for y in rows if (y["chip"], y["op"]) == (chip, op)):
+            parts[-1] += "\n| " + " | ".join(_cell(x, k) for k in (*keys, *COLUMNS)) + " |"
+        parts[-1] += "\n"
+    return "\n".join(parts)
+
+
+def _best(rows: Any) -> list[Summary]:
+    """Splash attention with its best blocks alone."""
+    best: dict[Any, Summary] = {}
+    for x in rows:
+        key = (*(x[k] for k in KEY[:-1]), x["by"].split(" ")[0])
+        if key not in best or x["total"] < best[key]["total"]:
+            best[key] = x
+    return list(best.values())
+
+
+def _cell(row: Summary, key: str) -> str:
+    value = row[key]
+    if value is None:
+        return ""
+    if key == "MXU":
+        return f"{value:.0%}"
+    if key == "total" and not row["exact"]:
+        return f"~{value:,}"
+    return f"{value:,}" if key in ("tile", "spills", "visits", "total", "outside") else str(value)

@@ -1,0 +1,121 @@
+"""`train.convert`: formats and names of published weights, and parity with the original library where it is installed."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from eqxgen.configs import GPTConfig
+from eqxgen.pretrained import from_pretrained, open_pretrained
+from tests import oracles
+from tests.oracles.gpt2 import SIZES
+from train import convert, gpt
+from train._errors import UserError
+from train.config.base import to_dict
+from train.params.paths import named_arrays
+from train.run.weights import save_model
+from train.tasks.facts import TextFacts
+
+WEIGHTS = oracles.load("gpt2")["weights"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A published folder with the old names of a hub: no prefix, masks, a padded vocabulary, as .npz."""
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    arrays = {name.removeprefix("transformer."): array for name, array in WEIGHTS.items()}
+    arrays["wte.weight"] = np.pad(arrays["wte.weight"], ((0, 3), (0, 0)))
+    np.savez(folder / "model.npz", allow_pickle=False, **{"h.0.attn.bias": np.ones((1, 1, 24, 24), bool)}, **arrays)
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", **SIZES}))
+    return folder
+
+
+def converted(source, target, **options):
+    assert convert.main(convert.Config(source=str(source), target=str(target), **{"parity": False} | options)) == 0
+    return target
+
+
+def test_old_names_and_formats_become_the_published_layout(folder, tmp_path, capsys):
+    target = converted(folder, tmp_path / "out")
+    found = load_file(target / "model.safetensors")
+    assert found.keys() == WEIGHTS.keys()
+    assert all(np.array_equal(found[name], array) for name, array in WEIGHTS.items())
+    said = capsys.readouterr().out
+    assert "28 arrays read; 1 (h.0.attn.bias) ignored: causal masks; 3 more rows of wte.weight than the model" in said
+    assert "28 arrays of 0.01 M entries in float32, 0.0 MB" in said
+    assert json.loads((target / "config.json").read_text()).items() >= SIZES.items()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_our_paths_are_what_a_recipe_starts_from(folder, tmp_path):
+    target = converted(folder, tmp_path / "out", layout="eqxgen")
+    arrays, model = load_file(target / "model.safetensors"), named_arrays(from_pretrained(folder))
+    assert arrays.keys() == model.keys()
+    assert all(np.array_equal(arrays[name], model[name]) for name in model)
+
+
+def test_the_same_names_in_another_format_need_no_family(folder, tmp_path):
+    (folder / "config.json").unlink()
+    target = converted(folder / "model.npz", tmp_path / "out", layout="torch-names")
+    assert load_file(target / "model.safetensors").keys() == np.load(folder / "model.npz").keys()
+
+
+def test_a_model_that_we_trained_is_written_as_a_published_one(tmp_path):
+    config = dataclasses.replace(gpt.PRESETS["nano-cpu"], model=GPTConfig(dim=8, depth=1, heads=2, context=6))
+    facts, run = TextFacts(11, 6), tmp_path / "run"
+    run.mkdir()
+    model = gpt.model(config, facts)(jax.random.key(0))
+    record = {"recipe": "gpt", "config": to_dict(config), "facts": facts.to_record()}
+    save_model(run / "model.safetensors", model, record)
+    (run / "config.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="is the folder of a run: give --family"):
+        converted(run, tmp_path / "out")
+    leaves = open_pretrained(converted(run, tmp_path / "out", family="gpt2")).leaves
+    ours = named_arrays(model)
+    assert all(np.array_equal(leaves[name].read(...), ours[name]) for name in ours)
+
+
+BAD = [
+    ("no such file", lambda f: None, {"source": "nothing"}, "--from nothing: must be a folder or a file of weights: there is none"),
+    ("a folder that holds files", lambda f: None, {"target": "hub"}, "--to hub: must be an empty folder, or not there: it holds files"),
+    ("a target that is a file", lambda f: None, {"target": "hub/config.json"}, "must be an empty folder"),
+    ("another family", lambda f: (f / "config.json").write_text('{"model_type": "mamba"}'), {}, "must be of one of .*gpt2.*: got model_type 'mamba'"),
+    ("a family that is not known", lambda f: None, {"family": "gtp2"}, "family must be one of .*gpt2.*: got 'gtp2'"),
+    ("no weights", lambda f: (f / "model.npz").unlink(), {}, r"model\.safetensors: no such file"),
+    ("weights of two kinds", lambda f: save_file({"a": np.zeros(1)}, f / "b.safetensors"), {}, "got 2 others; give the file itself"),
+    ("damaged weights", lambda f: (f / "model.npz").write_bytes(b"PK"), {}, r"model\.npz: this file is damaged"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "given", "message"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
+def test_what_cannot_be_converted_is_one_line(change, given, message, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    change(folder)
+    before = {path.name for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match=message):
+        convert.main(convert.Config(**{"source": "hub", "target": "out"} | given))
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_a_write_that_fails_leaves_nothing(folder, tmp_path, monkeypatch):
+    def torn(path, arrays, description):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("eqxgen.pretrained.formats.safetensors.write", torn)
+    with pytest.raises(UserError, match=r"out: cannot be written: No space left on device"):
+        converted(folder, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["hub"]
+
+
+def test_the_original_library_reads_what_is_written_and_answers_the_same(folder, tmp_path, capsys):
+    pytest.importorskip("transformers", reason="transformers is not installed; `nox -s parity` installs it")
+    converted(folder, tmp_path / "out", parity=True)
+    said = capsys.readouterr().out
+    assert "parity: transformers.GPT2LMHeadModel reads it whole" in said
+    difference, scale = said.rpartition("logits: largest difference ")[2].split(", of values up to ")
+    assert float(difference) < 1e-5 * float(scale)

@@ -1,0 +1,157 @@
+"""Convert published weights: in, to the published layout again, or to the names of a run's model.
+
+  python -m train.convert --from ./gpt2 --to ./gpt2-again                        # the published layout, as safetensors
+  python -m train.convert --from ./gpt2/pytorch_model.bin --to ./ours --as eqxgen          # for --from of a recipe
+  python -m train.convert --from last.ckpt --key state_dict --to ./plain --as torch-names  # another format alone
+  python -m train.convert --from runs/gpt-nano --family gpt2 --to ./published              # a model that we trained
+
+Reads safetensors, torch's files, .npz, flax's .msgpack and Keras' .h5, of one file or several with an index. Prints the
+sizes, the use of every array and, where the original library is installed, the largest difference between its outputs
+and ours. The folder is written whole or not at all, and one that holds files is refused.
+"""
+
+import dataclasses
+import json
+import math
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ._errors import UsageError, UserError, printable, require
+from ._files import read_json, writing
+from .config import flags
+from .config.options import option
+from .engine.command import run
+
+if TYPE_CHECKING:
+    from eqxgen.pretrained.formats.stored import Stored
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Weights to convert, and the folder for them."""
+
+    source: str = option(first=True, alias="from")
+    """Folder of a published model or of a run, or a file of weights."""
+    target: str = option(first=True, alias="to")
+    """Folder to write, which must be empty or not there."""
+    layout: Literal["hf", "eqxgen", "torch-names"] = option("hf", first=True, alias="as")
+    """The published names (hf), the paths of our model (eqxgen), or the names as they are in the file (torch-names)."""
+    family: str | None = option(None, first=True)
+    """Family of the model; by default the one that its config.json names."""
+    key: str | None = option(None, first=True)
+    """Dictionary within a file that holds several, such as state_dict."""
+    parity: bool = option(True, first=True)
+    """Compares the outputs with those of the original library, where it is installed."""
+
+    def __post_init__(self):
+        require(self.source.strip() != "" and self.target.strip() != "", "from and to must be paths: got ''")
+
+
+def main(config: Config) -> int:
+    source, target = Path(config.source).expanduser(), Path(config.target).expanduser()
+    if not source.exists():
+        raise UsageError(f"--from {printable(config.source)}: must be a folder or a file of weights: there is none")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"--to {printable(config.target)}: must be an empty folder, or not there: it holds files")
+    try:
+        arrays, more, check = _NAMES[config.layout](source, config)
+    except (ValueError, ModuleNotFoundError) as error:
+        raise UserError(f"--from {error}") from None
+    _write(target, arrays, more)
+    print(f"wrote {target}: {_size(arrays)}")
+    if config.parity:
+        for line in check(target):
+            print(line)
+    return 0
+
+
+Made = tuple[dict[str, "Stored"], dict[str, Any] | None, Callable[[Path], list[str]]]
+"""Arrays to write, values of config.json, and the lines of a comparison with what is written."""
+
+
+def _published(source: Path, config: Config) -> Made:
+    """The arrays under published names, and config.json."""
+    from eqxgen.pretrained import family_of, named, parity
+
+    if record := _run(source):
+        if config.family is None:
+            raise ValueError(
+                f"{source}: is the folder of a run: give --family, the published architecture of its model"
+            )
+        from .engine.recipes import recipe_of
+
+        where = source / "config.json"
+        family, model = named(config.family), recipe_of(record, where).open(source, record, where).model()
+    else:
+        family = family_of(source, config.family)
+        print(f"{source}: {(opened := family.open(source, key=config.key)).coverage.line}")
+        model = opened.load()
+    arrays, values = family.published(model)
+    return arrays, values, lambda target: parity.report(family, model, target)
+
+
+def _ours(source: Path, config: Config) -> Made:
+    """The arrays under the paths of our model."""
+    from eqxgen.pretrained import family_of
+
+    opened = family_of(source, config.family).open(source, key=config.key)
+    print(f"{source}: {opened.coverage.line}")
+    return opened.leaves, None, lambda target: [f"for --from {target / 'model.safetensors'} of a recipe"]
+
+
+def _same_names(source: Path, config: Config) -> Made:
+    """The arrays under the names that they have."""
+    from eqxgen.pretrained import files
+
+    arrays = files.open_arrays(source, config.key)
+    beside = (source if source.is_dir() else source.parent) / files.CONFIG
+    return arrays, files.read_json(beside) if beside.exists() else None, lambda target: []
+
+
+_NAMES: dict[str, Callable[[Path, Config], Made]] = {"hf": _published, "eqxgen": _ours, "torch-names": _same_names}
+
+
+def _run(source: Path) -> dict[str, Any]:
+    """The record of a run; empty for anything else."""
+    where = source / "config.json"
+    record = read_json(where) if where.exists() else {}
+    return record if isinstance(record, dict) and "recipe" in record else {}
+
+
+def _write(target: Path, arrays: "dict[str, Stored]", values: dict[str, Any] | None) -> None:
+    """Writes the folder under another name first."""
+    from eqxgen._files import part_of, sync
+    from eqxgen.pretrained import files
+    from eqxgen.pretrained.formats import safetensors
+
+    part = part_of(target)
+    with writing(target):
+        try:
+            part.mkdir(parents=True)
+            if values is not None:
+                (part / files.CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+            safetensors.write(part / files.weights_name(values or {}), arrays, {"format": "pt"})
+            if target.exists():
+                target.rmdir()
+            part.replace(target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        sync(target.parent)
+
+
+def _size(arrays: "dict[str, Stored]") -> str:
+    entries = sum(math.prod(stored.shape) for stored in arrays.values())
+    size = sum(math.prod(stored.shape) * stored.dtype.itemsize for stored in arrays.values())
+    kinds = ", ".join(sorted({str(stored.dtype) for stored in arrays.values()}))
+    return f"{len(arrays)} arrays of {entries / 1e6:,.2f} M entries in {kinds}, {size / 1e6:,.1f} MB"
+
+
+def command() -> int:
+    return main(flags.parse(Config, "convert", __doc__ or "", sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run(command)
