@@ -7,6 +7,9 @@ OpenAI's files come without a config: pass `config=sizes(arrays)`, or the `model
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from eqxgen.configs import CLIPConfig, TextTowerConfig, ViTConfig
@@ -247,7 +250,23 @@ def describe(model: Model) -> tuple[dict[str, Any], Table]:
     }, table(config)
 
 
-CLIP = Family("CLIP", ("clip",), build, describe)
+def outputs(model: Model, original: Any) -> dict[str, tuple[Any, Any]]:
+    """Features and logit of both on an image and a text of a fixed seed."""
+    net, vision = eqx.nn.inference_mode(model), model.vision
+    image = enc.drawn_image(vision.height, vision.width, vision.patches.channels)
+    ids = np.random.default_rng(1).integers(3, net.text.embedding.vocab, (1, net.text.config.context))
+    ids[0, -2] = net.text.config.end or ids[0, -2]
+    found = enc.original_outputs(original, image, input_ids=ids)
+    images, texts = net.image_features(jnp.asarray(image)), net.text_features(jnp.asarray(ids[0]))
+    unit = lambda x: x / jnp.linalg.norm(x)
+    return {
+        "image_embeds": (unit(images), found["image_embeds"][0]),
+        "text_embeds": (unit(texts), found["text_embeds"][0]),
+        "logits_per_image": (net.similarity(images[None], texts[None]), found["logits_per_image"]),
+    }
+
+
+CLIP = Family("CLIP", ("clip",), build, describe, outputs)
 from_pretrained, to_pretrained = CLIP.from_pretrained, CLIP.to_pretrained
 
 __all__ = ["from_pretrained", "sizes", "to_pretrained"]

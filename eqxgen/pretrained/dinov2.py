@@ -144,7 +144,7 @@ def _hidden(config: ViTConfig, ratio: int | float) -> int:
     return (int(hidden * 2 / 3) + 7) // 8 * 8 if config.gated else hidden
 
 
-DINOV2 = Family("DINOv2", tuple(NAMES), build, describe)
+DINOV2 = Family("DINOv2", tuple(NAMES), build, describe, vit.outputs)
 from_pretrained, to_pretrained = DINOV2.from_pretrained, DINOV2.to_pretrained
 
 __all__ = ["from_pretrained", "to_pretrained"]

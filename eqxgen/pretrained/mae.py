@@ -5,6 +5,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from eqxgen.configs import MAEConfig, ViTConfig
@@ -89,7 +92,16 @@ def describe(model: Model) -> tuple[dict[str, Any], Table]:
     }, table(config)
 
 
-MAE = Family("ViT-MAE", ("vit_mae",), build, describe)
+def outputs(model: Model, original: Any) -> dict[str, tuple[Any, Any]]:
+    """Pixels of both on an image and a mask of a fixed seed."""
+    net = eqx.nn.inference_mode(model)
+    image = enc.drawn_image(net.encoder.height, net.encoder.width, net.encoder.patches.channels)
+    noise = np.random.default_rng(1).random((1, len(net.positions) - 1)).astype(np.float32)
+    found = enc.original_outputs(original, image, noise=noise)
+    return {"pixels": (net(jnp.asarray(image), noise=jnp.asarray(noise[0]))[0], found["logits"][0])}
+
+
+MAE = Family("ViT-MAE", ("vit_mae",), build, describe, outputs)
 from_pretrained, to_pretrained = MAE.from_pretrained, MAE.to_pretrained
 
 __all__ = ["from_pretrained", "to_pretrained"]

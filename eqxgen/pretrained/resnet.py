@@ -123,7 +123,12 @@ def describe(model: WithState) -> tuple[dict[str, Any], Table]:
     }, table(config)
 
 
-RESNET = Family("ResNet", ("resnet",), build, describe)
+def outputs(model: WithState, original: Any) -> dict[str, tuple[Any, Any]]:
+    """Logits of both on an image of a fixed seed."""
+    return enc.image_outputs(model, original, 64, 48, model.model.stem.conv.weight.shape[2])
+
+
+RESNET = Family("ResNet", ("resnet",), build, describe, outputs)
 from_pretrained, to_pretrained = RESNET.from_pretrained, RESNET.to_pretrained
 
 __all__ = ["from_pretrained", "to_pretrained", "torchvision"]

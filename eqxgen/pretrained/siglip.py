@@ -79,7 +79,7 @@ def describe(model: CLIP) -> tuple[dict[str, Any], Table]:
     }, table(config)
 
 
-SIGLIP = Family("SigLIP", ("siglip",), build, describe)
+SIGLIP = Family("SigLIP", ("siglip",), build, describe, clip.outputs)
 from_pretrained, to_pretrained = SIGLIP.from_pretrained, SIGLIP.to_pretrained
 
 __all__ = ["from_pretrained", "to_pretrained"]

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import equinox as eqx
 from jaxtyping import PRNGKeyArray
 
 from eqxgen.configs import ViTConfig
@@ -153,7 +154,13 @@ def common_values(model: ViT) -> dict[str, Any]:
     }
 
 
-VIT = Family("ViT", ("vit", "timm"), build, describe)
+def outputs(model: ViT, original: Any) -> dict[str, tuple[Any, Any]]:
+    """Logits or features of both on an image of a fixed seed."""
+    model = eqx.nn.inference_mode(model)
+    return enc.image_outputs(model, original, model.height, model.width, model.patches.channels)
+
+
+VIT = Family("ViT", ("vit", "timm"), build, describe, outputs)
 from_pretrained, to_pretrained = VIT.from_pretrained, VIT.to_pretrained
 
 __all__ = ["from_pretrained", "to_pretrained"]
