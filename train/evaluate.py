@@ -2,6 +2,7 @@
 
   python -m train.evaluate --run runs/maskgit-mnist
   python -m train.evaluate --run runs/maskgit-mnist --evals classifier --n 10000 --mesh fsdp=8
+  python -m train.evaluate --run runs/maskgit-mnist --evals fidelity cas --n 10000
 
 Prints the numbers of the run's evaluators, or of those that --evals names, and writes them to evaluation.json in its
 folder. They are those of summary.json where nothing but the devices differs.
@@ -29,9 +30,9 @@ class Options:
     run: str = option()
     """Folder of the run."""
     evals: tuple[str, ...] = ()
-    """Evaluators; by default all that the data allow."""
+    """Evaluators; by default all that the data allow but `fidelity` and `cas`."""
     n: int | None = None
-    """Samples that the evaluator `classifier` judges; by default as the run's config says."""
+    """Samples that the evaluators `classifier`, `fidelity` and `cas` take; by default as the run's config says."""
     mesh: str = ""
     """Mesh of the devices, such as fsdp=8. By default every device has a copy."""
     coordinator: str | None = None
@@ -96,9 +97,9 @@ def evaluate(finished: Finished, options: Options) -> int:
         device = f"{mesh.size} x {jax.devices()[0].device_kind}"
         cost = {"evaluation_seconds": round(evaluation.seconds, 2), "jax_version": jax.__version__, "device": device}
         where = finished.folder / "evaluation.json"
-        write_json(where, {"recipe": finished.recipe.name, **numbers, **cost})
+        write_json(where, {"recipe": finished.recipe.name, **numbers, **evaluation.notes(), **cost})
         for name, value in numbers.items():
-            print(f"{name:24} {value:.4g}")
+            print(f"{name:28} {value:.4g}")
         print(f"done: {where}")
     return 0
 

@@ -21,7 +21,7 @@ from eqxgen.configs import VQGANConfig
 
 from ._errors import UsageError, require
 from .config.data import AugmentConfig, DataConfig
-from .config.evals import CLASSIFIER, RECONSTRUCTION
+from .config.evals import CLASSIFIER, FIDELITY, RECONSTRUCTION
 from .config.optim import OptimConfig
 from .config.options import option
 from .tasks.facts import ImageFacts
@@ -43,7 +43,7 @@ class DiscriminatorConfig(OptimConfig):
 class Config(ImageConfig):
     """Every flag starts from the preset's value."""
 
-    EVALS = (RECONSTRUCTION, CLASSIFIER)
+    EVALS = (RECONSTRUCTION, CLASSIFIER, FIDELITY)
 
     quantisation: float = 1.0
     """Weight of the codebook and commitment terms."""

@@ -39,7 +39,8 @@ class Row:
     `code` bundles of its text; `steps` of its grid; `total` bundles times visits; `least` of them for the products;
     `spills` slots of one pass over its text; `bytes` copied to and from main memory, and `least_bytes` with each
     operand and result copied once; `compute` and `memory` seconds of both at the chip's clock and bandwidth. The only
-    stalls counted are those of a body whose bundles issue products faster than the units take rows. `exact` is false where a count is an upper bound: every block is then taken to run in every step.
+    stalls counted are those of a body whose bundles issue products faster than the units take rows. `exact` is false
+    where a count is an upper bound: every block is then taken to run in every step.
     """
 
     name: str

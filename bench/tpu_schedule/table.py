@@ -82,11 +82,11 @@ def markdown(rows: Sequence[Summary]) -> str:
     """A table for each chip and op."""
     parts = [
         "# Schedules of the TPU kernels\n",
-        "libtpu's own schedule, compiled without a TPU by `python -m bench.tpu_schedule`. It is no timing: a bundle is one"
-        " clock if nothing stalls, and bytes take their time at the full bandwidth of main memory.\n",
-        "`splash` is the best of a small grid of blocks; `visits` are executions of the tile, `matrix work over least` is"
-        " that of 2 products forward and 5 backward over the pairs that the mask allows, `bundles outside` those of XLA's"
-        " operations in the same program (both passes). `~` marks an upper bound.\n",
+        "libtpu's own schedule, compiled without a TPU by `python -m bench.tpu_schedule`. It is no timing: a bundle is"
+        " one clock if nothing stalls, and bytes take their time at the full bandwidth of main memory.\n",
+        "`splash` is the best of a small grid of blocks; `visits` are executions of the tile; the least matrix work is"
+        " that of 2 products forward and 5 backward over the pairs that the mask allows; `bundles outside` are those of"
+        " XLA's operations in the same program (both passes). `~` marks an upper bound.\n",
     ]
     groups = dict.fromkeys((x["chip"], x["op"]) for x in rows)
     for chip, op in groups:
@@ -103,7 +103,7 @@ def _best(rows: Any) -> list[Summary]:
     """Splash attention with its best blocks alone."""
     best: dict[Any, Summary] = {}
     for x in rows:
-        key = tuple(x[k] for k in KEY[:-1]) + (x["by"].split(" ")[0],)
+        key = (*(x[k] for k in KEY[:-1]), x["by"].split(" ")[0])
         if key not in best or x["total"] < best[key]["total"]:
             best[key] = x
     return list(best.values())

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from eqxgen.metrics.features import checked
+
 
 class Moments(NamedTuple):
     """Number, mean and scatter Σ (x - μ)(x - μ)ᵀ of features that come batch by batch, in float64.
@@ -24,9 +26,7 @@ class Moments(NamedTuple):
         Raises:
             ValueError: a feature is not finite, or the width is another than before.
         """
-        values = np.asarray(features, np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError("features must be finite")
+        values = checked("features", features).astype(np.float64)
         if len(values) == 0:
             return self
         mean = values.mean(axis=0)

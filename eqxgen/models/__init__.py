@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from eqxgen.models.discriminator import Discriminator
     from eqxgen.models.dit import DiT
     from eqxgen.models.gpt import GPT
+    from eqxgen.models.inception import Inception
+    from eqxgen.models.lpips import LPIPS
     from eqxgen.models.mae import MAE
     from eqxgen.models.maskgit import MaskGIT
     from eqxgen.models.pixels import PixelTokenizer
@@ -24,6 +26,7 @@ __all__ = [
     "BERT",
     "CLIP",
     "GPT",
+    "LPIPS",
     "MAE",
     "RNN",
     "T5",
@@ -33,6 +36,7 @@ __all__ = [
     "ConvNet",
     "DiT",
     "Discriminator",
+    "Inception",
     "KLAutoencoder",
     "MaskGIT",
     "PixelTokenizer",

@@ -139,7 +139,7 @@ def describe(model: ViT) -> tuple[dict[str, Any], Table]:
     return values, table(config, classifier, kind)
 
 
-def _hidden(config: ViTConfig, ratio: float) -> int:
+def _hidden(config: ViTConfig, ratio: int | float) -> int:
     hidden = int(config.dim * ratio)
     return (int(hidden * 2 / 3) + 7) // 8 * 8 if config.gated else hidden
 

@@ -39,7 +39,7 @@ def table(config: ResNetConfig) -> Table:
             rows += [Row(f"state.{state}.mean", f"{norm}.running_mean")]
             rows += [Row(f"state.{state}.variance", f"{norm}.running_var")]
             rows += [Row(f"state.{state}.batches", f"{norm}.num_batches_tracked", COUNT)]
-        rows += [Row(f"state.{state}.batches", (), constant(0))]  # old files do not count
+        rows += [Row(f"state.{state}.batches", (), constant(0.0))]  # old files do not count
     rows += [*enc.linear_rows("model.head", "classifier.1"), *enc.linear_rows("model.head", "fc")]
     return Table("ResNet", tuple(rows))
 
@@ -105,8 +105,8 @@ def describe(model: WithState) -> tuple[dict[str, Any], Table]:
     Raises:
         ValueError: the model is not `WithState` of a ResNet for large images.
     """
-    net = model.model if isinstance(model, WithState) else model
-    large = isinstance(model, WithState) and isinstance(net, ResNet) and net.config.stem > 0
+    net = model.model
+    large = isinstance(net, ResNet) and net.config.stem > 0
     require_same(large, "ResNet", "WithState(net, state) of a net with model.stem")
     config = net.config
     return {

@@ -36,7 +36,8 @@ def interpreted(monkeypatch, *, simulated=False):
 
 
 def _attend(q, k, v, extras, setting, *, implementation, places=None):
-    assert implementation == "mosaic_tpu" and places is None
+    assert implementation == "mosaic_tpu"
+    assert places is None
     mode = pltpu.InterpretParams(uninitialized_memory="nan")
     with_bias = lambda bias: dataclasses.replace(extras, bias=bias)
 

@@ -72,7 +72,7 @@ def text(key: Any) -> tuple[jax.Array]:
 
 def texts(key: Any) -> tuple[jax.Array, jax.Array]:
     source_key, target_key = jr.split(key)
-    return jr.randint(source_key, (9,), 0, 7), jr.randint(target_key, (5,), 0, 7)
+    return jr.randint(source_key, (9,), 0, 7), jr.randint(target_key, (9,), 0, 7)
 
 
 def labelled(key: Any) -> tuple[jax.Array, jax.Array]:
@@ -117,7 +117,7 @@ LLAMA = {"kv_heads": 2, "bias": False, "tied": False, "positions": "rotary", "no
 SMALL_VQGAN = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, codes=7)
 SMALL_DIT = DiTConfig(dim=16, depth=2, heads=2, hidden_dim=24)
 SMALL_AUTOENCODER = AutoencoderConfig(widths=(4, 8), blocks=1, latent_dim=3, groups=2, attention=(1,))
-SMALL_BERT = BERTConfig(dim=16, depth=2, heads=2, hidden_dim=24, context=32)
+SMALL_BERT = BERTConfig(dim=16, depth=2, heads=2, hidden_dim=24)
 SMALL_T5 = T5Config(dim=16, depth=2, heads=2, head_dim=6, hidden_dim=24, buckets=8, max_distance=20)
 SMALL_VIT = ViTConfig(patch=4, dim=16, depth=2, heads=2, hidden_dim=24)
 DINO = dataclasses.replace(SMALL_VIT, gated=True, registers=2, mask_token=True, layer_scale=0.5, resize=True)

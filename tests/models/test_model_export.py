@@ -16,7 +16,7 @@ from tests.nn.layer_rows import call
 pytestmark = pytest.mark.usefixtures("unchecked")
 SHORT = ("GPT", "GPT, LLaMA's", "RNN", "MaskGIT", "DiT", "VQGAN", "ConvNet", "ResNet")
 NAMES = [name for name in ROWS if not ROWS[name].whole] if os.environ.get("EQXGEN_FULL") else SHORT
-CONTEXT = "t <= 512"  # of the GPTs, bounds the length
+CONTEXT = "t <= 512"  # of BERT and the GPTs, bounds the length
 
 
 def example(name, batch, length):
@@ -25,7 +25,7 @@ def example(name, batch, length):
 
 
 def is_text(name):
-    return name.startswith(("GPT", "RNN"))
+    return name.startswith(("BERT", "GPT", "RNN", "T5"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -38,7 +38,7 @@ def test_an_exported_model_gives_the_models_numbers_at_two_sizes(name):
         model = eqx.combine(arrays, rest)
         return jax.vmap(lambda *inputs: call(model, row, inputs), axis_name="batch")(*inputs)
 
-    b, t = export.symbolic_shape("b,t", constraints=[CONTEXT] if name.startswith("GPT") else [])
+    b, t = export.symbolic_shape("b,t", constraints=[CONTEXT] if name.startswith(("BERT", "GPT")) else [])
     shape = lambda x: (b, t) if is_text(name) else (b, *x.shape[1:])
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
     inputs = [jax.ShapeDtypeStruct(shape(x), x.dtype) for x in example(name, 2, 9)]

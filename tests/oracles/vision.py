@@ -71,7 +71,7 @@ MODELS = {
         },
     ),
 }
-SIZES = {"DINOv2": (28, 12), "ResNet": (40, 28)}
+SIZES = {"DINOv2": (28, 12), "ResNet": (21, 13)}
 """Sides of the images where they are not the config's."""
 
 

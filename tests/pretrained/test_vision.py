@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from eqxgen.configs import CLIPConfig, ResNetConfig, TextTowerConfig, ViTConfig
+from eqxgen.configs import ResNetConfig, TextTowerConfig, ViTConfig
 from eqxgen.models import CLIP, MAE, ResNet, ViT
+from eqxgen.models.clip import TextTower
 from eqxgen.nn import WithState, resized_positions
 from eqxgen.pretrained import clip, dinov2, from_pretrained, resnet, siglip, to_pretrained, vit
 from tests import oracles
@@ -42,11 +43,15 @@ def write(folder, values, arrays):
 def outputs(model, case):
     image = jnp.asarray(case["image"])
     if isinstance(model, MAE):
-        return eqx.filter_jit(jax.vmap(lambda x, noise: model(x, noise=noise)[0]))(image, jnp.asarray(case["noise"]))
+        return jax.jit(jax.vmap(lambda x, noise: model(x, noise=noise)[0]))(image, jnp.asarray(case["noise"]))
     if not isinstance(model, CLIP):
-        return eqx.filter_jit(jax.vmap(model))(image)
-    texts = jax.vmap(model.text_features)(jnp.asarray(case["ids"]))
-    return model.similarity(jax.vmap(model.image_features)(image), texts)
+        return jax.jit(jax.vmap(lambda x: model(x)))(image)
+
+    @jax.jit
+    def logits(image, ids):
+        return model.similarity(jax.vmap(model.image_features)(image), jax.vmap(model.text_features)(ids))
+
+    return logits(image, jnp.asarray(case["ids"]))
 
 
 def close(found, wanted, atol=1e-5):
@@ -78,9 +83,9 @@ def test_the_loss_of_masked_patches_is_the_published_one(tmp_path):
     case = CASES["ViT-MAE"]
     model = from_pretrained(write(tmp_path, json.loads(str(case["config"])), published("ViT-MAE")))
     image, noise = jnp.asarray(case["image"]), jnp.asarray(case["noise"])
-    losses = jax.jit(jax.vmap(lambda x, noise: model.loss(x, noise=noise)))(image, noise)
+    both = lambda x, noise: (model.loss(x, noise=noise), model(x, noise=noise)[1])
+    losses, mask = jax.jit(jax.vmap(both))(image, noise)
     np.testing.assert_allclose(jnp.mean(losses), case["loss"], rtol=1e-5)
-    mask = jax.vmap(lambda x, noise: model(x, noise=noise)[1])(image, noise)
     np.testing.assert_array_equal(mask, case["mask"])
     with pytest.raises(ValueError, match="noise or key must be given"):
         model(image[0])
@@ -228,13 +233,21 @@ def test_published_sizes_have_their_number_of_parameters():
 
 
 def test_a_pooled_text_without_an_end_is_its_first_token():
-    config = TextTowerConfig(dim=16, depth=1, heads=2, context=5, pool="end", end=9)
-    model = CLIP(8, 8, 3, 10, CLIPConfig(ViTConfig(patch=4, dim=16, depth=1, heads=2), config, 6), key=jr.key(0))
-    ids = jnp.asarray([3, 4, 5])
-    np.testing.assert_array_equal(model.text(ids), model.text.tokens(ids)[0])
+    tower = TextTower(10, TextTowerConfig(dim=16, depth=1, heads=2, context=5, pool="end", end=9), key=jr.key(0))
+    one, every = jax.jit(lambda ids: (tower(ids), tower.tokens(ids)))(jnp.asarray([3, 4, 5]))
+    np.testing.assert_array_equal(one, every[0])
+
+
+def shaped(make):
+    return eqx.filter_eval_shape(make, jr.key(0))
+
+
+def stateful(net):
+    return WithState(net, net.init_state())
 
 
 SMALL = ViTConfig(patch=4, dim=8, depth=1, heads=2)
+MEAN = dataclasses.replace(SMALL, pool="mean")
 VIT = {"model_type": "vit", "architectures": ["ViTModel"], "hidden_size": 8}
 
 
@@ -256,14 +269,19 @@ VIT = {"model_type": "vit", "architectures": ["ViTModel"], "hidden_size": 8}
         ),
         (lambda: resnet.build({"hidden_act": "gelu"}), "hidden_act must be 'relu', as ResNet's: got 'gelu'"),
         (
-            lambda: to_pretrained(ResNet(3, 4, ResNetConfig(), key=jr.key(0)), "nowhere", "resnet"),
+            lambda: to_pretrained(
+                shaped(lambda key: stateful(ResNet(3, 4, ResNetConfig(), key=key))), "nowhere", "resnet"
+            ),
             "model must be of ResNet's architecture",
         ),
         (
-            lambda: to_pretrained(ViT(8, 8, 3, 2, ViTConfig(4, 8, 1, 2, pool="mean"), key=jr.key(0)), "nowhere", "vit"),
+            lambda: to_pretrained(shaped(lambda key: ViT(8, 8, 3, 2, MEAN, key=key)), "nowhere", "vit"),
             "model must be of ViT's architecture to be written as one",
         ),
-        (lambda: to_pretrained(ViT(8, 8, 3, 2, SMALL, key=jr.key(0)), "nowhere", "dinov2"), "of DINOv2's architecture"),
+        (
+            lambda: to_pretrained(shaped(lambda key: ViT(8, 8, 3, 2, SMALL, key=key)), "nowhere", "dinov2"),
+            "of DINOv2's architecture",
+        ),
     ],
 )
 def test_what_cannot_be_read_or_written_is_one_line(call, message):
@@ -276,8 +294,9 @@ def test_a_resnet_is_trained_on_from_published_weights(tmp_path):
     loaded = from_pretrained(write(tmp_path, json.loads(str(case["config"])), published("ResNet, basic")))
     assert isinstance(loaded, WithState)
     assert int(loaded.state[0].batches) == 7
-    run = jax.vmap(loaded.model, axis_name="batch", in_axes=(0, None), out_axes=(0, None))
-    logits, state = eqx.filter_jit(run)(jnp.asarray(case["image"]), loaded.state)
+    net = lambda image, state: loaded.model(image, state)
+    run = jax.vmap(net, axis_name="batch", in_axes=(0, None), out_axes=(0, None))
+    logits, state = jax.jit(run)(jnp.asarray(case["image"]), loaded.state)
     assert logits.shape == (2, 2)
     assert int(state[0].batches) == 8
     assert not np.array_equal(state[0].mean, loaded.state[0].mean)

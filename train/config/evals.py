@@ -16,16 +16,30 @@ class Evaluation(NamedTuple):
     Attributes:
         name: in `--evals`.
         gives: names of its numbers in metrics.jsonl and summary.json.
+        asked: runs only where `--evals` names it.
     """
 
     name: str
     gives: tuple[str, ...]
+    asked: bool = False
 
 
 HELD_OUT = Evaluation("held_out", ("eval_loss",))
 VALIDATION = Evaluation("held_out", ("val_loss", "val_perplexity"))
 CLASSIFIER = Evaluation("classifier", ("sample_accuracy", "sample_frechet", "classifier_accuracy", "judge_seconds"))
 LABELS = Evaluation("labels", ("eval_loss", "eval_accuracy"))
+FIDELITY = Evaluation(
+    "fidelity",
+    (
+        *("fd_judge", "fd_judge_low", "fd_judge_high"),
+        *("fd_judge_infinity", "fd_judge_infinity_low", "fd_judge_infinity_high"),
+        *("kid_judge", "kid_judge_error"),
+        *("precision_judge", "recall_judge", "density_judge", "coverage_judge", "memorisation_judge"),
+        *("memorisation_near_judge", "memorisation_authentic_judge", "memorisation_flagged_judge"),
+    ),
+    asked=True,
+)
+TRAINED_ON_SAMPLES = Evaluation("cas", ("cas_accuracy", "cas_accuracy_of_real"), asked=True)
 RECONSTRUCTION = Evaluation("reconstruction", ("eval_loss", "psnr", "codebook_usage", "codebook_perplexity"))
 
 
@@ -33,7 +47,8 @@ def periods(words: Sequence[str], offered: Sequence[Evaluation]) -> dict[str, in
     """Steps between runs of each evaluator that `--evals` names; 0 where it gives none.
 
     Args:
-        words: `name` or `name:steps`; none of them means all that are offered, `none` alone means no evaluator.
+        words: `name` or `name:steps`; none of them means all that are offered and not `asked` for alone, `none` alone
+            means no evaluator.
         offered: those of the recipe.
 
     Raises:
@@ -41,7 +56,7 @@ def periods(words: Sequence[str], offered: Sequence[Evaluation]) -> dict[str, in
     """
     names = [evaluation.name for evaluation in offered]
     if not words:
-        return dict.fromkeys(names, 0)
+        return {evaluation.name: 0 for evaluation in offered if not evaluation.asked}
     if list(words) == [NONE]:
         return {}
     found: dict[str, int] = {}

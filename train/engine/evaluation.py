@@ -33,6 +33,10 @@ class Evaluation:
         """Those that run after a step."""
         return tuple(evaluator for evaluator in self.evaluators if evaluator.due(step, eval_every))
 
+    def notes(self) -> dict[str, str]:
+        """Notes of the evaluators that ran."""
+        return {name: text for evaluator in self.evaluators for name, text in evaluator.notes.items()}
+
     def run(self, model: PyTree, evaluators: tuple[Evaluator, ...]) -> dict[str, float]:
         """Numbers of the released model.
 

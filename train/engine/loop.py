@@ -391,6 +391,7 @@ class _Run:
             "parameters": parameters,
             "skipped": skipped,
             **numbers,
+            **self.evaluation.notes(),
             "evaluation_seconds": round(self.evaluation.seconds, 2),
             "examples_per_s": _rate(self.folder),
             "jax_version": jax.__version__,

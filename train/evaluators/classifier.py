@@ -22,7 +22,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
-from eqxgen.metrics import Accuracy, Moments, frechet_distance
+from eqxgen.metrics import Accuracy, FeatureRows, Features, Moments, frechet_distance
 from eqxgen.models.convnet import ConvNet
 
 from .._errors import UserError
@@ -86,7 +86,7 @@ def classifier(
         accuracy, features = stream.total(accuracy, features)
         return {
             "sample_accuracy": accuracy.result(),
-            "sample_frechet": frechet_distance(features, real),
+            "sample_frechet": frechet_distance(features, real, warn=stream.say),
             "classifier_accuracy": judge.accuracy,
             "judge_seconds": judge.seconds,
         }
@@ -119,6 +119,18 @@ def _looked_at(judge: ConvNet, images: Examples, stream: Stream) -> tuple[Accura
     return stream.total(accuracy, features)
 
 
+def features_of(
+    draw: Function | None, tree: PyTree, judge: ConvNet, images: Examples, features: Features, stream: Stream
+) -> FeatureRows:
+    """The judge's features of images in [-1, 1], in every process: of those that `draw` makes of `tree`, or of real
+    ones where it is None.
+    """
+    rows = FeatureRows(features=features)
+    for _, found, _ in stream.map(_Judged(draw or _image), (tree, judge), images):
+        rows = rows.update(found)
+    return stream.total(rows)[0]
+
+
 def judge_of(dataset: Dataset, stream: Stream) -> Judge:
     """The judge of a data set, from the cache or trained now by the first process (seconds for digits, about a minute
     for MNIST on two CPU cores).
@@ -135,21 +147,37 @@ def judge_of(dataset: Dataset, stream: Stream) -> Judge:
         return Judge(arrays_from_first(trainer.model), accuracy)
     began = time.perf_counter()
     stream.say(f"training the classifier that judges samples: {plan['steps']} steps, once; it is cached ...")
-    done, said = 0, began
-    while done < plan["steps"]:
-        stream.check()
-        done, now = from_first(functools.partial(trainer.train, done)), time.perf_counter()
-        if now - said > PATIENCE:
-            left = (now - began) / done * (plan["steps"] - done)
-            stream.say(f"classifier: step {done} of {plan['steps']}, {time_left(left)} left")
-            said = now
-    model = arrays_from_first(trainer.model)
+    model = _trained(trainer, stream)
     accuracy = _looked_at(model, held_out_images(dataset), stream)[0].result()
     seconds = round(time.perf_counter() - began, 2)
     stream.say(f"classifier trained in {seconds:.0f} s: accuracy {accuracy:.4g} on held-out images")
     if problem := from_first(lambda: _kept(path, model, plan, accuracy)):
         stream.say(f"the classifier could not be cached: {problem}")
     return Judge(model, accuracy, seconds)
+
+
+def accuracy_of(dataset: Dataset, stream: Stream) -> float:
+    """Accuracy on the held-out images of a classifier like the judge, trained on the data set's training images and
+    not cached.
+
+    Raises:
+        Stopped: a signal ended its training.
+    """
+    model = _trained(_Trainer(_plan(dataset), dataset), stream)
+    return _looked_at(model, held_out_images(dataset), stream)[0].result()
+
+
+def _trained(trainer: "_Trainer", stream: Stream) -> ConvNet:
+    """The classifier after all steps, which the first process makes."""
+    done, said = 0, (began := time.perf_counter())
+    while done < trainer.steps:
+        stream.check()
+        done, now = from_first(functools.partial(trainer.train, done)), time.perf_counter()
+        if now - said > PATIENCE:
+            left = (now - began) / done * (trainer.steps - done)
+            stream.say(f"classifier: step {done} of {trainer.steps}, {time_left(left)} left")
+            said = now
+    return arrays_from_first(trainer.model)
 
 
 def _plan(dataset: Dataset) -> dict[str, Any]:

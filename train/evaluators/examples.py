@@ -37,9 +37,18 @@ class Examples(NamedTuple):
 def held_out_images(dataset: Dataset, chosen: Bool[np.ndarray, " n"] | None = None) -> Examples:
     """`image`, in [-1, 1], and `label` of the held-out part, or of the chosen ones of it."""
     places = np.flatnonzero(np.ones(len(dataset.test_labels), bool) if chosen is None else chosen)
+    return _images(dataset, dataset.test_images, dataset.test_labels, places)
 
+
+def training_images(dataset: Dataset) -> Examples:
+    """`image`, in [-1, 1], and `label` of the training part, without augmentation."""
+    places = np.arange(len(dataset.train_labels))
+    return _images(dataset, dataset.train_images, dataset.train_labels, places)
+
+
+def _images(dataset: Dataset, images: np.ndarray | Lazy, labels: np.ndarray, places: Int[np.ndarray, " n"]) -> Examples:
     def read(numbers: Int[np.ndarray, " rows"]) -> dict[str, np.ndarray]:
         at = places[numbers]
-        return {"image": dataset.normalise(dataset.test_images[at]), "label": dataset.test_labels[at]}
+        return {"image": dataset.normalise(images[at]), "label": labels[at]}
 
     return Examples(len(places), read)

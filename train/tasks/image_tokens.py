@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._errors import UsageError, require
-from ..config.evals import CLASSIFIER, HELD_OUT
+from ..config.evals import CLASSIFIER, FIDELITY, HELD_OUT, TRAINED_ON_SAMPLES
 from ..config.options import option
 from ..engine.recipes import Finished, Recipe, named
 from . import images
@@ -27,7 +27,7 @@ Sampler = Callable[..., Any]
 class TokensConfig(images.ImageConfig):
     """Flags of every recipe of image tokens. A recipe's own `Config` adds its model and its sampler's options."""
 
-    EVALS = (HELD_OUT, CLASSIFIER)
+    EVALS = (HELD_OUT, CLASSIFIER, FIDELITY, TRAINED_ON_SAMPLES)
 
     tokenizer: str = option("pixels", first=True)
     """pixels, or the folder of a finished train.vqgan run."""
@@ -123,8 +123,10 @@ def _task(
 
     from ..data import load, uniforms
     from ..engine.loop import Task
+    from ..evaluators.cas import trained_on_samples
     from ..evaluators.classifier import classifier
     from ..evaluators.examples import Examples
+    from ..evaluators.fidelity import fidelity
     from ..evaluators.held_out import held_out
     from ..evaluators.stream import Stream
     from ..parallel import make_mesh
@@ -150,9 +152,10 @@ def _task(
         images.save(stream.gather(drawn, tree, labelled(labels)), dataset, 8, path)
 
     judged = labelled(np.arange(config.eval_samples) % facts.classes)
+    parts = lambda model, frozen: (model, tokenizer, sampler, jr.key(config.seed + 1))
     evaluators = (
         held_out(core.loss, tested),
-        classifier(dataset, drawn, judged, lambda model, frozen: (model, tokenizer, sampler, jr.key(config.seed + 1))),
+        *(kind(dataset, drawn, judged, parts) for kind in (classifier, fidelity, trained_on_samples)),
     )
     prepare = functools.partial(keep_tokenizer, config.tokenizer)
     return Task(facts, core, dataset.train_labels, batch, show, evaluators, prepare, fingerprint=dataset.fingerprint)

@@ -28,7 +28,7 @@ class ImageConfig(TrainConfig):
     data: DataConfig = option(factory=DataConfig)
     """The images."""
     eval_samples: int = option(1000, free=True)
-    """Samples that the evaluator `classifier` judges."""
+    """Samples that the evaluators `classifier`, `fidelity` and `cas` take."""
 
     def __post_init__(self):
         super().__post_init__()

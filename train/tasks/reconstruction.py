@@ -17,12 +17,14 @@ if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --h
 def _evaluators(config: Any, dataset: "Dataset") -> "tuple[Evaluator, ...]":
     from ..evaluators.classifier import classifier
     from ..evaluators.examples import held_out_images
+    from ..evaluators.fidelity import fidelity
     from ..evaluators.reconstruction import reconstructed, reconstruction
 
     held_out = held_out_images(dataset)
     return (
         reconstruction(config.model.codes, held_out),
         classifier(dataset, reconstructed, held_out.first(config.eval_samples)),
+        fidelity(dataset, reconstructed, held_out.first(config.eval_samples)),
     )
 
 

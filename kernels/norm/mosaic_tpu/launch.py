@@ -30,7 +30,7 @@ def over_rows(kernel, rows: Arrays, params: Arrays, *, n_rows: int, n_sums: int,
         in_specs=[row_spec] * len(rows) + [example_spec] * len(params),
         out_specs=[row_spec] * n_rows + [example_spec] * n_sums,
         out_shape=[_like(x, (*count, dim), x.dtype)] * n_rows + [_like(x, (count[0], 1, dim), jnp.float32)] * n_sums,
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary", "arbitrary")),
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary" if n_sums else "parallel")),
         cost_estimate=pl.CostEstimate(
             flops=(8 + 8 * n_sums) * x.size,
             transcendentals=x.size // dim,

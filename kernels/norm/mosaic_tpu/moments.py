@@ -1,13 +1,16 @@
 """Statistics of the rows or of the example that a program holds."""
 
-import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
 
 from .tiling import SUBLANES, space_part
 
+# Moved to `pltpu` in jax 0.12.
+RECIPROCAL: Any = getattr(pltpu, "reciprocal", None) or pl.reciprocal
 HUGE = 1e37  # a variance near the largest float
 LOG2_E = 1.4426950408889634
 LEAST = -80.0  # below which z * sigmoid(z) is less than any rounding
@@ -78,7 +81,7 @@ def sigmoid(z, dtype):
         return jax.nn.sigmoid(z)
     # A division handles signs, zeros and subnormal numbers, of which a sum above 1 has none.
     denominator = 1 + jnp.exp2(jnp.maximum(z, LEAST) * -LOG2_E)
-    inverse = pl.reciprocal(denominator, approx=True)
+    inverse = RECIPROCAL(denominator, approx=True)
     return inverse * (2 - denominator * inverse)
 
 
@@ -88,7 +91,7 @@ def group_sum(channels, member):
 
 
 def _exact_product(x, member, axis):
-    """The float32 product of x with the zeros and ones of `member`, contracted along this axis, in one bfloat16 pass."""
+    """The float32 product of x with the zeros and ones of `member` along this axis, in one bfloat16 pass."""
     parts = []
     for _ in range(3):  # of 8 bits each
         parts.append(x.astype(jnp.bfloat16))

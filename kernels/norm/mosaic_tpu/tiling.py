@@ -34,5 +34,5 @@ def example_bytes(shape: tuple[int, ...], spec: Spec) -> int:
 
 
 def space_part(channels: int) -> int:
-    """The rows of an example that a kernel holds in registers at a time, a multiple of the 16 rows of a bfloat16 tile."""
+    """The rows of an example in registers at a time, a multiple of the 16 rows of a bfloat16 tile."""
     return max(PART_REGISTERS // -(-channels // 128) * SUBLANES // 16 * 16, 16)
