@@ -74,7 +74,9 @@ Made = tuple[dict[str, "Stored"], dict[str, Any] | None, Callable[[Path], list[s
 
 def _published(source: Path, config: Config) -> Made:
     """The arrays under published names, and config.json."""
-    from eqxgen.pretrained import family_of, named, parity
+    from eqxgen.pretrained import family_of, named
+
+    from .report import parity
 
     if record := _run(source):
         if config.family is None:
