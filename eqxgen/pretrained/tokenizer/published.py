@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int32, Integer
 
-from eqxgen.pretrained import files, sentencepiece
-from eqxgen.pretrained.sentencepiece import SPACE, Pieces
+from eqxgen.pretrained import files
+from eqxgen.pretrained.tokenizer import sentencepiece
+from eqxgen.pretrained.tokenizer.sentencepiece import SPACE, Pieces
 
 CLIP_FILE, CLIP_MERGES, CLIP_BYTES = "bpe_simple_vocab_16e6.txt.gz", 48_894, 16 * 2**20
 SPIECE = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
