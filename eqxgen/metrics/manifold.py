@@ -39,8 +39,7 @@ class DensityCoverage(NamedTuple):
 
 
 def density_coverage(samples: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"], k: int = 5) -> DensityCoverage:
-    """Density and coverage of Naeem et al. 2020 (arXiv:2002.09797, equations 7 and 8), which one outlier does not
-    spoil.
+    """Density and coverage of Naeem et al. 2020 (arXiv:2002.09797, equations 7 and 8), robust to outliers.
 
     Balls are around real points alone, without their surface, as in the authors' code.
 

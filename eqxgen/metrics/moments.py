@@ -31,7 +31,12 @@ class Moments(NamedTuple):
             return self
         mean = values.mean(axis=0)
         centred = values - mean
-        return self.merge(self._make((len(values), mean, centred.T @ centred)))
+        if not self.rows or len(mean) != len(self.mean):
+            return self.merge(self._make((len(values), mean, centred.T @ centred)))
+        # The shift between the parts is one more row of the product, instead of three passes over dim².
+        count, shift = self.rows + len(values), mean - self.mean
+        centred = np.vstack([centred, np.sqrt(self.rows * len(values) / count) * shift])
+        return self._make((count, self.mean + len(values) / count * shift, self.scatter + centred.T @ centred))
 
     def merge(self, other: "Moments") -> "Moments":
         """With what another one has seen."""

@@ -7,10 +7,10 @@ from jaxtyping import Float
 
 from eqxgen.metrics.features import FeatureRows, Features
 from eqxgen.metrics.frechet import frechet_distance, frechet_infinity, frechet_interval, statistics_of
+from eqxgen.metrics.gaussian import Statistics
 from eqxgen.metrics.kernel import kernel_distance
 from eqxgen.metrics.manifold import density_coverage, precision_recall
 from eqxgen.metrics.memorisation import memorisation
-from eqxgen.metrics.statistics import Statistics
 
 _KID_SIZE = 1000
 

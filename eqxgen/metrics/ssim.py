@@ -32,8 +32,7 @@ def ssim(
         data_range: largest less smallest value that an image can have, 2 for images in [-1, 1].
 
     Raises:
-        ValueError: shapes that differ, images smaller than a window, an even window, a range or sigma that is not above
-            0.
+        ValueError: shapes that differ, images smaller than a window, an even window, a range or sigma not above 0.
 
     Source: Wang et al. 2004 (Image quality assessment, equation 13).
     """

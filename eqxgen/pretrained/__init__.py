@@ -33,14 +33,14 @@ def from_pretrained(
         dtype: of the parameters; by default each has the one that it is stored in.
         mesh: gives each device its part of the arrays; see `eqxgen.pretrained.family.Family.from_pretrained`.
         key: of the dictionary within a file that holds several, such as "state_dict".
-        revision: a commit of the hub's model, or a branch or tag, which may move; see `eqxgen.pretrained.hub`.
+        revision: a commit of the hub's model, or a branch or tag, which may move; see `eqxgen.pretrained.formats.hub`.
 
     Raises:
         ValueError: a file is missing or damaged, or of no family that is known.
         ModuleNotFoundError: `revision` needs the extra `hub`.
     """
     if revision is not None:
-        from eqxgen.pretrained.hub import fetched
+        from eqxgen.pretrained.formats.hub import fetched
 
         source = fetched(str(source), revision)
     elif not Path(source).exists():

@@ -150,7 +150,7 @@ def describe(model: Any) -> tuple[dict[str, Any], Table]:
     if type(model) not in kinds:
         raise ValueError(f"model must be a BERT, BERTMaskedLM or BERTClassifier: got {type(model).__name__}")
     bert = model if isinstance(model, models.BERT) else model.bert
-    block = bert.stack.blocks
+    block: Any = bert.stack.blocks
     tied = not isinstance(model, models.BERTMaskedLM) or model.head is None
     mapping = table(type(model), block.attention.heads, tied)
     require_parts(model, mapping)

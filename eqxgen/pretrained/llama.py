@@ -106,7 +106,7 @@ def describe(model: GPT) -> tuple[dict[str, Any], Table]:
         ValueError: the model is not of LLaMA's architecture: rotary positions, RMS norms, gated MLPs.
     """
     attention, mlp = model.stack.blocks.attention, model.stack.blocks.mlp
-    rope = getattr(attention, "rope", None)
+    rope: Any = getattr(attention, "rope", None)
     same = isinstance(rope, RoPE) and isinstance(mlp, GLU) and isinstance(model.norm, RMSNorm)
     require_same(same and model.positions is None, "LLaMA", "rotary positions, RMS norms, gated MLPs")
     swish = mlp.activation.name in ("swish", "silu") and not rope.interleaved

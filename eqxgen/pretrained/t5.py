@@ -127,12 +127,12 @@ def describe(model: Any) -> tuple[dict[str, Any], Table]:
     if not isinstance(model, (models.T5, models.T5Encoder)):
         raise ValueError(f"model must be a T5 or a T5Encoder: got {type(model).__name__}")
     block, half = model.encoder.stack.blocks, model.encoder
-    whole, dim = isinstance(model, models.T5), model.embedding.dim
-    tied = not whole or model.head is None
-    if whole and model.head_scale != (dim**-0.5 if tied else 1.0):
-        raise ValueError(f"model must have a scale of its head if and only if it is tied: got {model.head_scale}")
+    whole = model if isinstance(model, models.T5) else None
+    tied, dim = whole is None or whole.head is None, model.embedding.dim
+    if whole and whole.head_scale != (dim**-0.5 if tied else 1.0):
+        raise ValueError(f"model must have a scale of its head if and only if it is tied: got {whole.head_scale}")
     gated = isinstance(block.mlp, GLU)
-    mapping = table(block.attention.heads, gated=gated, tied=tied, decoder=whole)
+    mapping = table(block.attention.heads, gated=gated, tied=tied, decoder=whole is not None)
     require_parts(model, mapping)
     named = {(activation, gates): name for name, (activation, gates) in reversed(FORWARD.items())}
     if (block.mlp.activation.name, gated) not in named:
@@ -143,11 +143,11 @@ def describe(model: Any) -> tuple[dict[str, Any], Table]:
         "vocab_size": model.vocab,
         "d_model": dim,
         "num_layers": half.stack.depth,
-        "num_decoder_layers": model.decoder.stack.depth if whole else half.stack.depth,
+        "num_decoder_layers": whole.decoder.stack.depth if whole else half.stack.depth,
         "num_heads": block.attention.heads,
         "d_kv": block.attention.head_dim,
         "d_ff": block.mlp.down.in_dim,
-        "n_positions": model.context if whole else SIZES["context"][1],
+        "n_positions": whole.context if whole else SIZES["context"][1],
         **_numbers(half),
         "feed_forward_proj": named[block.mlp.activation.name, gated],
         "tie_word_embeddings": tied,

@@ -1,7 +1,7 @@
 """One declarative mapping a family, between the arrays of published files and the parameters of our model.
 
 Every parameter of the model is filled, and every array of the files is read or listed as ignored with its reason. The
-same table reads and writes, to the bit. A few leaves are read at a time, and of a sharded one each device is given its
+same table reads and writes, to the bit. Leaves are read one at a time, and of a sharded one each device is given its
 part alone.
 """
 
@@ -11,7 +11,6 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -22,16 +21,13 @@ import numpy as np
 from jax.sharding import Sharding
 from jaxtyping import Array, DTypeLike, PyTree
 
-from eqxgen.pretrained.copies import copied, fresh
 from eqxgen.pretrained.families import recognised
+from eqxgen.pretrained.formats.copies import copied, fresh
 from eqxgen.pretrained.formats.stored import Stored, printable
 from eqxgen.pretrained.transforms import SAME, Transform
 
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that parallel training and compilation put before every name."""
-
-READERS = 2
-"""Parameters that are read at a time, each of which needs its size of memory on the host."""
 
 
 class Row(NamedTuple):
@@ -208,16 +204,13 @@ def filled(
     dtype: DTypeLike | None = None,
     place: Callable[[str, tuple[int, ...]], Sharding] | None = None,
 ) -> PyTree:
-    """A model with its parameters, of which `READERS` are read at a time; the arguments are those of `read`."""
+    """A model with its parameters, which are read one after another; the arguments are those of `read`."""
     wanted, rest = eqx.partition(shapes, _is_array)
 
-    def made(leaf: tuple[str, Stored]) -> Array:
-        path, stored = leaf
+    found = []
+    for path, stored in leaves.items():
         kind = stored.dtype if dtype is None or not jnp.issubdtype(stored.dtype, jnp.floating) else dtype
-        return placed(stored, kind, None if place is None else place(path, stored.shape))
-
-    with ThreadPoolExecutor(READERS) as readers:  # NumPy's copies run beside each other
-        found = list(readers.map(made, leaves.items()))
+        found.append(placed(stored, kind, None if place is None else place(path, stored.shape)))
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(wanted), found), rest)
 
 

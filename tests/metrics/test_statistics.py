@@ -67,12 +67,12 @@ def test_statistics_that_cannot_be_are_one_line(tmp_path, arrays, message):
 def test_files_that_are_no_archives_or_damaged_are_one_line(tmp_path):
     path = tmp_path / "x.npz"
     path.write_bytes(b"no archive")
-    with pytest.raises(ValueError, match=r"must be an .npz archive with mu and sigma"):
+    with pytest.raises(ValueError, match=r"must be an \.npz archive with mu and sigma"):
         read_statistics(path)
     np.savez(path, mu=MEAN, sigma=COVARIANCE)
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"(4, 4)", b"(9, 9)"))
-    with pytest.raises(ValueError, match=r"sigma (must have the size of its header|cannot be read)"):
+    with pytest.raises(ValueError, match="sigma (must have the size of its header|cannot be read)"):
         read_statistics(path)
-    with pytest.raises(ValueError, match=r"path must end in .npz: got x.pkl"):
+    with pytest.raises(ValueError, match=r"path must end in \.npz: got x\.pkl"):
         write_statistics(tmp_path / "x.pkl", Statistics(MEAN, COVARIANCE))

@@ -9,8 +9,8 @@ import pytest
 
 from eqxgen.pretrained import from_pretrained
 from eqxgen.pretrained.formats import safetensors
+from eqxgen.pretrained.formats.hub import chosen, fetched
 from eqxgen.pretrained.formats.stored import held
-from eqxgen.pretrained.hub import chosen, fetched
 from tests import oracles
 from tests.oracles.gpt2 import SIZES
 

@@ -14,8 +14,8 @@ from jaxtyping import Array
 from eqxgen.nn.attention.self_attention import split_heads
 from eqxgen.pretrained import from_pretrained, gpt2, open_pretrained, to_pretrained, transforms
 from eqxgen.pretrained import table as tables
-from eqxgen.pretrained.copies import copied, fresh
 from eqxgen.pretrained.formats import open_file, safetensors
+from eqxgen.pretrained.formats.copies import copied, fresh
 from eqxgen.pretrained.formats.stored import Stored, held
 from eqxgen.pretrained.table import Row, Table, Tied, match, written
 from eqxgen.pretrained.transforms import CONV, CROPPED, SAME, TRANSPOSED, constant, layout, qkv, then

@@ -79,7 +79,7 @@ def other_state(folder: Path) -> list[str]:
 TABLE = "embedding.weight"
 
 CASES = [
-    flags(126, "--evals clasifier", "evals must be of held_out, classifier, none: got 'clasifier': did you mean classifier"),
+    flags(126, "--evals clasifier", "evals must be of held_out, classifier, fidelity, cas, none: got 'clasifier': did you mean classifier"),
     Case(126, "an evaluator of classes, for images of one class", one_class, "--evals classifier must have data for it: the images have one class; leave it out", 2),
     Case(127, "model state of another shape in a checkpoint", other_state, r"checkpoints/3: array state\..* must be float32\[8\]: got float32\[8, 2\]; were --model's sizes"),
     weights(128, "weights that are not there", lambda path: None, "--from w: must be the folder of a run, a .safetensors file or .*: there is none"),

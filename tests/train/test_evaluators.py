@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -20,12 +21,14 @@ from tests.train.small_runs import TINY, metrics, tiny, words
 from train import evaluate, gpt, maskgit, vqgan
 from train._errors import UsageError
 from train.config.base import parse
-from train.config.evals import CLASSIFIER, HELD_OUT, periods
+from train.config.evals import CLASSIFIER, FIDELITY, HELD_OUT, TRAINED_ON_SAMPLES, periods
 from train.data import load
 from train.engine.recipe import Context
 from train.evaluators.base import Evaluator, chosen
-from train.evaluators.classifier import classifier, judge_of
-from train.evaluators.examples import Examples, held_out_images
+from train.evaluators.cas import trained_on_samples
+from train.evaluators.classifier import _plan, classifier, judge_of
+from train.evaluators.examples import Examples, held_out_images, training_images
+from train.evaluators.fidelity import fidelity
 from train.evaluators.held_out import held_out
 from train.evaluators.stream import Stopped, Stream
 from train.parallel import make_mesh
@@ -169,8 +172,12 @@ def test_an_evaluator_that_the_data_lack_is_left_out_or_an_error_where_it_is_nam
 
 
 BAD = [
-    (maskgit, "--evals held_ou", "evals must be of held_out, classifier, none: got 'held_ou': did you mean held_out?"),
-    (maskgit, "--evals none classifier", "evals must be of held_out, classifier, none: got 'none'"),
+    (
+        maskgit,
+        "--evals held_ou",
+        "evals must be of held_out, classifier, fidelity, cas, none: got 'held_ou': did you mean held_out?",
+    ),
+    (maskgit, "--evals none classifier", "evals must be of held_out, classifier, fidelity, cas, none: got 'none'"),
     (maskgit, "--evals held_out:0", "evals must be NAME or NAME:STEPS, such as held_out:500: got 'held_out:0'"),
     (maskgit, "--evals held_out held_out:5", "evals must name an evaluator once: got held_out twice"),
     (gpt, "--evals classifier", "evals must be of held_out, none: got 'classifier'"),
@@ -250,7 +257,10 @@ def test_a_finished_run_is_evaluated_again_to_the_numbers_of_its_summary(finishe
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"evals": "reconstruction"}, "--evals must be of held_out, classifier, none: got 'reconstruction'"),
+        (
+            {"evals": "reconstruction"},
+            "--evals must be of held_out, classifier, fidelity, cas, none: got 'reconstruction'",
+        ),
         ({"evals": "held_out:5"}, "evals must be names without a period: got held_out:5"),
         ({"n": 1}, "n must be at least 2: got 1"),
         ({"mesh": "fsdp=3"}, "--mesh must have as many places as there are devices, 1: got fsdp=3"),
@@ -286,3 +296,37 @@ def test_a_signal_ends_an_evaluation_within_seconds_and_the_same_command_takes_i
     assert time.monotonic() - begin < 60
     assert "SIGTERM: training is complete and saved; the same command evaluates it again" in output
     assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_fidelity_of_real_images_has_no_distance_and_copies_are_flagged():
+    dataset = load(maskgit.PRESETS["digits"].data)
+    stream, draw = Stream(make_mesh()), lambda tree, example: example["image"]
+    held = fidelity(dataset, draw, held_out_images(dataset))
+    found = held.run((), None, stream)
+    assert tuple(found) == FIDELITY.gives
+    assert found["fd_judge"] == pytest.approx(0, abs=1e-6)
+    assert found["precision_judge"] == found["recall_judge"] == found["coverage_judge"] == 1
+    assert found["memorisation_judge"] == pytest.approx(1, rel=1e-5)
+    assert found["memorisation_flagged_judge"] == 0
+    assert len(held.notes["judge_sha256"]) == 64
+    copies = fidelity(dataset, draw, training_images(dataset).first(100)).run((), None, stream)
+    assert copies["memorisation_judge"] < 1e-3
+    assert copies["memorisation_flagged_judge"] == 1
+    with pytest.raises(UsageError, match="--evals fidelity must have more samples than 64 features and 15 sizes"):
+        fidelity(dataset, draw, held_out_images(dataset).first(79)).run((), None, stream)
+
+
+def test_a_classifier_trained_on_real_images_as_samples_is_as_good_as_the_judge(monkeypatch):
+    monkeypatch.setattr("train.evaluators.classifier._plan", lambda dataset: _plan(dataset) | {"steps": 60})
+    monkeypatch.setattr("train.evaluators.cas.judge_of", lambda *_: SimpleNamespace(accuracy=0.97))
+    dataset = load(maskgit.PRESETS["digits"].data)
+    cas = trained_on_samples(dataset, lambda tree, example: example["image"], training_images(dataset))
+    found = cas.run((), None, Stream(make_mesh()))
+    assert tuple(found) == TRAINED_ON_SAMPLES.gives
+    assert found["cas_accuracy"] > 0.7
+
+
+def test_evaluators_that_are_asked_for_do_not_run_by_default():
+    offered = HELD_OUT, CLASSIFIER, FIDELITY, TRAINED_ON_SAMPLES
+    assert periods((), offered) == {"held_out": 0, "classifier": 0}
+    assert periods(("fidelity:7", "cas"), offered) == {"fidelity": 7, "cas": 0}

@@ -77,8 +77,8 @@ class Rounded(eqx.Module):
 def _enough(dim: int, samples: int, held_out: int) -> None:
     if samples <= dim + _SIZES:
         raise UsageError(
-            f"--evals fidelity must have more samples than the judge's {dim} features and {_SIZES} sizes: got {samples}"
-            f"; give --eval-samples {dim + _SIZES + 1} or more (train.evaluate: --n), or leave it out"
+            f"--evals fidelity must have more samples than {dim} features and {_SIZES} sizes together: got {samples}; "
+            f"give --eval-samples {dim + _SIZES + 1} or more (train.evaluate: --n), or leave it out"
         )
     if held_out <= dim:
         raise UsageError(

