@@ -1,7 +1,8 @@
 """CLIP's published weights (Radford et al. 2021): Hugging Face's layout, such as a snapshot of
 `openai/clip-vit-base-patch32` or `laion/CLIP-ViT-B-32-laion2B-s34B-b79K`, and OpenAI's own, which OpenCLIP has too.
 
-OpenAI's files come without a config: pass `config=sizes(arrays)`, or the `model_cfg` of OpenCLIP's config.
+OpenAI's files come without a config: pass `config=sizes(arrays)`. Those of OpenCLIP have open_clip_config.json beside
+them: pass its values.
 """
 
 from collections.abc import Callable, Mapping
@@ -266,7 +267,7 @@ def outputs(model: Model, original: Any) -> dict[str, tuple[Any, Any]]:
     }
 
 
-CLIP = Family("CLIP", ("clip",), build, describe, outputs)
+CLIP = Family("CLIP", ("clip", "openclip"), build, describe, outputs)
 from_pretrained, to_pretrained = CLIP.from_pretrained, CLIP.to_pretrained
 
 __all__ = ["from_pretrained", "sizes", "to_pretrained"]

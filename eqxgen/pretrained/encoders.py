@@ -49,7 +49,7 @@ def attention_rows(ours: str, names: tuple[str, ...], out: str, heads: int) -> l
     rows = []
     for part in ("weight", "bias"):
         ends = tuple(f"{name}{part}" for name in names)
-        rows += [Row(f"{ours}qkv.{part}", ends if len(ends) > 1 else ends[0], joined)]
+        rows += [Row(f"{ours}qkv.{part}", ends, joined)]
         rows += [Row(f"{ours}out.{part}", f"{out}.{part}")]
     return rows
 

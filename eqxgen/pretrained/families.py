@@ -27,7 +27,7 @@ FAMILIES = (
     Known("gpt2", ("gpt2",), "*h.0.attn.c_attn.weight"),
     Known("llama", ("llama",), "*layers.0.self_attn.q_proj.weight"),
     Known("t5", ("t5",), "*encoder.block.0.layer.0.SelfAttention.q.weight"),
-    Known("clip", ("clip",), "*resblocks.0.attn.in_proj_weight"),
+    Known("clip", ("clip", "openclip"), "*resblocks.0.attn.in_proj_weight"),
     Known("dinov2", ("dinov2", "dinov2_with_registers"), "*.0.layer_scale1.lambda1"),
     Known("mae", ("vit_mae",), "decoder.decoder_embed.weight"),
     Known("resnet", ("resnet",), "*encoder.stages.0.layers.0.layer.0.convolution.weight"),

@@ -135,8 +135,14 @@ class Family(Generic[M]):
 
 
 def kind_of(values: Mapping[str, Any]) -> Any:
-    """The architecture that config.json names: transformers' `model_type`, diffusers' `_class_name`, or "timm"."""
-    return values.get("model_type") or values.get("_class_name") or ("timm" if "architecture" in values else None)
+    """The architecture that config.json names: transformers' `model_type`, diffusers' `_class_name`, or the library
+    that a key gives away.
+    """
+    other = next((kind for key, kind in _LIBRARIES.items() if key in values), None)
+    return values.get("model_type") or values.get("_class_name") or other
+
+
+_LIBRARIES = {"architecture": "timm", "model_cfg": "openclip"}
 
 
 class Unsupported(ValueError):

@@ -17,6 +17,7 @@ from eqxgen.models import CLIP, MAE, ResNet, ViT
 from eqxgen.models.clip import TextTower
 from eqxgen.nn import WithState, resized_positions
 from eqxgen.pretrained import clip, dinov2, from_pretrained, resnet, siglip, to_pretrained, vit
+from eqxgen.pretrained.family import kind_of
 from tests import oracles
 from tests.oracles.vision import MODELS, weights
 
@@ -211,6 +212,7 @@ def test_sizes_of_a_clip_are_read_from_openais_arrays():
             "text_cfg": {"context_length": 9, "vocab_size": 30, "width": 64, "heads": 1, "layers": 2},
         }
     }
+    assert kind_of(open_clip) in clip.CLIP.types
     other = eqx.filter_eval_shape(clip.build(open_clip)[0], jr.key(0))
     assert other.text.config == dataclasses.replace(model.text.config, activation="gelu")
     assert other.vision.config == dataclasses.replace(model.vision.config, activation="gelu")
