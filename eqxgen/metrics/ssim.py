@@ -24,8 +24,8 @@ def ssim(
     """Mean over positions and channels of the structural similarity of two images, at most 1.
 
     Gaussian windows within the image, K1 = 0.01, K2 = 0.03, variances that divide by the windows' weight: the
-    definition of the paper, and of scikit-image with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`. At least
-    float32; float64 where the images are.
+    definition of the paper, and of scikit-image with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`.
+    At least float32; float64 where the images are.
 
     Args:
         reflect: a window at every pixel, of images that are reflected at their borders, as torchmetrics 1.9 has it.

@@ -72,7 +72,7 @@ def test_files_that_are_no_archives_or_damaged_are_one_line(tmp_path):
     np.savez(path, mu=MEAN, sigma=COVARIANCE)
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"(4, 4)", b"(9, 9)"))
-    with pytest.raises(ValueError, match="sigma (must have the size of its header|cannot be read)"):
+    with pytest.raises(ValueError, match=r"sigma (must have the size of its header|cannot be read)"):
         read_statistics(path)
     with pytest.raises(ValueError, match=r"path must end in \.npz: got x\.pkl"):
         write_statistics(tmp_path / "x.pkl", Statistics(MEAN, COVARIANCE))
