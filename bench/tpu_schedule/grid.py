@@ -18,6 +18,7 @@ from kernels._fused import Op, Target, primitives
 
 LOOPS = ("while", "scan")
 MOST = 1 << 22  # elements of an array that is evaluated
+UNROLLED = 64  # turns of a loop that are evaluated one by one
 Values = dict[Any, Any]
 
 
@@ -146,6 +147,8 @@ class _Blocks:
             return [_read(equation, inputs)]
         if name in ("pjit", "jit", "closed_call"):
             return self.run(equation.params["jaxpr"].jaxpr, inputs, active)
+        if name == "scan" and equation.params["length"] <= UNROLLED and not _has_xs(equation):
+            return self._turns(equation, inputs, active)
         if name in ("while", "scan"):
             block, times = self.open[-1]
             self.open.append((block, times * equation.params.get("length", 1)))
@@ -161,6 +164,23 @@ class _Blocks:
             return unknown
         return [_vectorised(equation, inputs)] if len(unknown) == 1 else unknown
 
+    def _turns(self, equation: Any, inputs: list[Any], active: Any) -> list[Any]:
+        """The results of a loop of few turns, whose conditional blocks are there once for all of them."""
+        consts, carry = (inputs[: equation.params["num_consts"]], inputs[equation.params["num_consts"] :])
+        jaxpr, length = equation.params["jaxpr"].jaxpr, equation.params["length"]
+        block, times = self.open[-1]
+        first = len(self.counts)
+        self.open.append((block, times * length))
+        carry = self.run(jaxpr, [*consts, *carry], active)
+        self.open.pop()
+        for _ in range(length - 1):
+            turn = _Blocks(self.ids, self.grid)
+            carry = turn.run(jaxpr, [*consts, *carry], active)
+            for place, count in enumerate(turn.counts, first):
+                so_far = self.counts[place]
+                self.counts[place] = None if count is None or so_far is None else so_far + count
+        return carry
+
     def _cond(self, equation: Any, inputs: list[Any], active: Any) -> list[Any]:
         index, *rest = inputs
         branches = [x.jaxpr for x in equation.params["branches"]]
@@ -175,6 +195,10 @@ class _Blocks:
             self.run(branches[number], rest, runs)
             self.open.pop()
         return [None] * len(equation.outvars)
+
+
+def _has_xs(scan: Any) -> bool:
+    return scan.params["num_consts"] + scan.params["num_carry"] < len(scan.invars)
 
 
 def _has_vectors(jaxpr: Any) -> bool:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from eqxgen.nn import _check
+from eqxgen.nn import Projection, _check
 
 EPSILON = 1e-3
 FEATURES, OUTPUTS, SIDE = 2048, 1008, 299
@@ -137,8 +137,7 @@ class Inception(eqx.Module):
     """Features of one image for the Fréchet inception distance."""
 
     units: dict[str, Unit]
-    weight: Float[Array, "outputs features"]
-    bias: Float[Array, " outputs"]
+    head: Projection
 
     def __init__(self, *, key: PRNGKeyArray):
         keys = jr.split(key, len(SIZES) + 1)
@@ -146,8 +145,7 @@ class Inception(eqx.Module):
             name: Unit(before, after, kernel, stride=stride, padding=padding, key=key)
             for (name, (before, after, kernel, stride, padding)), key in zip(SIZES.items(), keys)
         }
-        self.weight = 0.1 * jr.normal(keys[-1], (OUTPUTS, FEATURES))
-        self.bias = jnp.zeros(OUTPUTS)
+        self.head = Projection(FEATURES, OUTPUTS, key=keys[-1])
 
     def __call__(
         self, image: Float[Array, "height width channels"], *, key: PRNGKeyArray | None = None
@@ -157,7 +155,7 @@ class Inception(eqx.Module):
         Args:
             key: not used; every model has it.
         """
-        return self.weight @ self.features(image) + self.bias
+        return self.head(self.features(image))
 
     def features(
         self, image: Float[Array, "height width channels"], *, resize: bool = True

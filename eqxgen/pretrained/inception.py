@@ -27,8 +27,8 @@ def _rows() -> Iterator[Row]:
         yield Row(f"units.{name}.weight", f"{name}.conv.weight", CONV)
         for ours, theirs in PARTS.items():
             yield Row(f"units.{name}.{ours}", f"{name}.{theirs}")
-    yield Row("weight", "fc.weight")
-    yield Row("bias", "fc.bias")
+    yield Row("head.weight", "fc.weight")
+    yield Row("head.bias", "fc.bias")
 
 
 def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], Inception], Table]:

@@ -53,7 +53,7 @@ def test_the_inception_has_the_packages_features_and_logits():
 
     @jax.jit
     def run(image):
-        return model.features(image, resize=False), model.weight @ model.features(image, resize=False) + model.bias
+        return model.features(image, resize=False), model.head(model.features(image, resize=False))
 
     features, logits = run(IMAGES[0])
     for found, name in ((features, "features"), (logits, "logits")):

@@ -9,7 +9,8 @@ import jax
 import pytest
 
 import eqxgen.models
-from eqxgen.configs import GPTConfig, RNNConfig, VQGANConfig
+from eqxgen.configs import GPTConfig, RNNConfig, T5Config, VQGANConfig
+from eqxgen.models import LPIPS, Inception, T5Encoder
 from tests.models.test_models import MODELS
 from train.engine.recipes import RECIPES, named
 from train.params.conventions import ENDS, ISLANDS, WHOLE, WIDTH
@@ -28,7 +29,13 @@ VARIANTS: dict[str, list[Any]] = {
     "rnn": [RNNConfig(dim=32, cell=cell) for cell in ("lstm", "gru", "rnn")],
 }
 """Sizes with parameters that no preset has."""
-FAMILIES = [*RECIPES, *(row.name for row in MODELS)]
+NETS: dict[str, Any] = {
+    "Inception": lambda key: Inception(key=key),
+    "LPIPS": lambda key: LPIPS("squeeze", key=key),
+    "T5Encoder": lambda key: T5Encoder(7, T5Config(dim=16, depth=2, heads=2, head_dim=6, hidden_dim=24), key=key),
+}
+"""Models that are in no table of tests/models."""
+FAMILIES = [*RECIPES, *(row.name for row in MODELS), *NETS]
 
 
 def is_array(leaf):
@@ -39,6 +46,8 @@ def is_array(leaf):
 def shapes(family):
     """The models of a recipe's presets and variants, or of a row of the table, as shapes."""
     abstract = lambda make: eqx.filter_eval_shape(make, jax.random.key(0))
+    if family in NETS:
+        return [abstract(NETS[family])]
     if family not in RECIPES:
         return [abstract(row.make) for row in MODELS if row.name == family]
     recipe = named(family)

@@ -40,6 +40,9 @@ WHOLE = (
     *(f"**.attention.*_{name}.weight" for name in ("down", "up")),  # latent attention
     *(f"**.{name}" for name in ("*modulation*", "time")),  # of a condition
     "**.quantizer.start",
+    *(f"**.attention.{name}.weight" for name in ("q", "kv")),  # cross-attention
+    *(f"**.{name}.weight" for name in ("types", "transform", "bias.table")),  # of BERT and T5
+    *(f"**.{name}" for name in ("units", "features")),  # of nets whose maps are compared
 )
 """Matrices and kernels that `--mesh model` leaves whole."""
 
