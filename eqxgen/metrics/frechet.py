@@ -131,12 +131,10 @@ def frechet_infinity(
 def _line(counts: np.ndarray, found: np.ndarray, level: float) -> Extrapolation:
     from scipy import stats  # takes half a second
 
-    fit = stats.linregress(1 / counts, found)
-    half = float(stats.t.ppf((1 + level) / 2, len(counts) - 2) * fit.intercept_stderr)
-    value = float(fit.intercept)
-    return Extrapolation(
-        value, value - half, value + half, float(fit.slope), tuple(map(int, counts)), tuple(map(float, found))
-    )
+    (slope, value), covariance = np.polyfit(1 / counts, found, 1, cov=True)
+    half = float(stats.t.ppf((1 + level) / 2, len(counts) - 2) * np.sqrt(covariance[1, 1]))
+    value, rows, distances = float(value), tuple(map(int, counts)), tuple(map(float, found))
+    return Extrapolation(value, value - half, value + half, float(slope), rows, distances)
 
 
 def frechet_interval(

@@ -26,7 +26,7 @@ def nearest(
     most = len(among) - leave_out_own
     if not 1 <= k <= most:
         raise ValueError(f"k must be from 1 to {most}, the rows to choose from: got {k}")
-    centre = np.mean(among, axis=0, dtype=np.float64)
+    centre = _centre(among)
     found, numbers = np.empty((len(points), k)), np.empty((len(points), k), int)
     for start, rows in _blocks(points, centre, ROWS):
         best, places = np.full((len(rows), 0), np.inf), np.zeros((len(rows), 0), int)
@@ -57,7 +57,7 @@ def within(
     Args:
         inclusive: a point on a ball's surface is in it.
     """
-    origin = np.mean(centres, axis=0, dtype=np.float64)
+    origin = _centre(centres)
     limit = radii**2
     for start, rows in _blocks(points, origin, ROWS):
         held = np.empty((len(rows), len(centres)), bool)
@@ -74,6 +74,10 @@ def within(
                 inside[a, b] = exact <= own if inclusive else exact < own
             held[:, first : first + len(columns)] = inside
         yield slice(start, start + len(rows)), held
+
+
+def _centre(rows: np.ndarray) -> Float[np.ndarray, " dim"]:
+    return np.asarray(np.mean(rows, axis=0, dtype=np.float64))
 
 
 def _blocks(

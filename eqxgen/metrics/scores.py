@@ -82,7 +82,7 @@ def fidelity(
     low, high = frechet_interval(rows, fixed, resamples=resamples, seed=seed)
     least = min(len(rows), len(real))
     kernel = kernel_distance(rows, real, size=min(_KID_SIZE, least // 2), seed=seed)
-    few = [_some(each, least, seed) for each in (rows, real)]
+    few = _some(rows, least, seed), _some(real, least, seed)
     found = {**precision_recall(*few)._asdict(), **density_coverage(*few)._asdict()}
     if training is not None:
         features = features.same(training.features)

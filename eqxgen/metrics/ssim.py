@@ -65,8 +65,9 @@ def _blurred(image: Float[Array, "h w c"], window: int, sigma: float) -> Float[A
     places = np.arange(window) - window // 2
     weights = np.exp(-(places**2) / (2 * sigma**2))
     kernel = jnp.asarray(weights / weights.sum(), image.dtype)
-    rows = sum(kernel[i] * image[i : image.shape[0] - window + 1 + i] for i in range(window))
-    return sum(kernel[i] * rows[:, i : image.shape[1] - window + 1 + i] for i in range(window))
+    nothing = jnp.zeros((), image.dtype)
+    rows = sum((kernel[i] * image[i : image.shape[0] - window + 1 + i] for i in range(window)), nothing)
+    return sum((kernel[i] * rows[:, i : image.shape[1] - window + 1 + i] for i in range(window)), nothing)
 
 
 class SSIM(NamedTuple):
