@@ -247,12 +247,12 @@ def written(table: Table, model: PyTree) -> dict[str, Stored]:
 def placed(stored: Stored, dtype: DTypeLike, sharding: Sharding | None = None) -> Array:
     """A stored array on its devices, of which each is given its part."""
     if sharding is None:
-        return jax.device_put(_own(stored.read(...), dtype))
+        return jax.device_put(_own(np.asarray(stored.read(...)), dtype))
     parts: dict[str, np.ndarray] = {}  # devices that have the same part share one reading
 
     def part(index: Any) -> np.ndarray:
         if repr(index) not in parts:
-            parts[repr(index)] = _own(stored.read(index), dtype)
+            parts[repr(index)] = _own(np.asarray(stored.read(index)), dtype)
         return parts[repr(index)]
 
     return jax.make_array_from_callback(stored.shape, sharding, part)
