@@ -124,7 +124,8 @@ def describe(model: DiT) -> tuple[dict[str, Any], Table]:
         ValueError: the model is not of diffusers' architecture: a square latent, an MLP four times as wide, a shift
             of 1.
     """
-    blocks, dim = model.stack.blocks, model.norm.dim
+    blocks: Any = model.stack.blocks
+    dim = model.norm.dim
     depth, hidden, _ = blocks.mlp.up.weight.shape
     heads = blocks.attention.heads
     mapping = table(depth, heads, model.patch)

@@ -81,7 +81,7 @@ def qkv(heads: int, kv_heads: int | None = None, *, parts: int = 3) -> Transform
             return rearrange(arrays[0], "(parts heads d) ... -> heads parts d ...", parts=3, heads=heads)
         if parts == 1:
             width = arrays[0].shape[0] // (heads + 2 * groups)
-            arrays = np.split(arrays[0], [heads * width, (heads + groups) * width])
+            arrays = tuple(np.split(arrays[0], [heads * width, (heads + groups) * width]))
         split = [rearrange(a, "(groups n) ... -> groups n ...", groups=groups) for a in arrays]
         return rearrange(np.concatenate(split, axis=1), "groups n ... -> (groups n) ...")
 

@@ -3,6 +3,7 @@
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -44,7 +45,7 @@ def _stored(archive: Archive, entry: str, name: str) -> Stored:
     if view is not None and dtype.isnative:
         return viewed(view[start:], dtype, shape, order)
 
-    def read(index: object) -> np.ndarray:
+    def read(index: Any) -> np.ndarray:
         array = np.ndarray(shape, dtype, archive.content(entry), start, order=order)
         return array.astype(dtype.newbyteorder("="))[index]
 

@@ -67,7 +67,8 @@ def write(path: Path, arrays: Mapping[str, Stored], description: Mapping[str, st
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in names:
-            file.write(np.ascontiguousarray(arrays[name].read(...)).reshape(-1).view(np.uint8))
+            data: Any = np.ascontiguousarray(arrays[name].read(...)).reshape(-1).view(np.uint8)
+            file.write(data)
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int, int]:
@@ -97,8 +98,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _checked(path: Path, name: str, entry: Any) -> tuple[int, int, str, tuple[int, ...]]:
     """First byte, end, type and shape of an array."""
-    parts = entry if isinstance(entry, Mapping) else {}
-    kind, shape, offsets = (parts.get(key) for key in ("dtype", "shape", "data_offsets"))
+    parts: Any = entry if isinstance(entry, Mapping) else {}
+    found: Any = tuple(parts.get(key) for key in ("dtype", "shape", "data_offsets"))
+    kind, shape, offsets = found
     if not (isinstance(kind, str) and _counts(shape) and _counts(offsets) and len(offsets) == 2):
         raise damaged(path, f"dtype, shape and data_offsets of {name[:80]}", str(entry)[:80])
     check_entry(path, name, tuple(shape))

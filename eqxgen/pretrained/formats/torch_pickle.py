@@ -58,7 +58,7 @@ class Storage(NamedTuple):
 
     kind: Any
     key: str
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
     in_bytes: bool = False
 
 

@@ -47,7 +47,8 @@ def _gradients(work: Pass, most: int):
     shape, (fold, spans) = work.shape, _chunks(work.shape, most)
     plan = schedule(by_keys(work.active, spans), by_keys(work.full, spans))
     per = parts(shape.q_blocks, spans)
-    q, k, v = work.operands[:3]
+    operands: Any = work.operands[:3]
+    q, k, v = operands
 
     def start_of(ids):
         b, chunk, row, n = ids

@@ -127,7 +127,7 @@ def _step(refs: Refs, parts: Sequence[Any], groups: Sequence[slice], masked: boo
         k, v = load(n)
         return dot(query[rows], k, (1, 1)), v
 
-    ahead = product(*pairs[0])
+    ahead: Any = product(*pairs[0])
     for pair, after in zip(pairs, [*pairs[1:], None]):
         (s, v), ahead = ahead, product(*after) if after else (None, None)
         tile = dataclasses.replace(refs.tile, part=parts[pair[0]], rows=pair[1])

@@ -153,7 +153,7 @@ class Scores:
             s = s + self.view(self.prepared.bias, tile) * LOG2E
         return s, bent
 
-    def allowed(self, tile: Tile, shape: tuple[int, int]):
+    def allowed(self, tile: Tile, shape: tuple[int, ...]):
         """The pairs of a tile that the mask allows, without padding."""
         i, j = self.positions(tile)
         allowed = j < self.shape.kv_seq if self.shape.kv_seq % self.shape.part else True

@@ -90,7 +90,7 @@ def group_sum(channels, member):
     return _exact_product(_exact_product(channels, member, 0), member, 1)
 
 
-def _exact_product(x, member, axis):
+def _exact_product(x, member, axis) -> Any:
     """The float32 product of x with the zeros and ones of `member` along this axis, in one bfloat16 pass."""
     parts = []
     for _ in range(3):  # of 8 bits each
