@@ -147,7 +147,7 @@ class _Blocks:
             return [_read(equation, inputs)]
         if name in ("pjit", "jit", "closed_call"):
             return self.run(equation.params["jaxpr"].jaxpr, inputs, active)
-        if name == "scan" and equation.params["length"] <= UNROLLED and not _has_xs(equation):
+        if name == "scan" and equation.params["length"] <= UNROLLED and _is_plain(equation):
             return self._turns(equation, inputs, active)
         if name in ("while", "scan"):
             block, times = self.open[-1]
@@ -166,8 +166,9 @@ class _Blocks:
 
     def _turns(self, equation: Any, inputs: list[Any], active: Any) -> list[Any]:
         """The results of a loop of few turns, whose conditional blocks are there once for all of them."""
-        consts, carry = (inputs[: equation.params["num_consts"]], inputs[equation.params["num_consts"] :])
         jaxpr, length = equation.params["jaxpr"].jaxpr, equation.params["length"]
+        fixed = len(jaxpr.invars) - len(jaxpr.outvars)
+        consts, carry = inputs[:fixed], inputs[fixed:]
         block, times = self.open[-1]
         first = len(self.counts)
         self.open.append((block, times * length))
@@ -197,8 +198,12 @@ class _Blocks:
         return [None] * len(equation.outvars)
 
 
-def _has_xs(scan: Any) -> bool:
-    return scan.params["num_consts"] + scan.params["num_carry"] < len(scan.invars)
+def _is_plain(scan: Any) -> bool:
+    """True for a loop over a counter: nothing is read or stacked turn by turn."""
+    jaxpr = scan.params["jaxpr"].jaxpr
+    shapes = lambda values: [np.shape(x.val) if hasattr(x, "val") else x.aval.shape for x in values]
+    pairs = (scan.invars, jaxpr.invars), (scan.outvars, jaxpr.outvars)
+    return all(shapes(outer) == shapes(inner) for outer, inner in pairs)
 
 
 def _has_vectors(jaxpr: Any) -> bool:
