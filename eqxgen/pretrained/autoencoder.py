@@ -11,6 +11,7 @@ from typing import Any
 
 from eqxgen.configs import AutoencoderConfig
 from eqxgen.models.autoencoder import KLAutoencoder, VQAutoencoder
+from eqxgen.pretrained.encoders import linear_rows, norm_rows
 from eqxgen.pretrained.family import Unsupported, require_same
 from eqxgen.pretrained.table import Row, Table
 from eqxgen.pretrained.transforms import CONV, POINTWISE, SAME, Transform, qkv, then
@@ -26,12 +27,12 @@ IGNORED = {"loss.*": "nets of the training losses", "model_ema.*": "averages, be
 def table(levels: int) -> Table:
     """diffusers' names first, which are written, then those of the original repositories."""
     rows = [
-        *_conv("encoder.stem", "encoder.conv_in"),
-        *_conv("encoder.head", "encoder.conv_out"),
-        *_conv("decoder.stem", "decoder.conv_in"),
-        *_conv("decoder.head", "decoder.conv_out"),
-        *_conv("after", "quant_conv"),
-        *_conv("before", "post_quant_conv"),
+        *linear_rows("encoder.stem", "encoder.conv_in", CONV),
+        *linear_rows("encoder.head", "encoder.conv_out", CONV),
+        *linear_rows("decoder.stem", "decoder.conv_in", CONV),
+        *linear_rows("decoder.head", "decoder.conv_out", CONV),
+        *linear_rows("after", "quant_conv", CONV),
+        *linear_rows("before", "post_quant_conv", CONV),
         Row("quantizer.codebook", "quantize.embedding.weight"),
         *_hub(),
         *_original(levels),
@@ -41,18 +42,18 @@ def table(levels: int) -> Table:
 
 def _hub() -> Iterator[Row]:
     for part, levels in (("encoder", "down_blocks"), ("decoder", "up_blocks")):
-        yield from _norm(f"{part}.norm", f"{part}.conv_norm_out")
+        yield from norm_rows(f"{part}.norm", f"{part}.conv_norm_out")
         yield from _block(f"{part}.levels.{{}}.blocks.{{}}", f"{part}.{levels}.{{}}.resnets.{{}}", "conv_shortcut")
         yield from _attention(f"{part}.levels.{{}}.attention.{{}}", f"{part}.{levels}.{{}}.attentions.{{}}", HUB)
         yield from _block(f"{part}.middle.blocks.{{}}", f"{part}.mid_block.resnets.{{}}", "conv_shortcut")
         yield from _attention(f"{part}.middle.attention", f"{part}.mid_block.attentions.0", HUB)
-    yield from _conv("encoder.downs.{}", "encoder.down_blocks.{}.downsamplers.0.conv")
-    yield from _conv("decoder.ups.{}", "decoder.up_blocks.{}.upsamplers.0.conv")
+    yield from linear_rows("encoder.downs.{}", "encoder.down_blocks.{}.downsamplers.0.conv", CONV)
+    yield from linear_rows("decoder.ups.{}", "decoder.up_blocks.{}.upsamplers.0.conv", CONV)
 
 
 def _original(levels: int) -> Iterator[Row]:
     for part, side, step in (("encoder", "down", "downs"), ("decoder", "up", "ups")):
-        yield from _norm(f"{part}.norm", f"{part}.norm_out")
+        yield from norm_rows(f"{part}.norm", f"{part}.norm_out")
         for i in (0, 1):
             yield from _block(f"{part}.middle.blocks.{i}", f"{part}.mid.block_{i + 1}", "nin_shortcut")
         yield from _attention(f"{part}.middle.attention", f"{part}.mid.attn_1", ORIGINAL)
@@ -60,7 +61,7 @@ def _original(levels: int) -> Iterator[Row]:
             there = f"{part}.{side}.{i if part == 'encoder' else levels - 1 - i}"
             yield from _block(f"{part}.levels.{i}.blocks.{{}}", f"{there}.block.{{}}", "nin_shortcut")
             yield from _attention(f"{part}.levels.{i}.attention.{{}}", f"{there}.attn.{{}}", ORIGINAL)
-            yield from _conv(f"{part}.{step}.{i}", f"{there}.{side}sample.conv")
+            yield from linear_rows(f"{part}.{step}.{i}", f"{there}.{side}sample.conv", CONV)
 
 
 HUB = ("group_norm", ("to_q", "to_k", "to_v"), "to_out.0", SAME)
@@ -69,7 +70,7 @@ ORIGINAL = ("norm", ("q", "k", "v"), "proj_out", POINTWISE)
 
 def _attention(ours: str, theirs: str, names: tuple[str, tuple[str, ...], str, Transform]) -> Iterator[Row]:
     normed, projected, out, matrix = names
-    yield from _norm(f"{ours}.norm", f"{theirs}.{normed}")
+    yield from norm_rows(f"{ours}.norm", f"{theirs}.{normed}")
     for kind, how in (("weight", then(matrix, qkv(1))), ("bias", qkv(1))):
         yield Row(f"{ours}.attention.qkv.{kind}", tuple(f"{theirs}.{name}.{kind}" for name in projected), how)
     yield Row(f"{ours}.attention.out.weight", f"{theirs}.{out}.weight", matrix)
@@ -78,19 +79,9 @@ def _attention(ours: str, theirs: str, names: tuple[str, tuple[str, ...], str, T
 
 def _block(ours: str, theirs: str, shortcut: str) -> Iterator[Row]:
     for i in (0, 1):
-        yield from _norm(f"{ours}.norms.{i}", f"{theirs}.norm{i + 1}")
-        yield from _conv(f"{ours}.convs.{i}", f"{theirs}.conv{i + 1}")
-    yield from _conv(f"{ours}.shortcut", f"{theirs}.{shortcut}")
-
-
-def _conv(ours: str, theirs: str) -> Iterator[Row]:
-    yield Row(f"{ours}.weight", f"{theirs}.weight", CONV)
-    yield Row(f"{ours}.bias", f"{theirs}.bias")
-
-
-def _norm(ours: str, theirs: str) -> Iterator[Row]:
-    yield Row(f"{ours}.scale", f"{theirs}.weight")
-    yield Row(f"{ours}.bias", f"{theirs}.bias")
+        yield from norm_rows(f"{ours}.norms.{i}", f"{theirs}.norm{i + 1}")
+        yield from linear_rows(f"{ours}.convs.{i}", f"{theirs}.conv{i + 1}", CONV)
+    yield from linear_rows(f"{ours}.shortcut", f"{theirs}.{shortcut}", CONV)
 
 
 def sizes(values: Mapping[str, Any]) -> tuple[int, AutoencoderConfig]:

@@ -11,9 +11,10 @@ from jaxtyping import PRNGKeyArray
 
 from eqxgen.configs import DiTConfig
 from eqxgen.models.dit import DiT
+from eqxgen.pretrained.encoders import attention_rows, linear_rows, patches
 from eqxgen.pretrained.family import Family, Unsupported, require_fixed, require_parts, require_same
 from eqxgen.pretrained.table import Row, Table, Tied
-from eqxgen.pretrained.transforms import SAME, layout, qkv
+from eqxgen.pretrained.transforms import SAME
 
 # Options that `DiT` has no field for: name in config.json, the one supported value, the published default.
 FIXED = {
@@ -49,49 +50,39 @@ def table(depth: int, heads: int, patch: int) -> Table:
 
 def _hub(heads: int, patch: int) -> Iterator[Row]:
     first = f"{HUB.format(0)}norm1.emb."
-    yield Row("patches.projection.weight", "pos_embed.proj.weight", _patches(patch))
+    yield Row("patches.projection.weight", "pos_embed.proj.weight", patches(patch))
     yield Row("patches.projection.bias", "pos_embed.proj.bias")
     yield Row("labels.weight", first + LABELS)
     for ours, theirs in EMBEDDERS.items():
-        yield from _linear(ours, first + theirs)
-    for norm, half in HALVES:
-        for kind in ("weight", "bias"):
-            yield Row(f"{BLOCK}{norm}.modulation.{kind}", f"{HUB}norm1.linear.{kind}", half)
-    for kind in ("weight", "bias"):
-        parts = tuple(f"{HUB}attn1.to_{part}.{kind}" for part in "qkv")
-        yield Row(f"{BLOCK}attention.qkv.{kind}", parts, qkv(heads))
-    yield from _linear(f"{BLOCK}attention.out", f"{HUB}attn1.to_out.0")
-    yield from _linear(f"{BLOCK}mlp.up", f"{HUB}ff.net.0.proj")
-    yield from _linear(f"{BLOCK}mlp.down", f"{HUB}ff.net.2")
-    yield from _linear("norm.modulation", "proj_out_1")
-    yield from _linear("out.projection", "proj_out_2")
+        yield from linear_rows(ours, first + theirs)
+    yield from _halves(f"{HUB}norm1.linear")
+    parts = tuple(f"{HUB}attn1.to_{part}." for part in "qkv")
+    yield from attention_rows(f"{BLOCK}attention.", parts, f"{HUB}attn1.to_out.0", heads)
+    yield from linear_rows(f"{BLOCK}mlp.up", f"{HUB}ff.net.0.proj")
+    yield from linear_rows(f"{BLOCK}mlp.down", f"{HUB}ff.net.2")
+    yield from linear_rows("norm.modulation", "proj_out_1")
+    yield from linear_rows("out.projection", "proj_out_2")
 
 
 def _original(heads: int, patch: int) -> Iterator[Row]:
-    yield Row("patches.projection.weight", "x_embedder.proj.weight", _patches(patch))
+    yield Row("patches.projection.weight", "x_embedder.proj.weight", patches(patch))
     yield Row("patches.projection.bias", "x_embedder.proj.bias")
     yield Row("labels.weight", "y_embedder.embedding_table.weight")
-    yield from _linear("time.up", "t_embedder.mlp.0")
-    yield from _linear("time.down", "t_embedder.mlp.2")
+    yield from linear_rows("time.up", "t_embedder.mlp.0")
+    yield from linear_rows("time.down", "t_embedder.mlp.2")
+    yield from _halves("blocks.{}.adaLN_modulation.1")
+    yield from attention_rows(f"{BLOCK}attention.", ("blocks.{}.attn.qkv.",), "blocks.{}.attn.proj", heads)
+    yield from linear_rows(f"{BLOCK}mlp.up", "blocks.{}.mlp.fc1")
+    yield from linear_rows(f"{BLOCK}mlp.down", "blocks.{}.mlp.fc2")
+    yield from linear_rows("norm.modulation", "final_layer.adaLN_modulation.1")
+    yield from linear_rows("out.projection", "final_layer.linear")
+
+
+def _halves(theirs: str) -> Iterator[Row]:
+    """The modulations of a block's two norms, of one published projection."""
     for norm, half in HALVES:
         for kind in ("weight", "bias"):
-            yield Row(f"{BLOCK}{norm}.modulation.{kind}", f"blocks.{{}}.adaLN_modulation.1.{kind}", half)
-    for kind in ("weight", "bias"):
-        yield Row(f"{BLOCK}attention.qkv.{kind}", f"blocks.{{}}.attn.qkv.{kind}", qkv(heads, parts=1))
-    yield from _linear(f"{BLOCK}attention.out", "blocks.{}.attn.proj")
-    yield from _linear(f"{BLOCK}mlp.up", "blocks.{}.mlp.fc1")
-    yield from _linear(f"{BLOCK}mlp.down", "blocks.{}.mlp.fc2")
-    yield from _linear("norm.modulation", "final_layer.adaLN_modulation.1")
-    yield from _linear("out.projection", "final_layer.linear")
-
-
-def _linear(ours: str, theirs: str) -> Iterator[Row]:
-    yield Row(f"{ours}.weight", f"{theirs}.weight")
-    yield Row(f"{ours}.bias", f"{theirs}.bias")
-
-
-def _patches(patch: int) -> Any:
-    return layout("outputs inputs height width -> outputs (height width inputs)", height=patch, width=patch)
+            yield Row(f"{BLOCK}{norm}.modulation.{kind}", f"{theirs}.{kind}", half)
 
 
 def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], DiT], Table]:
