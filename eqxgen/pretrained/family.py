@@ -165,6 +165,16 @@ def require_fixed(values: Mapping[str, Any], fixed: Mapping[str, tuple[Any, Any]
             raise Unsupported(f"{name} must be {wanted!r}, as {family}'s: got {got!r}")
 
 
+def integers(values: Mapping[str, Any], sizes: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
+    """Sizes of a config.
+
+    Args:
+        values: of config.json.
+        sizes: by our name the published one, and its default.
+    """
+    return {ours: int(values.get(theirs, default)) for ours, (theirs, default) in sizes.items()}
+
+
 def require_parts(model: Any, mapping: Table) -> None:
     """Raises `ValueError` unless a model has the parameters of the rows, and no others."""
     paths, start = table.paths(model), f"model must be of {mapping.family}'s architecture to be written as one"

@@ -14,7 +14,7 @@ from eqxgen.configs import MAEConfig, ViTConfig
 from eqxgen.models.mae import MAE as Model
 from eqxgen.pretrained import encoders as enc
 from eqxgen.pretrained import vit
-from eqxgen.pretrained.family import Family, Unsupported, require_fixed, require_same
+from eqxgen.pretrained.family import Family, Unsupported, integers, require_fixed, require_same
 from eqxgen.pretrained.table import Row, Table
 
 SIZES = {
@@ -50,8 +50,8 @@ def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], Model], T
     require_fixed(values, FIXED, "ViT-MAE")
     if (architecture := (values.get("architectures") or [ARCHITECTURE])[0]) != ARCHITECTURE:
         raise Unsupported(f"architectures must be {ARCHITECTURE}: got {architecture!r}")
-    sizes: dict[str, Any] = {ours: int(values.get(theirs, default)) for ours, (theirs, default) in vit.SIZES.items()}
-    decoder: dict[str, Any] = {ours: int(values.get(theirs, default)) for ours, (theirs, default) in SIZES.items()}
+    sizes = integers(values, vit.SIZES)
+    decoder = integers(values, SIZES)
     rates: dict[str, Any] = {ours: float(values.get(theirs, 0.0)) for ours, theirs in vit.RATES.items()}
     encoder = ViTConfig(
         **sizes,

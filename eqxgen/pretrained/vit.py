@@ -15,7 +15,7 @@ from jaxtyping import PRNGKeyArray
 from eqxgen.configs import ViTConfig
 from eqxgen.models.vit import ViT
 from eqxgen.pretrained import encoders as enc
-from eqxgen.pretrained.family import Family, Unsupported, require_fixed, require_same
+from eqxgen.pretrained.family import Family, Unsupported, integers, require_fixed, require_same
 from eqxgen.pretrained.table import Row, Table
 
 SIZES = {
@@ -83,7 +83,7 @@ def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], ViT], Tab
     classifier = architecture != "ViTModel"
     if not classifier and int(values.get("pooler_output_size") or values["hidden_size"]) != values["hidden_size"]:
         raise Unsupported(f"pooler_output_size must be hidden_size: got {values['pooler_output_size']}")
-    sizes: dict[str, Any] = {ours: int(values.get(theirs, default)) for ours, (theirs, default) in SIZES.items()}
+    sizes = integers(values, SIZES)
     rates: dict[str, Any] = {ours: float(values.get(theirs, 0.0)) for ours, theirs in RATES.items()}
     config = ViTConfig(
         **sizes,
