@@ -109,7 +109,7 @@ def _same_names(source: Path, config: Config) -> Made:
     from eqxgen.pretrained import files
 
     arrays = files.open_arrays(source, config.key)
-    beside = (source if source.is_dir() else source.parent) / files.CONFIG
+    beside = files.config_of(source)
     return arrays, files.read_json(beside) if beside.exists() else None, lambda target: []
 
 
@@ -127,7 +127,6 @@ def _write(target: Path, arrays: "dict[str, Stored]", values: dict[str, Any] | N
     """Writes the folder under another name first."""
     from eqxgen._files import part_of, sync
     from eqxgen.pretrained import files
-    from eqxgen.pretrained.formats import safetensors
 
     part = part_of(target)
     with writing(target):
@@ -135,7 +134,7 @@ def _write(target: Path, arrays: "dict[str, Stored]", values: dict[str, Any] | N
             part.mkdir(parents=True)
             if values is not None:
                 (part / files.CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-            safetensors.write(part / files.weights_name(values or {}), arrays, {"format": "pt"})
+            files.write_arrays(part / files.weights_name(values or {}), values or {}, arrays)
             if target.exists():
                 target.rmdir()
             part.replace(target)
