@@ -11,6 +11,7 @@ from jaxtyping import PRNGKeyArray
 from eqxgen.models.autoencoder import KLAutoencoder
 from eqxgen.pretrained.autoencoder import described, inferred, sizes, table
 from eqxgen.pretrained.family import Family, Unsupported, require_fixed
+from eqxgen.pretrained.outputs.images import on_latents
 from eqxgen.pretrained.table import Table
 
 # Options that the model has no field for: name in config.json, the one supported value, the published default.
@@ -45,7 +46,7 @@ def infer(arrays: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
     return inferred(arrays, given, "AutoencoderKL")
 
 
-AUTOENCODER_KL = Family("AutoencoderKL", ("AutoencoderKL",), build, describe, infer=infer)
+AUTOENCODER_KL = Family("AutoencoderKL", ("AutoencoderKL",), build, describe, on_latents, infer)
 from_pretrained, to_pretrained = AUTOENCODER_KL.from_pretrained, AUTOENCODER_KL.to_pretrained
 
 __all__ = ["from_pretrained", "to_pretrained"]

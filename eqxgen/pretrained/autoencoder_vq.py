@@ -8,6 +8,7 @@ from jaxtyping import PRNGKeyArray
 from eqxgen.models.autoencoder import VQAutoencoder
 from eqxgen.pretrained.autoencoder import described, inferred, sizes, table
 from eqxgen.pretrained.family import Family, require_fixed
+from eqxgen.pretrained.outputs.images import on_latents
 from eqxgen.pretrained.table import Table
 
 # Options that the model has no field for: name in config.json, the one supported value, the published default.
@@ -35,7 +36,7 @@ def infer(arrays: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
     return inferred(arrays, given, "VQModel")
 
 
-AUTOENCODER_VQ = Family("VQModel", ("VQModel",), build, describe, infer=infer)
+AUTOENCODER_VQ = Family("VQModel", ("VQModel",), build, describe, on_latents, infer)
 from_pretrained, to_pretrained = AUTOENCODER_VQ.from_pretrained, AUTOENCODER_VQ.to_pretrained
 
 __all__ = ["from_pretrained", "to_pretrained"]

@@ -14,6 +14,7 @@ from eqxgen.configs import BERTConfig
 from eqxgen.models import bert as models
 from eqxgen.pretrained.encoders import activation, labels, published_activation, published_labels
 from eqxgen.pretrained.family import Family, Unsupported, integers, require_fixed, require_parts
+from eqxgen.pretrained.outputs.texts import masked
 from eqxgen.pretrained.table import Row, Table, Tied
 from eqxgen.pretrained.transforms import qkv
 
@@ -167,7 +168,7 @@ def describe(model: Any) -> tuple[dict[str, Any], Table]:
     return config, mapping
 
 
-BERT = Family("BERT", ("bert",), build, describe)
+BERT = Family("BERT", ("bert",), build, describe, masked)
 from_pretrained, to_pretrained = BERT.from_pretrained, BERT.to_pretrained
 
 __all__ = ["from_pretrained", "to_pretrained"]

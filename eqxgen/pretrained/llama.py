@@ -15,6 +15,7 @@ from eqxgen.configs import GPTConfig
 from eqxgen.models.gpt import GPT
 from eqxgen.nn import GLU, RMSNorm, RoPE
 from eqxgen.pretrained.family import Family, Unsupported, integers, require_fixed, require_parts, require_same
+from eqxgen.pretrained.outputs.texts import causal
 from eqxgen.pretrained.table import Row, Table, Tied
 from eqxgen.pretrained.transforms import GATED, SAME, qkv
 
@@ -153,7 +154,7 @@ def _scaling(rope: RoPE) -> dict[str, Any] | None:
     }
 
 
-LLAMA = Family("LLaMA", ("llama",), build, describe)
+LLAMA = Family("LLaMA", ("llama",), build, describe, causal)
 from_pretrained, to_pretrained = LLAMA.from_pretrained, LLAMA.to_pretrained
 
 __all__ = ["from_pretrained", "to_pretrained"]

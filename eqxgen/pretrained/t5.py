@@ -13,6 +13,7 @@ from eqxgen.configs import T5Config
 from eqxgen.models import t5 as models
 from eqxgen.nn import GLU
 from eqxgen.pretrained.family import Family, Unsupported, integers, require_parts
+from eqxgen.pretrained.outputs.texts import translated
 from eqxgen.pretrained.table import Row, Table, Tied
 from eqxgen.pretrained.transforms import GATED, SAME, interleaved, qkv
 
@@ -169,7 +170,7 @@ def _numbers(half: models.T5Half) -> dict[str, Any]:
     }
 
 
-T5 = Family("T5", ("t5",), build, describe)
+T5 = Family("T5", ("t5",), build, describe, translated)
 from_pretrained, to_pretrained = T5.from_pretrained, T5.to_pretrained
 
 __all__ = ["from_pretrained", "to_pretrained"]

@@ -16,6 +16,7 @@ from eqxgen.configs import ViTConfig
 from eqxgen.models.vit import ViT
 from eqxgen.pretrained import encoders as enc
 from eqxgen.pretrained.family import Family, Unsupported, integers, require_fixed, require_same
+from eqxgen.pretrained.outputs.images import image_outputs
 from eqxgen.pretrained.table import Row, Table
 
 SIZES = {
@@ -157,7 +158,7 @@ def common_values(model: ViT) -> dict[str, Any]:
 def outputs(model: ViT, original: Any) -> dict[str, tuple[Any, Any]]:
     """Logits or features of both on an image of a fixed seed."""
     model = eqx.nn.inference_mode(model)
-    return enc.image_outputs(model, original, model.height, model.width, model.patches.channels)
+    return image_outputs(model, original, model.height, model.width, model.patches.channels)
 
 
 VIT = Family("ViT", ("vit", "timm"), build, describe, outputs)
