@@ -45,6 +45,8 @@ class Config:
     """Dictionary within a file that holds several, such as state_dict."""
     parity: bool = option(True, first=True)
     """Compares the outputs with those of the original library, where it is installed."""
+    mesh: str | None = option(None, first=True)
+    """Devices that share the parameters of a comparison out, as in training: fsdp=8. Writing needs none."""
 
     def __post_init__(self):
         require(self.source.strip() != "" and self.target.strip() != "", "from and to must be paths: got ''")
@@ -75,9 +77,12 @@ Made = tuple[dict[str, "Stored"], dict[str, Any] | None, Callable[[Path], list[s
 def _published(source: Path, config: Config) -> Made:
     """The arrays under published names, and config.json."""
     from eqxgen.pretrained import family_of, named
+    from eqxgen.pretrained.family import evenly
 
+    from .parallel.mesh import make_mesh
     from .report import parity
 
+    mesh = None if config.mesh is None else make_mesh(config.mesh)
     if record := _run(source):
         if config.family is None:
             raise ValueError(
@@ -86,13 +91,15 @@ def _published(source: Path, config: Config) -> Made:
         from .engine.recipes import recipe_of
 
         where = source / "config.json"
-        family, model = named(config.family), recipe_of(record, where).open(source, record, where).model()
+        family = named(config.family)
+        model = recipe_of(record, where).open(source, record, where).model(mesh)
+        load = lambda: model
     else:
         family = family_of(source, config.family)
         print(f"{source}: {(opened := family.open(source, key=config.key)).coverage.line}")
-        model = opened.load()
+        model, load = opened.stored(), lambda: opened.load(place=None if mesh is None else evenly(mesh))
     arrays, values = family.published(model)
-    return arrays, values, lambda target: parity.report(family, model, target)
+    return arrays, values, lambda target: parity.report(family, load, target)
 
 
 def _ours(source: Path, config: Config) -> Made:

@@ -35,6 +35,10 @@ class Opened(NamedTuple):
     leaves: dict[str, Stored]
     coverage: Coverage
 
+    def stored(self) -> Any:
+        """The model with stored arrays in place of its own, to be written: each is read as it is written."""
+        return table.lazy(self.model, self.leaves)
+
     def load(self, dtype: DTypeLike | None = None, place: Place | None = None) -> Any:
         """The model; see `Family.from_pretrained`."""
         return table.filled(self.model, self.leaves, dtype, place)

@@ -9,6 +9,7 @@ from eqxgen.pretrained.table.coverage import Coverage as Coverage
 from eqxgen.pretrained.table.matching import Matched as Matched
 from eqxgen.pretrained.table.matching import match as match
 from eqxgen.pretrained.table.reading import filled as filled
+from eqxgen.pretrained.table.reading import lazy as lazy
 from eqxgen.pretrained.table.reading import placed as placed
 from eqxgen.pretrained.table.reading import read as read
 from eqxgen.pretrained.table.routes import names_path as names_path

@@ -48,13 +48,36 @@ def filled(
     place: Callable[[str, tuple[int, ...]], Sharding] | None = None,
 ) -> PyTree:
     """A model with its parameters, which are read one after another; the arguments are those of `read`."""
-    wanted, rest = eqx.partition(shapes, is_array)
-
     found = []
     for path, stored in leaves.items():
         kind = stored.dtype if dtype is None or not jnp.issubdtype(stored.dtype, jnp.floating) else dtype
         found.append(placed(stored, kind, None if place is None else place(path, stored.shape)))
-    return eqx.combine(jax.tree.unflatten(jax.tree.structure(wanted), found), rest)
+    return _replaced(shapes, found)
+
+
+def lazy(shapes: PyTree, leaves: Mapping[str, Stored]) -> PyTree:
+    """A model with stored arrays in place of its own, for `written`: each is read as it is written."""
+    return _replaced(shapes, [Lazy(stored) for stored in leaves.values()])
+
+
+class Lazy(jax.ShapeDtypeStruct):
+    """A stored array in place of a parameter, which is read as it is written."""
+
+    def __init__(self, stored: Stored):
+        super().__init__(stored.shape, stored.dtype)
+        self.stored = stored
+
+    def __getitem__(self, layer: tuple[int, ...]) -> np.ndarray:
+        part = tuple(slice(place, place + 1) for place in layer) + (slice(None),) * (self.ndim - len(layer))
+        return np.asarray(self.stored.read(part or ...)).reshape(self.shape[len(layer) :])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.stored.read(...), dtype)
+
+
+def _replaced(shapes: PyTree, arrays: list[Any]) -> PyTree:
+    wanted, rest = eqx.partition(shapes, is_array)
+    return eqx.combine(jax.tree.unflatten(jax.tree.structure(wanted), arrays), rest)
 
 
 def placed(stored: Stored, dtype: DTypeLike, sharding: Sharding | None = None) -> Array:
