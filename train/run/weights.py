@@ -80,7 +80,8 @@ def load_model(
         arrays, metadata = safetensors.open_file(path)
         description = json.loads(metadata.get("eqxgen", "null"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: this file is damaged: {error}; train again, or restore it from a copy") from None
+        said = error if str(path) in str(error) else f"{path}: this file is damaged: {error}"
+        raise UserError(f"{said}; train again, or restore it from a copy") from None
     if not isinstance(description, dict):
         raise UserError(
             f"{path}: expected a model that eqxgen saved, with its description in the metadata, but there is none"
