@@ -90,7 +90,7 @@ def family_of(source: str | Path, family: str | None = None) -> "Family":
     from eqxgen.pretrained.family import kind_of
 
     source = Path(source)
-    where = (source if source.is_dir() else source.parent) / files.CONFIG
+    where = files.config_of(source)
     if not where.exists() and source.exists() and (like := recognised(files.open_arrays(source))) is not None:
         raise ValueError(
             f"{where}: no such file, of a model's sizes; the arrays look like those of {like}: fetch config.json, or "

@@ -13,6 +13,7 @@ from eqxgen.configs import DiTConfig
 from eqxgen.models.dit import DiT
 from eqxgen.pretrained.encoders import attention_rows, linear_rows, patches
 from eqxgen.pretrained.family import Family, Unsupported, require_fixed, require_parts, require_same
+from eqxgen.pretrained.outputs.images import on_noise
 from eqxgen.pretrained.table import Row, Table, Tied
 from eqxgen.pretrained.transforms import SAME
 
@@ -139,7 +140,7 @@ def describe(model: DiT) -> tuple[dict[str, Any], Table]:
     return config, mapping
 
 
-DIT = Family("DiT", ("DiTTransformer2DModel", "Transformer2DModel"), build, describe)
+DIT = Family("DiT", ("DiTTransformer2DModel", "Transformer2DModel"), build, describe, on_noise)
 from_pretrained, to_pretrained = DIT.from_pretrained, DIT.to_pretrained
 
 __all__ = ["from_pretrained", "to_pretrained"]

@@ -33,6 +33,8 @@ FAMILIES = (
     Known("resnet", ("resnet",), "*encoder.stages.0.layers.0.layer.0.convolution.weight"),
     Known("siglip", ("siglip",), "vision_model.head.attention.in_proj_weight"),
     Known("vit", ("vit", "timm"), "*encoder.layer.0.layernorm_before.weight"),
+    Known("maskgit", ("maskgit",), "*Embed_0/word_embeddings/embedding"),
+    Known("vqgan", ("maskgit_vqgan",), "*quantizer/codebook"),
     Known("inception", (), "Mixed_7c.branch3x3dbl_3a.conv.weight"),
     Known("lpips_net", (), "lin0.model.1.weight"),
 )

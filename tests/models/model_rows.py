@@ -141,6 +141,9 @@ ROWS = {
     "RNN, GRU": Row(lambda key: RNN(7, RNNConfig(dim=12, cell="gru"), key=key), text),
     "MaskGIT": Row(maskgit(placement="pre"), labelled, draws=True),
     "MaskGIT, rematerialised": Row(maskgit(placement="post", remat=True), labelled, draws=True),
+    "MaskGIT, published": Row(
+        lambda key: MaskGIT(9, 7, 4, MaskGITConfig(16, 2, 2, 24, null=False), key=key), labelled, draws=True
+    ),
     "BERT": Row(lambda key: BERTMaskedLM(7, SMALL_BERT, key=key), text, draws=True),
     "T5": Row(lambda key: T5(7, SMALL_T5, key=key), texts, draws=True),
     "T5, 1.1": Row(
@@ -150,6 +153,9 @@ ROWS = {
     ),
     "DiT": Row(lambda key: DiT(6, 4, 3, 5, SMALL_DIT, key=key), noised),
     "VQGAN": Row(lambda key: Keyless(VQGAN(12, 12, 3, SMALL_VQGAN, key=key)), image),
+    "VQGAN, published": Row(
+        lambda key: Keyless(VQGAN(12, 12, 3, dataclasses.replace(SMALL_VQGAN, form="published"), key=key)), image
+    ),
     "KLAutoencoder": Row(lambda key: KLAutoencoder(3, SMALL_AUTOENCODER, key=key), image),
     "VQAutoencoder": Row(lambda key: VQAutoencoder(3, 7, SMALL_AUTOENCODER, key=key), image),
     "Discriminator": Row(lambda key: Keyless(Discriminator(12, 3, width=8, max_width=16, key=key)), image),
