@@ -14,6 +14,7 @@ from eqxgen.configs.maskgit import MaskGITConfig
 from eqxgen.configs.resnet import ResNetConfig
 from eqxgen.configs.rnn import RNNConfig
 from eqxgen.configs.t5 import T5_SIZES, T5_SIZES_V1_1, T5Config
+from eqxgen.configs.unet import UNetConfig
 from eqxgen.configs.vit import MAEConfig, ViTConfig
 from eqxgen.configs.vqgan import VQGANConfig
 
@@ -37,6 +38,7 @@ __all__ = [
     "Sampling",
     "T5Config",
     "TextTowerConfig",
+    "UNetConfig",
     "VQGANConfig",
     "ViTConfig",
     "parse_schedule",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from eqxgen.models.resnet import ResNet
     from eqxgen.models.rnn import RNN
     from eqxgen.models.t5 import T5, T5Encoder
+    from eqxgen.models.unet import UNet
     from eqxgen.models.vit import ViT
     from eqxgen.models.vqgan import VQGAN
 
@@ -42,6 +43,7 @@ __all__ = [
     "PixelTokenizer",
     "ResNet",
     "T5Encoder",
+    "UNet",
     "VQAutoencoder",
     "ViT",
 ]

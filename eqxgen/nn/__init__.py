@@ -36,6 +36,7 @@ from eqxgen.nn.conv.resample import PixelUnshuffle as PixelUnshuffle
 from eqxgen.nn.conv.resample import Upsample as Upsample
 from eqxgen.nn.conv.resample import blur as blur
 from eqxgen.nn.conv.resample import downsample as downsample
+from eqxgen.nn.conv.resample import enlarge as enlarge
 from eqxgen.nn.conv.resample import upfirdn as upfirdn
 from eqxgen.nn.conv.resample import upsample as upsample
 from eqxgen.nn.conv.residual import ResidualBlock as ResidualBlock

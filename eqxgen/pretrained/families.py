@@ -24,6 +24,7 @@ FAMILIES = (
     Known("autoencoder_vq", ("VQModel",), "*quantize.embedding.weight"),
     Known("bert", ("bert",), "*encoder.layer.0.attention.self.query.weight"),
     Known("dit", ("DiTTransformer2DModel", "Transformer2DModel"), "*blocks.0.adaLN_modulation.1.weight"),
+    Known("unet", ("UNet2DModel",), "*down_blocks.0.resnets.0.time_emb_proj.weight"),
     Known("gpt2", ("gpt2",), "*h.0.attn.c_attn.weight"),
     Known("llama", ("llama",), "*layers.0.self_attn.q_proj.weight"),
     Known("t5", ("t5",), "*encoder.block.0.layer.0.SelfAttention.q.weight"),
@@ -36,6 +37,7 @@ FAMILIES = (
     Known("maskgit", ("maskgit",), "*Embed_0/word_embeddings/embedding"),
     Known("vqgan", ("maskgit_vqgan",), "*quantizer/codebook"),
     Known("inception", (), "Mixed_7c.branch3x3dbl_3a.conv.weight"),
+    Known("edm", (), "*map_layer0.weight"),
     Known("lpips_net", (), "lin0.model.1.weight"),
 )
 

@@ -104,6 +104,8 @@ MODELS = [
     Row("BERTClassifier", lambda key: BERTClassifier(7, 3, BERT, key=key), lambda key: text(key, 9), (3,), train_text),
     Row("T5", lambda key: T5(7, T5_SIZES, key=key), lambda key: text(key, 9) + text(key, 5), (5, 7), train_text),
     Row("DiT", lambda key: awake(dit(key)), noised, (6, 4, 6)),
+    Row("UNet", lambda key: awake(row_of("UNet, NCSN++")(key)), noised, (6, 4, 3)),
+    Row("UNet, ADM", lambda key: awake(row_of("UNet, ADM")(key)), noised, (6, 4, 6)),
     Row(
         "VQGAN",
         lambda key: VQGAN(12, 12, 3, VQ, key=key),
