@@ -15,6 +15,7 @@ from eqxgen.configs.resnet import ResNetConfig
 from eqxgen.configs.rnn import RNNConfig
 from eqxgen.configs.t5 import T5_SIZES, T5_SIZES_V1_1, T5Config
 from eqxgen.configs.unet import UNetConfig
+from eqxgen.configs.uvit import UViTConfig
 from eqxgen.configs.vit import MAEConfig, ViTConfig
 from eqxgen.configs.vqgan import VQGANConfig
 
@@ -39,6 +40,7 @@ __all__ = [
     "T5Config",
     "TextTowerConfig",
     "UNetConfig",
+    "UViTConfig",
     "VQGANConfig",
     "ViTConfig",
     "parse_schedule",

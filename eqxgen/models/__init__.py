@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from eqxgen.models.rnn import RNN
     from eqxgen.models.t5 import T5, T5Encoder
     from eqxgen.models.unet import UNet
+    from eqxgen.models.unet_guides import UNetClassifier, Upsampler
+    from eqxgen.models.uvit import UViT
     from eqxgen.models.vit import ViT
     from eqxgen.models.vqgan import VQGAN
 
@@ -44,6 +46,9 @@ __all__ = [
     "ResNet",
     "T5Encoder",
     "UNet",
+    "UNetClassifier",
+    "UViT",
+    "Upsampler",
     "VQAutoencoder",
     "ViT",
 ]
@@ -53,6 +58,8 @@ _HOMES = {
     "KLAutoencoder": "autoencoder",
     "PixelTokenizer": "pixels",
     "T5Encoder": "t5",
+    "UNetClassifier": "unet_guides",
+    "Upsampler": "unet_guides",
     "VQAutoencoder": "autoencoder",
 }
 

@@ -204,8 +204,8 @@ class UNet(eqx.Module):
             inference: disables dropout.
 
         Raises:
-            ValueError: x has another number of channels or a side that `config.factor` does not divide; a label is missing,
-                superfluous or out of range (inside a compiled program it gives NaN instead).
+            ValueError: x has another number of channels or a side that `config.factor` does not divide; a label is
+                missing, superfluous or out of range (inside a compiled program it gives NaN instead).
         """
         check_image(x, self.channels + self.extra, self.config.factor)
         keys = split(key, 3)

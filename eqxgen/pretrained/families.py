@@ -37,6 +37,8 @@ FAMILIES = (
     Known("maskgit", ("maskgit",), "*Embed_0/word_embeddings/embedding"),
     Known("vqgan", ("maskgit_vqgan",), "*quantizer/codebook"),
     Known("inception", (), "Mixed_7c.branch3x3dbl_3a.conv.weight"),
+    Known("adm", (), "input_blocks.0.0.weight"),
+    Known("uvit", (), "in_blocks.0.attn.qkv.weight"),
     Known("edm", (), "*map_layer0.weight"),
     Known("lpips_net", (), "lin0.model.1.weight"),
 )

@@ -22,6 +22,7 @@ from eqxgen.configs import (
     T5Config,
     TextTowerConfig,
     UNetConfig,
+    UViTConfig,
     ViTConfig,
     VQGANConfig,
 )
@@ -38,6 +39,8 @@ from eqxgen.models.resnet import ResNet
 from eqxgen.models.rnn import RNN
 from eqxgen.models.t5 import T5
 from eqxgen.models.unet import UNet
+from eqxgen.models.unet_guides import UNetClassifier
+from eqxgen.models.uvit import UViT
 from eqxgen.models.vit import ViT
 from eqxgen.models.vqgan import VQGAN
 
@@ -118,6 +121,8 @@ def hidden(key: Any) -> tuple[jax.Array, jax.Array]:
 LLAMA = {"kv_heads": 2, "bias": False, "tied": False, "positions": "rotary", "norm": "rms", "mlp": "swiglu"}
 SMALL_VQGAN = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, codes=7)
 SMALL_DIT = DiTConfig(dim=16, depth=2, heads=2, hidden_dim=24)
+MODERN_DIT = dataclasses.replace(SMALL_DIT, learn_variance=False, gated=True, rms=True, rope=True, qk_norm=True)
+SMALL_UVIT = UViTConfig(dim=16, depth=3, heads=2, hidden_dim=24)
 SMALL_UNET = UNetConfig(width=8, multipliers=(1, 2), blocks=1, groups=4)
 SONG = dataclasses.replace(
     UNetConfig.ddpmpp(),
@@ -176,6 +181,9 @@ ROWS = {
         draws=True,
     ),
     "DiT": Row(lambda key: DiT(6, 4, 3, 5, SMALL_DIT, key=key), noised),
+    "DiT, modern": Row(lambda key: DiT(6, 4, 3, 5, MODERN_DIT, key=key), noised),
+    "UViT": Row(lambda key: UViT(6, 4, 3, 5, SMALL_UVIT, key=key), noised),
+    "UNetClassifier": Row(lambda key: UNetClassifier(6, 4, 3, 5, SMALL_ADM, key=key), lambda key: noised(key)[:2]),
     "UNet": Row(lambda key: UNet(3, 5, SMALL_UNET, key=key), noised, draws=True),
     "UNet, NCSN++": Row(lambda key: UNet(3, 5, SONG, key=key), noised),
     "UNet, ADM": Row(lambda key: UNet(3, 5, SMALL_ADM, key=key), noised),

@@ -2,17 +2,23 @@
 
 import json
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from eqxgen.pretrained import edm, from_pretrained, to_pretrained, unet
+from eqxgen.configs import UNetConfig
+from eqxgen.models.unet import UNet
+from eqxgen.models.unet_guides import LowResolution, Upsampler
+from eqxgen.pretrained import adm, edm, from_pretrained, to_pretrained, unet
+from eqxgen.pretrained.family import Unsupported
 from tests import oracles
 from tests.oracles._drawn import published
 
-CASES, EDM = oracles.load("unet"), oracles.load("edm")
+SMALL = UNetConfig(width=8, multipliers=(1, 2), blocks=1, groups=4)
+CASES, EDM, GUIDED = oracles.load("unet"), oracles.load("edm"), oracles.load("guided")
 
 
 def close(out, wanted):
@@ -52,3 +58,69 @@ def test_edms_unets_have_their_outputs_and_are_written_to_the_bit(name, tmp_path
     again = edm.state_dict(model, config["img_resolution"])
     assert again.keys() == arrays.keys()
     assert all(np.array_equal(again[name], arrays[name]) for name in arrays)
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_adms_nets_have_their_outputs_and_are_written_to_the_bit(name, tmp_path):
+    case = GUIDED[name]
+    config, arrays = json.loads(str(case["config"])), published(case["shapes"])
+    save_file(arrays, tmp_path / "net.safetensors")
+    model = adm.from_pretrained(tmp_path / "net.safetensors", config=config)
+    inputs = [jnp.asarray(case["x"]), jnp.asarray(case["time"], jnp.float32)]
+    if isinstance(model, Upsampler):
+        inputs += [LowResolution(jnp.asarray(case["low"]), jnp.asarray(case["label"]))]
+    elif "num_classes" in config:
+        inputs += [jnp.asarray(case["label"])]
+    close(jax.jit(jax.vmap(lambda *x: model(*x, inference=True)))(*inputs), case["out"])
+    if not config.get("use_new_attention_order"):  # written in the older order
+        adm.to_pretrained(model, tmp_path / "again")
+        again = load_file(tmp_path / "again" / "model.safetensors")
+        assert again.keys() == arrays.keys()
+        assert all(np.array_equal(again[name], arrays[name]) for name in arrays)
+
+
+@pytest.mark.parametrize(
+    ("read", "values", "message"),
+    [
+        (unet.build, {"mid_block_type": None}, "mid_block_type must be 'UNetMidBlock2D'"),
+        (unet.build, {"time_embedding_type": "fourier"}, "time_embedding_type must be 'positional'"),
+        (unet.build, {"up_block_types": ["UpBlock2D"] * 4}, "up_block_types must mirror down_block_types"),
+        (
+            edm.build,
+            {"class": "SongUNet", "encoder_type": "skip"}
+            | dict.fromkeys(("in_channels", "out_channels"), 3)
+            | {"img_resolution": 32},
+            "encoder_type must be standard or residual: got 'skip'",
+        ),
+        (
+            adm.build,
+            {
+                "class": "EncoderUNetModel",
+                "pool": "spatial",
+                "image_size": 8,
+                "out_channels": 2,
+                "model_channels": 32,
+                "num_res_blocks": 1,
+                "attention_resolutions": [],
+            },
+            "pool must be attention or adaptive",
+        ),
+    ],
+)
+def test_an_option_that_the_unets_lack_is_named(read, values, message):
+    with pytest.raises(Unsupported, match=message):
+        read(values)
+
+
+def test_an_image_that_cannot_be_halved_and_a_missing_label_are_named():
+    net = eqx.filter_eval_shape(lambda: UNet(3, 5, SMALL, key=jax.random.key(0)))
+    time = jnp.float32(0)
+    call = lambda x, *label: eqx.filter_eval_shape(lambda net: net(x, time, *label, inference=True), net)
+    with pytest.raises(ValueError, match="factor must divide width: got width=7, factor=2"):
+        call(jnp.ones((8, 7, 3)), jnp.int32(0))
+    with pytest.raises(ValueError, match=r"label must be given: .* \[0, 5\), or 5 for no class"):
+        call(jnp.ones((8, 8, 3)))
+    with pytest.raises(ValueError, match=r"x must be \(height, width, channels=3\): got shape \(8, 8, 4\)"):
+        call(jnp.ones((8, 8, 4)), jnp.int32(0))
+    with pytest.raises(ValueError, match=r"model.attention must name levels in \[0, 2\)"):
+        UNetConfig(multipliers=(1, 2), attention=(2,))
