@@ -9,6 +9,7 @@ from eqxgen.configs.bert import BERTConfig
 from eqxgen.configs.clip import CLIPConfig, TextTowerConfig
 from eqxgen.configs.decoding import SCHEDULES, MaskedDecoding, Sampling, parse_schedule
 from eqxgen.configs.dit import DiTConfig
+from eqxgen.configs.edm2 import EDM2Config
 from eqxgen.configs.gpt import GPT2_SIZES, LLAMA2_SIZES, LLAMA3_1_SIZES, GPTConfig
 from eqxgen.configs.maskgit import MaskGITConfig
 from eqxgen.configs.resnet import ResNetConfig
@@ -30,6 +31,7 @@ __all__ = [
     "BERTConfig",
     "CLIPConfig",
     "DiTConfig",
+    "EDM2Config",
     "GPTConfig",
     "MAEConfig",
     "MaskGITConfig",

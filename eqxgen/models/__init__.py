@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from eqxgen.models.convnet import ConvNet
     from eqxgen.models.discriminator import Discriminator
     from eqxgen.models.dit import DiT
+    from eqxgen.models.edm2 import EDM2UNet
     from eqxgen.models.gpt import GPT
     from eqxgen.models.inception import Inception
     from eqxgen.models.lpips import LPIPS
@@ -39,6 +40,7 @@ __all__ = [
     "ConvNet",
     "DiT",
     "Discriminator",
+    "EDM2UNet",
     "Inception",
     "KLAutoencoder",
     "MaskGIT",
@@ -55,6 +57,7 @@ __all__ = [
 _HOMES = {
     "BERTClassifier": "bert",
     "BERTMaskedLM": "bert",
+    "EDM2UNet": "edm2",
     "KLAutoencoder": "autoencoder",
     "PixelTokenizer": "pixels",
     "T5Encoder": "t5",

@@ -100,6 +100,7 @@ from eqxgen.nn.transformer.condition import AdaLNZero as AdaLNZero
 from eqxgen.nn.transformer.condition import FiLM as FiLM
 from eqxgen.nn.transformer.decoder import Crossformer as Crossformer
 from eqxgen.nn.transformer.decoder import DecoderBlock as DecoderBlock
+from eqxgen.nn.transformer.joint import Jointformer as Jointformer
 from eqxgen.nn.transformer.mlp import GLU as GLU
 from eqxgen.nn.transformer.mlp import MLP as MLP
 from eqxgen.nn.transformer.stack import LongSkipStack as LongSkipStack

@@ -23,6 +23,7 @@ FAMILIES = (
     Known("autoencoder_kl", ("AutoencoderKL",), "*encoder.mid_block.resnets.0.conv1.weight"),
     Known("autoencoder_vq", ("VQModel",), "*quantize.embedding.weight"),
     Known("bert", ("bert",), "*encoder.layer.0.attention.self.query.weight"),
+    Known("lightning_dit", (), "*blocks.0.mlp.w12.weight"),
     Known("dit", ("DiTTransformer2DModel", "Transformer2DModel"), "*blocks.0.adaLN_modulation.1.weight"),
     Known("unet", ("UNet2DModel",), "*down_blocks.0.resnets.0.time_emb_proj.weight"),
     Known("gpt2", ("gpt2",), "*h.0.attn.c_attn.weight"),
@@ -39,6 +40,7 @@ FAMILIES = (
     Known("inception", (), "Mixed_7c.branch3x3dbl_3a.conv.weight"),
     Known("adm", (), "input_blocks.0.0.weight"),
     Known("uvit", (), "in_blocks.0.attn.qkv.weight"),
+    Known("edm2", (), "unet.emb_noise.weight"),
     Known("edm", (), "*map_layer0.weight"),
     Known("lpips_net", (), "lin0.model.1.weight"),
 )

@@ -14,6 +14,7 @@ from eqxgen.configs import (
     BERTConfig,
     CLIPConfig,
     DiTConfig,
+    EDM2Config,
     GPTConfig,
     MAEConfig,
     MaskGITConfig,
@@ -32,6 +33,7 @@ from eqxgen.models.clip import CLIP
 from eqxgen.models.convnet import ConvNet
 from eqxgen.models.discriminator import Discriminator
 from eqxgen.models.dit import DiT
+from eqxgen.models.edm2 import EDM2UNet
 from eqxgen.models.gpt import GPT
 from eqxgen.models.mae import MAE
 from eqxgen.models.maskgit import MaskGIT
@@ -123,6 +125,7 @@ SMALL_VQGAN = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, c
 SMALL_DIT = DiTConfig(dim=16, depth=2, heads=2, hidden_dim=24)
 MODERN_DIT = dataclasses.replace(SMALL_DIT, learn_variance=False, gated=True, rms=True, rope=True, qk_norm=True)
 SMALL_UVIT = UViTConfig(dim=16, depth=3, heads=2, hidden_dim=24)
+SMALL_EDM2 = EDM2Config(width=8, multipliers=(1, 2), blocks=1, attention=(1,), head_dim=8)
 SMALL_UNET = UNetConfig(width=8, multipliers=(1, 2), blocks=1, groups=4)
 SONG = dataclasses.replace(
     UNetConfig.ddpmpp(),
@@ -184,6 +187,7 @@ ROWS = {
     "DiT, modern": Row(lambda key: DiT(6, 4, 3, 5, MODERN_DIT, key=key), noised),
     "UViT": Row(lambda key: UViT(6, 4, 3, 5, SMALL_UVIT, key=key), noised),
     "UNetClassifier": Row(lambda key: UNetClassifier(6, 4, 3, 5, SMALL_ADM, key=key), lambda key: noised(key)[:2]),
+    "EDM2UNet": Row(lambda key: EDM2UNet(3, 5, SMALL_EDM2, uncertainty=False, key=key), noised),
     "UNet": Row(lambda key: UNet(3, 5, SMALL_UNET, key=key), noised, draws=True),
     "UNet, NCSN++": Row(lambda key: UNet(3, 5, SONG, key=key), noised),
     "UNet, ADM": Row(lambda key: UNet(3, 5, SMALL_ADM, key=key), noised),
