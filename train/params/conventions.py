@@ -43,7 +43,6 @@ WHOLE = (
     *(f"**.attention.{name}.weight" for name in ("q", "kv")),  # cross-attention
     *(f"**.{name}.weight" for name in ("types", "transform", "bias.table")),  # of BERT and T5
     *(f"**.{name}" for name in ("units", "features")),  # of nets whose maps are compared
-    "**.qkv.layer.weight",  # of magnitude-preserving attention
 )
 """Matrices and kernels that `--mesh model` leaves whole."""
 
