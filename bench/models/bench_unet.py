@@ -15,7 +15,7 @@ import optax
 from bench.race import Side
 from eqxgen.configs import UNetConfig
 from eqxgen.models import UNet
-from eqxgen.pretrained.unet import describe
+from eqxgen.pretrained.denoisers.unet import describe
 from train.engine.host_memory import keep_freed_memory
 
 BATCH, SIDE, RATE = 8, 32, 2e-4

@@ -12,7 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from eqxgen.configs import DiTConfig
 from eqxgen.models import DiT
-from eqxgen.pretrained import dit, from_pretrained, lightning_dit, table, to_pretrained, uvit
+from eqxgen.pretrained import dit, from_pretrained, table, to_pretrained
+from eqxgen.pretrained.denoisers import lightning_dit, uvit
 from eqxgen.pretrained.family import Unsupported
 from eqxgen.pretrained.formats.stored import held
 from tests import oracles

@@ -13,7 +13,8 @@ from eqxgen.configs import UNetConfig
 from eqxgen.models.unet import UNet
 from eqxgen.models.unet_guides import LowResolution, Upsampler
 from eqxgen.nn import force_weight_norm
-from eqxgen.pretrained import adm, edm, edm2, from_pretrained, to_pretrained, unet
+from eqxgen.pretrained import from_pretrained, to_pretrained
+from eqxgen.pretrained.denoisers import adm, edm, edm2, unet
 from eqxgen.pretrained.family import Unsupported
 from tests import oracles
 from tests.oracles._drawn import published

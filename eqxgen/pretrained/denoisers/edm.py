@@ -170,7 +170,9 @@ def describe(model: UNet) -> tuple[dict[str, Any], Table]:
     Raises:
         ValueError: always.
     """
-    raise ValueError("EDM's names hold the side of the images: use eqxgen.pretrained.edm.state_dict(model, side)")
+    raise ValueError(
+        "EDM's names hold the side of the images: use eqxgen.pretrained.denoisers.edm.state_dict(model, side)"
+    )
 
 
 def state_dict(model: UNet, side: int) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from jaxtyping import PRNGKeyArray
 
 from eqxgen.configs import EDM2Config
 from eqxgen.models.edm2 import EDM2UNet
-from eqxgen.pretrained.edm import parts_last
+from eqxgen.pretrained.denoisers.edm import parts_last
 from eqxgen.pretrained.family import Family, Unsupported
 from eqxgen.pretrained.table import Row, Table, written
 from eqxgen.pretrained.transforms import CONV, POINTWISE, then
@@ -121,7 +121,9 @@ def describe(model: EDM2UNet) -> tuple[dict[str, Any], Table]:
     Raises:
         ValueError: always.
     """
-    raise ValueError("EDM2's names hold the side of the images: use eqxgen.pretrained.edm2.state_dict(model, side)")
+    raise ValueError(
+        "EDM2's names hold the side of the images: use eqxgen.pretrained.denoisers.edm2.state_dict(model, side)"
+    )
 
 
 def state_dict(model: EDM2UNet, side: int) -> dict[str, np.ndarray]:
