@@ -72,9 +72,10 @@ def named(family: str) -> "Family":
     Raises:
         ValueError: there is none.
     """
-    if family not in (known.module for known in FAMILIES):
+    known = next((known for known in FAMILIES if known.module == family), None)
+    if known is None:
         raise ValueError(f"family must be one of {_names()}: got {family!r}")
-    return getattr(importlib.import_module(f"{__name__}.{family}"), family.upper())
+    return getattr(importlib.import_module(f"{__name__}.{known.folder}{family}"), family.upper())
 
 
 def family_of(source: str | Path, family: str | None = None) -> "Family":

@@ -104,6 +104,11 @@ MODELS = [
     Row("BERTClassifier", lambda key: BERTClassifier(7, 3, BERT, key=key), lambda key: text(key, 9), (3,), train_text),
     Row("T5", lambda key: T5(7, T5_SIZES, key=key), lambda key: text(key, 9) + text(key, 5), (5, 7), train_text),
     Row("DiT", lambda key: awake(dit(key)), noised, (6, 4, 6)),
+    Row("DiT, modern", lambda key: awake(row_of("DiT, modern")(key)), noised, (6, 4, 3)),
+    Row("UViT", row_of("UViT"), noised, (6, 4, 3)),
+    Row("UNetClassifier", lambda key: awake(row_of("UNetClassifier")(key)), lambda key: noised(key)[:2], (5,)),
+    Row("UNet", lambda key: awake(row_of("UNet, NCSN++")(key)), noised, (6, 4, 3)),
+    Row("UNet, ADM", lambda key: awake(row_of("UNet, ADM")(key)), noised, (6, 4, 6)),
     Row(
         "VQGAN",
         lambda key: VQGAN(12, 12, 3, VQ, key=key),
@@ -342,7 +347,10 @@ def test_inside_a_compiled_program_an_id_out_of_range_gives_nan_and_no_other_tok
     assert jnp.isnan(logits).all()
 
 
-@pytest.mark.parametrize(("config", "millions"), [(DiTConfig.base(), 130), (DiTConfig.xlarge(), 675)])
+@pytest.mark.parametrize(
+    ("config", "millions"),
+    [(DiTConfig.small(), 33), (DiTConfig.base(), 130), (DiTConfig.large(), 458), (DiTConfig.xlarge(), 675)],
+)
 def test_a_dit_has_the_papers_number_of_parameters(config, millions):
     model = eqx.filter_eval_shape(lambda: DiT(32, 32, 4, 1000, config, key=KEY))
     count = sum(x.size for x in jax.tree.leaves(model) if isinstance(x, jax.ShapeDtypeStruct))
