@@ -8,6 +8,7 @@ from eqxgen.configs.autoencoder import AutoencoderConfig
 from eqxgen.configs.bert import BERTConfig
 from eqxgen.configs.clip import CLIPConfig, TextTowerConfig
 from eqxgen.configs.decoding import SCHEDULES, MaskedDecoding, Sampling, parse_schedule
+from eqxgen.configs.diffusion import DenoiserConfig, DiffusionLoss, DiffusionSampling, ScheduleConfig
 from eqxgen.configs.dit import DiTConfig
 from eqxgen.configs.gpt import GPT2_SIZES, LLAMA2_SIZES, LLAMA3_1_SIZES, GPTConfig
 from eqxgen.configs.maskgit import MaskGITConfig
@@ -27,7 +28,10 @@ __all__ = [
     "AutoencoderConfig",
     "BERTConfig",
     "CLIPConfig",
+    "DenoiserConfig",
     "DiTConfig",
+    "DiffusionLoss",
+    "DiffusionSampling",
     "GPTConfig",
     "MAEConfig",
     "MaskGITConfig",
@@ -35,6 +39,7 @@ __all__ = [
     "RNNConfig",
     "ResNetConfig",
     "Sampling",
+    "ScheduleConfig",
     "T5Config",
     "TextTowerConfig",
     "VQGANConfig",
