@@ -5,7 +5,7 @@ steps so that the weights of one add up to the step's length:
 
     LMS    polynomial in ρ through the slopes, integrated (Adams and Bashforth; k-diffusion)
     DEIS   polynomial in log ρ (Zhang and Chen 2023, arXiv:2204.13902, the log-ρ multistep of diffusers)
-    PNDM   constants of equal steps, and a first step of two evaluations (Liu et al. 2022, arXiv:2202.09778; its PLMS form)
+    PNDM   constants of equal steps, and a first step of two evaluations (Liu et al. 2022, arXiv:2202.09778)
     IPNDM  the same without the first step's second evaluation (Zhang and Chen 2023, appendix)
 """
 
@@ -103,7 +103,8 @@ class DEIS(Adams):
     """Exponential multistep solver, polynomial in log ρ. The last step is x_0.
 
     Args:
-        order: from 1 to 4; published are 1 to 3. As published, of fewer than 15 steps the last but one is of order 2.
+        order: from 1 to 4; published are 1 to 3. As published, of fewer than 15 steps the last
+            are of order 3, 2 and 1.
     """
 
     order: int = eqx.field(static=True, default=2)
@@ -114,8 +115,8 @@ class DEIS(Adams):
         return lagrange(nodes, used, points) @ (parts * jnp.exp(points))
 
     def _order_now(self, context: Context) -> Int[Array, ""] | int:
-        few = context.steps < FEW
-        return jnp.where(few & (context.index == context.steps - 2), min(self.order, 2), self.order)
+        left = context.steps - context.index
+        return jnp.minimum(self.order, left if context.steps < FEW else self.order)
 
 
 class IPNDM(Adams):
@@ -145,7 +146,7 @@ class PNDM(IPNDM):
         found, new = super().step(state, x, t, s, context)
 
         def correct(context: Context) -> Array:
-            (start, end), (a, b) = interval.ratios, interval
+            (start, end), b = interval.ratios, interval.b
             last = (found - b.alpha * context(found, s)) / b.sigma
             return found + b.alpha * (end - start) / 2 * (last - new.slopes[0])
 

@@ -60,7 +60,7 @@ class Churn(eqx.Module):
         raised = (ratio >= self.low) & (ratio <= self.high)
         gamma = jnp.where(raised, jnp.minimum(self.churn / context.steps, math.sqrt(2) - 1), 0)
         hat = jnp.where(gamma > 0, context.schedule.time(ratio * (1 + gamma)), t)
-        hat = jnp.minimum(hat, context.schedule.end)
+        hat = jnp.minimum(hat, jnp.maximum(t, context.schedule.end))
         there = context.schedule(hat)
         scale = jnp.where(hat == t, 1, there.alpha / level.alpha)
         added = jnp.sqrt(jnp.maximum(there.sigma**2 - (scale * level.sigma) ** 2, 0)) * self.noise

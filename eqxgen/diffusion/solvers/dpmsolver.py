@@ -91,6 +91,6 @@ class DPMSolverMulti(eqx.Module):
         bend = (second - earlier) * (h / (h_0 + h_1))
         slope = second + bend * (h_0 / h)
         three = linear * slope + (2 if self.exact else 1) * z * phi(3, -z) * bend
-        few = context.steps < FEW and self.eta is None and not self.exact
-        three = jnp.where(few & (context.index == context.steps - 2), two, three)
+        if context.steps < FEW and self.eta is None and not self.exact:
+            three = jnp.where(context.index == context.steps - 2, two, three)
         return jnp.where(count > 1, three, jnp.where(count > 0, two, 0))

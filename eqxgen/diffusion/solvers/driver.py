@@ -9,7 +9,7 @@ where it is not taken. With mapped times both sides run, with the same result.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -76,6 +76,7 @@ class Context:
         return found
 
 
+@runtime_checkable
 class Solver(Protocol):
     """The members of a solver. `learned` is True where it needs a learned variance, `stochastic` where it draws."""
 
@@ -167,7 +168,7 @@ def _checked(denoiser: Denoiser, times: Times, solver: Solver, key: PRNGKeyArray
     return times.astype(jnp.promote_types(times.dtype, jnp.float32))
 
 
-def number(value: Any, name: str, low: float, high: float) -> Float[Array, ""]:
+def number(value: Any, name: str, low: float | int, high: float | int) -> Float[Array, ""]:
     """A traced number of a solver in [low, high].
 
     Raises:
