@@ -28,7 +28,7 @@ def denoised(x, alpha, sigma, xp=jnp):
 class Mixture(eqx.Module):
     """The exact denoiser on a schedule; `condition` moves the data."""
 
-    schedule: eqx.Module = VE()  # noqa: RUF009
+    schedule: eqx.Module = VE()
     conditional: bool = eqx.field(static=True, default=False)
     called: object = eqx.field(static=True, default=None)
 

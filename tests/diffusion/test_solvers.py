@@ -27,7 +27,7 @@ from eqxgen.diffusion.solvers import (
     ancestral,
     sample,
 )
-from tests.diffusion.mixture import Mixture, denoised
+from tests.diffusion.mixture import Mixture
 from tests.oracles import load
 
 CHURNED = {"churn": 4.0, "low": 0.5, "high": 10.0, "noise": 1.01}
@@ -85,7 +85,9 @@ class Ratio(Schedule):
     end = np.inf
 
     def __call__(self, t):
-        return Level(jnp.where(jnp.isinf(t), 0, 1 / jnp.hypot(1.0, t)), jnp.where(jnp.isinf(t), 1, 1 / jnp.hypot(1.0, 1 / t)))
+        return Level(
+            jnp.where(jnp.isinf(t), 0, 1 / jnp.hypot(1.0, t)), jnp.where(jnp.isinf(t), 1, 1 / jnp.hypot(1.0, 1 / t))
+        )
 
     def time(self, ratio):
         return jnp.asarray(ratio)

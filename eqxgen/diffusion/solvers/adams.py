@@ -9,15 +9,15 @@ steps so that the weights of one add up to the step's length:
     IPNDM  the same without the first step's second evaluation (Zhang and Chen 2023, appendix)
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from eqxgen.diffusion.solvers.driver import Context
 from eqxgen.diffusion.solvers.dpmsolver import FEW
+from eqxgen.diffusion.solvers.driver import Context
 from eqxgen.diffusion.solvers.interval import Interval
 from eqxgen.diffusion.solvers.phi import lagrange
 

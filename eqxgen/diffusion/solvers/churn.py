@@ -34,7 +34,7 @@ class Churn(eqx.Module):
         ValueError: a number is negative, or low is above high.
     """
 
-    solver: Solver = Heun()  # noqa: RUF009
+    solver: Solver = Heun()
     churn: Float[Array, ""] = eqx.field(default=40.0, converter=_positive("churn"))
     low: Float[Array, ""] = eqx.field(default=0.05, converter=_positive("low"))
     high: Float[Array, ""] = eqx.field(default=50.0, converter=_positive("high"))

@@ -1,6 +1,6 @@
 """DPM-Solver++ of several steps: 2M, 3M and their SDE forms."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp

@@ -118,7 +118,8 @@ def sample(
     Raises:
         ValueError: there are fewer than two times, they do not fall, a key or a learned variance is missing.
     """
-    times = _checked(denoiser, times, solver, key)
+    _check(denoiser, solver, key)
+    times = checked(times)
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
     def draw(index: Int[Array, ""], number: int, interval: Interval, like: Array) -> Array:
@@ -152,20 +153,28 @@ def cost(denoiser: Denoiser, t: Float[Array, ""]) -> Any:
     return 1 if count is None else count(t)
 
 
-def _checked(denoiser: Denoiser, times: Times, solver: Solver, key: PRNGKeyArray | None) -> Float[Array, " times"]:
-    name = type(solver).__name__
+def checked(times: Times) -> Float[Array, " times"]:
+    """Times as an array of float32 at least.
+
+    Raises:
+        ValueError: there are fewer than two, or they do not fall.
+    """
     if len(times) < 2:
-        raise ValueError(f"times must be at least two, a step between them: got {len(times)}")
+        raise ValueError(f"times must be at least two, one step: got {len(times)}")
     if not isinstance(times, jax.core.Tracer):
-        falls = np.diff(np.asarray(times))
-        if not np.all(falls < 0):
-            raise ValueError(f"times must fall from noise to data: got {np.asarray(times).tolist()}")
+        known = np.asarray(times)
+        if not np.all(np.diff(known) < 0) or known[-1] < 0:
+            raise ValueError(f"times must fall from noise to data, at least 0: got {known.tolist()}")
+    times = jnp.asarray(times)
+    return times.astype(jnp.promote_types(times.dtype, jnp.float32))
+
+
+def _check(denoiser: Denoiser, solver: Solver, key: PRNGKeyArray | None) -> None:
+    name = type(solver).__name__
     if getattr(solver, "learned", False) and not hasattr(denoiser, "variance"):
         raise ValueError(f"{name} needs a learned variance, which the denoiser lacks: take variance='small' or 'large'")
     if getattr(solver, "stochastic", False) and key is None:
         raise ValueError(f"{name} draws noise: give key=")
-    times = jnp.asarray(times)
-    return times.astype(jnp.promote_types(times.dtype, jnp.float32))
 
 
 def number(value: Any, name: str, low: float | int, high: float | int) -> Float[Array, ""]:

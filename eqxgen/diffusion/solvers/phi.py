@@ -15,7 +15,7 @@ def phi(order: int, z: Float[Array, ""]) -> Float[Array, ""]:
     Below 1 in magnitude it is the series, since the recursion cancels there.
     """
     small = jnp.where(jnp.abs(z) < 1, z, 0)
-    series = sum(small**j / math.factorial(j + order) for j in range(TERMS))
+    series = sum(small**j * (1 / math.factorial(j + order)) for j in range(TERMS))
     large = jnp.where(jnp.abs(z) < 1, 1, z)
     found = jnp.expm1(large) / large if order else jnp.exp(z)
     for k in range(2, order + 1):

@@ -1,7 +1,7 @@
 """UniPC: a multistep predictor and a corrector that shares its evaluations."""
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
