@@ -1,8 +1,8 @@
 """Grids of sampling: the levels at which the steps of a solver end.
 
 `karras`, `exponential`, `polynomial`, `vp`, `ve` and `iddpm` are ratios sigma / alpha, from the noisiest down; `times`
-turns them into times of a schedule and adds data at the end. `trailing`, `leading` and `linspace` are times of a discrete
-schedule, with data at the end.
+turns them into times of a schedule and adds data at the end. `trailing`, `leading` and `linspace` are times of a
+discrete schedule, with data at the end.
 
 Numbers are computed in float64 on the host and rounded once. A grid is an argument of the compiled sampler: another
 range compiles nothing.

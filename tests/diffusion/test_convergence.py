@@ -122,6 +122,7 @@ EVERY = {
     "churned": Churn(),
 }
 
+
 @pytest.mark.parametrize("name", EVERY)
 def test_the_last_step_is_the_denoised_image_and_evaluations_are_true(name):
     """The defect of DDIM that ends at the first level of training: its pictures keep that level's noise."""

@@ -86,7 +86,7 @@ def _run(name: str, cls: str, options: dict[str, Any], steps: int, form: str) ->
     ratios = _ratios(scheduler, form, steps)
     x = torch.from_numpy(level(ratios[0], form)[1] * np.random.default_rng(0).normal(size=SHAPE))
     found: dict[str, Any] = {"x": x.numpy().copy()}
-    path, noises, first = [], [], None
+    path, noises = [], []
     with _recorded(module, noises):
         for i, t in enumerate(scheduler.timesteps):
             arguments: dict[str, Any] = dict(CHURN) if "churned" in name else {}
@@ -117,7 +117,7 @@ def _run(name: str, cls: str, options: dict[str, Any], steps: int, form: str) ->
     elif name == "pndm":
         path = path[1:]
     elif name == "2s":
-        path = path[1::2] + [path[-1]]
+        path = [*path[1::2], path[-1]]
         ratios = np.append(ratios[::2], ratios[-1])
     return found | {"ratios": ratios, "path": np.stack(path).astype(np.float32), **_stacked(noises)}
 

@@ -39,7 +39,7 @@ def sdedit(
     return sample(denoiser, x, times, solver, key=rest, condition=condition)
 
 
-def strength(times: Times, share: float) -> Times:
+def strength(times: Times, share: float) -> Float[Array, " steps"]:
     """The last times of a grid: the share of its steps that SDEdit takes.
 
     Args:
@@ -51,7 +51,7 @@ def strength(times: Times, share: float) -> Times:
     if not 0 < share <= 1:
         raise ValueError(f"share must be in (0, 1]: got {share:g}")
     steps = len(times) - 1
-    return times[steps - max(1, round(share * steps)) :]
+    return jnp.asarray(times[steps - max(1, round(share * steps)) :])
 
 
 def invert(

@@ -108,7 +108,7 @@ def matching(
     *,
     through: bool = True,
 ) -> Matching:
-    """Guidance by a model that matches a clean image and a target, such as a text (Nichol et al. 2022, arXiv:2112.10741,
+    """Guidance by a model that matches a clean image and a target, such as a text (Nichol et al. 2022, 2112.10741,
     section 2.4; on the denoised image: Bansal et al. 2023, arXiv:2302.07121).
 
     Args:

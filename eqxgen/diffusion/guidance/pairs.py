@@ -27,7 +27,7 @@ class Pair(eqx.Module):
         weak: the weak one; None: the good one with the null condition, both in one mapped call.
         null: condition of the weak one without a denoiser of its own.
         rule: how the two are joined.
-        interval: ratios sigma / alpha above the first and up to the second are guided, traced (Kynkäänniemi et al. 2024,
+        interval: ratios sigma / alpha above the first and up to the second are guided, traced (Kynkäänniemi et al.,
             arXiv:2404.07724). None: all.
         channels: number of first channels that are guided; None: all. The sampler of DiT guides 3.
     """

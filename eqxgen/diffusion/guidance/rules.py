@@ -69,8 +69,8 @@ class Projected(eqx.Module):
 
 
 class Zero(eqx.Module):
-    """CFG-Zero* (Fan et al. 2025, arXiv:2503.18886): the weak velocity is first scaled to be closest to the good one, and
-    early steps may have no velocity.
+    """CFG-Zero* (Fan et al. 2025, arXiv:2503.18886): the weak velocity is first scaled to be closest to the good,
+    and early steps may have no velocity.
 
     Args:
         scale: traced.

@@ -1,6 +1,6 @@
 """The driver of all solvers: one `lax.scan` over the times.
 
-A solver is a module with `init(x) -> state` and `step(state, x, t, s, context) -> (x, state)`. Its context evaluates the
+A solver is a module with `init(x) -> state` and `step(state, x, t, s, context) -> (x, state)`. Its context calls the
 denoiser, draws noise and counts the evaluations, also those of a branch that is taken at some times alone.
 
 One example: batches are the caller's `jax.vmap` over x and keys. Times should not be mapped: a branch on the time, such

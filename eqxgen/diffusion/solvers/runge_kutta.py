@@ -29,7 +29,7 @@ STAGES = (
 ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 
 
-def angle(level: Level) -> Float[Array, ""]:
+def angle(level: Level) -> Float[Array, "*shape"]:
     """atan2(sigma, alpha), in [0, π / 2]."""
     return jnp.arctan2(level.sigma, level.alpha)
 
