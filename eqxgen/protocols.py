@@ -74,8 +74,8 @@ class MaskedModel(Protocol):
         ...
 
     @property
-    def null_label(self) -> int:
-        """Label of an example without one."""
+    def null_label(self) -> int | None:
+        """Label of an example without one; None for a model that has no such label."""
         ...
 
     def __call__(

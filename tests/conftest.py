@@ -1,6 +1,7 @@
 """Settings of every test: the CPU, no rank promotion, cache folders of its own."""
 
 import atexit
+import math
 import os
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # libtpu, where it is installed, would w
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    " --xla_cpu_parallel_codegen_split_count=1"
     # A third of the suite's time; newer versions lack the flag.
     + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""),
 )
@@ -84,9 +86,18 @@ def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs() -> Iterator[None]:
-    """Compiled programs of a module go with it: thousands of them would take gigabytes."""
+    """Compiled programs are forgotten after a module in which they take gigabytes."""
     yield
-    jax.clear_caches()
+    if resident() > 3e9:
+        jax.clear_caches()
+
+
+def resident() -> float:
+    """Bytes of this process in memory; infinite where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return math.inf
 
 
 @pytest.fixture

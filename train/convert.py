@@ -45,6 +45,8 @@ class Config:
     """Dictionary within a file that holds several, such as state_dict."""
     parity: bool = option(True, first=True)
     """Compares the outputs with those of the original library, where it is installed."""
+    mesh: str | None = option(None, first=True)
+    """Devices that share the parameters of a comparison out, as in training: fsdp=8. Writing needs none."""
 
     def __post_init__(self):
         require(self.source.strip() != "" and self.target.strip() != "", "from and to must be paths: got ''")
@@ -75,9 +77,12 @@ Made = tuple[dict[str, "Stored"], dict[str, Any] | None, Callable[[Path], list[s
 def _published(source: Path, config: Config) -> Made:
     """The arrays under published names, and config.json."""
     from eqxgen.pretrained import family_of, named
+    from eqxgen.pretrained.family import evenly
 
+    from .parallel.mesh import make_mesh
     from .report import parity
 
+    mesh = None if config.mesh is None else make_mesh(config.mesh)
     if record := _run(source):
         if config.family is None:
             raise ValueError(
@@ -86,13 +91,15 @@ def _published(source: Path, config: Config) -> Made:
         from .engine.recipes import recipe_of
 
         where = source / "config.json"
-        family, model = named(config.family), recipe_of(record, where).open(source, record, where).model()
+        family = named(config.family)
+        model = recipe_of(record, where).open(source, record, where).model(mesh)
+        load = lambda: model
     else:
         family = family_of(source, config.family)
         print(f"{source}: {(opened := family.open(source, key=config.key)).coverage.line}")
-        model = opened.load()
+        model, load = opened.stored(), lambda: opened.load(place=None if mesh is None else evenly(mesh))
     arrays, values = family.published(model)
-    return arrays, values, lambda target: parity.report(family, model, target)
+    return arrays, values, lambda target: parity.report(family, load, target)
 
 
 def _ours(source: Path, config: Config) -> Made:
@@ -109,7 +116,7 @@ def _same_names(source: Path, config: Config) -> Made:
     from eqxgen.pretrained import files
 
     arrays = files.open_arrays(source, config.key)
-    beside = (source if source.is_dir() else source.parent) / files.CONFIG
+    beside = files.config_of(source)
     return arrays, files.read_json(beside) if beside.exists() else None, lambda target: []
 
 
@@ -127,7 +134,6 @@ def _write(target: Path, arrays: "dict[str, Stored]", values: dict[str, Any] | N
     """Writes the folder under another name first."""
     from eqxgen._files import part_of, sync
     from eqxgen.pretrained import files
-    from eqxgen.pretrained.formats import safetensors
 
     part = part_of(target)
     with writing(target):
@@ -135,7 +141,7 @@ def _write(target: Path, arrays: "dict[str, Stored]", values: dict[str, Any] | N
             part.mkdir(parents=True)
             if values is not None:
                 (part / files.CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-            safetensors.write(part / files.weights_name(values or {}), arrays, {"format": "pt"})
+            files.write_arrays(part / files.weights_name(values or {}), values or {}, arrays)
             if target.exists():
                 target.rmdir()
             part.replace(target)

@@ -52,6 +52,13 @@ RACES: dict[str, Race] = {
         None,
         torch_decoder_block,
     ),
+    "Jointformer": Race(
+        lambda: (
+            lambda layer, x: jax.vmap(lambda x: layer(x, x[:77], x[0])[0])(x),
+            nn.Jointformer(TOKENS[-1], HEADS, key=KEY),
+            normal(*TOKENS),
+        ),
+    ),
     "Embedding": Race(
         lambda: (batched, nn.Embedding(8192, TOKENS[-1], key=KEY), ids()),
         lambda: (each_token, eqx.nn.Embedding(8192, TOKENS[-1], key=KEY), ids()),

@@ -8,10 +8,13 @@ pages of the file.
 """
 
 import argparse
+import contextlib
+import io
 import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +23,8 @@ from typing import Any
 from bench.machine import versions
 
 ROUNDS = 3
-THEIRS, ARRAYS, MODEL = "load_file", "arrays", "model"
+THEIRS, ARRAYS, MODEL, CONVERTED = "load_file", "arrays", "model", "convert"
+CONTENDERS = (THEIRS, ARRAYS, MODEL, CONVERTED)
 
 
 def write(folder: Path) -> None:
@@ -56,6 +60,11 @@ def load(name: str, folder: Path) -> Any:
         return load_file(path)
     if name == MODEL:
         return jax.block_until_ready(jax.tree.leaves(eqx.filter(gpt2.from_pretrained(folder), eqx.is_array)))
+    if name == CONVERTED:
+        from train import convert
+
+        with tempfile.TemporaryDirectory(dir=folder.parent) as target, contextlib.redirect_stdout(io.StringIO()):
+            return convert.main(convert.Config(source=str(folder), target=target, parity=False))
     arrays = dict(sorted(open_file(path).items()))
     return jax.block_until_ready(filled({k: jax.ShapeDtypeStruct(a.shape, a.dtype) for k, a in arrays.items()}, arrays))
 
@@ -85,9 +94,9 @@ def _memory(field: str) -> float:
 
 def raced(folder: Path, run: Callable[[str], dict[str, float]]) -> dict[str, Any]:
     """Medians of the contenders, and of ours over theirs in the same round."""
-    rounds = [{name: run(name) for name in (THEIRS, ARRAYS, MODEL)} for _ in range(ROUNDS)]
+    rounds = [{name: run(name) for name in CONTENDERS} for _ in range(ROUNDS)]
     found: dict[str, Any] = {}
-    for name in (THEIRS, ARRAYS, MODEL):
+    for name in CONTENDERS:
         for what in ("seconds", "cpu_seconds", "megabytes"):
             found[f"{name}_{what}"] = round(statistics.median(each[name][what] for each in rounds), 3)
             ratios = [each[name][what] / each[THEIRS][what] for each in rounds]
@@ -105,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--one", choices=(THEIRS, ARRAYS, MODEL))
+    parser.add_argument("--one", choices=CONTENDERS)
     asked = parser.parse_args()
     if asked.one:
         print(json.dumps(measured(asked.one, asked.folder)))

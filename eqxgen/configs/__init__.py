@@ -10,11 +10,14 @@ from eqxgen.configs.clip import CLIPConfig, TextTowerConfig
 from eqxgen.configs.decoding import SCHEDULES, MaskedDecoding, Sampling, parse_schedule
 from eqxgen.configs.diffusion import DenoiserConfig, DiffusionLoss, DiffusionSampling, ScheduleConfig
 from eqxgen.configs.dit import DiTConfig
+from eqxgen.configs.edm2 import EDM2Config
 from eqxgen.configs.gpt import GPT2_SIZES, LLAMA2_SIZES, LLAMA3_1_SIZES, GPTConfig
 from eqxgen.configs.maskgit import MaskGITConfig
 from eqxgen.configs.resnet import ResNetConfig
 from eqxgen.configs.rnn import RNNConfig
 from eqxgen.configs.t5 import T5_SIZES, T5_SIZES_V1_1, T5Config
+from eqxgen.configs.unet import UNetConfig
+from eqxgen.configs.uvit import UViTConfig
 from eqxgen.configs.vit import MAEConfig, ViTConfig
 from eqxgen.configs.vqgan import VQGANConfig
 
@@ -32,6 +35,7 @@ __all__ = [
     "DiTConfig",
     "DiffusionLoss",
     "DiffusionSampling",
+    "EDM2Config",
     "GPTConfig",
     "MAEConfig",
     "MaskGITConfig",
@@ -42,6 +46,8 @@ __all__ = [
     "ScheduleConfig",
     "T5Config",
     "TextTowerConfig",
+    "UNetConfig",
+    "UViTConfig",
     "VQGANConfig",
     "ViTConfig",
     "parse_schedule",

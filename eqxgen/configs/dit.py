@@ -25,6 +25,14 @@ class DiTConfig:
     """Epsilon of the norms before the MLPs, 1e-5 in diffusers; that of all others is 1e-6."""
     time_shift: int = 0
     """Subtracted from the number of the time's frequencies: 0 in the paper's code, 1 in diffusers'."""
+    gated: bool = False
+    """SwiGLU in place of each MLP, with hidden_dim gated units."""
+    rms: bool = False
+    """RMS norms with a scale in place of layer norms."""
+    rope: bool = False
+    """Rotary positions of rows and columns in each attention, beside the fixed ones; heads of a multiple of 4."""
+    qk_norm: bool = False
+    """RMS norm of queries and keys."""
     remat: bool = False
     """Recompute each block in the backward pass: less memory, a third more time."""
 
@@ -34,13 +42,55 @@ class DiTConfig:
         at_least_one(self, "dim", "depth", "heads", "hidden_dim", "patch")
         require(self.dim % 4 == 0, f"model.dim must be a multiple of 4: got {self.dim}")
         heads_divide_dim(self)
+        head_dim = self.dim // self.heads
+        require(
+            not self.rope or head_dim % 4 == 0, f"model.dim / heads must be a multiple of 4 with rope: got {head_dim}"
+        )
+
+    @classmethod
+    def of(cls, size: str, patch: int = 2) -> "DiTConfig":
+        """DiT of the paper's sizes small, base, large and xlarge (table 1) with patch 2, 4 or 8: DiT-S/2 to DiT-XL/8.
+
+        Raises:
+            ValueError: another size or patch.
+        """
+        require(size in SIZES, f"size must be one of {', '.join(SIZES)}: got {size!r}")
+        require(patch in (2, 4, 8), f"patch must be 2, 4 or 8: got {patch}")
+        dim, depth, heads = SIZES[size]
+        return cls(dim=dim, depth=depth, heads=heads, hidden_dim=4 * dim, patch=patch)
+
+    @classmethod
+    def small(cls) -> "DiTConfig":
+        """DiT-S/2 (table 1): 33 M parameters."""
+        return cls.of("small")
 
     @classmethod
     def base(cls) -> "DiTConfig":
         """DiT-B/2 (table 1): 130 M parameters."""
-        return cls()
+        return cls.of("base")
+
+    @classmethod
+    def large(cls) -> "DiTConfig":
+        """DiT-L/2 (table 1): 458 M parameters."""
+        return cls.of("large")
 
     @classmethod
     def xlarge(cls) -> "DiTConfig":
         """DiT-XL/2 (table 1): 675 M parameters."""
-        return cls(dim=1152, depth=28, heads=16, hidden_dim=4608)
+        return cls.of("xlarge")
+
+    @classmethod
+    def modern(cls, size: str = "xlarge", patch: int = 1) -> "DiTConfig":
+        """LightningDiT (Yao et al. 2025, arXiv:2501.01423, table 2): RMS norms, SwiGLU, rotary positions and, as an
+        option of its code, norms of queries and keys; without learned variance.
+
+        Raises:
+            ValueError: another size.
+        """
+        config = dataclasses.replace(cls.of(size), patch=patch, learn_variance=False)
+        hidden = int(2 / 3 * config.hidden_dim)
+        return dataclasses.replace(config, hidden_dim=hidden, gated=True, rms=True, rope=True, qk_norm=True)
+
+
+SIZES = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16), "xlarge": (1152, 28, 16)}
+"""Width, depth and heads by size."""

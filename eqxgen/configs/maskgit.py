@@ -21,6 +21,9 @@ class MaskGITConfig:
     """Dropout rate, of attention probabilities and of every residual branch."""
     placement: str = "post"
     """Place of the norms: post (the paper's, as BERT) or pre."""
+    null: bool = True
+    """A null label, for classifier-free guidance. Without it the table is the published weights', and the bias of the
+    head has an entry for each of its rows, of which those of the codes are used."""
     remat: bool = False
     """Recompute each block in the backward pass: less memory, a third more time."""
 
@@ -34,3 +37,8 @@ class MaskGITConfig:
     def base(cls) -> "MaskGITConfig":
         """The paper's model for ImageNet (section 4.1): 24 layers, 768 wide, 172 M parameters here."""
         return cls()
+
+    @classmethod
+    def published(cls) -> "MaskGITConfig":
+        """The published weights of that model, which have no null label; see `eqxgen.pretrained.maskgit`."""
+        return cls(null=False)

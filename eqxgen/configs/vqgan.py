@@ -27,6 +27,8 @@ class VQGANConfig:
     """learned: codes are parameters; ema: codes are moving averages of the latents that choose them."""
     codebook_decay: float = 0.99
     """Decay per step of the averages of codebook=ema."""
+    form: str = "plain"
+    """plain, or published: with the biases, shortcuts and range of pixels of MaskGIT's published weights."""
 
     def __post_init__(self):
         at_least_one(self, "width", "blocks", "latent_dim", "codes")
@@ -36,6 +38,7 @@ class VQGANConfig:
         )
         positive(self, "commitment", "temperature")
         one_of(self, "codebook", ("learned", "ema"))
+        one_of(self, "form", ("plain", "published"))
         require(0 < self.codebook_decay < 1, f"model.codebook_decay must be in (0, 1): got {self.codebook_decay}")
 
     @property
@@ -47,3 +50,8 @@ class VQGANConfig:
     def maskgit(cls) -> "VQGANConfig":
         """The tokenizer of the MaskGIT paper (arXiv:2202.04200): 256 pixels to 16 x 16 tokens of 1,024 codes."""
         return cls()
+
+    @classmethod
+    def published(cls) -> "VQGANConfig":
+        """The published weights of that tokenizer; see `eqxgen.pretrained.vqgan`."""
+        return cls(form="published")

@@ -189,18 +189,24 @@ def guided(
     A guidance of 1, or None, is the conditional model alone, one pass instead of two.
 
     Raises:
-        ValueError: guidance is negative or not finite.
+        ValueError: guidance is negative or not finite, or the model has no null label.
     """
     if isinstance(guidance, int | float):
         if not (math.isfinite(guidance) and guidance >= 0):
             raise ValueError(f"guidance must be at least 0: got {guidance}")
         guidance = number(guidance, neutral=1)
 
+    unlabelled = model.null_label
+    if guidance is not None and unlabelled is None:
+        raise ValueError(
+            "guidance needs a model with a null label: give guidance=1 for one without, as with null=False"
+        )
+
     def predict(ids: Int[Array, " tokens"]) -> Float[Array, "tokens codes"]:
         logits = model(ids, label, inference=True)
         if guidance is None:
             return logits
-        null = model(ids, jnp.full_like(label, model.null_label), inference=True)
+        null = model(ids, jnp.full_like(label, unlabelled), inference=True)
         return null + guidance * (logits - null)
 
     return predict
@@ -234,7 +240,8 @@ def generate(
     """
     if (ids is None) != (unknown is None):
         raise ValueError("ids and unknown go together: give both for inpainting, neither for generation")
-    label = check_ids(label, model.classes + 1, "label", "classes + 1 null")
+    nulls = int(model.null_label is not None)
+    label = check_ids(label, model.classes + nulls, "label", f"classes + {nulls} null")
     if ids is None or unknown is None:
         ids, unknown = jnp.zeros(model.tokens, jnp.int32), jnp.ones(model.tokens, bool)
     ids = check_ids(ids, model.codes, "ids", "codes")

@@ -54,7 +54,11 @@ def masked_loss(
     count = jnp.maximum(1, jnp.round(mask_schedule(schedule, model.tokens)(jr.uniform(next(keys))) * model.tokens))
     rank = jnp.argsort(jnp.argsort(jr.uniform(next(keys), ids.shape)))
     masked = rank < count
-    label = jnp.where(jr.uniform(next(keys)) < label_dropout, model.null_label, label)
+    dropped = jr.uniform(next(keys)) < label_dropout
+    if label_dropout:
+        if model.null_label is None:
+            raise ValueError(f"label_dropout must be 0 for a model without a null label: got {label_dropout}")
+        label = jnp.where(dropped, model.null_label, label)
     logits = model(jnp.where(masked, model.mask_id, ids), label, key=next(keys))
     log_prob = jax.nn.log_softmax(logits)
     hit = jnp.take_along_axis(log_prob, ids[:, None], axis=-1)[:, 0]

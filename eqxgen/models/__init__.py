@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from eqxgen.models.convnet import ConvNet
     from eqxgen.models.discriminator import Discriminator
     from eqxgen.models.dit import DiT
+    from eqxgen.models.edm2 import EDM2UNet
     from eqxgen.models.gpt import GPT
     from eqxgen.models.inception import Inception
     from eqxgen.models.lpips import LPIPS
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from eqxgen.models.resnet import ResNet
     from eqxgen.models.rnn import RNN
     from eqxgen.models.t5 import T5, T5Encoder
+    from eqxgen.models.unet import UNet
+    from eqxgen.models.unet_guides import UNetClassifier, Upsampler
+    from eqxgen.models.uvit import UViT
     from eqxgen.models.vit import ViT
     from eqxgen.models.vqgan import VQGAN
 
@@ -36,21 +40,29 @@ __all__ = [
     "ConvNet",
     "DiT",
     "Discriminator",
+    "EDM2UNet",
     "Inception",
     "KLAutoencoder",
     "MaskGIT",
     "PixelTokenizer",
     "ResNet",
     "T5Encoder",
+    "UNet",
+    "UNetClassifier",
+    "UViT",
+    "Upsampler",
     "VQAutoencoder",
     "ViT",
 ]
 _HOMES = {
     "BERTClassifier": "bert",
     "BERTMaskedLM": "bert",
+    "EDM2UNet": "edm2",
     "KLAutoencoder": "autoencoder",
     "PixelTokenizer": "pixels",
     "T5Encoder": "t5",
+    "UNetClassifier": "unet_guides",
+    "Upsampler": "unet_guides",
     "VQAutoencoder": "autoencoder",
 }
 

@@ -12,31 +12,17 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
-from einops import rearrange
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen.configs import AutoencoderConfig
-from eqxgen.nn import Convolution, GroupNorm, ResidualBlock, SelfAttention, VectorQuantizer, _check, upsample
+from eqxgen.nn import Convolution, GroupNorm, ResidualBlock, VectorQuantizer, _check, upsample
+from eqxgen.nn.attention.pixels import PixelAttention
 from eqxgen.nn.quantize import Quantized
 from eqxgen.rng import RNG
 
 EPSILON = 1e-6
 LOG_VARIANCE = (-30.0, 20.0)
 """Bounds of the logarithm of a posterior's variance."""
-
-
-class PixelAttention(eqx.Module):
-    """Group norm and one head of attention over the pixels of an image, added to it."""
-
-    norm: GroupNorm
-    attention: SelfAttention
-
-    def __init__(self, channels: int, *, groups: int = 32, key: PRNGKeyArray):
-        self.norm = GroupNorm(channels, groups, epsilon=EPSILON)
-        self.attention = SelfAttention(channels, 1, key=key)
-
-    def __call__(self, x: Float[Array, "height width channels"]) -> Float[Array, "height width channels"]:
-        return x + self.attention(rearrange(self.norm(x), "h w c -> (h w) c")).reshape(x.shape)
 
 
 class Level(eqx.Module):

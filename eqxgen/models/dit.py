@@ -5,6 +5,8 @@ added; each block projects the sum to the shift, scale and gate of its two halve
 layer start at zero, so each block starts as the identity and the model at zero). Weights are Xavier uniform, those of
 the embeddings normal with deviation 0.02, norms have epsilon 1e-6.
 
+With `gated`, `rms`, `rope` and `qk_norm` it is LightningDiT (Yao et al. 2025, arXiv:2501.01423).
+
 Difference: the caller drops labels for classifier-free guidance, by `null_label`.
 """
 
@@ -14,7 +16,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.configs import DiTConfig
-from eqxgen.nn import AdaLN, Embedding, PatchEmbed, Stack, Timeformer, TimestepEmbedding, Unpatch, _check, sincos_table
+from eqxgen.nn import (
+    AdaLN,
+    AxialRoPE,
+    Embedding,
+    PatchEmbed,
+    Stack,
+    Timeformer,
+    TimestepEmbedding,
+    Unpatch,
+    _check,
+    sincos_table,
+)
 from eqxgen.nn.linear import check_ids
 from eqxgen.rng import RNG
 
@@ -53,17 +66,23 @@ class DiT(eqx.Module):
         self.patches = PatchEmbed(channels, dim, patch=config.patch, init=_xavier, key=next(keys))
         self.time = TimestepEmbedding(dim, shift=config.time_shift, init=_small, key=next(keys))
         self.labels = Embedding(classes + 1, dim, init=_small, key=next(keys))
+        grid = height // config.patch, width // config.patch
+        rope = AxialRoPE(dim // config.heads, grid, base=10_000.0) if config.rope else None
         block = lambda key: Timeformer(
             dim,
             config.heads,
             hidden_dim=config.hidden_dim,
             epsilon=EPSILON,
             mlp_epsilon=config.mlp_epsilon,
+            gated=config.gated,
+            rms=config.rms,
+            qk_norm=config.qk_norm,
+            rope=rope,
             init=_xavier,
             key=key,
         )
         self.stack = Stack(block, config.depth, remat=config.remat, key=next(keys))
-        self.norm = AdaLN(dim, epsilon=EPSILON, key=next(keys))
+        self.norm = AdaLN(dim, epsilon=EPSILON, rms=config.rms, key=next(keys))
         out_channels = channels * (2 if config.learn_variance else 1)
         self.out = Unpatch(dim, out_channels, patch=config.patch, init=_zeros, key=next(keys))
         self.height, self.width, self.channels, self.classes, self.patch = (

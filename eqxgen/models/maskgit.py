@@ -6,9 +6,9 @@ BERT's. Weights are drawn from a truncated normal of deviation 0.02, norms have 
 
 The loss is `eqxgen.losses.masked`, the sampler `eqxgen.decoding.masked`.
 
-Differences: a null label is added, so that classifier-free guidance (arXiv:2207.12598) can be trained by label dropout;
-logits are of the codes alone, not of the mask and the labels; `placement="pre"` is pre-norm, with which small models
-train faster.
+Differences: a null label is added, so that classifier-free guidance (arXiv:2207.12598) can be trained by label dropout
+(`config.null=False`, as in the published weights, is without); logits are of the codes alone, not of the mask and the
+labels; `placement="pre"` is pre-norm, with which small models train faster.
 """
 
 import equinox as eqx
@@ -42,10 +42,11 @@ class MaskGIT(eqx.Module):
     stack: Stack
     head: Projection
     head_norm: LayerNorm
-    head_bias: Float[Array, " codes"]
+    head_bias: Float[Array, " entries"]  # of the codes; without a null label, of every row of the table
     tokens: int = eqx.field(static=True)
     codes: int = eqx.field(static=True)
     classes: int = eqx.field(static=True)
+    null: bool = eqx.field(static=True)
 
     def __init__(self, tokens: int, codes: int, classes: int, config: MaskGITConfig, *, key: PRNGKeyArray):
         _check.positive(tokens=tokens, codes=codes, classes=classes)
@@ -65,15 +66,16 @@ class MaskGIT(eqx.Module):
                 key=key,
             )
 
-        self.embedding = Embedding(codes + 1 + classes + 1, dim, init=_normal, key=next(keys))
+        rows = codes + 1 + classes + config.null
+        self.embedding = Embedding(rows, dim, init=_normal, key=next(keys))
         self.positions = _normal(next(keys), (tokens + 1, dim), jnp.float32)
         self.norm = LayerNorm(dim, epsilon=1e-12)
         self.dropout = Dropout(config.dropout)
         self.stack = Stack(block, config.depth, remat=config.remat, key=next(keys))
         self.head = Projection(dim, dim, init=_normal, key=next(keys))
         self.head_norm = LayerNorm(dim, epsilon=1e-12)
-        self.head_bias = jnp.zeros(codes)
-        self.tokens, self.codes, self.classes = tokens, codes, classes
+        self.head_bias = jnp.zeros(codes if config.null else rows)
+        self.tokens, self.codes, self.classes, self.null = tokens, codes, classes, config.null
 
     @property
     def mask_id(self) -> int:
@@ -81,9 +83,9 @@ class MaskGIT(eqx.Module):
         return self.codes
 
     @property
-    def null_label(self) -> int:
-        """Label of an example without one."""
-        return self.classes
+    def null_label(self) -> int | None:
+        """Label of an example without one; None with `config.null=False`."""
+        return self.classes if self.null else None
 
     def __call__(
         self,
@@ -106,11 +108,12 @@ class MaskGIT(eqx.Module):
                 range gives NaN logits instead.
         """
         ids = check_ids(ids, self.codes + 1, "ids", "codes + 1 mask")
-        label = check_ids(label, self.classes + 1, "label", "classes + 1 null")
+        labels = self.classes + self.null
+        label = check_ids(label, labels, "label", "classes + 1 null" if self.null else "classes")
         _check.example(ids, name="ids", tokens=self.tokens)
         _check.example(label, name="label")
         # Under jit, ids and labels out of range become NaN instead of a token of another kind.
-        label_id = jnp.where((label >= 0) & (label <= self.classes), self.codes + 1 + label, -1)
+        label_id = jnp.where((label >= 0) & (label < labels), self.codes + 1 + label, -1)
         ids = jnp.where((ids >= 0) & (ids <= self.codes), ids, -1)
         embed_key, stack_key = (None, None) if key is None else jax.random.split(key)
         x = self.embedding(jnp.concatenate([label_id[None], ids])) + self.positions
@@ -119,4 +122,4 @@ class MaskGIT(eqx.Module):
         x = self.head_norm(Activation("gelu_tanh")(self.head(x)))
         table = self.embedding.weight[: self.codes].astype(x.dtype)
         wide = jnp.promote_types(x.dtype, jnp.float32)
-        return (x @ table.T).astype(wide) + self.head_bias[None].astype(wide)
+        return (x @ table.T).astype(wide) + self.head_bias[None, : self.codes].astype(wide)

@@ -8,6 +8,10 @@ The loss is `eqxgen.losses.reconstruction`.
 
 Difference: the codebook may start on data by k-means, and dead codes restart on encoder outputs, which the paper does
 not need at its batch size.
+
+`config.form="published"` is the net of the published weights: biases of the convolutions at both ends of the decoder,
+after each doubling and after the encoder; where a block's channels change, the 1x1 convolution is of its branch; the
+net's own images are in [0, 1], while those of the model stay in [-1, 1].
 """
 
 from typing import Any
@@ -37,10 +41,10 @@ class Encoder(eqx.Module):
         keys = RNG(key)
         widths = [config.width * m for m in config.multipliers]
         self.stem = Convolution(channels, config.width, bias=False, key=next(keys))
-        self.levels = tuple(_blocks(old, new, config.blocks, keys) for old, new in zip([config.width, *widths], widths))
-        self.middle = _blocks(widths[-1], widths[-1], config.blocks, keys)
+        self.levels = tuple(_blocks(old, new, config, keys) for old, new in zip([config.width, *widths], widths))
+        self.middle = _blocks(widths[-1], widths[-1], config, keys)
         self.norm = GroupNorm(widths[-1], min(32, widths[-1]), epsilon=1e-6)
-        self.head = Convolution(widths[-1], config.latent_dim, kernel=1, bias=False, key=next(keys))
+        self.head = Convolution(widths[-1], config.latent_dim, kernel=1, bias=_published(config), key=next(keys))
 
     def __call__(self, image: Float[Array, "height width channels"]) -> Float[Array, "rows columns latent_dim"]:
         x = self.stem(image)
@@ -63,12 +67,13 @@ class Decoder(eqx.Module):
     def __init__(self, channels: int, config: VQGANConfig, *, key: PRNGKeyArray):
         keys = RNG(key)
         widths = [config.width * m for m in reversed(config.multipliers)]
-        self.stem = Convolution(config.latent_dim, widths[0], bias=False, key=next(keys))
-        self.middle = _blocks(widths[0], widths[0], config.blocks, keys)
-        self.levels = tuple(_blocks(old, new, config.blocks, keys) for old, new in zip([widths[0], *widths], widths))
-        self.ups = tuple(Convolution(width, width, bias=False, key=next(keys)) for width in widths[:-1])
+        bias = _published(config)
+        self.stem = Convolution(config.latent_dim, widths[0], bias=bias, key=next(keys))
+        self.middle = _blocks(widths[0], widths[0], config, keys)
+        self.levels = tuple(_blocks(old, new, config, keys) for old, new in zip([widths[0], *widths], widths))
+        self.ups = tuple(Convolution(width, width, bias=bias, key=next(keys)) for width in widths[:-1])
         self.norm = GroupNorm(widths[-1], min(32, widths[-1]), epsilon=1e-6)
-        self.head = Convolution(widths[-1], channels, bias=False, key=next(keys))
+        self.head = Convolution(widths[-1], channels, bias=bias, key=next(keys))
 
     def __call__(self, latents: Float[Array, "rows columns latent_dim"]) -> Float[Array, "height width channels"]:
         x = _run(self.middle, self.stem(latents))
@@ -93,6 +98,7 @@ class VQGAN(eqx.Module):
     width: int = eqx.field(static=True)
     channels: int = eqx.field(static=True)
     factor: int = eqx.field(static=True)
+    form: str = eqx.field(static=True)
 
     def __init__(self, height: int, width: int, channels: int, config: VQGANConfig, *, key: PRNGKeyArray):
         _check.positive(height=height, width=width, channels=channels)
@@ -107,6 +113,7 @@ class VQGAN(eqx.Module):
         self.quantizer = kind(config.codes, config.latent_dim, key=next(keys), **options)
         self.decoder = Decoder(channels, config, key=next(keys))
         self.height, self.width, self.channels, self.factor = height, width, channels, config.factor
+        self.form = config.form
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -147,14 +154,14 @@ class VQGAN(eqx.Module):
             state: of a moving codebook, as `init_state` gives it.
             weight: of the image in the averages: 0 for padding, else 1.
         """
-        latents = self.encoder(image)
+        latents = self._latents(image)
         if isinstance(self.quantizer, EMAQuantizer):
             if state is None:
                 raise ValueError("state must be given for codebook=ema: call model.reconstruct(image, state)")
             quantized, state = self.quantizer(latents, state, weight=weight)
         else:
             quantized = self.quantizer(latents)
-        return self.decoder(quantized.vectors), quantized, state
+        return self._image(quantized.vectors), quantized, state
 
     def settled(self, state: Averages | None) -> "VQGAN":
         """The tokenizer with the codes of a moving codebook as a learned one, which needs no state."""
@@ -175,19 +182,31 @@ class VQGAN(eqx.Module):
 
     def encode(self, image: Float[Array, "height width channels"]) -> Int[Array, " tokens"]:
         """Ids of an image in [-1, 1], row by row."""
-        return rearrange(self._learned.nearest(self.encoder(image)), "h w -> (h w)")
+        return rearrange(self._learned.nearest(self._latents(image)), "h w -> (h w)")
 
     def decode(self, ids: _check.Ids) -> Float[Array, "height width channels"]:
         """The image of the ids (tokens,), clipped to [-1, 1]."""
         ids = jnp.asarray(_check.integers(ids, "ids"))
         _check.example(ids, name="ids", tokens=self.tokens)
         latents = rearrange(self._learned.lookup(ids), "(h w) c -> h w c", h=self.height // self.factor)
-        return jnp.clip(self.decoder(latents), -1, 1)
+        return jnp.clip(self._image(latents), -1, 1)
+
+    def _latents(self, image: Float[Array, "height width channels"]) -> Float[Array, "rows columns latent_dim"]:
+        return self.encoder((image + 1) / 2 if self.form == "published" else image)
+
+    def _image(self, latents: Float[Array, "rows columns latent_dim"]) -> Float[Array, "height width channels"]:
+        image = self.decoder(latents)
+        return 2 * image - 1 if self.form == "published" else image
 
 
-def _blocks(in_channels: int, out_channels: int, count: int, keys: RNG) -> tuple[ResidualBlock, ...]:
+def _published(config: VQGANConfig) -> bool:
+    return config.form == "published"
+
+
+def _blocks(in_channels: int, out_channels: int, config: VQGANConfig, keys: RNG) -> tuple[ResidualBlock, ...]:
     return tuple(
-        ResidualBlock(in_channels if i == 0 else out_channels, out_channels, key=next(keys)) for i in range(count)
+        ResidualBlock(in_channels if i == 0 else out_channels, out_channels, branch=_published(config), key=next(keys))
+        for i in range(config.blocks)
     )
 
 

@@ -36,6 +36,7 @@ from eqxgen.nn.conv.resample import PixelUnshuffle as PixelUnshuffle
 from eqxgen.nn.conv.resample import Upsample as Upsample
 from eqxgen.nn.conv.resample import blur as blur
 from eqxgen.nn.conv.resample import downsample as downsample
+from eqxgen.nn.conv.resample import enlarge as enlarge
 from eqxgen.nn.conv.resample import upfirdn as upfirdn
 from eqxgen.nn.conv.resample import upsample as upsample
 from eqxgen.nn.conv.residual import ResidualBlock as ResidualBlock
@@ -99,6 +100,7 @@ from eqxgen.nn.transformer.condition import AdaLNZero as AdaLNZero
 from eqxgen.nn.transformer.condition import FiLM as FiLM
 from eqxgen.nn.transformer.decoder import Crossformer as Crossformer
 from eqxgen.nn.transformer.decoder import DecoderBlock as DecoderBlock
+from eqxgen.nn.transformer.joint import Jointformer as Jointformer
 from eqxgen.nn.transformer.mlp import GLU as GLU
 from eqxgen.nn.transformer.mlp import MLP as MLP
 from eqxgen.nn.transformer.stack import LongSkipStack as LongSkipStack

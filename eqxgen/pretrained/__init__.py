@@ -72,9 +72,10 @@ def named(family: str) -> "Family":
     Raises:
         ValueError: there is none.
     """
-    if family not in (known.module for known in FAMILIES):
+    known = next((known for known in FAMILIES if known.module == family), None)
+    if known is None:
         raise ValueError(f"family must be one of {_names()}: got {family!r}")
-    return getattr(importlib.import_module(f"{__name__}.{family}"), family.upper())
+    return getattr(importlib.import_module(f"{__name__}.{known.folder}{family}"), family.upper())
 
 
 def family_of(source: str | Path, family: str | None = None) -> "Family":
@@ -90,7 +91,7 @@ def family_of(source: str | Path, family: str | None = None) -> "Family":
     from eqxgen.pretrained.family import kind_of
 
     source = Path(source)
-    where = (source if source.is_dir() else source.parent) / files.CONFIG
+    where = files.config_of(source)
     if not where.exists() and source.exists() and (like := recognised(files.open_arrays(source))) is not None:
         raise ValueError(
             f"{where}: no such file, of a model's sizes; the arrays look like those of {like}: fetch config.json, or "

@@ -6,6 +6,7 @@ checkpoints keep it as 1x1 convolutions, count the decoder's levels from the lar
 losses too, which are left out.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,7 +22,17 @@ OLDER = {
     for old, new in {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}.items()
     for part in ("weight", "bias")
 }
-IGNORED = {"loss.*": "nets of the training losses", "model_ema.*": "averages, beside the weights themselves"}
+IGNORED = {
+    "loss.*": "nets of the training losses",
+    "model_ema.*": "averages, beside the weights themselves",
+    "model.diffusion_model.*": "the diffusion model of the latents",
+    "cond_stage_model.*": "the encoder of conditions",
+    **dict.fromkeys(
+        ("betas", "*alphas_cumprod*", "posterior_*", "logvar", "lvlb_weights", "scale_factor"), "noise of the diffusion"
+    ),
+}
+GROUPS = 32
+"""Groups of every group norm of the original repositories."""
 
 
 def table(levels: int) -> Table:
@@ -109,6 +120,63 @@ def sizes(values: Mapping[str, Any]) -> tuple[int, AutoencoderConfig]:
         groups=int(values.get("norm_num_groups", 32)),
         projected=bool(values.get("use_quant_conv", True)),
     )
+
+
+def inferred(arrays: Mapping[str, Any], given: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Values of config.json from the shapes of a checkpoint of the original repositories.
+
+    Args:
+        arrays: by name.
+        given: values that take the place of those of the shapes.
+        kind: AutoencoderKL or VQModel.
+
+    Raises:
+        KeyError: there is no array of the name.
+        Unsupported: the file is of another kind, or its sizes are none of ours.
+    """
+    short = table(1).short
+    shapes = {short(name): stored.shape for name, stored in arrays.items()}
+    _require_original(shapes, kind)
+    levels = _count(shapes, "encoder.down.{}.block.0.conv1.weight")
+    blocks = _count(shapes, "encoder.down.0.block.{}.conv1.weight")
+    attended = [f"encoder.down.{level}.attn.0.norm.weight" in shapes for level in range(levels)]
+    names = [("Attn" if a else "") + "{}EncoderBlock2D" for a in attended]
+    latent_dim, projected = shapes["decoder.conv_in.weight"][1], "quant_conv.weight" in shapes
+    found = {
+        "_class_name": kind,
+        "in_channels": shapes["encoder.conv_in.weight"][1],
+        "out_channels": shapes["decoder.conv_out.weight"][0],
+        "block_out_channels": [shapes[f"encoder.down.{i}.block.0.conv1.weight"][0] for i in range(levels)],
+        "down_block_types": [name.replace("{}", "Down") for name in names],
+        "up_block_types": [name.replace("{}", "Up").replace("Encoder", "Decoder") for name in reversed(names)],
+        "layers_per_block": blocks,
+        "latent_channels": latent_dim,
+        "norm_num_groups": GROUPS,
+        "mid_block_add_attention": "encoder.mid.attn_1.norm.weight" in shapes,
+        "use_quant_conv": projected,
+        "use_post_quant_conv": "post_quant_conv.weight" in shapes,
+    }
+    if kind == "VQModel":
+        found["num_vq_embeddings"], found["vq_embed_dim"] = shapes["quantize.embedding.weight"]
+    elif projected and shapes["post_quant_conv.weight"][1] != latent_dim:
+        raise Unsupported(f"embed_dim must equal z_channels={latent_dim}: got {shapes['post_quant_conv.weight'][1]}")
+    return found | dict(given)
+
+
+def _require_original(shapes: Mapping[str, Any], kind: str) -> None:
+    if any(name.startswith("encoder.down_blocks.") for name in shapes):
+        raise Unsupported("config.json must be beside a file with diffusers' names: fetch it, or give config=")
+    if "quantize.embed.weight" in shapes:
+        raise Unsupported("the quantizer must be a codebook's nearest vectors: got Gumbel's, quantize.embed.weight")
+    if kind == "AutoencoderKL" and "quantize.embedding.weight" in shapes:
+        raise Unsupported('the file has a codebook, quantize.embedding.weight: give family="autoencoder_vq"')
+    if kind == "VQModel" and "quantize.embedding.weight" not in shapes:
+        raise Unsupported('the file has no codebook, quantize.embedding.weight: give family="autoencoder_kl"')
+
+
+def _count(shapes: Mapping[str, Any], pattern: str) -> int:
+    """Number of names from 0 on."""
+    return next(i for i in itertools.count() if pattern.format(i) not in shapes)
 
 
 def described(model: KLAutoencoder | VQAutoencoder, kind: str) -> tuple[dict[str, Any], Table]:

@@ -9,8 +9,9 @@ from typing import Any
 from jaxtyping import PRNGKeyArray
 
 from eqxgen.models.autoencoder import KLAutoencoder
-from eqxgen.pretrained.autoencoder import described, sizes, table
+from eqxgen.pretrained.autoencoder import described, inferred, sizes, table
 from eqxgen.pretrained.family import Family, Unsupported, require_fixed
+from eqxgen.pretrained.outputs.images import on_latents
 from eqxgen.pretrained.table import Table
 
 # Options that the model has no field for: name in config.json, the one supported value, the published default.
@@ -40,7 +41,12 @@ def describe(model: KLAutoencoder) -> tuple[dict[str, Any], Table]:
     return config | more, mapping
 
 
-AUTOENCODER_KL = Family("AutoencoderKL", ("AutoencoderKL",), build, describe)
+def infer(arrays: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of config.json from the shapes of a checkpoint of the original repositories."""
+    return inferred(arrays, given, "AutoencoderKL")
+
+
+AUTOENCODER_KL = Family("AutoencoderKL", ("AutoencoderKL",), build, describe, on_latents, infer)
 from_pretrained, to_pretrained = AUTOENCODER_KL.from_pretrained, AUTOENCODER_KL.to_pretrained
 
 __all__ = ["from_pretrained", "to_pretrained"]

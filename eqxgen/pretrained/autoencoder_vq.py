@@ -6,8 +6,9 @@ from typing import Any
 from jaxtyping import PRNGKeyArray
 
 from eqxgen.models.autoencoder import VQAutoencoder
-from eqxgen.pretrained.autoencoder import described, sizes, table
+from eqxgen.pretrained.autoencoder import described, inferred, sizes, table
 from eqxgen.pretrained.family import Family, require_fixed
+from eqxgen.pretrained.outputs.images import on_latents
 from eqxgen.pretrained.table import Table
 
 # Options that the model has no field for: name in config.json, the one supported value, the published default.
@@ -30,7 +31,12 @@ def describe(model: VQAutoencoder) -> tuple[dict[str, Any], Table]:
     return config | {"num_vq_embeddings": codes, "vq_embed_dim": dim, "norm_type": "group"}, mapping
 
 
-AUTOENCODER_VQ = Family("VQModel", ("VQModel",), build, describe)
+def infer(arrays: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of config.json from the shapes of a checkpoint of the original repositories."""
+    return inferred(arrays, given, "VQModel")
+
+
+AUTOENCODER_VQ = Family("VQModel", ("VQModel",), build, describe, on_latents, infer)
 from_pretrained, to_pretrained = AUTOENCODER_VQ.from_pretrained, AUTOENCODER_VQ.to_pretrained
 
 __all__ = ["from_pretrained", "to_pretrained"]

@@ -12,7 +12,9 @@ from jaxtyping import PRNGKeyArray
 
 from eqxgen.configs import BERTConfig
 from eqxgen.models import bert as models
-from eqxgen.pretrained.family import Family, Unsupported, require_fixed, require_parts
+from eqxgen.pretrained.encoders import activation, labels, published_activation, published_labels
+from eqxgen.pretrained.family import Family, Unsupported, integers, require_fixed, require_parts
+from eqxgen.pretrained.outputs.texts import masked
 from eqxgen.pretrained.table import Row, Table, Tied
 from eqxgen.pretrained.transforms import qkv
 
@@ -25,14 +27,6 @@ SIZES = {
     "types": ("type_vocab_size", 2),
 }
 RATES = {"dropout": "hidden_dropout_prob", "attention_dropout": "attention_probs_dropout_prob"}
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-    "silu": "swish",
-    "swish": "swish",
-}
 ARCHITECTURES = {
     "BertModel": models.BERT,
     "BertForMaskedLM": models.BERTMaskedLM,
@@ -114,16 +108,12 @@ def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], Any], Tab
     architecture = (values.get("architectures") or ["BertModel"])[0]
     if (kind := ARCHITECTURES.get(architecture)) is None:
         raise Unsupported(f"architectures must be one of {', '.join(ARCHITECTURES)}: got {architecture!r}")
-    activation = values.get("hidden_act", "gelu")
-    if activation not in ACTIVATIONS:
-        raise Unsupported(f"hidden_act must be one of {', '.join(ACTIVATIONS)}: got {activation!r}")
-    sizes: dict[str, Any] = {ours: int(values.get(theirs, default)) for ours, (theirs, default) in SIZES.items()}
     rates: dict[str, Any] = {ours: float(values.get(theirs, 0.1)) for ours, theirs in RATES.items()}
     last = values.get("classifier_dropout")
     config = BERTConfig(
-        **sizes,
+        **integers(values, SIZES),
         **rates,
-        activation=ACTIVATIONS[activation],
+        activation=activation(values, "gelu"),
         epsilon=float(values.get("layer_norm_eps", 1e-12)),
         head_dropout=None if last is None else float(last),
         tied=bool(values.get("tie_word_embeddings", True)),
@@ -131,8 +121,7 @@ def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], Any], Tab
     vocab = int(values.get("vocab_size", 30522))
     mapping = table(kind, config.heads, config.tied)
     if kind is models.BERTClassifier:
-        labels = int(values.get("num_labels") or len(values.get("id2label") or (0, 1)))
-        return lambda key: models.BERTClassifier(vocab, labels, config, key=key), mapping
+        return lambda key: models.BERTClassifier(vocab, labels(values), config, key=key), mapping
     return lambda key: kind(vocab, config, key=key), mapping
 
 
@@ -165,7 +154,7 @@ def describe(model: Any) -> tuple[dict[str, Any], Table]:
         "intermediate_size": hidden,
         "max_position_embeddings": bert.context,
         "type_vocab_size": bert.types.vocab,
-        "hidden_act": {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}[block.mlp.activation.name],
+        "hidden_act": published_activation(block.mlp.activation.name),
         "layer_norm_eps": bert.norm.epsilon,
         "hidden_dropout_prob": bert.dropout.rate,
         "attention_probs_dropout_prob": block.attention.probs_dropout.rate,
@@ -175,12 +164,11 @@ def describe(model: Any) -> tuple[dict[str, Any], Table]:
     }
     if isinstance(model, models.BERTClassifier):
         config["classifier_dropout"] = model.dropout.rate
-        config["id2label"] = {str(label): f"LABEL_{label}" for label in range(model.labels)}
-        config["label2id"] = {f"LABEL_{label}": label for label in range(model.labels)}
+        config |= published_labels(model.labels)
     return config, mapping
 
 
-BERT = Family("BERT", ("bert",), build, describe)
+BERT = Family("BERT", ("bert",), build, describe, masked)
 from_pretrained, to_pretrained = BERT.from_pretrained, BERT.to_pretrained
 
 __all__ = ["from_pretrained", "to_pretrained"]

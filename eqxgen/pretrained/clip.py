@@ -17,6 +17,7 @@ from eqxgen.configs import CLIPConfig, TextTowerConfig, ViTConfig
 from eqxgen.models.clip import CLIP as Model
 from eqxgen.pretrained import encoders as enc
 from eqxgen.pretrained.family import Family, require_same
+from eqxgen.pretrained.outputs.images import drawn_image, original_outputs
 from eqxgen.pretrained.table import Row, Table
 from eqxgen.pretrained.transforms import TRANSPOSED, layout
 
@@ -254,10 +255,10 @@ def describe(model: Model) -> tuple[dict[str, Any], Table]:
 def outputs(model: Model, original: Any) -> dict[str, tuple[Any, Any]]:
     """Features and logit of both on an image and a text of a fixed seed."""
     net, vision = eqx.nn.inference_mode(model), model.vision
-    image = enc.drawn_image(vision.height, vision.width, vision.patches.channels)
+    image = drawn_image(vision.height, vision.width, vision.patches.channels)
     ids = np.random.default_rng(1).integers(3, net.text.embedding.vocab, (1, net.text.config.context))
     ids[0, -2] = net.text.config.end or ids[0, -2]
-    found = enc.original_outputs(original, image, input_ids=ids)
+    found = original_outputs(original, image, input_ids=ids)
     images, texts = net.image_features(jnp.asarray(image)), net.text_features(jnp.asarray(ids[0]))
     unit = lambda x: x / jnp.linalg.norm(x)
     return {

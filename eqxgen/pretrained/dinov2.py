@@ -14,7 +14,7 @@ from eqxgen.configs import ViTConfig
 from eqxgen.models.vit import ViT
 from eqxgen.pretrained import encoders as enc
 from eqxgen.pretrained import vit
-from eqxgen.pretrained.family import Family, Unsupported, require_fixed, require_same
+from eqxgen.pretrained.family import Family, Unsupported, integers, require_fixed, require_same
 from eqxgen.pretrained.table import Row, Table
 
 PREFIX = {"dinov2": "dinov2.", "dinov2_with_registers": "dinov2_with_registers."}
@@ -68,7 +68,7 @@ def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], ViT], Tab
     if architecture not in known:
         raise Unsupported(f"architectures must be one of {', '.join(known)}: got {architecture!r}")
     classifier, registers = architecture == known[1], kind != "dinov2"
-    sizes: dict[str, Any] = {ours: int(values.get(theirs, default)) for ours, (theirs, default) in vit.SIZES.items()}
+    sizes = integers(values, vit.SIZES)
     rates: dict[str, Any] = {ours: float(values.get(theirs, 0.0)) for ours, theirs in RATES.items()}
     gated, hidden = bool(values.get("use_swiglu_ffn", False)), int(sizes["dim"] * values.get("mlp_ratio", 4))
     config = ViTConfig(

@@ -13,6 +13,7 @@ from eqxgen.configs import DiTConfig
 from eqxgen.models.dit import DiT
 from eqxgen.pretrained.encoders import attention_rows, linear_rows, patches
 from eqxgen.pretrained.family import Family, Unsupported, require_fixed, require_parts, require_same
+from eqxgen.pretrained.outputs.images import on_noise
 from eqxgen.pretrained.table import Row, Table, Tied
 from eqxgen.pretrained.transforms import SAME
 
@@ -36,7 +37,7 @@ BLOCK, HUB = "stack.blocks.{}.", "transformer_blocks.{}."
 
 def table(depth: int, heads: int, patch: int) -> Table:
     """diffusers' names first, which are written, then the original's."""
-    rows = (*_hub(heads, patch), *_original(heads, patch))
+    rows = (*_hub(heads, patch), *original(heads, patch))
     first = f"{HUB.format(0)}norm1.emb."
     names = [f"{theirs}.{kind}" for theirs in EMBEDDERS.values() for kind in ("weight", "bias")]
     copies = [
@@ -64,7 +65,8 @@ def _hub(heads: int, patch: int) -> Iterator[Row]:
     yield from linear_rows("out.projection", "proj_out_2")
 
 
-def _original(heads: int, patch: int) -> Iterator[Row]:
+def original(heads: int, patch: int) -> Iterator[Row]:
+    """The rows of the original checkpoints."""
     yield Row("patches.projection.weight", "x_embedder.proj.weight", patches(patch))
     yield Row("patches.projection.bias", "x_embedder.proj.bias")
     yield Row("labels.weight", "y_embedder.embedding_table.weight")
@@ -139,7 +141,7 @@ def describe(model: DiT) -> tuple[dict[str, Any], Table]:
     return config, mapping
 
 
-DIT = Family("DiT", ("DiTTransformer2DModel", "Transformer2DModel"), build, describe)
+DIT = Family("DiT", ("DiTTransformer2DModel", "Transformer2DModel"), build, describe, on_noise)
 from_pretrained, to_pretrained = DIT.from_pretrained, DIT.to_pretrained
 
 __all__ = ["from_pretrained", "to_pretrained"]

@@ -3,9 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
-
 from eqxgen.pretrained.family import Unsupported
 from eqxgen.pretrained.table import Row
 from eqxgen.pretrained.transforms import SAME, Transform, layout, qkv
@@ -154,26 +151,3 @@ def published_labels(classes: int) -> dict[str, Any]:
     """`id2label` and `label2id` of a number of classes."""
     names = {str(i): f"LABEL_{i}" for i in range(classes)}
     return {"id2label": names, "label2id": {name: int(i) for i, name in names.items()}}
-
-
-def drawn_image(height: int, width: int, channels: int) -> np.ndarray:
-    """A normal image of a fixed seed, for the report of parity."""
-    return np.random.default_rng(0).normal(size=(height, width, channels)).astype(np.float32)
-
-
-def original_outputs(original: Any, image: np.ndarray, **more: np.ndarray) -> Any:
-    """Outputs of a transformers model of one image, and of other inputs with a leading axis, as NumPy arrays."""
-    import torch
-
-    pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
-    with torch.no_grad():
-        out = original(pixel_values=pixels, **{name: torch.from_numpy(array) for name, array in more.items()})
-    return {name: value.float().numpy() for name, value in out.items() if isinstance(value, torch.Tensor)}
-
-
-def image_outputs(model: Any, original: Any, height: int, width: int, channels: int) -> dict[str, tuple[Any, Any]]:
-    """Logits or features of both on one image."""
-    image = drawn_image(height, width, channels)
-    found = original_outputs(original, image)
-    name = "logits" if "logits" in found else "pooler_output"
-    return {name: (model(jnp.asarray(image)), found[name][0])}

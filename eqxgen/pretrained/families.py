@@ -12,18 +12,22 @@ class Known(NamedTuple):
         module: in this folder, and the name of its `Family` in upper case.
         types: `model_type` or `_class_name` in config.json.
         sign: pattern of a published name by which a file without a config is recognised.
+        folder: of the module in this folder, with a dot at its end.
     """
 
     module: str
     types: tuple[str, ...]
     sign: str
+    folder: str = ""
 
 
 FAMILIES = (
     Known("autoencoder_kl", ("AutoencoderKL",), "*encoder.mid_block.resnets.0.conv1.weight"),
     Known("autoencoder_vq", ("VQModel",), "*quantize.embedding.weight"),
     Known("bert", ("bert",), "*encoder.layer.0.attention.self.query.weight"),
+    Known("lightning_dit", (), "*blocks.0.mlp.w12.weight", "denoisers."),
     Known("dit", ("DiTTransformer2DModel", "Transformer2DModel"), "*blocks.0.adaLN_modulation.1.weight"),
+    Known("unet", ("UNet2DModel",), "*down_blocks.0.resnets.0.time_emb_proj.weight", "denoisers."),
     Known("gpt2", ("gpt2",), "*h.0.attn.c_attn.weight"),
     Known("llama", ("llama",), "*layers.0.self_attn.q_proj.weight"),
     Known("t5", ("t5",), "*encoder.block.0.layer.0.SelfAttention.q.weight"),
@@ -33,7 +37,13 @@ FAMILIES = (
     Known("resnet", ("resnet",), "*encoder.stages.0.layers.0.layer.0.convolution.weight"),
     Known("siglip", ("siglip",), "vision_model.head.attention.in_proj_weight"),
     Known("vit", ("vit", "timm"), "*encoder.layer.0.layernorm_before.weight"),
+    Known("maskgit", ("maskgit",), "*Embed_0/word_embeddings/embedding"),
+    Known("vqgan", ("maskgit_vqgan",), "*quantizer/codebook"),
     Known("inception", (), "Mixed_7c.branch3x3dbl_3a.conv.weight"),
+    Known("adm", (), "input_blocks.0.0.weight", "denoisers."),
+    Known("uvit", (), "in_blocks.0.attn.qkv.weight", "denoisers."),
+    Known("edm2", (), "unet.emb_noise.weight", "denoisers."),
+    Known("edm", (), "*map_layer0.weight", "denoisers."),
     Known("lpips_net", (), "lin0.model.1.weight"),
 )
 

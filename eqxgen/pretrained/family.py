@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import DTypeLike, PRNGKeyArray
 
 from eqxgen.pretrained import files, table
-from eqxgen.pretrained.formats.stored import Stored
+from eqxgen.pretrained.formats.stored import Stored, printable
 from eqxgen.pretrained.table import Coverage, Table
 
 M = TypeVar("M")
@@ -35,6 +35,10 @@ class Opened(NamedTuple):
     leaves: dict[str, Stored]
     coverage: Coverage
 
+    def stored(self) -> Any:
+        """The model with stored arrays in place of its own, to be written: each is read as it is written."""
+        return table.lazy(self.model, self.leaves)
+
     def load(self, dtype: DTypeLike | None = None, place: Place | None = None) -> Any:
         """The model; see `Family.from_pretrained`."""
         return table.filled(self.model, self.leaves, dtype, place)
@@ -51,6 +55,8 @@ class Family(Generic[M]):
         build: from the values of config.json to a function from a key to the model, and the table. A `KeyError`,
             `TypeError` or `ValueError` becomes the error of a config that is not of the family.
         describe: from a model to the values of config.json and the table.
+        infer: from the arrays of a file that is published without config.json, and the values that the caller gives,
+            to those of config.json. A `KeyError` becomes the error of a file that is not of the family.
         outputs: from our model and the published library's to pairs of outputs by name, ours first, for
             `train.convert`'s report of parity.
 
@@ -63,12 +69,15 @@ class Family(Generic[M]):
     build: Callable[[Mapping[str, Any]], tuple[Callable[[PRNGKeyArray], M], Table]]
     describe: Callable[[M], tuple[dict[str, Any], Table]]
     outputs: Callable[[M, Any], Mapping[str, tuple[Any, Any]]] | None = None
+    infer: Callable[[Mapping[str, Stored], Mapping[str, Any]], dict[str, Any]] | None = None
 
     def open(self, source: str | Path, *, key: str | None = None, config: Mapping[str, Any] | None = None) -> Opened:
         """The model of published weights as shapes, and its parameters as they are stored; see `from_pretrained`."""
         source = Path(source)
-        shapes, mapping = self._planned(source, config)
-        return Opened(shapes, *table.match(mapping, files.open_arrays(source, key), shapes, source))
+        arrays, beside = files.opened(source, key)
+        shapes, mapping = self._planned(source, self._values(source, arrays, config))
+        leaves, coverage = table.match(mapping, arrays, shapes, source)
+        return Opened(shapes, leaves, coverage._replace(ignored={**coverage.ignored, **beside}))
 
     def from_pretrained(
         self,
@@ -87,7 +96,8 @@ class Family(Generic[M]):
             mesh: gives each device its part of the arrays; or a function from the path and the shape of a parameter to
                 its sharding. By default they are whole on one device.
             key: of the dictionary within a file that holds several, such as "state_dict".
-            config: the values of config.json, where there is no such file.
+            config: the values of config.json, where there is no such file; of a family whose sizes are seen in the
+                arrays, those that are not.
 
         Raises:
             ValueError: a file is missing or damaged, the config is of another architecture, or an array is missing, of
@@ -109,8 +119,8 @@ class Family(Generic[M]):
         return table.written(mapping, model), config
 
     def to_pretrained(self, model: M, folder: str | Path) -> None:
-        """Writes config.json and model.safetensors, which the published library reads. Each array is written in its own
-        type, and each file whole or not at all.
+        """Writes config.json and the weights, which the published library reads. Each array is written in its own type,
+        and each file whole or not at all.
 
         Raises:
             OSError: the disk refuses; older files are untouched.
@@ -119,9 +129,22 @@ class Family(Generic[M]):
         arrays, config = self.published(model)
         files.write(Path(folder), config, arrays)
 
-    def _planned(self, source: Path, config: Mapping[str, Any] | None) -> tuple[M, Table]:
-        where = (source if source.is_dir() else source.parent) / files.CONFIG
-        values = files.read_json(where) if config is None and self.types else config or {}
+    def _values(
+        self, source: Path, arrays: Mapping[str, Stored], config: Mapping[str, Any] | None
+    ) -> Mapping[str, Any]:
+        """Values of config.json, or of the arrays and the caller."""
+        where = files.config_of(source)
+        if self.infer is not None and not where.exists():
+            try:
+                return self.infer(arrays, config or {})
+            except KeyError as error:
+                raise ValueError(printable(f"{source}: is not of a {self.name}: there is no array {error}")) from None
+            except Unsupported as error:
+                raise ValueError(printable(f"{source}: {error}")) from None
+        return files.read_json(where) if config is None and self.types else config or {}
+
+    def _planned(self, source: Path, values: Mapping[str, Any]) -> tuple[M, Table]:
+        where = files.config_of(source)
         if self.types and (kind := kind_of(values)) not in self.types:
             raise ValueError(f"{where}: model_type must be {' or '.join(map(repr, self.types))}: got {kind!r}")
         try:
@@ -163,6 +186,16 @@ def require_fixed(values: Mapping[str, Any], fixed: Mapping[str, tuple[Any, Any]
     for name, (wanted, default) in fixed.items():
         if (got := values.get(name, default)) != wanted:
             raise Unsupported(f"{name} must be {wanted!r}, as {family}'s: got {got!r}")
+
+
+def integers(values: Mapping[str, Any], sizes: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
+    """Sizes of a config.
+
+    Args:
+        values: of config.json.
+        sizes: by our name the published one, and its default.
+    """
+    return {ours: int(values.get(theirs, default)) for ours, (theirs, default) in sizes.items()}
 
 
 def require_parts(model: Any, mapping: Table) -> None:

@@ -8,18 +8,24 @@ from typing import Any
 
 from eqxgen._files import atomic
 from eqxgen.pretrained import formats
-from eqxgen.pretrained.formats import safetensors
+from eqxgen.pretrained.formats import flax_msgpack, safetensors
 from eqxgen.pretrained.formats.stored import Stored, printable, refused
 
 CONFIG = "config.json"
 DIFFUSERS = "diffusion_pytorch_model.safetensors"
-WEIGHTS = ("model.safetensors", DIFFUSERS, "pytorch_model.bin", "diffusion_pytorch_model.bin", "flax_model.msgpack")
+FLAX = "flax_model.msgpack"
+WEIGHTS = ("model.safetensors", DIFFUSERS, "pytorch_model.bin", "diffusion_pytorch_model.bin", FLAX)
 """Names of the files of weights, of which the first that is there is read."""
 JSON_BYTES = 64 * 2**20
 
 
 def open_arrays(source: Path, key: str | None = None) -> dict[str, Stored]:
-    """Every array of a folder or a file, by its published name; none is read yet.
+    """Every array of a folder or a file, by its published name; none is read yet. See `opened`."""
+    return opened(source, key)[0]
+
+
+def opened(source: Path, key: str | None = None) -> tuple[dict[str, Stored], dict[str, str]]:
+    """Every array of a folder or a file, by its published name; and by name the reason for what a file has beside them.
 
     Args:
         source: the file, or a folder with one of `WEIGHTS`, an index of several, or a single file of weights.
@@ -29,12 +35,14 @@ def open_arrays(source: Path, key: str | None = None) -> dict[str, Stored]:
         ValueError: a file is missing or damaged, or the index names one outside the folder.
     """
     arrays: dict[str, Stored] = {}
+    beside: dict[str, str] = {}
     for path in weight_files(source):
-        found = formats.open_file(path, key)
+        found, left = formats.opened(path, key)
+        beside |= left
         if twice := sorted(arrays.keys() & found.keys()):
             raise ValueError(f"{path}: array {twice[0]} must be in one file: it is in another of the index too")
         arrays |= found
-    return arrays
+    return arrays, beside
 
 
 def weight_files(source: Path) -> list[Path]:
@@ -70,19 +78,39 @@ def _indexed(index: Path, suffix: str) -> list[str]:
     return sorted(set(names.values()))
 
 
+def config_of(source: Path) -> Path:
+    """The config.json of a folder, or beside a file."""
+    return (source if source.is_dir() else source.parent) / CONFIG
+
+
 def weights_name(config: Mapping[str, Any]) -> str:
-    """Name of the file of weights beside a config.json: diffusers' or transformers'."""
+    """Name of the file of weights beside a config.json: diffusers', flax's or transformers'."""
+    if config.get("library") == "flax":
+        return FLAX
     return DIFFUSERS if "_class_name" in config else WEIGHTS[0]
 
 
+def write_arrays(path: Path, config: Mapping[str, Any], arrays: Mapping[str, Stored]) -> None:
+    """Writes a file of weights in the format that goes with a config.json: flax's msgpack, or safetensors.
+
+    Raises:
+        OSError: the disk refuses.
+        ValueError: an array is of a type that the format is without.
+    """
+    if weights_name(config) == FLAX:
+        flax_msgpack.write(path, arrays)
+    else:
+        safetensors.write(path, arrays, {"format": "pt"})
+
+
 def write(folder: Path, config: Mapping[str, Any], arrays: Mapping[str, Stored]) -> None:
-    """Writes config.json and model.safetensors for `from_pretrained` of the family's library, each whole or not at all.
+    """Writes config.json and the weights for `from_pretrained` of the family's library, each whole or not at all.
 
     Raises:
         OSError: the disk refuses; an older file is untouched.
     """
     with atomic(folder / weights_name(config)) as part:
-        safetensors.write(part, arrays, {"format": "pt"})
+        write_arrays(part, config, arrays)
     with atomic(folder / CONFIG) as part:
         part.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 

@@ -8,13 +8,12 @@ Rows of a padded vocabulary beyond the config's `vocab_size` are left out.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from eqxgen.configs import GPTConfig
 from eqxgen.models.gpt import EPSILON, GPT
 from eqxgen.pretrained.family import Family, require_fixed, require_parts, require_same
+from eqxgen.pretrained.outputs.texts import causal
 from eqxgen.pretrained.table import Row, Table, Tied
 from eqxgen.pretrained.transforms import CROPPED, TRANSPOSED, qkv, then
 
@@ -108,17 +107,7 @@ def describe(model: GPT) -> tuple[dict[str, Any], Table]:
     return config, mapping
 
 
-def outputs(model: GPT, original: Any) -> dict[str, tuple[Any, Any]]:
-    """Logits of both on tokens from a fixed seed."""
-    import torch
-
-    ids = np.random.default_rng(0).integers(0, model.vocab, min(model.context, 64))
-    with torch.no_grad():
-        theirs = original(torch.tensor(ids)[None]).logits[0].float().numpy()
-    return {"logits": (model(jnp.asarray(ids), inference=True), theirs)}
-
-
-GPT2 = Family("GPT-2", ("gpt2",), build, describe, outputs)
+GPT2 = Family("GPT-2", ("gpt2",), build, describe, causal)
 from_pretrained, to_pretrained = GPT2.from_pretrained, GPT2.to_pretrained
 
 __all__ = ["from_pretrained", "to_pretrained"]

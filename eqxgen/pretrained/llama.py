@@ -14,7 +14,8 @@ from jaxtyping import PRNGKeyArray
 from eqxgen.configs import GPTConfig
 from eqxgen.models.gpt import GPT
 from eqxgen.nn import GLU, RMSNorm, RoPE
-from eqxgen.pretrained.family import Family, Unsupported, require_fixed, require_parts, require_same
+from eqxgen.pretrained.family import Family, Unsupported, integers, require_fixed, require_parts, require_same
+from eqxgen.pretrained.outputs.texts import causal
 from eqxgen.pretrained.table import Row, Table, Tied
 from eqxgen.pretrained.transforms import GATED, SAME, qkv
 
@@ -58,7 +59,7 @@ def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], GPT], Tab
     bias = bool(values.get("attention_bias", False))
     if bias != bool(values.get("mlp_bias", False)):
         raise Unsupported(f"attention_bias and mlp_bias must be equal: got {bias} and {not bias}")
-    sizes: dict[str, Any] = {ours: int(values.get(theirs, default)) for ours, (theirs, default) in SIZES.items()}
+    sizes = integers(values, SIZES)
     known = {name: values.get(name) for name in ("num_key_value_heads", "head_dim")}
     whole = {name: None if value is None else int(value) for name, value in known.items()}
     if whole["head_dim"] == sizes["dim"] // sizes["heads"] and sizes["dim"] % sizes["heads"] == 0:
@@ -153,7 +154,7 @@ def _scaling(rope: RoPE) -> dict[str, Any] | None:
     }
 
 
-LLAMA = Family("LLaMA", ("llama",), build, describe)
+LLAMA = Family("LLaMA", ("llama",), build, describe, causal)
 from_pretrained, to_pretrained = LLAMA.from_pretrained, LLAMA.to_pretrained
 
 __all__ = ["from_pretrained", "to_pretrained"]

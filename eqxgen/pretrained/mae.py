@@ -14,7 +14,8 @@ from eqxgen.configs import MAEConfig, ViTConfig
 from eqxgen.models.mae import MAE as Model
 from eqxgen.pretrained import encoders as enc
 from eqxgen.pretrained import vit
-from eqxgen.pretrained.family import Family, Unsupported, require_fixed, require_same
+from eqxgen.pretrained.family import Family, Unsupported, integers, require_fixed, require_same
+from eqxgen.pretrained.outputs.images import drawn_image, original_outputs
 from eqxgen.pretrained.table import Row, Table
 
 SIZES = {
@@ -50,8 +51,8 @@ def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], Model], T
     require_fixed(values, FIXED, "ViT-MAE")
     if (architecture := (values.get("architectures") or [ARCHITECTURE])[0]) != ARCHITECTURE:
         raise Unsupported(f"architectures must be {ARCHITECTURE}: got {architecture!r}")
-    sizes: dict[str, Any] = {ours: int(values.get(theirs, default)) for ours, (theirs, default) in vit.SIZES.items()}
-    decoder: dict[str, Any] = {ours: int(values.get(theirs, default)) for ours, (theirs, default) in SIZES.items()}
+    sizes = integers(values, vit.SIZES)
+    decoder = integers(values, SIZES)
     rates: dict[str, Any] = {ours: float(values.get(theirs, 0.0)) for ours, theirs in vit.RATES.items()}
     encoder = ViTConfig(
         **sizes,
@@ -95,9 +96,9 @@ def describe(model: Model) -> tuple[dict[str, Any], Table]:
 def outputs(model: Model, original: Any) -> dict[str, tuple[Any, Any]]:
     """Pixels of both on an image and a mask of a fixed seed."""
     net = eqx.nn.inference_mode(model)
-    image = enc.drawn_image(net.encoder.height, net.encoder.width, net.encoder.patches.channels)
+    image = drawn_image(net.encoder.height, net.encoder.width, net.encoder.patches.channels)
     noise = np.random.default_rng(1).random((1, len(net.positions) - 1)).astype(np.float32)
-    found = enc.original_outputs(original, image, noise=noise)
+    found = original_outputs(original, image, noise=noise)
     return {"pixels": (net(jnp.asarray(image), noise=jnp.asarray(noise[0]))[0], found["logits"][0])}
 
 

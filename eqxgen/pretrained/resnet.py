@@ -15,6 +15,7 @@ from eqxgen.models.resnet import ResNet
 from eqxgen.nn import WithState
 from eqxgen.pretrained import encoders as enc
 from eqxgen.pretrained.family import Family, Unsupported, require_fixed, require_same
+from eqxgen.pretrained.outputs.images import image_outputs
 from eqxgen.pretrained.table import Row, Table
 from eqxgen.pretrained.transforms import CONV, COUNT, constant
 
@@ -125,7 +126,7 @@ def describe(model: WithState) -> tuple[dict[str, Any], Table]:
 
 def outputs(model: WithState, original: Any) -> dict[str, tuple[Any, Any]]:
     """Logits of both on an image of a fixed seed."""
-    return enc.image_outputs(model, original, 64, 48, model.model.stem.conv.weight.shape[2])
+    return image_outputs(model, original, 64, 48, model.model.stem.conv.weight.shape[2])
 
 
 RESNET = Family("ResNet", ("resnet",), build, describe, outputs)

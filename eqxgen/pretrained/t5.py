@@ -12,7 +12,8 @@ from jaxtyping import PRNGKeyArray
 from eqxgen.configs import T5Config
 from eqxgen.models import t5 as models
 from eqxgen.nn import GLU
-from eqxgen.pretrained.family import Family, Unsupported, require_parts
+from eqxgen.pretrained.family import Family, Unsupported, integers, require_parts
+from eqxgen.pretrained.outputs.texts import translated
 from eqxgen.pretrained.table import Row, Table, Tied
 from eqxgen.pretrained.transforms import GATED, SAME, interleaved, qkv
 
@@ -97,7 +98,7 @@ def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], models.T5
     if forward not in FORWARD:
         raise Unsupported(f"feed_forward_proj must be one of {', '.join(FORWARD)}: got {forward!r}")
     activation, gated = FORWARD[forward]
-    sizes: dict[str, Any] = {ours: int(values.get(theirs, default)) for ours, (theirs, default) in SIZES.items()}
+    sizes = integers(values, SIZES)
     deep = values.get("num_decoder_layers")
     # Version 5 of transformers writes that every head is tied, and keeps what the file said as scale_decoder_outputs.
     untied = values.get("tie_word_embeddings") is False or values.get("scale_decoder_outputs") is False
@@ -169,7 +170,7 @@ def _numbers(half: models.T5Half) -> dict[str, Any]:
     }
 
 
-T5 = Family("T5", ("t5",), build, describe)
+T5 = Family("T5", ("t5",), build, describe, translated)
 from_pretrained, to_pretrained = T5.from_pretrained, T5.to_pretrained
 
 __all__ = ["from_pretrained", "to_pretrained"]

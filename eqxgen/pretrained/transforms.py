@@ -120,6 +120,18 @@ GATED = interleaved()
 """The two maps of a gated MLP, value and gate, as `GLU.up` keeps them."""
 
 
+def last_to(place: int) -> Transform:
+    """The last row of a published array before row `place`."""
+
+    def read(arrays: Arrays) -> Any:
+        return np.concatenate([arrays[0][:place], arrays[0][-1:], arrays[0][place:-1]])
+
+    def write(array: Any) -> Arrays:
+        return (_joined(array[:place], array[place + 1 :], array[place : place + 1]),)
+
+    return Transform(read, write)
+
+
 def then(first: Transform, second: Transform) -> Transform:
     """One transform after another: `then(TRANSPOSED, qkv(heads, parts=1))` for GPT-2's projections."""
     return Transform(

@@ -15,7 +15,8 @@ from jaxtyping import PRNGKeyArray
 from eqxgen.configs import ViTConfig
 from eqxgen.models.vit import ViT
 from eqxgen.pretrained import encoders as enc
-from eqxgen.pretrained.family import Family, Unsupported, require_fixed, require_same
+from eqxgen.pretrained.family import Family, Unsupported, integers, require_fixed, require_same
+from eqxgen.pretrained.outputs.images import image_outputs
 from eqxgen.pretrained.table import Row, Table
 
 SIZES = {
@@ -83,7 +84,7 @@ def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], ViT], Tab
     classifier = architecture != "ViTModel"
     if not classifier and int(values.get("pooler_output_size") or values["hidden_size"]) != values["hidden_size"]:
         raise Unsupported(f"pooler_output_size must be hidden_size: got {values['pooler_output_size']}")
-    sizes: dict[str, Any] = {ours: int(values.get(theirs, default)) for ours, (theirs, default) in SIZES.items()}
+    sizes = integers(values, SIZES)
     rates: dict[str, Any] = {ours: float(values.get(theirs, 0.0)) for ours, theirs in RATES.items()}
     config = ViTConfig(
         **sizes,
@@ -157,7 +158,7 @@ def common_values(model: ViT) -> dict[str, Any]:
 def outputs(model: ViT, original: Any) -> dict[str, tuple[Any, Any]]:
     """Logits or features of both on an image of a fixed seed."""
     model = eqx.nn.inference_mode(model)
-    return enc.image_outputs(model, original, model.height, model.width, model.patches.channels)
+    return image_outputs(model, original, model.height, model.width, model.patches.channels)
 
 
 VIT = Family("ViT", ("vit", "timm"), build, describe, outputs)

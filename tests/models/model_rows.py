@@ -14,6 +14,7 @@ from eqxgen.configs import (
     BERTConfig,
     CLIPConfig,
     DiTConfig,
+    EDM2Config,
     GPTConfig,
     MAEConfig,
     MaskGITConfig,
@@ -21,6 +22,8 @@ from eqxgen.configs import (
     RNNConfig,
     T5Config,
     TextTowerConfig,
+    UNetConfig,
+    UViTConfig,
     ViTConfig,
     VQGANConfig,
 )
@@ -30,12 +33,16 @@ from eqxgen.models.clip import CLIP
 from eqxgen.models.convnet import ConvNet
 from eqxgen.models.discriminator import Discriminator
 from eqxgen.models.dit import DiT
+from eqxgen.models.edm2 import EDM2UNet
 from eqxgen.models.gpt import GPT
 from eqxgen.models.mae import MAE
 from eqxgen.models.maskgit import MaskGIT
 from eqxgen.models.resnet import ResNet
 from eqxgen.models.rnn import RNN
 from eqxgen.models.t5 import T5
+from eqxgen.models.unet import UNet
+from eqxgen.models.unet_guides import UNetClassifier
+from eqxgen.models.uvit import UViT
 from eqxgen.models.vit import ViT
 from eqxgen.models.vqgan import VQGAN
 
@@ -116,6 +123,31 @@ def hidden(key: Any) -> tuple[jax.Array, jax.Array]:
 LLAMA = {"kv_heads": 2, "bias": False, "tied": False, "positions": "rotary", "norm": "rms", "mlp": "swiglu"}
 SMALL_VQGAN = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, codes=7)
 SMALL_DIT = DiTConfig(dim=16, depth=2, heads=2, hidden_dim=24)
+MODERN_DIT = dataclasses.replace(SMALL_DIT, learn_variance=False, gated=True, rms=True, rope=True, qk_norm=True)
+SMALL_UVIT = UViTConfig(dim=16, depth=3, heads=2, hidden_dim=24)
+SMALL_EDM2 = EDM2Config(width=8, multipliers=(1, 2), blocks=1, attention=(1,), head_dim=8)
+SMALL_UNET = UNetConfig(width=8, multipliers=(1, 2), blocks=1, groups=4)
+SONG = dataclasses.replace(
+    UNetConfig.ddpmpp(),
+    width=8,
+    multipliers=(1, 2),
+    blocks=1,
+    taps=(1, 3, 3, 1),
+    residual_input=True,
+    augment=0,
+    dropout=0.0,
+)
+SMALL_ADM = dataclasses.replace(
+    UNetConfig.adm(),
+    width=8,
+    multipliers=(1, 2),
+    blocks=1,
+    attention=(1,),
+    groups=4,
+    head_dim=4,
+    dropout=0.0,
+    remat=True,
+)
 SMALL_AUTOENCODER = AutoencoderConfig(widths=(4, 8), blocks=1, latent_dim=3, groups=2, attention=(1,))
 SMALL_BERT = BERTConfig(dim=16, depth=2, heads=2, hidden_dim=24)
 SMALL_T5 = T5Config(dim=16, depth=2, heads=2, head_dim=6, hidden_dim=24, buckets=8, max_distance=20)
@@ -141,6 +173,9 @@ ROWS = {
     "RNN, GRU": Row(lambda key: RNN(7, RNNConfig(dim=12, cell="gru"), key=key), text),
     "MaskGIT": Row(maskgit(placement="pre"), labelled, draws=True),
     "MaskGIT, rematerialised": Row(maskgit(placement="post", remat=True), labelled, draws=True),
+    "MaskGIT, published": Row(
+        lambda key: MaskGIT(9, 7, 4, MaskGITConfig(16, 2, 2, 24, null=False), key=key), labelled, draws=True
+    ),
     "BERT": Row(lambda key: BERTMaskedLM(7, SMALL_BERT, key=key), text, draws=True),
     "T5": Row(lambda key: T5(7, SMALL_T5, key=key), texts, draws=True),
     "T5, 1.1": Row(
@@ -149,7 +184,17 @@ ROWS = {
         draws=True,
     ),
     "DiT": Row(lambda key: DiT(6, 4, 3, 5, SMALL_DIT, key=key), noised),
+    "DiT, modern": Row(lambda key: DiT(6, 4, 3, 5, MODERN_DIT, key=key), noised),
+    "UViT": Row(lambda key: UViT(6, 4, 3, 5, SMALL_UVIT, key=key), noised),
+    "UNetClassifier": Row(lambda key: UNetClassifier(6, 4, 3, 5, SMALL_ADM, key=key), lambda key: noised(key)[:2]),
+    "EDM2UNet": Row(lambda key: EDM2UNet(3, 5, SMALL_EDM2, uncertainty=False, key=key), noised),
+    "UNet": Row(lambda key: UNet(3, 5, SMALL_UNET, key=key), noised, draws=True),
+    "UNet, NCSN++": Row(lambda key: UNet(3, 5, SONG, key=key), noised),
+    "UNet, ADM": Row(lambda key: UNet(3, 5, SMALL_ADM, key=key), noised),
     "VQGAN": Row(lambda key: Keyless(VQGAN(12, 12, 3, SMALL_VQGAN, key=key)), image),
+    "VQGAN, published": Row(
+        lambda key: Keyless(VQGAN(12, 12, 3, dataclasses.replace(SMALL_VQGAN, form="published"), key=key)), image
+    ),
     "KLAutoencoder": Row(lambda key: KLAutoencoder(3, SMALL_AUTOENCODER, key=key), image),
     "VQAutoencoder": Row(lambda key: VQAutoencoder(3, 7, SMALL_AUTOENCODER, key=key), image),
     "Discriminator": Row(lambda key: Keyless(Discriminator(12, 3, width=8, max_width=16, key=key)), image),

@@ -1,5 +1,6 @@
 """Autoencoders of latent diffusion and taming transformers are the published ones, in and out."""
 
+import functools
 import json
 
 import equinox as eqx
@@ -11,8 +12,9 @@ import pytest
 
 from eqxgen.configs import AutoencoderConfig
 from eqxgen.models.autoencoder import KLAutoencoder, Posterior, VQAutoencoder
-from eqxgen.pretrained import autoencoder, autoencoder_kl, autoencoder_vq, table
+from eqxgen.pretrained import autoencoder, autoencoder_kl, autoencoder_vq, named, table
 from eqxgen.pretrained.family import Unsupported
+from eqxgen.pretrained.formats import safetensors
 from eqxgen.pretrained.formats.stored import held
 from tests import oracles
 from tests.oracles._drawn import published
@@ -62,7 +64,7 @@ def test_a_published_autoencoder_has_its_outputs_and_is_written_to_the_bit(name)
 
 
 def test_original_checkpoints_count_levels_from_the_largest_and_keep_attention_as_convolutions():
-    model = eqx.filter_jit(lambda key: VQAutoencoder(3, 5, SMALL, key=key))(jr.key(0))
+    model = drawn(lambda key: VQAutoencoder(3, 5, SMALL, key=key))
     names = autoencoder.table(2)
     original = table.Table("autoencoder", tuple(reversed(names.rows)), ignored=names.ignored, renames=names.renames)
     arrays = table.written(original, model)
@@ -78,6 +80,69 @@ def test_original_checkpoints_count_levels_from_the_largest_and_keep_attention_a
     again, coverage = table.read(names, {**arrays, **extra}, shapes)
     assert "1 (loss.discriminator.main.0.weight) ignored: nets of the training losses" in coverage.line
     assert eqx.tree_equal(again, model)
+
+
+@functools.cache
+def drawn(make):
+    """A model with drawn arrays, without the compilation of its initialiser."""
+    rng, shapes = np.random.default_rng(0), eqx.filter_eval_shape(make, jr.key(0))
+    draw = lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x
+    return jax.tree.map(draw, shapes)
+
+
+def original(model, path, **extra):
+    """A file with the names of the original repositories."""
+    names = autoencoder.table(len(model.encoder.levels))
+    reverse = table.Table("autoencoder", tuple(reversed(names.rows)), ignored=names.ignored, renames=names.renames)
+    arrays = dict(table.written(reverse, model))
+    extra = {name: held(np.zeros(shape, np.float32)) for name, shape in extra.items()}
+    path.parent.mkdir(exist_ok=True)
+    safetensors.write(path, arrays | extra, {})
+    return path
+
+
+GROUPS = {"norm_num_groups": 2}
+NETS = {
+    "autoencoder_kl": lambda key: KLAutoencoder(1, SMALL, key=key),
+    "autoencoder_vq": lambda key: VQAutoencoder(3, 5, SMALL, code_dim=3, key=key),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_sizes_of_original_checkpoints_are_those_of_their_shapes(name, tmp_path):
+    family, model = named(name), drawn(NETS[name])
+    opened = family.open(original(model, tmp_path / "x.safetensors", **{"loss.logvar": ()}), config=GROUPS)
+    assert opened.coverage.line.endswith("1 (loss.logvar) ignored: nets of the training losses")
+    assert eqx.tree_equal(opened.load(), model)
+
+
+def test_no_attention_and_no_projections_are_seen_in_the_names(tmp_path):
+    config = AutoencoderConfig(
+        widths=(2, 2, 4), blocks=2, latent_dim=3, groups=2, middle_attention=False, projected=False
+    )
+    model = drawn(lambda key: KLAutoencoder(3, config, key=key))
+    whole = {"model.diffusion_model.x": (2,), "betas": (2,)}
+    opened = autoencoder_kl.AUTOENCODER_KL.open(original(model, tmp_path / "x.safetensors", **whole), config=GROUPS)
+    assert "ignored: the diffusion model of the latents" in opened.coverage.line
+    assert eqx.tree_equal(opened.load(), model)
+
+
+UNSEEN = [
+    ("autoencoder_kl", "autoencoder_vq", {}, GROUPS, 'has a codebook, .*give family="autoencoder_vq"'),
+    ("autoencoder_vq", "autoencoder_kl", {}, GROUPS, 'has no codebook, .*give family="autoencoder_kl"'),
+    ("autoencoder_vq", "autoencoder_kl", {"quantize.embed.weight": (5, 3)}, GROUPS, "got Gumbel's, quantize.embed.weight"),
+    ("autoencoder_kl", "autoencoder_kl", {"encoder.down_blocks.0.resnets.0.conv1.weight": (1,)}, GROUPS, "config.json must be beside a file with diffusers' names"),
+    ("autoencoder_kl", "autoencoder_kl", {"encoder.mid.attn_1.to_qkv.weight": (1,)}, GROUPS, "attn_1.to_qkv.weight is not of a autoencoder"),
+    ("autoencoder_kl", "autoencoder_kl", {}, {}, r"widths must be one or more multiples of groups=32: got \(4, 8\)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "of", "extra", "given", "message"), UNSEEN)
+def test_what_the_shapes_do_not_show_is_named(family, of, extra, given, message, tmp_path):
+    path = original(drawn(NETS[of]), tmp_path / "x.safetensors", **extra)
+    with pytest.raises(ValueError, match=message) as caught:
+        named(family).open(path, config=given)
+    assert "\n" not in str(caught.value)
 
 
 def test_attention_of_older_hub_files_is_read_under_its_newer_names():

@@ -13,12 +13,13 @@ from safetensors.numpy import load_file, save_file
 from eqxgen.configs import DiTConfig
 from eqxgen.models import DiT
 from eqxgen.pretrained import dit, from_pretrained, table, to_pretrained
+from eqxgen.pretrained.denoisers import lightning_dit, uvit
 from eqxgen.pretrained.family import Unsupported
 from eqxgen.pretrained.formats.stored import held
 from tests import oracles
 from tests.oracles._drawn import published
 
-CASES = oracles.load("dit")
+CASES, OTHERS = oracles.load("dit"), oracles.load("transformers_of_images")
 SMALL = DiTConfig(dim=16, depth=2, heads=2, hidden_dim=64, learn_variance=False)
 
 
@@ -91,3 +92,24 @@ def test_another_dit_is_not_written_as_diffusers():
     model = eqx.filter_eval_shape(lambda key: DiT(4, 4, 3, 5, SMALL, key=key), jr.key(0))
     with pytest.raises(ValueError, match="time_shift=1"):
         dit.describe(model)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_published_uvit_or_modern_dit_has_its_outputs_and_is_written_to_the_bit(name, tmp_path):
+    case = OTHERS[name]
+    config, arrays = json.loads(str(case["config"])), published(case["shapes"])
+    arrays.pop("pos_embed") if name.startswith("Lightning") else None
+    save_file(arrays, tmp_path / "net.safetensors")
+    family = uvit if name.startswith("U-ViT") else lightning_dit
+    model = family.from_pretrained(tmp_path / "net.safetensors", config=config)
+    inputs = [jnp.asarray(case["x"]), jnp.asarray(case["time"])]
+    inputs += [jnp.asarray(case["label"])] if model.classes else []
+    out = jax.jit(jax.vmap(model))(*inputs)
+    scale = np.abs(case["out"]).max()
+    np.testing.assert_allclose(out / scale, case["out"] / scale, atol=2e-5)
+    family.to_pretrained(model, tmp_path / "again")
+    again = load_file(tmp_path / "again" / "model.safetensors")
+    assert again.keys() == arrays.keys()
+    assert all(np.array_equal(again[name], arrays[name]) for name in arrays)
+    values = json.loads((tmp_path / "again" / "config.json").read_text(encoding="utf-8"))
+    assert eqx.tree_equal(family.from_pretrained(tmp_path / "again" / "model.safetensors", config=values), model)

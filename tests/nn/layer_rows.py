@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 
 
 class Row(NamedTuple):
@@ -54,8 +55,9 @@ def call(layer: Any, row: Row, inputs: tuple, *, key: Any = None, inference: boo
     return jax.tree.leaves(found)[0]
 
 
-def widened(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
+def widened(x: jax.Array) -> np.ndarray:
+    x = np.asarray(x)
+    return x.astype(np.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 def tables() -> list[Any]:

@@ -84,6 +84,7 @@ LAYERS = {
         ((5, 8), (6,)),
     ),
     "Timeformer": Row(lambda key: awake(nn.Timeformer(8, 2, key=key)), (5, 8), ((5, 8), (8,))),
+    "Jointformer": Row(lambda key: awake(nn.Jointformer(8, 2, key=key)), (5, 8), ((5, 8), (3, 8), (8,))),
     "Timeformer that drops": Row(
         lambda key: awake(nn.Timeformer(8, 2, condition_dim=6, dropout=0.2, key=key)),
         (5, 8),

@@ -1,5 +1,7 @@
 """Properties of blocks, stacks and glue alone; common ones are in tests/nn/test_layers.py."""
 
+import json
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,9 +11,11 @@ import pytest
 
 from eqxgen import nn
 from eqxgen.nn.transformer.blocks import PLACEMENTS
+from tests import oracles
 from tests.nn.layers_blocks import awake, decoder
+from tests.oracles._drawn import published
 
-KEY = jr.key(0)
+KEY, JOINT = jr.key(0), oracles.load("joint")
 
 
 def mixed(key):
@@ -266,3 +270,38 @@ def test_an_average_is_that_of_its_samples_by_age():
     ema = nn.EMA(samples[0], 0.8)
     mean, _ = jax.vmap(lambda x: ema(x, ema.init_state(), axis_name="batch"), axis_name="batch")(samples)
     np.testing.assert_allclose(mean[3], samples.mean(0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_a_jointformer_is_the_block_of_stable_diffusion_3(name):
+    case = JOINT[name]
+    options, arrays = json.loads(str(case["options"])), published(case["shapes"])
+    last, normed = bool(options.get("context_pre_only")), "qk_norm" in options
+    block = nn.Jointformer(16, 2, last=last, qk_norm=normed, key=KEY)
+    names = {
+        "image": ("norm1", "to_{}", "to_out.0", "ff", ""),
+        "text": ("norm1_context", "add_{}_proj", "to_add_out", "ff_context", "added_"),
+    }
+    found = {}
+    for stream, (norm, projected, out, mlp, added) in names.items():
+        for kind in ("weight", "bias"):
+            parts = [arrays[f"attn.{projected.format(part)}.{kind}"] for part in "qkv"]
+            heads = [part.reshape(2, 1, 8, *part.shape[1:]) for part in parts]
+            found[f"{stream}.attention.qkv.{kind}"] = np.concatenate(heads, 1).reshape(48, *parts[0].shape[1:])
+            rows = np.split(arrays[f"{norm}.linear.{kind}"], 2 if last and stream == "text" else 6)
+            first = rows[::-1] if last and stream == "text" else rows[:3]  # the last text's scale is before its shift
+            found[f"{stream}.attention_norm.modulation.{kind}"] = np.concatenate(first)
+            if not (last and stream == "text"):
+                found[f"{stream}.mlp_norm.modulation.{kind}"] = np.concatenate(rows[3:])
+                found[f"{stream}.attention.out.{kind}"] = arrays[f"attn.{out}.{kind}"]
+                found[f"{stream}.mlp.up.{kind}"] = arrays[f"{mlp}.net.0.proj.{kind}"]
+                found[f"{stream}.mlp.down.{kind}"] = arrays[f"{mlp}.net.2.{kind}"]
+        for part in "qk" if normed else "":
+            found[f"{stream}.attention.{part}_norm.scale"] = arrays[f"attn.norm_{added}{part}.weight"]
+    put = lambda path, leaf: jnp.asarray(found.pop(jax.tree_util.keystr(path, simple=True, separator=".")))
+    parts, rest = eqx.partition(block, eqx.is_inexact_array)
+    block = eqx.combine(jax.tree_util.tree_map_with_path(put, parts), rest)
+    assert not found
+    x, text = jax.jit(jax.vmap(lambda *x: block(*x)))(*(jnp.asarray(case[name]) for name in ("x", "text", "condition")))
+    np.testing.assert_allclose(x, case["out"], rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(text, case["text_out"], rtol=2e-5, atol=2e-5)

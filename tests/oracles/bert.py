@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.oracles import _published
+from tests.oracles._drawn import lengths, redrawn
 
 SIZES = {
     "vocab_size": 31,
@@ -24,24 +24,24 @@ VARIANTS = {
 
 
 def make(variant):
-    """The published model of a variant."""
+    """The published model of a variant, its config.json and the shapes of its file."""
     import transformers
 
     name, options, _ = VARIANTS[variant]
-    return _published.drawn(getattr(transformers, name)(transformers.BertConfig(**SIZES, **options)))
+    return redrawn(getattr(transformers, name)(transformers.BertConfig(**SIZES, **options)))
 
 
 def cases():
     import torch
 
-    ids, mask = _published.lengths(0, SIZES["vocab_size"], 2, 7, 4)
+    ids, mask = lengths(0, SIZES["vocab_size"], 2, 7, 4)
     types = np.random.default_rng(1).integers(0, 2, ids.shape)
     found = {}
     for variant, (_, _, output) in VARIANTS.items():
-        model = make(variant)
+        model, files = make(variant)
         inputs = {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
         with torch.no_grad():
             kept = model(**{name: torch.tensor(array) for name, array in inputs.items()})[output].numpy()
-        found[f"{variant}/files"] = _published.files(model)
+        found[f"{variant}/files"] = files
         found[f"{variant}/run"] = {"ids": ids, "types": types, "mask": mask.astype(bool), "output": kept}
     return found

@@ -1,6 +1,6 @@
 """LLaMA of the library transformers: logits of sequences longer than the first training length, and greedy text."""
 
-from tests.oracles import _published
+from tests.oracles._drawn import lengths, redrawn
 
 SIZES = {
     "vocab_size": 31,
@@ -27,24 +27,24 @@ VARIANTS = {
 
 
 def make(variant):
-    """The published model of a variant."""
+    """The published model of a variant, its config.json and the shapes of its file."""
     import transformers
 
     config = transformers.LlamaConfig(**SIZES, **VARIANTS[variant])
-    return _published.drawn(transformers.LlamaForCausalLM(config))
+    return redrawn(transformers.LlamaForCausalLM(config))
 
 
 def cases():
     import torch
 
-    ids, _ = _published.lengths(2, SIZES["vocab_size"], 2, 33, 33)
+    ids, _ = lengths(2, SIZES["vocab_size"], 2, 33, 33)
     found = {}
     for variant in VARIANTS:
-        model = make(variant)
+        model, files = make(variant)
         with torch.no_grad():
             logits = model(torch.tensor(ids)).logits.numpy()
             prompt = torch.tensor(ids[:1, :5])
             greedy = model.generate(prompt, max_new_tokens=12, do_sample=False, eos_token_id=None)[0, 5:].numpy()
-        found[f"{variant}/files"] = _published.files(model)
+        found[f"{variant}/files"] = files
         found[f"{variant}/run"] = {"ids": ids, "output": logits, "greedy": greedy}
     return found

@@ -40,10 +40,7 @@ def cases():
 def weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """Drawn arrays; kernels keep the size of activations after ReLU, variances are above 0."""
     arrays = drawn(shapes)
-    return {
-        name: np.abs(array) + 0.5 if name.endswith("running_var") else array * (2**0.5 if array.ndim > 1 else 1)
-        for name, array in arrays.items()
-    }
+    return {name: array * (2**0.5 if array.ndim > 1 else 1) for name, array in arrays.items()}
 
 
 def _give(module, prefix="") -> np.ndarray:

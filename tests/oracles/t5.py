@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.oracles import _published
+from tests.oracles._drawn import lengths, redrawn
 
 SIZES = {
     "vocab_size": 31,
@@ -25,28 +25,26 @@ LENGTH, BEAMS = 9, 3
 
 
 def make(variant):
-    """The published model of a variant; version 1.1 has a head of its own."""
+    """The published model of a variant, its config.json and the shapes of its file; version 1.1 has a head of its own."""
     import torch
     import transformers
 
     name, options = VARIANTS[variant]
-    model = _published.drawn(getattr(transformers, name)(transformers.T5Config(**{**SIZES, **options})))
+    model = getattr(transformers, name)(transformers.T5Config(**{**SIZES, **options}))
     if variant == "1.1":
-        model.lm_head.weight = torch.nn.Parameter(
-            (0.3 * torch.randn(SIZES["vocab_size"], SIZES["d_model"])).bfloat16().float()
-        )
-    return model
+        model.lm_head.weight = torch.nn.Parameter(torch.zeros(SIZES["vocab_size"], SIZES["d_model"]))
+    return redrawn(model)
 
 
 def cases():
     import torch
 
-    source, mask = _published.lengths(3, SIZES["vocab_size"], 2, 29, 17)
-    target = np.concatenate([np.zeros((2, 1), int), _published.lengths(4, SIZES["vocab_size"], 2, 30, 30)[0]], axis=1)
+    source, mask = lengths(3, SIZES["vocab_size"], 2, 29, 17)
+    target = np.concatenate([np.zeros((2, 1), int), lengths(4, SIZES["vocab_size"], 2, 30, 30)[0]], axis=1)
     given = {"input_ids": torch.tensor(source), "attention_mask": torch.tensor(mask)}
     found = {}
     for variant in VARIANTS:
-        model = make(variant)
+        model, files = make(variant)
         run = {"source": source, "mask": mask.astype(bool), "target": target}
         with torch.no_grad():
             if variant == "encoder":
@@ -66,6 +64,6 @@ def cases():
                         use_cache=False,
                     )
                     run[f"beams_{beams}"] = written[0, 1:].numpy()
-        found[f"{variant}/files"] = _published.files(model)
+        found[f"{variant}/files"] = files
         found[f"{variant}/run"] = run
     return found

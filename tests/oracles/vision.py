@@ -3,12 +3,10 @@ multi-head attention as a pooling.
 """
 
 import json
-import tempfile
-from pathlib import Path
 
 import numpy as np
 
-from tests.oracles._drawn import drawn
+from tests.oracles._drawn import redrawn
 
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 12, "patch_size": 4}
 PLAIN = {**SMALL, "intermediate_size": 40}
@@ -106,7 +104,8 @@ def _answers(name: str, kind: str, values: dict) -> dict[str, np.ndarray]:
     import transformers
 
     config_class = getattr(transformers, kind).config_class
-    model, config, shapes = _redrawn(getattr(transformers, kind), getattr(transformers, kind)(config_class(**values)))
+    model, files = redrawn(getattr(transformers, kind)(config_class(**values)))
+    config = json.loads(str(files["config"]))
     vision = config.get("vision_config", config)
     size = vision.get("image_size", 12)
     sides = SIZES.get(name.split(",")[0], (size, size) if isinstance(size, int) else tuple(size))
@@ -125,35 +124,8 @@ def _answers(name: str, kind: str, values: dict) -> dict[str, np.ndarray]:
     if getattr(out, "loss", None) is not None:
         more |= {"mask": out.mask.numpy(), "loss": out.loss.numpy()}
     return {
-        "config": np.asarray(json.dumps(config)),
-        "shapes": np.asarray(json.dumps(shapes)),
+        **files,
         "image": image,
         "out": getattr(out, main).numpy(),
         **more,
     }
-
-
-def _redrawn(kind, model):
-    """The model with drawn weights under the names that it has in files, its config.json, and their shapes."""
-    from safetensors.numpy import load_file, save_file
-
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        path = Path(folder) / "model.safetensors"
-        shapes = {name: array.shape for name, array in load_file(path).items()}
-        save_file(weights(shapes), path, metadata={"format": "pt"})
-        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-        again, report = kind.from_pretrained(folder, output_loading_info=True)
-        assert not any(report.values()), report
-    return again.eval(), config, shapes
-
-
-def weights(shapes) -> dict[str, np.ndarray]:
-    """Drawn arrays, with variances that are positive and counts that are integers."""
-    found = {name: np.asarray(array) for name, array in drawn(shapes).items()}
-    for name, array in found.items():
-        if name.endswith("running_var"):
-            found[name] = np.abs(array) + np.float32(0.5)
-        elif name.endswith("num_batches_tracked"):
-            found[name] = np.asarray(7, np.int64)
-    return found

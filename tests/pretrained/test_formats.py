@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from eqxgen.pretrained.formats import open_file, safetensors
+from eqxgen.pretrained.formats import open_file, opened, safetensors
 from eqxgen.pretrained.formats.stored import held
 from tests import oracles
 from tests.pretrained.files import VALUES, mapping, number, packed, tensor, torch_file
@@ -149,3 +149,19 @@ def test_real_weights_that_torch_saved_are_read():
     found = values(package_file("lpips", "v0.1/vgg.pth"))
     assert [array.shape for array in found.values()] == [(1, width, 1, 1) for width in (64, 128, 256, 512, 512)]
     assert all((array >= 0).all() and array.max() < 10 for array in found.values())
+
+
+@pytest.mark.parametrize(("key", "chosen"), [(None, "model"), ("model", "model"), ("optimizer/state/0", "optimizer")])
+def test_what_is_beside_the_dictionary_that_is_read_has_a_reason(key, chosen, tmp_path):
+    state = mapping(state=mapping(**{"0": mapping(exp_avg=tensor())}), groups=number(1))
+    parts = {"model": mapping(a=tensor()), "optimizer": state, "lr_schedulers": number(2), "epoch": number(3)}
+    torch_file(tmp_path / "x.ckpt", mapping(**parts))
+    found, beside = opened(tmp_path / "x.ckpt", key)
+    assert len(found) == 1
+    reasons = {
+        "model": "not of the dictionary that is read",
+        "optimizer": "state of the optimiser",
+        "lr_schedulers": "state of the schedule of rates",
+        "epoch": "not of the dictionary that is read",
+    }
+    assert beside == {name: reason for name, reason in reasons.items() if name != chosen}

@@ -259,6 +259,10 @@ def test_each_device_is_given_its_part_alone():
     assert found["same"]
     assert found["largest part"] * 8 == found["largest"]
     assert found["devices"] == 8
+    assert found["loaded as it was"]
+    assert found["loaded part"] * 8 == found["loaded"]
+    assert found["equal"]
+    assert found["arrays of a conversion"] == 0
 
 
 def test_the_front_door_knows_a_family_by_its_config_or_says_what_the_arrays_look_like(tmp_path):

@@ -19,7 +19,8 @@ from eqxgen.nn import WithState, resized_positions
 from eqxgen.pretrained import clip, dinov2, from_pretrained, resnet, siglip, to_pretrained, vit
 from eqxgen.pretrained.family import kind_of
 from tests import oracles
-from tests.oracles.vision import MODELS, weights
+from tests.oracles._drawn import published as drawn_files
+from tests.oracles.vision import MODELS
 
 CASES = oracles.load("vision")
 FAMILIES = {"ViT": "vit", "DINOv2": "dinov2", "CLIP": "clip", "SigLIP": "siglip", "ViT-MAE": "mae", "ResNet": "resnet"}
@@ -31,7 +32,7 @@ def family(name):
 
 
 def published(name):
-    return weights(json.loads(str(CASES[name]["shapes"])))
+    return drawn_files(CASES[name]["shapes"])
 
 
 def write(folder, values, arrays):

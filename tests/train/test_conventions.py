@@ -9,8 +9,8 @@ import jax
 import pytest
 
 import eqxgen.models
-from eqxgen.configs import GPTConfig, RNNConfig, T5Config, VQGANConfig
-from eqxgen.models import LPIPS, Inception, T5Encoder
+from eqxgen.configs import EDM2Config, GPTConfig, RNNConfig, T5Config, UNetConfig, VQGANConfig
+from eqxgen.models import LPIPS, EDM2UNet, Inception, T5Encoder, Upsampler
 from tests.models.test_models import MODELS
 from train.engine.recipes import RECIPES, named
 from train.params.conventions import ENDS, ISLANDS, WHOLE, WIDTH
@@ -32,6 +32,8 @@ VARIANTS: dict[str, list[Any]] = {
 NETS: dict[str, Any] = {
     "Inception": lambda key: Inception(key=key),
     "LPIPS": lambda key: LPIPS("squeeze", key=key),
+    "EDM2UNet": lambda key: EDM2UNet(3, 5, EDM2Config(16, (1, 2), blocks=1, attention=(1,), head_dim=8), key=key),
+    "Upsampler": lambda key: Upsampler(3, 5, UNetConfig(width=8, multipliers=(1, 2), blocks=1, groups=4), key=key),
     "T5Encoder": lambda key: T5Encoder(7, T5Config(dim=16, depth=2, heads=2, head_dim=6, hidden_dim=24), key=key),
 }
 """Models that are in no table of tests/models."""

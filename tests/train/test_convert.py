@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from eqxgen.configs import GPTConfig
 from eqxgen.pretrained import from_pretrained, open_pretrained
 from tests import oracles
+from tests.oracles._drawn import published
 from tests.oracles.gpt2 import SIZES
 from train import convert, gpt
 from train._errors import UserError
@@ -119,3 +121,35 @@ def test_the_original_library_reads_what_is_written_and_answers_the_same(folder,
     assert "parity: transformers.GPT2LMHeadModel reads it whole" in said
     difference, scale = said.rpartition("logits: largest difference ")[2].split(", of values up to ")
     assert float(difference) < 1e-5 * float(scale)
+
+
+COMPARED = {
+    "bert": ("encoder/files", "masked/files", "classifier/files"),
+    "t5": ("1.1/files", "encoder/files"),
+    "llama": ("3.1/files",),
+    "autoencoders": ("AutoencoderKL", "VQModel"),
+    "dit": ("defaults",),
+    "vision": ("ViT, classifier", "CLIP, largest id", "ViT-MAE", "ResNet, basic"),
+}
+CASES = [(subject, case) for subject, cases in COMPARED.items() for case in cases]
+
+
+@pytest.mark.parametrize(("subject", "case"), CASES)
+def test_each_output_of_a_family_is_compared_with_its_librarys(subject, case, tmp_path, capsys):
+    library = "diffusers" if subject in ("autoencoders", "dit") else "transformers"
+    pytest.importorskip(library, reason=f"{library} is not installed; `nox -s parity` installs it")
+    kept = oracles.load(subject)[case]
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    arrays = published(kept["shapes"])
+    shared = re.compile(r"(transformer_blocks)\.\d+\.(norm1\.emb)")  # a DiT's blocks repeat the embeddings of the first
+    arrays = {name: arrays[shared.sub(r"\1.0.\2", name)].copy() for name in arrays}
+    save_file(arrays, hub / "model.safetensors")
+    (hub / "config.json").write_text(str(kept["config"]))
+    converted(hub, tmp_path / "out", parity=True)
+    reads, *compared = [line for line in capsys.readouterr().out.splitlines() if line.startswith("parity: ")]
+    assert reads.endswith(" reads it whole")
+    assert compared
+    for line in compared:
+        difference, scale = line.rpartition("largest difference ")[2].split(", of values up to ")
+        assert float(difference) < 1e-4 * float(scale), line

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from eqxgen.configs import GPTConfig, ResNetConfig, VQGANConfig
 from tests import oracles
+from tests.oracles._drawn import published as drawn
 from tests.train.small_runs import metrics, same, tiny, weights
 from train import classify, gpt, maskgit, vqgan
 from train._errors import UsageError, UserError
@@ -160,6 +161,49 @@ def test_a_published_folder_is_read_into_float32_parameters(tmp_path):
     config = dataclasses.replace(config, model=dataclasses.replace(SMALL, bias=False))
     found, _ = started(gpt.RECIPE, config, TextFacts(37, 24))
     assert "of the file not used: 7 (stack.blocks.attention.qkv.bias, " in found.line
+
+
+LLAMA = dataclasses.replace(
+    GPTConfig.llama(dim=16, depth=2, heads=4, kv_heads=2, context=48),
+    hidden_dim=20,
+    rope_base=500_000.0,
+    rope_factor=8.0,
+    rope_original=16,
+    epsilon=1e-6,
+    dropout=0.1,
+)
+
+
+def llama(folder):
+    kept = oracles.load("llama")["3.1/files"]
+    save_file(drawn(kept["shapes"]), folder / "model.safetensors")
+    (folder / "config.json").write_text(str(kept["config"]))
+    return str(folder)
+
+
+def test_a_llama_folder_fills_a_model_of_its_parts_and_numbers_alone(tmp_path):
+    base = dataclasses.replace(gpt.PRESETS["llama"], start_from=llama(tmp_path))
+
+    def start(**changes):
+        config = dataclasses.replace(base, model=dataclasses.replace(LLAMA, **changes))
+        program, facts = gpt.RECIPE.program(config, TextFacts(31, 48)), TextFacts(31, 48)
+        task = types.SimpleNamespace(program=program, released=lambda model, state: model, facts=facts)
+        return matched(opened(config, "gpt"), config, "gpt", task)
+
+    assert not start().left
+    for changes, message in (
+        (
+            {"rope_base": 10_000.0},
+            r"rope\.base must be 500000\.0, as the published model's: got 10000\.0; give train\.gpt",
+        ),
+        ({"rope_factor": 2.0}, r"rope\.scaling must be RoPEScaling\("),
+        ({"bias": True}, r"must have the arrays of the run's model: \d+ \(model\.stack"),
+        ({"kv_heads": 4}, r"array model\.stack\.blocks\.attention\.qkv\.weight must be"),
+        ({"tied": True}, r"none are not there, and 1 \(head\.weight\) are not of it; give"),
+        ({"dim": 32}, r"must be float32\[31, 32\]: got float32\[31, 16\]; give train\.gpt the sizes of that model"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            start(**changes)
 
 
 def test_data_of_another_vocabulary_are_named(tmp_path):

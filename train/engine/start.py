@@ -1,8 +1,9 @@
 """`--from`: the weights that a run starts from, of a run, a file or a published model."""
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,8 +31,11 @@ from ..run.growth import newest_step
 if TYPE_CHECKING:
     from .loop import Task
 
-PUBLISHED = {"gpt2": "gpt"}
+PUBLISHED = {"gpt2": "gpt", "llama": "gpt"}
 """Recipe by `model_type` of a published config.json."""
+
+FREE = ("rate", "remat", "fetch", "context")
+"""Fields of a model that do not change what its weights compute: of dropout, the memory of a step, and lengths."""
 
 
 class Weights(NamedTuple):
@@ -42,6 +46,7 @@ class Weights(NamedTuple):
         arrays: by path in the released model, or with `raw` by path in the state of training.
         sha256: of the file; of a checkpoint, of its manifest; of a published folder, of its files.
         description: what a run's file says of itself.
+        model: of a published folder, with shapes in place of arrays.
     """
 
     where: Path
@@ -49,6 +54,7 @@ class Weights(NamedTuple):
     sha256: str
     description: Mapping[str, Any] = {}
     raw: bool = False
+    model: Any = None
 
 
 class Start(NamedTuple):
@@ -104,6 +110,9 @@ def matched(weights: Weights, config: TrainConfig, recipe: str, task: "Task") ->
         _check(weights.where, path, stored, wanted[path], recipe)
     left = tuple(path for path in wanted if path not in arrays)
     unused = [name for name in weights.arrays if name not in routes]
+    if weights.model is not None:
+        lost = [name for name in unused if not name.endswith(".bias")]
+        _check_whole(weights, shapes["model"], lost, [path for path in left if path.startswith("model.")], recipe)
     counts = {"read": len(arrays), "left": len(left), "unused": len(unused)}
     record = {"path": config.start_from, "weights": config.from_weights, "sha256": weights.sha256, **counts}
     kinds = {path: wanted[path].dtype for path in arrays}
@@ -180,11 +189,11 @@ def _published(folder: Path, kind: Any, recipe: str) -> Weights:
             f"models that are read: {known}"
         )
     try:
-        leaves = open_pretrained(folder).leaves
+        opened = open_pretrained(folder)
     except ValueError as error:
         raise UserError(f"--from {error}") from None
     paths = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
-    return Weights(folder, leaves, from_first(lambda: _sha256(paths)))
+    return Weights(folder, opened.leaves, from_first(lambda: _sha256(paths)), model=opened.model)
 
 
 def _last(folder: Path) -> Weights:
@@ -241,6 +250,36 @@ def _check(where: Path, path: str, stored: Stored, wanted: Any, recipe: str) -> 
             f"--from {printable(str(where))}: array {path} must be {wanted.dtype}{list(wanted.shape)}: got "
             f"{stored.dtype}{list(stored.shape)}; give train.{recipe} the sizes of that model, by --model or --preset"
         )
+
+
+def _check_whole(weights: Weights, model: PyTree, lost: list[str], left: list[str], recipe: str) -> None:
+    """Raises `UsageError` unless a published model fills the run's, of which biases alone may be left out, and has its
+    numbers, such as the base of its positions.
+    """
+    start = f"--from {printable(str(weights.where))}"
+    hint = f"give train.{recipe} the parts of that model, by --model or --preset"
+    if lost or left:
+        raise UsageError(
+            f"{start}: must have the arrays of the run's model: {_some(left)} are not there, and {_some(lost)} are not "
+            f"of it; {hint}"
+        )
+    ours = dict(_numbers(model))
+    for path, number in _numbers(weights.model):
+        if path in ours and ours[path] != number:
+            raise UsageError(f"{start}: {path} must be {number}, as the published model's: got {ours[path]}; {hint}")
+
+
+def _numbers(module: Any, path: str = "model") -> Iterator[tuple[str, Any]]:
+    """Fields of a model that are no arrays, but for those that change nothing of what it computes."""
+    if isinstance(module, eqx.Module):
+        for field in dataclasses.fields(module):
+            if field.name not in FREE:
+                yield from _numbers(getattr(module, field.name), f"{path}.{field.name}")
+    elif isinstance(module, list | tuple) and not hasattr(module, "_fields"):
+        for number, part in enumerate(module):
+            yield from _numbers(part, f"{path}.{number}")
+    elif module is not None and not isinstance(module, jax.Array | jax.ShapeDtypeStruct):
+        yield path, module
 
 
 def _casts(arrays: Mapping[str, Stored], kinds: Mapping[str, Any]) -> str:

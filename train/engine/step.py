@@ -14,6 +14,8 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from eqxgen.nn import force_weight_norm
+
 from ..config.base import TrainConfig
 from ..optim import optimiser, shown
 from ..optim.ema import Averages, averages
@@ -158,7 +160,7 @@ def _take(
                 own = jax.tree.map(lambda g: turn.every * g, own)
             params = trainable(eqx.filter(model, claims[player]))
             updates, opt_state[player] = setup.optimisers[player].update(own, opt_state[player], params)
-            model = apply_updates(model, updates)
+            model = force_weight_norm(apply_updates(model, updates))
         return model, opt_state, extra
 
     # State that is not finite counts as a loss that is not.

@@ -35,7 +35,7 @@ WHOLE = (
     *(
         f"**.{name}" for name in ("convs", "downs", "ups", "levels", "middle", "after", "before")
     ),  # kernels of convolutions
-    *(f"**.{name}.weight" for name in ("shortcut", "last", "hidden", "pooler")),
+    *(f"**.{name}.weight" for name in ("shortcut", "last", "hidden", "pooler", "join")),
     *(f"**.{name}.weight" for name in ("from_input", "from_output")),  # recurrent cells
     *(f"**.attention.*_{name}.weight" for name in ("down", "up")),  # latent attention
     *(f"**.{name}" for name in ("*modulation*", "time")),  # of a condition

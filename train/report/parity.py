@@ -1,6 +1,7 @@
 """Comparison of a written folder with the library that published its architecture, where that is installed."""
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ from eqxgen.pretrained import files
 from eqxgen.pretrained.family import Family
 
 
-def report(family: Family, model: Any, folder: Path) -> list[str]:
+def report(family: Family, load: Callable[[], Any], folder: Path) -> list[str]:
     """A line for the arrays that the library reads, and one for each output: its largest difference from ours.
 
     Args:
         family: of the model.
-        model: ours, of the same weights.
+        load: gives ours, of the same weights.
         folder: that was written.
     """
     values = files.read_json(folder / files.CONFIG)
@@ -31,7 +32,7 @@ def report(family: Family, model: Any, folder: Path) -> list[str]:
     lines = [f"parity: {library}.{name} reads it{_loaded(info)}"]
     if family.outputs is None:
         return [*lines, f"parity: outputs of {family.name} are not compared here; the tests compare them"]
-    for what, (ours, theirs) in family.outputs(model, original.eval()).items():
+    for what, (ours, theirs) in family.outputs(load(), original.eval()).items():
         ours, theirs = (np.asarray(array, np.float64) for array in (ours, theirs))
         difference, scale = np.abs(ours - theirs).max(), np.abs(theirs).max()
         lines.append(f"parity: {what}: largest difference {difference:.2g}, of values up to {scale:.3g}")

@@ -9,7 +9,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PyTree
@@ -72,16 +71,17 @@ def load_model(
     Raises:
         UserError: there is no such file; it is damaged or not ours; its description or its arrays are not the model's.
     """
-    from safetensors import SafetensorError, safe_open
+    from eqxgen.pretrained.formats import safetensors
+    from eqxgen.pretrained.table import placed
 
     if not path.is_file():
         raise UserError(f"{path}: no such file: expected a model that a finished run wrote")
     try:
-        with safe_open(path, framework="numpy") as file:
-            description = json.loads((file.metadata() or {}).get("eqxgen", "null"))
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: this file is damaged: {error}; train again, or restore it from a copy") from None
+        arrays, metadata = safetensors.open_file(path)
+        description = json.loads(metadata.get("eqxgen", "null"))
+    except (OSError, ValueError) as error:
+        said = error if str(path) in str(error) else f"{path}: this file is damaged: {error}"
+        raise UserError(f"{said}; train again, or restore it from a copy") from None
     if not isinstance(description, dict):
         raise UserError(
             f"{path}: expected a model that eqxgen saved, with its description in the metadata, but there is none"
@@ -94,10 +94,9 @@ def load_model(
             f"{path}: its description is of no model that this version can build ({reason}); was it edited?"
         ) from None
     check_arrays(path, {name: (leaf.shape, leaf.dtype) for name, leaf in named_arrays(shapes).items()}, arrays)
-    if mesh is None:
-        return with_arrays(shapes, {name: jnp.asarray(array) for name, array in arrays.items()}), description
-    place = lambda name, array: jax.device_put(array, NamedSharding(mesh, spec_of(name, array.shape, mesh)))
-    return with_arrays(shapes, {name: place(name, array) for name, array in arrays.items()}), description
+    place = lambda name, shape: None if mesh is None else NamedSharding(mesh, spec_of(name, shape, mesh))
+    found = {name: placed(stored, stored.dtype, place(name, stored.shape)) for name, stored in arrays.items()}
+    return with_arrays(shapes, found), description
 
 
 def check_arrays(

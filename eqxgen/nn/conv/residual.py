@@ -20,6 +20,8 @@ class ResidualBlock(eqx.Module):
         in_channels, out_channels: sizes of the last axis.
         groups: of both group norms; the channel count where that is smaller.
         bias: adds a bias to every convolution.
+        branch: where the channels change, the 1x1 convolution is of the second convolution's output in place of the
+            input, as in MaskGIT's published tokenizer.
 
     Raises:
         ValueError: a number violates its constraint; x is not one image of `in_channels`.
@@ -28,8 +30,18 @@ class ResidualBlock(eqx.Module):
     norms: tuple[GroupNorm, GroupNorm]
     convs: tuple[Convolution, Convolution]
     shortcut: Convolution | None
+    branch: bool = eqx.field(static=True)
 
-    def __init__(self, in_channels: int, out_channels: int, *, groups: int = 32, bias: bool = False, key: PRNGKeyArray):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        groups: int = 32,
+        bias: bool = False,
+        branch: bool = False,
+        key: PRNGKeyArray,
+    ):
         keys = jax.random.split(key, 3)
         self.norms = (
             GroupNorm(in_channels, min(groups, in_channels), epsilon=1e-6),
@@ -42,8 +54,9 @@ class ResidualBlock(eqx.Module):
         self.shortcut = (
             None
             if in_channels == out_channels
-            else Convolution(in_channels, out_channels, kernel=1, bias=bias, key=keys[2])
+            else Convolution(out_channels if branch else in_channels, out_channels, kernel=1, bias=bias, key=keys[2])
         )
+        self.branch = branch
 
     def __call__(
         self, x: Float[Array, "height width in_channels"], *, key: PRNGKeyArray | None = None
@@ -52,4 +65,4 @@ class ResidualBlock(eqx.Module):
         h = x
         for norm, conv in zip(self.norms, self.convs):
             h = conv(norm(h, activation="silu"))
-        return h + (x if self.shortcut is None else self.shortcut(x))
+        return h + (x if self.shortcut is None else self.shortcut(h if self.branch else x))

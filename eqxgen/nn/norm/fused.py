@@ -110,10 +110,20 @@ class GroupNorm(eqx.Module):
         x: Float[Array, "*spatial channels"],
         *,
         activation: Literal["silu"] | None = None,
+        modulation: tuple[Float[Array, " channels"], Float[Array, " channels"]] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "*spatial channels"]:
-        """`activation="silu"` is fused into the same pass."""
+        """`modulation=(shift, scale)`, which gives `norm(x) * (1 + scale) + shift`, and then `activation="silu"` are
+        fused into the same pass.
+        """
         _check.last_axis(x, "channels", self.channels)
         return ops.group_norm(
-            x, self.scale, self.bias, groups=self.groups, activation=activation, epsilon=self.epsilon, batch_dims=0
+            x,
+            self.scale,
+            self.bias,
+            groups=self.groups,
+            activation=activation,
+            modulation=modulation,
+            epsilon=self.epsilon,
+            batch_dims=0,
         )

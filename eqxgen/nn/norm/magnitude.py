@@ -60,8 +60,8 @@ def force_weight_norm(model: Tree) -> Tree:
     """The model with the parameters of each `MagnitudePreserving` layer at magnitude 1; for use after every update."""
 
     def force(node: Any) -> Any:
-        if not isinstance(node, MagnitudePreserving):
-            return node
+        if not isinstance(node, MagnitudePreserving) or not eqx.is_inexact_array(node.layer.weight):
+            return node  # also where the weight is frozen
         return eqx.tree_at(
             lambda node: node.layer, node, with_weight(node.layer, to_magnitude_one(node.layer.weight, node.inner))
         )

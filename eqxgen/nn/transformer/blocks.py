@@ -14,10 +14,11 @@ from eqxgen.nn._call import given, run
 from eqxgen.nn.attention.cross import KeysValues
 from eqxgen.nn.attention.self_attention import Bias, Mask, SelfAttention
 from eqxgen.nn.drop import DropPath
+from eqxgen.nn.embed.rope import AxialRoPE, RoPE
 from eqxgen.nn.linear import Initializer, torch_uniform
 from eqxgen.nn.norm.fused import LayerNorm
 from eqxgen.nn.transformer.condition import AdaLNZero
-from eqxgen.nn.transformer.mlp import MLP
+from eqxgen.nn.transformer.mlp import GLU, MLP
 
 PLACEMENTS = ("pre", "post", "sandwich", "parallel")
 Layer = Callable[..., Any]
@@ -204,6 +205,9 @@ class Timeformer(eqx.Module):
         dropout: rate on attention probabilities and on the output of both branches.
         epsilon: of the norms.
         mlp_epsilon: another epsilon of the MLP's norm.
+        gated: a SwiGLU with biases in place of the MLP.
+        rms: RMS norms in place of layer norms, see `AdaLN`.
+        qk_norm, rope: see `SelfAttention`.
         init: initializer of the weights of attention and MLP.
 
     Raises:
@@ -211,7 +215,7 @@ class Timeformer(eqx.Module):
     """
 
     attention: SelfAttention
-    mlp: MLP
+    mlp: MLP | GLU
     attention_norm: AdaLNZero
     mlp_norm: AdaLNZero
 
@@ -226,15 +230,26 @@ class Timeformer(eqx.Module):
         dropout: float = 0.0,
         epsilon: float = 1e-6,
         mlp_epsilon: float | None = None,
+        gated: bool = False,
+        rms: bool = False,
+        qk_norm: bool = False,
+        rope: RoPE | AxialRoPE | None = None,
         init: Initializer = torch_uniform,
         key: PRNGKeyArray,
     ):
         attention_key, mlp_key, key = jr.split(key, 3)
-        self.attention = SelfAttention(dim, heads, dropout=dropout, init=init, key=attention_key)
-        self.mlp = MLP(dim, hidden_dim, activation=activation, dropout=dropout, init=init, key=mlp_key)
+        self.attention = SelfAttention(
+            dim, heads, dropout=dropout, qk_norm=qk_norm, rope=rope, init=init, key=attention_key
+        )
+        self.mlp = (
+            GLU(dim, hidden_dim, dropout=dropout, bias=True, init=init, key=mlp_key)
+            if gated
+            else MLP(dim, hidden_dim, activation=activation, dropout=dropout, init=init, key=mlp_key)
+        )
         epsilons = (epsilon, epsilon if mlp_epsilon is None else mlp_epsilon)
         self.attention_norm, self.mlp_norm = (
-            AdaLNZero(dim, condition_dim, epsilon=epsilon, key=key) for epsilon, key in zip(epsilons, jr.split(key))
+            AdaLNZero(dim, condition_dim, epsilon=epsilon, rms=rms, key=key)
+            for epsilon, key in zip(epsilons, jr.split(key))
         )
 
     def __call__(

@@ -23,6 +23,8 @@ class AdaLN(eqx.Module):
         dim: size of the last axis of x.
         condition_dim: size of the condition; `dim` by default.
         epsilon: of the norm.
+        rms: an RMS norm with a learned scale, as in LightningDiT (Yao et al. 2025, arXiv:2501.01423), in place of the
+            layer norm.
         init: initializer of the projection's weights.
 
     Raises:
@@ -30,6 +32,7 @@ class AdaLN(eqx.Module):
     """
 
     modulation: Projection  # outputs: shift, then scale
+    scale: Float[Array, " dim"] | None
     dim: int = eqx.field(static=True)
     epsilon: float = eqx.field(static=True)
 
@@ -39,12 +42,14 @@ class AdaLN(eqx.Module):
         condition_dim: int | None = None,
         *,
         epsilon: float = 1e-6,
+        rms: bool = False,
         init: Initializer = _zeros,
         key: PRNGKeyArray,
     ):
         _check.positive(dim=dim)
         _check.epsilon(epsilon)
         self.modulation = Projection(dim if condition_dim is None else condition_dim, 2 * dim, init=init, key=key)
+        self.scale = jnp.ones(dim) if rms else None
         self.dim, self.epsilon = dim, epsilon
 
     def __call__(
@@ -55,7 +60,7 @@ class AdaLN(eqx.Module):
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "*leading dim"]:
         shift, scale = _parts(self.modulation, x, condition, 2)
-        return ops.layer_norm(x, modulation=(shift, scale), epsilon=self.epsilon)
+        return _normed(x, self.scale, (shift, scale), self.epsilon)
 
 
 class AdaLNZero(eqx.Module):
@@ -69,16 +74,27 @@ class AdaLNZero(eqx.Module):
         dim: size of the last axis of x.
         condition_dim: size of the condition; `dim` by default.
         epsilon: of the norm.
+        rms: as in `AdaLN`.
     """
 
     modulation: Projection  # outputs: shift, then scale, then gate
+    scale: Float[Array, " dim"] | None
     dim: int = eqx.field(static=True)
     epsilon: float = eqx.field(static=True)
 
-    def __init__(self, dim: int, condition_dim: int | None = None, *, epsilon: float = 1e-6, key: PRNGKeyArray):
+    def __init__(
+        self,
+        dim: int,
+        condition_dim: int | None = None,
+        *,
+        epsilon: float = 1e-6,
+        rms: bool = False,
+        key: PRNGKeyArray,
+    ):
         _check.positive(dim=dim)
         _check.epsilon(epsilon)
         self.modulation = Projection(dim if condition_dim is None else condition_dim, 3 * dim, init=_zeros, key=key)
+        self.scale = jnp.ones(dim) if rms else None
         self.dim, self.epsilon = dim, epsilon
 
     def __call__(
@@ -90,7 +106,7 @@ class AdaLNZero(eqx.Module):
     ) -> tuple[Float[Array, "*leading dim"], Float[Array, "*ones dim"]]:
         """The modulated norm of x, and the gate, of x's rank."""
         shift, scale, gate = _parts(self.modulation, x, condition, 3)
-        return ops.layer_norm(x, modulation=(shift, scale), epsilon=self.epsilon), gate
+        return _normed(x, self.scale, (shift, scale), self.epsilon), gate
 
 
 class FiLM(eqx.Module):
@@ -123,6 +139,13 @@ class FiLM(eqx.Module):
     ) -> Float[Array, "*leading dim"]:
         shift, scale = _parts(self.modulation, x, condition, 2, activation=lambda x: x)
         return x * (1 + scale) + shift
+
+
+def _normed(x: Array, scale: Array | None, modulation: tuple[Array, Array], epsilon: float) -> Array:
+    """A layer norm, or an RMS norm with a scale, modulated in the same pass."""
+    if scale is None:
+        return ops.layer_norm(x, modulation=modulation, epsilon=epsilon)
+    return ops.rms_norm(x, scale, modulation=modulation, epsilon=epsilon)
 
 
 def _parts(modulation: Projection, x: Array, condition: Array, count: int, activation=jax.nn.silu) -> list[Array]:

@@ -4,6 +4,7 @@ Nothing of a file is run, and no object is made by a name that a file holds. A f
 than a model has, is a `ValueError` of one line with its name, the expectation, what came and the hint.
 """
 
+import fnmatch
 import importlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,8 +28,21 @@ FORMATS = {
 _HINT = "give a file of published weights"
 
 
+BESIDE = {
+    "*optim*": "state of the optimiser",
+    "*schedul*": "state of the schedule of rates",
+    "*": "not of the dictionary that is read",
+}
+"""Reason by pattern of names beside the dictionary that is read."""
+
+
 def open_file(path: str | Path, key: str | None = None) -> dict[str, Stored]:
-    """The arrays of a file by name; none is read yet.
+    """The arrays of a file by name; none is read yet. The arguments are those of `opened`."""
+    return opened(path, key)[0]
+
+
+def opened(path: str | Path, key: str | None = None) -> tuple[dict[str, Stored], dict[str, str]]:
+    """The arrays of a file by name, of which none is read yet; and by name the reason for what is beside them.
 
     Args:
         path: of the file; its ending names the format.
@@ -48,11 +62,16 @@ def open_file(path: str | Path, key: str | None = None) -> dict[str, Stored]:
     return _chosen(path, module.open_file(path)[0], key)
 
 
-def _chosen(path: Path, arrays: dict[str, Any], key: str | None) -> dict[str, Stored]:
-    """The arrays of one dictionary of a file."""
+def _reason(name: str) -> str:
+    return next(reason for pattern, reason in BESIDE.items() if fnmatch.fnmatchcase(name, pattern))
+
+
+def _chosen(path: Path, arrays: dict[str, Any], key: str | None) -> tuple[dict[str, Stored], dict[str, str]]:
+    """The arrays of one dictionary of a file, and the reasons for the others."""
     found = dict(_dictionaries(arrays))
     if key is None:
         full = [name for name, values in found.items() if any(isinstance(value, Stored) for value in values.values())]
+        full = [name for name in full if _reason(name.split("/")[0]) == BESIDE["*"]] or full
         if "" not in full and len(full) != 1:
             raise refused(path, "one dictionary of arrays", f"several: {_some(full)}", "choose one by key=")
         key = "" if "" in full else full[0]
@@ -62,7 +81,8 @@ def _chosen(path: Path, arrays: dict[str, Any], key: str | None) -> dict[str, St
         raise refused(path, "arrays alone", f"{_some(others)} beside them", "save the arrays alone, as safetensors")
     if not found[key]:
         raise refused(path, "arrays", "none", _HINT)
-    return found[key]
+    first = key.split("/")[0]
+    return found[key], {name: _reason(name) for name in arrays if key and name != first}
 
 
 def _dictionaries(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

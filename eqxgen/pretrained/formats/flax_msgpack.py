@@ -1,10 +1,13 @@
 """flax's msgpack: nested dictionaries of arrays. Names are joined by slashes: `params/Dense_0/kernel`.
 
+A checkpoint of flax has no ending of its own: rename it to `.msgpack`.
+
 A decoder of the few types that flax writes, which copies no array: each is a view of the mapped file.
 """
 
 import math
 import struct
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,56 @@ def open_file(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     arrays: dict[str, Stored] = {}
     _flatten(path, values, "", arrays)
     return arrays, {}
+
+
+def write(path: Path, arrays: Mapping[str, Stored]) -> None:
+    """Writes a file, of which one array at a time is in memory.
+
+    Raises:
+        OSError: the disk refuses.
+        ValueError: an array is of a type that flax does not read, or of 4 GiB or more; or a name is a folder of others.
+    """
+    tree: dict[str, Any] = {}
+    for name, stored in arrays.items():
+        *folders, last = name.split("/")
+        within = tree
+        for folder in folders:
+            within = within.setdefault(folder, {})
+        if not isinstance(within, dict) or last in within:
+            raise refused(path, "names that are no folders of others", name, "rename the array")
+        if _dtype(str(stored.dtype)) is None:
+            raise refused(path, f"a number of flax's for {name}", stored.dtype, "convert the array")
+        within[last] = stored
+    with path.open("wb") as file:
+        for part in _encoded(path, tree):
+            file.write(part)
+
+
+def _encoded(path: Path, values: Any) -> Iterator[Any]:
+    """The bytes of nested dictionaries."""
+    if isinstance(values, dict):
+        yield _head(0x80, 0xDE, len(values))
+        for name, value in values.items():
+            yield from (_text(name), *_encoded(path, value))
+        return
+    shape = b"".join(b"\xcf" + struct.pack(">Q", size) for size in values.shape)
+    size = math.prod(values.shape) * values.dtype.itemsize
+    about = b"\x93" + _head(0x90, 0xDC, len(values.shape)) + shape + _text(str(values.dtype))
+    if size + len(about) + 5 >= 2**32:
+        raise refused(path, "arrays of less than 4 GiB", f"one of {size:,} bytes", "write safetensors")
+    about += b"\xc6" + struct.pack(">I", size)
+    yield b"\xc9" + struct.pack(">Ib", size + len(about), ARRAY) + about
+    yield np.ascontiguousarray(values.read(...)).reshape(-1).view(np.uint8)
+
+
+def _head(small: int, large: int, count: int) -> bytes:
+    """The start of a dictionary or a list."""
+    return bytes([small + count]) if count < 16 else bytes([large]) + struct.pack(">H", count)
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return b"\xda" + struct.pack(">H", len(data)) + data
 
 
 def _flatten(path: Path, values: dict[str, Any], above: str, arrays: dict[str, Stored]) -> None:

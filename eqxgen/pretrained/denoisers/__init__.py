@@ -1,0 +1,1 @@
+"""Published nets that denoise images: U-Nets and transformers."""
