@@ -54,8 +54,8 @@ class ScheduleConfig:
         )
         positive(self, "sigma_max", prefix="schedule.")
         require(
-            not self.zero_terminal or self.name not in ("ve", "edm", "flow"),
-            f"schedule.zero_terminal must go with a schedule of alpha² + sigma² = 1: got schedule.name={self.name}",
+            not self.zero_terminal or self.discrete,
+            f"schedule.zero_terminal must go with a schedule of steps: got schedule.name={self.name}",
         )
 
     @property

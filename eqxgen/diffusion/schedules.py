@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from eqxgen.configs.diffusion import ScheduleConfig
 
-Time = Float[Array, "*shape"] | Float[np.ndarray, "*shape"] | float
+Time = Float[Array, "*shape"] | Float[np.ndarray, "*shape"] | np.floating | float | int
 
 
 class Level(NamedTuple):
@@ -104,34 +104,6 @@ class Discrete(Schedule):
         part = jnp.where(jnp.isinf(high), -jnp.expm1(low - log_ratio), (log_ratio - low) / rise)
         first = _array(ratio) / math.exp(knots[0])
         return jnp.where(log_ratio < knots[0], first, i + 1 + part) / self.steps
-
-
-class ZeroTerminal(Schedule):
-    """A variance-preserving schedule, shifted and scaled so that it ends without signal (Lin et al. 2024,
-    arXiv:2305.08891, algorithm 1): alpha' = (alpha - alpha_end) / (1 - alpha_end), with alpha'² + sigma'² = 1.
-    """
-
-    schedule: Schedule
-
-    @property
-    def end(self) -> float:
-        return self.schedule.end
-
-    def __call__(self, t: Time) -> Level:
-        alpha, sigma = self.schedule(t)
-        lost = jnp.square(sigma) / (1 + alpha) / self._span  # 1 - alpha', without the cancellation at small noise
-        lost = jnp.minimum(lost, 1)
-        return Level(1 - lost, jnp.sqrt(lost * (2 - lost)))
-
-    def time(self, ratio: Time) -> Float[Array, "*shape"]:
-        alpha, sigma = _of_log_ratio(jnp.log(_array(ratio)))
-        lost = jnp.square(sigma) / (1 + alpha) * self._span
-        return self.schedule.time(jnp.sqrt(lost * (2 - lost)) / (1 - lost))
-
-    @property
-    def _span(self) -> Float[Array, ""]:
-        alpha, sigma = self.schedule(self.end)
-        return jnp.square(sigma) / (1 + alpha)
 
 
 class VP(Schedule):
@@ -225,14 +197,24 @@ def schedule_of(config: ScheduleConfig) -> Schedule:
         return VE(config.sigma_max)
     if config.name == "flow":
         return Flow()
-    found = VP() if config.name == "vp" else Discrete(betas_of(config.name, config.steps, config.low, config.high))
-    return ZeroTerminal(found) if config.zero_terminal else found
+    if config.name == "vp":
+        return VP()
+    betas = betas_of(config.name, config.steps, config.low, config.high)
+    return Discrete(zero_terminal(betas) if config.zero_terminal else betas)
+
+
+def zero_terminal(betas: tuple[float, ...]) -> tuple[float, ...]:
+    """Betas of the schedule whose alpha is shifted and scaled so that it ends without signal, while its first stays
+    (Lin et al. 2024, arXiv:2305.08891, algorithm 1). The last beta is 1.
+    """
+    alpha = np.sqrt(np.cumprod(1 - np.asarray(betas)))
+    level = np.square((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1]))
+    return tuple((1 - level / np.concatenate([[1.0], level[:-1]])).tolist())
 
 
 def steps_of(schedule: Schedule) -> int | None:
-    """Number of steps of a discrete schedule, also of one that ends without signal; None of a continuous one."""
-    inner = schedule.schedule if isinstance(schedule, ZeroTerminal) else schedule
-    return inner.steps if isinstance(inner, Discrete) else None
+    """Number of steps of a discrete schedule; None of a continuous one."""
+    return schedule.steps if isinstance(schedule, Discrete) else None
 
 
 def _logistic(x: float) -> float:
@@ -247,7 +229,7 @@ _BETAS = {
 _LEVELS = {
     "cosine": lambda t: math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2,
     "sqrt": lambda t: 1 - math.sqrt(t + 1e-4),
-    "sigmoid_level": lambda t: (_logistic(3) - _logistic(6 * t - 3)) / (_logistic(3) - _logistic(-3)),
+    "sigmoid_level": lambda t: (_logistic(3.0) - _logistic(6 * t - 3)) / (_logistic(3.0) - _logistic(-3.0)),
 }
 
 
