@@ -18,10 +18,10 @@ DISTANCES = ("l2", "l1", "huber", "pseudo_huber")
 TIMES = ("uniform", "lognormal", "logit_normal", "cosine")
 """Names of the distributions of training times; see `eqxgen.diffusion.times`."""
 SAMPLERS = (
-    *("ddpm", "ddim", "euler", "heun", "ancestral", "churn", "dpm2", "lms", "dpmpp_2m", "dpmpp_2s", "dpmpp_3m"),
-    *("dpmpp_sde", "dpmpp_2m_sde", "unipc", "deis", "pndm", "ipndm", "rk4"),
+    *("euler", "heun", "ddim", "ancestral", "ddpm", "churn", "dpm2", "dpmpp_2s", "dpmpp_2m", "dpmpp_3m"),
+    *("dpmpp_2m_sde", "dpmpp_3m_sde", "unipc", "lms", "deis", "pndm", "ipndm", "rk4", "flow_euler", "flow_heun"),
 )
-"""Names of the samplers with a number of steps; see `eqxgen.diffusion.solvers`."""
+"""Names of the samplers; see `eqxgen.diffusion.solvers`."""
 GRIDS = ("karras", "exponential", "polynomial", "vp", "ve", "iddpm", "flow", "trailing", "leading", "linspace")
 """Names of the grids of sampling times; see `eqxgen.diffusion.grids`."""
 RESPACED = ("trailing", "leading", "linspace")
@@ -127,12 +127,12 @@ class DiffusionSampling:
     steps: int = 18
     """Intervals of the grid; a solver of second order evaluates the denoiser about twice in each."""
     sampler: str = "heun"
-    """Solver: ddpm, ddim, euler, heun, ancestral, churn, dpm2, lms, dpmpp_2m, dpmpp_2s, dpmpp_3m, dpmpp_sde,
-    dpmpp_2m_sde, unipc, deis, pndm, ipndm or rk4."""
+    """Solver: euler, heun, ddim, ancestral, ddpm, churn, dpm2, dpmpp_2s, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde,
+    dpmpp_3m_sde, unipc, lms, deis, pndm, ipndm, rk4, flow_euler or flow_heun."""
     guidance: float = 1.0
     """Scale of classifier-free guidance; 1 is none."""
     interval: str = ""
-    """LOW,HIGH: sigma / alpha between which guidance is applied; everywhere by default."""
+    """LOW,HIGH: sigma / alpha between which guidance is applied, as in 0.3,5; everywhere by default."""
     rescale: float = 0.0
     """Share of the rescaling of a guided prediction to the deviation of the conditional one; 0 is none."""
     channels: int = 0
@@ -146,14 +146,16 @@ class DiffusionSampling:
     sigma_max: float = 80.0
     """Greatest sigma / alpha of the grid; of other schedules than ve and edm at most that of their end."""
     eta: float = 0.0
-    """Share of the noise of ddpm that ddim and the ancestral solvers add, in [0, 1]."""
-    churn: float = 0.0
+    """Share of the noise of ddpm that ddim, dpm2, dpmpp_2s and the samplers of stochastic equations add, in [0, 1]."""
+    variance: str = "small"
+    """Variance of ddpm: small, large or learned."""
+    churn: float = 40.0
     """S_churn of the solver churn (Karras et al. 2022, algorithm 2)."""
-    churn_min: float = 0.0
+    churn_min: float = 0.05
     """S_min: least sigma at which noise is added."""
-    churn_max: float = math.inf
+    churn_max: float = 50.0
     """S_max: greatest sigma at which noise is added."""
-    churn_noise: float = 1.0
+    churn_noise: float = 1.003
     """S_noise: deviation of the added noise."""
 
     def __post_init__(self):
@@ -161,6 +163,7 @@ class DiffusionSampling:
         require(integer and self.steps >= 1, f"sampling.steps must be at least 1: got {self.steps}")
         one_of(self, "sampler", SAMPLERS, prefix="sampling.")
         one_of(self, "grid", GRIDS, prefix="sampling.")
+        one_of(self, "variance", ("small", "large", "learned"), prefix="sampling.")
         not_negative(self, "guidance", "rescale", "churn", "churn_min", "channels", prefix="sampling.")
         positive(self, "rho", "sigma_min", "sigma_max", "churn_noise", prefix="sampling.")
         require(0 <= self.eta <= 1, f"sampling.eta must be in [0, 1]: got {self.eta}")

@@ -39,6 +39,13 @@ class Scalings(NamedTuple):
     c_noise: Float[Array, ""]
 
 
+class WithLabels(NamedTuple):
+    """A condition and the labels of an augmentation, for a network that takes them as `augment`."""
+
+    condition: Any
+    augment: Float[Array, " labels"]
+
+
 class Denoised(NamedTuple):
     """x_0, and the place of the log-variance between the least (0) and the greatest (1) of a step of DDPM."""
 
@@ -114,7 +121,10 @@ class Preconditioned(eqx.Module):
         scale = self.scalings(jnp.asarray(t))
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         given = (scale.c_in * wide).astype(_compute_type(self.net, wide.dtype))
-        found = self.net(given, scale.c_noise, condition, key=key, inference=inference).astype(wide.dtype)
+        more = {}
+        if isinstance(condition, WithLabels):
+            condition, more = condition.condition, {"augment": condition.augment}
+        found = self.net(given, scale.c_noise, condition, **more, key=key, inference=inference).astype(wide.dtype)
         channels = x.shape[-1]
         return scale.c_skip * wide + scale.c_out * found[..., :channels], found[..., channels:]
 

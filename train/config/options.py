@@ -92,7 +92,13 @@ def build(config: type[T], values: Mapping[str, Any], default: T | None = None, 
     try:
         return config(**given)
     except ValueError as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(_named(str(error), prefix)) from None
+
+
+def _named(message: str, prefix: str) -> str:
+    """The message of a nested config, whose fields are called `model.x` or by its own name, with the flags' names."""
+    last = prefix.rstrip(".").rpartition(".")[2]
+    return re.sub(rf"(?<![\w.])(model|{last})\.(?=[a-z_])", prefix, message) if prefix else message
 
 
 def convert(label: str, kind: Any, value: Any) -> Any:

@@ -84,7 +84,7 @@ def _draw(run: Finished, asked: ImageSample) -> int:
     return asked.save((held_out.read(part)["image"] for part in parts), labels[rows])
 
 
-def _drawn(model: Any, dataset: "Dataset", stream: "Stream") -> tuple[Any, int]:
+def _drawn(config: Any, model: Any, dataset: "Dataset", stream: "Stream") -> tuple[Any, int]:
     from ..evaluators.examples import held_out_images
 
     shown = held_out_images(dataset).first(SHOWN * dataset.num_classes)

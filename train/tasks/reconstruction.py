@@ -28,7 +28,7 @@ def _evaluators(config: Any, dataset: "Dataset") -> "tuple[Evaluator, ...]":
     )
 
 
-def _drawn(tokenizer: Any, dataset: "Dataset", stream: "Stream") -> tuple[Any, int]:
+def _drawn(config: Any, tokenizer: Any, dataset: "Dataset", stream: "Stream") -> tuple[Any, int]:
     from ..evaluators.examples import held_out_images
     from ..evaluators.reconstruction import compared
 
