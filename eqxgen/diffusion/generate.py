@@ -102,13 +102,20 @@ def times_of(options: DiffusionSampling, schedule: Schedule) -> Float[Array, " t
     if options.grid == "flow":
         return schedule.end * jnp.linspace(1, 0, options.steps + 1)
     end = float(schedule(schedule.end).ratio)
-    if options.sigma_max > end * (1 + 1e-5):
+    if options.grid != "vp" and options.sigma_max > end * (1 + 1e-5):
         raise ValueError(
             f"sampling.sigma_max must be at most the schedule's last sigma / alpha: got {options.sigma_max:g} of "
             f"{end:.6g}"
         )
-    more = (options.rho,) if options.grid in ("karras", "polynomial") else ()
-    ratios = getattr(grids, options.grid)(options.steps, options.sigma_min, options.sigma_max, *more)
+    low, high = options.sigma_min, options.sigma_max
+    ratios = {
+        "karras": lambda: grids.karras(options.steps, low, high, options.rho),
+        "polynomial": lambda: grids.polynomial(options.steps, low, high, options.rho),
+        "exponential": lambda: grids.exponential(options.steps, low, high),
+        "vp": lambda: grids.vp(options.steps),
+        "ve": lambda: grids.ve(options.steps, low, high),
+        "iddpm": lambda: grids.iddpm(options.steps, low, high),
+    }[options.grid]()
     return jnp.asarray(grids.times(schedule, ratios), jnp.float32)
 
 

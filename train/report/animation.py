@@ -32,7 +32,7 @@ def animate(grids: Path, out: Path, *, millis: int = 350, last: int = 2500) -> P
     frames = [frame for frame in frames if frame.size == frames[-1].size]
     if len(frames) < 2:
         return None
-    _write(frames, out, millis, last)
+    _write(frames, out, millis, last, lossless=True)
     return out
 
 
@@ -55,9 +55,9 @@ def write_animation(
         Image.fromarray(frame.squeeze(-1) if frame.shape[-1] == 1 else frame).convert("RGB") for frame in frames
     ]
     size = (width * scale, height * scale)
-    _write([picture.resize(size, Image.Resampling.NEAREST) for picture in pictures], out, millis, last)
+    _write([picture.resize(size, Image.Resampling.NEAREST) for picture in pictures], out, millis, last, quality=80)
 
 
-def _write(frames: list[Any], out: Path, millis: int, last: int) -> None:
+def _write(frames: list[Any], out: Path, millis: int, last: int, **options: Any) -> None:
     durations = [millis] * (len(frames) - 1) + [last]
-    frames[0].save(out, save_all=True, append_images=frames[1:], duration=durations, loop=0, lossless=True)
+    frames[0].save(out, save_all=True, append_images=frames[1:], duration=durations, loop=0, **options)

@@ -8,6 +8,7 @@ from .._errors import UsageError
 from ..engine.recipes import Finished, Recipe
 from . import images
 from .facts import ImageFacts
+from .latents import SCALE, autoencoder_of_run
 from .sampling import ImageSample, given, with_options
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
@@ -42,23 +43,23 @@ def denoising_recipe(
         rules: (config, facts) -> `eqxgen.diffusion.generate.Rules`; a `ValueError` names a field of `sampling`.
     """
 
-    def drawn(config: Any, model: Any, dataset: "Dataset", stream: "Stream") -> tuple[Any, int]:
+    def drawn(config: Any, parts: tuple[Any, Any], dataset: "Dataset", stream: "Stream") -> tuple[Any, int]:
         facts = images.facts_of(dataset)
-        tree = _tree(model, rules(config, facts), config.seed)
+        tree = _tree(*parts, rules(config, facts), config.seed)
         return stream.gather(_draw, tree, _in_rows(facts.classes)), ROW
 
-    def film(config: Any, model: Any, dataset: "Dataset", stream: "Stream") -> tuple[list[Any], int]:
-        return _film(config, model, images.facts_of(dataset), stream, rules)
+    def film(config: Any, parts: tuple[Any, Any], dataset: "Dataset", stream: "Stream") -> tuple[list[Any], int]:
+        return _film(config, parts, images.facts_of(dataset), stream, rules)
 
     def evaluators(config: Any, dataset: "Dataset") -> "tuple[Evaluator, ...]":
         return _evaluators(config, dataset, rules, loss)
 
     def sample(run: Finished, asked: Any) -> int:
+        options = dataclasses.replace(run.config.sampling, **given(asked, kind))
         try:
-            options = dataclasses.replace(run.config.sampling, **given(asked, kind))
             found = rules(dataclasses.replace(run.config, sampling=options), run.facts)
-        except ValueError as error:
-            raise UsageError(f"--{str(error).replace('sampling.', '')}") from None
+        except (ValueError, UsageError) as error:
+            raise UsageError(f"--{str(error).removeprefix('--').replace('sampling.', '')}") from None
         return _sample(run, asked, found)
 
     kind = type(next(iter(presets.values())).sampling)  # pyright: ignore[reportAttributeAccessIssue]
@@ -80,12 +81,14 @@ def denoising_recipe(
 
 def _draw(tree: Any, example: Mapping[str, Any]) -> Any:
     """An image in [-1, 1] of a label, which depends on the key, its number and its label alone."""
-    return _generated(tree, example).x
+    return _decoded(tree, _generated(tree, example).x)
 
 
 def _path(tree: Any, example: Mapping[str, Any]) -> Any:
     """The images after each step."""
-    return _generated(tree, example, trajectory=True).trajectory
+    import jax
+
+    return jax.lax.map(lambda x: _decoded(tree, x), _generated(tree, example, trajectory=True).trajectory)
 
 
 def _generated(tree: Any, example: Mapping[str, Any], *, trajectory: bool = False) -> Any:
@@ -93,17 +96,22 @@ def _generated(tree: Any, example: Mapping[str, Any], *, trajectory: bool = Fals
 
     from eqxgen.diffusion.generate import generate
 
-    denoiser, rules, key = tree
+    denoiser, _, rules, key = tree
     null = denoiser.null_label
     label = None if null is None else example["label"]
     key = jr.fold_in(key, example["index"])
     return generate(denoiser, rules, label, null=null, key=key, trajectory=trajectory)
 
 
-def _tree(model: Any, rules: Any, seed: int) -> Any:
+def _decoded(tree: Any, x: Any) -> Any:
+    autoencoder = tree[1]
+    return x if autoencoder is None else autoencoder.decode(x / SCALE)
+
+
+def _tree(model: Any, autoencoder: Any, rules: Any, seed: int) -> Any:
     import jax.random as jr
 
-    return model, rules, jr.key(seed)
+    return model, autoencoder, rules, jr.key(seed)
 
 
 def _in_rows(classes: int, count: int = 10, row: int = ROW) -> "Examples":
@@ -115,7 +123,7 @@ def _in_rows(classes: int, count: int = 10, row: int = ROW) -> "Examples":
 
 
 def _film(
-    config: Any, model: Any, facts: ImageFacts, stream: "Stream", rules: Callable[[Any, ImageFacts], Any]
+    config: Any, parts: tuple[Any, Any], facts: ImageFacts, stream: "Stream", rules: Callable[[Any, ImageFacts], Any]
 ) -> tuple[list[Any], int]:
     """Frames of ancestral sampling, left, beside DDIM without noise, from equal noise, and images in a row."""
     import numpy as np
@@ -128,7 +136,7 @@ def _film(
     for eta in (1.0, 0.0):
         options = dataclasses.replace(config.sampling, sampler="ddim", eta=eta, steps=min(steps, _most(config)))
         found = rules(dataclasses.replace(config, sampling=options), facts)
-        sides.append(stream.gather(_path, _tree(model, found, config.seed), labels))
+        sides.append(stream.gather(_path, _tree(*parts, found, config.seed), labels))
     both = np.stack(sides)  # side, image, step, height, width, channels
     side = 8
     grid = both.reshape(2, count // side, side, *both.shape[2:]).transpose(3, 1, 0, 2, 4, 5, 6)
@@ -158,7 +166,7 @@ def _evaluators(
     facts = images.facts_of(dataset)
     found = rules(config, facts)
     judged = labelled(np.arange(config.eval_samples) % facts.classes)
-    parts = lambda model, frozen: _tree(model, found, config.seed + 1)
+    parts = lambda model, frozen: _tree(model, frozen, found, config.seed + 1)
     judges = [kind(dataset, _draw, judged, parts) for kind in (classifier, fidelity, trained_on_samples)]
     if not config.conditional:
         judges = [judges[1], *(dataclasses.replace(each, lacks="the model has no classes") for each in judges[::2])]
@@ -175,5 +183,7 @@ def _sample(run: Finished, asked: ImageSample, rules: Any) -> int:
         flag = "--label" if asked.labels == () else "--labels"
         raise UsageError(f"{flag}: the model has no classes: leave it out")
     labels, mesh = images.labels_of(asked, run.facts.classes), make_mesh(asked.mesh)
-    tree = _tree(run.model(mesh), rules, asked.seed)
+    where, shape = run.config.autoencoder, run.facts.shape
+    autoencoder = autoencoder_of_run(run.folder, where, shape) if where else None
+    tree = _tree(run.model(mesh), autoencoder, rules, asked.seed)
     return asked.save(Stream(mesh).map(_draw, tree, labelled(labels)), labels)

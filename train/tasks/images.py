@@ -44,10 +44,10 @@ def image_recipe(
     program: Callable[[Any, ImageFacts], "Program"],
     *,
     released: Callable[[Any, Any], Any],
-    drawn: Callable[[Any, Any, "Dataset", "Stream"], tuple[Any, int]],
+    drawn: Callable[[Any, tuple[Any, Any], "Dataset", "Stream"], tuple[Any, int]],
     evaluators: Callable[[Any, "Dataset"], "tuple[Evaluator, ...]"],
     draw: Callable[[Finished, ImageSample], int],
-    film: Callable[[Any, Any, "Dataset", "Stream"], tuple[list[Any], int]] | None = None,
+    film: Callable[[Any, tuple[Any, Any], "Dataset", "Stream"], tuple[list[Any], int]] | None = None,
 ) -> Recipe:
     """A recipe of models of images.
 
@@ -56,7 +56,8 @@ def image_recipe(
         program: (config, facts) -> the model, its losses and players, of batches of `image`, in [-1, 1], or `label`, or
             both.
         released: the released model of the averaged model and the averaged model state.
-        drawn: (config, released model, data set, stream) -> images that a run shows, and how many a row has.
+        drawn: (config, (released model, frozen parts), data set, stream) -> images that a run shows, and how many a row
+            has.
         evaluators: (config, data set) -> those that --evals can name.
         draw: writes the images that `train.sample` is asked for; gives the exit status.
         film: as `drawn`, for the last step: frames of images, and how many a row has.
@@ -82,10 +83,10 @@ def image_recipe(
             return {name: arrays[name]() for name in core.shapes}
 
         def show(model: Any, frozen: Any, stream: "Stream", path: Path) -> None:
-            pictures, columns = drawn(config, model, dataset, stream)
+            pictures, columns = drawn(config, (model, frozen), dataset, stream)
             save(pictures, dataset, columns, path)
             if film is not None and path.name == f"step-{config.steps:07d}":
-                save_film(*film(config, model, dataset, stream), dataset, path.parents[1])
+                save_film(*film(config, (model, frozen), dataset, stream), dataset, path.parents[1])
 
         return Task(
             facts,
