@@ -136,8 +136,8 @@ def _small(name: str, steps: int, dit: DiTConfig, flip: bool = False, **changes:
 
 PRESETS = {
     "digits": _small("digits", 1000, _dit(96, 4, 2)),
-    "mnist": _small("mnist", 1500, _dit(128, 6, 4)),
-    "fashion_mnist": _small("fashion_mnist", 3000, _dit(128, 6, 4), flip=True),
+    "mnist": _small("mnist", 1200, _dit(128, 4, 4)),
+    "fashion_mnist": _small("fashion_mnist", 3000, _dit(128, 4, 4), flip=True),
     # Ho et al. 2020, appendix B: no classes, 800,000 steps of Adam at 2e-4, average 0.9999.
     "cifar10": Config(
         preset="cifar10",

@@ -49,7 +49,7 @@ def test_a_run_releases_its_denoiser_with_pictures_and_a_film(whole):
     from PIL import Image
 
     with Image.open(whole / "denoising.webp") as film:
-        assert film.n_frames == 50
+        assert 20 < film.n_frames <= 50  # equal neighbours are one
     assert "denoising.webp" in (whole / "README.md").read_text()
 
 

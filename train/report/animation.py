@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 FILM = "denoising.webp"
 """Film of the denoising, in the folder of a run."""
 SIDE = 512
-"""Pixels that the shorter side of a written animation has at least."""
+"""Pixels that the longer side of a written animation has at least."""
 
 
 def animate(grids: Path, out: Path, *, millis: int = 350, last: int = 2500) -> Path | None:
@@ -39,7 +39,7 @@ def animate(grids: Path, out: Path, *, millis: int = 350, last: int = 2500) -> P
 def write_animation(
     frames: Sequence[UInt8[np.ndarray, "height width channels"]], out: Path, *, millis: int = 80, last: int = 2500
 ) -> None:
-    """Writes pictures of one size as an animated WebP, enlarged by a whole number to at least 512 pixels.
+    """Writes pictures of one size as an animated WebP, enlarged by a whole number to at least 512 pixels of width or height.
 
     Args:
         frames: with 1 or 3 channels.
@@ -50,7 +50,7 @@ def write_animation(
     from PIL import Image
 
     height, width, _ = frames[0].shape
-    scale = max(1, -(-SIDE // min(height, width)))
+    scale = max(1, -(-SIDE // max(height, width)))
     pictures = [
         Image.fromarray(frame.squeeze(-1) if frame.shape[-1] == 1 else frame).convert("RGB") for frame in frames
     ]
