@@ -119,7 +119,7 @@ WRONG = {
     "--label-dropout 1": r"label_dropout must be in \[0, 1\): got 1.0",
     "--non-leaking 0.1": "non_leaking must have a unet with --unet.augment 9",
     "--loss.variance 0.1": "loss.variance must be above 0 with dit.learn_variance, and 0 without",
-    "--no-conditional --sampling.guidance 1": "conditional must be true with backbone dit",
+    "--no-conditional --sampling.guidance 1": "conditional must be true with backbone dit: got false",
     "--sampling.grid trailing": "--sampling.grid trailing must have a schedule of steps: got VE",
     "--preset cifar10 --sampling.grid karras --sampling.sigma-max 500": "--sampling.sigma_max must be at most",
     "--autoencoder nowhere": "--autoencoder nowhere: no such file or folder of a published model",

@@ -39,7 +39,7 @@ def animate(grids: Path, out: Path, *, millis: int = 350, last: int = 2500) -> P
 def write_animation(
     frames: Sequence[UInt8[np.ndarray, "height width channels"]], out: Path, *, millis: int = 80, last: int = 2500
 ) -> None:
-    """Writes pictures of one size as an animated WebP, enlarged by a whole number to at least 512 pixels of width or height.
+    """Writes pictures of one size as an animated WebP, enlarged by a whole number to at least 512 pixels along a side.
 
     Args:
         frames: with 1 or 3 channels.
