@@ -8,4 +8,11 @@ distances     squared, absolute, Huber and pseudo-Huber errors
 times         distributions of the training times
 losses        the loss of one example
 variance      learned variances, and bits per dimension
+grids         times of samplers
+solvers       samplers
+guidance      denoisers made of denoisers
+editing       inpainting, inversion, super-resolution
+likelihood    log-likelihood by the probability-flow equation
+generate      samples by options
+few_step      losses of models of one step or a few
 """
