@@ -56,13 +56,13 @@ class Config(ImageConfig):
     are."""
     denoiser: DenoiserConfig = option(factory=DenoiserConfig, first=("prediction",))
     """Prediction of the network, and noise schedule."""
-    loss: DiffusionLoss = option(factory=DiffusionLoss, first=("weight",))
+    loss: DiffusionLoss = option(factory=DiffusionLoss)
     """Weight, distance, and distribution of the noise levels."""
     unet: UNetConfig = option(factory=UNetConfig, first=("width", "multipliers", "blocks"))
     """The U-Net."""
     dit: DiTConfig = option(factory=DiTConfig, first=("dim", "depth", "heads", "patch"))
     """The transformer."""
-    uvit: UViTConfig = option(factory=UViTConfig, first=("dim", "depth", "heads", "patch"))
+    uvit: UViTConfig = option(factory=UViTConfig)
     """The transformer with long skips."""
     sampling: DiffusionSampling = option(factory=DiffusionSampling, first=("steps", "sampler", "guidance"))
     """Sampling."""
