@@ -122,7 +122,9 @@ _EDM = DenoiserConfig(prediction="edm", schedule=ScheduleConfig(name="edm"))
 _EDM_LOSS = DiffusionLoss(weight="edm", times="lognormal")
 
 
-_ADAM: dict[str, Any] = {"warmup": 0, "decay": "constant", "beta2": 0.999, "weight_decay": 0.0}
+def _adam(learning_rate: float, warmup: int = 0) -> OptimConfig:
+    """Adam without weight decay at a constant rate."""
+    return OptimConfig(learning_rate=learning_rate, warmup=warmup, decay="constant", beta2=0.999, weight_decay=0.0)
 
 
 def _dit(dim: int, depth: int, patch: int) -> DiTConfig:
@@ -159,7 +161,7 @@ PRESETS = {
         checkpoint_every=5000,
         conditional=False,
         data=DataConfig(name="cifar10", augment=AugmentConfig(flip=True)),
-        optim=OptimConfig(**_ADAM | {"learning_rate": 2e-4, "warmup": 5000}),
+        optim=_adam(2e-4, 5000),
         ema=EmaConfig(decay=0.9999),
         sampling=DiffusionSampling(steps=50, sampler="ddim", grid="linspace"),
     ),
@@ -174,7 +176,7 @@ PRESETS = {
         label_dropout=0.0,
         non_leaking=0.12,
         data=DataConfig(name="cifar10"),
-        optim=OptimConfig(**_ADAM | {"learning_rate": 1e-3, "warmup": 10_000_000 // 512}),
+        optim=_adam(1e-3, 10_000_000 // 512),
         ema=EmaConfig(half_life=500_000.0, ramp=0.05),
         denoiser=_EDM,
         loss=_EDM_LOSS,
@@ -191,7 +193,7 @@ PRESETS = {
         checkpoint_every=5000,
         label_dropout=0.0,
         data=DataConfig(name="./imagenet/train", image_size=64, augment=AugmentConfig(flip=True)),
-        optim=OptimConfig(**_ADAM | {"learning_rate": 1e-4, "warmup": 10_000_000 // 4096}),
+        optim=_adam(1e-4, 10_000_000 // 4096),
         ema=EmaConfig(half_life=50_000_000.0, ramp=0.05),
         denoiser=_EDM,
         loss=_EDM_LOSS,
@@ -211,7 +213,7 @@ PRESETS = {
         backbone="dit",
         autoencoder="./sd-vae-ft-ema",
         data=DataConfig(name="./imagenet/train", image_size=256, augment=AugmentConfig(flip=True)),
-        optim=OptimConfig(**_ADAM | {"learning_rate": 1e-4}),
+        optim=_adam(1e-4),
         ema=EmaConfig(decay=0.9999),
         loss=DiffusionLoss(variance=0.001),
         dit=dataclasses.replace(DiTConfig.xlarge(), remat=True),
@@ -240,7 +242,7 @@ PRESETS = {
         checkpoint_every=5000,
         conditional=False,
         data=DataConfig(name="./celeba", image_size=64, augment=AugmentConfig(flip=True)),
-        optim=OptimConfig(**_ADAM | {"learning_rate": 1e-4, "warmup": 1000}),
+        optim=_adam(1e-4, 1000),
         ema=EmaConfig(decay=0.9999),
         denoiser=DenoiserConfig(schedule=ScheduleConfig(name="cosine")),
         loss=DiffusionLoss(distance="l1"),
