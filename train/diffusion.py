@@ -58,7 +58,7 @@ class Config(ImageConfig):
     """Prediction of the network, and noise schedule."""
     loss: DiffusionLoss = option(factory=DiffusionLoss)
     """Weight, distance, and distribution of the noise levels."""
-    unet: UNetConfig = option(factory=UNetConfig, first=("width", "multipliers", "blocks"))
+    unet: UNetConfig = option(factory=UNetConfig, first=("width", "multipliers"))
     """The U-Net."""
     dit: DiTConfig = option(factory=DiTConfig, first=("dim", "depth", "heads", "patch"))
     """The transformer."""

@@ -19,7 +19,7 @@ SOLVERS: dict[str, Callable[[DiffusionSampling], Any]] = {
     "heun": lambda options: solvers.Heun(),
     "ddim": lambda options: solvers.DDIM(options.eta),
     "ancestral": lambda options: solvers.ancestral(),
-    "ddpm": lambda options: solvers.DDPM(options.variance),
+    "ddpm": lambda options: solvers.DDPM(options.variance),  # pyright: ignore[reportArgumentType]
     "churn": lambda options: solvers.Churn(
         solvers.Heun(), options.churn, options.churn_min, options.churn_max, options.churn_noise
     ),
