@@ -2,17 +2,20 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
 
-from eqxgen.configs import DiTConfig
+from eqxgen.configs import DiTConfig, UNetConfig
 from eqxgen.diffusion.precondition import EDM
 from tests.train.small_runs import crashed_and_resumed, metrics, same, weights, words
 from tests.train.test_sample import COMPILED
 from train import diffusion, load, sample
 from train._errors import UsageError, UserError
 from train.config.base import parse
+from train.engine.recipe import Context
 from train.evaluators.stream import Stream
 from train.parallel import make_mesh
 from train.tasks.denoising import _draw, _tree
@@ -138,3 +141,30 @@ def test_a_wrong_flag_is_one_line_that_names_it(flags):
     with pytest.raises((UsageError, UserError), match=f"^{WRONG[flags]}") as caught:
         opened(flags)
     assert "\n" not in str(caught.value)
+
+
+TRACED = {
+    "textbrush": {},
+    "digits": {"loss": dataclasses.replace(diffusion.PRESETS["digits"].loss, weight="uncertainty"), "dit": SIZES},
+    "cifar10-edm": {"unet": UNetConfig(width=32, multipliers=(1,), blocks=1, attention=(), augment=9)},
+    "imagenet256-dit": {"dit": DiTConfig(dim=8, depth=1, heads=2, hidden_dim=16, patch=4), "dry_run": True},
+    "celeba64": {"unet": UNetConfig(width=32, multipliers=(1,), blocks=1, attention=())},
+}
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_the_loss_of_a_preset_can_be_traced_and_its_sampler_has_the_shape_of_its_examples(name):
+    config = dataclasses.replace(diffusion.PRESETS[name], batch_size=2, **TRACED[name])
+    facts = diffusion.RECIPE.on_paper(config)
+    core = diffusion.program(config, facts)
+    shapes = {key: jax.ShapeDtypeStruct((2, *shape), kind) for key, (shape, kind) in core.shapes.items()}
+
+    def loss(key, batch):
+        return core.loss(
+            core.init(key), batch | {"weight": jnp.ones(2)}, jr.split(key, 2), Context(frozen=core.frozen())
+        )
+
+    found = jax.eval_shape(loss, jr.key(0), shapes)
+    assert found.loss.shape == ()
+    assert ("bound" in found.metrics) == (config.loss.variance > 0)
+    assert diffusion.rules(config, facts).shape == diffusion.example_shape(config, facts)
