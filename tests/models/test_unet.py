@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from eqxgen.configs import UNetConfig
+from eqxgen.configs import EDM2Config, UNetConfig, UViTConfig
 from eqxgen.models.unet import UNet
 from eqxgen.models.unet_guides import LowResolution, Upsampler
+from eqxgen.models.uvit import UViT
 from eqxgen.nn import force_weight_norm
 from eqxgen.pretrained import from_pretrained, to_pretrained
 from eqxgen.pretrained.denoisers import adm, edm, edm2, unet
@@ -147,3 +148,36 @@ def test_edm2s_unet_has_its_outputs_and_is_written_to_the_bit(name, tmp_path):
     inputs = [jnp.asarray(case[name])[0] for name in ("x", "noise")] + [None if labels is None else labels[0]]
     run = eqx.filter_jit(lambda model, *x: model(*x, inference=True))
     close(run(force_weight_norm(model), *inputs), case["out"][0], atol=5e-3)  # the epsilon, 1e-4, counts twice
+
+
+def test_a_bad_size_of_edm2_or_uvit_is_named():
+    with pytest.raises(ValueError, match=r"model\.head_dim must divide the 16 channels of level 1: got 12"):
+        EDM2Config(width=8, multipliers=(1, 2), attention=(1,), head_dim=12)
+    with pytest.raises(ValueError, match="size must be one of xs, s, m, l, xl, xxl: got 'tiny'"):
+        EDM2Config.of("tiny")
+    with pytest.raises(ValueError, match=r"model\.depth must be odd and at least 3: got 4"):
+        UViTConfig(depth=4)
+    with pytest.raises(ValueError, match="patch must divide width: got width=5, patch=2"):
+        UViT(4, 5, 3, None, UViTConfig(), key=jax.random.key(0))
+    net = eqx.filter_eval_shape(lambda: UViT(4, 4, 3, None, UViTConfig.textbrush(), key=jax.random.key(0)))
+    with pytest.raises(ValueError, match="label must be None: the net has classes=None"):
+        eqx.filter_eval_shape(lambda net: net(jnp.ones((4, 4, 3)), jnp.float32(0), jnp.int32(0)), net)
+
+
+@pytest.mark.parametrize(
+    ("config", "millions"),
+    [
+        (UNetConfig.ddpm(), 36),
+        (UNetConfig.ddpm(256), 114),
+        (UNetConfig.ddpmpp(), 56),
+        (UNetConfig.adm(64), 296),
+        (UNetConfig.adm(128), 422),
+        (UNetConfig.adm(256), 554),
+        (UNetConfig.adm(512), 559),
+    ],
+)
+def test_a_preset_has_the_papers_number_of_parameters(config, millions):
+    classes = 1000 if config.learn_variance else None
+    model = eqx.filter_eval_shape(lambda: UNet(3, classes, config, key=jax.random.key(0)))
+    count = sum(x.size for x in jax.tree.leaves(model) if isinstance(x, jax.ShapeDtypeStruct))
+    assert round(count / 1e6) == millions

@@ -101,6 +101,7 @@ def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], EDM2UNet]
         if given[name] != wanted:
             raise Unsupported(f"{name} must be {wanted}: got {given[name]!r}")
     side, multipliers = int(given["img_resolution"]), tuple(given["channel_mult"])
+    shares: dict[str, Any] = {ours: float(given[theirs]) for ours, theirs in BALANCES.items()}
     config = EDM2Config(
         width=int(given["model_channels"]),
         multipliers=multipliers,
@@ -109,7 +110,7 @@ def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], EDM2UNet]
         head_dim=int(given["channels_per_head"]),
         dropout=float(given["dropout"]),
         clip=float(given["clip_act"]),
-        **{ours: float(given[theirs]) for ours, theirs in BALANCES.items()},
+        **shares,
     )
     channels, classes = int(given["img_channels"]), int(given["label_dim"]) or None
     return lambda key: EDM2UNet(channels, classes, config, key=key), table(config, side)
