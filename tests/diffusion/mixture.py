@@ -36,8 +36,8 @@ class Mixture(eqx.Module):
     null_label = 0
 
     def __call__(self, x, t, condition=None, *, key=None, inference=None):
-        if self.called is not None:
-            jax.debug.callback(self.called, t + 0 * x.ravel()[0])  # once for each image of a batch
         moved = 0.0 if condition is None else 0.3 * jnp.asarray(condition, x.dtype)
+        if self.called is not None:  # once for each image and condition of a batch
+            jax.debug.callback(self.called, t + 0 * (x.ravel()[0] + moved))
         level = self.schedule(t)
         return moved + denoised(x - level.alpha * moved, *level)

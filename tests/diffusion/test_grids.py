@@ -53,7 +53,9 @@ def test_spacings_of_a_discrete_schedule_are_those_of_diffusers(name):
 
 def test_times_end_with_data():
     found = grids.times(Flow(), grids.karras(5))
-    assert found.shape == (6,) and found[-1] == 0 and (jnp.diff(found) < 0).all()
+    assert found.shape == (6,)
+    assert found[-1] == 0
+    assert (jnp.diff(found) < 0).all()
 
 
 BAD = {

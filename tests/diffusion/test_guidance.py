@@ -97,7 +97,8 @@ def test_a_matching_model_moves_the_image_toward_the_target():
         float(jnp.mean(sample(matching(Mixture(VE()), score, 0.8, scale, through=through), 80 * X, times, Heun()).x))
         for scale, through in ((0.0, True), (60.0, True), (60.0, False))
     ]
-    assert means[0] + 0.1 < means[1] and means[0] + 0.1 < means[2]
+    assert means[0] + 0.1 < means[1]
+    assert means[0] + 0.1 < means[2]
 
 
 def test_outside_its_interval_guidance_costs_nothing_even_in_a_batch():
@@ -107,7 +108,8 @@ def test_outside_its_interval_guidance_costs_nothing_even_in_a_batch():
     times = jnp.asarray([20.0, 8.0, 3.0, 1.0, 0.1, 0.0])
     found = jax.jit(jax.vmap(lambda x: sample(guided, x, times, Euler(), condition=LABEL)[:2]))(jnp.stack([X, 2 * X]))
     jax.effects_barrier()
-    assert found[1].tolist() == [7, 7] and len(seen) == 14
+    assert found[1].tolist() == [7, 7]
+    assert len(seen) == 14
     assert sorted({round(t, 3) for t in seen if seen.count(t) == 4}) == [1.0, 3.0]
 
 
@@ -118,7 +120,8 @@ def test_guided_denoisers_compose_and_count_their_evaluations():
     found = sample(guided, 30 * X, jnp.asarray([30.0, 1.0, 0.1, 0.0]), Heun(), condition=LABEL)
     jax.effects_barrier()
     assert int(found.evaluations) == len(seen) == 16
-    assert np.isfinite(found.x).all() and jnp.abs(found.x).max() <= 1
+    assert np.isfinite(found.x).all()
+    assert jnp.abs(found.x).max() <= 1
 
 
 class Learned(Mixture):
