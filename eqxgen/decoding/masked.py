@@ -204,7 +204,7 @@ def guided(
 
     def predict(ids: Int[Array, " tokens"]) -> Float[Array, "tokens codes"]:
         logits = model(ids, label, inference=True)
-        if guidance is None:
+        if guidance is None or unlabelled is None:
             return logits
         null = model(ids, jnp.full_like(label, unlabelled), inference=True)
         return null + guidance * (logits - null)

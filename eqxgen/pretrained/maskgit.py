@@ -82,7 +82,7 @@ def describe(model: Model) -> tuple[dict[str, Any], Table]:
     Raises:
         ValueError: the model has a null label, or norms before its layers.
     """
-    block = model.stack.blocks
+    block: Any = model.stack.blocks
     require_same(not model.null and block.placement == "post", "MaskGIT", 'null=False, placement="post"')
     mapping = table(model.codes, block.attention.heads)
     require_parts(model, mapping)

@@ -235,6 +235,7 @@ CASES = [
     ("a text of four gigabytes", "msgpack", msgpack(b"\xdb\xff\xff\xff\xff"), DAMAGED),
     ("a shape of other sizes", "msgpack", msgpack(b"\x81\xa1a" + extension(1, packed(((9, 9), "float32", b"1234")))), "float32.9, 9. as its bytes"),
     ("a type that is an object", "msgpack", msgpack(b"\x81\xa1a" + extension(1, packed(((1,), "object", b"12345678")))), "arrays of numbers, got object"),
+    ("a type that is bytes", "msgpack", msgpack(b"\x81\xa1a" + extension(1, packed(((1,), b"float32", b"1234")))), "arrays of numbers, got"),
     ("another extension", "msgpack", msgpack(b"\x81\xa1a" + extension(5, b"")), "a value of type 5"),
     ("a number beside the arrays", "msgpack", msgpack({"a": VALUES, "step": 3}), "arrays alone, got int as step"),
     ("a key that is a number", "msgpack", msgpack(b"\x81\x01\x01"), "keys that are texts"),

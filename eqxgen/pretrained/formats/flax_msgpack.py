@@ -205,6 +205,8 @@ class _Reader:
 
 
 def _dtype(name: Any) -> np.dtype | None:
+    if not isinstance(name, str):
+        return None
     if name in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
         return np.dtype(getattr(ml_dtypes, name))
     known = ("bool", "float16", "float32", "float64", *(f"{k}int{bits}" for k in ("", "u") for bits in (8, 16, 32, 64)))

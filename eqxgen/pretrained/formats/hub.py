@@ -34,22 +34,33 @@ def fetched(name: str, revision: str) -> Path:
     """
     try:
         import huggingface_hub
+        from huggingface_hub import constants
         from huggingface_hub.errors import HfHubHTTPError, HTTPError
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f'no module {error.name}: pip install "eqxgen[hub]"', name=error.name) from None
     where = f"{name}@{revision}"
     if NAME.fullmatch(name) is None or not revision:
         raise refused(where, "owner/name and a revision", repr(where), 'such as "openai-community/gpt2"')
-    address = urlsplit(huggingface_hub.constants.ENDPOINT)
+    address = urlsplit(constants.ENDPOINT)
     if address.scheme != "https":
         raise refused(where, "a hub over HTTPS", address.scheme, "unset HF_ENDPOINT")
+    # Of an answer that is no hub's, such as a page of a gateway, the library raises the last three.
+    errors = (HfHubHTTPError, HTTPError, OSError, ValueError, TypeError, KeyError)
     try:
         info = huggingface_hub.HfApi().model_info(name, revision=revision, files_metadata=True)
-        wanted = chosen(where, (entry.rfilename for entry in info.siblings or []))
-        digests = {entry.rfilename: _listed(entry) for entry in info.siblings or [] if entry.rfilename in wanted}
+    except errors as error:
+        return _checked(*_cached(name, revision, error))
+    wanted = chosen(where, (entry.rfilename for entry in info.siblings or []))
+    digests = {entry.rfilename: _listed(entry) for entry in info.siblings or [] if entry.rfilename in wanted}
+    try:
         folder = Path(huggingface_hub.snapshot_download(name, revision=info.sha, allow_patterns=wanted))
-    except (HfHubHTTPError, HTTPError, OSError) as error:
-        folder, digests = _cached(name, revision, error)
+    except errors as error:
+        return _checked(*_cached(name, revision, error))
+    return _checked(folder, digests)
+
+
+def _checked(folder: Path, digests: dict[str, str]) -> Path:
+    """The folder, whose files have their digests."""
     for file, digest in digests.items():
         if (got := _digest(folder / file, digest)) != digest:
             raise refused(folder / file, f"the digest {digest}", got, "delete the file and fetch it again")
