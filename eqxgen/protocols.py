@@ -4,6 +4,7 @@
 TokenModel     trained by `eqxgen.losses.tokens`
 MaskedModel    trained by `eqxgen.losses.masked`, decoded by `eqxgen.decoding.masked`
 LanguageModel  decoded by `eqxgen.decoding.autoregressive` and `eqxgen.decoding.beam`
+Denoiser       trained by `eqxgen.diffusion.losses`, sampled by `eqxgen.diffusion.solvers`
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -81,4 +82,29 @@ class MaskedModel(Protocol):
         self, ids: Array, label: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None
     ) -> Array:
         """Logits (tokens, codes) of one example; a call without `inference=True` may need the key."""
+        ...
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """A model of clean examples: those of `eqxgen.diffusion.precondition`, a guided one, or any other with these.
+
+    A denoiser with learned variances has `variance(x, t, condition, *, key, inference) -> (x_0, fraction)` too.
+    """
+
+    @property
+    def schedule(self) -> Any:
+        """The `eqxgen.diffusion.schedules.Schedule` of its times."""
+        ...
+
+    def __call__(
+        self,
+        x: Array,
+        t: Array,
+        condition: Any = None,
+        *,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
+    ) -> Array:
+        """The expected x_0, of the shape of x, of one example x_t."""
         ...

@@ -8,6 +8,7 @@ from eqxgen.configs.autoencoder import AutoencoderConfig
 from eqxgen.configs.bert import BERTConfig
 from eqxgen.configs.clip import CLIPConfig, TextTowerConfig
 from eqxgen.configs.decoding import SCHEDULES, MaskedDecoding, Sampling, parse_schedule
+from eqxgen.configs.diffusion import DenoiserConfig, DiffusionLoss, DiffusionSampling, ScheduleConfig
 from eqxgen.configs.dit import DiTConfig
 from eqxgen.configs.edm2 import EDM2Config
 from eqxgen.configs.gpt import GPT2_SIZES, LLAMA2_SIZES, LLAMA3_1_SIZES, GPTConfig
@@ -30,7 +31,10 @@ __all__ = [
     "AutoencoderConfig",
     "BERTConfig",
     "CLIPConfig",
+    "DenoiserConfig",
     "DiTConfig",
+    "DiffusionLoss",
+    "DiffusionSampling",
     "EDM2Config",
     "GPTConfig",
     "MAEConfig",
@@ -39,6 +43,7 @@ __all__ = [
     "RNNConfig",
     "ResNetConfig",
     "Sampling",
+    "ScheduleConfig",
     "T5Config",
     "TextTowerConfig",
     "UNetConfig",

@@ -8,7 +8,7 @@ import numpy as np
 
 from tests.oracles import FOLDER
 
-LIBRARIES = ("torch", "torchmetrics", "transformers", "vector-quantize-pytorch")
+LIBRARIES = ("diffusers", "torch", "torchmetrics", "transformers", "vector-quantize-pytorch")
 
 
 def subjects() -> list[str]:

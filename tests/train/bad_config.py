@@ -101,6 +101,20 @@ CASES = [
         begun,
         "--run-dir run: holds a run with another config .--steps was 500 and is 60",
     ),
+    *(
+        flags(81, words, says, module="train.diffusion")
+        for words, says in {
+            "--sampling.steps 0": "sampling.steps must be at least 1: got 0",
+            "--preset cifar10 --sampling.steps 1001": "sampling.steps must be at most denoiser.schedule.steps: got 1001",
+            "--sampling.sigma-min 90": "sampling.sigma_min must be below sampling.sigma_max: got 90.0",
+            "--sampling.variance learned": "sampling.variance learned must have a model with dit.learn_variance",
+            "--preset cifar10 --sampling.guidance 2": "sampling.guidance must be 1 for a model without classes: got 2",
+            "--sampling.interval 5,0.3": "sampling.interval must be LOW,HIGH .*: got '5,0.3'",
+            "--sampling.eta 1.5": r"sampling.eta must be in \[0, 1\]: got 1.5",
+            "--dry-run --dit.patch 3": "--dit.patch: 3 must divide the sides of the images: got 8 x 8",
+            "--dry-run --backbone unet --unet.multipliers 1 1 1 1 1": "--unet.multipliers: .* 16 must divide the sides",
+        }.items()
+    ),
     flags(96, "--mesh data=2", "--mesh must have as many places as there are devices, 1: got data=2, which has 2"),
     flags(96, "--mesh rows=1", "--mesh must name axes among data, fsdp, model: got 'rows'"),
     flags(96, "--mesh data=1,data=1", "--mesh must name an axis once: got data twice"),

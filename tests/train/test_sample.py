@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from eqxgen._files import part_of
-from eqxgen.configs import GPTConfig, MaskedDecoding, MaskGITConfig, ResNetConfig, RNNConfig, VQGANConfig
+from eqxgen.configs import DiTConfig, GPTConfig, MaskedDecoding, MaskGITConfig, ResNetConfig, RNNConfig, VQGANConfig
 from eqxgen.decoding.stopping import cut
 from tests.train.small_runs import words
 from train import sample
@@ -34,10 +34,11 @@ from train.tasks.sampling import ImageSample
 from train.tasks.texts import TextSample, _Text
 from train.tasks.writers import write_images
 
-IMAGES, TEXTS = ("classify", "maskgit", "vqgan"), ("gpt", "rnn")
+IMAGES, TEXTS = ("classify", "diffusion", "maskgit", "vqgan"), ("gpt", "rnn")
 CHARACTERS = Characters("\n abcdefgh")
 MODELS = {
     "classify": (ResNetConfig(width=8, multipliers=(1,), blocks=1), ImageFacts((8, 8, 1), 10, 17)),
+    "diffusion": ({"dit": DiTConfig(dim=8, depth=1, heads=2, learn_variance=False)}, ImageFacts((8, 8, 1), 10, 17)),
     "maskgit": (MaskGITConfig(dim=8, depth=1, heads=2), TokenFacts((8, 8, 1), 10, 64, 17)),
     "vqgan": (VQGANConfig(width=8, latent_dim=4, codes=16, multipliers=(1, 2)), ImageFacts((8, 8, 1), 10, 17)),
     "gpt": (GPTConfig(dim=8, depth=1, heads=2, context=32), TextFacts(CHARACTERS.size, 32, CHARACTERS.sha256)),
@@ -50,7 +51,8 @@ def made(recipe, folder, change=lambda model: model):
     found, (sizes, facts) = named(recipe), MODELS[recipe]
     preset = next(iter(found.presets.values()))
     data = {} if recipe in TEXTS else {"data": dataclasses.replace(preset.data, name="digits")}
-    config = dataclasses.replace(preset, model=sizes, **data)
+    sizes = sizes if isinstance(sizes, dict) else {"model": sizes}
+    config = dataclasses.replace(preset, **sizes, **data)
     record = {"recipe": recipe, "config": to_dict(config), "facts": facts.to_record()}
     folder.mkdir(parents=True)
     save_model(folder / "model.safetensors", change(found.model(config, facts)(jr.key(0))), record)
@@ -100,6 +102,15 @@ DRAWN = {
     "--choice-temperature -1": "choice_temperature must be at least 0 and finite: got -1.0",
     "--steps 0": "steps must be at least 1: got 0",
 }
+DENOISED = {
+    "--guidance nan": "guidance must be at least 0 and finite: got nan",
+    "--guidance -1": "guidance must be at least 0 and finite: got -1.0",
+    "--steps 0": "steps must be at least 1: got 0",
+    "--sampler foo": "sampler must be one of euler, .*: got 'foo'",
+    "--eta 2": r"eta must be in \[0, 1\]: got 2.0",
+    "--interval 5,1": "interval must be LOW,HIGH with 0 <= LOW < HIGH, as in 0.3,5: got '5,1'",
+    "--sigma-min 3 --sigma-max 2": "sigma_min must be below sigma_max: got 3.0 and 2.0",
+}
 TEXT = {
     **{flags: message for flags, message in DRAWN.items() if flags.startswith("--temperature")},
     "--top-k 0": "top_k must be at least 1: got 0",
@@ -127,6 +138,7 @@ WRONG = [
     (recipe, words_, message)
     for recipe, tables in {
         "classify": (EVERY, IMAGE, ALONE),
+        "diffusion": (EVERY, IMAGE, DENOISED),
         "vqgan": (EVERY, IMAGE, ALONE),
         "maskgit": (EVERY, IMAGE, DRAWN),
         "gpt": (EVERY, TEXT),
@@ -152,6 +164,8 @@ def test_every_recipe_has_a_row_of_wrong_options():
 
 
 KNOWN_LATER = [
+    ("diffusion", ["--grid=trailing"], "--grid trailing must have a schedule of steps: got VE"),
+    ("diffusion", ["--variance=learned"], "--variance learned must have a model with dit.learn_variance"),
     ("maskgit", ["--steps=65"], "--steps must be from 1 to the number of tokens, 64: got 65"),
     *((recipe, ["--label=10"], r"--label must be in \[0, 10\): got 10") for recipe in IMAGES),
     *((recipe, ["--labels", "3", "12"], r"--labels must be in \[0, 10\): got 12") for recipe in IMAGES),
@@ -255,7 +269,7 @@ def test_a_model_of_nan_is_an_error_of_every_recipe(recipe, tmp_path):
     run = made(recipe, tmp_path / recipe, broken)
     options = {"chars": 3} if recipe in TEXTS else {"n": 2, "out": tmp_path / "x.npz"}
     with pytest.raises(UserError, match=r"^--run .* are not numbers") as caught:
-        call(run, **options, **({"steps": 1} if recipe == "maskgit" else {}))
+        call(run, **options, **({"steps": 1} if recipe in ("diffusion", "maskgit") else {}))
     assert caught.value.status == 1
     assert not (tmp_path / "x.npz").exists()
 

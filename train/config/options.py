@@ -1,5 +1,6 @@
 """Options: the fields of a frozen dataclass, as a command line and config.json read them. Imports nothing heavy."""
 
+import contextlib
 import dataclasses
 import difflib
 import re
@@ -92,7 +93,13 @@ def build(config: type[T], values: Mapping[str, Any], default: T | None = None, 
     try:
         return config(**given)
     except ValueError as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(_named(str(error), prefix)) from None
+
+
+def _named(message: str, prefix: str) -> str:
+    """The message of a nested config, whose fields are called `model.x` or by its own name, with the flags' names."""
+    last = prefix.rstrip(".").rpartition(".")[2]
+    return re.sub(rf"(?<![\w.])(model|{last})\.(?=[a-z_])", prefix, message) if prefix else message
 
 
 def convert(label: str, kind: Any, value: Any) -> Any:
@@ -102,9 +109,13 @@ def convert(label: str, kind: Any, value: Any) -> Any:
         UsageError: it is none of that type; the message begins with `label`.
     """
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        if value is None or value == "None":
+        *others, last = _some(kind)
+        if (value is None or value == "None") and type(None) in typing.get_args(kind):
             return None
-        return convert(label, _some(kind), value)
+        for other in others:
+            with contextlib.suppress(UsageError):
+                return convert(label, other, value)
+        return convert(label, last, value)
     parts = typing.get_args(kind)
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list):
@@ -125,7 +136,7 @@ def meaning(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
         return f"{meaning(typing.get_args(kind)[0])}, or several"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind) or (
-        "a path" if kind is Path else meaning(_some(kind))
+        "a path" if kind is Path else meaning(_some(kind)[-1])
     )
 
 
@@ -147,10 +158,9 @@ def default_of(field: dataclasses.Field) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def _some(kind: Any) -> Any:
-    """X of the type `X | None`."""
-    (some,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
-    return some
+def _some(kind: Any) -> list[Any]:
+    """The types of a union but None, in the order in which a value is tried."""
+    return [part for part in typing.get_args(kind) if part is not types.NoneType]
 
 
 def _whole(value: Any) -> int:

@@ -177,5 +177,11 @@ def _shape(kind: Any) -> str:
     if choices := _choices(kind):
         return "{" + ",".join(map(str, choices)) + "}"
     names = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
-    (name,) = {names[part] for part in (typing.get_args(kind) or (kind,)) if part in names}
-    return f"{name} ..." if typing.get_origin(kind) is tuple else name
+    found = [names[part] for part in _leaves(kind) if part in names]
+    return f"{found[-1]} ..." if typing.get_origin(kind) is tuple else found[-1]
+
+
+def _leaves(kind: Any) -> list[Any]:
+    """The plain types of a type: int and float of `tuple[int | float, ...]`."""
+    parts = typing.get_args(kind)
+    return [leaf for part in parts for leaf in _leaves(part)] if parts else [kind]

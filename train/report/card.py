@@ -79,7 +79,7 @@ def write_card(folder: Path, summary: dict[str, Any], examples: int, title: str,
     """Writes the loss curve, the animation of the samples, and README.md beside them, into the folder of a run. The
     rest is as in `card`.
     """
-    from .animation import animate
+    from .animation import FILM, animate
     from .curve import loss_curve
 
     record = read_json(folder / "config.json")
@@ -97,4 +97,6 @@ def write_card(folder: Path, summary: dict[str, Any], examples: int, title: str,
         text = f"```\n{texts[-1].read_text(encoding='utf-8')[:1000]}\n```\n\n"
     if animate(folder / "samples", folder / "samples.webp"):
         pictures["samples along the way"] = "samples.webp"
+    if (folder / FILM).exists():
+        pictures["from noise to samples: ancestral sampling beside DDIM"] = FILM
     (folder / "README.md").write_text(card(record, summary, examples, title, kind, pictures, text), encoding="utf-8")

@@ -44,9 +44,10 @@ def image_recipe(
     program: Callable[[Any, ImageFacts], "Program"],
     *,
     released: Callable[[Any, Any], Any],
-    drawn: Callable[[Any, "Dataset", "Stream"], tuple[Any, int]],
+    drawn: Callable[[Any, tuple[Any, Any], "Dataset", "Stream"], tuple[Any, int]],
     evaluators: Callable[[Any, "Dataset"], "tuple[Evaluator, ...]"],
     draw: Callable[[Finished, ImageSample], int],
+    film: Callable[[Any, tuple[Any, Any], "Dataset", "Stream"], tuple[list[Any], int]] | None = None,
 ) -> Recipe:
     """A recipe of models of images.
 
@@ -55,9 +56,11 @@ def image_recipe(
         program: (config, facts) -> the model, its losses and players, of batches of `image`, in [-1, 1], or `label`, or
             both.
         released: the released model of the averaged model and the averaged model state.
-        drawn: (released model, data set, stream) -> images that a run shows, and how many a row has.
+        drawn: (config, (released model, frozen parts), data set, stream) -> images that a run shows, and how many a row
+            has.
         evaluators: (config, data set) -> those that --evals can name.
         draw: writes the images that `train.sample` is asked for; gives the exit status.
+        film: as `drawn`, for the last step: frames of images, and how many a row has.
     """
 
     def task(config: Any, _: Path) -> "Task":
@@ -80,8 +83,10 @@ def image_recipe(
             return {name: arrays[name]() for name in core.shapes}
 
         def show(model: Any, frozen: Any, stream: "Stream", path: Path) -> None:
-            pictures, columns = drawn(model, dataset, stream)
+            pictures, columns = drawn(config, (model, frozen), dataset, stream)
             save(pictures, dataset, columns, path)
+            if film is not None and path.name == f"step-{config.steps:07d}":
+                save_film(*film(config, (model, frozen), dataset, stream), dataset, path.parents[1])
 
         return Task(
             facts,
@@ -169,6 +174,16 @@ def save(images: Any, dataset: "Dataset", columns: int, path: Path) -> None:
             print(f"samples: {wrong.sum()} of {len(images)} images are not numbers, and shown black")
             images = np.where(wrong[:, None, None, None], np.float32(-1), images)
         save_picture(path.with_suffix(".png"), image_grid(dataset.denormalise(images), columns))
+
+
+def save_film(frames: Any, columns: int, dataset: "Dataset", folder: Path) -> None:
+    """Writes frames, each images in [-1, 1], as an animation; of several processes the first writes."""
+    from ..data import image_grid
+    from ..parallel.processes import is_first
+    from ..report.animation import FILM, write_animation
+
+    if is_first():
+        write_animation([image_grid(dataset.denormalise(frame), columns) for frame in frames], folder / FILM)
 
 
 def rows_in_turn(first: Any, second: Any, columns: int) -> Any:

@@ -84,11 +84,11 @@ def _draw(run: Finished, asked: ImageSample) -> int:
     return asked.save((held_out.read(part)["image"] for part in parts), labels[rows])
 
 
-def _drawn(model: Any, dataset: "Dataset", stream: "Stream") -> tuple[Any, int]:
+def _drawn(config: Any, parts: tuple[Any, Any], dataset: "Dataset", stream: "Stream") -> tuple[Any, int]:
     from ..evaluators.examples import held_out_images
 
     shown = held_out_images(dataset).first(SHOWN * dataset.num_classes)
-    return by_class(shown, guessed(model, shown, stream), range(dataset.num_classes)), ROW
+    return by_class(shown, guessed(parts[0], shown, stream), range(dataset.num_classes)), ROW
 
 
 labels_recipe = functools.partial(

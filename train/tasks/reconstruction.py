@@ -28,11 +28,11 @@ def _evaluators(config: Any, dataset: "Dataset") -> "tuple[Evaluator, ...]":
     )
 
 
-def _drawn(tokenizer: Any, dataset: "Dataset", stream: "Stream") -> tuple[Any, int]:
+def _drawn(config: Any, parts: tuple[Any, Any], dataset: "Dataset", stream: "Stream") -> tuple[Any, int]:
     from ..evaluators.examples import held_out_images
     from ..evaluators.reconstruction import compared
 
-    real, made = stream.gather(compared, tokenizer, held_out_images(dataset).first(40))
+    real, made = stream.gather(compared, parts[0], held_out_images(dataset).first(40))
     return images.rows_in_turn(real, made, 10), 10
 
 

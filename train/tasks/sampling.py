@@ -115,7 +115,7 @@ def with_options(form: type[Form], options: type, prefix: str) -> type[Form]:
         try:
             options(**given(self, options))
         except ValueError as error:
-            raise ValueError(str(error).removeprefix(prefix)) from None
+            raise ValueError(str(error).replace(prefix, "")) from None
 
     kinds = typing.get_type_hints(options)
     fields = [(field.name, kinds[field.name] | None, None) for field in dataclasses.fields(options)]

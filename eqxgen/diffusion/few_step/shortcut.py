@@ -1,0 +1,48 @@
+"""Shortcut models (Frans et al. 2024, arXiv:2410.12557): the average velocity over 2d is the mean of those over its two
+halves. The paper trains a quarter of a batch so, and the rest by flow matching, r = t.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from eqxgen.diffusion.few_step.meanflow import Average
+
+
+def shortcut_target(
+    average: Average, z: Float[Array, "*shape"], t: Float[Array, ""], r: Float[Array, ""], condition: Any = None
+) -> Float[Array, "*shape"]:
+    """Average velocity from t to r by two steps of half the length, held still."""
+    half = (t + r) / 2
+    first = average(z, t, half, condition)
+    second = average(z - (t - half) * first, half, r, condition)
+    return jax.lax.stop_gradient((first + second) / 2)
+
+
+def shortcut_loss(
+    average: Average,
+    x0: Float[Array, "*shape"],
+    t: Float[Array, ""],
+    r: Float[Array, ""],
+    condition: Any = None,
+    *,
+    noise: Float[Array, "*shape"],
+    teacher: Average | None = None,
+    key: PRNGKeyArray | None = None,
+) -> Float[Array, ""]:
+    """Mean squared error: of the velocity where r = t, else of consistency with the halves.
+
+    Args:
+        average: in training mode.
+        x0: example.
+        t, r: times, r <= t; t - r is a power of a half in the paper.
+        condition: label, or None.
+        noise: standard normal.
+        teacher: gives the target, such as averaged weights in inference mode; the model itself by default.
+        key: of dropout.
+    """
+    z = (1 - t) * x0 + t * noise
+    target = jnp.where(r == t, noise - x0, shortcut_target(teacher or average, z, t, r, condition))
+    return jnp.mean(jnp.square(average(z, t, r, condition, key=key) - target))

@@ -1,0 +1,160 @@
+"""Samples by options: a solver, its times and its guidance as one pytree, whose numbers change without compilation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from eqxgen.configs.diffusion import RESPACED, DiffusionSampling
+from eqxgen.diffusion import grids, solvers
+from eqxgen.diffusion.guidance import cfg
+from eqxgen.diffusion.schedules import Schedule, steps_of
+from eqxgen.protocols import Denoiser
+
+SOLVERS: dict[str, Callable[[DiffusionSampling], Any]] = {
+    "euler": lambda options: solvers.Euler(),
+    "heun": lambda options: solvers.Heun(),
+    "ddim": lambda options: solvers.DDIM(options.eta),
+    "ancestral": lambda options: solvers.ancestral(),
+    "ddpm": lambda options: solvers.DDPM(options.variance),  # pyright: ignore[reportArgumentType]
+    "churn": lambda options: solvers.Churn(
+        solvers.Heun(), options.churn, options.churn_min, options.churn_max, options.churn_noise
+    ),
+    "dpm2": lambda options: solvers.DPM2(options.eta),
+    "dpmpp_2s": lambda options: solvers.DPMSolver2S(options.eta),
+    "dpmpp_2m": lambda options: solvers.DPMSolverMulti(2),
+    "dpmpp_3m": lambda options: solvers.DPMSolverMulti(3),
+    "dpmpp_2m_sde": lambda options: solvers.DPMSolverMulti(2, options.eta),
+    "dpmpp_3m_sde": lambda options: solvers.DPMSolverMulti(3, options.eta),
+    "unipc": lambda options: solvers.UniPC(),
+    "lms": lambda options: solvers.LMS(),
+    "deis": lambda options: solvers.DEIS(),
+    "pndm": lambda options: solvers.PNDM(),
+    "ipndm": lambda options: solvers.IPNDM(),
+    "rk4": lambda options: solvers.RK4(),
+    "flow_euler": lambda options: solvers.FlowEuler(),
+    "flow_heun": lambda options: solvers.FlowHeun(),
+}
+"""Solvers by the name of a config."""
+
+
+class Guide(eqx.Module):
+    """Classifier-free guidance as arrays.
+
+    Attributes:
+        scale: 1 is none.
+        interval: sigma / alpha between which it is applied.
+        rescale: share of the rescaling.
+        channels: number of first channels that are guided; None: all.
+    """
+
+    scale: Float[Array, ""]
+    interval: Float[Array, "2"]
+    rescale: Float[Array, ""]
+    channels: int | None = eqx.field(static=True)
+
+
+class Rules(eqx.Module):
+    """The sampler of one example.
+
+    Attributes:
+        times: from noise to data.
+        solver: makes a step.
+        guide: classifier-free guidance; None: none.
+        shape: of an example.
+    """
+
+    times: Float[Array, " times"]
+    solver: Any
+    guide: Guide | None
+    shape: tuple[int, ...] = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, options: DiffusionSampling, schedule: Schedule, shape: tuple[int, ...]) -> "Rules":
+        """The rules of options.
+
+        Raises:
+            ValueError: the schedule has fewer steps than the sampler takes, or none where the grid chooses among them;
+                or the grid begins beyond the schedule's end.
+        """
+        return cls(times_of(options, schedule), SOLVERS[options.sampler](options), _guide(options), shape)
+
+
+def times_of(options: DiffusionSampling, schedule: Schedule) -> Float[Array, " times"]:
+    """Times of a sampler, falling to 0.
+
+    Raises:
+        ValueError: as `Rules.of`.
+    """
+    steps = steps_of(schedule)
+    if steps is not None and options.steps > steps:
+        raise ValueError(f"sampling.steps must be at most the steps of the schedule: got {options.steps} of {steps}")
+    if options.grid in RESPACED:
+        if steps is None:
+            raise ValueError(
+                f"sampling.grid {options.grid} must have a schedule of steps: got {type(schedule).__name__}; karras, "
+                "exponential and flow need none"
+            )
+        return jnp.asarray(getattr(grids, options.grid)(options.steps, steps), jnp.float32)
+    if options.grid == "flow":
+        return schedule.end * jnp.linspace(1, 0, options.steps + 1)
+    end = float(schedule(schedule.end).ratio)
+    if options.grid != "vp" and options.sigma_max > end * (1 + 1e-5):
+        raise ValueError(
+            f"sampling.sigma_max must be at most the schedule's last sigma / alpha: got {options.sigma_max:g} of "
+            f"{end:.6g}"
+        )
+    low, high = options.sigma_min, options.sigma_max
+    ratios = {
+        "karras": lambda: grids.karras(options.steps, low, high, options.rho),
+        "polynomial": lambda: grids.polynomial(options.steps, low, high, options.rho),
+        "exponential": lambda: grids.exponential(options.steps, low, high),
+        "vp": lambda: grids.vp(options.steps),
+        "ve": lambda: grids.ve(options.steps, low, high),
+        "iddpm": lambda: grids.iddpm(options.steps, low, high),
+    }[options.grid]()
+    return jnp.asarray(grids.times(schedule, ratios), jnp.float32)
+
+
+def generate(
+    denoiser: Denoiser,
+    rules: Rules,
+    condition: Any = None,
+    *,
+    null: Any = None,
+    key: PRNGKeyArray,
+    trajectory: bool = False,
+) -> solvers.Sample:
+    """One example from noise.
+
+    Args:
+        denoiser: in inference mode or with dropout off.
+        rules: the sampler.
+        condition: label, or None.
+        null: condition of no class, for guidance.
+        key: of the noise.
+        trajectory: whether every step is returned.
+    """
+    start, steps = jr.split(key)
+    if rules.guide is not None:
+        guide = rules.guide
+        denoiser = cfg(
+            denoiser,
+            null,
+            guide.scale,
+            interval=(guide.interval[0], guide.interval[1]),
+            rescale=guide.rescale,
+            channels=guide.channels,
+        )
+    x = solvers.prior(denoiser.schedule, rules.times[0], rules.shape, key=start)
+    return solvers.sample(denoiser, x, rules.times, rules.solver, key=steps, condition=condition, trajectory=trajectory)
+
+
+def _guide(options: DiffusionSampling) -> Guide | None:
+    if options.guidance == 1:
+        return None
+    scale, rescale = (jnp.asarray(value, jnp.float32) for value in (options.guidance, options.rescale))
+    return Guide(scale, jnp.asarray(options.span or (0.0, jnp.inf), jnp.float32), rescale, options.channels or None)

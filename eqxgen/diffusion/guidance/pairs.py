@@ -1,0 +1,225 @@
+"""Denoisers made of a good and a weak one: classifier-free guidance and autoguidance."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from eqxgen.diffusion.guidance.rules import Linear, Projected, Rule, Zero
+from eqxgen.diffusion.solvers.driver import cost, number
+from eqxgen.protocols import Denoiser
+
+Number = float | int | Float[Array, ""]
+
+
+class Pair(eqx.Module):
+    """A denoiser guided away from a weak one.
+
+    Outside its interval it is the good denoiser alone, by a branch on the time. The branch saves the weak evaluation
+    where the times are not mapped: close over them in `jax.vmap`, as `sample` says.
+
+    Args:
+        denoiser: the good one.
+        weak: the weak one; None: the good one with the null condition, both in one mapped call.
+        null: condition of the weak one without a denoiser of its own.
+        rule: how the two are joined.
+        interval: ratios sigma / alpha above the first and up to the second are guided, traced (Kynkäänniemi et al.,
+            arXiv:2404.07724). None: all.
+        channels: number of first channels that are guided; None: all. The sampler of DiT guides 3.
+    """
+
+    denoiser: Any
+    weak: Any
+    null: Any
+    rule: Rule
+    interval: Float[Array, "2"] | None
+    channels: int | None = eqx.field(static=True)
+
+    @property
+    def schedule(self) -> Any:
+        return self.denoiser.schedule
+
+    def __call__(
+        self,
+        x: Float[Array, "*shape"],
+        t: Float[Array, ""],
+        condition: Any = None,
+        *,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
+    ) -> Float[Array, "*shape"]:
+        """The guided x_0.
+
+        Raises:
+            ValueError: there is no condition to guide by.
+        """
+        options: dict[str, Any] = {"key": key, "inference": inference}
+        if self.weak is None and condition is None:
+            raise ValueError("condition must be given: guidance of a null condition by itself is none")
+
+        def alone() -> Array:
+            return self.denoiser(x, t, condition, **options)
+
+        def both() -> Array:
+            if self.weak is not None:
+                good, weak = alone(), self.weak(x, t, condition, **options)
+            else:
+                pair = jax.tree.map(lambda a, b: jnp.stack([a, jnp.asarray(b, a.dtype)]), _arrays(condition), self.null)
+                good, weak = jax.vmap(lambda given: self.denoiser(x, t, given, **options))(pair)
+            return self._joined(x, t, good, weak)
+
+        return both() if self.interval is None else jax.lax.cond(self._guided(t), both, alone)
+
+    def evaluations(self, t: Float[Array, ""]) -> Any:
+        """Passes of the network at a time."""
+        good = cost(self.denoiser, t)
+        both = good + cost(self.denoiser if self.weak is None else self.weak, t)
+        return both if self.interval is None else jnp.where(self._guided(t), both, good)
+
+    def _guided(self, t: Float[Array, ""]) -> Array:
+        assert self.interval is not None
+        ratio = self.schedule(t).ratio
+        return (ratio > self.interval[0]) & (ratio <= self.interval[1])
+
+    def _joined(self, x: Array, t: Array, good: Array, weak: Array) -> Array:
+        level = self.schedule(t)
+        first = slice(None) if self.channels is None else slice(self.channels)
+        parts = (array[..., first] for array in (x, good, weak))
+        guided = self.rule(*parts, level, t).astype(good.dtype)
+        return guided if self.channels is None else jnp.concatenate([guided, good[..., self.channels :]], -1)
+
+
+class Learned(Pair):
+    """A guided denoiser with the learned variance of the good one (Nichol and Dhariwal 2021; DiT's sampler)."""
+
+    def variance(
+        self,
+        x: Float[Array, "*shape"],
+        t: Float[Array, ""],
+        condition: Any = None,
+        *,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
+    ) -> Any:
+        """The guided x_0, and the fraction of the good denoiser's variance."""
+        options: dict[str, Any] = {"key": key, "inference": inference}
+        found = self.denoiser.variance(x, t, condition, **options)
+
+        def both() -> Array:
+            weak = self.denoiser if self.weak is None else self.weak
+            null = condition if self.weak is not None else _like(self.null, condition)
+            return self._joined(x, t, found[0], weak(x, t, null, **options))
+
+        x0 = both() if self.interval is None else jax.lax.cond(self._guided(t), both, lambda: found[0])
+        return type(found)(x0, *found[1:]) if hasattr(found, "_fields") else (x0, *found[1:])
+
+
+def cfg(
+    denoiser: Denoiser,
+    null: Any,
+    scale: Number,
+    *,
+    interval: tuple[Number, Number] | None = None,
+    rescale: Number | None = None,
+    view: str = "epsilon",
+    channels: int | None = None,
+) -> Pair:
+    """Classifier-free guidance; see `Linear` and `Pair`.
+
+    Args:
+        denoiser: conditional.
+        null: its condition of an example without one, such as `denoiser.null_label`.
+        scale: 1 is none.
+
+    Raises:
+        ValueError: the denoiser is unconditional, a number is out of range, the interval is upside down.
+    """
+    return _pair(denoiser, null, Linear(scale, rescale, view), interval, channels)
+
+
+def apg(
+    denoiser: Denoiser,
+    null: Any,
+    scale: Number,
+    *,
+    eta: Number = 0.0,
+    norm: Number = 0.0,
+    interval: tuple[Number, Number] | None = None,
+) -> Pair:
+    """Adaptive projected guidance; see `Projected`, `Pair` and `cfg`."""
+    return _pair(denoiser, null, Projected(scale, eta, norm), interval, None)
+
+
+def cfg_zero_star(
+    denoiser: Denoiser,
+    null: Any,
+    scale: Number,
+    *,
+    start: Number | None = None,
+    interval: tuple[Number, Number] | None = None,
+) -> Pair:
+    """CFG-Zero*; see `Zero`, `Pair` and `cfg`."""
+    return _pair(denoiser, null, Zero(scale, start), interval, None)
+
+
+def autoguidance(
+    denoiser: Denoiser,
+    weak: Denoiser,
+    scale: Number,
+    *,
+    interval: tuple[Number, Number] | None = None,
+    rule: Rule | None = None,
+) -> Pair:
+    """Guidance by a weaker version of the denoiser, with or without a condition (Karras et al. 2024, arXiv:2406.02507).
+
+    Args:
+        weak: smaller or less trained, with the same schedule.
+        scale: 1 is none.
+        rule: another than `Linear(scale)`.
+
+    Raises:
+        ValueError: see `cfg`; the schedules differ.
+    """
+    if not eqx.tree_equal(weak.schedule, denoiser.schedule):
+        raise ValueError(f"weak must have the denoiser's schedule: got {weak.schedule} beside {denoiser.schedule}")
+    return _kind(denoiser)(denoiser, weak, None, rule or Linear(scale), _interval(interval), None)
+
+
+def _pair(denoiser: Any, null: Any, rule: Rule, interval: Any, channels: int | None) -> Pair:
+    if null is None:
+        raise ValueError("guidance needs a conditional model: got null=None, the mark of an unconditional one")
+    if channels is not None and channels < 1:
+        raise ValueError(f"channels must be at least 1: got {channels}")
+    return _kind(denoiser)(denoiser, None, null, rule, _interval(interval), channels)
+
+
+def _kind(denoiser: Any) -> type[Pair]:
+    return Learned if hasattr(denoiser, "variance") else Pair
+
+
+def _interval(ends: tuple[Number, Number] | None) -> Float[Array, "2"] | None:
+    """The traced ends of an interval of ratios.
+
+    Raises:
+        ValueError: it is upside down, or negative.
+    """
+    if ends is None:
+        return None
+    low, high = ends
+    if not isinstance(low, Tracer) and not isinstance(high, Tracer) and not 0 <= float(low) < float(high):
+        raise ValueError(
+            f"interval must rise from at least 0: got {float(low):g}, {float(high):g}; it is sigma / alpha"
+        )
+    return jnp.stack([number(end, "interval", 0, math.inf) for end in (low, high)])
+
+
+def _arrays(condition: Any) -> Any:
+    return jax.tree.map(jnp.asarray, condition)
+
+
+def _like(null: Any, condition: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.asarray(b, jnp.asarray(a).dtype), condition, null)

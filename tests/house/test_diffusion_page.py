@@ -1,0 +1,25 @@
+"""The blocks of docs/diffusion.md run from top to bottom, and give what the page says."""
+
+import re
+import runpy
+
+import numpy as np
+
+from tests.house.layout import CHECKOUT
+
+PAGE = (CHECKOUT / "docs" / "diffusion.md").read_text(encoding="utf-8")
+
+
+def test_the_blocks_run_from_top_to_bottom(tmp_path):
+    path = tmp_path / "diffusion.py"
+    path.write_text("\n".join(re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)), encoding="utf-8")
+    found = runpy.run_path(str(path))
+    np.testing.assert_allclose(found["x"], found["plain_x"], atol=1e-5)
+    np.testing.assert_allclose(found["v"], found["plain_v"], atol=1e-5)
+    np.testing.assert_allclose(found["back"], found["x0"], atol=1e-5)
+    np.testing.assert_allclose(found["loss"], found["velocity_error"], rtol=1e-4)
+    samples = np.asarray(found["drawn"].x)
+    np.testing.assert_allclose([samples.mean(), samples.std()], [found["MEAN"], found["DEVIATION"]], atol=0.02)
+    assert np.asarray(found["drawn"].evaluations).max() < 40
+    bits = found["bits"]
+    np.testing.assert_allclose(bits.total, bits.prior + bits.steps.sum(), rtol=1e-5)
