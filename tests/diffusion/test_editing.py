@@ -47,7 +47,8 @@ def test_the_log_likelihood_of_a_normal_is_its_closed_form(schedule):
     level = schedule(times[-2])
     want = density(np.asarray(x, np.float64) / float(level.alpha), 0.01) - 2 * math.log(float(level.alpha))
     found = log_likelihood(Normal(schedule), x, times)
-    assert abs(float(found.log_density) - want) < 6e-3
+    # The prior of the first level is centred: its density is off by z · mean / high.
+    assert abs(float(found.log_density) - want) < 0.6 / high + 5e-4
     assert int(found.evaluations) == 4 * 59
     estimates = [
         log_likelihood(Normal(schedule), x, times, key=jr.key(seed), probes=64).log_density for seed in range(2)
@@ -57,17 +58,17 @@ def test_the_log_likelihood_of_a_normal_is_its_closed_form(schedule):
 
 
 def test_inpainting_keeps_known_pixels_and_follows_the_conditional_density():
-    """One number of a correlated pair is known: the other has the conditional mean and deviation, nearly: RePaint is
-    an approximation."""
+    """One number of a correlated pair is known: the other has the conditional mean and deviation, nearly. RePaint's error
+    falls with steps and repeats: 0.013 and 0.020 at 90 steps of 40 repeats, 0.042 and 0.036 here."""
     image, known = jnp.asarray([[0.9, 0.0]]), jnp.asarray([True, False])
     times = grids.times(VE(), grids.karras(30, 0.005, 10.0))
     run = lambda key: inpaint(Normal(VE()), image[0], known, times, key=key, jump=3, repeats=10)
-    found = jax.jit(jax.vmap(run))(jr.split(jr.key(0), 400))
+    found = jax.jit(jax.vmap(run))(jr.split(jr.key(0), 2000))
     assert (found.x[:, 0] == image[0, 0]).all()
     (a, b), (_, d) = Normal.covariance
     mean = Normal.mean[1] + b / a * (0.9 - Normal.mean[0])
-    assert abs(float(found.x[:, 1].mean()) - mean) < 0.09
-    assert abs(float(found.x[:, 1].std()) - math.sqrt(d - b**2 / a)) < 0.09
+    assert abs(float(found.x[:, 1].mean()) - mean) < 0.07
+    assert abs(float(found.x[:, 1].std()) - math.sqrt(d - b**2 / a)) < 0.06
     assert (found.evaluations == (np.diff(path_of(30, 3, 10)) > 0).sum()).all()
 
 
