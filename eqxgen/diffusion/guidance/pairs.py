@@ -88,8 +88,7 @@ class Pair(eqx.Module):
     def _joined(self, x: Array, t: Array, good: Array, weak: Array) -> Array:
         level = self.schedule(t)
         first = slice(None) if self.channels is None else slice(self.channels)
-        parts = (array[..., first] for array in (x, good, weak))
-        guided = self.rule(*parts, level, t).astype(good.dtype)
+        guided = self.rule(x[..., first], good[..., first], weak[..., first], level, t).astype(good.dtype)
         return guided if self.channels is None else jnp.concatenate([guided, good[..., self.channels :]], -1)
 
 

@@ -34,7 +34,7 @@ class Memory(NamedTuple):
 
     slopes: Float[Array, "most *shape"]
     ratios: Float[Array, " most"]
-    count: Int[Array, ""]
+    kept: Int[Array, ""]
 
 
 class Adams(eqx.Module):
@@ -73,7 +73,7 @@ class Adams(eqx.Module):
         silent = interval.a.alpha == 0
         ratio = interval.a.sigma / jnp.where(silent, 1, interval.a.alpha)
         newest = lambda first, rest: jnp.concatenate([first[None].astype(rest.dtype), rest[:-1]])
-        count = jnp.where(silent, 0, jnp.minimum(state.count + 1, MOST))
+        count = jnp.where(silent, 0, jnp.minimum(state.kept + 1, MOST))
         new = Memory(newest(slope, state.slopes), newest(ratio, state.ratios), count)
         used = jnp.arange(MOST) < jnp.minimum(count, self._order_now(context))
         weights = self.weights(new.ratios, used, interval.b.ratio)
@@ -150,7 +150,7 @@ class PNDM(IPNDM):
             last = (found - b.alpha * context(found, s)) / b.sigma
             return found + b.alpha * (end - start) / 2 * (last - new.slopes[0])
 
-        return context.when((state.count == 0) & ~interval.endless, correct, found), new
+        return context.when((state.kept == 0) & ~interval.endless, correct, found), new
 
 
 def _gauss(start: Array, end: Array) -> tuple[Array, Array]:

@@ -19,7 +19,7 @@ class Memory(NamedTuple):
 
     x0: Float[Array, "2 *shape"]
     h: Float[Array, "2"]
-    count: Int[Array, ""]
+    kept: Int[Array, ""]
 
 
 class DPMSolverMulti(eqx.Module):
@@ -72,7 +72,7 @@ class DPMSolverMulti(eqx.Module):
         new = Memory(
             jnp.stack([x0, state.x0[0]]),
             jnp.stack([h, state.h[0]]).astype(state.h.dtype),
-            jnp.where(endless, 0, state.count + 1),
+            jnp.where(endless, 0, state.kept + 1),
         )
         return found, new
 

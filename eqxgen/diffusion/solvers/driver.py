@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from eqxgen.diffusion.schedules import Schedule
@@ -161,7 +162,7 @@ def checked(times: Times) -> Float[Array, " times"]:
     """
     if len(times) < 2:
         raise ValueError(f"times must be at least two, one step: got {len(times)}")
-    if not isinstance(times, jax.core.Tracer):
+    if not isinstance(times, Tracer):
         known = np.asarray(times)
         if not np.all(np.diff(known) < 0) or known[-1] < 0:
             raise ValueError(f"times must fall from noise to data, at least 0: got {known.tolist()}")
@@ -183,7 +184,7 @@ def number(value: Any, name: str, low: float | int, high: float | int) -> Float[
     Raises:
         ValueError: it is out of range.
     """
-    if not isinstance(value, jax.core.Tracer) and eqx.is_array_like(value) and not low <= float(value) <= high:
+    if not isinstance(value, Tracer) and eqx.is_array_like(value) and not low <= float(value) <= high:
         raise ValueError(f"{name} must be in [{low:g}, {high:g}]: got {float(value):g}")
     value = jnp.asarray(value)
     return value.astype(jnp.promote_types(value.dtype, jnp.float32))

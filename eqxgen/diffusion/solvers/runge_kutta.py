@@ -109,7 +109,7 @@ class RK45(eqx.Module):
         theta, end = theta.astype(z.dtype), end.astype(z.dtype)
 
         def passes(places: list) -> Array:
-            return sum(jnp.asarray(cost(context.denoiser, place), jnp.int32) for place in places)
+            return sum((jnp.asarray(cost(context.denoiser, place), jnp.int32) for place in places), jnp.int32(0))
 
         def trial(state: tuple) -> tuple:
             z, theta, k1, length, spent, trials = state

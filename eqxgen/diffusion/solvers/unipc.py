@@ -21,7 +21,7 @@ class Memory(NamedTuple):
         h: length in log (alpha / sigma) of the steps before this one.
         x: corrected, at the start of the step before.
         level: of that x.
-        count: steps since the first with a finite length.
+        kept: steps since the first with a finite length.
         order: of the step before.
     """
 
@@ -29,7 +29,7 @@ class Memory(NamedTuple):
     h: Float[Array, " most"]
     x: Float[Array, "*shape"]
     level: Level
-    count: Int[Array, ""]
+    kept: Int[Array, ""]
     order: Int[Array, ""]
 
 
@@ -66,17 +66,17 @@ class UniPC(eqx.Module):
     def step(self, state: Memory, x: Array, t: Array, s: Array, context: Context) -> tuple[Array, Memory]:
         interval, x0 = Interval.of(context.schedule, t, s), context(x, t)
         if self.corrector:
-            x = jnp.where(state.count > 0, self._corrected(state, x0, interval.a), x)
+            x = jnp.where(state.kept > 0, self._corrected(state, x0, interval.a), x)
         endless = interval.endless
         left = context.steps - context.index
-        order = jnp.where(endless, 1, jnp.minimum(jnp.minimum(self.order, left), state.count + 1))
+        order = jnp.where(endless, 1, jnp.minimum(jnp.minimum(self.order, left), state.kept + 1))
         h = jnp.where(endless, 1, interval.h)
         weights = self._weights(h, state.h, order, corrects=False)
         bend = jnp.tensordot(weights.astype(x.dtype), state.x0 - x0[None], 1)
         found = interval.line(x, x0) + jnp.where(endless, 0, interval.b.alpha * bend)
         newest = lambda first, rest: jnp.concatenate([first[None].astype(rest.dtype), rest[:-1]])
         level = Level(*(number.astype(x.dtype) for number in interval.a))
-        count = jnp.where(endless, 0, state.count + 1)
+        count = jnp.where(endless, 0, state.kept + 1)
         return found, Memory(newest(x0, state.x0), newest(h, state.h), x, level, count, order)
 
     def _corrected(self, state: Memory, x0: Array, here: Level) -> Array:
