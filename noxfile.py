@@ -72,6 +72,13 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The site of docs/, into site/; a broken link is an error."""
+    install(session, extras="docs")
+    session.run("zensical", "build", "--strict")
+
+
+@nox.session
 def types(session: nox.Session) -> None:
     """Static types."""
     install(session, "types", "test")
