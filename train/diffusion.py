@@ -11,7 +11,8 @@ sampling beside DDIM; summary.json has the accuracy of a classifier on samples.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from eqxgen.configs import (
     DenoiserConfig,
@@ -36,6 +37,8 @@ from .tasks.latents import FACTOR, SCALE, latent_shape, open_autoencoder, untrai
 if TYPE_CHECKING:  # jax is imported where it is used, so that --help does not wait for it
     from .engine.recipe import Loss, Program
 
+Backbone = Literal["unet", "dit", "uvit"]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(ImageConfig):
@@ -43,7 +46,7 @@ class Config(ImageConfig):
 
     EVALS = (HELD_OUT, CLASSIFIER, FIDELITY, TRAINED_ON_SAMPLES)
 
-    backbone: Literal["unet", "dit", "uvit"] = option("unet", first=True)
+    backbone: Backbone = option("unet", first=True)
     """Network: unet, dit or uvit."""
     conditional: bool = True
     """The network is given the class."""
@@ -96,6 +99,10 @@ class Config(ImageConfig):
             f"non_leaking must have a unet with --unet.augment {LABELS_OF_AUGMENTATION}, the parameters of its "
             f"augmentations: got backbone {self.backbone} with {known}",
         )
+
+    @property
+    def unread(self) -> Mapping[str, str]:
+        return {f"{name}.": f"--backbone {name}" for name in get_args(Backbone) if name != self.backbone}
 
     def _check_variance(self) -> None:
         name = f"{'unet' if self.backbone == 'uvit' else self.backbone}.learn_variance"

@@ -15,6 +15,7 @@ Where we differ: no perceptual loss (the paper weighs an ImageNet classifier's f
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from eqxgen.configs import VQGANConfig
@@ -63,6 +64,11 @@ class Config(ImageConfig):
     """
     model: VQGANConfig = option(factory=VQGANConfig, first=("width", "multipliers", "codes"))
     """The tokenizer."""
+
+    @property
+    def unread(self) -> Mapping[str, str]:
+        names = () if self.adversarial else ("discriminator.", "r1", "r1_every")
+        return dict.fromkeys(names, "--adversarial above 0")
 
     def __post_init__(self):
         super().__post_init__()

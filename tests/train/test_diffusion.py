@@ -125,6 +125,8 @@ WRONG = {
     "--no-conditional --sampling.guidance 1": "conditional must be true with backbone dit: got false",
     "--sampling.grid trailing": "--sampling.grid trailing must have a schedule of steps: got VE",
     "--preset cifar10 --sampling.grid karras --sampling.sigma-max 500": "--sampling.sigma_max must be at most",
+    "--unet.width 64": "--unet.width goes with --backbone unet, which was not given",
+    "--preset cifar10 --dit.patch 4": "--dit.patch goes with --backbone dit, which was not given",
     "--autoencoder nowhere": "--autoencoder nowhere: no such file or folder of a published model",
 }
 

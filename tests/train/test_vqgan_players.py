@@ -10,6 +10,7 @@ from eqxgen.configs import VQGANConfig
 from tests.train.small_runs import crashed_and_resumed, metrics, same, weights
 from train import vqgan
 from train._errors import UsageError
+from train.config.base import parse
 from train.engine.step import Setup, sharded_state
 from train.parallel import make_mesh
 from train.tasks.facts import ImageFacts
@@ -84,6 +85,14 @@ def test_numbers_out_of_their_range_are_refused(changes, says):
 def test_an_unknown_codebook_is_refused():
     with pytest.raises(ValueError, match=r"model\.codebook must be one of learned, ema: got 'moving'"):
         VQGANConfig(codebook="moving")
+
+
+@pytest.mark.parametrize("flag", ["--r1-every 4", "--r1 1", "--discriminator.clip 2"])
+def test_a_flag_that_a_run_without_a_discriminator_would_leave_unread_is_refused(flag):
+    parsed = lambda line: parse("vqgan", vqgan.Config, vqgan.PRESETS, "", line.split())
+    with pytest.raises(UsageError, match=f"{flag.split()[0]} goes with --adversarial above 0, which was not given"):
+        parsed(flag)
+    assert parsed(f"{flag} --adversarial 0.1").adversarial == 0.1
 
 
 def test_a_pattern_of_the_discriminators_rates_names_its_flag():

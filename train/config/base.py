@@ -15,7 +15,7 @@ from .evals import Evaluation, periods
 from .file import decode, read_config
 from .flags import read
 from .optim import EmaConfig, OptimConfig
-from .options import build, option, options
+from .options import build, flag_of, option, options
 from .usage import Usage
 
 
@@ -182,6 +182,11 @@ class TrainConfig:
     EVALS: ClassVar[tuple[Evaluation, ...]] = ()
     """Evaluators that the recipe offers."""
 
+    @property
+    def unread(self) -> Mapping[str, str]:
+        """Fields that these values leave unread, or groups such as `unet.`, with the flag that would read them."""
+        return {}
+
 
 Config = TypeVar("Config", bound=TrainConfig)
 
@@ -226,6 +231,9 @@ def parse(
         if path is not None:
             _check_file(config, values, preset, path)
         raise
+    for name in given:
+        if reader := parsed.unread.get(name) or parsed.unread.get(name.partition(".")[0] + "."):
+            raise UsageError(f"{flag_of(name)} goes with {reader}, which was not given")
     warmup = given.get("optim.warmup", 0)  # a longer one of the preset or the file is cut
     if warmup > parsed.steps:
         raise UsageError(
