@@ -159,14 +159,8 @@ def row(request):
 
 
 @pytest.fixture(scope="module")
-def make(row):
-    """Compiled once: made one operation after another, a model is hundreds of programs."""
-    return eqx.filter_jit(row.make)
-
-
-@pytest.fixture(scope="module")
-def model(make):
-    return make(jr.key(0))
+def model(row):
+    return row.make(jr.key(0))
 
 
 @pytest.fixture(scope="module")
@@ -185,9 +179,9 @@ def test_the_output_has_its_shape_and_is_finite(row, output):
     assert jnp.isfinite(output).all()
 
 
-def test_the_same_key_makes_the_same_model_and_another_another(make, model):
+def test_the_same_key_makes_the_same_model_and_another_another(row, model):
     leaves = lambda m: [np.asarray(x) for x in jax.tree.leaves(eqx.filter(m, eqx.is_array))]
-    again, other = leaves(make(jr.key(0))), leaves(make(jr.key(1)))
+    again, other = leaves(row.make(jr.key(0))), leaves(row.make(jr.key(1)))
     assert all(np.array_equal(a, b) for a, b in zip(leaves(model), again))
     assert not all(np.array_equal(a, b) for a, b in zip(leaves(model), other))
 
@@ -229,9 +223,9 @@ def test_the_type_of_the_weights_is_the_type_inside(row, model, output):
         np.testing.assert_allclose(half.astype(jnp.float32), output, atol=0.1 * scale)
 
 
-def test_a_saved_model_is_the_same_when_loaded(row, make, model, output, tmp_path):
+def test_a_saved_model_is_the_same_when_loaded(row, model, output, tmp_path):
     save_model(tmp_path / "model.safetensors", model, {"row": row.name})
-    loaded, description = load_model(tmp_path / "model.safetensors", lambda description: make(jr.key(9)))
+    loaded, description = load_model(tmp_path / "model.safetensors", lambda description: row.make(jr.key(9)))
     assert description == {"row": row.name}
     np.testing.assert_array_equal(run(row.call, loaded, *row.example(jr.key(1))), output)
 
