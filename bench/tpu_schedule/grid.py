@@ -167,6 +167,8 @@ class _Blocks:
                 self.run(sub.jaxpr, [None] * len(sub.jaxpr.invars), None)
             self.open.pop()
             return unknown
+        if name == "multiple_of":
+            return inputs[:1]
         if name == "dot_general":
             block, times = self.open[-1]
             self.products[block] += [_product(equation)] * times

@@ -26,9 +26,9 @@ from .measure import compiled, rows_of
 
 # Examples of one chip, further sizes of the model, its configuration, and blocks that stand for its depth.
 STEPS = {
-    "imagenet256": (32, (256, 1024, 1000), maskgit.PRESETS["imagenet256"].model, 24),
-    "gpt2-xl": (8, (50257,), gpt.PRESETS["gpt2-xl"].model, 12),
-    "DiT-XL/2": (16, (32, 32, 4, 1000), dataclasses.replace(DiTConfig.xlarge(), remat=True), 28),
+    "imagenet256": (32, (256, 1024, 1000), maskgit.PRESETS["imagenet256"].model, 2),
+    "gpt2-xl": (8, (50257,), gpt.PRESETS["gpt2-xl"].model, 2),
+    "DiT-XL/2": (16, (32, 32, 4, 1000), dataclasses.replace(DiTConfig.xlarge(), remat=True), 2),
 }
 COLUMNS = {
     "blocks": "blocks",
@@ -115,7 +115,9 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Compile the steps that the flags ask for; write after each."""
-    parser = argparse.ArgumentParser(prog="python -m bench.tpu_schedule.steps", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.tpu_schedule.steps", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--for", dest="chips", nargs="+", choices=tuple(CHIPS), default=["v5e"], help="generations")
     parser.add_argument("--steps", nargs="+", choices=tuple(STEPS), default=list(STEPS), help="train steps")
     parser.add_argument("--out", type=pathlib.Path, help="folder of steps.json and steps.md")
@@ -133,7 +135,9 @@ def main() -> None:
                 print(row, flush=True)
                 rows = [x for x in rows if (x["chip"], x["step"], x["by"]) != (chip, name, by)] + [row]
                 if path:
-                    path.write_text(json.dumps({"jax": jax.__version__, "steps": rows}, indent=1) + "\n", encoding="utf-8")
+                    path.write_text(
+                        json.dumps({"jax": jax.__version__, "steps": rows}, indent=1) + "\n", encoding="utf-8"
+                    )
                     path.with_suffix(".md").write_text(markdown(rows), encoding="utf-8")
 
 

@@ -30,7 +30,14 @@ COMPACT = {
         q_seq=37, kv_seq=45, heads=1, kv_heads=1, head_dim=192, v_head_dim=128, mask=MASKS["window"]
     ),
     "offset dropout": Attention(
-        batch=2, q_seq=37, kv_seq=45, kv_heads=1, mask=MASKS["causal offset"], dropout_rate=0.3
+        batch=2,
+        q_seq=87,
+        kv_seq=75,
+        heads=4,
+        head_dim=16,  # whole lanes of `interpreted`: heads beside one another
+        v_head_dim=32,
+        mask=MASKS["causal offset"],
+        dropout_rate=0.3,
     ),
     "prefix bias": Attention(batch=2, q_seq=37, kv_seq=45, mask=MASKS["prefix"], bias=(True,) * 4),
     "lengths key bias": Attention(batch=2, q_seq=37, kv_seq=45, mask=MASKS["lengths"], bias=(True, False, False, True)),
@@ -40,6 +47,8 @@ COMPACT = {
         q_seq=37,
         kv_seq=45,
         kv_heads=1,
+        head_dim=16,
+        v_head_dim=16,
         bias=(False, True, True, True),
         soft_cap=2.0,
         dropout_rate=0.2,
@@ -80,7 +89,8 @@ LIMITS = {
 @pytest.mark.parametrize("name", LIMITS)
 def test_a_number_that_is_not_finite_reaches_all_who_see_it_and_no_others(name, monkeypatch):
     """In masked and in full blocks, by the output and by the gradients of rows that do not see the key."""
-    mask, case = LIMITS[name], Attention(q_seq=100, kv_seq=100, heads=1, kv_heads=1)
+    side = 16 if name == "causal" else 8
+    mask, case = LIMITS[name], Attention(q_seq=100, kv_seq=100, heads=1, kv_heads=1, head_dim=side, v_head_dim=side)
     arrays, _ = inputs(case)
     bound = mask.check(100, 100)
     ids = bound.arrays()

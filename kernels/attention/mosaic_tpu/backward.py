@@ -19,7 +19,6 @@ from .schedule import bounds_of, by_keys, schedule
 from .scores import LOG2E, ScoreOperands, dot, finite, score_gradients
 from .tiling import Output, Tile, Tiled
 
-
 UNROLLED = 2  # parts of a tile without a mask whose products follow one another in one straight program
 
 

@@ -36,7 +36,7 @@ BACKWARD = {
 PAIRED_BACKWARD = BACKWARD | {256: Blocks(512, 512, 512, 512, 512)}
 
 # Bytes of vector memory for the gradient of the query, and chips with at least 64 MiB of it.
-SUM_BYTES = 48 << 20
+SUM_BYTES = 32 << 20
 LATER = ("v5", "v6", "v7", "7x")
 
 

@@ -33,6 +33,7 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False)
     operands = [tiling.queries(q, shape, stored, fold), tiling.keys(k, shape, stored), tiling.keys(v, shape, stored)]
     prepared = ScoreOperands(extras, shape, flip=False)
     work = Pass(shape, stored, setting, extras, prepared, operands, active, full, False, interpret)
+
     def where(ids, entries):
         b, group, row, n, r = ids
         h = group * fold + r

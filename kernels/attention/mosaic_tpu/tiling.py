@@ -60,7 +60,8 @@ class Tiled(Blocked):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Storage of (batch, seq, heads, dim): `beside` one another, (batch, seq, heads * dim), or (batch, heads, seq, dim).
+    """Storage of (batch, seq, heads, dim): heads `beside` one another, (batch, seq, heads * dim), or (batch, heads,
+    seq, dim).
 
     The first is a projection's own, and a head of whole lanes is a block of its columns, so that nothing is transposed.
     """
@@ -173,7 +174,9 @@ def queries(x, shape: Tiled, stored: Layout, heads: int = 1) -> Operand:
 def keys(x, shape: Tiled, stored: Layout) -> Operand:
     """(b, kv_seq, kv_heads, dim), padded and divided along the keys; a query head reads its key head."""
     block = stored.block(1, shape.kv_block, x.shape[3])
-    return Operand(stored.store(x, shape.kv_block), block, lambda t: stored.place(t.b, div(t.h, shape.repeat), t.k), wide=True)
+    return Operand(
+        stored.store(x, shape.kv_block), block, lambda t: stored.place(t.b, div(t.h, shape.repeat), t.k), wide=True
+    )
 
 
 def rows(shape: Tiled, *numbers) -> Operand:
