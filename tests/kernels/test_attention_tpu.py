@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import re
 
 import jax
 import jax.export
@@ -145,6 +146,18 @@ def test_a_program_compiled_for_a_tpu_takes_its_kernels_without_being_asked(devi
     x = ((2, 257, 4, head_dim), jnp.bfloat16)
     program = compiled(jax.grad(loss, (0, 1, 2)), Mesh(devices[:1], "x"), [P()] * 4, x, x, x, key_type())
     assert program.as_text().count(KERNEL) == 2
+
+
+def test_heads_of_whole_lanes_in_a_projection_are_not_transposed(devices):
+    def value(*arrays):
+        q, k, v = (x.reshape(1, 512, -1, 128) for x in arrays)
+        out = dot_product_attention(q, k, v, is_causal=True)
+        return jnp.sum(out.reshape(1, 512, -1).astype(jnp.float32) ** 2)
+
+    q, k = ((1, 512, 512), jnp.bfloat16), ((1, 512, 256), jnp.bfloat16)
+    text = compiled(jax.grad(value, (0, 1, 2)), Mesh(devices[:1], "x"), [P()] * 3, q, k, k).as_text()
+    assert text.count(KERNEL) == 2
+    assert not re.findall(r"= bf16\[\S+ (?:copy|transpose)\(", text)
 
 
 def test_the_kernels_compile_inside_shard_map_with_varying_axes_checked(devices):
