@@ -89,7 +89,10 @@ def _equation(equation: Any, inputs: list[Any], found: _Found) -> list[Any]:
     if len(subs) == 1 and len(subs[0].jaxpr.invars) == len(inputs):
         results = _walk(subs[0].jaxpr, subs[0].consts, inputs, found)
         return results if len(results) == len(unknown) and equation.primitive.name not in LOOPS else unknown
-    if subs or any(x is None for x in inputs) or any(x.aval.size > MOST for x in equation.outvars):
+    # Random numbers are no part of a schedule, and those of a model's parameters would take minutes.
+    if equation.primitive.name.startswith("random") or subs or any(x is None for x in inputs):
+        return unknown
+    if any(x.aval.size > MOST for x in equation.outvars):
         return unknown
     results = equation.primitive.bind(*map(jnp.asarray, inputs), **equation.params)
     return list(results) if equation.primitive.multiple_results else [results]

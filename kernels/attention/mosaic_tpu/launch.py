@@ -79,9 +79,10 @@ def launch(
         return pltpu.with_memory_space_constraint(x.array, pltpu.HBM) if main and x.wide else x.array
 
     def result(x: Output):
+        if not (main and x.wide):
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, manual_axis_type=like.manual_axis_type)
         spec = like.sharding.update(spec=PartitionSpec(*(None,) * len(x.shape)))
-        aval = like.update(shape=x.shape, dtype=x.dtype, sharding=spec, weak_type=False)
-        return pltpu.HBM.from_type(aval) if main and x.wide else aval
+        return pltpu.HBM.from_type(like.update(shape=x.shape, dtype=x.dtype, sharding=spec, weak_type=False))
 
     def spec(block, place, **how):
         if block is None:
