@@ -170,7 +170,7 @@ def test_a_dump_without_its_parts_is_refused_in_one_line(tmp_path, files, messag
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu (extra `tpu`) is not installed")
 def test_the_command_compiles_a_kernel_and_counts_it_exactly():
-    flags = "--for v5e --ops attention --cases causal --dims 128 --lengths 1024 --by ours"
+    flags = "--for v5e --ops attention --cases causal --dims 128 --lengths 4096 --by ours"
     command = [sys.executable, "-m", "bench.tpu_schedule", *flags.split()]
     # A process of its own: libtpu reads where to write only when it is loaded.
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
