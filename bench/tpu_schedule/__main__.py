@@ -72,7 +72,7 @@ def _attention(chip: str, problem: attention.Problem, by: list[str]) -> Iterator
         arguments = call.arguments(problem)
         both = measure(call.both, *arguments, topology=chip, every=True)
         if name == "xla":
-            forward = measure(call.function, *arguments[1:], topology=chip, every=True)
+            forward = measure(call.forward, *arguments[1:], topology=chip, every=True)
             yield key | {"phase": "forward", "by": name} | summary(forward, [], None)
             yield key | {"phase": "both", "by": name} | summary(both, [], None)
         else:

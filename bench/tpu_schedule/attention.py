@@ -58,25 +58,37 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """Attention of q, k, v and `extras`; `split` is the axis of the heads."""
+    """Attention of q, k, v and `extras`. Its arrays are a projection's, (1, seq, heads * head_dim), or (heads, seq,
+    head_dim), with an axis of the batch if `batched`: each rival has the layout for which it transposes nothing.
+    """
 
     function: Callable[..., Any]
     extras: tuple[Any, ...] = ()
     heads_first: bool = False
     batched: bool = True
 
+    def forward(self, *arrays: Any) -> Any:
+        """The result of q, k, v and the extras."""
+        if self.heads_first:
+            return self.function(*arrays)
+        *wide, extras = *arrays[:3], arrays[3:]
+        head_dim = wide[0].shape[-1] // HEADS
+        out = self.function(*(x.reshape(*x.shape[:2], -1, head_dim) for x in wide), *extras)
+        return out.reshape(*out.shape[:2], -1)
+
     def both(self, *arrays: Any) -> Any:
         """The result and the gradients of q, k and v."""
         dout, q, k, v, *extras = arrays
-        out, pull = jax.vjp(lambda q, k, v: self.function(q, k, v, *extras), q, k, v)
+        out, pull = jax.vjp(lambda q, k, v: self.forward(q, k, v, *extras), q, k, v)
         return out, pull(dout)
 
     def arguments(self, problem: Problem) -> tuple[Any, ...]:
         """The shapes of dout, q, k, v and the extras."""
 
         def array(heads: int) -> jax.ShapeDtypeStruct:
-            shape = (heads, problem.seq) if self.heads_first else (problem.seq, heads)
-            return jax.ShapeDtypeStruct((*(1,) * self.batched, *shape, problem.head_dim), jnp.bfloat16)
+            side = problem.head_dim
+            shape = (heads, problem.seq, side) if self.heads_first else (problem.seq, heads * side)
+            return jax.ShapeDtypeStruct((*(1,) * self.batched, *shape), jnp.bfloat16)
 
         return array(HEADS), array(HEADS), array(problem.kv_heads), array(problem.kv_heads), *self.extras
 

@@ -80,14 +80,14 @@ def row(program: Program, chip: Chip, grid: Grid | None = None, *, pallas: bool 
         _body(program, [i for i, x in enumerate(owners) if x == block], _least(work, chip), times)
         for block, work, times in zip([*blocks, None], products, [*visits, steps])
     ]
-    total = sum(
-        (steps if owner is None else visits[blocks.index(owner)]) * _trips(program, owner, i, steps)
-        for i, owner in enumerate(owners)
-    )
+    ran = dict.fromkeys([*blocks, None], 0.0)
+    for i, owner in enumerate(owners):
+        ran[owner] += _trips(program, owner, i, steps)
+    total = sum(once * times for once, times in zip(ran.values(), [*visits, steps]))
     known = all(x.trips for x in program.loops) and (grid is None or None not in grid.visits)
     copied, least_bytes = (grid.bytes, grid.least_bytes) if grid else (0, 0)
     cores = chip.cores if grid and grid.parallel else 1
-    stalls = sum(max(x.least - x.bundles, 0) * x.visits for x in bodies)
+    stalls = sum(max(x.least - once, 0) * x.visits for x, once in zip(bodies, ran.values()))
     return Row(
         name=program.name,
         pallas=pallas,

@@ -22,6 +22,14 @@ UNROLLED = 64  # turns of a loop that are evaluated one by one
 Values = dict[Any, Any]
 
 
+class _Found(list[Any]):
+    """The calls found for a target."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__()
+        self.target = target
+
+
 @dataclasses.dataclass(frozen=True)
 class Grid:
     """A call: its name, shapes of its results, steps, conditional blocks with vector work, and bytes of all copies.
@@ -42,18 +50,21 @@ class Grid:
     parallel: bool
 
 
-def grids(function: Callable[..., Any], *arguments: Any) -> list[Grid]:
-    """The Pallas calls of a function, in program order. Arguments that are arrays are known, and so are constants."""
+def grids(function: Callable[..., Any], *arguments: Any, kind: str = "") -> list[Grid]:
+    """The Pallas calls of a function, in program order. Arguments that are arrays are known, and so are constants.
+
+    `kind` is the device's, as in `Target`.
+    """
     leaves, tree = jax.tree.flatten(arguments)
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
     closed = jax.make_jaxpr(lambda *x: function(*jax.tree.unflatten(tree, x)))(*shapes)
     known = [None if isinstance(x, jax.ShapeDtypeStruct) else np.asarray(x) for x in leaves]
-    found: list[Grid] = []
+    found = _Found(Target("tpu", kind=kind))
     _walk(closed.jaxpr, [*closed.consts], known, found)
     return found
 
 
-def _walk(jaxpr: Any, consts: list[Any], values: list[Any], found: list[Grid]) -> list[Any]:
+def _walk(jaxpr: Any, consts: list[Any], values: list[Any], found: _Found) -> list[Any]:
     """Add the calls of a jaxpr, and give its results where they are known."""
     known: Values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *values]))
 
@@ -66,30 +77,33 @@ def _walk(jaxpr: Any, consts: list[Any], values: list[Any], found: list[Grid]) -
     return [value(x) for x in jaxpr.outvars]
 
 
-def _equation(equation: Any, inputs: list[Any], found: list[Grid]) -> list[Any]:
+def _equation(equation: Any, inputs: list[Any], found: _Found) -> list[Any]:
     unknown = [None] * len(equation.outvars)
     if equation.primitive.name == "pallas_call":
         found.append(_grid(equation, inputs))
         return unknown
     if isinstance(equation.params.get("op"), Op):
-        inner = _lowered(equation)
+        inner = _lowered(equation, found.target)
         return _walk(inner.jaxpr, inner.consts, inputs, found)
     subs = _jaxprs(equation)
     if len(subs) == 1 and len(subs[0].jaxpr.invars) == len(inputs):
         results = _walk(subs[0].jaxpr, subs[0].consts, inputs, found)
         return results if len(results) == len(unknown) and equation.primitive.name not in LOOPS else unknown
-    if subs or any(x is None for x in inputs) or any(x.aval.size > MOST for x in equation.outvars):
+    # Random numbers are no part of a schedule, and those of a model's parameters would take minutes.
+    if equation.primitive.name.startswith("random") or subs or any(x is None for x in inputs):
+        return unknown
+    if any(x.aval.size > MOST for x in equation.outvars):
         return unknown
     results = equation.primitive.bind(*map(jnp.asarray, inputs), **equation.params)
     return list(results) if equation.primitive.multiple_results else [results]
 
 
-def _lowered(equation: Any) -> Any:
+def _lowered(equation: Any, target: Target) -> Any:
     """The jaxpr of a fused op as it is compiled for one TPU."""
     kind = equation.primitive.name.rsplit("_", 1)[-1]
     compute = getattr(primitives, f"_{kind}" if kind in ("tangent", "backward") else "_forward")
     shapes = [jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in equation.invars]
-    return jax.make_jaxpr(lambda *x: compute(False, Target("tpu"), *x, **equation.params))(*shapes)
+    return jax.make_jaxpr(lambda *x: compute(False, target, *x, **equation.params))(*shapes)
 
 
 def _grid(equation: Any, inputs: list[Any]) -> Grid:
@@ -156,6 +170,8 @@ class _Blocks:
                 self.run(sub.jaxpr, [None] * len(sub.jaxpr.invars), None)
             self.open.pop()
             return unknown
+        if name == "multiple_of":
+            return inputs[:1]
         if name == "dot_general":
             block, times = self.open[-1]
             self.products[block] += [_product(equation)] * times

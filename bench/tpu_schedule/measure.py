@@ -13,7 +13,7 @@ from bench.tpu.attention import topology as describe
 
 from .chips import CHIPS
 from .count import Row, row
-from .dump import folder, programs
+from .dump import Program, folder, programs
 from .grid import Grid, grids
 
 
@@ -28,18 +28,31 @@ def measure(function: Callable[..., Any], *arguments: Any, topology: str = "v5e"
     Raises:
         DumpError: libtpu was loaded in this process before the first measurement.
     """
-    path = folder()
-    chip = CHIPS[topology]
-    place = NamedSharding(Mesh(np.array(describe(chip.topology).devices[:1]), "x"), PartitionSpec())
+    program, found = compiled(function, *arguments, topology=topology)
+    return rows_of(program.as_text(), found, function, *arguments, topology=topology, every=every)
+
+
+def compiled(
+    function: Callable[..., Any], *arguments: Any, topology: str, donated: tuple[int, ...] = ()
+) -> tuple[Any, list[Program]]:
+    """The compiled program of a function on one device, and the schedules of its kernels."""
+    path, device = folder(), _device(topology)
+    place = NamedSharding(Mesh(np.array([device]), "x"), PartitionSpec())
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), arguments)
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     try:
-        text = jax.jit(function).lower(*shapes).compile().as_text()
-        found = programs(path)
+        program = jax.jit(function, donate_argnums=donated).lower(*shapes).compile()
+        return program, programs(path)
     finally:
         shutil.rmtree(path, ignore_errors=True)
-    calls = grids(function, *arguments)
+
+
+def rows_of(
+    text: str, found: list[Program], function: Callable[..., Any], *arguments: Any, topology: str, every: bool
+) -> list[Row]:
+    """The rows of a compiled program's text and schedules."""
+    chip, calls = CHIPS[topology], grids(function, *arguments, kind=_device(topology).device_kind)
     rows = []
     for program in found:
         line = _instruction(text, program.name)
@@ -48,6 +61,10 @@ def measure(function: Callable[..., Any], *arguments: Any, topology: str = "v5e"
         elif every and line:
             rows.append(row(program, chip, pallas=False))
     return rows
+
+
+def _device(topology: str) -> Any:
+    return describe(CHIPS[topology].topology).devices[0]
 
 
 def _instruction(text: str, name: str) -> str:

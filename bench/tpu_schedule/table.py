@@ -74,7 +74,8 @@ def write(folder: pathlib.Path, found: Sequence[Summary], version: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "schedule.json"
     rows = sorted(merged(path, found), key=lambda x: tuple(str(x[k]) for k in KEY))
-    path.write_text(json.dumps({"jax": version, "schedules": rows}, indent=1) + "\n", encoding="utf-8")
+    lines = ",\n".join(json.dumps(x) for x in rows)
+    path.write_text(f'{{"jax": "{version}", "schedules": [\n{lines}\n]}}\n', encoding="utf-8")
     (folder / "schedule.md").write_text(markdown(rows), encoding="utf-8")
 
 

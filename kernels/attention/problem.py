@@ -7,6 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..masks import BlockSparse, Dense
+from ..masks.base import parts
+
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("slopes", "offset"), meta_fields=())
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,6 +56,12 @@ class Extras:
     bias: Any = None
     mask: Any = None
     seeds: Any = None
+
+    @property
+    def plain(self) -> bool:
+        """True if neither bias nor mask holds a number for each pair or block of pairs."""
+        paired = any(isinstance(x, (BlockSparse, Dense)) for x in parts(self.mask))
+        return not paired and (self.bias is None or isinstance(self.bias, ALiBi))
 
 
 jax.tree_util.register_dataclass(Extras, data_fields=("bias", "mask", "seeds"), meta_fields=())

@@ -25,9 +25,11 @@ def interpreted(monkeypatch, *, simulated=False):
     with monkeypatch.context() as patch:
         patch.setenv("EQXGEN_INTERPRET", "1")
         patch.setattr(tiling, "LANES", 16)
-        patch.setattr(blocks, "FORWARD", {1024: blocks.Blocks(32, 64, 32, 16)})
-        patch.setattr(blocks, "BACKWARD", {1024: blocks.Blocks(32, 64, 32, 32)})
-        patch.setattr(blocks, "SUM_BYTES", 16 * 2 * (32 * 16 * 4))  # two blocks of queries
+        for table in ("FORWARD", "PAIRED_FORWARD"):
+            patch.setattr(blocks, table, {1024: blocks.Blocks(64, 64, 32, 32, 16)})
+        for table in ("BACKWARD", "PAIRED_BACKWARD"):
+            patch.setattr(blocks, table, {1024: blocks.Blocks(64, 64, 32, 32, 64)})
+        patch.setattr(blocks, "SUM_BYTES", 16 * 2 * (64 * 16 * 8))  # two blocks of queries
         if simulated:
             patch.setattr(primitives, "attend", _attend)
         jax.clear_caches()

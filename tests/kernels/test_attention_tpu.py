@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import re
 
 import jax
 import jax.export
@@ -30,7 +31,14 @@ COMPACT = {
         q_seq=37, kv_seq=45, heads=1, kv_heads=1, head_dim=192, v_head_dim=128, mask=MASKS["window"]
     ),
     "offset dropout": Attention(
-        batch=2, q_seq=37, kv_seq=45, kv_heads=1, mask=MASKS["causal offset"], dropout_rate=0.3
+        batch=2,
+        q_seq=87,
+        kv_seq=75,
+        heads=4,
+        head_dim=16,  # whole lanes of `interpreted`: heads beside one another
+        v_head_dim=32,
+        mask=MASKS["causal offset"],
+        dropout_rate=0.3,
     ),
     "prefix bias": Attention(batch=2, q_seq=37, kv_seq=45, mask=MASKS["prefix"], bias=(True,) * 4),
     "lengths key bias": Attention(batch=2, q_seq=37, kv_seq=45, mask=MASKS["lengths"], bias=(True, False, False, True)),
@@ -40,6 +48,8 @@ COMPACT = {
         q_seq=37,
         kv_seq=45,
         kv_heads=1,
+        head_dim=16,
+        v_head_dim=16,
         bias=(False, True, True, True),
         soft_cap=2.0,
         dropout_rate=0.2,
@@ -80,7 +90,8 @@ LIMITS = {
 @pytest.mark.parametrize("name", LIMITS)
 def test_a_number_that_is_not_finite_reaches_all_who_see_it_and_no_others(name, monkeypatch):
     """In masked and in full blocks, by the output and by the gradients of rows that do not see the key."""
-    mask, case = LIMITS[name], Attention(q_seq=100, kv_seq=100, heads=1, kv_heads=1)
+    side = 16 if name == "causal" else 8
+    mask, case = LIMITS[name], Attention(q_seq=100, kv_seq=100, heads=1, kv_heads=1, head_dim=side, v_head_dim=side)
     arrays, _ = inputs(case)
     bound = mask.check(100, 100)
     ids = bound.arrays()
@@ -137,6 +148,18 @@ def test_a_program_compiled_for_a_tpu_takes_its_kernels_without_being_asked(devi
     assert program.as_text().count(KERNEL) == 2
 
 
+def test_heads_of_whole_lanes_in_a_projection_are_not_transposed(devices):
+    def value(*arrays):
+        q, k, v = (x.reshape(1, 512, -1, 128) for x in arrays)
+        out = dot_product_attention(q, k, v, is_causal=True)
+        return jnp.sum(out.reshape(1, 512, -1).astype(jnp.float32) ** 2)
+
+    q, k = ((1, 512, 512), jnp.bfloat16), ((1, 512, 256), jnp.bfloat16)
+    text = compiled(jax.grad(value, (0, 1, 2)), Mesh(devices[:1], "x"), [P()] * 3, q, k, k).as_text()
+    assert text.count(KERNEL) == 2
+    assert not re.findall(r"= bf16\[\S+ (?:copy|transpose)\(", text)
+
+
 def test_the_kernels_compile_inside_shard_map_with_varying_axes_checked(devices):
     def gradient(q, w, ids):
         value = lambda w: jnp.sum(
@@ -190,7 +213,7 @@ def test_a_plain_call_on_explicit_axes_runs_the_kernels_on_each_device_and_gathe
     arguments = explicit(devices, *((*x, jnp.bfloat16) for x in shapes), (P(), *key_type()))
     gradient = jax.jit(jax.grad(value, (0, 1, 2)))
     text = gradient.lower(*arguments).compile().as_text()
-    assert text.count(KERNEL) == 3
+    assert text.count(KERNEL) in (2, 3)  # jax 0.12 joins the two forward passes
     assert not [word for word in ("all-gather", "all-to-all", "collective-permute") if f"{word}(" in text]
     # The gradient of a key head that devices share is summed over them.
     assert ("all-reduce(" in text) == (kv_heads == 1)
@@ -233,8 +256,9 @@ def test_the_grid_of_the_kernel_has_no_more_steps_than_a_row_has_active_blocks(n
     x = jax.ShapeDtypeStruct((1, 32768, 1, 64), jnp.bfloat16)
     jaxpr = jax.make_jaxpr(lambda x: mosaic_tpu.attend(x, x, x, Extras(mask=mask), Setting(0.125)))(x)
     (kernel,) = (e for e in jaxpr.jaxpr.eqns if e.primitive.name == "pallas_call")
-    tiles = active.reshape(1, 1, 64, 32, 2).any(-1)  # two parts of 512 keys
-    assert math.prod(kernel.params["grid_mapping"].grid) == 64 * tiles.sum(-1).max()
+    rows = 64 if "sparse" in name or name == "joined" else 32  # a pattern has blocks of 512 queries, others of 1024
+    tiles = active.reshape(1, 1, rows, 64 // rows, 32, 2).any((3, 5))
+    assert math.prod(kernel.params["grid_mapping"].grid) == rows * tiles.sum(-1).max()
 
 
 def test_masks_and_biases_of_every_kind_hold_no_square_of_the_length(devices):

@@ -16,6 +16,7 @@ from bench.tpu_schedule.chips import CHIPS
 from bench.tpu_schedule.count import row
 from bench.tpu_schedule.dump import DumpError, programs
 from bench.tpu_schedule.grid import grids
+from bench.tpu_schedule.steps import executions
 from bench.tpu_schedule.table import markdown, summary
 from kernels import dot_product_attention, layer_norm, masks
 
@@ -138,6 +139,21 @@ def test_a_table_has_the_best_blocks_of_a_rival_alone(tmp_path):
     assert "splash 512" not in text
 
 
+def test_the_turns_of_loops_multiply_what_a_program_executes():
+    loop = lambda name, body, n: (
+        f'  %{name} = (s32[]) while(%x), body=%{body}, known={{"known_trip_count":{{"n":"{n}"}}}}'
+    )
+    text = "\n".join(
+        (
+            *("%inner (a: s32[]) -> s32[] {", "  ROOT %deep = s32[] add(%a, %a)", "}"),
+            *("%outer (b: s32[]) -> s32[] {", loop("rows", "inner", 3), "  %once = s32[] copy(%b)", "}"),
+            *("ENTRY %main (c: s32[]) -> s32[] {", loop("blocks", "outer", 4), "  %last = s32[] copy(%c)", "}"),
+        )
+    )
+    text = text.replace("known=", "backend_config=")
+    assert executions(text) == {"blocks": 1, "last": 1, "rows": 4, "once": 4, "deep": 12}
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -154,7 +170,7 @@ def test_a_dump_without_its_parts_is_refused_in_one_line(tmp_path, files, messag
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu (extra `tpu`) is not installed")
 def test_the_command_compiles_a_kernel_and_counts_it_exactly():
-    flags = "--for v5e --ops attention --cases causal --dims 128 --lengths 1024 --by ours"
+    flags = "--for v5e --ops attention --cases causal --dims 128 --lengths 4096 --by ours"
     command = [sys.executable, "-m", "bench.tpu_schedule", *flags.split()]
     # A process of its own: libtpu reads where to write only when it is loaded.
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}

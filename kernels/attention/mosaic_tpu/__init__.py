@@ -5,10 +5,11 @@
     dbias = ds;  dq = scale ds k;  dk = scale ds^T q
 
 The grid has only active blocks, so an inactive one costs no copy. A full block has no mask: its parts follow one
-another in one straight program, so that a softmax runs beside the next product. A block that needs the mask computes
-its active parts in turn, and there alone are numbers that are not finite kept from the pairs that do not see them.
-Sequences are padded to a multiple of the block. Exponentials are powers of two. The backward kernels hold a tile
-transposed, (keys, queries), so that the row statistics are stored along lanes.
+another in straight programs, so that a softmax runs beside the next product. A block that needs the mask computes its
+active pieces in turn, and there alone are numbers that are not finite kept from the pairs that do not see them. Heads
+of whole lanes are read and written as columns of (batch, seq, heads * dim); others are transposed to (batch, heads,
+seq, dim). Sequences are padded to a multiple of the block. Exponentials are powers of two. The backward kernels hold a
+tile transposed, (keys, queries), so that the row statistics are stored along lanes.
 
 Source: Dao 2023 (FlashAttention-2); the schedule in scalar memory follows block-sparse prefetch lists.
 """

@@ -1,6 +1,8 @@
 """The backward pass: a kernel for the gradients of query, key and value, and one for that of a bias."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,38 +19,37 @@ from .schedule import bounds_of, by_keys, schedule
 from .scores import LOG2E, ScoreOperands, dot, finite, score_gradients
 from .tiling import Output, Tile, Tiled
 
+UNROLLED = 2  # parts of a tile without a mask whose products follow one another in one straight program
+
 
 def gradients(
     q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool, kind: str, interpret: Any
 ):
     """Cotangents of q, k, v and, with `with_bias`, of the bias."""
-    shape = tiling.tiled(shape_of(q, k, v), blocks.backward(tiling.widest(q, v)))
-    delta = row_sums(dout, out) - dlse
-    q, k, v, dout = tiling.heads_second(q, k, v, dout)
-    empty = lse == -jnp.inf
+    most = blocks.backward(tiling.widest(q, v), kind, plain=extras.plain)
+    shape, stored = tiling.tiled(shape_of(q, k, v), most), tiling.layout(q, v)
+    delta, empty = row_sums(dout, out) - dlse, lse == -jnp.inf
     lse, delta = jnp.where(empty, 0.0, lse * LOG2E), jnp.where(empty, 0.0, delta)
-    dout = jnp.where(empty[..., None], 0, dout)
     active, full = bounds_of(extras.mask, shape)
-    wide = [tiling.queries(q, shape), tiling.keys(k, shape), tiling.keys(v, shape), tiling.queries(dout, shape)]
-    operands = [*wide, tiling.rows(lse, shape), tiling.rows(delta, shape)]
+    wide = [tiling.queries(x, shape, stored) for x in (q, dout)]
+    wide[1:1] = [tiling.keys(x, shape, stored) for x in (k, v)]
+    operands = [*wide, tiling.rows(shape, lse, delta)]
     prepared = ScoreOperands(extras, shape, flip=True)
-    work = Pass(shape, setting, extras, prepared, operands, active, full, True, interpret)
-    dq, dk, dv = _gradients(work, blocks.sum_bytes(kind))
-    grads = tiling.heads_second(dq[:, :, : shape.q_seq], dk[:, :, : shape.kv_seq], dv[:, :, : shape.kv_seq])
+    work = Pass(shape, stored, setting, extras, prepared, operands, active, full, True, interpret)
+    grads = _gradients(work, q.dtype, tiling.groups(0, shape.q_block, most.rows), blocks.sum_bytes(kind))
     return (*grads, bias_gradient(work)) if with_bias else tuple(grads)
 
 
-def _gradients(work: Pass, most: int):
+def _gradients(work: Pass, dtype, groups: Sequence[Any], most: int):
     """One kernel for the gradients of q, k and v.
 
-    A row is a block of keys, whose sums are in scratch memory. The query's gradient of a span of queries, for the heads
-    of a chunk, is the kernel's block of results while the grid goes through all keys, so that each is added in place.
+    A row is a block of keys, whose sums are in scratch memory. So is the query's gradient of a span of queries, for the
+    heads of a chunk, while the grid goes through all keys.
     """
-    shape, (fold, spans) = work.shape, _chunks(work.shape, most)
+    shape, stored = work.shape, work.layout
+    fold, spans = _chunks(shape, most, 4 + dtype.itemsize)
     plan = schedule(by_keys(work.active, spans), by_keys(work.full, spans))
-    per = parts(shape.q_blocks, spans)
-    operands: Any = work.operands[:3]
-    q, k, v = operands
+    per, unrolled = parts(shape.q_blocks, spans), math.gcd(shape.parts, UNROLLED)
 
     def start_of(ids):
         b, chunk, row, n = ids
@@ -63,69 +64,103 @@ def _gradients(work: Pass, most: int):
         return Tile(b, head(chunk, n), rem(chunk, spans) * per + column, row)
 
     def kernel(refs: Refs):
-        (dq, dk_ref, dv_ref), (dk, dv) = refs.outs, refs.scratch
+        (dq_ref, dk_ref, dv_ref), (dq, dk, dv) = refs.outs, refs.scratch
         chunk, row, n = refs.ids[1:]
         at, start = div(n, plan.steps), start_of(refs.ids)
         column = refs.tile.q - rem(chunk, spans) * per
         block = lambda column: pl.ds(column * shape.q_block, shape.q_block)
+        turns = lambda do: jax.lax.fori_loop(0, fold * per, lambda i, _: do(div(i, per), block(rem(i, per))), None)
 
         @pl.when((row == 0) & (n == 0))
         def _():
-            jax.lax.fori_loop(0, fold * per, lambda i, _: _clear(dq.at[0, div(i, per), block(rem(i, per))]), None)
+            turns(lambda head, rows: _clear(dq.at[head, rows]))
 
         @pl.when(n == 0)
         def _():
             _clear(dk)
             _clear(dv)
 
-        def compute(part, masked):
-            keys, (q, k, v, dout, *rows) = shape.keys(part), refs.load(part)
-            tile = dataclasses.replace(refs.tile, part=part)
+        def compute(tile, masked):
+            keys, (q, k, v, dout, *rows) = shape.keys(tile.part), refs.load(tile)
+            # A row that sees no key may have any cotangent; for others delta tells of a number that is not finite.
+            dout = finite(dout) if masked else dout
             p, ds, _ = score_gradients(refs.scores, tile, masked, q, k, v, dout, *rows)
             ds = ds.astype(q.dtype)
             dv[keys] += dot(p.astype(dout.dtype), dout, (1, 0))
             dk[keys] += dot(ds, finite(q) if masked else q, (1, 0))
-            dq[0, at, block(column)] += dot(ds, finite(k) if masked else k, (0, 0))
+            first = column * shape.q_block + tile.rows.start
+            dq[at, pl.ds(first, tile.rows.size)] += dot(ds, finite(k) if masked else k, (0, 0))
+
+        def some(turn, _):
+            for part in range(unrolled):
+                for rows in groups:
+                    compute(dataclasses.replace(refs.tile, part=turn * unrolled + part, rows=rows), False)
+
+        whole = lambda: jax.lax.fori_loop(0, shape.parts // unrolled, some, None)
 
         turn = rem(n, plan.steps)
-        whole = lambda: [compute(part, False) for part in range(shape.parts)][-1]
-        plan.run(turn < refs.entries[start], refs.entries[start + 1 + turn], whole, lambda part: compute(part, True))
+        piece = lambda number, masked: compute(shape.piece(refs.tile, number), masked)
+        plan.run(turn < refs.entries[start], refs.entries[start + 1 + turn], whole, piece)
 
         @pl.when(n == plan.steps * fold - 1)
         def _():
-            dk_ref[0, 0] = (dk[...] * work.setting.scale).astype(dk_ref.dtype)
-            dv_ref[0, 0] = dv[...].astype(dv_ref.dtype)
+            stored.head(dk_ref, 0, shape.dim)[...] = (dk[...] * work.setting.scale).astype(dk_ref.dtype)
+            stored.head(dv_ref, 0, shape.v_dim)[...] = dv[...].astype(dv_ref.dtype)
 
-    chunks = shape.heads // fold * spans
+        @pl.when((row == shape.kv_blocks - 1) & (n == plan.steps * fold - 1))
+        def _():
+            def store(head, rows):
+                stored.head(dq_ref, head, shape.dim)[rows] = (dq[head, rows] * work.setting.scale).astype(dtype)
+
+            turns(store)
+
+    chunks, seq = shape.heads // fold * spans, per * shape.q_block
     each = chunks // shape.kv_heads
-    place = lambda t: (t.b, div(t.h, fold) * spans + div(t.q, per), t.k, 0)
-    wide = lambda x: (shape.batch, chunks, *x.array.shape[2:])
-    outs = [
+    summed = dtype if each == 1 else jnp.float32
+    both = [
         Output(
-            (shape.batch, shape.heads, spans * per * shape.q_block, shape.dim),
-            jnp.float32,
-            (1, fold, per * shape.q_block, shape.dim),
-            lambda t: (t.b, div(t.h, fold), div(t.q, per), 0),
-            once=True,
-        ),
-        *(Output(wide(x), x.array.dtype if each == 1 else jnp.float32, x.block, place) for x in (k, v)),
+            stored.shape(shape.batch, shape.kv_blocks * shape.kv_block, chunks, dim),
+            summed,
+            stored.block(1, shape.kv_block, dim),
+            lambda t: stored.place(t.b, div(t.h, fold) * spans + div(t.q, per), t.k),
+            wide=True,
+        )
+        for dim in (shape.dim, shape.v_dim)
     ]
-    grid = (shape.batch, chunks, shape.kv_blocks, plan.steps * fold)
-    scratch = [pltpu.VMEM(x.block[2:], jnp.float32) for x in (k, v)]
-    dq, *both = launch(
-        work, "backward", kernel, where, grid=grid, entries=plan.table, outs=outs, scratch=scratch, sums=2
+    dq = Output(
+        stored.shape(shape.batch, spans * seq, shape.heads, shape.dim),
+        dtype,
+        stored.block(fold, seq, shape.dim),
+        lambda t: stored.place(t.b, div(t.h, fold), div(t.q, per)),
+        once=True,
+        wide=True,
     )
-    dk, dv = (x.reshape(shape.batch, -1, each, *x.shape[2:]).sum(2).astype(k.array.dtype) for x in both)
-    return (dq * work.setting.scale).astype(q.array.dtype), dk, dv
+    sides = (fold, seq, shape.dim), (shape.kv_block, shape.dim), (shape.kv_block, shape.v_dim)
+    dq, *both = launch(
+        work,
+        "backward",
+        kernel,
+        where,
+        grid=(shape.batch, chunks, shape.kv_blocks, plan.steps * fold),
+        entries=plan.table,
+        outs=[dq, *both],
+        scratch=[pltpu.VMEM(side, jnp.float32) for side in sides],
+        sums=2,
+    )
+    both = (stored.load(x, chunks, shape.kv_seq) for x in both)
+    both = (x.reshape(*x.shape[:2], shape.kv_heads, each, -1).sum(3).astype(dtype) for x in both)
+    return stored.load(dq, shape.heads, shape.q_seq), *both
 
 
 def _clear(ref):
     ref[...] = jnp.zeros(ref.shape, ref.dtype)
 
 
-def _chunks(shape: Tiled, most: int) -> tuple[int, int]:
-    """Query heads of a key head, and spans of their queries, whose gradient is summed in `most` bytes at a time."""
-    rows = max(1, most // (shape.q_block * (shape.dim + -shape.dim % tiling.LANES) * 4))
+def _chunks(shape: Tiled, most: int, each: int) -> tuple[int, int]:
+    """Query heads of a key head, and spans of their queries, whose gradient of `each` bytes a number takes at most
+    `most`.
+    """
+    rows = max(1, most // (shape.q_block * (shape.dim + -shape.dim % tiling.LANES) * each))
     fits = lambda n: shape.repeat % n == 0 and (n == 1 or n * shape.q_blocks <= rows)
     fold = max(n for n in range(1, shape.repeat + 1) if fits(n))
     per = parts(shape.q_blocks, parts(shape.q_blocks, rows) if fold == 1 else 1)

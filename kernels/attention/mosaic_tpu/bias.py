@@ -47,7 +47,7 @@ def bias_gradient(work: Pass):
         def compute(masked):
             for part in range(shape.parts):
                 at = dataclasses.replace(tile, part=part)
-                _, _, ds = score_gradients(refs.scores, at, masked, *refs.load(part))
+                _, _, ds = score_gradients(refs.scores, at, masked, *refs.load(at))
                 ds = (ds * -refs.scores.distance(at) if alibi else ds).T
                 dbias[0, 0, :, shape.keys(part)] += ds if t else ds.sum(0, keepdims=True)
 

@@ -7,48 +7,56 @@ from typing import NamedTuple
 
 
 class Blocks(NamedTuple):
-    """Queries and keys of a tile, keys of a part of it, and queries of a group.
+    """Queries and keys of a tile, keys and queries of a piece of it, and queries whose softmax is taken at once.
 
-    A group's softmax over one part runs beside the product of the next.
+    That softmax runs beside the product of the next. A tile that needs the mask is computed piece by piece.
     """
 
     q: int
     kv: int
     part: int
+    group: int
     rows: int
 
 
-# The widest head_dim of each row, twice as wide in float32.
+# The widest head_dim of each row, twice as wide in float32. With a number for each pair or block of pairs, by a bias, a
+# dense mask or a pattern, the tiles of `PAIRED` are smaller; so they are in the backward pass of chips without room.
 FORWARD = {
-    128: Blocks(512, 1024, 512, 256),
-    256: Blocks(512, 1024, 512, 256),
-    512: Blocks(256, 512, 256, 256),
-    1024: Blocks(256, 256, 128, 256),
+    256: Blocks(1024, 1024, 512, 512, 256),
+    512: Blocks(256, 512, 256, 256, 256),
+    1024: Blocks(256, 256, 128, 256, 256),
 }
+PAIRED_FORWARD = FORWARD | {256: Blocks(512, 1024, 512, 512, 256)}
+# `rows` of the backward kernels: those of one product where no mask is needed.
 BACKWARD = {
-    256: Blocks(512, 512, 512, 512),
-    512: Blocks(256, 512, 256, 256),
-    1024: Blocks(128, 256, 128, 128),
+    256: Blocks(1024, 2048, 512, 512, 1024),
+    512: Blocks(256, 512, 256, 256, 256),
+    1024: Blocks(128, 256, 128, 128, 128),
 }
+PAIRED_BACKWARD = BACKWARD | {256: Blocks(512, 512, 512, 512, 512)}
 
-
+# Bytes of vector memory for the gradient of the query, and chips with at least 64 MiB of it.
 SUM_BYTES = 32 << 20
-ROOMY = ("v5", "v6", "v7", "7x")
+LATER = ("v5", "v6", "v7", "7x")
 
 
-def forward(widest: int) -> Blocks:
-    """The row of the forward kernel."""
-    return _row(FORWARD, widest)
+def forward(widest: int, *, plain: bool) -> Blocks:
+    """The row of the forward kernel; `plain` as in `Extras`."""
+    return _row(FORWARD if plain else PAIRED_FORWARD, widest)
 
 
-def backward(widest: int) -> Blocks:
-    """The row of the backward kernels."""
-    return _row(BACKWARD, widest)
+def backward(widest: int, kind: str, *, plain: bool) -> Blocks:
+    """The row of the backward kernels; `plain` as in `Extras`, `kind` as in `Target`."""
+    return _row(BACKWARD if plain and _later(kind) else PAIRED_BACKWARD, widest)
 
 
 def sum_bytes(kind: str) -> int:
-    """Bytes of vector memory for the query's gradient: v4 has 16 MiB in all, later chips at least 64."""
-    return SUM_BYTES if any(name in kind for name in ROOMY) else SUM_BYTES // 16
+    """Bytes of vector memory for the query's gradient: v4 has 16 MiB in all."""
+    return SUM_BYTES if _later(kind) else SUM_BYTES // 16
+
+
+def _later(kind: str) -> bool:
+    return any(name in kind for name in LATER)
 
 
 def _row(table: dict[int, Blocks], widest: int) -> Blocks:

@@ -25,16 +25,14 @@ HEAD_BYTES = 6 << 20
 
 def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False):
     """(out, logsumexp) as `reference.attend` gives them, by one kernel."""
-    most = blocks.forward(tiling.widest(q, v))
-    shape = tiling.tiled(shape_of(q, k, v), most)
-    q, k, v = tiling.heads_second(q, k, v)
+    most = blocks.forward(tiling.widest(q, v), plain=extras.plain)
+    shape, stored = tiling.tiled(shape_of(q, k, v), most), tiling.layout(q, v)
     active, full = bounds_of(extras.mask, shape)
     plan = schedule(active, full)
     fold = _fold(shape, q.dtype.itemsize) if plan.shape[1] == 1 else 1
-    operands = [tiling.queries(q, shape, fold), tiling.keys(k, shape), tiling.keys(v, shape)]
+    operands = [tiling.queries(q, shape, stored, fold), tiling.keys(k, shape, stored), tiling.keys(v, shape, stored)]
     prepared = ScoreOperands(extras, shape, flip=False)
-    work = Pass(shape, setting, extras, prepared, operands, active, full, False, interpret)
-    groups = tiling.groups(shape.q_block, most.rows)
+    work = Pass(shape, stored, setting, extras, prepared, operands, active, full, False, interpret)
 
     def where(ids, entries):
         b, group, row, n, r = ids
@@ -45,9 +43,13 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False)
         n, start = refs.ids[3], plan.start(refs.tile.b, refs.tile.h, refs.tile.q)
         refs = _of_head(refs, refs.ids[4] if fold > 1 else 0)
         pl.when(n == 0)(lambda: _begin(refs))
-        whole = lambda: _step(refs, range(shape.parts), groups, masked=False)
-        part = lambda part: _step(refs, [part], groups, masked=True)
-        plan.run(n < refs.entries[start], refs.entries[start + 1 + n], whole, part)
+        whole = lambda: _step(refs, range(shape.parts), tiling.groups(0, shape.q_block, most.rows), masked=False)
+
+        def piece(number, masked):
+            tile = shape.piece(refs.tile, number)
+            _step(refs, [tile.part], tiling.groups(tile.rows.start, shape.group, most.rows), masked)
+
+        plan.run(n < refs.entries[start], refs.entries[start + 1 + n], whole, piece)
         pl.when(n == plan.steps - 1)(lambda: _end(refs))
 
     bq, dim, v_dim, seq = shape.q_block, shape.dim, shape.v_dim, shape.q_blocks * shape.q_block
@@ -60,8 +62,19 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False)
         grid=(shape.batch, shape.heads // fold, shape.q_blocks, plan.steps, fold),
         entries=plan.table,
         outs=[
-            Output((*q.shape[:2], seq, v_dim), q.dtype, (1, fold, bq, v_dim), lambda t: (t.b, head(t), t.q, 0)),
-            Output((*q.shape[:2], 1, seq), jnp.float32, (1, fold, 1, bq), lambda t: (t.b, head(t), 0, t.q)),
+            Output(
+                stored.shape(shape.batch, seq, shape.heads, v_dim),
+                q.dtype,
+                stored.block(fold, bq, v_dim),
+                lambda t: stored.place(t.b, head(t), t.q),
+                wide=True,
+            ),
+            Output(
+                (shape.batch, shape.heads, 1, seq),
+                jnp.float32,
+                (None, fold, 1, bq),
+                lambda t: (t.b, head(t), 0, t.q),
+            ),
         ],
         scratch=[
             pltpu.VMEM((fold, bq, dim), q.dtype),
@@ -69,8 +82,7 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False)
         ],
         sums=2,
     )
-    (out,) = tiling.heads_second(out[:, :, : shape.q_seq])
-    return out, lse[:, :, 0, : shape.q_seq]
+    return stored.load(out, shape.heads, shape.q_seq), lse[:, :, 0, : shape.q_seq]
 
 
 def _fold(shape: Tiled, itemsize: int) -> int:
@@ -83,13 +95,11 @@ def _fold(shape: Tiled, itemsize: int) -> int:
 
 def _of_head(refs: Refs, at) -> Refs:
     """The references with query, results and scratch memory of one head."""
-    query, *keys = refs.operands
-    one = lambda ref: ref.at[:, pl.ds(at, 1)]
+    (query, k, v), (out, lse), shape, stored = refs.operands, refs.outs, refs.scores.shape, refs.layout
+    query, out = stored.head(query, at, shape.dim), stored.head(out, at, shape.v_dim)
+    k, v = stored.head(k, 0, shape.dim), stored.head(v, 0, shape.v_dim)
     return dataclasses.replace(
-        refs,
-        operands=[one(query), *keys],
-        outs=[one(ref) for ref in refs.outs],
-        scratch=[ref.at[at] for ref in refs.scratch],
+        refs, operands=[query, k, v], outs=[out, lse.at[at]], scratch=[ref.at[at] for ref in refs.scratch]
     )
 
 
@@ -102,28 +112,30 @@ def _guarded(refs: Refs) -> bool:
 
 def _begin(refs: Refs):
     query, top, total, acc = refs.scratch
-    query[...] = flag(refs.operands[0][0, 0]) if _guarded(refs) else refs.operands[0][0, 0]
+    if _guarded(refs):
+        query[...] = flag(refs.operands[0][...])
     top[...] = jnp.full_like(top, LOW)
     total[...] = jnp.zeros_like(total)
     acc[...] = jnp.zeros_like(acc)
 
 
-def _step(refs: Refs, parts: Sequence[Any], groups: Sequence[slice], masked: bool):
+def _step(refs: Refs, parts: Sequence[Any], groups: Sequence[Any], masked: bool):
     """Each group of queries against each part of the keys; the product of the next pair is issued ahead of the softmax
     of this one.
     """
     query, top, total, acc = refs.scratch
+    query = query if _guarded(refs) else refs.operands[0]
     pairs = [(n, rows) for n in range(len(parts)) for rows in groups]
 
     @functools.cache
     def load(n: int):
-        k, v = (ref[0, 0, refs.scores.shape.keys(parts[n])] for ref in refs.operands[1:])
+        k, v = (ref[refs.scores.shape.keys(parts[n])] for ref in refs.operands[1:])
         if not _guarded(refs):
             return k, v
         # All queries of a block without a mask see the value, and its sum tells.
         return (flag(k, v), finite(v)) if masked else (flag(k), v)
 
-    def product(n: int, rows: slice):
+    def product(n: int, rows: Any):
         k, v = load(n)
         return dot(query[rows], k, (1, 1)), v
 
@@ -161,5 +173,6 @@ def _end(refs: Refs):
     empty = total == 0.0
     safe = jnp.where(empty, 1.0, total)
     result = acc[...] * widen(1.0 / safe, acc.shape[1])
-    out[0, 0] = (flag(result, result) if _guarded(refs) else result).astype(out.dtype)
-    lse[0, 0] = jnp.where(empty, -jnp.inf, top[...] * math.log(2.0) + jnp.log(safe)).T[:1]
+    out[...] = (flag(result, result) if _guarded(refs) else result).astype(out.dtype)
+    top, total = tiling.along_lanes(top[...]), tiling.along_lanes(total)
+    lse[...] = jnp.where(total == 0.0, -jnp.inf, top * math.log(2.0) + jnp.log(total))

@@ -19,53 +19,65 @@ MOST_ENTRIES = 1 << 15
 
 @dataclasses.dataclass(frozen=True)
 class Plan(Schedule):
-    """A schedule whose entry has below the column a bit for each active part of the block, and below these 1 if the
-    block needs the mask.
+    """A schedule whose entry has below the column a bit for each piece of the block that needs no mask, one for each
+    active piece, and 1 if the block needs the mask.
 
     Attributes:
         whole: some block needs no mask, as far as known while tracing.
         partial: some block needs it.
+        mixed: some block needs it for a few of its pieces.
     """
 
-    parts: int
+    pieces: int
     whole: bool
     partial: bool
+    mixed: bool
 
     def column(self, entry):
         """The column of an entry."""
-        return entry >> (self.parts + 1)
+        return entry >> (2 * self.pieces + 1)
 
-    def run(self, inside, entry, whole, part) -> None:
-        """`whole()` for a block that needs no mask, `part(n)` for each active part of one that does."""
+    def run(self, inside, entry, whole, piece) -> None:
+        """`whole()` for a block that needs no mask, `piece(n, masked)` for each active piece of one that does."""
         if self.whole:
             pl.when(inside & (entry & 1 == 0))(whole)
         if not self.partial:
             return
 
         def turn(n, _):
-            pl.when((entry >> (n + 1)) & 1 == 1)(lambda: part(n))
+            active, clear = ((entry >> (n + at + 1)) & 1 == 1 for at in (0, self.pieces))
+            if self.mixed:
+                pl.when(clear)(lambda: piece(n, False))
+                active = active & ~clear
+            pl.when(active)(lambda: piece(n, True))
 
         @pl.when(inside & (entry & 1 == 1))
         def _():
-            if self.parts == 1:
-                part(0)
+            if self.pieces == 1:
+                piece(0, True)
             else:
-                jax.lax.fori_loop(0, self.parts, turn, None)
+                jax.lax.fori_loop(0, self.pieces, turn, None)
 
 
 def bounds_of(mask: Any, shape: Tiled) -> tuple[Any, Any]:
-    """`schedule.block_bounds` of each part, as (b, h, q_blocks, kv_blocks, parts)."""
-    both = shared.block_bounds(mask, shape.q_seq, shape.kv_seq, shape.q_block, shape.part)
-    lib: Any = np if isinstance(both[0], np.ndarray) else jnp
-    missing = shape.kv_blocks * shape.parts - both[0].shape[3]
-    padded = (lib.pad(x, [(0, 0)] * 3 + [(0, missing)]) for x in both)
-    active, full = (x.reshape(*x.shape[:3], shape.kv_blocks, shape.parts) for x in padded)
-    return active, full
+    """`schedule.block_bounds` of each piece, as (b, h, q_blocks, kv_blocks, pieces)."""
+    active, full = shared.block_bounds(mask, shape.q_seq, shape.kv_seq, shape.group, shape.part)
+    lib: Any = np if isinstance(active, np.ndarray) else jnp
+    rows, columns = shape.q_blocks * (shape.q_block // shape.group), shape.kv_blocks * shape.parts
+
+    def by_block(x, fill: bool):
+        x = lib.pad(x, [(0, 0)] * 3 + [(0, columns - x.shape[3])])
+        # No piece beyond the last query is computed, and none needs a mask.
+        x = lib.pad(x, [(0, 0)] * 2 + [(0, rows - x.shape[2]), (0, 0)], constant_values=fill)
+        x = x.reshape(*x.shape[:2], shape.q_blocks, -1, shape.kv_blocks, shape.parts)
+        return x.swapaxes(3, 4).reshape(*x.shape[:3], shape.kv_blocks, -1)
+
+    return by_block(active, False), by_block(full, True)
 
 
 def by_keys(x, spans: int):
-    """(b, h, q_blocks, kv_blocks, parts) as (b, h, spans * kv_blocks, q_blocks / spans, parts): a row for each span of
-    queries and block of keys.
+    """(b, h, q_blocks, kv_blocks, pieces) as (b, h, spans * kv_blocks, q_blocks / spans, pieces): a row for each span
+    of queries and block of keys.
     """
     lib: Any = np if isinstance(x, np.ndarray) else jnp
     b, h, rows, columns, parts = x.shape
@@ -79,14 +91,14 @@ def schedule(active, full) -> Plan:
         active, full = _shared(active, full)
     lib: Any = np if isinstance(active, np.ndarray) else jnp
     count = active.shape[-1]
-    bits = sum(active[..., n].astype(np.int32) << n for n in range(count))
-    active, full = active.any(-1), full.all(-1)
-    found, counts = shared.entries(active, full)
-    found = (((found >> 1) << count | lib.take_along_axis(bits, found >> 1, axis=-1)) << 1) | (found & 1)
+    pieces = lib.concatenate([active, active & full], -1)
+    bits = sum(pieces[..., n].astype(np.int32) << n for n in range(2 * count))
+    some, every = active.any(-1), full.all(-1)
+    found, counts = shared.entries(some, every)
+    found = (((found >> 1) << 2 * count | lib.take_along_axis(bits, found >> 1, axis=-1)) << 1) | (found & 1)
     table = jnp.asarray(lib.concatenate([counts[..., None], found], -1)).reshape(-1)
-    known = lib is np
-    whole, partial = not known or bool((active & full).any()), not known or bool((active & ~full).any())
-    return Plan(table, found.shape, count, whole, partial)
+    kinds = some & every, some & ~every, (active & full & ~every[..., None]).any(-1)
+    return Plan(table, found.shape, count, *(lib is jnp or bool(kind.any()) for kind in kinds))
 
 
 def flags(active, full) -> Any:

@@ -109,13 +109,15 @@ class Scores:
 
     def positions(self, tile: Tile):
         """The positions of the queries and of the keys, each along its axis of the tile."""
-        shape, rows = self.shape, tile.rows or slice(0, self.shape.q_block)
-        sides = (rows.stop - rows.start, 1), (1, shape.part)
+        shape, (first, count) = self.shape, (0, self.shape.q_block)
+        if tile.rows is not None:
+            first, count = tile.rows.start, tile.rows.size
+        sides = (count, 1), (1, shape.part)
         i, j = (
             jax.lax.broadcasted_iota(jnp.int32, side[::-1] if self.flip else side, axis ^ self.flip)
             for axis, side in enumerate(sides)
         )
-        return i + (tile.q * shape.q_block + rows.start), j + (tile.k * shape.parts + tile.part) * shape.part
+        return i + (tile.q * shape.q_block + first), j + (tile.k * shape.parts + tile.part) * shape.part
 
     def view(self, slot: Slot, tile: Tile) -> Any:
         """The content of a slot for a tile."""
@@ -128,7 +130,7 @@ class Scores:
             return self.operands[slot.at][example, tile.h]
         if slot.kind == "pattern":
             return self.operands[slot.at], tile
-        rows = tile.rows if slot.queries and tile.rows else slice(None)
+        rows = tile.rows if slot.queries and tile.rows is not None else slice(None)
         keys = self.shape.keys(tile.part) if slot.keys else slice(None)
         x = self.operands[slot.at][(0, 0, *((keys, rows) if self.flip and slot.kind == "tile" else (rows, keys)))]
         x = x.astype(jnp.int32) if x.dtype == jnp.int8 else x
@@ -203,7 +205,8 @@ def score_gradients(scores: Scores, tile: Tile, masked: bool, q, k, v, dout, lse
     allowed = scores.allowed(tile, s.shape) if masked else None
     only = lambda x: x if allowed is None else jnp.where(allowed, x, 0.0)
     # At most 1 in exact arithmetic; rounding of huge logits must not overflow.
-    p = only(jnp.exp2(jnp.minimum(s - lse, 0.0)))
+    p = jnp.exp2(jnp.minimum(s - lse, 0.0))
+    p = only(p + delta * 0.0) if masked else p
     dp = dot(v, dout, (1, 1))
     dropped = p
     kept = scores.kept(tile)

@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from ..._blocks import div, pad, parts
+from ..._blocks import div, pad, parts, rem
 from ..problem import Blocked, Shape
 from .blocks import Blocks
 
@@ -18,7 +19,7 @@ LANES = 128
 class Tile:
     """A tile of a kernel: example, head, block of queries, block of keys.
 
-    `part` is a part of the block of keys, `rows` are some of the block's queries, all if None.
+    `part` is a part of the block of keys, `rows` a `pl.ds` of the block's queries, all if None.
     """
 
     b: Any
@@ -26,35 +27,89 @@ class Tile:
     q: Any
     k: Any
     part: Any = 0
-    rows: slice | None = None
+    rows: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Tiled(Blocked):
-    """Sizes of a pass whose blocks of keys have parts of `part` keys."""
+    """Sizes of a pass whose blocks have parts of `part` keys and groups of `group` queries.
+
+    A piece is one part for one group; the pieces of a block are counted group by group.
+    """
 
     part: int
+    group: int
 
     @property
     def parts(self) -> int:
         return self.kv_block // self.part
 
+    @property
+    def pieces(self) -> int:
+        return self.parts * (self.q_block // self.group)
+
     def keys(self, part) -> Any:
         """The positions of a part in its block of keys."""
         return pl.ds(part * self.part, self.part)
+
+    def piece(self, tile: Tile, number) -> Tile:
+        """The part of the keys and the rows of a piece."""
+        first = 0 if self.group == self.q_block else div(number, self.parts) * self.group
+        return dataclasses.replace(tile, part=rem(number, self.parts), rows=pl.ds(first, self.group))
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Storage of (batch, seq, heads, dim): heads `beside` one another, (batch, seq, heads * dim), or (batch, heads,
+    seq, dim).
+
+    The first is a projection's own, and a head of whole lanes is a block of its columns, so that nothing is transposed.
+    """
+
+    beside: bool
+
+    def store(self, x, unit: int = 1):
+        """An array in this storage, padded along the sequence to a multiple of the unit."""
+        x = pad(x, 1, unit)
+        return x.reshape(*x.shape[:2], -1) if self.beside else jnp.swapaxes(x, 1, 2)
+
+    def load(self, x, heads: int, seq: int):
+        """The inverse of `store`."""
+        x = x.reshape(*x.shape[:2], heads, -1) if self.beside else jnp.swapaxes(x, 1, 2)
+        return x[:, :seq]
+
+    def shape(self, batch: int, seq: int, heads: int, dim: int) -> tuple[int, ...]:
+        """The stored shape."""
+        return (batch, seq, heads * dim) if self.beside else (batch, heads, seq, dim)
+
+    def block(self, heads: int, rows: int, dim: int) -> tuple[int | None, ...]:
+        """A block of so many heads and positions of one example."""
+        return (None, rows, heads * dim) if self.beside else (None, heads, rows, dim)
+
+    def place(self, b, head, row) -> tuple:
+        """The index of a block."""
+        return (b, row, head) if self.beside else (b, head, row, 0)
+
+    def head(self, ref, at, dim: int) -> Any:
+        """One head of a block's reference, (rows, dim)."""
+        if not self.beside:
+            return ref.at[at]
+        return ref if ref.shape[1] == dim else ref.at[:, pl.ds(pl.multiple_of(at * dim, dim), dim)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Operand:
     """An array, the shape of the block of it that a tile reads, and that block's index by tile.
 
-    Without a block the kernel reads the whole array. `memory` is the memory space; None is vector memory.
+    Without a block the kernel reads the whole array. `memory` is the memory space; None is vector memory. `wide`: in
+    the storage of a `Layout`.
     """
 
     array: Any
-    block: tuple[int, ...] | None = None
+    block: tuple[int | None, ...] | None = None
     place: Callable[[Tile], tuple] | None = None
     memory: Any = None
+    wide: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +118,10 @@ class Output:
 
     shape: tuple[int, ...]
     dtype: Any
-    block: tuple[int, ...]
+    block: tuple[int | None, ...]
     place: Callable[[Tile], tuple]
     once: bool = False
+    wide: bool = False
 
 
 def widest(q, v) -> int:
@@ -74,10 +130,11 @@ def widest(q, v) -> int:
 
 
 def tiled(shape: Shape, most: Blocks) -> Tiled:
-    """The sizes with even blocks and parts of whole lanes, at most those of `most`."""
+    """The sizes with even blocks, parts and groups of whole lanes, at most those of `most`."""
     q_block, part = even(shape.q_seq, most.q), even(shape.kv_seq, most.part)
-    count = min(most.kv // most.part, parts(shape.kv_seq, part))
-    return Tiled(**vars(shape), q_block=q_block, kv_block=count * part, part=part)
+    count, group = min(most.kv // most.part, parts(shape.kv_seq, part)), even(q_block, most.group)
+    group = q_block if q_block % group else group
+    return Tiled(**vars(shape), q_block=q_block, kv_block=count * part, part=part, group=group)
 
 
 def even(seq: int, most: int) -> int:
@@ -85,10 +142,10 @@ def even(seq: int, most: int) -> int:
     return LANES * parts(seq, LANES * parts(seq, most))
 
 
-def groups(block: int, most: int) -> list[slice]:
-    """A block of queries in groups of at most so many."""
-    side = even(block, most)
-    return [slice(at, min(at + side, block)) for at in range(0, block, side)]
+def groups(first: Any, count: int, most: int) -> list[Any]:
+    """So many queries of a block in groups of at most `most`, each a `pl.ds`."""
+    side = even(count, most)
+    return [pl.ds(first + at, min(side, count - at)) for at in range(0, count, side)]
 
 
 def widen(x, width: int):
@@ -96,30 +153,33 @@ def widen(x, width: int):
     return jnp.tile(x, (1, parts(width, LANES)))[:, :width]
 
 
-def heads_second(*arrays):
-    """(batch, seq, heads, dim) as (batch, heads, seq, dim), the layout of the kernels, and back."""
-    return [jnp.swapaxes(x, 1, 2) for x in arrays]
+def layout(q, v) -> Layout:
+    """The storage of a call: heads beside one another where each has whole lanes."""
+    return Layout(q.shape[3] % LANES == 0 and v.shape[3] % LANES == 0)
 
 
-def queries(x, shape: Tiled, heads: int = 1) -> Operand:
-    """(b, heads, q_seq, dim), padded and divided along the queries; a block holds so many heads."""
-    block = (1, heads, shape.q_block, x.shape[3])
-    return Operand(pad(x, 2, shape.q_block), block, lambda t: (t.b, div(t.h, heads), t.q, 0))
+def along_lanes(x):
+    """(rows, lanes), equal along lanes, as (1, rows)."""
+    row, lane = (jax.lax.broadcasted_iota(jnp.int32, (LANES, LANES), axis) for axis in (0, 1))
+    pieces = [x[at : at + LANES] for at in range(0, x.shape[0], LANES)]
+    return jnp.concatenate([jnp.sum(jnp.where(row == lane, y, 0.0), 0, keepdims=True) for y in pieces], 1)
 
 
-def keys(x, shape: Tiled) -> Operand:
-    """(b, kv_heads, kv_seq, dim), padded and divided along the keys; a query head reads its key head."""
-    block = (1, 1, shape.kv_block, x.shape[3])
-    return Operand(pad(x, 2, shape.kv_block), block, lambda t: (t.b, div(t.h, shape.repeat), t.k, 0))
+def queries(x, shape: Tiled, stored: Layout, heads: int = 1) -> Operand:
+    """(b, q_seq, heads, dim), padded and divided along the queries; a block holds so many heads."""
+    block = stored.block(heads, shape.q_block, x.shape[3])
+    return Operand(stored.store(x, shape.q_block), block, lambda t: stored.place(t.b, div(t.h, heads), t.q), wide=True)
 
 
-def rows(x, shape: Tiled) -> Operand:
-    """(b, heads, q_seq), one number per query, stored along lanes."""
-    return Operand(pad(x[:, :, None, :], 3, shape.q_block), (1, 1, 1, shape.q_block), lambda t: (t.b, t.h, 0, t.q))
+def keys(x, shape: Tiled, stored: Layout) -> Operand:
+    """(b, kv_seq, kv_heads, dim), padded and divided along the keys; a query head reads its key head."""
+    block = stored.block(1, shape.kv_block, x.shape[3])
+    return Operand(
+        stored.store(x, shape.kv_block), block, lambda t: stored.place(t.b, div(t.h, shape.repeat), t.k), wide=True
+    )
 
 
-def like(operand: Operand, dtype) -> Output:
-    """A result with the blocks of an operand."""
-    assert operand.block is not None
-    assert operand.place is not None
-    return Output(operand.array.shape, dtype, operand.block, operand.place)
+def rows(shape: Tiled, *numbers) -> Operand:
+    """Numbers per query, each (b, heads, q_seq), stored along lanes one above the other."""
+    block = (None, None, len(numbers), shape.q_block)
+    return Operand(pad(jnp.stack(numbers, 2), 3, shape.q_block), block, lambda t: (t.b, t.h, 0, t.q))

@@ -1,0 +1,148 @@
+"""Whole train steps on one TPU: ours, and the same with `jax.nn`'s attention and plain norms.
+
+    JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 python -m bench.tpu_schedule.steps --for v5e --out bench/results/tpu
+
+Loss, gradients and AdamW of one chip's share of a batch, float32 parameters and bfloat16 inside. Blocks are a loop over
+their depth, so that a few stand for all where the whole model does not fit one chip; the table has their number.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import pathlib
+import re
+from typing import Any
+
+import jax
+
+from bench.gpu.steps import FAMILIES, plain_ops, update
+from eqxgen.configs import DiTConfig
+from train import gpt, maskgit
+
+from .chips import CHIPS
+from .dump import DumpError
+from .measure import compiled, rows_of
+
+# Examples of one chip, further sizes of the model, its configuration, and blocks that stand for its depth.
+STEPS = {
+    "imagenet256": (32, (256, 1024, 1000), maskgit.PRESETS["imagenet256"].model, 2),
+    "gpt2-xl": (8, (50257,), gpt.PRESETS["gpt2-xl"].model, 2),
+    "DiT-XL/2": (16, (32, 32, 4, 1000), dataclasses.replace(DiTConfig.xlarge(), remat=True), 2),
+}
+COLUMNS = {
+    "blocks": "blocks",
+    "seconds": "compiler's estimate, ms",
+    "GB": "bytes accessed, GB",
+    "state": "GiB of state",
+    "temporaries": "GiB of temporaries",
+    "bundles": "bundles, M",
+    "kernels": "share in our kernels",
+    "attention": "of attention",
+}
+
+
+def step(name: str, by: str, chip: str) -> dict[str, Any]:
+    """The compiler's numbers of one step: its own estimate, bytes, memory, bundles and the share of our kernels."""
+    batch, sizes, config, blocks = STEPS[name]
+    config = dataclasses.replace(config, depth=min(blocks, config.depth))
+    make = functools.partial(FAMILIES[type(config)][1], batch, sizes, config)
+    function = lambda *held: update(make)[0](*held)
+    held = jax.eval_shape(lambda: update(make)[1])
+    program, found = compiled(function, *held, topology=chip, donated=tuple(range(len(held))))
+    text, memory = program.as_text(), program.memory_analysis()
+    times = executions(text)
+    rows = [(x, times.get(x.name, 1)) for x in rows_of(text, found, function, *held, topology=chip, every=True)]
+    total = sum(x.total * n for x, n in rows)
+    share = lambda word: round(sum(x.total * n for x, n in rows if x.pallas and word in x.name) / total, 3)
+    cost = program.cost_analysis() or {}
+    return {
+        "chip": chip,
+        "step": name,
+        "by": by,
+        "blocks": f"{config.depth} of {STEPS[name][2].depth}",
+        "seconds": round(1e3 * cost["optimal_seconds"], 2) if cost.get("optimal_seconds", 0) > 0 else None,
+        "GB": round(cost.get("bytes accessed", 0.0) / 1e9, 2),
+        "state": round(memory.argument_size_in_bytes / 2**30, 2),
+        "temporaries": round(memory.temp_size_in_bytes / 2**30, 2),
+        "bundles": round(total / 1e6, 2),
+        "kernels": share("eqxgen"),
+        "attention": share("eqxgen_attention"),
+    }
+
+
+def executions(text: str) -> dict[str, int]:
+    """The executions of each instruction of a compiled program, by the counts of its loops."""
+    bodies: dict[str, list[str]] = {}
+    loops: dict[str, list[tuple[str, int]]] = {}
+    here = ""
+    for line in text.splitlines():
+        if opened := re.match(r"(?:ENTRY )?%([\w.\-]+) \(.*\{$", line):
+            here = opened[1]
+            bodies[here], loops[here] = [], []
+        elif found := re.match(r" +(?:ROOT )?%([\w.\-]+) = ", line):
+            bodies[here].append(found[1])
+            if body := re.search(r" while\(.*body=%([\w.\-]+)", line):
+                trips = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)
+                loops[here].append((body[1], int(trips[1]) if trips else 1))
+    counts: dict[str, int] = {}
+
+    def add(name: str, times: int) -> None:
+        counts.update(dict.fromkeys(bodies[name], times))
+        for body, trips in loops[name]:
+            add(body, times * trips)
+
+    entry = re.search(r"^ENTRY %([\w.\-]+)", text, re.MULTILINE)
+    if entry:
+        add(entry[1], 1)
+    return counts
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The table of all steps."""
+    keys = ("chip", "step", "by", *COLUMNS)
+    head = ("chip", "step", "by", *COLUMNS.values())
+    cell = lambda x: "" if x is None else f"{x:.1%}" if isinstance(x, float) and x < 1 else str(x)
+    shown = lambda key, x: cell(x) if key in ("kernels", "attention") else "" if x is None else str(x)
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    lines += ["| " + " | ".join(shown(k, x[k]) for k in keys) + " |" for x in rows]
+    return (
+        "# Whole train steps, compiled for one TPU\n\n"
+        "By `python -m bench.tpu_schedule.steps`; compiled and not run. Bundles count every operation of the program by"
+        " the turns of its loops; no stall is counted.\n\n" + "\n".join(lines) + "\n"
+    )
+
+
+def main() -> None:
+    """Compile the steps that the flags ask for; write after each."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.tpu_schedule.steps", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--for", dest="chips", nargs="+", choices=tuple(CHIPS), default=["v5e"], help="generations")
+    parser.add_argument("--steps", nargs="+", choices=tuple(STEPS), default=list(STEPS), help="train steps")
+    parser.add_argument("--out", type=pathlib.Path, help="folder of steps.json and steps.md")
+    options = parser.parse_args()
+    path = options.out / "steps.json" if options.out else None
+    rows = json.loads(path.read_text(encoding="utf-8"))["steps"] if path and path.exists() else []
+    for chip in options.chips:
+        for name in options.steps:
+            for by in ("ours", "jax.nn"):
+                if by == "ours":
+                    row = step(name, by, chip)
+                else:
+                    with plain_ops("xla"):
+                        row = step(name, by, chip)
+                print(row, flush=True)
+                rows = [x for x in rows if (x["chip"], x["step"], x["by"]) != (chip, name, by)] + [row]
+                if path:
+                    path.write_text(
+                        json.dumps({"jax": jax.__version__, "steps": rows}, indent=1) + "\n", encoding="utf-8"
+                    )
+                    path.with_suffix(".md").write_text(markdown(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DumpError as error:
+        raise SystemExit(f"error: {error}") from None
