@@ -43,7 +43,8 @@ def test_an_image_is_the_same_in_any_batch():
         one = lambda key: sample(Mixture(VE()), 80 * jr.normal(key, (3, 2)), times, Churn(), key=key).x
         return jax.vmap(one)(keys)
 
-    np.testing.assert_allclose(run(keys)[3], run(keys[3:4])[0], atol=1e-6)
+    # Programs of another batch round otherwise, and x begins at 80.
+    np.testing.assert_allclose(run(keys)[3], run(keys[3:4])[0], atol=2e-5)
 
 
 def test_a_sampler_is_exported():
