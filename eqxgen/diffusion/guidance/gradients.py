@@ -12,24 +12,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.diffusion.guidance.rules import scale_of
-from eqxgen.diffusion.solvers.driver import cost
+from eqxgen.diffusion.guidance.wrapped import Wrapped
 from eqxgen.protocols import Denoiser
 
 
-class Gradient(eqx.Module):
-    """Base: a denoiser and a number of x_t that should rise."""
+class Gradient(Wrapped):
+    """Base: a denoiser and a number of x_t that should rise. The passes of the classifier are not counted."""
 
-    denoiser: Any
     number: Callable
     scale: Float[Array, ""] = eqx.field(converter=scale_of)
-
-    @property
-    def schedule(self) -> Any:
-        return self.denoiser.schedule
-
-    def evaluations(self, t: Float[Array, ""]) -> Any:
-        """Passes of the denoiser's network at a time; those of the classifier are not counted."""
-        return cost(self.denoiser, t)
 
 
 class Classifier(Gradient):

@@ -6,10 +6,11 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from eqxgen.diffusion.solvers.driver import cost, number
+from eqxgen.diffusion.guidance.wrapped import Wrapped
+from eqxgen.diffusion.solvers.driver import number
 
 
-class Clipped(eqx.Module):
+class Clipped(Wrapped):
     """x_0 clipped to [-bound, bound] (Ho et al. 2020), or by dynamic thresholding.
 
     Args:
@@ -19,15 +20,10 @@ class Clipped(eqx.Module):
             (Saharia et al. 2022, arXiv:2205.11487, section 2.3). None: plain clipping.
     """
 
-    denoiser: Any
     bound: Float[Array, ""] = eqx.field(default=1.0, converter=lambda value: number(value, "bound", 0, jnp.inf))
     quantile: Float[Array, ""] | None = eqx.field(
         default=None, converter=lambda value: None if value is None else number(value, "quantile", 0, 1)
     )
-
-    @property
-    def schedule(self) -> Any:
-        return self.denoiser.schedule
 
     def __call__(
         self,
@@ -43,7 +39,3 @@ class Clipped(eqx.Module):
         if self.quantile is not None:
             most = jnp.maximum(jnp.quantile(jnp.abs(x0), self.quantile), self.bound)
         return jnp.clip(x0, -most, most) * (self.bound / most)
-
-    def evaluations(self, t: Float[Array, ""]) -> Any:
-        """Passes of the network at a time."""
-        return cost(self.denoiser, t)

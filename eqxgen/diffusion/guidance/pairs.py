@@ -10,13 +10,14 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.diffusion.guidance.rules import Linear, Projected, Rule, Zero
+from eqxgen.diffusion.guidance.wrapped import Wrapped
 from eqxgen.diffusion.solvers.driver import cost, number
 from eqxgen.protocols import Denoiser
 
 Number = float | int | Float[Array, ""]
 
 
-class Pair(eqx.Module):
+class Pair(Wrapped):
     """A denoiser guided away from a weak one.
 
     Outside its interval it is the good denoiser alone, by a branch on the time. The branch saves the weak evaluation
@@ -32,16 +33,11 @@ class Pair(eqx.Module):
         channels: number of first channels that are guided; None: all. The sampler of DiT guides 3.
     """
 
-    denoiser: Any
     weak: Any
     null: Any
     rule: Rule
     interval: Float[Array, "2"] | None
     channels: int | None = eqx.field(static=True)
-
-    @property
-    def schedule(self) -> Any:
-        return self.denoiser.schedule
 
     def __call__(
         self,

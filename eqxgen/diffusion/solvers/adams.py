@@ -60,10 +60,6 @@ class Adams(eqx.Module):
         """Weights of the slopes over the step from the newest ratio to `end`."""
         raise NotImplementedError
 
-    def order_now(self, context: Context) -> Int[Array, ""] | int:
-        """The largest order of the step."""
-        return self.order
-
     def init(self, x: Float[Array, "*shape"]) -> Memory:
         return Memory(jnp.zeros((MOST, *x.shape), x.dtype), jnp.ones(MOST, x.dtype), jnp.int32(0))
 

@@ -6,8 +6,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from eqxgen.diffusion.solvers.driver import Context, number
+from eqxgen.diffusion.solvers.driver import Context
 from eqxgen.diffusion.solvers.interval import Interval
+from eqxgen.diffusion.solvers.renewed import Renewed
 
 
 class Euler(eqx.Module):
@@ -24,7 +25,7 @@ class Euler(eqx.Module):
         return Interval.of(context.schedule, t, s).line(x, context(x, t)), None
 
 
-class DDIM(eqx.Module):
+class DDIM(Renewed):
     """DDIM (Song et al. 2021, arXiv:2010.02502, equation 12): each step renews eta² of the posterior's variance.
 
     For a schedule whose alpha is 1 it is Euler's ancestral sampler. The last step is to alpha 1, not to the first
@@ -36,17 +37,6 @@ class DDIM(eqx.Module):
     Raises:
         ValueError: eta is out of range.
     """
-
-    eta: Float[Array, ""] | None = eqx.field(
-        default=None, converter=lambda eta: None if eta is None else number(eta, "eta", 0, 1)
-    )
-
-    @property
-    def stochastic(self) -> bool:
-        return self.eta is not None
-
-    def init(self, x: Float[Array, "*shape"]) -> None:
-        return None
 
     def step(self, state: Any, x: Array, t: Array, s: Array, context: Context) -> tuple[Array, Any]:
         interval, x0 = Interval.of(context.schedule, t, s), context(x, t)

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eqxgen.diffusion.schedules import Schedule
-from eqxgen.diffusion.solvers.driver import Context, number
+from eqxgen.diffusion.solvers.driver import Context
 from eqxgen.diffusion.solvers.interval import Interval
+from eqxgen.diffusion.solvers.renewed import Renewed
 
 
 class Heun(eqx.Module):
@@ -35,7 +36,7 @@ class Heun(eqx.Module):
         return context.when(~interval.endless, correct, first), None
 
 
-class DPM2(eqx.Module):
+class DPM2(Renewed):
     """DPM-Solver-2: the slope of the step's middle in log sigma / alpha (Karras et al. 2022, algorithm 2 without churn;
     Lu et al. 2022, arXiv:2206.00927, algorithm 1).
 
@@ -46,17 +47,6 @@ class DPM2(eqx.Module):
     Raises:
         ValueError: eta is out of range.
     """
-
-    eta: Float[Array, ""] | None = eqx.field(
-        default=None, converter=lambda eta: None if eta is None else number(eta, "eta", 0, 1)
-    )
-
-    @property
-    def stochastic(self) -> bool:
-        return self.eta is not None
-
-    def init(self, x: Float[Array, "*shape"]) -> None:
-        return None
 
     def step(self, state: Any, x: Array, t: Array, s: Array, context: Context) -> tuple[Array, Any]:
         interval = Interval.of(context.schedule, t, s)
@@ -79,7 +69,7 @@ class DPM2(eqx.Module):
         return x_b + interval.b.sigma * jnp.sqrt(renewed) * context.noise(interval, x), None
 
 
-class DPMSolver2S(eqx.Module):
+class DPMSolver2S(Renewed):
     """DPM-Solver++(2S), and its SDE form: x_0 of the step's middle in log (alpha / sigma) (Lu et al. 2022,
     arXiv:2211.01095, algorithm 1; the SDE form as k-diffusion's `dpmpp_sde`, which draws in both halves).
 
@@ -89,17 +79,6 @@ class DPMSolver2S(eqx.Module):
     Raises:
         ValueError: eta is out of range.
     """
-
-    eta: Float[Array, ""] | None = eqx.field(
-        default=None, converter=lambda eta: None if eta is None else number(eta, "eta", 0, 1)
-    )
-
-    @property
-    def stochastic(self) -> bool:
-        return self.eta is not None
-
-    def init(self, x: Float[Array, "*shape"]) -> None:
-        return None
 
     def step(self, state: Any, x: Array, t: Array, s: Array, context: Context) -> tuple[Array, Any]:
         interval = Interval.of(context.schedule, t, s)

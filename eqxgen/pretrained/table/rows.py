@@ -33,7 +33,7 @@ class Tied(NamedTuple):
     """A published array that repeats another: it must be equal to it, and may be there in its stead.
 
     Attributes:
-        name: of the copy; `{}` stands for any number.
+        name: of the copy; `{}` matches any number.
         of: the array that a row names.
         written: the published library needs the copy in the file.
     """
@@ -52,7 +52,7 @@ class Table:
         rows: of several rows of one path the first whose arrays are in the file is read, and the first is written.
             Rows of parameters that the model is without, such as biases, are passed over.
         tied: arrays that repeat others.
-        ignored: reason by pattern of names (`*` stands for anything) that no parameter is for.
+        ignored: reason by pattern of names (`*` matches any text) that no parameter is for.
         prefixes: of names, which the files of some libraries have and those of others have not.
         renames: newer spelling by ending of a name in older files: `{".gamma": ".weight"}`.
     """

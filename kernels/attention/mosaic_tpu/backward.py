@@ -82,7 +82,7 @@ def _gradients(work: Pass, dtype, groups: Sequence[Any], most: int):
 
         def compute(tile, masked):
             keys, (q, k, v, dout, *rows) = shape.keys(tile.part), refs.load(tile)
-            # A row that sees no key may have any cotangent; for others delta tells of a number that is not finite.
+            # A row that sees no key may have any cotangent; of others, delta is NaN where one is not finite.
             dout = finite(dout) if masked else dout
             p, ds, _ = score_gradients(refs.scores, tile, masked, q, k, v, dout, *rows)
             ds = ds.astype(q.dtype)
