@@ -3,7 +3,7 @@
     JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 python -m bench.tpu_schedule.steps --for v5e --out bench/results/tpu
 
 Loss, gradients and AdamW of one chip's share of a batch, float32 parameters and bfloat16 inside. Blocks are a loop over
-their depth, so that a few are compiled in place of all where the whole model does not fit one chip; the table has their number.
+their depth, so that a few are compiled where the whole model does not fit one chip; the table has their number.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from .chips import CHIPS
 from .dump import DumpError
 from .measure import compiled, rows_of
 
-# Examples of one chip, further sizes of the model, its configuration, and blocks that are compiled in place of its depth.
+# Examples of one chip, further sizes of the model, its configuration, and blocks that are compiled of its depth.
 STEPS = {
     "imagenet256": (32, (256, 1024, 1000), maskgit.PRESETS["imagenet256"].model, 2),
     "gpt2-xl": (8, (50257,), gpt.PRESETS["gpt2-xl"].model, 2),
