@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import os
 
 import equinox as eqx
 import jax
@@ -37,6 +36,7 @@ from eqxgen.diffusion.solvers import (
     sample,
 )
 from tests.diffusion.mixture import DEVIATIONS, MEANS, WEIGHTS, Mixture, denoised
+from tests.full import FULL
 
 # Solver, slope of log error by log steps. Published 3M has half a coefficient; IPNDM's weights are those of equal steps.
 ORDERS = {
@@ -66,7 +66,6 @@ ORDERS = {
     "PNDM": (PNDM(), 2),
     "RK4": (RK4(), 4),
 }
-FULL = bool(os.environ.get("EQXGEN_FULL"))
 START, END, NOISES = 400.0, 0.1, np.random.default_rng(0).normal(size=33)
 STEPS = (32, 64, 128) if FULL else (64, 128)
 

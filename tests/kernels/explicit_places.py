@@ -7,7 +7,6 @@ kernel is refused in a program that XLA partitions.
 
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -18,10 +17,10 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from kernels import ALiBi, dot_product_attention, group_norm, layer_norm, masks
+from tests.full import FULL
 
 SIZES = {"data": 2, "model": 4}
 KERNEL = "mosaic_tpu"
-FULL = bool(os.environ.get("EQXGEN_FULL"))
 SUMS = ("all-reduce",)
 # The gradient of key heads that each device has whole is whole on each device too.
 SHARED = ("all-reduce", "all-gather")

@@ -8,7 +8,6 @@ takes every case, layout and kind.
 import contextlib
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -20,9 +19,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from bench.ops.attention_shapes import ATTENTION, MASKS, Attention
 from bench.ops.norm_shapes import Case as NormCase
+from tests.full import FULL
 from tests.kernels.attention_cases import call, inputs
 
-FULL = bool(os.environ.get("EQXGEN_FULL"))
 BATCH, WIDE = 8, {"batch": 8, "heads": 4, "kv_heads": 2}
 SIZES = {"data": 4, "model": 2}
 Layout = dict[str, str]

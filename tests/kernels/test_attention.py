@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import os
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +10,11 @@ import pytest
 
 from bench.ops.attention_shapes import ATTENTION, MASKS, Attention
 from kernels import dot_product_attention, masks
+from tests.full import FULL, full
 from tests.kernels.attention_cases import call, inputs, measure, tiles, whole
 from tests.kernels.attention_oracle import agree, oracle
 
 # The definition is compiled for a few cases; EQXGEN_FULL=1 takes all.
-FULL = bool(os.environ.get("EQXGEN_FULL"))
 DEFINED = ATTENTION if FULL else ("123", "everything", "key bias", "alibi")
 TABLE = [("xla", name) for name in ATTENTION] + [("reference", name) for name in DEFINED]
 
@@ -99,7 +98,7 @@ def test_leading_axes_may_be_many_or_none():
     np.testing.assert_allclose(call(one[0], rest | {"mask": one[1]}, None)[0], whole[4], atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=full), jnp.float32])
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("cut", [contextlib.nullcontext, whole], ids=["tiles", "whole"])
 def test_the_error_against_float64_is_at_most_twice_that_of_jax_nn(dtype, causal, cut):

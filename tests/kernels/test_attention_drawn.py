@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.ops.attention_shapes import MASKS, Attention
+from tests.full import FULL
 from tests.kernels.attention_cases import Pick, all_masks, inputs, measure, tiles
 from tests.kernels.attention_oracle import agree
 
@@ -51,9 +52,9 @@ def test_each_pair_of_masks_whose_blocks_are_known_while_tracing(pair, join):
     agree(jax.jit(functools.partial(measure, rest=rest, implementation="xla"))(arrays), case, arrays, rest)
 
 
-EXAMPLES = int(os.environ.get("EQXGEN_HYPOTHESIS_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("EQXGEN_HYPOTHESIS_EXAMPLES", "100" if FULL else "64"))
 # Compiling is the cost, so several examples share a program.
-PROGRAMS = max(12, EXAMPLES // 8)
+PROGRAMS = max(8, EXAMPLES // 8)
 
 
 @functools.cache

@@ -5,7 +5,6 @@ import itertools
 import logging
 import math
 import operator
-import os
 import re
 
 import jax
@@ -20,6 +19,7 @@ from bench.gpu.lowering import OPTIONS, WIDTHS, passes
 from bench.ops.attention_shapes import MASKS, Attention
 from kernels import ALiBi, _dispatch, dot_product_attention, masks
 from kernels.attention import choice, mosaic_gpu
+from tests.full import FULL
 from tests.kernels.attention_cases import inputs, measure
 from tests.kernels.attention_oracle import agree
 
@@ -30,7 +30,6 @@ current = pytest.mark.skipif(
 if not OLD:
     from tests.kernels.attention_simulated import KERNEL, lowered, simulated
 
-FULL = bool(os.environ.get("EQXGEN_FULL"))
 attend = functools.partial(dot_product_attention, implementation="mosaic_gpu")
 shape = functools.partial(Attention, q_seq=70, kv_seq=100, heads=1, kv_heads=1, head_dim=64, v_head_dim=64)
 both = lambda *names: lambda draw, a: functools.reduce(operator.and_, (MASKS[name](draw, a) for name in names))

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import os
 import re
 
 import jax
@@ -18,6 +17,7 @@ from bench.tpu.attention import topology
 from kernels import ALiBi, dot_product_attention, masks
 from kernels.attention import mosaic_tpu, schedule
 from kernels.attention.problem import Extras, Setting
+from tests.full import FULL
 from tests.kernels.attention_cases import call, inputs, measure
 from tests.kernels.attention_interpret import interpreted
 from tests.kernels.attention_oracle import agree
@@ -59,7 +59,6 @@ COMPACT = {
         ),
     ),
 }
-FULL = bool(os.environ.get("EQXGEN_FULL"))
 INTERPRETED = COMPACT | ATTENTION if FULL else COMPACT
 SIMULATED = INTERPRETED if FULL else ("packed",)
 

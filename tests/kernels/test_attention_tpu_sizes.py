@@ -1,7 +1,6 @@
 """The TPU kernels of both passes fit the memory of each generation: compiled ahead of time, without a TPU."""
 
 import functools
-import os
 from typing import NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bench.tpu.attention import topology
 from bench.tpu_schedule.chips import CHIPS
 from kernels import ALiBi, dot_product_attention, masks
+from tests.full import FULL
 
 
 class Size(NamedTuple):
@@ -70,7 +70,6 @@ SIZES = (
     Size("v5p", 512, 4096, "full"),
     Size("v4", 512, 4096, "causal", "float32"),
 )
-FULL = bool(os.environ.get("EQXGEN_FULL"))
 
 
 def call(size: Size):

@@ -1,7 +1,5 @@
 """Models exported by `jax.export` with a symbolic batch and, where an example is a text, a symbolic length."""
 
-import os
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,12 +8,13 @@ import numpy as np
 import pytest
 from jax import export
 
+from tests.full import FULL
 from tests.models.model_rows import ROWS
 from tests.nn.layer_rows import call
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 SHORT = ("GPT", "GPT, LLaMA's", "RNN", "MaskGIT", "DiT", "VQGAN", "ConvNet", "ResNet")
-NAMES = [name for name in ROWS if not ROWS[name].whole] if os.environ.get("EQXGEN_FULL") else SHORT
+NAMES = [name for name in ROWS if not ROWS[name].whole] if FULL else SHORT
 CONTEXT = "t <= 512"  # of BERT and the GPTs, bounds the length
 
 

@@ -33,6 +33,7 @@ from eqxgen.models.maskgit import MaskGIT
 from eqxgen.models.t5 import T5
 from eqxgen.models.vit import ViT
 from eqxgen.models.vqgan import VQGAN
+from tests.full import full
 from tests.models.model_rows import ROWS, SMALL_VIT, hidden, pair
 from train.precision import cast
 from train.run.weights import load_model, save_model
@@ -153,7 +154,13 @@ MODELS = [
 ]
 
 
-@pytest.fixture(scope="module", params=MODELS, ids=repr)
+LONG = ("UNet, ADM", "MaskGIT, rematerialised", "VQAutoencoder")
+"""Rows whose like is in the suite."""
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(row, marks=full if row.name in LONG else ()) for row in MODELS], ids=repr
+)
 def row(request):
     return request.param
 
@@ -196,7 +203,7 @@ def test_a_batch_is_each_example_by_itself(row, model):
         np.testing.assert_allclose(together[i], run(row.call, model, *(x[i] for x in batch)), rtol=2e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("dtype", [jnp.dtype("float32"), jnp.dtype("bfloat16")], ids=str)
+@pytest.mark.parametrize("dtype", [pytest.param(jnp.dtype("float32"), marks=full), BF16], ids=str)
 def test_gradients_are_finite_and_every_parameter_has_one(row, model, dtype):
     weight = jr.normal(jr.key(3), row.shape)
 

@@ -7,7 +7,6 @@ kind, and compares the numbers with those of one device.
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +18,7 @@ import jax.random as jr
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from tests.full import FULL
 from tests.nn.layer_rows import Row, call, of_each_class, table
 
 BATCH, DEVICES = 8, 8
@@ -65,9 +65,6 @@ def over_shards(row: Row, mesh: Any, check_vma: bool) -> Callable[..., Any]:
         return jax.shard_map(local, mesh=mesh, in_specs=(specs,), out_specs=out, check_vma=check_vma)(arrays)
 
     return parts
-
-
-FULL = bool(os.environ.get("EQXGEN_FULL"))
 
 
 def kinds() -> dict[str, tuple[Any, bool, bool]]:

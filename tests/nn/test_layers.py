@@ -1,5 +1,6 @@
 """Every layer of the catalogue, from one table; and what is particular to some."""
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.numpy import load, save
 
 from eqxgen import RNG, nn
 from eqxgen.nn import blur, downsample, upsample
+from tests.full import full
 from tests.nn.layer_rows import Row, call, table, tables, widened
 from train.params.paths import named_arrays
 from train.precision import cast
@@ -29,6 +31,23 @@ def test_no_two_tables_name_a_row_alike():
     assert len(LAYERS) == sum(len(module.LAYERS) for module in tables())
 
 
+@functools.cache
+def every_way(name):
+    """The compiled program of a row alone, mapped and scanned, its inputs, and its results on the layer of KEY."""
+    row = LAYERS[name]
+    inputs = [row.inputs(jr.key(i)) for i in (1, 2)]
+    together = tuple(np.stack(pair) for pair in zip(*inputs))
+
+    @eqx.filter_jit
+    def program(layer, together):
+        one = call(layer, row, tuple(x[0] for x in together))
+        mapped = jax.vmap(lambda *inputs: call(layer, row, inputs))(*together)
+        scanned = jax.lax.scan(lambda _, inputs: (None, call(layer, row, inputs)), None, together)[1]
+        return one, mapped, scanned
+
+    return program, together, program(row.make(KEY), together)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_compiles_maps_scans_saves_and_is_deterministic(name):
     row = LAYERS[name]
@@ -36,17 +55,7 @@ def test_a_layer_compiles_maps_scans_saves_and_is_deterministic(name):
     assert jax.tree.structure(layer) == jax.tree.structure(twin)
     for path, array in _numpy(layer).items():
         np.testing.assert_array_equal(_numpy(twin)[path], array, "the same key must give the same layer")
-    inputs = [row.inputs(jr.key(i)) for i in (1, 2)]
-    together = tuple(np.stack(pair) for pair in zip(*inputs))
-
-    @eqx.filter_jit
-    def every_way(layer, together):
-        one = call(layer, row, tuple(x[0] for x in together))
-        mapped = jax.vmap(lambda *inputs: call(layer, row, inputs))(*together)
-        scanned = jax.lax.scan(lambda _, inputs: (None, call(layer, row, inputs)), None, together)[1]
-        return one, mapped, scanned
-
-    one, mapped, scanned = every_way(layer, together)
+    program, together, (one, mapped, scanned) = every_way(name)
     assert (one.shape, scanned.shape) == (row.out, (2, *row.out))
     assert not jnp.issubdtype(one.dtype, jnp.floating) or one.dtype == jnp.float32
     np.testing.assert_allclose(mapped, scanned, rtol=1e-5, atol=1e-5)
@@ -54,17 +63,19 @@ def test_a_layer_compiles_maps_scans_saves_and_is_deterministic(name):
 
     other = row.make(jr.key(7))
     restored = with_arrays(other, {name: jnp.asarray(array) for name, array in load(save(_numpy(layer))).items()})
-    np.testing.assert_array_equal(every_way(restored, together)[1], mapped)
+    np.testing.assert_array_equal(program(restored, together)[1], mapped)
 
 
 def _numpy(layer) -> dict[str, np.ndarray]:
     return {name: np.asarray(array) for name, array in named_arrays(layer).items()}
 
 
+@pytest.mark.parametrize("dtype", [BF16, pytest.param(jnp.dtype("float32"), marks=full)], ids=str)
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_keeps_the_dtype_and_has_finite_gradients(name):
+def test_a_layer_keeps_the_dtype_and_has_finite_gradients(name, dtype):
     row = LAYERS[name]
-    layer, inputs = row.make(KEY), row.inputs(jr.key(1))
+    layer, inputs = cast(row.make(KEY), dtype), row.inputs(jr.key(1))
+    inputs = inputs if row.ids else jax.tree.map(lambda x: x.astype(dtype), inputs)
 
     @eqx.filter_jit
     def value_and_grads(layer, inputs):
@@ -75,13 +86,11 @@ def test_a_layer_keeps_the_dtype_and_has_finite_gradients(name):
         return eqx.filter_value_and_grad(loss, has_aux=True)((layer, inputs))
 
     (_, y), grads = value_and_grads(layer, inputs)
-    (_, half), half_grads = value_and_grads(
-        cast(layer, BF16), inputs if row.ids else jax.tree.map(lambda x: x.astype(BF16), inputs)
-    )
-    if jnp.issubdtype(y.dtype, jnp.floating):
-        assert half.dtype == BF16
-        np.testing.assert_allclose(widened(half), y, atol=row.atol)
-    assert all(np.isfinite(widened(leaf)).all() for leaf in jax.tree.leaves((grads, half_grads)))
+    one, _, _ = every_way(name)[-1]
+    if jnp.issubdtype(one.dtype, jnp.floating):
+        assert y.dtype == dtype
+        np.testing.assert_allclose(widened(y), one, atol=row.atol)
+    assert all(np.isfinite(widened(leaf)).all() for leaf in jax.tree.leaves(grads))
 
 
 @pytest.mark.parametrize("name", [name for name, row in LAYERS.items() if row.draws])

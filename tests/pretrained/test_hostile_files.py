@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import os
 import tarfile
 import time
 import tracemalloc
@@ -17,6 +16,7 @@ from eqxgen.pretrained import files as folders
 from eqxgen.pretrained.formats import open_file
 from eqxgen.pretrained.formats.stored import ARRAYS
 from tests import oracles
+from tests.full import FULL
 from tests.pretrained.files import (
     VALUES,
     call,
@@ -299,7 +299,7 @@ CHANGES = {
     "a part left out": lambda rng, data: data[: (at := rng.integers(len(data)))] + data[at + rng.integers(1, 9) :],
     "bytes put in": lambda rng, data: data[: (at := rng.integers(len(data)))] + rng.bytes(5) + data[at:],
 }
-FUZZED = 3_000 if os.environ.get("EQXGEN_FULL") == "1" else 20
+FUZZED = 3_000 if FULL else 20
 """Files of each kind and change."""
 
 

@@ -1,7 +1,6 @@
 """BERT, LLaMA and T5 in published layouts: outputs of the published models, their files back to the bit, their text."""
 
 import json
-import os
 
 import equinox as eqx
 import jax
@@ -17,12 +16,12 @@ from eqxgen.decoding.autoregressive import generate
 from eqxgen.decoding.beam import beam_search
 from eqxgen.models import BERT, GPT, T5, BERTClassifier
 from tests import oracles
+from tests.full import full
 from tests.oracles import bert, llama, t5
 from tests.oracles._drawn import published as drawn_files
 
 FAMILIES = {"bert": bert, "llama": llama, "t5": t5}
 VARIANTS = [(family, variant) for family, module in FAMILIES.items() for variant in module.VARIANTS]
-slow = pytest.mark.skipif(os.environ.get("EQXGEN_FULL") != "1", reason="takes a minute: set EQXGEN_FULL=1")
 each_variant = pytest.mark.parametrize(("family", "variant"), VARIANTS)
 
 
@@ -87,7 +86,7 @@ def test_outputs_equal_the_published_models_and_its_files_come_back_to_the_bit(
     assert eqx.tree_equal(pretrained.from_pretrained(tmp_path / "back"), model)
 
 
-@pytest.mark.parametrize("variant", ["3.1", *(pytest.param(v, marks=slow) for v in llama.VARIANTS if v != "3.1")])
+@pytest.mark.parametrize("variant", ["3.1", *(pytest.param(v, marks=full) for v in llama.VARIANTS if v != "3.1")])
 def test_greedy_text_of_llama_equals_the_published_models(variant, published, folder):
     run = published["llama"][f"{variant}/run"]
     model = pretrained.from_pretrained(folder("llama", variant))
@@ -95,7 +94,7 @@ def test_greedy_text_of_llama_equals_the_published_models(variant, published, fo
     np.testing.assert_array_equal(found[0], run["greedy"])
 
 
-@pytest.mark.parametrize("variant", ["1.1", pytest.param("1.0", marks=slow)])
+@pytest.mark.parametrize("variant", ["1.1", pytest.param("1.0", marks=full)])
 def test_beams_of_t5_equal_the_published_models(variant, published, folder):
     run = published["t5"][f"{variant}/run"]
     model = pretrained.from_pretrained(folder("t5", variant))
@@ -230,7 +229,7 @@ def test_a_published_size_has_its_number_of_parameters(make, count):
     assert sum(leaf.size for leaf in leaves if isinstance(leaf, jax.ShapeDtypeStruct)) == count
 
 
-@slow
+@full
 @each_variant
 def test_the_published_library_reads_what_is_written(family, variant, published, folder, tmp_path):
     torch = pytest.importorskip("torch")

@@ -9,7 +9,6 @@ memory   temporaries of a step of a net of levels, copied and with parameters in
 import dataclasses
 import json
 import math
-import os
 import sys
 import tempfile
 import types
@@ -26,6 +25,7 @@ import optax
 from bench.reliability.small import batch_of
 from eqxgen.configs import ResNetConfig, VQGANConfig
 from eqxgen.nn import Convolution
+from tests.full import FULL
 from train import classify, vqgan
 from train.config.base import TrainConfig
 from train.config.optim import EmaConfig, OptimConfig
@@ -42,7 +42,6 @@ from train.tasks.facts import ImageFacts
 
 ROWS, COUNT, STEPS = 16, 13, 3
 MESHES = {"data=1": 1, "data=2": 2, "data=8": 8, "fsdp=8": 8, "data=2,fsdp=4": 8}
-FULL = bool(os.environ.get("EQXGEN_FULL"))
 COMPARED = {
     name: list(MESHES)[1:] if FULL else few
     for name, few in {"classify": ["data=8", "fsdp=8"], "vqgan": ["data=2,fsdp=4"]}.items()

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from bench.reliability.common import is_state_of, state_of, template_of
+from tests.full import full
 from train._errors import UserError
 from train.checkpoint import Checkpoints
 from train.engine.recipes import RECIPES, load
@@ -160,10 +161,10 @@ def script(name, *flags, **env):
 @pytest.mark.parametrize(
     ("name", "count", "flags"),
     [
-        ("kill_in_save", 6, ()),
-        ("corruption", 60, ()),
-        ("resume_every_step", 4, ("--recipe", "vqgan")),
-        ("disk_full", 3, ()),
+        ("kill_in_save", 4, ()),
+        ("corruption", 40, ()),
+        pytest.param("resume_every_step", 4, ("--recipe", "vqgan"), marks=full),
+        ("disk_full", 1, ()),
     ],
     ids=str,
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.full import full
 from tests.train.small_runs import crashed_and_resumed, metrics, same, tiny, weights, words
 from train import maskgit, sample
 from train._errors import UserError
@@ -143,7 +144,7 @@ def _until(step, *flags):
     raise AssertionError(f"{command} ended before step {step}")
 
 
-@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), pytest.param("SIGINT", 130, marks=full)])
 def test_a_signal_saves_the_step_says_where_and_the_run_resumes(tmp_path, name, status):
     with _until(3, "--run-dir", str(tmp_path / "run"), "--steps", "100000") as process:
         process.send_signal(getattr(signal, name))
