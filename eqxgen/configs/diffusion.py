@@ -19,9 +19,12 @@ TIMES = ("uniform", "lognormal", "logit_normal", "cosine")
 """Names of the distributions of training times; see `eqxgen.diffusion.times`."""
 SAMPLERS = (
     *("euler", "heun", "ddim", "ancestral", "ddpm", "churn", "dpm2", "dpmpp_2s", "dpmpp_2m", "dpmpp_3m"),
-    *("dpmpp_2m_sde", "dpmpp_3m_sde", "unipc", "lms", "deis", "pndm", "ipndm", "rk4", "flow_euler", "flow_heun"),
+    *("dpmpp_2m_sde", "dpmpp_3m_sde", "unipc", "lms", "deis", "pndm", "ipndm", "rk4", "rk45"),
+    *("flow_euler", "flow_heun"),
 )
 """Names of the samplers; see `eqxgen.diffusion.solvers`."""
+GUIDANCE_RULES = ("cfg", "apg", "cfg_zero_star")
+"""Names of the rules of guidance; see `eqxgen.diffusion.guidance`."""
 GRIDS = ("karras", "exponential", "polynomial", "vp", "ve", "iddpm", "flow", "trailing", "leading", "linspace")
 """Names of the grids of sampling times; see `eqxgen.diffusion.grids`."""
 RESPACED = ("trailing", "leading", "linspace")
@@ -128,15 +131,17 @@ class DiffusionSampling:
     """Intervals of the grid; a solver of second order evaluates the denoiser about twice in each."""
     sampler: str = "heun"
     """Solver: euler, heun, ddim, ancestral, ddpm, churn, dpm2, dpmpp_2s, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde,
-    dpmpp_3m_sde, unipc, lms, deis, pndm, ipndm, rk4, flow_euler or flow_heun."""
+    dpmpp_3m_sde, unipc, lms, deis, pndm, ipndm, rk4, rk45, flow_euler or flow_heun."""
     guidance: float = 1.0
-    """Scale of classifier-free guidance; 1 is none."""
+    """Scale of guidance by the class; 1 is none."""
+    guidance_rule: str = "cfg"
+    """Rule of guidance: cfg (classifier-free), apg (adaptive projected) or cfg_zero_star."""
     interval: str = ""
     """LOW,HIGH: sigma / alpha between which guidance is applied, as in 0.3,5; everywhere by default."""
     rescale: float = 0.0
-    """Share of the rescaling of a guided prediction to the deviation of the conditional one; 0 is none."""
+    """Share of the rescaling of a prediction that cfg guided to the deviation of the conditional one; 0 is none."""
     channels: int = 0
-    """Number of first channels that are guided, 3 in DiT's released sampler; 0: all."""
+    """Number of first channels that cfg guides, 3 in DiT's released sampler; 0: all."""
     grid: str = "karras"
     """Times: karras, exponential, polynomial, vp, ve, iddpm, flow; of steps trailing, leading, linspace."""
     rho: float = 7.0
@@ -157,12 +162,17 @@ class DiffusionSampling:
     """S_max: greatest sigma at which noise is added."""
     churn_noise: float = 1.003
     """S_noise: deviation of the added noise."""
+    rtol: float = 1e-3
+    """Relative tolerance of rk45, which divides each interval of the grid; 2 steps leave the division to it."""
+    atol: float = 1e-3
+    """Absolute tolerance of rk45."""
 
     def __post_init__(self):
         integer = isinstance(self.steps, int) and not isinstance(self.steps, bool)
         require(integer and self.steps >= 1, f"sampling.steps must be at least 1: got {self.steps}")
         one_of(self, "sampler", SAMPLERS, prefix="sampling.")
         one_of(self, "grid", GRIDS, prefix="sampling.")
+        one_of(self, "guidance_rule", GUIDANCE_RULES, prefix="sampling.")
         one_of(self, "variance", ("small", "large", "learned"), prefix="sampling.")
         not_negative(self, "guidance", "rescale", "churn", "churn_min", "channels", prefix="sampling.")
         positive(self, "rho", "sigma_min", "sigma_max", "churn_noise", prefix="sampling.")
@@ -175,6 +185,15 @@ class DiffusionSampling:
             self.churn_min <= self.churn_max,
             f"sampling.churn_min must be at most sampling.churn_max: got {self.churn_min} and {self.churn_max}",
         )
+        for name in ("rescale", "channels"):
+            value = getattr(self, name)
+            require(
+                value == 0 or self.guidance_rule == "cfg",
+                f"sampling.{name} must be 0 with sampling.guidance_rule {self.guidance_rule}: got {value:g}",
+            )
+        for name in ("rtol", "atol"):
+            value = getattr(self, name)
+            require(1e-6 <= value <= 1, f"sampling.{name} must be in [1e-6, 1], as float32 ends at 1e-7: got {value:g}")
         self.span  # noqa: B018 - checks the interval
 
     @property

@@ -1,5 +1,6 @@
 """Samples by options: a solver, its times and its guidance as one pytree, whose numbers change without compilation."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.configs.diffusion import RESPACED, DiffusionSampling
 from eqxgen.diffusion import grids, solvers
-from eqxgen.diffusion.guidance import cfg
-from eqxgen.diffusion.schedules import Schedule, steps_of
+from eqxgen.diffusion.guidance import Linear, Projected, Zero, by_rule
+from eqxgen.diffusion.guidance.rules import Rule
+from eqxgen.diffusion.schedules import Discrete, Schedule, steps_of
 from eqxgen.protocols import Denoiser
 
 SOLVERS: dict[str, Callable[[DiffusionSampling], Any]] = {
@@ -35,25 +37,32 @@ SOLVERS: dict[str, Callable[[DiffusionSampling], Any]] = {
     "pndm": lambda options: solvers.PNDM(),
     "ipndm": lambda options: solvers.IPNDM(),
     "rk4": lambda options: solvers.RK4(),
+    "rk45": lambda options: solvers.RK45(options.rtol, options.atol),
     "flow_euler": lambda options: solvers.FlowEuler(),
     "flow_heun": lambda options: solvers.FlowHeun(),
 }
 """Solvers by the name of a config."""
+RULES: dict[str, Callable[[DiffusionSampling], Rule]] = {
+    "cfg": lambda options: Linear(options.guidance, options.rescale),
+    "apg": lambda options: Projected(options.guidance),
+    "cfg_zero_star": lambda options: Zero(options.guidance),
+}
+"""Rules of guidance by the name of a config."""
+BETWEEN = ("karras", "exponential", "polynomial", "ve", "iddpm")
+"""Grids from `sigma_max` to `sigma_min`."""
 
 
 class Guide(eqx.Module):
-    """Classifier-free guidance as arrays.
+    """Guidance by the class, as arrays.
 
     Attributes:
-        scale: 1 is none.
+        rule: joins the x_0 of the class and of none; its scale 1 is no guidance.
         interval: sigma / alpha between which it is applied.
-        rescale: share of the rescaling.
         channels: number of first channels that are guided; None: all.
     """
 
-    scale: Float[Array, ""]
+    rule: Rule
     interval: Float[Array, "2"]
-    rescale: Float[Array, ""]
     channels: int | None = eqx.field(static=True)
 
 
@@ -63,7 +72,7 @@ class Rules(eqx.Module):
     Attributes:
         times: from noise to data.
         solver: makes a step.
-        guide: classifier-free guidance; None: none.
+        guide: guidance by the class; None: none.
         shape: of an example.
     """
 
@@ -119,6 +128,36 @@ def times_of(options: DiffusionSampling, schedule: Schedule) -> Float[Array, " t
     return jnp.asarray(grids.times(schedule, ratios), jnp.float32)
 
 
+def check_least(options: DiffusionSampling, schedule: Schedule) -> None:
+    """Raises `ValueError` where a grid ends below the first level of a discrete schedule, the least of training.
+
+    `Rules.of` takes such a grid, with the schedule continued below its first level.
+    """
+    if options.grid in BETWEEN and isinstance(schedule, Discrete):
+        least = math.sqrt(schedule.betas[0] / (1 - schedule.betas[0]))
+        if options.sigma_min < least * (1 - 1e-5):
+            raise ValueError(
+                f"sampling.sigma_min must be at least the schedule's first sigma / alpha, {least:.6g}: got "
+                f"{options.sigma_min:g}"
+            )
+
+
+def guided(denoiser: Denoiser, guide: Guide | None, null: Any) -> Denoiser:
+    """The denoiser with a guide, for a sampler or an edit alike.
+
+    Args:
+        guide: None: the denoiser itself.
+        null: condition of no class.
+
+    Raises:
+        ValueError: there is a guide, and the denoiser is unconditional.
+    """
+    if guide is None:
+        return denoiser
+    interval = guide.interval[0], guide.interval[1]
+    return by_rule(denoiser, null, guide.rule, interval=interval, channels=guide.channels)
+
+
 def generate(
     denoiser: Denoiser,
     rules: Rules,
@@ -139,16 +178,7 @@ def generate(
         trajectory: whether every step is returned.
     """
     start, steps = jr.split(key)
-    if rules.guide is not None:
-        guide = rules.guide
-        denoiser = cfg(
-            denoiser,
-            null,
-            guide.scale,
-            interval=(guide.interval[0], guide.interval[1]),
-            rescale=guide.rescale,
-            channels=guide.channels,
-        )
+    denoiser = guided(denoiser, rules.guide, null)
     x = solvers.prior(denoiser.schedule, rules.times[0], rules.shape, key=start)
     return solvers.sample(denoiser, x, rules.times, rules.solver, key=steps, condition=condition, trajectory=trajectory)
 
@@ -156,5 +186,5 @@ def generate(
 def _guide(options: DiffusionSampling) -> Guide | None:
     if options.guidance == 1:
         return None
-    scale, rescale = (jnp.asarray(value, jnp.float32) for value in (options.guidance, options.rescale))
-    return Guide(scale, jnp.asarray(options.span or (0.0, jnp.inf), jnp.float32), rescale, options.channels or None)
+    interval = jnp.asarray(options.span or (0.0, jnp.inf), jnp.float32)
+    return Guide(RULES[options.guidance_rule](options), interval, options.channels or None)

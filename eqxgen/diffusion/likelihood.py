@@ -30,6 +30,30 @@ class Likelihood(NamedTuple):
     noise: Float[Array, "*shape"]
     evaluations: Int[Array, ""]
 
+    def bits(self, levels: int = 256) -> Float[Array, ""]:
+        """Bits per dimension of data on so many levels, from -1 to 1, to which `dequantised` added noise:
+        -log_density / (dimensions · ln 2) + log2((levels - 1) / 2).
+
+        The mean over that noise is an upper bound of the bits of the levels (Theis et al. 2016, arXiv:1511.01844).
+
+        Raises:
+            ValueError: levels is below 2.
+        """
+        if levels < 2:
+            raise ValueError(f"levels must be at least 2: got {levels}")
+        return -self.log_density / (self.noise.size * math.log(2)) + math.log2((levels - 1) / 2)
+
+
+def dequantised(x: Float[Array, "*shape"], levels: int = 256, *, key: PRNGKeyArray) -> Float[Array, "*shape"]:
+    """Data on levels from -1 to 1 with uniform noise of one level's width, 2 / (levels - 1), centred on each level.
+
+    Raises:
+        ValueError: levels is below 2.
+    """
+    if levels < 2:
+        raise ValueError(f"levels must be at least 2: got {levels}")
+    return x + jr.uniform(key, x.shape, x.dtype, -1, 1) / (levels - 1)
+
 
 def log_likelihood(
     denoiser: Denoiser,
@@ -42,8 +66,8 @@ def log_likelihood(
 ) -> Likelihood:
     """Log-density of one example.
 
-    Densities of data on few levels, such as 8-bit pixels, need uniform noise of one level's width first. Bits per
-    dimension in [-1, 1] from 256 levels are -log_density / (dimensions · ln 2) + 7.
+    Data on few levels, such as 8-bit pixels, have no density: `dequantised` adds uniform noise of one level's width,
+    and `Likelihood.bits` counts in levels.
 
     Args:
         x: the example.

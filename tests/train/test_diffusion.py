@@ -18,7 +18,7 @@ from train.config.base import parse
 from train.engine.recipe import Context
 from train.evaluators.stream import Stream
 from train.parallel import make_mesh
-from train.tasks.denoising import _draw, _tree
+from train.tasks.denoised import drawn, tree_of
 from train.tasks.draw import labelled
 from train.tasks.facts import ImageFacts
 
@@ -80,8 +80,8 @@ def test_other_numbers_of_a_sampler_run_the_same_program():
     ):
         options = dataclasses.replace(SAMPLING, sampler="churn", **changes)
         rules = diffusion.rules(dataclasses.replace(config, sampling=options), FACTS)
-        tree = _tree(model, None, rules, 0)
-        images.append(stream.gather(_draw, tree, labelled(np.arange(3))))
+        tree = tree_of(model, None, rules, 0)
+        images.append(stream.gather(drawn, tree, labelled(np.arange(3))))
         seen.append(COMPILED[0])
     assert set(seen[1:]) == {seen[0]}
     assert not any(np.array_equal(images[0], other) for other in (images[3], images[5]))
@@ -92,15 +92,15 @@ def test_guidance_that_was_trained_is_sampled_and_not_forgotten_as_in_the_seed()
     config = config_of(".")
     assert config.label_dropout > 0
     rules = diffusion.rules(config, FACTS)
-    assert float(rules.guide.scale) == config.sampling.guidance > 1
+    assert float(rules.guide.rule.scale) == config.sampling.guidance > 1
     assert diffusion.model(config, FACTS)(jr.key(0)).null_label == 10
 
 
 def test_an_image_depends_neither_on_the_batch_nor_on_the_others():
     config = config_of(".")
     model, rules = diffusion.model(config, FACTS)(jr.key(0)), diffusion.rules(config, FACTS)
-    tree, stream = _tree(model, None, rules, 0), Stream(make_mesh())
-    many, few = (stream.gather(_draw, tree, labelled(np.arange(n))) for n in (5, 2))
+    tree, stream = tree_of(model, None, rules, 0), Stream(make_mesh())
+    many, few = (stream.gather(drawn, tree, labelled(np.arange(n))) for n in (5, 2))
     np.testing.assert_allclose(many[:2], few, atol=1e-6)
 
 

@@ -1,15 +1,15 @@
 """Recipes of diffusion and flow models of images: pictures, a film of the denoising, evaluation, samples."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .._errors import UsageError
 from ..engine.recipes import Finished, Recipe
-from . import images
+from . import editing, images
 from .facts import ImageFacts
-from .latents import SCALE, autoencoder_of_run
-from .sampling import ImageSample, given, with_options
+from .latents import autoencoder_of_run
+from .sampling import given, with_options
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from ..data import Dataset
@@ -43,10 +43,12 @@ def denoising_recipe(
         rules: (config, facts) -> `eqxgen.diffusion.generate.Rules`; a `ValueError` names a field of `sampling`.
     """
 
-    def drawn(config: Any, parts: tuple[Any, Any], dataset: "Dataset", stream: "Stream") -> tuple[Any, int]:
+    def shown(config: Any, parts: tuple[Any, Any], dataset: "Dataset", stream: "Stream") -> tuple[Any, int]:
+        from .denoised import drawn, tree_of
+
         facts = images.facts_of(dataset)
-        tree = _tree(*parts, rules(config, facts), config.seed)
-        return stream.gather(_draw, tree, _in_rows(facts.classes)), ROW
+        tree = tree_of(*parts, rules(config, facts), config.seed)
+        return stream.gather(drawn, tree, _in_rows(facts.classes)), ROW
 
     def film(config: Any, parts: tuple[Any, Any], dataset: "Dataset", stream: "Stream") -> tuple[list[Any], int]:
         return _film(config, parts, images.facts_of(dataset), stream, rules)
@@ -55,9 +57,11 @@ def denoising_recipe(
         return _evaluators(config, dataset, rules, loss)
 
     def sample(run: Finished, asked: Any) -> int:
-        options = dataclasses.replace(run.config.sampling, **given(asked, kind))
         try:
+            options = dataclasses.replace(run.config.sampling, **given(asked, kind))
+            options = editing.sampling_of(asked, options)
             found = rules(dataclasses.replace(run.config, sampling=options), run.facts)
+            _check_least(run, asked, options)
         except (ValueError, UsageError) as error:
             raise UsageError(f"--{str(error).removeprefix('--').replace('sampling.', '')}") from None
         return _sample(run, asked, found)
@@ -71,47 +75,12 @@ def denoising_recipe(
         model,
         program,
         released=lambda model, state: model["denoiser"],
-        drawn=drawn,
+        drawn=shown,
         evaluators=evaluators,
         draw=sample,
         film=film,
     )
-    return dataclasses.replace(recipe, sample=with_options(ImageSample, kind, "sampling."))
-
-
-def _draw(tree: Any, example: Mapping[str, Any]) -> Any:
-    """An image in [-1, 1] of a label, which depends on the key, its number and its label alone."""
-    return _decoded(tree, _generated(tree, example).x)
-
-
-def _path(tree: Any, example: Mapping[str, Any]) -> Any:
-    """The images after each step."""
-    import jax
-
-    return jax.lax.map(lambda x: _decoded(tree, x), _generated(tree, example, trajectory=True).trajectory)
-
-
-def _generated(tree: Any, example: Mapping[str, Any], *, trajectory: bool = False) -> Any:
-    import jax.random as jr
-
-    from eqxgen.diffusion.generate import generate
-
-    denoiser, _, rules, key = tree
-    null = denoiser.null_label
-    label = None if null is None else example["label"]
-    key = jr.fold_in(key, example["index"])
-    return generate(denoiser, rules, label, null=null, key=key, trajectory=trajectory)
-
-
-def _decoded(tree: Any, x: Any) -> Any:
-    autoencoder = tree[1]
-    return x if autoencoder is None else autoencoder.decode(x / SCALE)
-
-
-def _tree(model: Any, autoencoder: Any, rules: Any, seed: int) -> Any:
-    import jax.random as jr
-
-    return model, autoencoder, rules, jr.key(seed)
+    return dataclasses.replace(recipe, sample=with_options(editing.DenoisingSample, kind, "sampling."))
 
 
 def _in_rows(classes: int, count: int = 10, row: int = ROW) -> "Examples":
@@ -128,6 +97,7 @@ def _film(
     """Frames of ancestral sampling, left, beside DDIM without noise, from equal noise, and images in a row."""
     import numpy as np
 
+    from .denoised import path, tree_of
     from .draw import labelled
 
     count, steps = FILM
@@ -136,7 +106,7 @@ def _film(
     for eta in (1.0, 0.0):
         options = dataclasses.replace(config.sampling, sampler="ddim", eta=eta, steps=min(steps, _most(config)))
         found = rules(dataclasses.replace(config, sampling=options), facts)
-        sides.append(stream.gather(_path, _tree(*parts, found, config.seed), labels))
+        sides.append(stream.gather(path, tree_of(*parts, found, config.seed), labels))
     both = np.stack(sides)  # side, image, step, height, width, channels
     side = 8
     grid = both.reshape(2, count // side, side, *both.shape[2:]).transpose(3, 1, 0, 2, 4, 5, 6)
@@ -161,29 +131,63 @@ def _evaluators(
     from ..evaluators.examples import held_out_images
     from ..evaluators.fidelity import fidelity
     from ..evaluators.held_out import held_out
+    from .denoised import drawn, tree_of
     from .draw import labelled
 
     facts = images.facts_of(dataset)
     found = rules(config, facts)
     judged = labelled(np.arange(config.eval_samples) % facts.classes)
-    parts = lambda model, frozen: _tree(model, frozen, found, config.seed + 1)
-    judges = [kind(dataset, _draw, judged, parts) for kind in (classifier, fidelity, trained_on_samples)]
+    parts = lambda model, frozen: tree_of(model, frozen, found, config.seed + 1)
+    judges = [kind(dataset, drawn, judged, parts) for kind in (classifier, fidelity, trained_on_samples)]
     if not config.conditional:
         judges = [judges[1], *(dataclasses.replace(each, lacks="the model has no classes") for each in judges[::2])]
     whole = held_out(loss(config, facts), held_out_images(dataset), lambda model: ({"denoiser": model}, None))
     return whole, *judges
 
 
-def _sample(run: Finished, asked: ImageSample, rules: Any) -> int:
-    from ..evaluators.stream import Stream
+def _check_least(run: Finished, asked: Any, options: Any) -> None:
+    """Refuses --sigma-min or --grid that leads below the levels of training; a run's own grid is taken as it is."""
+    from eqxgen.diffusion.generate import check_least
+    from eqxgen.diffusion.schedules import schedule_of
+
+    if asked.sigma_min is not None or asked.grid is not None:
+        check_least(options, schedule_of(run.config.denoiser.schedule))
+
+
+def _sample(run: Finished, asked: editing.DenoisingSample, rules: Any) -> int:
     from ..parallel import make_mesh
-    from .draw import labelled
+    from .denoised import tree_of
 
     if not run.config.conditional and (asked.label is not None or asked.labels):
         flag = "--label" if asked.labels == () else "--labels"
         raise UsageError(f"{flag}: the model has no classes: leave it out")
-    labels, mesh = images.labels_of(asked, run.facts.classes), make_mesh(asked.mesh)
     where, shape = run.config.autoencoder, run.facts.shape
-    autoencoder = autoencoder_of_run(run.folder, where, shape) if where else None
-    tree = _tree(run.model(mesh), autoencoder, rules, asked.seed)
-    return asked.save(Stream(mesh).map(_draw, tree, labelled(labels)), labels)
+
+    def tree(rules: Any) -> Any:
+        autoencoder = autoencoder_of_run(run.folder, where, shape) if where else None
+        return tree_of(run.model(make_mesh(asked.mesh)), autoencoder, rules, asked.seed)
+
+    make = _new if asked.asked is None else editing.edit
+    return make(run, asked, rules, tree)
+
+
+def _new(run: Finished, asked: editing.DenoisingSample, rules: Any, tree: Callable[[Any], Any]) -> int:
+    """Images from noise."""
+    import numpy as np
+
+    from ..evaluators.stream import Stream
+    from ..parallel import make_mesh
+    from .denoised import counted
+    from .draw import labelled
+
+    labels = images.labels_of(asked, run.facts.classes)
+    spent: list[Any] = []
+
+    def batches() -> Iterator[Any]:
+        for made, evaluations in Stream(make_mesh(asked.mesh)).map(counted, tree(rules), labelled(labels)):
+            spent.append(evaluations)
+            yield made
+
+    status = asked.save(batches(), labels)
+    print(f"{np.mean(np.concatenate(spent)):,.4g} evaluations of the network an image")
+    return status

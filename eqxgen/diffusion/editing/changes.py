@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen.diffusion.solvers.driver import Context, Sample, Solver, Times, checked, sample
@@ -25,7 +26,7 @@ def sdedit(
 
     Args:
         image: a guide, such as a stroke painting.
-        times: falling to 0; the first is the strength: more noise, more change. See `strength`.
+        times: falling to 0, from the noise of the image: more noise, more change. See `strength`.
         solver: see `eqxgen.diffusion.solvers`.
         key: of this image.
         condition: what the denoiser takes.
@@ -39,19 +40,27 @@ def sdedit(
     return sample(denoiser, x, times, solver, key=rest, condition=condition)
 
 
-def strength(times: Times, share: float) -> Float[Array, " steps"]:
-    """The last times of a grid: the share of its steps that SDEdit takes.
+def strength(times: Times, share: float | Float[Array, ""]) -> Float[Array, " times"]:
+    """Times of SDEdit: as many as of the grid, over the last share of its places above 0, so that every share runs the
+    same program.
 
     Args:
-        share: in (0, 1]; 1 is the whole grid. At least one step is taken.
+        times: a grid, falling to 0, of at least two steps.
+        share: in (0, 1], traced; 1 is the whole grid.
 
     Raises:
-        ValueError: the share is out of range.
+        ValueError: the share is out of range or too small for the times to differ, or the grid has one step.
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be in (0, 1]: got {share:g}")
-    steps = len(times) - 1
-    return jnp.asarray(times[steps - max(1, round(share * steps)) :])
+    times, known = checked(times), not isinstance(share, Tracer)
+    if len(times) < 3:
+        raise ValueError(f"times must be at least three, two above 0: got {len(times)}")
+    if known and not 0 < share <= 1:
+        raise ValueError(f"share must be in (0, 1]: got {share:g}; 0 would be the image itself")
+    places = jnp.arange(len(times) - 1, dtype=times.dtype)  # from the least time, where small shares are told apart
+    found = jnp.append(jnp.interp(share * places, places, times[:-1][::-1])[::-1], 0)
+    if known and not isinstance(found, Tracer) and not bool(jnp.all(jnp.diff(found) < 0)):
+        raise ValueError(f"share must be large enough for the times to differ: got {share:g}")
+    return found
 
 
 def invert(

@@ -46,24 +46,25 @@ def path_of(steps: int, jump: int = 10, repeats: int = 10) -> np.ndarray:
 def inpaint(
     denoiser: Denoiser,
     image: Float[Array, "*shape"],
-    known: Bool[Array, "*mask"],
     times: Times,
     *,
+    mask: Bool[Array, "*mask"],
     key: PRNGKeyArray,
     condition: Any = None,
     eta: float | int | Float[Array, ""] = 1.0,
     jump: int = 10,
     repeats: int = 10,
 ) -> Sample:
-    """An image whose unknown part is sampled to fit its known part (RePaint: Lugmayr et al. 2022, algorithm 1).
+    """An image whose part under a mask is painted to fit the rest (RePaint: Lugmayr et al. 2022, algorithm 1).
 
-    After each step the known part is replaced by the image at that level. Jumps up in noise and down again bring the
-    two into agreement. Known pixels are the image's, exactly.
+    After each step the rest is replaced by the image at that level. Jumps up in noise and down again bring the two into
+    agreement. Pixels outside the mask are the image's, exactly.
 
     Args:
-        image: (height, width, channels); values of the unknown part are ignored, and must be finite.
-        known: (height, width), or the shape of the image; True where the image is kept.
+        image: (height, width, channels); values under the mask are ignored, and must be finite.
         times: grid, from noise to 0; the first should be noise.
+        mask: (height, width), or the shape of the image; True where the image is painted. The paper's mask is the
+            opposite.
         key: of this image.
         condition: what the denoiser takes.
         eta: of DDIM, from 0 to 1, traced.
@@ -72,11 +73,11 @@ def inpaint(
     Raises:
         ValueError: the mask has another shape, a number is out of range, the times do not fall.
     """
-    if known.shape not in (image.shape, image.shape[:-1], (*image.shape[:-1], 1)):
+    if mask.shape not in (image.shape, image.shape[:-1], (*image.shape[:-1], 1)):
         raise ValueError(
-            f"known must have the image's shape, with or without channels: got {known.shape} for {image.shape}"
+            f"mask must have the image's shape, with or without channels: got {mask.shape} for {image.shape}"
         )
-    known = jnp.broadcast_to(known if known.ndim == image.ndim else known[..., None], image.shape)
+    mask = jnp.broadcast_to(mask if mask.ndim == image.ndim else mask[..., None], image.shape)
     times = checked(times)
     image = image.astype(jnp.promote_types(image.dtype, jnp.float32))
     eta = number(eta, "eta", 0, 1)
@@ -93,7 +94,7 @@ def inpaint(
             context = Context(denoiser, condition, lambda *_: fresh, index, len(path))
             new = Interval(a, b).jump(x, context(x, t), eta, fresh)
             kept = b.diffuse(image, draw(jr.fold_in(here, 1)))
-            return jnp.where(known, kept, new).astype(x.dtype), jnp.asarray(context.spent, jnp.int32)
+            return jnp.where(mask, new, kept).astype(x.dtype), jnp.asarray(context.spent, jnp.int32)
 
         def up() -> tuple[Array, Any]:
             scale = b.alpha / a.alpha
@@ -105,9 +106,9 @@ def inpaint(
 
     first = denoiser.schedule(times[0])
     x = jnp.where(
-        known,
-        first.diffuse(image, draw(jr.fold_in(key, len(path)))),
+        mask,
         first.sigma * draw(jr.fold_in(key, len(path) + 1)),
+        first.diffuse(image, draw(jr.fold_in(key, len(path)))),
     )
     parts = jnp.arange(len(path) - 1, dtype=jnp.int32), times[path[:-1]], times[path[1:]]
     (x, spent), _ = jax.lax.scan(advance, (x.astype(image.dtype), jnp.int32(0)), parts)

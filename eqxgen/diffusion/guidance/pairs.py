@@ -133,7 +133,7 @@ def cfg(
     Raises:
         ValueError: the denoiser is unconditional, a number is out of range, the interval is upside down.
     """
-    return _pair(denoiser, null, Linear(scale, rescale, view), interval, channels)
+    return by_rule(denoiser, null, Linear(scale, rescale, view), interval=interval, channels=channels)
 
 
 def apg(
@@ -146,7 +146,7 @@ def apg(
     interval: tuple[Number, Number] | None = None,
 ) -> Pair:
     """Adaptive projected guidance; see `Projected`, `Pair` and `cfg`."""
-    return _pair(denoiser, null, Projected(scale, eta, norm), interval, None)
+    return by_rule(denoiser, null, Projected(scale, eta, norm), interval=interval)
 
 
 def cfg_zero_star(
@@ -158,7 +158,7 @@ def cfg_zero_star(
     interval: tuple[Number, Number] | None = None,
 ) -> Pair:
     """CFG-Zero*; see `Zero`, `Pair` and `cfg`."""
-    return _pair(denoiser, null, Zero(scale, start), interval, None)
+    return by_rule(denoiser, null, Zero(scale, start), interval=interval)
 
 
 def autoguidance(
@@ -184,7 +184,15 @@ def autoguidance(
     return _kind(denoiser)(denoiser, weak, None, rule or Linear(scale), _interval(interval), None)
 
 
-def _pair(denoiser: Any, null: Any, rule: Rule, interval: Any, channels: int | None) -> Pair:
+def by_rule(
+    denoiser: Denoiser,
+    null: Any,
+    rule: Rule,
+    *,
+    interval: tuple[Number, Number] | None = None,
+    channels: int | None = None,
+) -> Pair:
+    """Guidance by the class, by any rule; see `cfg`, which is that of `Linear`, and `Pair`."""
     if null is None:
         raise ValueError("guidance needs a conditional model: got null=None, the mark of an unconditional one")
     if channels is not None and channels < 1:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from ..._errors import DataError
 from ..files.contents import read_bytes
@@ -41,17 +41,22 @@ _MAX_FILE, _MAX_PIXELS = 256 * 2**20, 2**26
 _GREY, _WITH_ALPHA = ("1", "L", "LA"), ("LA", "PA", "RGBA", "La", "RGBa")
 _SIXTEEN = ("I;16", "I;16B", "I;16L", "I;16N")
 _HINT = "replace it, take it out, or pass --data.skip-broken"
+REPLACE = "give another file"
+"""Hint of a broken picture that a flag names."""
 _BROKEN = (
     *(OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, OverflowError, NotImplementedError),
     *(struct.error, zlib.error),
 )
 
 
-def read_picture(path: Path, image_size: int | None) -> UInt8[np.ndarray, "height width channels"]:
+def read_picture(
+    path: Path, image_size: int | None, *, hint: str = _HINT
+) -> UInt8[np.ndarray, "height width channels"]:
     """The only frame of a picture, upright, 1 channel if it is grey and otherwise 3.
 
     Transparent pixels become white, 16 bits a channel become 8. Of the pictures that a camera keeps in one JPEG (MPO)
-    the first is taken. With `image_size` the shorter side is resized to it and the centre is cut out.
+    the first is taken. With `image_size` the shorter side is resized to it and the centre is cut out. `hint` ends the
+    message of a broken picture.
 
     Raises:
         DataError: the file cannot be read or decoded, is cut short, has over 2**26 pixels, several frames, or more than
@@ -76,9 +81,26 @@ def read_picture(path: Path, image_size: int | None) -> UInt8[np.ndarray, "heigh
         hint = "make the picture smaller or take it out"
         raise DataError(path, f"at most {_MAX_PIXELS:,} pixels", str(error), hint) from error
     except Image.UnidentifiedImageError as error:
-        raise DataError(path, "a whole picture", f"a file that begins with {data[:12]!r}", _HINT) from error
+        raise DataError(path, "a whole picture", f"a file that begins with {data[:12]!r}", hint) from error
     except _BROKEN as error:
-        raise DataError(path, "a whole picture", str(error) or type(error).__name__, _HINT) from error
+        raise DataError(path, "a whole picture", str(error) or type(error).__name__, hint) from error
+
+
+def read_mask(path: Path) -> Bool[np.ndarray, "height width"]:
+    """A picture of black and white as a mask: True where it is white.
+
+    Raises:
+        DataError: as `read_picture`; or a pixel is neither black nor white, or none is white.
+    """
+    pixels = read_picture(path, None, hint=REPLACE)
+    other = ~(np.all(pixels == 0, -1) | np.all(pixels == 255, -1))
+    if other.any():
+        got = f"{int(other.sum()):,} of {other.size:,} pixels of other values"
+        raise DataError(path, "a mask of black and white pixels alone", got, "save it as PNG, without soft edges")
+    mask = pixels[..., 0] == 255
+    if not mask.any():
+        raise DataError(path, "a mask with white pixels", "black ones alone", "white is the part that changes")
+    return mask
 
 
 @functools.cache

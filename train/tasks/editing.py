@@ -1,0 +1,347 @@
+"""Edits that `train.sample` makes with a run of denoising: flags, pictures, and their files. Imports nothing heavy."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .._errors import UsageError, UserError, require
+from ..engine.recipes import Finished
+from . import images
+from .sampling import ImageSample
+
+EDITS = ("inpaint", "edit", "invert", "interpolate", "likelihood")
+COUNT = 8
+"""Images of an edit, by default."""
+OF = {
+    "mask": ("inpaint",),
+    "jump": ("inpaint",),
+    "repeats": ("inpaint",),
+    "strength": ("edit",),
+    "iterations": ("invert", "interpolate"),
+    "probes": ("likelihood",),
+}
+"""Flags that go with an edit."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DenoisingSample(ImageSample):
+    """Images of a denoiser, or edits by it: one of EDITS.
+
+    An edit without --label is of no class and without guidance, and makes 8 images by default.
+    """
+
+    inpaint: str | None = None
+    """Picture of the run's size, whose part under --mask is painted to fit the rest, by RePaint with the steps of
+    ddim; --eta is 1 by default.
+    """
+    mask: str | None = None
+    """Picture of the same size: white is painted, black is kept."""
+    repeats: int | None = None
+    """Passes of RePaint over each stretch of its steps; 10 by default."""
+    jump: int | None = None
+    """Steps of a stretch of RePaint; a tenth of --steps by default."""
+    edit: str | None = None
+    """Picture of the run's size that is changed: noised and denoised again, by SDEdit."""
+    strength: float | None = None
+    """Share of the noise levels that an edit goes through, in (0, 1]; 0.5 by default, 1 is the most change."""
+    invert: str | None = None
+    """Picture of the run's size whose noise is found, by the probability flow in Euler's steps. A grid has the picture,
+    the noise and the reconstruction; .npz the arrays `noise`, of deviation 1, and `images`.
+    """
+    interpolate: tuple[str, ...] = ()
+    """Two pictures of the run's size: --n images between them, both ends included, by their noises."""
+    iterations: int | None = None
+    """Evaluations of a step of an inversion; 5 by default. More bring the reconstruction nearer."""
+    likelihood: bool = False
+    """Print the bits per dimension of --n held-out images, given their classes, by the probability flow."""
+    probes: int | None = None
+    """Random products with the Jacobian that estimate a likelihood; 1 by default, 0 for the exact number."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        asked = [name for name in EDITS if getattr(self, name)]
+        require(len(asked) < 2, f"{' goes without '.join(asked[:2])}: give one of them")
+        for name, edits in OF.items():
+            require(
+                getattr(self, name) is None or not set(edits).isdisjoint(asked),
+                f"{name} must have --{' or --'.join(edits)}",
+            )
+        for name, least in (("repeats", 1), ("jump", 1), ("iterations", 1), ("probes", 0)):
+            value = getattr(self, name)
+            require(value is None or value >= least, f"{name} must be at least {least}: got {value}")
+        require(self.inpaint is None or self.mask is not None, "inpaint must have --mask, white where it is painted")
+        strength = 1.0 if self.strength is None else self.strength
+        require(0 < strength <= 1, f"strength must be in (0, 1]: got {strength:g}; 0 would be the picture itself")
+        count = len(self.interpolate)
+        require(count in (0, 2), f"interpolate must be two pictures: got {count}")
+        require(not count or self.n is None or self.n >= 2, f"n must be at least 2 with --interpolate: got {self.n}")
+        require(not (self.invert and self.n), f"n goes without invert, which makes one image: got {self.n}")
+        require(
+            not (self.invert and self.out.endswith("/")),
+            f"out must be a picture or .npz with --invert: got {self.out!r}",
+        )
+        require(
+            not self.likelihood or self.out == ImageSample.out,
+            f"out goes without likelihood, which writes no file: got {self.out!r}",
+        )
+        require(
+            not (self.invert or count) or (not self.labels and self.per_class is None),
+            f"labels and per_class go without {'interpolate' if count else 'invert'}, of one class: give --label",
+        )
+
+    @property
+    def asked(self) -> str | None:
+        """The edit that is asked for; None: samples."""
+        return next((name for name in EDITS if getattr(self, name)), None)
+
+    @property
+    def of_class(self) -> bool:
+        """A class is given."""
+        return self.label is not None or bool(self.labels) or self.per_class is not None
+
+
+def sampling_of(asked: Any, options: Any) -> Any:
+    """Options of a sampler, as the edit takes them.
+
+    Args:
+        asked: `DenoisingSample` with the flags of `options`.
+        options: `DiffusionSampling` with the flags that were given.
+
+    Raises:
+        UsageError: the edit does not take a flag.
+    """
+    if asked.asked is None:
+        return options
+    painted, flow = asked.asked == "inpaint", asked.asked in ("invert", "interpolate", "likelihood")
+    name = {"inpaint": "ddim", "likelihood": "rk4"}.get(asked.asked, "euler")
+    if (painted or flow) and asked.sampler not in (None, name):
+        raise UsageError(f"--sampler must be {name} with --{asked.asked}, or left out: got {asked.sampler}")
+    guidance = options.guidance if asked.guidance is not None or not flow else 1.0
+    if asked.likelihood and guidance != 1:
+        raise UsageError(f"--guidance must be 1 with --likelihood, of the model's own density: got {guidance:g}")
+    if not asked.of_class and not asked.likelihood:
+        if asked.guidance not in (None, 1):
+            raise UsageError(f"--guidance must be 1 without --label, as there is no class: got {asked.guidance:g}")
+        guidance = 1.0
+    changes: dict[str, Any] = {"guidance": guidance}
+    if painted or flow:
+        changes["sampler"] = name
+    if painted and asked.eta is None:
+        changes["eta"] = 1.0
+    return dataclasses.replace(options, **changes)
+
+
+def edit(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any]) -> int:
+    """Makes the edit that is asked for; gives the exit status.
+
+    Args:
+        rules: of `sampling_of`.
+        tree: rules -> what functions of `train.tasks.denoised` take.
+
+    Raises:
+        UserError: a picture cannot be read or is of another size.
+    """
+    _check_class(run, asked)
+    kind = {"inpaint": _inpaint, "edit": _edit, "invert": _invert, "interpolate": _interpolate}
+    return kind.get(asked.asked, _likelihood)(run, asked, rules, tree)
+
+
+def _inpaint(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any]) -> int:
+    from eqxgen.diffusion.editing import path_of
+
+    from .edits import Inpaint
+
+    steps = len(rules.times) - 1
+    jump, repeats = asked.jump or max(1, steps // 10), asked.repeats or 10
+    try:
+        path_of(steps, jump, repeats)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None
+    picture, mask = picture_of(run, "inpaint", asked.inpaint), mask_of(run, asked.mask)
+    return _variants(run, asked, Inpaint(jump, repeats), tree(rules), image=picture, mask=mask)
+
+
+def _edit(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any]) -> int:
+    from eqxgen.diffusion.editing import strength
+
+    from .edits import Change
+
+    share = 0.5 if asked.strength is None else asked.strength
+    try:
+        times = strength(rules.times, share)
+    except ValueError as error:
+        hint = "--steps must be at least 2 with --edit" if len(rules.times) < 3 else f"--strength: {error}"
+        raise UsageError(hint) from None
+    picture = picture_of(run, "edit", asked.edit)
+    return _variants(run, asked, Change(), tree(dataclasses.replace(rules, times=times)), image=picture)
+
+
+def _variants(run: Finished, asked: Any, function: Any, tree: Any, **given: Any) -> int:
+    """Images of one picture, in a grid after it."""
+    import numpy as np
+
+    labels = _labels(run, asked, asked.n)
+    repeated = {name: _rows(value, labels) for name, value in given.items()}
+    made, evaluations = _gathered(asked, function, tree, label=labels, **repeated)
+    print(f"{int(np.mean(evaluations)):,} evaluations of the network an image")
+    first = [given["image"][None]] if asked.as_grid else []
+    return _wide(asked, len(labels) + len(first)).save([*first, made], labels)
+
+
+def _invert(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any]) -> int:
+    import numpy as np
+
+    picture, labels = picture_of(run, "invert", asked.invert)[None], _labels(run, asked, 1)
+    found = _inverted(asked, tree(rules), picture, labels)
+    off = float(np.sqrt(np.mean(np.square(found.image - picture))))
+    print(f"reconstruction: root mean squared error {off:.4g} in a range of 2")
+    print(f"noise: mean {np.mean(found.noise):.3f}, deviation {np.std(found.noise):.3f} of 1")
+    if asked.as_grid:
+        # A noise of four channels is no picture.
+        shown = [found.noise / 3] if found.noise.shape == picture.shape else []
+        rows = [picture, *shown, found.image]
+        return _wide(asked, len(rows)).save([np.concatenate(rows)], np.repeat(labels, len(rows)))
+    return _save_arrays(asked, found, labels)
+
+
+def _interpolate(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any]) -> int:
+    import numpy as np
+
+    from .edits import Between
+
+    both = np.stack([picture_of(run, "interpolate", path) for path in asked.interpolate])
+    labels, parts = _labels(run, asked, asked.n), tree(rules)
+    a, b = _inverted(asked, parts, both, labels[:2]).noise
+    shares = np.linspace(0, 1, len(labels), dtype=np.float32)
+    made = _gathered(asked, Between(), parts, label=labels, share=shares, a=_rows(a, labels), b=_rows(b, labels))
+    return _wide(asked, len(labels)).save([made], labels)
+
+
+def _likelihood(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any]) -> int:
+    import numpy as np
+
+    from ..data import load
+    from ..evaluators.examples import held_out_images
+    from ..evaluators.stream import Stream
+    from ..parallel import make_mesh
+    from .edits import Bits
+
+    if run.config.autoencoder:
+        raise UsageError("--likelihood: the run is of latents, whose density is not that of the images")
+    if len(rules.times) < 3:
+        raise UsageError("--steps must be at least 2 with --likelihood: got 1")
+    dataset = load(run.config.data)
+    rows = images.rows_of(asked, dataset.test_labels, run.facts.classes)
+    chosen = held_out_images(dataset, np.isin(np.arange(len(dataset.test_labels)), rows))
+    function = Bits(run.facts.levels, 1 if asked.probes is None else asked.probes)
+    examples = chosen.first(asked.n or 64)._replace(batch=50)
+    bits, evaluations = Stream(make_mesh(asked.mesh)).gather(function, tree(rules), examples)
+    if not np.isfinite(bits).all():
+        raise UserError(f"--run {run.folder}: the likelihood is not a number: its weights are damaged")
+    error = f" ± {np.std(bits, ddof=1) / np.sqrt(len(bits)):.4f}" if len(bits) > 1 else ""
+    print(f"{np.mean(bits):.4f}{error} bits per dimension, {len(bits):,} held-out images of {run.facts.levels} levels")
+    print(f"{int(np.mean(evaluations)):,} evaluations of the network an image")
+    return 0
+
+
+def picture_of(run: Finished, flag: str, path: str) -> Any:
+    """A picture of the run's size as an image in [-1, 1]; a grey one has three equal channels where the run has three.
+
+    Raises:
+        UserError: it cannot be read, or is of another size or in colour.
+    """
+    import numpy as np
+
+    from ..data.images.picture import REPLACE, read_picture
+
+    pixels = read_picture(Path(path), None, hint=REPLACE)
+    height, width, channels = run.facts.shape
+    if pixels.shape[:2] != (height, width) or pixels.shape[2] > channels:
+        kind = "grey" if channels == 1 else "colour"
+        got = f"{pixels.shape[0]} x {pixels.shape[1]} in {'grey' if pixels.shape[2] == 1 else 'colour'}"
+        raise UserError(f"--{flag} {path}: must be {height} x {width} in {kind}, as the run's images: got {got}")
+    return np.broadcast_to(pixels, run.facts.shape).astype(np.float32) * np.float32(2 / 255) - np.float32(1)
+
+
+def mask_of(run: Finished, path: str) -> Any:
+    """A mask of the run's size: True where it is white.
+
+    Raises:
+        UserError: it cannot be read, is of another size, or is not of black and white.
+    """
+    from ..data.images.picture import read_mask
+
+    mask = read_mask(Path(path))
+    if mask.shape != run.facts.shape[:2]:
+        height, width, _ = run.facts.shape
+        got = f"{mask.shape[0]} x {mask.shape[1]}"
+        raise UserError(f"--mask {path}: must be {height} x {width}, as the run's images: got {got}")
+    return mask
+
+
+def _check_class(run: Finished, asked: Any) -> None:
+    """Raises `UsageError` where the model lacks a class that is asked for, or that of no class."""
+    config = run.config
+    images.classes_of(asked, run.facts.classes)
+    if config.conditional and not asked.of_class and not asked.likelihood and config.label_dropout == 0:
+        raise UsageError(f"--label must be given with --{asked.asked}: the model was trained on classes alone")
+
+
+def _labels(run: Finished, asked: Any, count: int | None) -> Any:
+    """Labels of an edit's images."""
+    import numpy as np
+
+    from .denoised import NO_CLASS
+
+    if asked.per_class is not None:
+        return images.labels_of(asked, run.facts.classes)
+    chosen = images.classes_of(asked, run.facts.classes) if asked.of_class else np.asarray([NO_CLASS], np.int32)
+    return np.resize(chosen, count or COUNT)
+
+
+def _rows(value: Any, labels: Any) -> Any:
+    import numpy as np
+
+    return np.broadcast_to(value, (len(labels), *value.shape))
+
+
+def _gathered(asked: Any, function: Any, tree: Any, **arrays: Any) -> Any:
+    """Results of a function of examples, over the devices."""
+    from ..evaluators.examples import Examples
+    from ..evaluators.stream import Stream
+    from ..parallel import make_mesh
+
+    return Stream(make_mesh(asked.mesh)).gather(function, tree, Examples.of(50, **arrays))
+
+
+def _inverted(asked: Any, tree: Any, pictures: Any, labels: Any) -> Any:
+    from .edits import Invert
+
+    function = Invert(5 if asked.iterations is None else asked.iterations)
+    return _gathered(asked, function, tree, label=labels, image=pictures)
+
+
+def _wide(asked: Any, count: int) -> Any:
+    """The flags with a row that holds all of a few images."""
+    return asked if asked.columns else dataclasses.replace(asked, columns=min(count, COUNT + 1))
+
+
+def _save_arrays(asked: Any, found: Any, labels: Any) -> int:
+    import numpy as np
+
+    from .._files import write_atomically
+    from .writers import pixels
+
+    try:
+        arrays = {"images": pixels(found.image), "noise": found.noise, "labels": labels}
+    except FloatingPointError as error:
+        raise UserError(f"--run {asked.run}: {error}") from None
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+
+    write_atomically(Path(asked.out), write)
+    print(f"noise and reconstruction in {asked.out}")
+    return 0
