@@ -11,7 +11,7 @@ import pytest
 
 from eqxgen.diffusion import grids
 from eqxgen.diffusion.editing import Upsampled, inpaint, invert, path_of, sdedit, slerp, strength
-from eqxgen.diffusion.likelihood import log_likelihood
+from eqxgen.diffusion.likelihood import Likelihood, dequantised, log_likelihood
 from eqxgen.diffusion.schedules import VE, VP, Flow
 from eqxgen.diffusion.solvers import Euler, Heun, sample
 from tests.diffusion.mixture import DEVIATIONS, MEANS, WEIGHTS, Mixture
@@ -57,12 +57,12 @@ def test_the_log_likelihood_of_a_normal_is_its_closed_form(schedule):
     assert estimates[0] != estimates[1]
 
 
-def test_inpainting_keeps_known_pixels_and_follows_the_conditional_density():
-    """One number of a correlated pair is known: the other has the conditional mean and deviation, nearly. RePaint's error
+def test_inpainting_keeps_what_is_outside_its_mask_and_follows_the_conditional_density():
+    """One number of a correlated pair is kept: the other has the conditional mean and deviation, nearly. RePaint's error
     falls with steps and repeats: 0.013 and 0.020 at 90 steps of 40 repeats, 0.042 and 0.036 here."""
-    image, known = jnp.asarray([[0.9, 0.0]]), jnp.asarray([True, False])
+    image, mask = jnp.asarray([[0.9, 0.0]]), jnp.asarray([False, True])
     times = grids.times(VE(), grids.karras(30, 0.005, 10.0))
-    run = lambda key: inpaint(Normal(VE()), image[0], known, times, key=key, jump=3, repeats=10)
+    run = lambda key: inpaint(Normal(VE()), image[0], times, mask=mask, key=key, jump=3, repeats=10)
     found = jax.jit(jax.vmap(run))(jr.split(jr.key(0), 2000))
     assert (found.x[:, 0] == image[0, 0]).all()
     (a, b), (_, d) = Normal.covariance
@@ -86,7 +86,46 @@ def test_sdedit_changes_more_with_more_noise():
         for s in (0.3, 0.95)
     ]
     assert off[0] < 0.8 * off[1]
-    assert len(strength(times, 0.25)) == 6
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.01])
+def test_a_strength_has_as_many_times_as_its_grid_within_its_range(share):
+    times = np.asarray(grids.times(VE(), grids.karras(20)))
+    found = np.asarray(strength(times, share))
+    assert len(found) == len(times)
+    assert found[-2] == times[-2] and found[-1] == 0
+    np.testing.assert_allclose(found[0], np.interp((1 - share) * 19, np.arange(20), times[:-1]), rtol=1e-5)
+
+
+def quantile(x, noise):
+    """Distribution function of the mixture with noise: the probability flow keeps it (of one number, it is monotone)."""
+    off = (np.asarray(x, np.float64)[..., None] - MEANS) / np.sqrt(DEVIATIONS**2 + noise**2)
+    return (WEIGHTS * (1 + np.vectorize(math.erf)(off / math.sqrt(2))) / 2).sum(-1)
+
+
+def test_inversion_and_sdedit_follow_the_flow_of_a_mixture():
+    times, high = grids.times(VE(), grids.karras(120, 0.002, 2.0)), 2.0
+    images = jnp.linspace(-1, 1.1, 12)
+    noise = jax.jit(lambda x: invert(Mixture(VE()), x, times, iterations=2).x)(images)
+    np.testing.assert_allclose(quantile(noise, high), quantile(images, 0), atol=0.01)
+    # Of an edit, the noised image is found again: its noise is a unit normal.
+    edit = jax.jit(jax.vmap(lambda key: sdedit(Mixture(VE()), jnp.asarray([0.4]), times[40:], Heun(), key=key).x[0]))
+    found, level = edit(jr.split(jr.key(0), 1000)), float(times[40])
+    places = np.linspace(-8, 8, 4000)
+    z = (np.interp(quantile(found, 0), quantile(places, level), places) - 0.4) / level
+    assert abs(z.mean()) < 0.1
+    assert abs(z.std() - 1) < 0.1
+
+
+def test_inpainting_of_independent_pixels_has_the_density_of_the_mixture():
+    times = grids.times(VE(), grids.karras(25, 0.01, 20.0))
+    image, mask = jnp.full((4, 4, 1), 0.7), jnp.arange(16).reshape(4, 4) % 2 == 1
+    run = lambda key: inpaint(Mixture(VE()), image, times, mask=mask, key=key, jump=1, repeats=2).x
+    found = np.asarray(jax.jit(jax.vmap(run))(jr.split(jr.key(1), 250)))[..., 0]
+    assert (found[:, ~np.asarray(mask)] == np.float32(0.7)).all()
+    painted = found[:, np.asarray(mask)].ravel()
+    for x in (-0.6, 0.0, 0.5):
+        assert abs(float((painted < x).mean()) - quantile(x, 0)) < 0.05
 
 
 def test_inversion_returns_to_the_image_as_its_iterations_grow():
@@ -130,12 +169,15 @@ def test_super_resolution_gives_the_network_the_enlarged_image():
 
 X, TIMES = jnp.zeros((4, 4, 2)), jnp.asarray([5.0, 1.0, 0.0])
 BAD = {
-    "known must have the image's shape": lambda: inpaint(
-        Mixture(VE()), X, jnp.ones((4, 3), bool), TIMES, key=jr.key(0)
+    "mask must have the image's shape": lambda: inpaint(
+        Mixture(VE()), X, TIMES, mask=jnp.ones((4, 3), bool), key=jr.key(0)
     ),
     "jump must be at most the number of steps, 2: got 10": lambda: inpaint(
-        Mixture(VE()), X, jnp.ones((4, 4), bool), TIMES, key=jr.key(0)
+        Mixture(VE()), X, TIMES, mask=jnp.ones((4, 4), bool), key=jr.key(0)
     ),
+    "share must be large enough for the times to differ: got 1e-12": lambda: strength(TIMES, 1e-12),
+    "times must be at least three, two above 0: got 2": lambda: strength(TIMES[1:], 0.5),
+    "levels must be at least 2: got 1": lambda: dequantised(X, 1, key=jr.key(0)),
     "repeats must be at least 1": lambda: path_of(10, 5, 0),
     "share must be in": lambda: strength(TIMES, 1.2),
     "iterations must be at least 1": lambda: invert(Mixture(VE()), X, TIMES, iterations=0),
@@ -160,3 +202,14 @@ def test_the_likelihood_of_a_mixture_is_its_density():
     found = log_likelihood(Mixture(VE()), jnp.asarray(x, jnp.float32), times).log_density
     parts = WEIGHTS / DEVIATIONS / math.sqrt(2 * math.pi) * np.exp(-((x[:, None] - MEANS) ** 2) / 2 / DEVIATIONS**2)
     assert abs(float(found) - np.log(parts.sum(1)).sum()) < 5e-3
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_a_uniform_density_of_levels_has_the_bits_of_their_number(levels):
+    """Every level equally likely: log2(levels) bits a number, for any number of levels."""
+    x = np.linspace(-1, 1, levels, dtype=np.float32)
+    wide = np.asarray(dequantised(jnp.asarray(x), levels, key=jr.key(0)))
+    assert (np.abs(wide - x) <= 1 / (levels - 1)).all()
+    density = -x.size * math.log(2 + 2 / (levels - 1))
+    found = Likelihood(jnp.asarray(density), jnp.asarray(x), jnp.int32(0)).bits(levels)
+    assert float(found) == pytest.approx(math.log2(levels), abs=1e-5)

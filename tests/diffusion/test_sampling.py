@@ -7,10 +7,13 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+from eqxgen.configs import DiffusionSampling, ScheduleConfig
+from eqxgen.configs.diffusion import GUIDANCE_RULES
 from eqxgen.diffusion import grids
-from eqxgen.diffusion.guidance import cfg
-from eqxgen.diffusion.schedules import VE
-from eqxgen.diffusion.solvers import DDIM, DDPM, DPM2, LMS, Churn, DPMSolverMulti, Euler, Heun, UniPC, sample
+from eqxgen.diffusion.generate import RULES, Rules, check_least, generate, guided
+from eqxgen.diffusion.guidance import apg, cfg, cfg_zero_star
+from eqxgen.diffusion.schedules import VE, schedule_of
+from eqxgen.diffusion.solvers import DDIM, DDPM, DPM2, LMS, Churn, DPMSolverMulti, Euler, Heun, sample
 from tests.diffusion.mixture import Mixture
 
 LABEL = jnp.asarray(1)
@@ -47,10 +50,43 @@ def test_an_image_is_the_same_in_any_batch():
     np.testing.assert_allclose(run(keys)[3], run(keys[3:4])[0], atol=2e-5)
 
 
-def test_a_sampler_is_exported():
-    run = jax.jit(lambda x, times: sample(Mixture(VE()), x, times, UniPC()).x)
-    x, times = 80 * jnp.ones((2, 2)), grids.times(VE(), grids.karras(5))
-    np.testing.assert_array_equal(jax.export.export(run)(x, times).call(x, times), run(x, times))
+def test_a_guided_sampler_is_exported():
+    options = DiffusionSampling(steps=3, sampler="unipc", guidance=2.0, interval="0.1,9")
+    rules = Rules.of(options, VE(), (2, 2))
+    denoiser = Mixture(VE(), conditional=True)
+
+    @jax.jit
+    def run(seed, label):
+        return generate(denoiser, rules, label, null=0, key=jr.key(seed)).x
+
+    exported = jax.export.export(run)(jnp.uint32(0), LABEL)
+    np.testing.assert_array_equal(exported.call(jnp.uint32(1), LABEL), run(jnp.uint32(1), LABEL))
+
+
+def test_a_rule_of_guidance_is_taken_by_its_name():
+    x, t, denoiser = jnp.asarray([0.3, -2.0, 1.0]), jnp.asarray(0.8), Mixture(VE(), conditional=True)
+    makers = {"cfg": cfg, "apg": apg, "cfg_zero_star": cfg_zero_star}
+    assert set(makers) == set(GUIDANCE_RULES) == set(RULES)
+    found = {}
+    for name, make in makers.items():
+        rules = Rules.of(DiffusionSampling(guidance=3.0, guidance_rule=name, interval="0.5,2"), VE(), (3,))
+        found[name] = guided(denoiser, rules.guide, 0)(x, t, LABEL)
+        np.testing.assert_allclose(found[name], make(denoiser, 0, 3.0)(x, t, LABEL), rtol=1e-5)
+        outside = guided(denoiser, rules.guide, 0)(x, jnp.asarray(3.0), LABEL)
+        np.testing.assert_allclose(outside, denoiser(x, jnp.asarray(3.0), LABEL), rtol=1e-6)
+    assert len({tuple(np.asarray(value).round(4)) for value in found.values()}) == 3
+    assert guided(denoiser, None, 0) is denoiser
+
+
+def test_the_least_level_of_training_is_the_least_of_a_grid_that_is_asked_for():
+    schedule = schedule_of(ScheduleConfig())
+    first = float(schedule(1 / 1000).ratio)
+    for grid in ("karras", "exponential", "polynomial", "ve", "iddpm"):
+        check_least(DiffusionSampling(grid=grid, sigma_min=first), schedule)
+        with pytest.raises(ValueError, match="sigma_min must be at least the schedule's first .* 0.0100005: got 0.009"):
+            check_least(DiffusionSampling(grid=grid, sigma_min=0.009), schedule)
+    check_least(DiffusionSampling(grid="trailing"), schedule)
+    check_least(DiffusionSampling(), VE())
 
 
 X, TIMES, D = jnp.ones(3), jnp.asarray([5.0, 1.0, 0.0]), Mixture(VE())

@@ -1,7 +1,8 @@
-"""Run by test_evaluators.py in a process of its own: a model sampled on 8 virtual devices in parts against one device,
+"""Run by test_evaluators.py in a process of its own: models sampled on 8 virtual devices in parts against one device,
 and the memory of the compiled programs, printed as JSON.
 """
 
+import dataclasses
 import json
 
 import equinox as eqx
@@ -9,13 +10,17 @@ import jax
 import jax.random as jr
 import numpy as np
 
-from eqxgen.configs import MaskedDecoding, MaskGITConfig
+from eqxgen.configs import DiTConfig, MaskedDecoding, MaskGITConfig
 from eqxgen.decoding.masked import generate
 from eqxgen.metrics import Accuracy, Moments
 from eqxgen.models import MaskGIT
+from train import diffusion
 from train.evaluators import stream as module
 from train.evaluators.stream import Examples, Stream
 from train.parallel import make_mesh, place, split
+from train.tasks import denoised
+from train.tasks.draw import labelled
+from train.tasks.facts import ImageFacts
 
 MESHES = ("data=8", "fsdp=8", "data=2,fsdp=2,model=2")
 SIZE, BATCH = 37, 16
@@ -49,6 +54,18 @@ def drawn(stream, tree, batch=BATCH):
     }
 
 
+def denoised_by(stream):
+    """Images of a diffusion model, by a sampler that draws noise."""
+    preset, facts = diffusion.PRESETS["digits"], ImageFacts((8, 8, 1), 10, 17)
+    config = dataclasses.replace(
+        preset,
+        dit=DiTConfig(dim=16, depth=1, heads=2, patch=4, learn_variance=False),
+        sampling=dataclasses.replace(preset.sampling, steps=3, sampler="ddim", eta=1.0),
+    )
+    tree = denoised.tree_of(diffusion.model(config, facts)(jr.key(0)), None, diffusion.rules(config, facts), 0)
+    return stream.gather(denoised.drawn, tree, labelled(np.arange(12) % 10)).ravel().tolist()
+
+
 def memory(mesh, tree):
     """Bytes of arguments and temporaries on each device, in sizes of the whole model."""
     batch = {"label": np.zeros(BATCH, np.int32), "index": np.arange(BATCH, dtype=np.int32)}
@@ -67,6 +84,8 @@ def main():
                 "one": drawn(Stream(alone), tree),
                 "one, in other batches": drawn(Stream(alone), tree, batch=5),
                 **{name: drawn(Stream(make_mesh(name)), tree) for name in MESHES},
+                "denoised": {"one": denoised_by(Stream(alone))}
+                | {name: denoised_by(Stream(make_mesh(name))) for name in MESHES[1:]},
                 "memory": {name: memory(make_mesh(name), tree) for name in MESHES[:2]} | {"one": memory(alone, tree)},
             }
         )

@@ -51,6 +51,13 @@ def test_samples_and_metrics_depend_on_neither_batches_nor_devices(streamed, cas
     np.testing.assert_allclose(found["mean"], one["mean"], rtol=1e-12)
 
 
+@pytest.mark.parametrize("mesh", MESHES[1:])
+def test_images_of_diffusion_depend_on_no_devices(streamed, mesh):
+    found, one = streamed["denoised"][mesh], streamed["denoised"]["one"]
+    assert np.std(one) > 0.1
+    np.testing.assert_allclose(found, one, atol=2e-5)
+
+
 def test_a_device_holds_its_part_of_the_parameters_while_it_samples(streamed):
     memory = streamed["memory"]
     assert memory["data=8"]["arguments"] > 0.99
