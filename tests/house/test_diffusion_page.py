@@ -21,5 +21,10 @@ def test_the_blocks_run_from_top_to_bottom(tmp_path):
     samples = np.asarray(found["drawn"].x)
     np.testing.assert_allclose([samples.mean(), samples.std()], [found["MEAN"], found["DEVIATION"]], atol=0.02)
     assert np.asarray(found["drawn"].evaluations).max() < 40
+    picture, painted, again = (np.asarray(found[name]) for name in ("picture", "painted", "again"))
+    np.testing.assert_array_equal(painted[:4], picture[:4])
+    assert (painted[4:] != picture[4:]).all()
+    np.testing.assert_allclose(again, picture, atol=2e-3)
+    assert np.isfinite(np.asarray(found["edited"])).all()
     bits = found["bits"]
     np.testing.assert_allclose(bits.total, bits.prior + bits.steps.sum(), rtol=1e-5)
