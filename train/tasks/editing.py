@@ -26,14 +26,12 @@ OF = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DenoisingSample(ImageSample):
-    """Images of a denoiser, or edits by it: one of EDITS.
-
-    An edit without --label is of no class and without guidance, and makes 8 images by default.
-    """
+    """Images of a denoiser, or edits by it: one of EDITS."""
 
     inpaint: str | None = None
     """Picture of the run's size, whose part under --mask is painted to fit the rest, by RePaint with the steps of
-    ddim; --eta is 1 by default.
+    ddim; --eta is 1 by default. Edits are of no class and without guidance unless --label is given, and make 8 images
+    by default.
     """
     mask: str | None = None
     """Picture of the same size: white is painted, black is kept."""
