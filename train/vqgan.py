@@ -164,7 +164,7 @@ def program(config: Config, facts: ImageFacts) -> "Program":
     import jax.random as jr
 
     from eqxgen.losses.adversarial import discriminator_loss, generator_loss, held, r1_penalty
-    from eqxgen.losses.reconstruction import tokenizer_losses
+    from eqxgen.losses.reconstruction import Assigned, squared_error, tokenizer_losses
     from eqxgen.models import VQGAN, Discriminator
     from eqxgen.nn import synchronised
     from eqxgen.nn.quantize import count_codes, perplexity, usage
@@ -188,12 +188,13 @@ def program(config: Config, facts: ImageFacts) -> "Program":
         tokenizer = synchronised(model["tokenizer"], context.axes)
         through = lambda image, weight: tokenizer.reconstruct(image, context.state, weight=weight)
         fakes, quantized, state = jax.vmap(through, out_axes=(0, 0, None), axis_name="batch")(images, weight)
-        found = tokenizer_losses(images, fakes, quantized, weight, **weights, total=context.sum)
+        error, whole = squared_error(fakes, images), context.sum(Assigned.of(quantized, weight))
+        found = tokenizer_losses(error, quantized, whole, **weights)
         count = jnp.sum(weight)
         counts = context.sum(weight @ jax.vmap(functools.partial(count_codes, codes=config.model.codes))(quantized.ids))
         losses = found.total
         metrics = {
-            "mse": weight @ found.squared_error,
+            "mse": weight @ error,
             "distance": weight @ found.distance,
             "usage": count * usage(counts),
             "perplexity": count * perplexity(counts),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from eqxgen.models.lpips import LPIPS
     from eqxgen.models.mae import MAE
     from eqxgen.models.maskgit import MaskGIT
+    from eqxgen.models.patch_discriminator import PatchDiscriminator
     from eqxgen.models.pixels import PixelTokenizer
     from eqxgen.models.resnet import ResNet
     from eqxgen.models.rnn import RNN
@@ -44,6 +45,7 @@ __all__ = [
     "Inception",
     "KLAutoencoder",
     "MaskGIT",
+    "PatchDiscriminator",
     "PixelTokenizer",
     "ResNet",
     "T5Encoder",
@@ -59,6 +61,7 @@ _HOMES = {
     "BERTMaskedLM": "bert",
     "EDM2UNet": "edm2",
     "KLAutoencoder": "autoencoder",
+    "PatchDiscriminator": "patch_discriminator",
     "PixelTokenizer": "pixels",
     "T5Encoder": "t5",
     "UNetClassifier": "unet_guides",
