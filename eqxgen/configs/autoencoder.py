@@ -68,3 +68,26 @@ class AutoencoderConfig:
     def taming(cls) -> "AutoencoderConfig":
         """The VQGAN of taming transformers for 256 pixels: 16 x 16 codes of 256 channels, attention at 16."""
         return cls(widths=(128, 128, 256, 256, 512), latent_dim=256, attention=(4,))
+
+
+@dataclasses.dataclass(frozen=True)
+class TamingConfig(AutoencoderConfig):
+    """Sizes of `eqxgen.models.taming.Taming`; by default those of 256 pixels: 16 x 16 codes, attention at 16."""
+
+    widths: tuple[int, ...] = (128, 128, 256, 256, 512)
+    """Channels of each level; the image is halved between levels."""
+    latent_dim: int = 256
+    """Channels of the encoder's result."""
+    attention: tuple[int, ...] = (4,)
+    """Levels, from 0, with attention after each of their blocks."""
+    codes: int = 1024
+    """Number of codes."""
+    code_dim: int = 256
+    """Size of a code."""
+    remat: bool = False
+    """Rematerialises each level in the backward pass."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        at_least_one(self, "codes", "code_dim", prefix="taming.")
+        require(self.projected, "taming.projected must be true: a codebook is between two 1x1 convolutions")

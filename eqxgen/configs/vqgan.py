@@ -3,6 +3,7 @@
 import dataclasses
 
 from eqxgen.configs._check import at_least_one, one_of, positive, require
+from eqxgen.configs.quantizer import QuantizerConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,19 @@ class VQGANConfig:
     def factor(self) -> int:
         """Pixels along each side of a token."""
         return 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def quantizer(self) -> QuantizerConfig:
+        """The codebook of these sizes."""
+        kind = "ema" if self.codebook == "ema" else "vq"
+        return QuantizerConfig(
+            kind=kind,
+            codes=self.codes,
+            dim=self.latent_dim,
+            commitment=self.commitment,
+            temperature=self.temperature,
+            decay=self.codebook_decay,
+        )
 
     @classmethod
     def maskgit(cls) -> "VQGANConfig":

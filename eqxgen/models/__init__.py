@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from eqxgen.models.dit import DiT
     from eqxgen.models.edm2 import EDM2UNet
     from eqxgen.models.gpt import GPT
+    from eqxgen.models.image_tokenizer import ImageTokenizer
     from eqxgen.models.inception import Inception
     from eqxgen.models.lpips import LPIPS
     from eqxgen.models.mae import MAE
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
     from eqxgen.models.resnet import ResNet
     from eqxgen.models.rnn import RNN
     from eqxgen.models.t5 import T5, T5Encoder
+    from eqxgen.models.taming import Taming
+    from eqxgen.models.titok import TiTok
     from eqxgen.models.unet import UNet
     from eqxgen.models.unet_guides import UNetClassifier, Upsampler
     from eqxgen.models.uvit import UViT
     from eqxgen.models.vit import ViT
+    from eqxgen.models.vit_vqgan import ViTVQGAN
     from eqxgen.models.vqgan import VQGAN
 
 __all__ = [
@@ -42,6 +46,7 @@ __all__ = [
     "DiT",
     "Discriminator",
     "EDM2UNet",
+    "ImageTokenizer",
     "Inception",
     "KLAutoencoder",
     "MaskGIT",
@@ -49,17 +54,21 @@ __all__ = [
     "PixelTokenizer",
     "ResNet",
     "T5Encoder",
+    "Taming",
+    "TiTok",
     "UNet",
     "UNetClassifier",
     "UViT",
     "Upsampler",
     "VQAutoencoder",
     "ViT",
+    "ViTVQGAN",
 ]
 _HOMES = {
     "BERTClassifier": "bert",
     "BERTMaskedLM": "bert",
     "EDM2UNet": "edm2",
+    "ImageTokenizer": "image_tokenizer",
     "KLAutoencoder": "autoencoder",
     "PatchDiscriminator": "patch_discriminator",
     "PixelTokenizer": "pixels",
@@ -67,6 +76,7 @@ _HOMES = {
     "UNetClassifier": "unet_guides",
     "Upsampler": "unet_guides",
     "VQAutoencoder": "autoencoder",
+    "ViTVQGAN": "vit_vqgan",
 }
 
 

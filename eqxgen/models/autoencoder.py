@@ -127,11 +127,15 @@ class Decoder(eqx.Module):
         self.head = Convolution(widths[-1], channels, key=next(keys))
 
     def __call__(self, latents: Float[Array, "rows columns latent_dim"]) -> Float[Array, "height width channels"]:
+        return self.head(self.features(latents))
+
+    def features(self, latents: Float[Array, "rows columns latent_dim"]) -> Float[Array, "height width width_"]:
+        """Input of the last layer."""
         x = self.middle(self.stem(latents))
         for i, level in enumerate(self.levels):
             x = self.ups[i - 1](upsample(x)) if i else x
             x = level(x)
-        return self.head(self.norm(x, activation="silu"))
+        return self.norm(x, activation="silu")
 
 
 class Posterior(NamedTuple):

@@ -27,7 +27,7 @@ VITS = {
         "mlp_dim": 20,
         "channels": 1,
         "dim_head": 4,
-        "decoder": {"dim": 20, "depth": 3, "heads": 2, "mlp_dim": 32, "dim_head": 10},
+        "decoder": {"dim": 20, "depth": 3, "heads": 2, "mlp_dim": 32},
     },
 }
 CODES, CODE_DIM = 11, 5

@@ -8,6 +8,9 @@ ViT-VQGAN's quantiser (arXiv:2110.04627, section 3.2) is
 >>> FactorisedQuantizer(CosineQuantizer(VectorQuantizer(8192, 32, key=code_key)), 768, key=key)
 """
 
+from eqxgen.nn.quantize.choice import chosen as chosen
+from eqxgen.nn.quantize.choice import has_codebook as has_codebook
+from eqxgen.nn.quantize.choice import with_codebooks as with_codebooks
 from eqxgen.nn.quantize.codebook import count_codes as count_codes
 from eqxgen.nn.quantize.codebook import data_start as data_start
 from eqxgen.nn.quantize.codebook import entropy_of as entropy_of
