@@ -8,7 +8,7 @@ from eqxgen.configs.vit import REMATS
 
 @dataclasses.dataclass(frozen=True)
 class TiTokConfig:
-    """Sizes of `eqxgen.models.titok.TiTok`; by default those of the small model of 128 tokens."""
+    """Sizes of `eqxgen.models.tokenizers.titok.TiTok`; by default those of the small model of 128 tokens."""
 
     patch: int = 16
     """Side of a patch in pixels."""

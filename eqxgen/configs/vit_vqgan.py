@@ -8,7 +8,7 @@ from eqxgen.configs.vit import REMATS
 
 @dataclasses.dataclass(frozen=True)
 class ViTVQGANConfig:
-    """Sizes of `eqxgen.models.vit_vqgan.ViTVQGAN`; by default those of the base model."""
+    """Sizes of `eqxgen.models.tokenizers.vit_vqgan.ViTVQGAN`; by default those of the base model."""
 
     patch: int = 8
     """Side of a patch in pixels."""

@@ -12,23 +12,23 @@ if TYPE_CHECKING:
     from eqxgen.models.dit import DiT
     from eqxgen.models.edm2 import EDM2UNet
     from eqxgen.models.gpt import GPT
-    from eqxgen.models.image_tokenizer import ImageTokenizer
     from eqxgen.models.inception import Inception
     from eqxgen.models.lpips import LPIPS
     from eqxgen.models.mae import MAE
     from eqxgen.models.maskgit import MaskGIT
-    from eqxgen.models.patch_discriminator import PatchDiscriminator
     from eqxgen.models.pixels import PixelTokenizer
     from eqxgen.models.resnet import ResNet
     from eqxgen.models.rnn import RNN
     from eqxgen.models.t5 import T5, T5Encoder
-    from eqxgen.models.taming import Taming
-    from eqxgen.models.titok import TiTok
+    from eqxgen.models.tokenizers.base import ImageTokenizer
+    from eqxgen.models.tokenizers.patch_discriminator import PatchDiscriminator
+    from eqxgen.models.tokenizers.taming import Taming
+    from eqxgen.models.tokenizers.titok import TiTok
+    from eqxgen.models.tokenizers.vit_vqgan import ViTVQGAN
     from eqxgen.models.unet import UNet
     from eqxgen.models.unet_guides import UNetClassifier, Upsampler
     from eqxgen.models.uvit import UViT
     from eqxgen.models.vit import ViT
-    from eqxgen.models.vit_vqgan import ViTVQGAN
     from eqxgen.models.vqgan import VQGAN
 
 __all__ = [
@@ -68,15 +68,17 @@ _HOMES = {
     "BERTClassifier": "bert",
     "BERTMaskedLM": "bert",
     "EDM2UNet": "edm2",
-    "ImageTokenizer": "image_tokenizer",
+    "ImageTokenizer": "tokenizers.base",
     "KLAutoencoder": "autoencoder",
-    "PatchDiscriminator": "patch_discriminator",
+    "PatchDiscriminator": "tokenizers.patch_discriminator",
     "PixelTokenizer": "pixels",
     "T5Encoder": "t5",
     "UNetClassifier": "unet_guides",
     "Upsampler": "unet_guides",
     "VQAutoencoder": "autoencoder",
-    "ViTVQGAN": "vit_vqgan",
+    "Taming": "tokenizers.taming",
+    "TiTok": "tokenizers.titok",
+    "ViTVQGAN": "tokenizers.vit_vqgan",
 }
 
 

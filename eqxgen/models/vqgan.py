@@ -18,7 +18,7 @@ import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.configs import QuantizerConfig, VQGANConfig
-from eqxgen.models.image_tokenizer import ImageTokenizer, grid_of
+from eqxgen.models.tokenizers.base import ImageTokenizer, grid_of
 from eqxgen.nn import Convolution, GroupNorm, ResidualBlock, downsample, upsample
 from eqxgen.nn.quantize import chosen
 from eqxgen.rng import RNG

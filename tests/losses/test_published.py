@@ -13,7 +13,7 @@ from eqxgen.losses.adaptive import adaptive_weight, last_layer_gradient
 from eqxgen.losses.adversarial import FORMS, discriminator_loss, generator_loss
 from eqxgen.losses.likelihood import absolute_error
 from eqxgen.losses.perceptual import perceptual_loss
-from eqxgen.models.patch_discriminator import PatchDiscriminator
+from eqxgen.models.tokenizers.patch_discriminator import PatchDiscriminator
 from eqxgen.nn import ActNorm, Convolution
 from tests import oracles
 from tests.oracles._drawn import published

@@ -11,11 +11,12 @@ import pytest
 
 from eqxgen.configs import QUANTIZERS, QuantizerConfig, TamingConfig, TiTokConfig, ViTVQGANConfig, VQGANConfig
 from eqxgen.models import VQGAN, Taming, TiTok, ViTVQGAN
-from eqxgen.models.taming import published as as_autoencoder
+from eqxgen.models.tokenizers.taming import published as as_autoencoder
 from eqxgen.nn import VectorQuantizer
 from eqxgen.nn.quantize import chosen, count_codes, data_start, usage, with_codebooks
-from eqxgen.pretrained import table, vit_vqgan
+from eqxgen.pretrained import table
 from eqxgen.pretrained.formats.stored import held
+from eqxgen.pretrained.images import vit_vqgan
 from tests import oracles
 from tests.oracles._drawn import published
 from tests.oracles.image_tokenizers import CODE_DIM, CODES, VITS, images

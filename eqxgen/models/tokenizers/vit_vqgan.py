@@ -13,7 +13,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.configs import QuantizerConfig, ViTVQGANConfig
-from eqxgen.models.image_tokenizer import ImageTokenizer, grid_of
+from eqxgen.models.tokenizers.base import ImageTokenizer, grid_of
 from eqxgen.nn import (
     MLP,
     ConvolutionTranspose,

@@ -15,9 +15,9 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.configs import QuantizerConfig, TiTokConfig
-from eqxgen.models.image_tokenizer import ImageTokenizer, grid_of
+from eqxgen.models.tokenizers.base import ImageTokenizer, grid_of
+from eqxgen.models.tokenizers.vit_vqgan import pixels
 from eqxgen.models.vit import encoder
-from eqxgen.models.vit_vqgan import pixels
 from eqxgen.nn import ConvolutionTranspose, LayerNorm, PatchEmbed, Projection, Stack
 from eqxgen.nn.quantize import chosen
 from eqxgen.rng import RNG

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.configs import QuantizerConfig, TamingConfig
 from eqxgen.models import autoencoder
-from eqxgen.models.image_tokenizer import ImageTokenizer, grid_of
+from eqxgen.models.tokenizers.base import ImageTokenizer, grid_of
 from eqxgen.nn import Convolution, VectorQuantizer
 from eqxgen.nn.quantize import chosen
 

@@ -10,7 +10,7 @@ from typing import Any
 from jaxtyping import PRNGKeyArray
 
 from eqxgen.configs import ViTVQGANConfig
-from eqxgen.models.vit_vqgan import ViTVQGAN as Model
+from eqxgen.models.tokenizers.vit_vqgan import ViTVQGAN as Model
 from eqxgen.nn import CosineQuantizer
 from eqxgen.pretrained.encoders import linear_rows, norm_rows, patches, published_size, sides
 from eqxgen.pretrained.family import Family, require_parts, require_same
