@@ -72,7 +72,7 @@ class AutoencoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TamingConfig(AutoencoderConfig):
-    """Sizes of `eqxgen.models.tokenizers.taming.Taming`; by default those of 256 pixels: 16 x 16 codes, attention at 16."""
+    """Sizes of `eqxgen.models.tokenizers.taming.Taming`; by default of 256 pixels: 16 x 16 codes, attention there."""
 
     widths: tuple[int, ...] = (128, 128, 256, 256, 512)
     """Channels of each level; the image is halved between levels."""

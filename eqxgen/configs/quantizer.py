@@ -29,6 +29,8 @@ class QuantizerConfig:
     """Weight of the encoder's part of the quantisation loss."""
     legacy: bool = False
     """commitment weighs the codebook's part in place of the encoder's, as the runs of taming transformers."""
+    past_norm: bool = False
+    """cosine passes gradients past the norm, as enhancing-transformers."""
     temperature: float = 0.01
     """Of the soft assignments in the entropy loss."""
     gumbel_temperature: float = 1.0

@@ -2,9 +2,9 @@
 
 Pre-norm blocks with a tanh in the feed-forward and no bias of queries, keys and values; fixed sines and cosines as
 positions, the columns first; a projection down to the codes and one up again; each patch by a transposed convolution.
-The published quantiser is `QuantizerConfig(kind="cosine")`: codes and latents of length 1.
+The published quantiser is `QuantizerConfig(kind="cosine", past_norm=True)`: codes and latents of length 1.
 
-Where we differ from the paper: none of the logits of the published code's image range, [0, 1], unless `config.unit`.
+The published code passes gradients past the norm of the latents, and has images in [0, 1] inside: `config.unit`.
 """
 
 import equinox as eqx
@@ -104,7 +104,7 @@ class ViTVQGAN(ImageTokenizer):
     ):
         grid = grid_of(height, width, channels, config.patch)
         first, second, third = jr.split(key, 3)
-        quantizer = quantizer or QuantizerConfig("cosine", config.codes, config.code_dim)
+        quantizer = quantizer or QuantizerConfig("cosine", config.codes, config.code_dim, past_norm=True)
         super().__init__(
             Encoder(channels, config, key=first),
             chosen(quantizer, key=second),

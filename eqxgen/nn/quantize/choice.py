@@ -31,7 +31,7 @@ def chosen(config: QuantizerConfig, *, key: PRNGKeyArray) -> Any:
     if config.kind == "vq":
         return learned(key)
     if config.kind == "cosine":
-        return CosineQuantizer(learned(key))
+        return CosineQuantizer(learned(key), past_norm=config.past_norm)
     if config.kind == "residual":
         return ResidualVQ([learned(key) for key in jr.split(key, config.stages)])
     if config.kind == "gumbel":
