@@ -31,7 +31,8 @@ def test_devices_and_micro_batches_give_the_gradient_of_one_device(rows, case):
     assert row["alike"]
 
 
-@pytest.mark.parametrize("case", ROWS, ids=str)
+# Micro-batches of a tokenizer have a forward pass more, for the terms of the whole batch.
+@pytest.mark.parametrize("case", [row for row in ROWS if row[0] != "vqgan" or row[2] == 1], ids=str)
 def test_the_model_has_as_many_operations_on_every_mesh(rows, case):
     alone = next(row for row in rows.values() if row["program"] == case[0])
     assert rows[case]["operations"] == pytest.approx(alone["operations"], rel=1e-3)

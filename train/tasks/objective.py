@@ -100,9 +100,8 @@ class Objective:
                 critic, more, anchors = self.critic(discriminator, images, seen.fakes, weight, context)
                 losses, metrics = losses + critic, metrics | more
                 state = States(state, anchors) if config.lecam else state
-        counts = _counts(seen.quantized, weight, context, config.sizes.codes)
         sums = {name: weight @ each for name, each in metrics.items()}
-        sums |= {"usage": count * usage(counts), "perplexity": count * perplexity(counts)}
+        sums |= {"usage": count * usage(whole["counts"]), "perplexity": count * perplexity(whole["counts"])}
         return Sums(weight @ losses, count, sums, state)
 
     def judge(self, model: dict[str, Any], batch: dict[str, Array], keys: Array, context: Context) -> Sums:
@@ -142,7 +141,9 @@ class Objective:
     def own(self, model: dict[str, Any], seen: Seen, batch: dict[str, Array], context: Context) -> dict[str, Any]:
         """Sums over some images, without a gradient: assignments, and gradients by the decoder's last layer."""
         images, weight = batch["image"], batch["weight"]
-        found: dict[str, Any] = {"assigned": Assigned.of(seen.quantized, weight), "weight": jnp.sum(weight)}
+        each = jax.vmap(functools.partial(count_codes, codes=self.config.sizes.codes))(seen.quantized.ids)
+        found: dict[str, Any] = {"assigned": Assigned.of(seen.quantized, weight), "counts": weight @ each}
+        found["weight"] = jnp.sum(weight)
         if not (self.adversarial and self.config.adaptive):
             return found
         model, seen = held(model), held(seen)
@@ -322,12 +323,6 @@ def changes(config: Any, quantizer: Any) -> dict[str, Change]:
 def _codes(state: Any) -> Any:
     """State of the codebook."""
     return state.codes if isinstance(state, States) else state
-
-
-def _counts(quantized: Quantized, weight: Array, context: Context, codes: int) -> Array:
-    """Occurrences of each code in the whole part of the batch that is in memory."""
-    each = jax.vmap(functools.partial(count_codes, codes=codes))(quantized.ids)
-    return context.sum(weight @ each)
 
 
 def _means(x: Array) -> Array:

@@ -23,7 +23,7 @@ def low_usage(codes: int, places: int, steps: int, done: int, values: Mapping[st
     if done < steps / 10 or perplexity >= least:
         return ""
     return (
-        f"codebook: a perplexity of {perplexity:.3g} is below 5 % of {min(codes, places):,} codes, most of them unused: "
+        f"codebook: a perplexity of {perplexity:.3g} is below 5 % of {min(codes, places):,} codes, most unused: "
         "lower --optim.learning-rate, raise --entropy, restart codes more often, or take --quantizer fsq, cosine or ema"
     )
 
