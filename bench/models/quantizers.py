@@ -1,8 +1,8 @@
 """Every quantiser on the same net, data and steps: `python -m bench.models.quantizers --steps 300`.
 
-The digits preset of `train.vqgan` with 64 codes. Prints a table and writes bench/results/cpu/quantizers.json: PSNR in dB
-and the Fréchet distance of held-out reconstructions on the judge's features (rFD), share of the codes in use and their
-perplexity over the held-out images, tokens of an image, seconds of the run without its evaluation.
+The digits preset of `train.vqgan` with 64 codes. Prints a table and writes bench/results/cpu/quantizers.json: PSNR in
+dB and the Fréchet distance of held-out reconstructions on the judge's features (rFD), share of the codes in use and
+their perplexity over the held-out images, tokens of an image, seconds of the run without its evaluation.
 """
 
 import argparse

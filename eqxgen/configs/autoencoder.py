@@ -25,6 +25,8 @@ class AutoencoderConfig:
     """Groups of every group norm; they divide the channels of every level."""
     projected: bool = True
     """1x1 convolutions after the encoder and before the decoder."""
+    remat: bool = False
+    """Rematerialises each block in the backward pass, for large images."""
 
     def __post_init__(self):
         at_least_one(self, "blocks", "latent_dim", "groups")
@@ -84,8 +86,6 @@ class TamingConfig(AutoencoderConfig):
     """Number of codes."""
     code_dim: int = 256
     """Size of a code."""
-    remat: bool = False
-    """Rematerialises each level in the backward pass."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -32,8 +32,10 @@ class Encoder(eqx.Module):
     middle: tuple[ResidualBlock, ...]
     norm: GroupNorm
     head: Convolution
+    remat: bool = eqx.field(static=True)
 
     def __init__(self, channels: int, config: VQGANConfig, *, key: PRNGKeyArray):
+        self.remat = config.remat
         keys = RNG(key)
         widths = [config.width * m for m in config.multipliers]
         self.stem = Convolution(channels, config.width, bias=False, key=next(keys))
@@ -46,8 +48,8 @@ class Encoder(eqx.Module):
         x = self.stem(image)
         for i, level in enumerate(self.levels):
             x = downsample(x) if i else x
-            x = _run(level, x)
-        return self.head(self.norm(_run(self.middle, x), activation="silu"))
+            x = _run(level, x, self.remat)
+        return self.head(self.norm(_run(self.middle, x, self.remat), activation="silu"))
 
 
 class Decoder(eqx.Module):
@@ -59,8 +61,10 @@ class Decoder(eqx.Module):
     ups: tuple[Convolution, ...]
     norm: GroupNorm
     head: Convolution
+    remat: bool = eqx.field(static=True)
 
     def __init__(self, channels: int, config: VQGANConfig, *, key: PRNGKeyArray):
+        self.remat = config.remat
         keys = RNG(key)
         widths = [config.width * m for m in reversed(config.multipliers)]
         bias = _published(config)
@@ -76,10 +80,10 @@ class Decoder(eqx.Module):
 
     def features(self, latents: Float[Array, "rows columns latent_dim"]) -> Float[Array, "height width width_"]:
         """Input of the last layer."""
-        x = _run(self.middle, self.stem(latents))
+        x = _run(self.middle, self.stem(latents), self.remat)
         for i, level in enumerate(self.levels):
             x = self.ups[i - 1](upsample(x)) if i else x
-            x = _run(level, x)
+            x = _run(level, x, self.remat)
         return self.norm(x, activation="silu")
 
 
@@ -128,7 +132,7 @@ def _blocks(in_channels: int, out_channels: int, config: VQGANConfig, keys: RNG)
     )
 
 
-def _run(blocks: tuple[ResidualBlock, ...], x: Array) -> Array:
+def _run(blocks: tuple[ResidualBlock, ...], x: Array, remat: bool) -> Array:
     for block in blocks:
-        x = block(x)
+        x = eqx.filter_checkpoint(block)(x) if remat else block(x)
     return x

@@ -147,12 +147,12 @@ def mean_gradients(
         )
 
     if axes:
-        whole = PartitionSpec()
+        copied = PartitionSpec()
         local = jax.shard_map(
             local,
             mesh=mesh,
-            in_specs=(param_specs, fixed_specs, whole, whole, PartitionSpec(axes), whole, whole),
-            out_specs=(param_specs, whole, whole),
+            in_specs=(param_specs, fixed_specs, copied, copied, PartitionSpec(axes), copied, copied),
+            out_specs=(param_specs, copied, copied),
             axis_names=set(AXES) if mesh.shape["model"] == 1 else set(axes),
         )
     step = jnp.asarray(context.step, jnp.int32)

@@ -172,7 +172,13 @@ class Objective:
         return pixels + config.perceptual * metrics["perceptual"], metrics
 
     def logits(self, discriminator: Any, images: Array, weight: Array, context: Context) -> Array:
-        """Of each image, or of each of its patches."""
+        """Of each image, or of each of its patches; computed anew in the backward pass where the net's blocks are."""
+        if self.config.sizes.remat in (True, "full"):
+            run = eqx.filter_checkpoint(lambda *parts: self._logits(*parts, context))
+            return run(discriminator, images, weight)
+        return self._logits(discriminator, images, weight, context)
+
+    def _logits(self, discriminator: Any, images: Array, weight: Array, context: Context) -> Array:
         if isinstance(discriminator, Discriminator):
             return jax.vmap(discriminator)(images)
         own = synchronised(discriminator, context.axes)
@@ -249,7 +255,9 @@ def tokenizer_program(
     # The codes of averages are model state, and their start is no parameter.
     players = {"generator": Player(("tokenizer.encoder", "tokenizer.decoder") if moving else "tokenizer")}
     together = ("generator", "discriminator") if two and not config.alternate else ("generator",)
-    turns = {"main": Turn(objective.main, together, whole=objective.whole)}
+    # Without such terms the use of the codes is that of a micro-batch, and no pass is taken for it.
+    whole = objective.whole if config.entropy or (two and config.adaptive) else None
+    turns = {"main": Turn(objective.main, together, whole=whole)}
     if two:
         players["discriminator"] = Player("discriminator", config.discriminator)
         if config.alternate:
