@@ -92,8 +92,8 @@ PRESETS = {
         1_000_000,
         OptimConfig(**_PAPER),
         batch_size=256,
-        model=dataclasses.replace(VQGANConfig.maskgit(), remat=True),
         adversarial=0.1,
+        model=dataclasses.replace(VQGANConfig.maskgit(), remat=True),
     ),
     # Esser et al. 2021 and their config imagenet_vqgan.yaml: Adam 4.5e-6 for each image (0.5, 0.9), batch of 12 on each
     # of 8 devices, L1 and LPIPS at 1, hinge on patches from step 250,001, codebook at 1 without entropy.

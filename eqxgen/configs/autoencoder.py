@@ -25,7 +25,7 @@ class AutoencoderConfig:
     """Groups of every group norm; they divide the channels of every level."""
     projected: bool = True
     """1x1 convolutions after the encoder and before the decoder."""
-    remat: bool = False
+    remat: bool = dataclasses.field(default=False, metadata={"free": True})
     """Rematerialises each block in the backward pass, for large images."""
 
     def __post_init__(self):

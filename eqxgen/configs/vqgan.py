@@ -28,7 +28,7 @@ class VQGANConfig:
     """learned: codes are parameters; ema: codes are moving averages of the latents that choose them."""
     codebook_decay: float = 0.99
     """Decay per step of the averages of codebook=ema."""
-    remat: bool = False
+    remat: bool = dataclasses.field(default=False, metadata={"free": True})
     """Rematerialises each block in the backward pass, for large images."""
     form: str = "plain"
     """plain, or published: with the biases, shortcuts and range of pixels of MaskGIT's published weights."""
