@@ -71,7 +71,7 @@ def test_vit_vqgan_has_the_published_codes_images_losses_and_gradients(name):
     assert json.loads(json.dumps(values))["encoder"] == values_of(name)["encoder"]
     written = table.written(mapping, model)
     assert all(np.array_equal(written[path].read(...), arrays[path]) for path in written)
-    seen = vit_vqgan.infer(stored, {"dim_head": VITS[name]["dim_head"], "image_size": [height, width]})
+    seen = vit_vqgan.infer(stored, {"dim_head": values["dim_head"], "image_size": values["image_size"]})
     assert {key: seen[key] for key in values} == values
 
 

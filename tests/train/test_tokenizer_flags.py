@@ -131,7 +131,7 @@ def test_images_that_a_net_cannot_take_are_one_line_before_anything_is_made(net,
 
 def test_a_perceptual_net_that_is_missing_or_cannot_take_the_images_is_one_line(tmp_path):
     config = config_of(perceptual=0.1, perceptual_net=str(tmp_path / "none.pth"), perceptual_name="alex")
-    with pytest.raises(UserError, match="--perceptual-net .*none.pth"):
+    with pytest.raises(UserError, match=r"--perceptual-net .*none\.pth"):
         perceptual_net(config, FACTS)
     dry = dataclasses.replace(config, dry_run=True)
     with pytest.raises(UsageError, match=r"--perceptual-name alex must take images of \(16, 16, 3\)"):
