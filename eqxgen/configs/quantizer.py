@@ -10,7 +10,7 @@ QUANTIZERS = ("vq", "cosine", "ema", "fsq", "lfq", "residual", "gumbel")
 
 @dataclasses.dataclass(frozen=True)
 class QuantizerConfig:
-    """Options of `eqxgen.nn.quantize.chosen`."""
+    """Options of `eqxgen.models.tokenizers.quantizers.chosen`."""
 
     kind: str = "vq"
     """vq: a learned codebook; cosine: of unit vectors; ema: of moving averages; fsq: a grid; lfq: signs; residual: of

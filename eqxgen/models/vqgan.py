@@ -19,8 +19,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.configs import QuantizerConfig, VQGANConfig
 from eqxgen.models.tokenizers.base import ImageTokenizer, grid_of
+from eqxgen.models.tokenizers.quantizers import chosen
 from eqxgen.nn import Convolution, GroupNorm, ResidualBlock, downsample, upsample
-from eqxgen.nn.quantize import chosen
 from eqxgen.rng import RNG
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from eqxgen.configs import QUANTIZERS, QuantizerConfig, TamingConfig, TiTokConfig, ViTVQGANConfig, VQGANConfig
 from eqxgen.models import VQGAN, Taming, TiTok, ViTVQGAN
+from eqxgen.models.tokenizers.quantizers import chosen
 from eqxgen.models.tokenizers.taming import published as as_autoencoder
 from eqxgen.nn import VectorQuantizer
-from eqxgen.nn.quantize import chosen, count_codes, data_start, usage, with_codebooks
+from eqxgen.nn.quantize import count_codes, data_start, usage, with_codebooks
 from eqxgen.pretrained import table
 from eqxgen.pretrained.formats.stored import held
 from eqxgen.pretrained.images import vit_vqgan

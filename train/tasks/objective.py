@@ -85,7 +85,7 @@ class Objective:
         weights = {"quantisation": config.quantisation, "entropy": config.entropy}
         found = tokenizer_losses(error, seen.quantized, whole["assigned"], **weights)
         losses, metrics = found.total, metrics | {"distance": found.distance}
-        state = seen.codes
+        state = context.state._replace(codes=seen.codes) if isinstance(context.state, States) else seen.codes
         if self.adversarial:
             discriminator = model["discriminator"]
             generator = self.generator(discriminator, seen.fakes, weight, context)
@@ -99,7 +99,7 @@ class Objective:
             if not config.alternate:
                 critic, more, anchors = self.critic(discriminator, images, seen.fakes, weight, context)
                 losses, metrics = losses + critic, metrics | more
-                state = States(state, anchors) if config.lecam else state
+                state = States(seen.codes, anchors) if config.lecam else state
         sums = {name: weight @ each for name, each in metrics.items()}
         sums |= {"usage": count * usage(whole["counts"]), "perplexity": count * perplexity(whole["counts"])}
         return Sums(weight @ losses, count, sums, state)

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from eqxgen.configs import QuantizerConfig, TamingConfig
 from eqxgen.models import autoencoder
 from eqxgen.models.tokenizers.base import ImageTokenizer, grid_of
+from eqxgen.models.tokenizers.quantizers import chosen
 from eqxgen.nn import Convolution, VectorQuantizer
-from eqxgen.nn.quantize import chosen
 
 
 class Encoder(eqx.Module):

@@ -16,10 +16,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.configs import QuantizerConfig, TiTokConfig
 from eqxgen.models.tokenizers.base import ImageTokenizer, grid_of
+from eqxgen.models.tokenizers.quantizers import chosen
 from eqxgen.models.tokenizers.vit_vqgan import pixels
 from eqxgen.models.vit import encoder
 from eqxgen.nn import ConvolutionTranspose, LayerNorm, PatchEmbed, Projection, Stack
-from eqxgen.nn.quantize import chosen
 from eqxgen.rng import RNG
 
 normal = jax.nn.initializers.truncated_normal(0.02)

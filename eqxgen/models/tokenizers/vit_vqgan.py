@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.configs import QuantizerConfig, ViTVQGANConfig
 from eqxgen.models.tokenizers.base import ImageTokenizer, grid_of
+from eqxgen.models.tokenizers.quantizers import chosen
 from eqxgen.nn import (
     MLP,
     ConvolutionTranspose,
@@ -25,7 +26,6 @@ from eqxgen.nn import (
     TransformerBlock,
     sincos_table,
 )
-from eqxgen.nn.quantize import chosen
 
 EPSILON = 1e-5
 xavier = init.glorot_uniform(in_axis=-1, out_axis=-2)

@@ -8,9 +8,6 @@ ViT-VQGAN's quantiser (arXiv:2110.04627, section 3.2) is
 >>> FactorisedQuantizer(CosineQuantizer(VectorQuantizer(8192, 32, key=code_key)), 768, key=key)
 """
 
-from eqxgen.nn.quantize.choice import chosen as chosen
-from eqxgen.nn.quantize.choice import has_codebook as has_codebook
-from eqxgen.nn.quantize.choice import with_codebooks as with_codebooks
 from eqxgen.nn.quantize.codebook import count_codes as count_codes
 from eqxgen.nn.quantize.codebook import data_start as data_start
 from eqxgen.nn.quantize.codebook import entropy_of as entropy_of
@@ -18,6 +15,8 @@ from eqxgen.nn.quantize.codebook import kmeans as kmeans
 from eqxgen.nn.quantize.codebook import perplexity as perplexity
 from eqxgen.nn.quantize.codebook import restart_dead_codes as restart_dead_codes
 from eqxgen.nn.quantize.codebook import usage as usage
+from eqxgen.nn.quantize.codebooks import has_codebook as has_codebook
+from eqxgen.nn.quantize.codebooks import with_codebooks as with_codebooks
 from eqxgen.nn.quantize.ema import Averages as Averages
 from eqxgen.nn.quantize.ema import EMAQuantizer as EMAQuantizer
 from eqxgen.nn.quantize.ema import restart_rare_codes as restart_rare_codes

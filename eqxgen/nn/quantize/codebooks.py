@@ -1,4 +1,4 @@
-"""A quantiser by its name, and the codebooks inside quantisers."""
+"""Codebooks inside quantisers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,37 +8,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from eqxgen.configs.quantizer import QuantizerConfig
-from eqxgen.nn.quantize.ema import EMAQuantizer
-from eqxgen.nn.quantize.finite import FSQ
-from eqxgen.nn.quantize.gumbel import GumbelQuantizer
-from eqxgen.nn.quantize.lookup_free import LFQ
 from eqxgen.nn.quantize.residual import ResidualVQ
 from eqxgen.nn.quantize.vector import VectorQuantizer
 from eqxgen.nn.quantize.wrapped import CosineQuantizer, FactorisedQuantizer, to_unit
-
-
-def chosen(config: QuantizerConfig, *, key: PRNGKeyArray) -> Any:
-    """The quantiser of a config, of vectors of its `dim`; a grid or signs of fewer dimensions are between projections.
-
-    A codebook of averages is the only one with a state; the batch is the axis `batch` of `jax.vmap`.
-    """
-    own, other = jr.split(key)
-    soft: dict[str, Any] = {"commitment": config.commitment, "temperature": config.temperature}
-    learned = lambda key: VectorQuantizer(config.codes, config.dim, legacy=config.legacy, key=key, **soft)
-    if config.kind == "ema":
-        return EMAQuantizer(config.codes, config.dim, decay=config.decay, axis_name="batch", key=key, **soft)
-    if config.kind == "vq":
-        return learned(key)
-    if config.kind == "cosine":
-        return CosineQuantizer(learned(key), past_norm=config.past_norm)
-    if config.kind == "residual":
-        return ResidualVQ([learned(key) for key in jr.split(key, config.stages)])
-    if config.kind == "gumbel":
-        return GumbelQuantizer(config.codes, config.dim, temperature=config.gumbel_temperature, key=key)
-    inner = FSQ(config.grid) if config.kind == "fsq" else LFQ(config.codes.bit_length() - 1, **soft, key=own)
-    return inner if inner.dim == config.dim else FactorisedQuantizer(inner, config.dim, key=other)
-
 
 Change = Callable[..., VectorQuantizer]
 """(quantizer, z, key=) -> the quantiser with its codebook changed, as `data_start` and `restart_dead_codes`."""
