@@ -80,7 +80,7 @@ class Task:
     released: Callable[[PyTree, PyTree], PyTree] = lambda model, state: model
     tokens: int = 0
     fingerprint: str = ""
-    hint: Callable[[int, Mapping[str, float]], str] = lambda done, values: ""
+    hint: Callable[[int, Mapping[str, Any]], str] = lambda done, values: ""
 
 
 def fit(config: TrainConfig, recipe: "Recipe") -> int:
@@ -330,7 +330,7 @@ class _Run:
         except Stopped:
             return {}
 
-    def hint(self, done: int, values: Mapping[str, float]) -> None:
+    def hint(self, done: int, values: Mapping[str, Any]) -> None:
         """Says the task's hint, once."""
         if not self.hinted and (line := self.task.hint(done, values)):
             self.log.say(line)

@@ -49,7 +49,7 @@ def image_recipe(
     evaluators: Callable[[Any, "Dataset"], "tuple[Evaluator, ...]"],
     draw: Callable[[Finished, ImageSample], int],
     film: Callable[[Any, tuple[Any, Any], "Dataset", "Stream"], tuple[list[Any], int]] | None = None,
-    hint: Callable[[Any, ImageFacts, int, Mapping[str, float]], str] | None = None,
+    hint: Callable[[Any, ImageFacts, int, Mapping[str, Any]], str] | None = None,
 ) -> Recipe:
     """A recipe of models of images.
 

@@ -63,7 +63,7 @@ def _draw(run: Finished, asked: ImageSample) -> int:
     return dataclasses.replace(asked, columns=columns).save([both], np.zeros(len(both), np.int32))
 
 
-def _hint(config: Any, facts: Any, done: int, values: Mapping[str, float]) -> str:
+def _hint(config: Any, facts: Any, done: int, values: Mapping[str, Any]) -> str:
     height, width, _ = facts.shape
     places = config.batch_size * math.prod(config.places(height, width))
     return low_usage(config.sizes.codes, places, config.steps, done, values)

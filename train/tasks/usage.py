@@ -9,7 +9,7 @@ LEAST = 0.05
 """Share of the codes that a perplexity should reach."""
 
 
-def low_usage(codes: int, places: int, steps: int, done: int, values: Mapping[str, float]) -> str:
+def low_usage(codes: int, places: int, steps: int, done: int, values: Mapping[str, Any]) -> str:
     """A line where the perplexity of a batch is low after a tenth of the run; else empty.
 
     Args:
