@@ -164,9 +164,9 @@ def _tokenizer(config: Config, facts: ImageFacts, code: QuantizerConfig) -> Any:
 
     factor = config.sizes.factor if config.net in ("maskgit", "taming") else config.sizes.patch
     if any(side % factor for side in facts.shape[:2]):
-        flag = {"maskgit": "model.multipliers", "taming": "taming.widths"}.get(config.net, f"{config.net}.patch")
-        why = "each but the first halves the image, so" if factor and "patch" not in flag else "in pixels:"
-        raise UsageError(f"--{flag}: {why} {factor} must divide its sides: got images of {facts.shape}")
+        halved = {"maskgit": "model.multipliers", "taming": "taming.widths"}.get(config.net)
+        why = f"{halved}: each but the first halves the image, so" if halved else f"{config.net}.patch:"
+        raise UsageError(f"--{why} {factor} must divide its sides: got images of {facts.shape}")
     kind = {"maskgit": VQGAN, "taming": Taming, "vit": ViTVQGAN, "titok": TiTok}[config.net]
     laplace = config.pixel_loss == "logit-laplace"
     return lambda key: kind(*facts.shape, config.sizes, quantizer=code, laplace=laplace, key=key)

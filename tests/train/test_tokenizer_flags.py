@@ -113,8 +113,8 @@ def test_values_that_cannot_be_are_one_line(changes, message):
     [
         ("maskgit", {}, (15, 16, 3), "--model.multipliers: each but the first halves the image, so 2 must divide"),
         ("taming", {}, (15, 16, 3), "--taming.widths: each but the first halves the image, so 2 must divide"),
-        ("vit", {}, (18, 16, 3), "--vit.patch: in pixels: 4 must divide its sides"),
-        ("titok", {}, (18, 16, 3), "--titok.patch: in pixels: 4 must divide its sides"),
+        ("vit", {}, (18, 16, 3), "--vit.patch: 4 must divide its sides"),
+        ("titok", {}, (18, 16, 3), "--titok.patch: 4 must divide its sides"),
         ("maskgit", {"adversarial": 0.1}, (16, 8, 3), "--critic style must have square images"),
         (
             "maskgit",
