@@ -309,7 +309,7 @@ def changes(config: Any, quantizer: Any) -> dict[str, Change]:
         return change
 
     def normed(model: dict[str, Any], batch: dict[str, Array], key: Array, context: Context) -> Any:
-        fakes = jax.vmap(model["tokenizer"])(batch["image"])[0]
+        fakes = Objective(config).forward(model, batch, jr.split(key, len(batch["image"])), context).fakes
         return model | {"discriminator": model["discriminator"].started(fakes)}, context.state
 
     every = config.restart_every
