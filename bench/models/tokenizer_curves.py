@@ -3,8 +3,9 @@ arithmetic in PyTorch, from the same weights on the same images: `python -m benc
 and diffusers are installed and EQXGEN_TAMING names a checkout of github.com/CompVis/taming-transformers.
 
 The tokenizer is diffusers' VQModel with the commitment on the right term, the discriminator and the losses are taming's
-own: L1, adaptive weight, hinge from step 5, the discriminator after the tokenizer, Adam (0.5, 0.9). Writes
-bench/results/cpu/tokenizer_curves.json with both players' curves and the largest relative difference.
+own: L1, adaptive weight, hinge from step 5, the discriminator after the tokenizer, Adam (0.5, 0.9). Both are computed
+in float64: the hinge's gradient by the last bias is 0 at first, and Adam takes the sign of its rounding in float32.
+Writes bench/results/cpu/tokenizer_curves.json with both players' curves and the largest relative difference.
 """
 
 import dataclasses
@@ -64,7 +65,7 @@ def batches() -> list[np.ndarray]:
         waves = np.sin(rate[0] * at[None, :, None, None] + phase[0]) * np.cos(
             rate[1] * at[None, None, :, None] + phase[1]
         )
-        found.append(waves.astype(np.float32))
+        found.append(waves)
     return found
 
 
@@ -87,7 +88,7 @@ def theirs(model: Any, loss: Any, data: list[np.ndarray]) -> dict[str, list[floa
             if value.requires_grad:
                 value.backward()
                 optimiser.step()
-            curves["discriminator" if player else "tokenizer"].append(float(value))
+            curves["discriminator" if player else "tokenizer"].append(value.item())
     return curves
 
 
@@ -110,7 +111,7 @@ def ours(start: tuple[Any, Any], data: list[np.ndarray]) -> dict[str, list[float
         "restart_every": 0,
     }
     rules = {"optim": OptimConfig(**OPTIM), "discriminator": vqgan.DiscriminatorConfig(**OPTIM)}
-    config = vqgan.Config(steps=STEPS, batch_size=BATCH, **values, **rules)
+    config = vqgan.Config(steps=STEPS, batch_size=BATCH, precision="float64", **values, **rules)
     program = vqgan.program(config, ImageFacts((SIDE, SIDE, 3), 10))
     players = {"tokenizer": start[0](program.init(jr.key(0))["tokenizer"]), "discriminator": start[1]}
     program = dataclasses.replace(program, init=lambda key: players)
@@ -118,7 +119,7 @@ def ours(start: tuple[Any, Any], data: list[np.ndarray]) -> dict[str, list[float
     state, step = sharded_state(setup, jr.key(0)), make_step(setup, ("main", "critic"))
     curves: dict[str, list[float]] = {"tokenizer": [], "discriminator": []}
     for images in data:
-        index, weight = np.arange(BATCH, dtype=np.int32), np.ones(BATCH, np.float32)
+        index, weight = np.arange(BATCH, dtype=np.int32), np.ones(BATCH)
         state, metrics = step(Inputs({"image": images, "index": index, "weight": weight}, jr.key(1)), state)
         curves["tokenizer"].append(float(metrics["loss"]))
         curves["discriminator"].append(float(metrics["critic_loss"]))
@@ -154,6 +155,7 @@ def discriminator_of(module: Any) -> PatchDiscriminator:
 
 def main() -> None:
     """Both races; prints and keeps the result."""
+    jax.config.update("jax_enable_x64", True)
     import torch
     from diffusers import VQModel
 
@@ -172,6 +174,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         start = tokenizer_of(from_pretrained(folder)), discriminator_of(loss.discriminator)
+    model, loss = model.double(), loss.double()
     data = batches()
     found = {"ours": ours(start, data), "taming": theirs(model, loss, data)}
     apart = {

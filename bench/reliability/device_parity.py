@@ -40,6 +40,8 @@ FLAGS = (
     "--xla_cpu_collective_call_terminate_timeout_seconds=60"
 )
 LIMITS = {"float64": {"gradient": 1e-14, "parameters": 1e-14}, "float32": {"gradient": 1e-6, "parameters": 5e-7}}
+AMPLIFIED = {"maskgit": 1.0, "vqgan": 10.0}
+"""Factor of a program's limit: assignments of temperature 0.01 multiply the rounding of distances by 100."""
 ROWS = 16
 # Mesh, micro-batches, examples that count; the first of as many examples is what the others must equal.
 SHORT = {
@@ -215,7 +217,7 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for dtype in LIMITS:
         rows = table(dtype, count)
-        result[f"{dtype}_gradient"] = max(row["gradient"] for row in rows["gradients"])
+        result[f"{dtype}_gradient"] = max(row["gradient"] / AMPLIFIED[row["program"]] for row in rows["gradients"])
         result[f"{dtype}_parameters"] = max(row["parameters"] for row in rows["steps"])
         result[f"{dtype}_devices_agree"] = all(row["alike"] for row in [*rows["gradients"], *rows["steps"]])
         result[f"{dtype}_rows"] = rows

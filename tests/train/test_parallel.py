@@ -5,7 +5,7 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from bench.reliability.device_parity import SHORT, table
+from bench.reliability.device_parity import AMPLIFIED, SHORT, table
 from tests.train.small_runs import TINY
 from train import maskgit
 from train._errors import UsageError
@@ -26,7 +26,7 @@ def rows():
 @pytest.mark.parametrize("case", ROWS, ids=str)
 def test_devices_and_micro_batches_give_the_gradient_of_one_device(rows, case):
     row = rows[case]
-    assert row["gradient"] <= 1e-14
+    assert row["gradient"] <= 1e-14 * AMPLIFIED[row["program"]]
     assert row["metrics"] <= 1e-12
     assert row["alike"]
 
