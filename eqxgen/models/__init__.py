@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from eqxgen.models.resnet import ResNet
     from eqxgen.models.rnn import RNN
     from eqxgen.models.t5 import T5, T5Encoder
-    from eqxgen.models.tokenizers.base import ImageTokenizer
     from eqxgen.models.tokenizers.patch_discriminator import PatchDiscriminator
     from eqxgen.models.tokenizers.taming import Taming
     from eqxgen.models.tokenizers.titok import TiTok
@@ -46,7 +45,6 @@ __all__ = [
     "DiT",
     "Discriminator",
     "EDM2UNet",
-    "ImageTokenizer",
     "Inception",
     "KLAutoencoder",
     "MaskGIT",
@@ -68,7 +66,6 @@ _HOMES = {
     "BERTClassifier": "bert",
     "BERTMaskedLM": "bert",
     "EDM2UNet": "edm2",
-    "ImageTokenizer": "tokenizers.base",
     "KLAutoencoder": "autoencoder",
     "PatchDiscriminator": "tokenizers.patch_discriminator",
     "PixelTokenizer": "pixels",
