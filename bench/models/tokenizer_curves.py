@@ -32,7 +32,7 @@ from train.engine.step import Inputs, Setup, make_step, sharded_state
 from train.parallel import make_mesh
 from train.tasks.facts import ImageFacts
 
-STEPS, BATCH, SIDE, RATE, START = 20, 4, 16, 1e-3, 5
+STEPS, BATCH, SIDE, RATE, START = 20, 4, 16, 1e-4, 5
 RESULT = pathlib.Path(__file__).parents[1] / "results" / "cpu" / "tokenizer_curves.json"
 THEIRS = {
     "block_out_channels": [8, 16],
