@@ -4,7 +4,7 @@ One file a family. Neither jax nor numpy is imported, so that a command line rea
 names the field as the flag of a command: `model.dim`, `decode.steps`.
 """
 
-from eqxgen.configs.autoencoder import AutoencoderConfig
+from eqxgen.configs.autoencoder import AutoencoderConfig, TamingConfig
 from eqxgen.configs.bert import BERTConfig
 from eqxgen.configs.clip import CLIPConfig, TextTowerConfig
 from eqxgen.configs.decoding import SCHEDULES, MaskedDecoding, Sampling, parse_schedule
@@ -13,18 +13,22 @@ from eqxgen.configs.dit import DiTConfig
 from eqxgen.configs.edm2 import EDM2Config
 from eqxgen.configs.gpt import GPT2_SIZES, LLAMA2_SIZES, LLAMA3_1_SIZES, GPTConfig
 from eqxgen.configs.maskgit import MaskGITConfig
+from eqxgen.configs.quantizer import QUANTIZERS, QuantizerConfig
 from eqxgen.configs.resnet import ResNetConfig
 from eqxgen.configs.rnn import RNNConfig
 from eqxgen.configs.t5 import T5_SIZES, T5_SIZES_V1_1, T5Config
+from eqxgen.configs.titok import TiTokConfig
 from eqxgen.configs.unet import UNetConfig
 from eqxgen.configs.uvit import UViTConfig
 from eqxgen.configs.vit import MAEConfig, ViTConfig
+from eqxgen.configs.vit_vqgan import ViTVQGANConfig
 from eqxgen.configs.vqgan import VQGANConfig
 
 __all__ = [
     "GPT2_SIZES",
     "LLAMA2_SIZES",
     "LLAMA3_1_SIZES",
+    "QUANTIZERS",
     "SCHEDULES",
     "T5_SIZES",
     "T5_SIZES_V1_1",
@@ -40,15 +44,19 @@ __all__ = [
     "MAEConfig",
     "MaskGITConfig",
     "MaskedDecoding",
+    "QuantizerConfig",
     "RNNConfig",
     "ResNetConfig",
     "Sampling",
     "ScheduleConfig",
     "T5Config",
+    "TamingConfig",
     "TextTowerConfig",
+    "TiTokConfig",
     "UNetConfig",
     "UViTConfig",
     "VQGANConfig",
     "ViTConfig",
+    "ViTVQGANConfig",
     "parse_schedule",
 ]

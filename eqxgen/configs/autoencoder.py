@@ -25,6 +25,8 @@ class AutoencoderConfig:
     """Groups of every group norm; they divide the channels of every level."""
     projected: bool = True
     """1x1 convolutions after the encoder and before the decoder."""
+    remat: bool = dataclasses.field(default=False, metadata={"free": True})
+    """Rematerialises each block in the backward pass, for large images."""
 
     def __post_init__(self):
         at_least_one(self, "blocks", "latent_dim", "groups")
@@ -68,3 +70,24 @@ class AutoencoderConfig:
     def taming(cls) -> "AutoencoderConfig":
         """The VQGAN of taming transformers for 256 pixels: 16 x 16 codes of 256 channels, attention at 16."""
         return cls(widths=(128, 128, 256, 256, 512), latent_dim=256, attention=(4,))
+
+
+@dataclasses.dataclass(frozen=True)
+class TamingConfig(AutoencoderConfig):
+    """Sizes of `eqxgen.models.tokenizers.taming.Taming`; by default of 256 pixels: 16 x 16 codes, attention there."""
+
+    widths: tuple[int, ...] = (128, 128, 256, 256, 512)
+    """Channels of each level; the image is halved between levels."""
+    latent_dim: int = 256
+    """Channels of the encoder's result."""
+    attention: tuple[int, ...] = (4,)
+    """Levels, from 0, with attention after each of their blocks."""
+    codes: int = 1024
+    """Number of codes."""
+    code_dim: int = 256
+    """Size of a code."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        at_least_one(self, "codes", "code_dim", prefix="taming.")
+        require(self.projected, "taming.projected must be true: a codebook is between two 1x1 convolutions")

@@ -3,6 +3,7 @@
 import dataclasses
 
 from eqxgen.configs._check import at_least_one, one_of, positive, require
+from eqxgen.configs.quantizer import QuantizerConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,8 @@ class VQGANConfig:
     """learned: codes are parameters; ema: codes are moving averages of the latents that choose them."""
     codebook_decay: float = 0.99
     """Decay per step of the averages of codebook=ema."""
+    remat: bool = dataclasses.field(default=False, metadata={"free": True})
+    """Rematerialises each block in the backward pass, for large images."""
     form: str = "plain"
     """plain, or published: with the biases, shortcuts and range of pixels of MaskGIT's published weights."""
 
@@ -45,6 +48,19 @@ class VQGANConfig:
     def factor(self) -> int:
         """Pixels along each side of a token."""
         return 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def quantizer(self) -> QuantizerConfig:
+        """The codebook of these sizes."""
+        kind = "ema" if self.codebook == "ema" else "vq"
+        return QuantizerConfig(
+            kind=kind,
+            codes=self.codes,
+            dim=self.latent_dim,
+            commitment=self.commitment,
+            temperature=self.temperature,
+            decay=self.codebook_decay,
+        )
 
     @classmethod
     def maskgit(cls) -> "VQGANConfig":

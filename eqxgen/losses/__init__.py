@@ -2,6 +2,9 @@
 
 tokens         cross-entropy, of next tokens too
 masked         masked token models
-reconstruction tokenizers of images
-adversarial    non-saturating losses of a generator and a discriminator, R1
+likelihood     absolute and squared error, logit-Laplace, divergence of a Gaussian
+perceptual     distance by the features of a network
+reconstruction tokenizers of images: quantisation and entropy terms
+adversarial    losses of a generator and a discriminator in five forms, R1, LeCam
+adaptive       weight of the adversarial term by the last layer's gradients
 """

@@ -1,12 +1,36 @@
 """Losses of image tokenizers (van den Oord et al. 2017, arXiv:1711.00937; Yu et al. 2022, arXiv:2110.04627)."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from eqxgen.losses.likelihood import squared_error as squared_error
 from eqxgen.nn.quantize import Quantized, entropy_of
+
+
+class Assigned(NamedTuple):
+    """Soft assignments of a batch, or of a part of one, as sums: parts are added up over micro-batches and devices.
+
+    Attributes:
+        sums: of the images' mean assignments, each times its weight; of a residual quantiser one row for each stage.
+        weight: number of images.
+    """
+
+    sums: Float[Array, "*stages codes"]
+    weight: Float[Array, ""]
+
+    @classmethod
+    def of(cls, quantized: Quantized, weight: Float[Array, " batch"]) -> "Assigned":
+        """The sums of some images, without a gradient.
+
+        Args:
+            quantized: of each image, batched by `jax.vmap`.
+            weight: 1, or 0 for padding.
+        """
+        assignment = jax.lax.stop_gradient(quantized.assignment)
+        return cls(jnp.tensordot(weight, assignment, 1), jnp.sum(weight))
 
 
 class TokenizerLosses(NamedTuple):
@@ -14,42 +38,47 @@ class TokenizerLosses(NamedTuple):
 
     Attributes:
         total: what is minimised.
-        squared_error: mean over the image's values.
         distance: codebook and commitment terms, mean over the image's latents.
     """
 
     total: Float[Array, " batch"]
-    squared_error: Float[Array, " batch"]
     distance: Float[Array, " batch"]
 
 
-def squared_error(first: Float[Array, "batch *shape"], second: Float[Array, "batch *shape"]) -> Float[Array, " batch"]:
-    """Mean squared difference of each example, in float32."""
-    difference = first.astype(jnp.float32) - second.astype(jnp.float32)
-    return jnp.mean(difference**2, axis=tuple(range(1, first.ndim)))
-
-
 def tokenizer_losses(
-    images: Float[Array, "batch height width channels"],
-    reconstructions: Float[Array, "batch height width channels"],
+    error: Float[Array, " batch"],
     quantized: Quantized,
-    weight: Float[Array, " batch"],
+    whole: Assigned,
     *,
     quantisation: float = 1.0,
     entropy: float = 0.1,
-    total: Callable[[Array], Array] = lambda x: x,
 ) -> TokenizerLosses:
-    """squared error + quantisation · distance + entropy · (H of each latent's assignment - H of the mean assignment).
-
-    The entropy term makes each latent's assignment certain and all codes equally frequent.
+    """error + quantisation · distance + entropy · `entropy_penalty`.
 
     Args:
-        images: in [-1, 1].
-        quantized: of each image, batched by `jax.vmap`; latents are `(rows, columns)`.
-        weight: what each image counts in the mean assignment.
-        total: sum over the devices that share the batch, since the entropy of a mean is no mean of entropies.
+        error: of each image's reconstruction.
+        quantized: of each image, batched by `jax.vmap`; a mean over all latents of an image.
+        whole: assignments of the whole batch.
     """
-    error = squared_error(reconstructions, images)
-    distance, certainty = (jnp.mean(x, axis=(1, 2)) for x in (quantized.distance, quantized.entropy))
-    spread = entropy_of(total(weight @ quantized.assignment) / total(jnp.sum(weight)))
-    return TokenizerLosses(error + quantisation * distance + entropy * (certainty - spread), error, distance)
+    distance = _means(quantized.distance)
+    penalty = entropy * entropy_penalty(quantized, whole) if entropy else 0.0
+    return TokenizerLosses(error + quantisation * distance + penalty, distance)
+
+
+def entropy_penalty(quantized: Quantized, whole: Assigned) -> Float[Array, " batch"]:
+    """H of each latent's assignment - H of the mean assignment of the whole batch, mean over stages: least where each
+    latent is certain of its code and all codes are equally frequent.
+
+    The entropy of a mean is no mean of entropies. Around the mean of the whole batch it is linear in the parts to first
+    order, so that the gradients of micro-batches and devices add up to that of the whole.
+    """
+    mean = jax.lax.stop_gradient(whole.sums / whole.weight)
+    stages = mean.reshape(-1, mean.shape[-1])
+    height, slope = jax.vmap(jax.value_and_grad(entropy_of))(stages)
+    own = quantized.assignment.reshape(len(quantized.assignment), *stages.shape)
+    part = jnp.mean(jnp.sum((own - jax.lax.stop_gradient(own)) * slope[None], axis=-1), axis=-1)
+    return _means(quantized.entropy) - (jnp.mean(height) + part)
+
+
+def _means(x: Float[Array, "batch *shape"]) -> Float[Array, " batch"]:
+    return jnp.mean(x, axis=tuple(range(1, x.ndim)))

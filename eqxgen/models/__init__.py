@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from eqxgen.models.resnet import ResNet
     from eqxgen.models.rnn import RNN
     from eqxgen.models.t5 import T5, T5Encoder
+    from eqxgen.models.tokenizers.patch_discriminator import PatchDiscriminator
+    from eqxgen.models.tokenizers.taming import Taming
+    from eqxgen.models.tokenizers.titok import TiTok
+    from eqxgen.models.tokenizers.vit_vqgan import ViTVQGAN
     from eqxgen.models.unet import UNet
     from eqxgen.models.unet_guides import UNetClassifier, Upsampler
     from eqxgen.models.uvit import UViT
@@ -44,26 +48,34 @@ __all__ = [
     "Inception",
     "KLAutoencoder",
     "MaskGIT",
+    "PatchDiscriminator",
     "PixelTokenizer",
     "ResNet",
     "T5Encoder",
+    "Taming",
+    "TiTok",
     "UNet",
     "UNetClassifier",
     "UViT",
     "Upsampler",
     "VQAutoencoder",
     "ViT",
+    "ViTVQGAN",
 ]
 _HOMES = {
     "BERTClassifier": "bert",
     "BERTMaskedLM": "bert",
     "EDM2UNet": "edm2",
     "KLAutoencoder": "autoencoder",
+    "PatchDiscriminator": "tokenizers.patch_discriminator",
     "PixelTokenizer": "pixels",
     "T5Encoder": "t5",
     "UNetClassifier": "unet_guides",
     "Upsampler": "unet_guides",
     "VQAutoencoder": "autoencoder",
+    "Taming": "tokenizers.taming",
+    "TiTok": "tokenizers.titok",
+    "ViTVQGAN": "tokenizers.vit_vqgan",
 }
 
 

@@ -30,8 +30,20 @@ class Level(eqx.Module):
 
     blocks: tuple[ResidualBlock, ...]
     attention: tuple[PixelAttention, ...]
+    remat: bool = eqx.field(static=True)
 
-    def __init__(self, in_channels: int, channels: int, count: int, *, groups: int, attention: bool, key: PRNGKeyArray):
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        count: int,
+        *,
+        groups: int,
+        attention: bool,
+        remat: bool = False,
+        key: PRNGKeyArray,
+    ):
+        self.remat = remat
         keys = RNG(key)
         self.blocks = tuple(
             ResidualBlock(channels if i else in_channels, channels, groups=groups, bias=True, key=next(keys))
@@ -43,7 +55,7 @@ class Level(eqx.Module):
 
     def __call__(self, x: Float[Array, "height width in_channels"]) -> Float[Array, "height width channels"]:
         for i, block in enumerate(self.blocks):
-            x = block(x)
+            x = eqx.filter_checkpoint(block)(x) if self.remat else block(x)
             x = self.attention[i](x) if self.attention else x
         return x
 
@@ -80,7 +92,15 @@ class Encoder(eqx.Module):
         widths = config.widths
         self.stem = Convolution(channels, widths[0], key=next(keys))
         self.levels = tuple(
-            Level(old, new, config.blocks, groups=config.groups, attention=i in config.attention, key=next(keys))
+            Level(
+                old,
+                new,
+                config.blocks,
+                groups=config.groups,
+                attention=i in config.attention,
+                remat=config.remat,
+                key=next(keys),
+            )
             for i, (old, new) in enumerate(zip([widths[0], *widths], widths))
         )
         self.downs = tuple(Convolution(width, width, stride=2, padding=0, key=next(keys)) for width in widths[:-1])
@@ -118,6 +138,7 @@ class Decoder(eqx.Module):
                 config.blocks + 1,
                 groups=config.groups,
                 attention=last - i in config.attention,
+                remat=config.remat,
                 key=next(keys),
             )
             for i, (old, new) in enumerate(zip([widths[0], *widths], widths))
@@ -127,11 +148,15 @@ class Decoder(eqx.Module):
         self.head = Convolution(widths[-1], channels, key=next(keys))
 
     def __call__(self, latents: Float[Array, "rows columns latent_dim"]) -> Float[Array, "height width channels"]:
+        return self.head(self.features(latents))
+
+    def features(self, latents: Float[Array, "rows columns latent_dim"]) -> Float[Array, "height width width_"]:
+        """Input of the last layer."""
         x = self.middle(self.stem(latents))
         for i, level in enumerate(self.levels):
             x = self.ups[i - 1](upsample(x)) if i else x
             x = level(x)
-        return self.head(self.norm(x, activation="silu"))
+        return self.norm(x, activation="silu")
 
 
 class Posterior(NamedTuple):

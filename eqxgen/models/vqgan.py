@@ -4,7 +4,7 @@
 No attention and no biased convolution, group norm with epsilon 1e-6 and swish, average pooling down, nearest neighbour
 and a convolution up.
 
-The loss is `eqxgen.losses.reconstruction`.
+The losses are in `eqxgen.losses.reconstruction`.
 
 Difference: the codebook may start on data by k-means, and dead codes restart on encoder outputs, which the paper does
 not need at its batch size.
@@ -14,17 +14,13 @@ after each doubling and after the encoder; where a block's channels change, the 
 net's own images are in [0, 1], while those of the model stay in [-1, 1].
 """
 
-from typing import Any
-
 import equinox as eqx
-import jax.numpy as jnp
-import jax.random as jr
-from einops import rearrange
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from eqxgen.configs import VQGANConfig
-from eqxgen.nn import Convolution, EMAQuantizer, GroupNorm, ResidualBlock, VectorQuantizer, _check, downsample, upsample
-from eqxgen.nn.quantize import Averages, Quantized
+from eqxgen.configs import QuantizerConfig, VQGANConfig
+from eqxgen.models.tokenizers.base import ImageTokenizer, grid_of
+from eqxgen.models.tokenizers.quantizers import chosen
+from eqxgen.nn import Convolution, GroupNorm, ResidualBlock, downsample, upsample
 from eqxgen.rng import RNG
 
 
@@ -36,8 +32,10 @@ class Encoder(eqx.Module):
     middle: tuple[ResidualBlock, ...]
     norm: GroupNorm
     head: Convolution
+    remat: bool = eqx.field(static=True)
 
     def __init__(self, channels: int, config: VQGANConfig, *, key: PRNGKeyArray):
+        self.remat = config.remat
         keys = RNG(key)
         widths = [config.width * m for m in config.multipliers]
         self.stem = Convolution(channels, config.width, bias=False, key=next(keys))
@@ -50,8 +48,8 @@ class Encoder(eqx.Module):
         x = self.stem(image)
         for i, level in enumerate(self.levels):
             x = downsample(x) if i else x
-            x = _run(level, x)
-        return self.head(self.norm(_run(self.middle, x), activation="silu"))
+            x = _run(level, x, self.remat)
+        return self.head(self.norm(_run(self.middle, x, self.remat), activation="silu"))
 
 
 class Decoder(eqx.Module):
@@ -63,8 +61,10 @@ class Decoder(eqx.Module):
     ups: tuple[Convolution, ...]
     norm: GroupNorm
     head: Convolution
+    remat: bool = eqx.field(static=True)
 
     def __init__(self, channels: int, config: VQGANConfig, *, key: PRNGKeyArray):
+        self.remat = config.remat
         keys = RNG(key)
         widths = [config.width * m for m in reversed(config.multipliers)]
         bias = _published(config)
@@ -76,127 +76,49 @@ class Decoder(eqx.Module):
         self.head = Convolution(widths[-1], channels, bias=bias, key=next(keys))
 
     def __call__(self, latents: Float[Array, "rows columns latent_dim"]) -> Float[Array, "height width channels"]:
-        x = _run(self.middle, self.stem(latents))
+        return self.head(self.features(latents))
+
+    def features(self, latents: Float[Array, "rows columns latent_dim"]) -> Float[Array, "height width width_"]:
+        """Input of the last layer."""
+        x = _run(self.middle, self.stem(latents), self.remat)
         for i, level in enumerate(self.levels):
             x = self.ups[i - 1](upsample(x)) if i else x
-            x = _run(level, x)
-        return self.head(self.norm(x, activation="silu"))
+            x = _run(level, x, self.remat)
+        return self.norm(x, activation="silu")
 
 
-class VQGAN(eqx.Module):
+class VQGAN(ImageTokenizer):
     """The tokenizer: encoder, codebook, decoder.
 
     Args:
         height, width, channels: of the images; both sides must be multiples of `config.factor`.
         config: the sizes.
+        quantizer: another quantiser than the codebook of the sizes; its codes and dim are theirs.
+        laplace: see `ImageTokenizer`.
     """
 
-    encoder: Encoder
-    quantizer: VectorQuantizer | EMAQuantizer
-    decoder: Decoder
-    height: int = eqx.field(static=True)
-    width: int = eqx.field(static=True)
-    channels: int = eqx.field(static=True)
-    factor: int = eqx.field(static=True)
     form: str = eqx.field(static=True)
 
-    def __init__(self, height: int, width: int, channels: int, config: VQGANConfig, *, key: PRNGKeyArray):
-        _check.positive(height=height, width=width, channels=channels)
-        _check.divides(factor=config.factor, height=height)
-        _check.divides(factor=config.factor, width=width)
-        keys = RNG(key)
-        self.encoder = Encoder(channels, config, key=next(keys))
-        options: dict[str, Any] = {"commitment": config.commitment, "temperature": config.temperature}
-        if config.codebook == "ema":
-            options |= {"decay": config.codebook_decay, "axis_name": "batch"}
-        kind = EMAQuantizer if config.codebook == "ema" else VectorQuantizer
-        self.quantizer = kind(config.codes, config.latent_dim, key=next(keys), **options)
-        self.decoder = Decoder(channels, config, key=next(keys))
-        self.height, self.width, self.channels, self.factor = height, width, channels, config.factor
-        self.form = config.form
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels."""
-        return self.height, self.width, self.channels
-
-    @property
-    def codes(self) -> int:
-        """Number of codes."""
-        return self.quantizer.codes
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of one image."""
-        return (self.height // self.factor) * (self.width // self.factor)
-
-    def __call__(
-        self, image: Float[Array, "height width channels"]
-    ) -> tuple[Float[Array, "height width channels"], Quantized]:
-        """The reconstruction of an image in [-1, 1], and its quantised latents; of a learned codebook."""
-        return self.reconstruct(image)[:2]
-
-    def init_state(self) -> Averages | None:
-        """Averages of a moving codebook; None for a learned one."""
-        return self.quantizer.init_state() if isinstance(self.quantizer, EMAQuantizer) else None
-
-    def reconstruct(
+    def __init__(
         self,
-        image: Float[Array, "height width channels"],
-        state: Averages | None = None,
+        height: int,
+        width: int,
+        channels: int,
+        config: VQGANConfig,
         *,
-        weight: Float[Array, ""] | None = None,
-    ) -> tuple[Float[Array, "height width channels"], Quantized, Averages | None]:
-        """The reconstruction of an image in [-1, 1], its quantised latents, and the averages of a moving codebook after
-        it. The batch of a moving codebook is the axis `batch` of `jax.vmap`.
-
-        Args:
-            state: of a moving codebook, as `init_state` gives it.
-            weight: of the image in the averages: 0 for padding, else 1.
-        """
-        latents = self._latents(image)
-        if isinstance(self.quantizer, EMAQuantizer):
-            if state is None:
-                raise ValueError("state must be given for codebook=ema: call model.reconstruct(image, state)")
-            quantized, state = self.quantizer(latents, state, weight=weight)
-        else:
-            quantized = self.quantizer(latents)
-        return self._image(quantized.vectors), quantized, state
-
-    def settled(self, state: Averages | None) -> "VQGAN":
-        """The tokenizer with the codes of a moving codebook as a learned one, which needs no state."""
-        if not isinstance(self.quantizer, EMAQuantizer) or state is None:
-            return self
-        old = self.quantizer
-        learned = VectorQuantizer(
-            old.codes, old.dim, commitment=old.commitment, temperature=old.temperature, key=jr.key(0)
+        quantizer: QuantizerConfig | None = None,
+        laplace: bool = False,
+        key: PRNGKeyArray,
+    ):
+        grid = grid_of(height, width, channels, config.factor)
+        keys = RNG(key)
+        encoder = Encoder(channels, config, key=next(keys))
+        codes = chosen(config.quantizer if quantizer is None else quantizer, key=next(keys))
+        decoder = Decoder(channels * (1 + laplace), config, key=next(keys))
+        super().__init__(
+            encoder, codes, decoder, (height, width, channels), grid, unit=_published(config), laplace=laplace
         )
-        learned = eqx.tree_at(lambda q: q.codebook, learned, state.codebook(old.epsilon))
-        return eqx.tree_at(lambda model: model.quantizer, self, learned)
-
-    @property
-    def _learned(self) -> VectorQuantizer:
-        if isinstance(self.quantizer, EMAQuantizer):
-            raise ValueError("codebook=ema must be settled first: call model.settled(state), and encode by the result")
-        return self.quantizer
-
-    def encode(self, image: Float[Array, "height width channels"]) -> Int[Array, " tokens"]:
-        """Ids of an image in [-1, 1], row by row."""
-        return rearrange(self._learned.nearest(self._latents(image)), "h w -> (h w)")
-
-    def decode(self, ids: _check.Ids) -> Float[Array, "height width channels"]:
-        """The image of the ids (tokens,), clipped to [-1, 1]."""
-        ids = jnp.asarray(_check.integers(ids, "ids"))
-        _check.example(ids, name="ids", tokens=self.tokens)
-        latents = rearrange(self._learned.lookup(ids), "(h w) c -> h w c", h=self.height // self.factor)
-        return jnp.clip(self._image(latents), -1, 1)
-
-    def _latents(self, image: Float[Array, "height width channels"]) -> Float[Array, "rows columns latent_dim"]:
-        return self.encoder((image + 1) / 2 if self.form == "published" else image)
-
-    def _image(self, latents: Float[Array, "rows columns latent_dim"]) -> Float[Array, "height width channels"]:
-        image = self.decoder(latents)
-        return 2 * image - 1 if self.form == "published" else image
+        self.form = config.form
 
 
 def _published(config: VQGANConfig) -> bool:
@@ -210,7 +132,7 @@ def _blocks(in_channels: int, out_channels: int, config: VQGANConfig, keys: RNG)
     )
 
 
-def _run(blocks: tuple[ResidualBlock, ...], x: Array) -> Array:
+def _run(blocks: tuple[ResidualBlock, ...], x: Array, remat: bool) -> Array:
     for block in blocks:
-        x = block(x)
+        x = eqx.filter_checkpoint(block)(x) if remat else block(x)
     return x

@@ -39,6 +39,7 @@ FAMILIES = (
     Known("vit", ("vit", "timm"), "*encoder.layer.0.layernorm_before.weight"),
     Known("maskgit", ("maskgit",), "*Embed_0/word_embeddings/embedding"),
     Known("vqgan", ("maskgit_vqgan",), "*quantizer/codebook"),
+    Known("vit_vqgan", ("vit_vqgan",), "*encoder.transformer.layers.0.0.fn.to_qkv.weight", "images."),
     Known("inception", (), "Mixed_7c.branch3x3dbl_3a.conv.weight"),
     Known("adm", (), "input_blocks.0.0.weight", "denoisers."),
     Known("uvit", (), "in_blocks.0.attn.qkv.weight", "denoisers."),

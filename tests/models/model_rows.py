@@ -21,10 +21,13 @@ from eqxgen.configs import (
     ResNetConfig,
     RNNConfig,
     T5Config,
+    TamingConfig,
     TextTowerConfig,
+    TiTokConfig,
     UNetConfig,
     UViTConfig,
     ViTConfig,
+    ViTVQGANConfig,
     VQGANConfig,
 )
 from eqxgen.models.autoencoder import KLAutoencoder, VQAutoencoder
@@ -40,6 +43,10 @@ from eqxgen.models.maskgit import MaskGIT
 from eqxgen.models.resnet import ResNet
 from eqxgen.models.rnn import RNN
 from eqxgen.models.t5 import T5
+from eqxgen.models.tokenizers.patch_discriminator import PatchDiscriminator
+from eqxgen.models.tokenizers.taming import Taming
+from eqxgen.models.tokenizers.titok import TiTok
+from eqxgen.models.tokenizers.vit_vqgan import ViTVQGAN
 from eqxgen.models.unet import UNet
 from eqxgen.models.unet_guides import UNetClassifier
 from eqxgen.models.uvit import UViT
@@ -58,6 +65,15 @@ class Row(NamedTuple):
     draws: bool = False
     stateful: bool = False
     whole: bool = False
+
+
+class Judged(eqx.Module):
+    """A discriminator of patches without a state."""
+
+    model: PatchDiscriminator
+
+    def __call__(self, image: jax.Array, *, key: Any = None) -> Any:
+        return self.model(image, ())[0]
 
 
 class Keyless(eqx.Module):
@@ -122,6 +138,9 @@ def hidden(key: Any) -> tuple[jax.Array, jax.Array]:
 
 LLAMA = {"kv_heads": 2, "bias": False, "tied": False, "positions": "rotary", "norm": "rms", "mlp": "swiglu"}
 SMALL_VQGAN = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, codes=7)
+SMALL_TAMING = TamingConfig(widths=(8, 8), blocks=1, latent_dim=6, attention=(1,), groups=4, codes=7, code_dim=5)
+SMALL_VIT_VQGAN = ViTVQGANConfig(patch=4, dim=16, depth=2, heads=2, codes=7, code_dim=4)
+SMALL_TITOK = TiTokConfig(patch=4, latents=3, dim=16, depth=2, heads=2, codes=7, code_dim=4)
 SMALL_DIT = DiTConfig(dim=16, depth=2, heads=2, hidden_dim=24)
 MODERN_DIT = dataclasses.replace(SMALL_DIT, learn_variance=False, gated=True, rms=True, rope=True, qk_norm=True)
 SMALL_UVIT = UViTConfig(dim=16, depth=3, heads=2, hidden_dim=24)
@@ -195,6 +214,10 @@ ROWS = {
     "VQGAN, published": Row(
         lambda key: Keyless(VQGAN(12, 12, 3, dataclasses.replace(SMALL_VQGAN, form="published"), key=key)), image
     ),
+    "Taming": Row(lambda key: Taming(12, 12, 3, SMALL_TAMING, key=key), image),
+    "ViTVQGAN": Row(lambda key: ViTVQGAN(12, 12, 3, SMALL_VIT_VQGAN, key=key), image),
+    "TiTok": Row(lambda key: TiTok(12, 12, 3, SMALL_TITOK, key=key), image),
+    "PatchDiscriminator": Row(lambda key: Judged(PatchDiscriminator(3, width=8, layers=1, norm="act", key=key)), image),
     "KLAutoencoder": Row(lambda key: KLAutoencoder(3, SMALL_AUTOENCODER, key=key), image),
     "VQAutoencoder": Row(lambda key: VQAutoencoder(3, 7, SMALL_AUTOENCODER, key=key), image),
     "Discriminator": Row(lambda key: Keyless(Discriminator(12, 3, width=8, max_width=16, key=key)), image),

@@ -131,6 +131,11 @@ MODELS = [
         (12, 12, 3),
         lambda m, x, key=None: m(x)[0],
     ),
+    *(
+        Row(name, row_of(name), lambda key: (image(key),), (12, 12, 3), lambda m, x, key=None: m(x)[0])
+        for name in ("Taming", "ViTVQGAN", "TiTok")
+    ),
+    Row("PatchDiscriminator", row_of("PatchDiscriminator"), lambda key: (image(key),), (4, 4)),
     Row("ViT", row_of("ViT, DINOv2's"), hidden, (16,)),
     Row(
         "ViT, pooled by class and mean",

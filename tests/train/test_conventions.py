@@ -56,6 +56,7 @@ def shapes(family):
     configs = [*recipe.presets.values()]
     configs += [dataclasses.replace(configs[0], model=sizes) for sizes in VARIANTS.get(family, [])]
     if family == "vqgan":
+        configs += [dataclasses.replace(configs[0], quantizer=kind) for kind in ("fsq", "gumbel")]
         configs = [dataclasses.replace(config, adversarial=0.1) for config in configs]
     return [abstract(recipe.program(config, FACTS[recipe.facts]).init) for config in configs]
 

@@ -5,7 +5,7 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from bench.reliability.device_parity import SHORT, table
+from bench.reliability.device_parity import AMPLIFIED, SHORT, table
 from tests.train.small_runs import TINY
 from train import maskgit
 from train._errors import UsageError
@@ -26,12 +26,13 @@ def rows():
 @pytest.mark.parametrize("case", ROWS, ids=str)
 def test_devices_and_micro_batches_give_the_gradient_of_one_device(rows, case):
     row = rows[case]
-    assert row["gradient"] <= 1e-14
+    assert row["gradient"] <= 1e-14 * AMPLIFIED[row["program"]]
     assert row["metrics"] <= 1e-12
     assert row["alike"]
 
 
-@pytest.mark.parametrize("case", ROWS, ids=str)
+# Micro-batches of a tokenizer have a forward pass more, for the terms of the whole batch.
+@pytest.mark.parametrize("case", [row for row in ROWS if row[0] != "vqgan" or row[2] == 1], ids=str)
 def test_the_model_has_as_many_operations_on_every_mesh(rows, case):
     alone = next(row for row in rows.values() if row["program"] == case[0])
     assert rows[case]["operations"] == pytest.approx(alone["operations"], rel=1e-3)

@@ -77,6 +77,7 @@ def mean_gradients(
     accumulate: int = 1,
     moved: PyTree = eqx.is_inexact_array,
     context: Context = Context(),  # noqa: B008
+    whole: Callable[..., PyTree] | None = None,
 ) -> tuple[PyTree, dict[str, Array], PyTree]:
     """Gradients, times the loss scale, of the mean loss over a batch split along the mesh's `BATCH` axes; the mean
     metrics on every device; the model state after the batch.
@@ -91,6 +92,7 @@ def mean_gradients(
         accumulate: micro-batches on each device, one after another, with the model state handed on.
         moved: the parameters to differentiate by, as `eqx.partition` takes them.
         context: model state, frozen parts and step.
+        whole: see `Turn.whole`.
 
     Raises:
         ValueError: the state that the loss returns differs over devices, or has another structure.
@@ -104,11 +106,14 @@ def mean_gradients(
     axes = manual_axes(mesh)
 
     def local(params, fixed, state, step, batch, key, scale):
-        def total(params, state, batch):
+        def called(function, params, state, batch, known=None):
             keys = jax.vmap(functools.partial(jr.fold_in, key))(batch["index"])
             parts = tuple(to_compute(policy, part) for part in eqx.combine(params, fixed, static))
-            whole, frozen = gathered(parts, eqx.combine(specs, static))
-            sums = loss(whole, batch, keys, Context(state, frozen, step, axes))
+            model, frozen = gathered(parts, eqx.combine(specs, static))
+            return function(model, batch, keys, Context(state, frozen, step, axes, known))
+
+        def total(params, state, batch):
+            sums = called(loss, params, state, batch, known)
             sums = Sums(
                 to_output(policy, sums.loss),
                 sums.weight,
@@ -128,6 +133,12 @@ def mean_gradients(
             grads, (sums, part) = device_gradients(function, params, state, batch, axes=axes, specs=param_specs)
             return jax.tree.map(lambda g: g * part, grads), sums
 
+        known = None
+        if whole is not None and accumulate > 1:
+            varying = over_devices(vary, params, axes, param_specs)
+            parts = jax.lax.map(lambda batch: called(whole, varying, state, batch), _micro(batch, accumulate))
+            known = jax.tree.map(lambda x: jnp.sum(x, axis=0), parts)
+            known = jax.lax.psum(known, axes) if axes else known
         grads, sums = _accumulated(wide, params, state, batch, accumulate, axes)
         return (
             over_devices(jax.lax.psum, grads, axes, param_specs),
@@ -136,12 +147,12 @@ def mean_gradients(
         )
 
     if axes:
-        whole = PartitionSpec()
+        copied = PartitionSpec()
         local = jax.shard_map(
             local,
             mesh=mesh,
-            in_specs=(param_specs, fixed_specs, whole, whole, PartitionSpec(axes), whole, whole),
-            out_specs=(param_specs, whole, whole),
+            in_specs=(param_specs, fixed_specs, copied, copied, PartitionSpec(axes), copied, copied),
+            out_specs=(param_specs, copied, copied),
             axis_names=set(AXES) if mesh.shape["model"] == 1 else set(axes),
         )
     step = jnp.asarray(context.step, jnp.int32)
@@ -184,7 +195,6 @@ def _accumulated(
     """Sums of gradients and of `Sums` over micro-batches, of which one at a time is in memory."""
     if count == 1:
         return grad(params, state, batch)
-    micro = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
 
     def add(carry, batch):
         total, state = carry
@@ -192,5 +202,10 @@ def _accumulated(
         return (jax.tree.map(jnp.add, total, grads), sums.state), sums._replace(state=None)
 
     zero = lambda x: vary(jnp.zeros(x.shape, widen(x).dtype), axes)
-    (grads, state), sums = jax.lax.scan(add, (jax.tree.map(zero, params), state), micro)
+    (grads, state), sums = jax.lax.scan(add, (jax.tree.map(zero, params), state), _micro(batch, count))
     return grads, jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)._replace(state=state)
+
+
+def _micro(batch: dict[str, Array], count: int) -> dict[str, Array]:
+    """The micro-batches along a new first axis."""
+    return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Mapping, Sized
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,7 @@ class Task:
             averaged model state; by default the model.
         tokens: of one example, for the rate; 0 where examples are not counted in tokens.
         fingerprint: SHA-256 of the data, which a resumed run must have again; empty where there is none.
+        hint: (steps made, metrics) -> a line that is said once while training; empty where there is none.
     """
 
     facts: Any
@@ -79,6 +80,7 @@ class Task:
     released: Callable[[PyTree, PyTree], PyTree] = lambda model, state: model
     tokens: int = 0
     fingerprint: str = ""
+    hint: Callable[[int, Mapping[str, Any]], str] = lambda done, values: ""
 
 
 def fit(config: TrainConfig, recipe: "Recipe") -> int:
@@ -206,6 +208,7 @@ class _Run:
     latest: dict[str, Any]
     weights: Start | None = None
     scores: list[float] = dataclasses.field(default_factory=list)
+    hinted: bool = False
 
     def train(self, state: State, first: int, key: PRNGKeyArray, stop: StopRequest) -> State:
         with self.feed(first) as feed:
@@ -252,6 +255,7 @@ class _Run:
                     values |= self.measure(state, due)
                     meter.restart(done, feed.waited)
                 self.log.metrics(done, values)
+                self.hint(done, values)
                 self.score(values)
                 self.checkpoints.poll()
             stopping = stop.agreed(done)
@@ -325,6 +329,12 @@ class _Run:
             return self.evaluation.run(self.released(state), evaluators)
         except Stopped:
             return {}
+
+    def hint(self, done: int, values: Mapping[str, Any]) -> None:
+        """Says the task's hint, once."""
+        if not self.hinted and (line := self.task.hint(done, values)):
+            self.log.say(line)
+            self.hinted = True
 
     def score(self, values: dict[str, Any]) -> None:
         """Notes the metric of `--keep-best` where it is among the values."""

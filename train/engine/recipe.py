@@ -32,12 +32,15 @@ class Context(NamedTuple):
         frozen: parts that are neither differentiated, averaged nor written into checkpoints, such as a judge.
         step: number of the step, traced; from 0.
         axes: mesh axes over which the batch is split; () where it is whole.
+        whole: sums over the whole batch that the turn's `whole` gives, where the batch comes in micro-batches; None
+            where it does not: the loss sums its own by `sum`.
     """
 
     state: PyTree = None
     frozen: PyTree = None
     step: Int[Array, ""] | int = 0
     axes: tuple[str, ...] = ()
+    whole: PyTree = None
 
     def sum(self, x: PyTree) -> PyTree:
         """Sum over the parts of the batch."""
@@ -69,7 +72,7 @@ Loss = Callable[[Any, dict[str, Array], PRNGKeyArray, Context], Sums]
 
 `batch["weight"]` is 1, or 0 for an example that only fills up an uneven batch: it must count for nothing. A term that
 is no sum over examples, such as an average inside a logarithm, is first summed over the devices by `context.sum` or
-`context.mean`."""
+`context.mean`; over micro-batches by `Turn.whole`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +100,9 @@ class Turn:
         loss: see `Loss`.
         players: names of the players.
         every: due at each step that is a multiple of it.
+        whole: with a loss that is no sum over examples: (model, batch, keys, context) -> sums over these examples
+            without a gradient. Of a batch in micro-batches they are taken in a pass of their own before, and added up
+            over micro-batches and devices.
 
     Raises:
         ValueError: every is below 1, or there is no player.
@@ -105,6 +111,7 @@ class Turn:
     loss: Loss
     players: tuple[str, ...] = ("model",)
     every: int = 1
+    whole: Callable[[Any, dict[str, Array], PRNGKeyArray, Context], PyTree] | None = None
 
     def __post_init__(self):
         if self.every < 1:

@@ -150,6 +150,7 @@ def _take(
         setup.accumulate,
         moved,
         context,
+        turn.whole,
     )
 
     def apply(grads: PyTree, kept: tuple[PyTree, ...]) -> tuple[PyTree, ...]:

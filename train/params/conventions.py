@@ -39,7 +39,8 @@ WHOLE = (
     *(f"**.{name}.weight" for name in ("from_input", "from_output")),  # recurrent cells
     *(f"**.attention.*_{name}.weight" for name in ("down", "up")),  # latent attention
     *(f"**.{name}" for name in ("*modulation*", "time")),  # of a condition
-    "**.quantizer.start",
+    *(f"**.quantizer.{name}" for name in ("start", "logits.weight", "down.weight", "up.weight")),
+    *(f"**.{name}" for name in ("encoder.down.weight", "decoder.up.weight", "encoder.latents", "decoder.mask")),
     *(f"**.attention.{name}.weight" for name in ("q", "kv")),  # cross-attention
     *(f"**.{name}.weight" for name in ("types", "transform", "bias.table")),  # of BERT and T5
     *(f"**.{name}" for name in ("units", "features")),  # of nets whose maps are compared

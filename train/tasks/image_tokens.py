@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,8 +101,12 @@ def _on_paper(config: TokensConfig) -> TokenFacts:
     if config.tokenizer == "pixels":
         return TokenFacts(facts.shape, facts.classes, height * width * channels, facts.levels)
     presets = named("vqgan").presets
-    sizes = presets[config.preset].model if config.preset in presets else VQGANConfig()
-    return TokenFacts(facts.shape, facts.classes, (height // sizes.factor) * (width // sizes.factor), sizes.codes)
+    if config.preset not in presets:
+        sizes = VQGANConfig()
+        places = (height // sizes.factor, width // sizes.factor)
+        return TokenFacts(facts.shape, facts.classes, math.prod(places), sizes.codes)
+    made = presets[config.preset]
+    return TokenFacts(facts.shape, facts.classes, math.prod(made.places(height, width)), made.sizes.codes)
 
 
 def _sampler(draw: Callable[[Any, TokenFacts], Sampler], config: Any, facts: TokenFacts, prefix: str = "") -> Sampler:
@@ -130,11 +135,16 @@ def _task(
     from ..evaluators.held_out import held_out
     from ..evaluators.stream import Stream
     from ..parallel import make_mesh
+    from ..parallel.processes import is_first
     from .draw import drawn, labelled
-    from .tokenizers import keep_tokenizer, open_tokenizer, tokenize
+    from .tokenizers import COPY, keep_tokenizer, open_tokenizer, tokenize
+    from .usage import tokenizer_usage
 
     dataset = load(config.data).enough_for(config.batch_size)
     tokenizer = open_tokenizer(config.tokenizer, dataset, folder)
+    begins = config.tokenizer != "pixels" and not (folder / COPY).exists() and is_first()
+    if begins and (hint := tokenizer_usage(config.tokenizer, tokenizer.codes)):
+        print(hint)
     facts = TokenFacts(dataset.image_shape, dataset.num_classes, tokenizer.tokens, tokenizer.codes)
     sampler, core = draw(config, facts), program(config, facts)
     sides = (False, True) if config.data.augment.flip else (False,)

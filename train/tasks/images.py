@@ -1,6 +1,7 @@
 """Recipes of images: flags, facts, batches, and pictures of many. Imports nothing heavy."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ def image_recipe(
     evaluators: Callable[[Any, "Dataset"], "tuple[Evaluator, ...]"],
     draw: Callable[[Finished, ImageSample], int],
     film: Callable[[Any, tuple[Any, Any], "Dataset", "Stream"], tuple[list[Any], int]] | None = None,
+    hint: Callable[[Any, ImageFacts, int, Mapping[str, Any]], str] | None = None,
 ) -> Recipe:
     """A recipe of models of images.
 
@@ -61,6 +63,7 @@ def image_recipe(
         evaluators: (config, data set) -> those that --evals can name.
         draw: writes the images that `train.sample` is asked for; gives the exit status.
         film: as `drawn`, for the last step: frames of images, and how many a row has.
+        hint: (config, facts, steps made, metrics) -> see `Task.hint`.
     """
 
     def task(config: Any, _: Path) -> "Task":
@@ -97,6 +100,7 @@ def image_recipe(
             evaluators(config, dataset),
             released=released,
             fingerprint=dataset.fingerprint,
+            hint=(lambda done, values: "") if hint is None else functools.partial(hint, config, facts),
         )
 
     return Recipe(

@@ -2,11 +2,14 @@
 
 import dataclasses
 import functools
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..engine.recipes import Finished
 from . import images
 from .sampling import COLUMNS, ImageSample
+from .usage import low_usage
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from ..data import Dataset
@@ -22,7 +25,7 @@ def _evaluators(config: Any, dataset: "Dataset") -> "tuple[Evaluator, ...]":
 
     held_out = held_out_images(dataset)
     return (
-        reconstruction(config.model.codes, held_out),
+        reconstruction(config.sizes.codes, held_out),
         classifier(dataset, reconstructed, held_out.first(config.eval_samples)),
         fidelity(dataset, reconstructed, held_out.first(config.eval_samples)),
     )
@@ -60,5 +63,11 @@ def _draw(run: Finished, asked: ImageSample) -> int:
     return dataclasses.replace(asked, columns=columns).save([both], np.zeros(len(both), np.int32))
 
 
-tokenizer_recipe = functools.partial(images.image_recipe, drawn=_drawn, evaluators=_evaluators, draw=_draw)
+def _hint(config: Any, facts: Any, done: int, values: Mapping[str, Any]) -> str:
+    height, width, _ = facts.shape
+    places = config.batch_size * math.prod(config.places(height, width))
+    return low_usage(config.sizes.codes, places, config.steps, done, values)
+
+
+tokenizer_recipe = functools.partial(images.image_recipe, drawn=_drawn, evaluators=_evaluators, draw=_draw, hint=_hint)
 """A recipe of tokenizers: see `image_recipe`. The released model is a `train.tasks.tokenizers.Tokenizer`."""

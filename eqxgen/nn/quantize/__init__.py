@@ -15,6 +15,8 @@ from eqxgen.nn.quantize.codebook import kmeans as kmeans
 from eqxgen.nn.quantize.codebook import perplexity as perplexity
 from eqxgen.nn.quantize.codebook import restart_dead_codes as restart_dead_codes
 from eqxgen.nn.quantize.codebook import usage as usage
+from eqxgen.nn.quantize.codebooks import has_codebook as has_codebook
+from eqxgen.nn.quantize.codebooks import with_codebooks as with_codebooks
 from eqxgen.nn.quantize.ema import Averages as Averages
 from eqxgen.nn.quantize.ema import EMAQuantizer as EMAQuantizer
 from eqxgen.nn.quantize.ema import restart_rare_codes as restart_rare_codes

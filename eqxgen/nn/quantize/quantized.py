@@ -54,8 +54,8 @@ def rows(codebook: Float[Array, "codes dim"], ids: _check.Ids) -> Float[Array, "
 
 
 def flat(z: Float[Array, "*leading dim"]) -> Float[Array, "n dim"]:
-    """All vectors in float32, along one axis."""
-    return z.reshape(-1, z.shape[-1]).astype(jnp.float32)
+    """All vectors in float32 at least, along one axis."""
+    return z.reshape(-1, z.shape[-1]).astype(jnp.promote_types(z.dtype, jnp.float32))
 
 
 def soft_assignment(

@@ -24,12 +24,15 @@ class VectorQuantizer(eqx.Module):
         commitment: weight of the encoder's part of the loss; 0.25 in the paper.
         temperature: of the soft assignments; 0.01 in MaskGIT.
         estimator: gradient estimator from codes to vectors: `straight_through` or `rotate`.
+        legacy: `commitment |sg(z) - e|² + |z - sg(e)|²`: the weight is of the other term, as the default of taming
+            transformers' `VectorQuantizer2` has it.
     """
 
     codebook: Float[Array, "codes dim"]
     commitment: float = eqx.field(static=True)
     temperature: float = eqx.field(static=True)
     estimator: Estimator = eqx.field(static=True)
+    legacy: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -39,12 +42,14 @@ class VectorQuantizer(eqx.Module):
         commitment: float = 0.25,
         temperature: float = 0.01,
         estimator: Estimator = straight_through,
+        legacy: bool = False,
         key: PRNGKeyArray,
     ):
         _check.positive(codes=codes, dim=dim)
         _check.above_zero(temperature=temperature)
         self.codebook = draw_codebook(codes, dim, key=key)
         self.commitment, self.temperature, self.estimator = commitment, temperature, estimator
+        self.legacy = legacy
 
     @property
     def codes(self) -> int:
@@ -59,8 +64,8 @@ class VectorQuantizer(eqx.Module):
         return quantise(
             z,
             self.codebook,
-            learn=1.0,
-            commitment=self.commitment,
+            learn=self.commitment if self.legacy else 1.0,
+            commitment=1.0 if self.legacy else self.commitment,
             temperature=self.temperature,
             estimator=self.estimator,
         )

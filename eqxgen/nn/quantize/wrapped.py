@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen.nn import _check
 from eqxgen.nn.linear import Projection
+from eqxgen.nn.quantize.estimator import straight_through
 from eqxgen.nn.quantize.quantized import Quantized
 from eqxgen.nn.quantize.vector import VectorQuantizer
 from eqxgen.rng import RNG
@@ -20,12 +21,15 @@ class CosineQuantizer(eqx.Module):
 
     Args:
         quantizer: the quantiser of unit vectors; its codebook is normalised at each call. The codes have length 1.
+        past_norm: the gradient of the codes is that of the vectors before they are normalised, as in the code
+            enhancing-transformers; the loss goes through the norm all the same.
     """
 
     quantizer: VectorQuantizer
+    past_norm: bool = eqx.field(static=True)
 
-    def __init__(self, quantizer: VectorQuantizer, *, key: PRNGKeyArray | None = None):
-        self.quantizer = quantizer
+    def __init__(self, quantizer: VectorQuantizer, *, past_norm: bool = False, key: PRNGKeyArray | None = None):
+        self.quantizer, self.past_norm = quantizer, past_norm
 
     @property
     def codes(self) -> int:
@@ -36,7 +40,8 @@ class CosineQuantizer(eqx.Module):
         return self.quantizer.dim
 
     def __call__(self, z: Float[Array, "*leading dim"], *, key: PRNGKeyArray | None = None) -> Quantized:
-        return self._unit()(to_unit(z), key=key)
+        quantized = self._unit()(to_unit(z), key=key)
+        return quantized._replace(vectors=straight_through(z, quantized.vectors)) if self.past_norm else quantized
 
     def nearest(self, z: Float[Array, "*leading dim"]) -> Int[Array, "*leading"]:
         """The ids only."""

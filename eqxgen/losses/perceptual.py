@@ -1,0 +1,68 @@
+"""Perceptual loss: the distance of two images by the features of a network that stays as it is (Johnson et al. 2016,
+arXiv:1603.08155).
+"""
+
+from typing import Any, Protocol, runtime_checkable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+@runtime_checkable
+class Distance(Protocol):
+    """A net that is a distance itself, such as `eqxgen.models.LPIPS`: it has the maps that it compares."""
+
+    def maps(self, image: Array) -> Any: ...
+
+    def __call__(self, first: Array, second: Array) -> Array: ...
+
+
+@runtime_checkable
+class Featured(Protocol):
+    """A net with features of an image in [-1, 1]: an array, or several."""
+
+    def features(self, image: Array) -> Any: ...
+
+
+def perceptual_loss(
+    net: Any, first: Float[Array, "height width channels"], second: Float[Array, "height width channels"]
+) -> Float[Array, ""]:
+    """The distance of two images in [-1, 1], in float32 at least: the net's own where it is one, else the mean over its
+    arrays of features of their mean squared difference.
+
+    Args:
+        net: `eqxgen.models.LPIPS`, or a net with `features(image)`, such as `ConvNet`.
+
+    Raises:
+        ValueError: the net has no features.
+    """
+    if isinstance(net, Distance):
+        return net(first, second)
+    if not isinstance(net, Featured):
+        raise ValueError(f"net must be a distance with maps, or have features(image): got {type(net).__name__}")
+    one, other = (jax.tree.leaves(net.features(image)) for image in (first, second))
+    wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    errors = [jnp.mean((wide(a) - wide(b)) ** 2) for a, b in zip(one, other, strict=True)]
+    return jnp.mean(jnp.stack(errors))
+
+
+def check_perceptual(net: Any, shape: tuple[int, int, int], name: str = "net") -> None:
+    """Checks without computing anything that a net takes images of a shape.
+
+    Args:
+        shape: height, width and channels.
+        name: of the net in the error.
+
+    Raises:
+        ValueError: it does not take them.
+    """
+    image = jax.ShapeDtypeStruct(shape, jnp.float32)
+    try:
+        eqx.filter_eval_shape(perceptual_loss, net, image, image)
+    except (ValueError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{name} must take images of {shape} (height, width, channels): got a net that refuses them: {reason}"
+        ) from None

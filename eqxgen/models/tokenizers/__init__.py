@@ -1,0 +1,1 @@
+"""Tokenizers of images, and the discriminator of patches that trains them."""

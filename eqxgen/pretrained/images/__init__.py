@@ -1,0 +1,1 @@
+"""Tokenizers of images, as they were published."""
