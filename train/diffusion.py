@@ -32,7 +32,7 @@ from .config.options import option
 from .tasks.denoising import denoising_recipe
 from .tasks.facts import ImageFacts
 from .tasks.images import ImageConfig
-from .tasks.latents import FACTOR, SCALE, latent_shape, open_autoencoder, untrained
+from .tasks.latents import autoencoder_of, drawn, example_shapes, latents_of, untrained
 
 if TYPE_CHECKING:  # jax is imported where it is used, so that --help does not wait for it
     from .engine.recipe import Loss, Program
@@ -55,8 +55,11 @@ class Config(ImageConfig):
     non_leaking: float = 0.0
     """Probability of each geometric augmentation of EDM, whose parameters the unet is given as well: 0.12 there."""
     autoencoder: str = ""
-    """Folder of Stable Diffusion's autoencoder as diffusers publishes it, whose latents are denoised; by default pixels
-    are."""
+    """Folder of a KL autoencoder, published or of a run, whose latents are denoised; by default pixels are, or what
+    --data.name has prepared."""
+    autoencoder_scale: float | None = None
+    """Factor of all channels of these latents; by default the published one, 0.18215 of Stable Diffusion. Prepared
+    latents have statistics of their own."""
     denoiser: DenoiserConfig = option(factory=DenoiserConfig, first=("prediction",))
     """Prediction of the network, and noise schedule."""
     loss: DiffusionLoss = option(factory=DiffusionLoss)
@@ -87,6 +90,11 @@ class Config(ImageConfig):
         require(
             not (self.autoencoder and self.non_leaking),
             f"non_leaking must be 0 with --autoencoder, as it moves pixels: got {self.non_leaking}",
+        )
+        scale = self.autoencoder_scale
+        require(
+            scale is None or 0 < scale < float("inf"),
+            f"autoencoder_scale must be above 0 and finite: got {scale}",
         )
         require(
             self.conditional or self.backbone != "dit",
@@ -276,11 +284,8 @@ ABOUT = {
 
 def example_shape(config: Config, facts: ImageFacts) -> tuple[int, int, int]:
     """Shape of what is denoised: images or their latents."""
-    if not config.autoencoder:
-        return facts.shape
-    if facts.shape[0] % FACTOR or facts.shape[1] % FACTOR:
-        raise UsageError(f"--autoencoder: {FACTOR} must divide the sides of the images: got {facts.shape}")
-    return latent_shape(facts.shape)
+    latents = latents_of(config.autoencoder, facts)
+    return facts.shape if latents is None else latents.shape
 
 
 def network(config: Config, facts: ImageFacts) -> Any:
@@ -325,20 +330,25 @@ def loss(config: Config, facts: ImageFacts) -> "Loss":
     from .engine.recipe import Context, Sums
 
     rules, sigma_data, side = config.loss, config.denoiser.sigma_data, example_shape(config, facts)[0]
+    latents, names = latents_of(config.autoencoder, facts), example_shapes(facts)
+    if config.non_leaking and "image" not in names:
+        raise UsageError(f"--non-leaking must be 0 with latents, as it moves pixels: got {config.non_leaking}")
 
     def total(model: dict[str, Any], batch: dict[str, jax.Array], keys: jax.Array, context: Context) -> Sums:
         denoiser, head = model["denoiser"], model.get("uncertainty")
         used = rules if head is not None or rules.weight != "uncertainty" else dataclasses.replace(rules, weight="edm")
 
-        def one(image: jax.Array, label: jax.Array, t: jax.Array, key: jax.Array) -> Any:
+        def one(example: dict[str, jax.Array], t: jax.Array, key: jax.Array) -> Any:
             noise_key, label_key, augment_key, latent_key, key = jr.split(key, 5)
             null = denoiser.null_label
-            condition = None if null is None else dropped(label, null, config.label_dropout, key=label_key)
+            condition = None if null is None else dropped(example["label"], null, config.label_dropout, key=label_key)
             if config.non_leaking:
-                image, labels = augment(image, config.non_leaking, key=augment_key)
-                condition = WithLabels(condition, labels)
-            if context.frozen is not None:
-                image = SCALE * context.frozen.encode(image).sample(key=latent_key)
+                image, labels = augment(example["image"], config.non_leaking, key=augment_key)
+                example, condition = example | {"image": image}, WithLabels(condition, labels)
+            if latents is None:
+                image = example["image"]
+            else:
+                image = drawn(latents, example, context.frozen, key=latent_key)
             noise = jr.normal(noise_key, image.shape)
             return denoising_loss(
                 denoiser,
@@ -355,7 +365,7 @@ def loss(config: Config, facts: ImageFacts) -> "Loss":
 
         u = uniforms(jax.vmap(lambda key: jr.fold_in(key, 7))(keys), rules.stratified)
         t = time_of_uniform(denoiser.schedule, u, rules, sigma_data=sigma_data, side=side)
-        found, weight = jax.vmap(one)(batch["image"], batch["label"], t, keys), batch["weight"]
+        found, weight = jax.vmap(one)({name: batch[name] for name in names}, t, keys), batch["weight"]
         metrics = {"error": weight @ found.error}
         if rules.variance:
             metrics["bound"] = weight @ found.bound
@@ -376,15 +386,15 @@ def program(config: Config, facts: ImageFacts) -> "Program":
         head = {"uncertainty": LogVariance()} if config.loss.weight == "uncertainty" else {}
         return {"denoiser": make(key), **head}
 
-    shapes = {"image": (facts.shape, "float32"), "label": ((), "int32")}
-    return Program.of(init, loss(config, facts), shapes, frozen=lambda: autoencoder(config, facts))
+    frozen = lambda: autoencoder(config, facts)
+    return Program.of(init, loss(config, facts), example_shapes(facts), frozen=frozen)
 
 
 def autoencoder(config: Config, facts: ImageFacts) -> Any:
     """The frozen autoencoder, or None."""
-    if not config.autoencoder:
+    if latents_of(config.autoencoder, facts) is None:
         return None
-    return untrained(facts.shape[2]) if config.on_paper else open_autoencoder(config.autoencoder, facts.shape)
+    return untrained(facts) if config.on_paper else autoencoder_of(config.autoencoder, facts)
 
 
 def rules(config: Config, facts: ImageFacts) -> Any:

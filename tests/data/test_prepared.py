@@ -87,8 +87,9 @@ def test_a_prepared_set_is_its_source_in_memory_and_in_its_files(source, prepare
 
 def test_an_interrupted_preparation_goes_on_where_it_was(source, prepared, tmp_path, monkeypatch, capsys):
     from train.data import preparation
+    from train.data.files import draft
 
-    atomically, made = preparation.write_atomically, []
+    atomically, made = draft.write_atomically, []
 
     def killed(path, write):
         if path.name.endswith(".npy"):
@@ -99,7 +100,7 @@ def test_an_interrupted_preparation_goes_on_where_it_was(source, prepared, tmp_p
 
     out = tmp_path / "set"
     with monkeypatch.context() as patch:
-        patch.setattr(preparation, "write_atomically", killed)
+        patch.setattr(draft, "write_atomically", killed)
         with pytest.raises(KeyboardInterrupt):
             preparation.prepare_images(DataConfig(str(source)), out, 500)
     assert not (out / "index.json").exists()

@@ -301,7 +301,7 @@ def test_a_run_folder_that_cannot_be_written_is_an_error(tmp_path):
     [
         (
             "nowhere",
-            "--tokenizer nowhere: has no model.safetensors: give the folder of a finished train.vqgan run, or pixels",
+            "--tokenizer nowhere: has no model.safetensors: give the folder of a finished train.vqgan run, a published tokenizer, or pixels",
         ),
         ("maskgit", "--tokenizer .*: is the model of a run of train.maskgit: give one of train.vqgan"),
     ],

@@ -213,12 +213,12 @@ def test_latents_of_another_autoencoder_are_refused(tmp_path, monkeypatch):
     """An edit encodes by the run's own autoencoder: another's latents would be noise to the model."""
     first, second = Halves(jnp.asarray(2.0)), Halves(jnp.asarray(2.5))
     (tmp_path / "config.json").write_text(json.dumps({"frozen": digest(first)}), encoding="utf-8")
-    monkeypatch.setattr(latents, "open_autoencoder", lambda where, shape: found)
+    monkeypatch.setattr(latents, "autoencoder_of", lambda where, facts: found)
     found = first
-    assert latents.autoencoder_of_run(tmp_path, "./vae", (8, 8, 1)) is first
+    assert latents.autoencoder_of_run(tmp_path, "./vae", FACTS) is first
     found = second
     with pytest.raises(
         UserError, match=r"its latents are of another autoencoder than ./vae is now \(SHA-256"
     ) as caught:
-        latents.autoencoder_of_run(tmp_path, "./vae", (8, 8, 1))
+        latents.autoencoder_of_run(tmp_path, "./vae", FACTS)
     assert "\n" not in str(caught.value)

@@ -1,21 +1,16 @@
 """Writing of prepared sets: decoded images, or the ids of a text, checked and ready to be read in any order."""
 
 import hashlib
-import io
-import json
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .._errors import DataError
-from .._files import write_atomically
 from ..config.data import DataConfig
 from .files.broken import Say
+from .files.draft import Draft
 from .files.lazy import Lazy
-from .files.prepared_index import DRAFT, FORMAT, INDEX
+from .files.prepared_index import FORMAT
 from .sources import load
 from .text.corpus import cut
 from .text.text_files import read_text
@@ -35,7 +30,7 @@ def prepare_images(config: DataConfig, out: Path, shard_bytes: int, say: Say = p
     """
     dataset = load(config, say=say)
     about = {"format": FORMAT, "kind": "images", "classes": list(dataset.class_names), "levels": dataset.levels}
-    draft = _Draft(out, about, f"{dataset.fingerprint} {shard_bytes}", say)
+    draft = Draft(out, about, f"{dataset.fingerprint} {shard_bytes}", say)
     parts = {}
     for part, images, labels in (
         ("train", dataset.train_images, dataset.train_labels),
@@ -90,7 +85,7 @@ def prepare_text(
         "vocab": vocabulary.size,
         "vocabulary": vocabulary.sha256,
     }
-    draft = _Draft(
+    draft = Draft(
         out, about, f"{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()} {tokenizer} {held_out}", say
     )
     dtype = np.uint16 if vocabulary.size <= 2**16 else np.uint32
@@ -98,62 +93,6 @@ def prepare_text(
         draft.write(name, lambda part=part: vocabulary.encode(part).astype(dtype))
     vocabulary.save(out / NAME)
     return draft.finish({"parts": {"train": "train.npy", "val": "val.npy"}})
-
-
-class _Draft:
-    """An unfinished prepared set: the index so far, rewritten after each file."""
-
-    def __init__(self, out: Path, about: dict[str, Any], source: str, say: Say):
-        self._out, self._about, self._say = out, about | {"source": source}, say
-        self._files: dict[str, dict[str, Any]] = {}
-        if (out / INDEX).exists() or (out.exists() and not (out / DRAFT).exists() and any(out.iterdir())):
-            got = "a finished set" if (out / INDEX).exists() else "one with other files"
-            raise DataError(out, "a new or an empty folder to write to", got, "name another, or remove it")
-        if (out / DRAFT).exists():
-            self._files = self._begun()
-
-    def _begun(self) -> dict[str, dict[str, Any]]:
-        """The files that an interrupted preparation of the same source has finished."""
-        try:
-            draft = json.loads((self._out / DRAFT).read_bytes())
-            files = dict(draft["files"])
-            same = {name: draft[name] for name in self._about} == self._about
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                self._out / DRAFT, "the index of an interrupted preparation", str(error), "remove the folder"
-            ) from error
-        if not same:
-            hint = "give the same command again, or remove the folder"
-            raise DataError(self._out, "an interrupted preparation of this source", "one of another", hint)
-        return files
-
-    def write(self, name: str, make: Callable[[], np.ndarray]) -> None:
-        """Writes one array, unless it is there with the sum that was written down."""
-        path = self._out / name
-        if (
-            (file := self._files.get(name))
-            and path.is_file()
-            and hashlib.sha256(path.read_bytes()).hexdigest() == file["sha256"]
-        ):
-            return
-        buffer = io.BytesIO()
-        np.save(buffer, make(), allow_pickle=False)
-        data = buffer.getbuffer()
-        write_atomically(path, lambda part: part.write_bytes(data))
-        self._files[name] = {"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        self._save(DRAFT, {})
-        self._say(f"{path}  {len(data):,} bytes")
-
-    def finish(self, parts: dict[str, Any]) -> Path:
-        """The index comes last: a folder that has one is whole."""
-        path = self._save(INDEX, parts)
-        (self._out / DRAFT).unlink(missing_ok=True)
-        return path
-
-    def _save(self, name: str, parts: dict[str, Any]) -> Path:
-        text = json.dumps(self._about | parts | {"files": self._files}, indent=1)
-        write_atomically(self._out / name, lambda part: part.write_text(text, encoding="utf-8"))
-        return self._out / name
 
 
 def _read(images: np.ndarray | Lazy, start: int, count: int, threads: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Images of a denoiser: functions of one example, for `train.evaluators.stream.Stream`.
 
-Their tree is (denoiser, autoencoder or None, `eqxgen.diffusion.generate.Rules`, key). Image i depends on the key, i and
-its label alone.
+Their tree is (denoiser, None or (autoencoder, latents), `eqxgen.diffusion.generate.Rules`, key). Image i depends on the
+key, i and its label alone.
 """
 
 from typing import Any
@@ -14,15 +14,20 @@ from jaxtyping import Array, Float, Int
 from eqxgen.diffusion.generate import generate
 from eqxgen.diffusion.solvers import Sample
 
-from .latents import SCALE
+from .encoders import in_float32
+from .latents import SCALE, Latents
 
 NO_CLASS = -1
 """Label of an image without one."""
 
 
-def tree_of(denoiser: Any, autoencoder: Any, rules: Any, seed: int) -> Any:
-    """The tree of these functions."""
-    return denoiser, autoencoder, rules, jr.key(seed)
+def tree_of(denoiser: Any, autoencoder: Any, rules: Any, seed: int, latents: Latents | None = None) -> Any:
+    """The tree of these functions.
+
+    Args:
+        latents: of the autoencoder; by default those of Stable Diffusion's factor.
+    """
+    return denoiser, None if autoencoder is None else (autoencoder, latents), rules, jr.key(seed)
 
 
 def drawn(tree: Any, example: dict[str, Array]) -> Float[Array, "height width channels"]:
@@ -49,14 +54,19 @@ def condition_of(denoiser: Any, label: Int[Array, ""]) -> Int[Array, ""] | None:
 
 def encoded(tree: Any, image: Float[Array, "height width channels"]) -> Float[Array, "*shape"]:
     """What is denoised of an image: itself, or the mean of its latents."""
-    autoencoder = tree[1]
-    return image if autoencoder is None else SCALE * autoencoder.encode(image).mean
+    if tree[1] is None:
+        return image
+    autoencoder, latents = tree[1]
+    mean = autoencoder.encode(image).mean
+    return SCALE * mean if latents is None else latents.normalised(mean)
 
 
 def decoded(tree: Any, x: Float[Array, "*shape"]) -> Float[Array, "height width channels"]:
     """The image of what is denoised."""
-    autoencoder = tree[1]
-    return x if autoencoder is None else autoencoder.decode(x / SCALE)
+    if tree[1] is None:
+        return x
+    autoencoder, latents = tree[1]
+    return in_float32(autoencoder).decode(x / SCALE if latents is None else latents.restored(x))
 
 
 def _generated(tree: Any, example: dict[str, Array], *, trajectory: bool = False) -> Sample:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from .._errors import UsageError
 from ..engine.recipes import Finished, Recipe
 from . import editing, images
-from .facts import ImageFacts
-from .latents import autoencoder_of_run
+from .facts import ImageFacts, LatentFacts
+from .latent_data import Judged, on_paper, opened
+from .latents import autoencoder_of_run, latents_of
 from .sampling import given, with_options
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
-    from ..data import Dataset
     from ..engine.recipe import Program
     from ..evaluators.base import Evaluator
     from ..evaluators.examples import Examples
@@ -43,18 +43,18 @@ def denoising_recipe(
         rules: (config, facts) -> `eqxgen.diffusion.generate.Rules`; a `ValueError` names a field of `sampling`.
     """
 
-    def shown(config: Any, parts: tuple[Any, Any], dataset: "Dataset", stream: "Stream") -> tuple[Any, int]:
+    def shown(config: Any, parts: tuple[Any, Any], judged: Judged, stream: "Stream") -> tuple[Any, int]:
         from .denoised import drawn, tree_of
 
-        facts = images.facts_of(dataset)
-        tree = tree_of(*parts, rules(config, facts), config.seed)
+        facts = judged.facts
+        tree = tree_of(*parts, rules(config, facts), config.seed, latents_of(config.autoencoder, facts))
         return stream.gather(drawn, tree, _in_rows(facts.classes)), ROW
 
-    def film(config: Any, parts: tuple[Any, Any], dataset: "Dataset", stream: "Stream") -> tuple[list[Any], int]:
-        return _film(config, parts, images.facts_of(dataset), stream, rules)
+    def film(config: Any, parts: tuple[Any, Any], judged: Judged, stream: "Stream") -> tuple[list[Any], int]:
+        return _film(config, parts, judged.facts, stream, rules)
 
-    def evaluators(config: Any, dataset: "Dataset") -> "tuple[Evaluator, ...]":
-        return _evaluators(config, dataset, rules, loss)
+    def evaluators(config: Any, judged: Judged) -> "tuple[Evaluator, ...]":
+        return _evaluators(config, judged, rules, loss)
 
     def sample(run: Finished, asked: Any) -> int:
         try:
@@ -79,8 +79,10 @@ def denoising_recipe(
         evaluators=evaluators,
         draw=sample,
         film=film,
+        opened=opened,
     )
-    return dataclasses.replace(recipe, sample=with_options(editing.DenoisingSample, kind, "sampling."))
+    flags = with_options(editing.DenoisingSample, kind, "sampling.")
+    return dataclasses.replace(recipe, sample=flags, facts=LatentFacts, on_paper=on_paper)
 
 
 def _in_rows(classes: int, count: int = 10, row: int = ROW) -> "Examples":
@@ -102,11 +104,11 @@ def _film(
 
     count, steps = FILM
     labels = labelled(np.arange(count) % facts.classes)
-    sides = []
+    sides, latents = [], latents_of(config.autoencoder, facts)
     for eta in (1.0, 0.0):
         options = dataclasses.replace(config.sampling, sampler="ddim", eta=eta, steps=min(steps, _most(config)))
         found = rules(dataclasses.replace(config, sampling=options), facts)
-        sides.append(stream.gather(path, tree_of(*parts, found, config.seed), labels))
+        sides.append(stream.gather(path, tree_of(*parts, found, config.seed, latents), labels))
     both = np.stack(sides)  # side, image, step, height, width, channels
     side = 8
     grid = both.reshape(2, count // side, side, *both.shape[2:]).transpose(3, 1, 0, 2, 4, 5, 6)
@@ -120,29 +122,26 @@ def _most(config: Any) -> int:
 
 def _evaluators(
     config: Any,
-    dataset: "Dataset",
+    judged: Judged,
     rules: Callable[[Any, ImageFacts], Any],
     loss: Callable[[Any, ImageFacts], Any],
 ) -> "tuple[Evaluator, ...]":
     import numpy as np
 
-    from ..evaluators.cas import trained_on_samples
-    from ..evaluators.classifier import classifier
-    from ..evaluators.examples import held_out_images
-    from ..evaluators.fidelity import fidelity
     from ..evaluators.held_out import held_out
+    from ..evaluators.judges import judges
     from .denoised import drawn, tree_of
     from .draw import labelled
 
-    facts = images.facts_of(dataset)
-    found = rules(config, facts)
-    judged = labelled(np.arange(config.eval_samples) % facts.classes)
-    parts = lambda model, frozen: tree_of(model, frozen, found, config.seed + 1)
-    judges = [kind(dataset, drawn, judged, parts) for kind in (classifier, fidelity, trained_on_samples)]
+    facts = judged.facts
+    found, latents = rules(config, facts), latents_of(config.autoencoder, facts)
+    samples = labelled(np.arange(config.eval_samples) % facts.classes)
+    parts = lambda model, frozen: tree_of(model, frozen, found, config.seed + 1, latents)
+    kinds = judges(judged.images, drawn, samples, parts, judged.lacks)
     if not config.conditional:
-        judges = [judges[1], *(dataclasses.replace(each, lacks="the model has no classes") for each in judges[::2])]
-    whole = held_out(loss(config, facts), held_out_images(dataset), lambda model: ({"denoiser": model}, None))
-    return whole, *judges
+        kinds = (kinds[1], *(dataclasses.replace(each, lacks="the model has no classes") for each in kinds[::2]))
+    whole = held_out(loss(config, facts), judged.held_out, lambda model: ({"denoiser": model}, None))
+    return whole, *kinds
 
 
 def _check_least(run: Finished, asked: Any, options: Any) -> None:
@@ -161,11 +160,12 @@ def _sample(run: Finished, asked: editing.DenoisingSample, rules: Any) -> int:
     if not run.config.conditional and (asked.label is not None or asked.labels):
         flag = "--label" if asked.labels == () else "--labels"
         raise UsageError(f"{flag}: the model has no classes: leave it out")
-    where, shape = run.config.autoencoder, run.facts.shape
+    where, facts = run.config.autoencoder, run.facts
+    latents = latents_of(where, facts)
 
     def tree(rules: Any) -> Any:
-        autoencoder = autoencoder_of_run(run.folder, where, shape) if where else None
-        return tree_of(run.model(make_mesh(asked.mesh)), autoencoder, rules, asked.seed)
+        autoencoder = autoencoder_of_run(run.folder, where, facts) if latents else None
+        return tree_of(run.model(make_mesh(asked.mesh)), autoencoder, rules, asked.seed, latents)
 
     make = _new if asked.asked is None else editing.edit
     return make(run, asked, rules, tree)

@@ -9,7 +9,18 @@ from ..config.known import KNOWN
 
 Self = TypeVar("Self", bound="Facts")
 _NAMES = {"shape": "image_shape"}  # names of fields in config.json, where they differ
-_MEANING = {int: "a whole number", tuple[int, int, int]: "three whole numbers", str | None: "text or null"}
+_MEANING = {
+    int: "a whole number",
+    tuple[int, int, int]: "three whole numbers",
+    tuple[int, int, int] | None: "three whole numbers or null",
+    tuple[float, ...]: "numbers",
+    str | None: "text or null",
+}
+
+
+def rare(default: Any) -> Any:
+    """A field that config.json has only where it is not the default."""
+    return dataclasses.field(default=default, metadata={"rare": True})
 
 
 class Facts:
@@ -17,7 +28,9 @@ class Facts:
 
     def to_record(self) -> dict[str, Any]:
         """The facts as config.json has them."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # pyright: ignore[reportArgumentType]
+        fields = dataclasses.fields(self)  # pyright: ignore[reportArgumentType]
+        shown = [field for field in fields if not (field.metadata and getattr(self, field.name) == field.default)]
+        values = {field.name: getattr(self, field.name) for field in shown}
         plain = lambda value: list(value) if isinstance(value, tuple) else value
         return {_NAMES.get(name, name): plain(value) for name, value in values.items()}
 
@@ -57,6 +70,24 @@ class ImageFacts(Facts):
 
 
 @dataclasses.dataclass(frozen=True)
+class LatentFacts(ImageFacts):
+    """Facts of labelled images, and of the latents of them that a model is of."""
+
+    latent_shape: tuple[int, int, int] | None = rare(None)
+    """Height, width and channels of a latent; None for a model of pixels."""
+    latent_mean: tuple[float, ...] = rare(())
+    """What is subtracted from each channel of a latent."""
+    latent_deviation: tuple[float, ...] = rare(())
+    """What each channel is divided by after that."""
+    statistics: str | None = rare(None)
+    """SHA-256 of the two."""
+    autoencoder: str | None = rare(None)
+    """Folder of the autoencoder of prepared latents."""
+    tokenizer: str | None = rare(None)
+    """SHA-256 of that autoencoder's weights."""
+
+
+@dataclasses.dataclass(frozen=True)
 class TokenFacts(Facts):
     """Facts of labelled images as tokens."""
 
@@ -68,6 +99,8 @@ class TokenFacts(Facts):
     """Tokens of one image."""
     codes: int
     """Size of the tokenizer's codebook."""
+    tokenizer: str | None = rare(None)
+    """SHA-256 of the tokenizer's weights; None for pixels, and in older runs."""
 
     def __str__(self) -> str:
         return f"images of {' x '.join(map(str, self.shape))}"
@@ -89,7 +122,11 @@ class TextFacts(Facts):
 
 
 def _is(value: Any, kind: Any) -> bool:
-    if kind == tuple[int, int, int]:
+    if kind == tuple[float, ...]:
+        return isinstance(value, tuple) and all(type(part) in (int, float) for part in value)
+    if kind == tuple[int, int, int] | None and value is None:
+        return True
+    if kind in (tuple[int, int, int], tuple[int, int, int] | None):
         return isinstance(value, tuple) and len(value) == 3 and all(type(part) is int for part in value)
     return type(value) is int if kind is int else value is None or isinstance(value, str)
 

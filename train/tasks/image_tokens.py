@@ -31,7 +31,8 @@ class TokensConfig(images.ImageConfig):
     EVALS = (HELD_OUT, CLASSIFIER, FIDELITY, TRAINED_ON_SAMPLES)
 
     tokenizer: str = option("pixels", first=True)
-    """pixels, or the folder of a finished train.vqgan run."""
+    """pixels, the folder of a finished train.vqgan run, or a published folder; by default that of the tokens that
+    --data.name has prepared."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -126,49 +127,42 @@ def _task(
     import jax.random as jr
     import numpy as np
 
-    from ..data import load, uniforms
+    from ..data import uniforms
     from ..engine.loop import Task
-    from ..evaluators.cas import trained_on_samples
-    from ..evaluators.classifier import classifier
     from ..evaluators.examples import Examples
-    from ..evaluators.fidelity import fidelity
     from ..evaluators.held_out import held_out
+    from ..evaluators.judges import judges
     from ..evaluators.stream import Stream
-    from ..parallel import make_mesh
     from ..parallel.processes import is_first
     from .draw import drawn, labelled
-    from .tokenizers import COPY, keep_tokenizer, open_tokenizer, tokenize
+    from .token_data import opened
+    from .tokenizers import COPY, keep_tokenizer
     from .usage import tokenizer_usage
 
-    dataset = load(config.data).enough_for(config.batch_size)
-    tokenizer = open_tokenizer(config.tokenizer, dataset, folder)
-    begins = config.tokenizer != "pixels" and not (folder / COPY).exists() and is_first()
-    if begins and (hint := tokenizer_usage(config.tokenizer, tokenizer.codes)):
+    source = opened(config, folder)
+    found, tokenizer, flip = source.tokens, source.tokenizer, config.data.augment.flip
+    begins = source.where != "pixels" and not (folder / COPY).exists() and is_first()
+    if begins and (hint := tokenizer_usage(source.where, tokenizer.codes)):
         print(hint)
-    facts = TokenFacts(dataset.image_shape, dataset.num_classes, tokenizer.tokens, tokenizer.codes)
+    facts = TokenFacts(found.image_shape, found.num_classes, tokenizer.tokens, tokenizer.codes, found.sha256 or None)
     sampler, core = draw(config, facts), program(config, facts)
-    sides = (False, True) if config.data.augment.flip else (False,)
-    mesh = make_mesh(config.mesh)
-    ids = np.stack([tokenize(tokenizer, dataset.train_images, dataset, mesh, mirrored=side) for side in sides])
-    tested = Examples.of(ids=tokenize(tokenizer, dataset.test_images, dataset, mesh), label=dataset.test_labels)
+    tested = Examples.of(ids=found.test.astype(np.int32), label=found.test_labels)
 
     def batch(part: "Part") -> dict[str, np.ndarray]:
-        side = (uniforms(config.seed, part.step, part.index, 1)[:, 0] * len(ids)).astype(np.int32)
-        return {"ids": ids[side, part.example], "label": dataset.train_labels[part.example]}
+        side = uniforms(config.seed, part.step, part.index, 1)[:, 0] >= 0.5 if flip else None
+        ids = found.rows(part.example, side).astype(np.int32)
+        return {"ids": ids, "label": found.train_labels[part.example]}
 
     def show(model: Any, frozen: Any, stream: Stream, path: Path) -> None:
         labels = np.repeat(np.arange(facts.classes)[:10], 8)
         tree = model, tokenizer, sampler, jr.key(config.seed)
-        images.save(stream.gather(drawn, tree, labelled(labels)), dataset, 8, path)
+        images.save(stream.gather(drawn, tree, labelled(labels)), found, 8, path)
 
     judged = labelled(np.arange(config.eval_samples) % facts.classes)
     parts = lambda model, frozen: (model, tokenizer, sampler, jr.key(config.seed + 1))
-    evaluators = (
-        held_out(core.loss, tested),
-        *(kind(dataset, drawn, judged, parts) for kind in (classifier, fidelity, trained_on_samples)),
-    )
-    prepare = functools.partial(keep_tokenizer, config.tokenizer)
-    return Task(facts, core, dataset.train_labels, batch, show, evaluators, prepare, fingerprint=dataset.fingerprint)
+    evaluators = held_out(core.loss, tested), *judges(source.images, drawn, judged, parts, source.lacks)
+    prepare = functools.partial(keep_tokenizer, source.where, tokenizer)
+    return Task(facts, core, found.copies[0], batch, show, evaluators, prepare, fingerprint=source.fingerprint)
 
 
 def _sample(run: Finished, asked: ImageSample, draw: Sampler) -> int:

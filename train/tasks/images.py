@@ -2,9 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._errors import UsageError, UserError, require
 from ..config.base import TrainConfig
@@ -36,6 +36,39 @@ class ImageConfig(TrainConfig):
         require(self.eval_samples >= 2, f"eval_samples must be at least 2: got {self.eval_samples}")
 
 
+class Source(NamedTuple):
+    """Training data of a recipe of images.
+
+    Attributes:
+        given: to pictures and evaluators: the data set, or what takes its place.
+        facts: of the data.
+        examples: what training reads; `Lazy` ones are read ahead.
+        arrays: those of some places of a batch.
+        fingerprint: SHA-256 of the data.
+    """
+
+    given: Any
+    facts: Any
+    examples: Sized
+    arrays: Callable[["Part"], Mapping[str, Any]]
+    fingerprint: str
+
+
+def pixels(config: Any, folder: Path) -> Source:
+    """The images that `--data` names, augmented."""
+    from ..data import load
+    from ..data.images.augment import Augment
+
+    dataset = load(config.data).enough_for(config.batch_size)
+    augment = Augment.of(config.data.augment, config.seed, dataset)
+
+    def arrays(part: "Part") -> dict[str, Any]:
+        image = dataset.normalise(augment(dataset.train_images[part.example], part))
+        return {"image": image, "label": dataset.train_labels[part.example]}
+
+    return Source(dataset, facts_of(dataset), dataset.train_images, arrays, dataset.fingerprint)
+
+
 def image_recipe(
     name: str,
     title: str,
@@ -45,11 +78,12 @@ def image_recipe(
     program: Callable[[Any, ImageFacts], "Program"],
     *,
     released: Callable[[Any, Any], Any],
-    drawn: Callable[[Any, tuple[Any, Any], "Dataset", "Stream"], tuple[Any, int]],
-    evaluators: Callable[[Any, "Dataset"], "tuple[Evaluator, ...]"],
+    drawn: Callable[[Any, tuple[Any, Any], Any, "Stream"], tuple[Any, int]],
+    evaluators: Callable[[Any, Any], "tuple[Evaluator, ...]"],
     draw: Callable[[Finished, ImageSample], int],
-    film: Callable[[Any, tuple[Any, Any], "Dataset", "Stream"], tuple[list[Any], int]] | None = None,
+    film: Callable[[Any, tuple[Any, Any], Any, "Stream"], tuple[list[Any], int]] | None = None,
     hint: Callable[[Any, ImageFacts, int, Mapping[str, Any]], str] | None = None,
+    opened: Callable[[Any, Path], Source] = pixels,
 ) -> Recipe:
     """A recipe of models of images.
 
@@ -64,43 +98,35 @@ def image_recipe(
         draw: writes the images that `train.sample` is asked for; gives the exit status.
         film: as `drawn`, for the last step: frames of images, and how many a row has.
         hint: (config, facts, steps made, metrics) -> see `Task.hint`.
+        opened: (config, folder of the run) -> the training data, whose `given` takes the place of the data set.
     """
 
-    def task(config: Any, _: Path) -> "Task":
-        import numpy as np
-
-        from ..data import load
-        from ..data.images.augment import Augment
+    def task(config: Any, folder: Path) -> "Task":
         from ..engine.loop import Task
 
-        dataset = load(config.data).enough_for(config.batch_size)
-        facts = facts_of(dataset)
-        core = program(config, facts)
-        augment = Augment.of(config.data.augment, config.seed, dataset)
+        source = opened(config, folder)
+        core = program(config, source.facts)
 
-        def batch(part: "Part") -> dict[str, np.ndarray]:
-            arrays = {
-                "image": lambda: dataset.normalise(augment(dataset.train_images[part.example], part)),
-                "label": lambda: dataset.train_labels[part.example],
-            }
-            return {name: arrays[name]() for name in core.shapes}
+        def batch(part: "Part") -> dict[str, Any]:
+            arrays = source.arrays(part)
+            return {name: arrays[name] for name in core.shapes}
 
         def show(model: Any, frozen: Any, stream: "Stream", path: Path) -> None:
-            pictures, columns = drawn(config, (model, frozen), dataset, stream)
-            save(pictures, dataset, columns, path)
+            pictures, columns = drawn(config, (model, frozen), source.given, stream)
+            save(pictures, source.given, columns, path)
             if film is not None and path.name == f"step-{config.steps:07d}":
-                save_film(*film(config, (model, frozen), dataset, stream), dataset, path.parents[1])
+                save_film(*film(config, (model, frozen), source.given, stream), source.given, path.parents[1])
 
         return Task(
-            facts,
+            source.facts,
             core,
-            dataset.train_images,
+            source.examples,
             batch,
             show,
-            evaluators(config, dataset),
+            evaluators(config, source.given),
             released=released,
-            fingerprint=dataset.fingerprint,
-            hint=(lambda done, values: "") if hint is None else functools.partial(hint, config, facts),
+            fingerprint=source.fingerprint,
+            hint=(lambda done, values: "") if hint is None else functools.partial(hint, config, source.facts),
         )
 
     return Recipe(
@@ -161,10 +187,11 @@ def rows_of(asked: ImageSample, labels: Any, classes: int) -> Any:
     return rows
 
 
-def save(images: Any, dataset: "Dataset", columns: int, path: Path) -> None:
+def save(images: Any, dataset: Any, columns: int, path: Path) -> None:
     """Writes images in [-1, 1] as one picture, those with NaN black; of several processes the first writes.
 
     Args:
+        dataset: a `Dataset`, or what has its `denormalise`.
         path: without suffix.
     """
     import numpy as np
@@ -180,7 +207,7 @@ def save(images: Any, dataset: "Dataset", columns: int, path: Path) -> None:
         save_picture(path.with_suffix(".png"), image_grid(dataset.denormalise(images), columns))
 
 
-def save_film(frames: Any, columns: int, dataset: "Dataset", folder: Path) -> None:
+def save_film(frames: Any, columns: int, dataset: Any, folder: Path) -> None:
     """Writes frames, each images in [-1, 1], as an animation; of several processes the first writes."""
     from ..data import image_grid
     from ..parallel.processes import is_first

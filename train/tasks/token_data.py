@@ -1,0 +1,58 @@
+"""Training data of models of image tokens: tokens made at the start, or prepared ones."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..data import Dataset, load
+from ..data.encoded import IDS, Encoded, is_encoded, read_encoded
+from ..parallel import make_mesh
+from .latents import refuse_others
+from .tokenizers import Tokenizer, open_tokenizer, tokenized, tokenizer_of_prepared
+
+
+class Source(NamedTuple):
+    """Training data of a recipe of image tokens.
+
+    Attributes:
+        tokens: of the images.
+        tokenizer: that made them.
+        where: its folder, or pixels.
+        images: the real images; None where prepared tokens have lost them.
+        lacks: the reason for that.
+        fingerprint: SHA-256 of the data.
+    """
+
+    tokens: Encoded
+    tokenizer: Tokenizer
+    where: str
+    images: Dataset | None
+    lacks: str
+    fingerprint: str
+
+
+def opened(config: Any, folder: Path) -> Source:
+    """The tokens that `--data` and `--tokenizer` name.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        DataError: the data cannot be read.
+        UserError: the tokenizer cannot be read; or the tokens are of another one, or of another than the run's.
+    """
+    if is_encoded(config.data, IDS):
+        return _prepared(config, folder)
+    dataset = load(config.data).enough_for(config.batch_size)
+    tokenizer = open_tokenizer(config.tokenizer, dataset, folder)
+    flip = config.data.augment.flip
+    tokens = tokenized(dataset, tokenizer, config.tokenizer, make_mesh(config.mesh), mirror=flip)
+    return Source(tokens, tokenizer, config.tokenizer, dataset, "", dataset.fingerprint)
+
+
+def _prepared(config: Any, folder: Path) -> Source:
+    found = read_encoded(config.data, IDS).check(config.data, config.batch_size)
+    grid = {"tokens": found.copies[0].shape[1], "codes": found.codes, "tokenizer": found.sha256}
+    refuse_others(folder, config.data.name, grid)
+    tokenizer = tokenizer_of_prepared(config.tokenizer, found, folder)
+    where = found.tokenizer if config.tokenizer == "pixels" else config.tokenizer
+    return Source(found, tokenizer, where, *found.images_or_reason(config.data.root), found.fingerprint)
