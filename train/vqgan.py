@@ -73,6 +73,8 @@ def _imagenet(name: str, steps: int, rule: OptimConfig, **changes: Any) -> Confi
     )
 
 
+_TAMING: dict[str, Any] = _PAPER | {"learning_rate": 96 * 4.5e-6, "beta1": 0.5, "beta2": 0.9}
+
 PRESETS = {
     "digits": _preset("digits", 500, VQGANConfig(width=32, multipliers=(1, 2), blocks=1, latent_dim=8, codes=64)),
     "mnist": _preset("mnist", 400, VQGANConfig(width=16, multipliers=(1, 2, 4), blocks=1, latent_dim=16, codes=128)),
@@ -100,7 +102,7 @@ PRESETS = {
     "imagenet256-taming": _imagenet(
         "imagenet256-taming",
         1_000_000,
-        OptimConfig(**_PAPER | {"learning_rate": 96 * 4.5e-6, "beta1": 0.5, "beta2": 0.9}),
+        OptimConfig(**_TAMING),
         batch_size=96,
         net="taming",
         taming=TamingConfig(remat=True),

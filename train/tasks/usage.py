@@ -36,11 +36,13 @@ def tokenizer_usage(where: str, codes: int) -> str:
         codes: of the tokenizer.
     """
     found = _summary(Path(where)).get("codebook_perplexity")
-    known = isinstance(found, int | float) and not isinstance(found, bool)
-    if known and found >= LEAST * codes:
+    if not isinstance(found, int | float) or isinstance(found, bool):
+        said, hint = "has codes of unknown use", "train.evaluate --run measures it"
+    elif found >= LEAST * codes:
         return ""
-    said = f"has a perplexity of {found:.3g}, below 5 % of {codes:,} codes" if known else "has codes of unknown use"
-    hint = "train it anew with --quantizer fsq or more --entropy" if known else "train.evaluate --run measures it"
+    else:
+        said = f"has a perplexity of {found:.3g}, below 5 % of {codes:,} codes"
+        hint = "train it anew with --quantizer fsq or more --entropy"
     return f"--tokenizer {where}: {said}: a model of few codes makes images of few kinds; {hint}"
 
 
