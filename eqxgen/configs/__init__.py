@@ -18,6 +18,7 @@ from eqxgen.configs.rnn import RNNConfig
 from eqxgen.configs.t5 import T5_SIZES, T5_SIZES_V1_1, T5Config
 from eqxgen.configs.unet import UNetConfig
 from eqxgen.configs.uvit import UViTConfig
+from eqxgen.configs.vae import VAEConfig
 from eqxgen.configs.vit import MAEConfig, ViTConfig
 from eqxgen.configs.vqgan import VQGANConfig
 
@@ -48,6 +49,7 @@ __all__ = [
     "TextTowerConfig",
     "UNetConfig",
     "UViTConfig",
+    "VAEConfig",
     "VQGANConfig",
     "ViTConfig",
     "parse_schedule",
