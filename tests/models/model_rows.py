@@ -24,6 +24,7 @@ from eqxgen.configs import (
     TextTowerConfig,
     UNetConfig,
     UViTConfig,
+    VAEConfig,
     ViTConfig,
     VQGANConfig,
 )
@@ -43,6 +44,7 @@ from eqxgen.models.t5 import T5
 from eqxgen.models.unet import UNet
 from eqxgen.models.unet_guides import UNetClassifier
 from eqxgen.models.uvit import UViT
+from eqxgen.models.vae import VAE
 from eqxgen.models.vit import ViT
 from eqxgen.models.vqgan import VQGAN
 
@@ -122,6 +124,8 @@ def hidden(key: Any) -> tuple[jax.Array, jax.Array]:
 
 LLAMA = {"kv_heads": 2, "bias": False, "tied": False, "positions": "rotary", "norm": "rms", "mlp": "swiglu"}
 SMALL_VQGAN = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, codes=7)
+SMALL_VAE = VAEConfig(hidden=(6,), latent_dim=3)
+CONVOLVED_VAE = VAEConfig(hidden=(5,), latent_dim=3, channels=(4, 6), activation="leaky_relu")
 SMALL_DIT = DiTConfig(dim=16, depth=2, heads=2, hidden_dim=24)
 MODERN_DIT = dataclasses.replace(SMALL_DIT, learn_variance=False, gated=True, rms=True, rope=True, qk_norm=True)
 SMALL_UVIT = UViTConfig(dim=16, depth=3, heads=2, hidden_dim=24)
@@ -196,6 +200,8 @@ ROWS = {
         lambda key: Keyless(VQGAN(12, 12, 3, dataclasses.replace(SMALL_VQGAN, form="published"), key=key)), image
     ),
     "KLAutoencoder": Row(lambda key: KLAutoencoder(3, SMALL_AUTOENCODER, key=key), image),
+    "VAE": Row(lambda key: VAE(12, 12, 3, SMALL_VAE, key=key), image),
+    "VAE, convolutional": Row(lambda key: VAE(12, 12, 3, CONVOLVED_VAE, key=key), image),
     "VQAutoencoder": Row(lambda key: VQAutoencoder(3, 7, SMALL_AUTOENCODER, key=key), image),
     "Discriminator": Row(lambda key: Keyless(Discriminator(12, 3, width=8, max_width=16, key=key)), image),
     "ConvNet": Row(lambda key: ConvNet(3, 4, width=8, levels=2, features=6, key=key), image, draws=True),
