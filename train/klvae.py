@@ -163,7 +163,9 @@ def program(config: Config, facts: ImageFacts) -> "Program":
 
     def loss(model: dict[str, Any], batch: dict[str, jax.Array], keys: jax.Array, context: Context) -> Sums:
         images, weight = batch["image"], batch["weight"]
-        fakes, posterior = jax.vmap(lambda image, key: model["autoencoder"](image, key=key))(images, keys)
+        autoencoder = model["autoencoder"]
+        seen = images.astype(autoencoder.encoder.stem.weight.dtype)
+        fakes, posterior = jax.vmap(lambda image, key: autoencoder(image, key=key))(seen, keys)
         divergence = jax.vmap(lambda one: one.divergence())(posterior)
         error = jnp.mean(jnp.abs(images.astype(jnp.float32) - fakes), axis=(1, 2, 3))
         losses = values * error + config.kl * divergence

@@ -134,7 +134,7 @@ class VAE(eqx.Module):
         height, width, channels = self.image_shape
         _check.example(image, name="image", height=height, width=width, channels=channels)
         # Nets of the published sizes see pixels in [0, 1].
-        return DiagonalGaussian.of(self.encoder(0.5 * (image + 1.0)))
+        return DiagonalGaussian.of(self.encoder((0.5 * (image + 1.0)).astype(self.encoder.head.weight.dtype)))
 
     def pixels(self, latents: Float[Array, " latent_dim"]) -> DiagonalGaussian | Bernoulli | LogitLaplace:
         """Distribution of the pixels of an image in [-1, 1] given its latents."""

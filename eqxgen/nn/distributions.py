@@ -44,7 +44,7 @@ class DiagonalGaussian(NamedTuple):
         appendix B).
         """
         mean, log_variance = _wide(self.mean), _wide(self.log_variance)
-        return 0.5 * jnp.sum(mean**2 + jnp.exp(log_variance) - 1.0 - log_variance)
+        return 0.5 * jnp.sum(mean**2 + jnp.expm1(log_variance) - log_variance)
 
     def log_prob(self, x: Float[Array, "*shape"]) -> Float[Array, ""]:
         """Logarithm of the density, in nats."""
