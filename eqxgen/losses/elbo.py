@@ -2,7 +2,7 @@
 arXiv:1509.00519). All are of one example, in nats summed over its pixels; the mean over a batch is the loss.
 """
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +10,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.nn.distributions import DiagonalGaussian
-
-
-@runtime_checkable
-class LatentModel(Protocol):
-    """A model with a standard normal prior of its latents, such as `eqxgen.models.VAE`."""
-
-    def encode(self, image: Array) -> DiagonalGaussian:
-        """Approximate posterior of an example's latents."""
-        ...
-
-    def log_likelihood(self, image: Array, latents: Array) -> Array:
-        """log p(example | latents)."""
-        ...
+from eqxgen.protocols import LatentModel
 
 
 class NegativeELBO(NamedTuple):
