@@ -33,12 +33,13 @@ ENDS = tuple(f"**.{name}" for name in _ENDS)
 WHOLE = (
     *ENDS,
     *(
-        f"**.{name}" for name in ("convs", "dense", "downs", "ups", "levels", "middle", "after", "before")
+        f"**.{name}" for name in ("convs", "downs", "ups", "levels", "middle", "after", "before")
     ),  # kernels of convolutions
     *(f"**.{name}.weight" for name in ("shortcut", "last", "hidden", "pooler", "join")),
     *(f"**.{name}.weight" for name in ("from_input", "from_output")),  # recurrent cells
     *(f"**.attention.*_{name}.weight" for name in ("down", "up")),  # latent attention
     *(f"**.{name}" for name in ("*modulation*", "time")),  # of a condition
+    "**.dense",  # hidden layers of variational autoencoders
     "**.quantizer.start",
     *(f"**.attention.{name}.weight" for name in ("q", "kv")),  # cross-attention
     *(f"**.{name}.weight" for name in ("types", "transform", "bias.table")),  # of BERT and T5
