@@ -90,7 +90,14 @@ PRESETS = {
     ),
     "mnist": _preset("mnist", 10 * _EPOCH, VAEConfig()),
     "mnist-iwae": _preset(
-        "mnist-iwae", 60 * _EPOCH, VAEConfig.iwae(), binarise=True, data_bias=True, eval_samples=10_000, **_COSINE
+        "mnist-iwae",
+        60 * 600,
+        VAEConfig.iwae(),
+        batch_size=100,
+        binarise=True,
+        data_bias=True,
+        eval_samples=2000,
+        **_COSINE,
     ),
     "celeba64": _preset(
         "celeba64",

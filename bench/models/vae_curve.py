@@ -35,6 +35,7 @@ def curve(seed: int, folder: pathlib.Path) -> list[float]:
     assert vae.main(config) == 0
     lines = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     found = {line["step"]: line["eval_loss"] for line in lines if "eval_loss" in line}
+    found[preset.steps] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["eval_loss"]
     return [found[epoch * (number + 1)] for number in range(len(PYTORCH))]
 
 
