@@ -119,9 +119,9 @@ PRESETS = {
 
 
 ABOUT = {
-    "digits": "0.2 M parameters; 1,000 steps of 64",
-    "mnist": "0.2 M parameters; 1,500 steps of 64",
-    "cifar10": "4 M parameters; 30,000 steps of 64, for a GPU",
+    "digits": "0.24 M parameters; 1,000 steps of 64",
+    "mnist": "0.24 M parameters; 1,500 steps of 64",
+    "cifar10": "5.1 M parameters; 30,000 steps of 64, for a GPU",
     "sd-f8": "84 M parameters; 400,000 steps of 24, for a TPU slice",
 }
 """Size, time and the number to expect of each preset, where it was measured; without the discriminator."""
