@@ -72,7 +72,7 @@ class Bernoulli(NamedTuple):
 
     def image(self) -> Float[Array, "*shape"]:
         """The expected image."""
-        return 2.0 * jax.nn.sigmoid(self.logits) - 1.0
+        return jnp.tanh(0.5 * self.logits)
 
 
 class LogitLaplace(NamedTuple):
