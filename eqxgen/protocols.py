@@ -4,6 +4,7 @@
 TokenModel     trained by `eqxgen.losses.tokens`
 MaskedModel    trained by `eqxgen.losses.masked`, decoded by `eqxgen.decoding.masked`
 LanguageModel  decoded by `eqxgen.decoding.autoregressive` and `eqxgen.decoding.beam`
+LatentModel    trained by `eqxgen.losses.elbo`
 Denoiser       trained by `eqxgen.diffusion.losses`, sampled by `eqxgen.diffusion.solvers`
 """
 
@@ -107,4 +108,17 @@ class Denoiser(Protocol):
         inference: bool | None = None,
     ) -> Array:
         """The expected x_0, of the shape of x, of one example x_t."""
+        ...
+
+
+@runtime_checkable
+class LatentModel(Protocol):
+    """A model of examples with latents that have a standard normal prior: `eqxgen.models.VAE`."""
+
+    def encode(self, image: Array) -> Any:
+        """Approximate posterior of an example's latents, an `eqxgen.nn.distributions.DiagonalGaussian`."""
+        ...
+
+    def log_likelihood(self, image: Array, latents: Array) -> Array:
+        """log p(example | latents) in nats."""
         ...

@@ -40,6 +40,7 @@ SECONDS = {
     "train/test_start.py": 45,
     "train/test_toolkit.py": 12,
     "train/test_train.py": 93,
+    "train/test_vae.py": 25,
     "train/test_vqgan_players.py": 60,
 }
 """Seconds of the tests of a file that are longer than most, of a run beside other work."""

@@ -20,6 +20,7 @@ from eqxgen.configs.t5 import T5_SIZES, T5_SIZES_V1_1, T5Config
 from eqxgen.configs.titok import TiTokConfig
 from eqxgen.configs.unet import UNetConfig
 from eqxgen.configs.uvit import UViTConfig
+from eqxgen.configs.vae import VAEConfig
 from eqxgen.configs.vit import MAEConfig, ViTConfig
 from eqxgen.configs.vit_vqgan import ViTVQGANConfig
 from eqxgen.configs.vqgan import VQGANConfig
@@ -55,6 +56,7 @@ __all__ = [
     "TiTokConfig",
     "UNetConfig",
     "UViTConfig",
+    "VAEConfig",
     "VQGANConfig",
     "ViTConfig",
     "ViTVQGANConfig",

@@ -7,4 +7,5 @@ perceptual     distance by the features of a network
 reconstruction tokenizers of images: quantisation and entropy terms
 adversarial    losses of a generator and a discriminator in five forms, R1, LeCam
 adaptive       weight of the adversarial term by the last layer's gradients
+elbo           bounds of the likelihood of models with latents
 """

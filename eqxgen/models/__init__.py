@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from eqxgen.models.unet import UNet
     from eqxgen.models.unet_guides import UNetClassifier, Upsampler
     from eqxgen.models.uvit import UViT
+    from eqxgen.models.vae import VAE
     from eqxgen.models.vit import ViT
     from eqxgen.models.vqgan import VQGAN
 
@@ -38,6 +39,7 @@ __all__ = [
     "MAE",
     "RNN",
     "T5",
+    "VAE",
     "VQGAN",
     "BERTClassifier",
     "BERTMaskedLM",

@@ -7,8 +7,6 @@ doubling by repetition and a convolution. `KLAutoencoder` has a Gaussian of late
 codebook.
 """
 
-from typing import NamedTuple
-
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
@@ -17,12 +15,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from eqxgen.configs import AutoencoderConfig
 from eqxgen.nn import Convolution, GroupNorm, ResidualBlock, VectorQuantizer, _check, upsample
 from eqxgen.nn.attention.pixels import PixelAttention
+from eqxgen.nn.distributions import DiagonalGaussian
 from eqxgen.nn.quantize import Quantized
 from eqxgen.rng import RNG
 
 EPSILON = 1e-6
-LOG_VARIANCE = (-30.0, 20.0)
-"""Bounds of the logarithm of a posterior's variance."""
 
 
 class Level(eqx.Module):
@@ -159,22 +156,6 @@ class Decoder(eqx.Module):
         return self.norm(x, activation="silu")
 
 
-class Posterior(NamedTuple):
-    """A Gaussian of latents with a diagonal covariance."""
-
-    mean: Float[Array, "*grid latent_dim"]
-    log_variance: Float[Array, "*grid latent_dim"]
-
-    def sample(self, *, key: PRNGKeyArray) -> Float[Array, "*grid latent_dim"]:
-        """A draw."""
-        noise = jr.normal(key, self.mean.shape, self.mean.dtype)
-        return self.mean + jnp.exp(0.5 * self.log_variance) * noise
-
-    def divergence(self) -> Float[Array, ""]:
-        """Kullback-Leibler divergence from the standard normal, in nats, summed over the grid."""
-        return 0.5 * jnp.sum(self.mean**2 + jnp.exp(self.log_variance) - 1.0 - self.log_variance)
-
-
 class KLAutoencoder(eqx.Module):
     """Autoencoder with a Gaussian of latents (Rombach et al. 2022, section 3.1), as in Stable Diffusion.
 
@@ -203,16 +184,15 @@ class KLAutoencoder(eqx.Module):
         self.decoder = Decoder(channels, config, key=next(keys))
         self.channels, self.latent_dim, self.factor = channels, dim, config.factor
 
-    def encode(self, image: Float[Array, "height width channels"]) -> Posterior:
-        """Posterior of the latents (height / factor, width / factor, latent_dim) of an image in [-1, 1].
+    def encode(self, image: Float[Array, "height width channels"]) -> DiagonalGaussian:
+        """Posterior of the latents (height / factor, width / factor, latent_dim) of an image in [-1, 1], its
+        log-variance within `eqxgen.nn.distributions.LOG_VARIANCE`.
 
         Raises:
             ValueError: the image has another number of channels, or a side that the factor does not divide.
         """
         _check_image(image, self.channels, self.factor)
-        moments = _through(self.after, self.encoder(image))
-        mean, log_variance = jnp.split(moments, 2, axis=-1)
-        return Posterior(mean, jnp.clip(log_variance, *LOG_VARIANCE))
+        return DiagonalGaussian.of(_through(self.after, self.encoder(image)))
 
     def decode(self, latents: Float[Array, "rows columns latent_dim"]) -> Float[Array, "height width channels"]:
         """Image of some latents; not clipped to [-1, 1]."""
@@ -221,7 +201,7 @@ class KLAutoencoder(eqx.Module):
 
     def __call__(
         self, image: Float[Array, "height width channels"], *, key: PRNGKeyArray | None = None
-    ) -> tuple[Float[Array, "height width channels"], Posterior]:
+    ) -> tuple[Float[Array, "height width channels"], DiagonalGaussian]:
         """Reconstruction of an image in [-1, 1] from a draw of its latents, and their posterior.
 
         Args:

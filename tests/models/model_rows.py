@@ -26,6 +26,7 @@ from eqxgen.configs import (
     TiTokConfig,
     UNetConfig,
     UViTConfig,
+    VAEConfig,
     ViTConfig,
     ViTVQGANConfig,
     VQGANConfig,
@@ -50,6 +51,7 @@ from eqxgen.models.tokenizers.vit_vqgan import ViTVQGAN
 from eqxgen.models.unet import UNet
 from eqxgen.models.unet_guides import UNetClassifier
 from eqxgen.models.uvit import UViT
+from eqxgen.models.vae import VAE
 from eqxgen.models.vit import ViT
 from eqxgen.models.vqgan import VQGAN
 
@@ -141,6 +143,8 @@ SMALL_VQGAN = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, c
 SMALL_TAMING = TamingConfig(widths=(8, 8), blocks=1, latent_dim=6, attention=(1,), groups=4, codes=7, code_dim=5)
 SMALL_VIT_VQGAN = ViTVQGANConfig(patch=4, dim=16, depth=2, heads=2, codes=7, code_dim=4)
 SMALL_TITOK = TiTokConfig(patch=4, latents=3, dim=16, depth=2, heads=2, codes=7, code_dim=4)
+SMALL_VAE = VAEConfig(hidden=(6,), latent_dim=3)
+CONVOLVED_VAE = VAEConfig(hidden=(5,), latent_dim=3, channels=(4, 6), activation="leaky_relu")
 SMALL_DIT = DiTConfig(dim=16, depth=2, heads=2, hidden_dim=24)
 MODERN_DIT = dataclasses.replace(SMALL_DIT, learn_variance=False, gated=True, rms=True, rope=True, qk_norm=True)
 SMALL_UVIT = UViTConfig(dim=16, depth=3, heads=2, hidden_dim=24)
@@ -219,6 +223,8 @@ ROWS = {
     "TiTok": Row(lambda key: TiTok(12, 12, 3, SMALL_TITOK, key=key), image),
     "PatchDiscriminator": Row(lambda key: Judged(PatchDiscriminator(3, width=8, layers=1, norm="act", key=key)), image),
     "KLAutoencoder": Row(lambda key: KLAutoencoder(3, SMALL_AUTOENCODER, key=key), image),
+    "VAE": Row(lambda key: VAE(12, 12, 3, SMALL_VAE, key=key), image),
+    "VAE, convolutional": Row(lambda key: VAE(12, 12, 3, CONVOLVED_VAE, key=key), image),
     "VQAutoencoder": Row(lambda key: VQAutoencoder(3, 7, SMALL_AUTOENCODER, key=key), image),
     "Discriminator": Row(lambda key: Keyless(Discriminator(12, 3, width=8, max_width=16, key=key)), image),
     "ConvNet": Row(lambda key: ConvNet(3, 4, width=8, levels=2, features=6, key=key), image, draws=True),

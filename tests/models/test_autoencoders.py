@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from eqxgen.configs import AutoencoderConfig
-from eqxgen.models.autoencoder import KLAutoencoder, Posterior, VQAutoencoder
+from eqxgen.models.autoencoder import KLAutoencoder, VQAutoencoder
+from eqxgen.nn.distributions import DiagonalGaussian
 from eqxgen.pretrained import autoencoder, autoencoder_kl, autoencoder_vq, named, table
 from eqxgen.pretrained.family import Unsupported
 from eqxgen.pretrained.formats import safetensors
@@ -205,7 +206,7 @@ def test_presets_have_the_published_sizes():
 
 def test_a_draw_of_the_posterior_has_its_mean_and_deviation():
     rng = np.random.default_rng(0)
-    posterior = Posterior(*(jnp.asarray(rng.normal(size=(2, 2, 3)), jnp.float32) for _ in range(2)))
+    posterior = DiagonalGaussian(*(jnp.asarray(rng.normal(size=(2, 2, 3)), jnp.float32) for _ in range(2)))
     draws = jax.vmap(lambda key: posterior.sample(key=key))(jr.split(jr.key(1), 2000))
     deviation = jnp.exp(0.5 * posterior.log_variance)
     np.testing.assert_allclose(draws.mean(0), posterior.mean, atol=float(deviation.max()) * 0.1)

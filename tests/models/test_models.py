@@ -124,6 +124,14 @@ MODELS = [
         (12, 12, 3),
         lambda m, x, key=None: m(x, key=key)[0],
     ),
+    Row("VAE", row_of("VAE"), lambda key: (image(key),), (12, 12, 3), lambda m, x, key=None: m(x, key=key)[0]),
+    Row(
+        "VAE, convolutional",
+        row_of("VAE, convolutional"),
+        lambda key: (image(key),),
+        (12, 12, 3),
+        lambda m, x, key=None: m(x, key=key)[0],
+    ),
     Row(
         "VQAutoencoder",
         lambda key: VQAutoencoder(3, 7, AUTOENCODER, key=key),

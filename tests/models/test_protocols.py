@@ -17,6 +17,7 @@ HAVE = {
     "MaskedModel": {"MaskGIT"},
     "TokenModel": {"GPT", "RNN"},
     "LanguageModel": {"GPT", "RNN"},
+    "LatentModel": {"VAE"},
 }
 
 

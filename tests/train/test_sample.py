@@ -14,7 +14,17 @@ import pytest
 from PIL import Image
 
 from eqxgen._files import part_of
-from eqxgen.configs import DiTConfig, GPTConfig, MaskedDecoding, MaskGITConfig, ResNetConfig, RNNConfig, VQGANConfig
+from eqxgen.configs import (
+    AutoencoderConfig,
+    DiTConfig,
+    GPTConfig,
+    MaskedDecoding,
+    MaskGITConfig,
+    ResNetConfig,
+    RNNConfig,
+    VAEConfig,
+    VQGANConfig,
+)
 from eqxgen.decoding.stopping import cut
 from tests.train.small_runs import words
 from train import sample
@@ -34,12 +44,14 @@ from train.tasks.sampling import ImageSample
 from train.tasks.texts import TextSample, _Text
 from train.tasks.writers import write_images
 
-IMAGES, TEXTS = ("classify", "diffusion", "maskgit", "vqgan"), ("gpt", "rnn")
+IMAGES, TEXTS = ("classify", "diffusion", "klvae", "maskgit", "vae", "vqgan"), ("gpt", "rnn")
 CHARACTERS = Characters("\n abcdefgh")
 MODELS = {
     "classify": (ResNetConfig(width=8, multipliers=(1,), blocks=1), ImageFacts((8, 8, 1), 10, 17)),
     "diffusion": ({"dit": DiTConfig(dim=8, depth=1, heads=2, learn_variance=False)}, ImageFacts((8, 8, 1), 10, 17)),
+    "klvae": (AutoencoderConfig(widths=(4, 8), blocks=1, groups=2), ImageFacts((8, 8, 1), 10, 17)),
     "maskgit": (MaskGITConfig(dim=8, depth=1, heads=2), TokenFacts((8, 8, 1), 10, 64, 17)),
+    "vae": (VAEConfig(hidden=(8,), latent_dim=3), ImageFacts((8, 8, 1), 10, 17)),
     "vqgan": (VQGANConfig(width=8, latent_dim=4, codes=16, multipliers=(1, 2)), ImageFacts((8, 8, 1), 10, 17)),
     "gpt": (GPTConfig(dim=8, depth=1, heads=2, context=32), TextFacts(CHARACTERS.size, 32, CHARACTERS.sha256)),
     "rnn": (RNNConfig(dim=8, depth=1), TextFacts(CHARACTERS.size, 32, CHARACTERS.sha256)),
@@ -159,12 +171,21 @@ TEXT = {
     "--guidance 1": "--guidance: no such flag",
     "--label 1": "--label: no such flag",
 }
+LATENT = {"--interpolate --columns 1": "columns must be at least 2 with --interpolate: got 1"}
+PRIOR = {
+    "--reconstruct --interpolate": "reconstruct goes without interpolate",
+    "--label 3": "label goes with --reconstruct or --interpolate: draws from the prior have no classes",
+    "--labels 3 4": "labels goes with --reconstruct or --interpolate",
+    "--per-class 3": "per_class goes with --reconstruct or --interpolate",
+}
 ALONE = {"--guidance 1": "--guidance: no such flag", "--temperature 1": "--temperature: no such flag"}
 WRONG = [
     (recipe, words_, message)
     for recipe, tables in {
         "classify": (EVERY, IMAGE, ALONE),
         "diffusion": (EVERY, IMAGE, DENOISED),
+        "klvae": (EVERY, IMAGE, LATENT, ALONE),
+        "vae": (EVERY, IMAGE, LATENT, PRIOR, ALONE),
         "vqgan": (EVERY, IMAGE, ALONE),
         "maskgit": (EVERY, IMAGE, DRAWN),
         "gpt": (EVERY, TEXT),
@@ -193,8 +214,14 @@ KNOWN_LATER = [
     ("diffusion", ["--grid=trailing"], "--grid trailing must have a schedule of steps: got VE"),
     ("diffusion", ["--variance=learned"], "--variance learned must have a model with dit.learn_variance"),
     ("maskgit", ["--steps=65"], "--steps must be from 1 to the number of tokens, 64: got 65"),
-    *((recipe, ["--label=10"], r"--label must be in \[0, 10\): got 10") for recipe in IMAGES),
-    *((recipe, ["--labels", "3", "12"], r"--labels must be in \[0, 10\): got 12") for recipe in IMAGES),
+    *(
+        (recipe, [*flags, *["--reconstruct"] * (recipe == "vae")], message)
+        for recipe in IMAGES
+        for flags, message in {
+            ("--label=10",): r"--label must be in \[0, 10\): got 10",
+            ("--labels", "3", "12"): r"--labels must be in \[0, 10\): got 12",
+        }.items()
+    ),
     ("classify", ["--n=3"], "--n 3: a grid of a classifier has a row for each class: give --per-class"),
     ("classify", ["--columns=3"], "--columns 3: a grid of a classifier has a row for each class"),
     *((recipe, ["--stop-id=10"], r"--stop-id must be in \[0, vocab=10\): got values from 10") for recipe in TEXTS),

@@ -41,6 +41,13 @@ FIDELITY = Evaluation(
 )
 TRAINED_ON_SAMPLES = Evaluation("cas", ("cas_accuracy", "cas_accuracy_of_real"), asked=True)
 RECONSTRUCTION = Evaluation("reconstruction", ("eval_loss", "psnr", "codebook_usage", "codebook_perplexity"))
+LATENTS = Evaluation("reconstruction", ("eval_loss", "psnr", "eval_divergence"))
+ELBO = Evaluation("elbo", ("eval_loss", "eval_divergence", "psnr"))
+
+
+def likelihood_of(samples: int) -> Evaluation:
+    """The importance-weighted likelihood of so many draws, which its number's name states."""
+    return Evaluation("likelihood", (f"nll_iw{samples}",))
 
 
 def periods(words: Sequence[str], offered: Sequence[Evaluation]) -> dict[str, int]:

@@ -1,16 +1,19 @@
-"""Reconstructions of a tokenizer: their error, and the use of its codes."""
+"""Reconstructions: the error of a tokenizer's and the use of its codes, or the error of a Gaussian of latents' and its
+divergence.
+"""
 
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from eqxgen.metrics import PSNR, CodeCounts
+from eqxgen.metrics import PSNR, CodeCounts, Mean
 
-from ..config.evals import RECONSTRUCTION
+from ..config.evals import LATENTS, RECONSTRUCTION
 from .base import Evaluator
 from .examples import Examples
-from .stream import Stream
+from .stream import Function, Stream
 
 
 def reconstruction(codes: int, images: Examples) -> Evaluator:
@@ -37,14 +40,47 @@ def reconstruction(codes: int, images: Examples) -> Evaluator:
     return Evaluator(RECONSTRUCTION, run)
 
 
+def latent_reconstruction(images: Examples) -> Evaluator:
+    """`eval_loss`, the mean squared error per value of images through the mean of their posteriors; `psnr`, the mean
+    over images in dB; `eval_divergence` from the prior, in nats of an image.
+
+    Args:
+        images: `image`, in [-1, 1].
+    """
+
+    def run(model: PyTree, frozen: Any, stream: Stream) -> dict[str, float]:
+        quality, divergence = PSNR(), Mean()
+        for errors, found in stream.map(_latent_error, model, images):
+            quality, divergence = quality.update(errors), divergence.update(found)
+        quality, divergence = stream.total(quality, divergence)
+        numbers = {"eval_loss": quality.error.result(), "psnr": quality.result()}
+        return numbers | {"eval_divergence": divergence.result()}
+
+    return Evaluator(LATENTS, run)
+
+
 def reconstructed(tokenizer: Any, example: dict[str, Array]) -> Array:
     """An image through the tokenizer and back."""
     return tokenizer.decode(tokenizer.encode(example["image"]))
 
 
-def compared(tokenizer: Any, example: dict[str, Array]) -> tuple[Array, Array]:
-    """An image, and its reconstruction."""
-    return example["image"], reconstructed(tokenizer, example)
+class Beside(eqx.Module):
+    """An image, and its reconstruction by a function of a model and an example."""
+
+    through: Function = eqx.field(static=True)
+
+    def __call__(self, model: Any, example: dict[str, Array]) -> tuple[Array, Array]:
+        return example["image"], self.through(model, example)
+
+
+def through_mean(model: Any, example: dict[str, Array]) -> Array:
+    """An image through the mean of its posterior and back."""
+    return model(example["image"])[0]
+
+
+def _latent_error(model: Any, example: dict[str, Array]) -> tuple[Array, Array]:
+    image, posterior = model(example["image"])
+    return jnp.mean((image.astype(jnp.float32) - example["image"]) ** 2), posterior.divergence()
 
 
 def _measured(tokenizer: Any, example: dict[str, Array]) -> tuple[Array, Array]:

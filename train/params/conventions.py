@@ -41,6 +41,7 @@ WHOLE = (
     *(f"**.{name}" for name in ("*modulation*", "time")),  # of a condition
     *(f"**.quantizer.{name}" for name in ("start", "logits.weight", "down.weight", "up.weight")),
     *(f"**.{name}" for name in ("encoder.down.weight", "decoder.up.weight", "encoder.latents", "decoder.mask")),
+    "**.dense",  # hidden layers of variational autoencoders
     *(f"**.attention.{name}.weight" for name in ("q", "kv")),  # cross-attention
     *(f"**.{name}.weight" for name in ("types", "transform", "bias.table")),  # of BERT and T5
     *(f"**.{name}" for name in ("units", "features")),  # of nets whose maps are compared

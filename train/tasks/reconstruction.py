@@ -14,7 +14,7 @@ from .usage import low_usage
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from ..data import Dataset
     from ..evaluators.base import Evaluator
-    from ..evaluators.stream import Stream
+    from ..evaluators.stream import Function, Stream
 
 
 def _evaluators(config: Any, dataset: "Dataset") -> "tuple[Evaluator, ...]":
@@ -33,19 +33,24 @@ def _evaluators(config: Any, dataset: "Dataset") -> "tuple[Evaluator, ...]":
 
 def _drawn(config: Any, parts: tuple[Any, Any], dataset: "Dataset", stream: "Stream") -> tuple[Any, int]:
     from ..evaluators.examples import held_out_images
-    from ..evaluators.reconstruction import compared
+    from ..evaluators.reconstruction import Beside, reconstructed
 
-    real, made = stream.gather(compared, parts[0], held_out_images(dataset).first(40))
+    real, made = stream.gather(Beside(reconstructed), parts[0], held_out_images(dataset).first(40))
     return images.rows_in_turn(real, made, 10), 10
 
 
-def _draw(run: Finished, asked: ImageSample) -> int:
-    """Held-out images and their reconstructions, a row of each in turn; as single images, the reconstructions alone."""
+def reconstruct(run: Finished, asked: ImageSample, through: "Function") -> int:
+    """Writes held-out images and their reconstructions, a row of each in turn; as single images, the reconstructions
+    alone. Gives the exit status.
+
+    Args:
+        through: reconstruction of (released model, example).
+    """
     import numpy as np
 
     from ..data import load
     from ..evaluators.examples import held_out_images
-    from ..evaluators.reconstruction import compared, reconstructed
+    from ..evaluators.reconstruction import Beside
     from ..evaluators.stream import Stream
     from ..parallel import make_mesh
 
@@ -53,12 +58,12 @@ def _draw(run: Finished, asked: ImageSample) -> int:
     stream, dataset = Stream(make_mesh(asked.mesh)), load(run.config.data)
     rows = images.rows_of(asked, dataset.test_labels, run.facts.classes)
     chosen = held_out_images(dataset, np.isin(np.arange(len(dataset.test_labels)), rows))
-    tokenizer = run.model(stream.mesh)
+    model = run.model(stream.mesh)
     if not asked.as_grid:
-        return asked.save(stream.map(reconstructed, tokenizer, chosen.first(count)), dataset.test_labels[rows[:count]])
+        return asked.save(stream.map(through, model, chosen.first(count)), dataset.test_labels[rows[:count]])
     columns = min(asked.columns or COLUMNS, max(1, count // 2))
     pairs = max(1, count // 2) // columns * columns
-    real, made = stream.gather(compared, tokenizer, chosen.first(pairs))
+    real, made = stream.gather(Beside(through), model, chosen.first(pairs))
     both = images.rows_in_turn(real, made, columns)
     return dataclasses.replace(asked, columns=columns).save([both], np.zeros(len(both), np.int32))
 
@@ -67,6 +72,12 @@ def _hint(config: Any, facts: Any, done: int, values: Mapping[str, Any]) -> str:
     height, width, _ = facts.shape
     places = config.batch_size * math.prod(config.places(height, width))
     return low_usage(config.sizes.codes, places, config.steps, done, values)
+
+
+def _draw(run: Finished, asked: ImageSample) -> int:
+    from ..evaluators.reconstruction import reconstructed
+
+    return reconstruct(run, asked, reconstructed)
 
 
 tokenizer_recipe = functools.partial(images.image_recipe, drawn=_drawn, evaluators=_evaluators, draw=_draw, hint=_hint)
