@@ -30,9 +30,9 @@ from .config.evals import CLASSIFIER, FIDELITY, HELD_OUT, TRAINED_ON_SAMPLES
 from .config.optim import EmaConfig, OptimConfig
 from .config.options import option
 from .tasks.denoising import denoising_recipe
+from .tasks.encoded.latents import autoencoder_of, drawn, example_shapes, latents_of, untrained
 from .tasks.facts import ImageFacts
 from .tasks.images import ImageConfig
-from .tasks.latents import autoencoder_of, drawn, example_shapes, latents_of, untrained
 
 if TYPE_CHECKING:  # jax is imported where it is used, so that --help does not wait for it
     from .engine.recipe import Loss, Program

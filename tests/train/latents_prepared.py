@@ -10,7 +10,7 @@ from pathlib import Path
 
 from train.config.data import DataConfig
 from train.parallel import make_mesh
-from train.tasks.encoding import prepare_encoded
+from train.tasks.encoded.encoding import prepare_encoded
 
 SHARD = 4000
 """Bytes of a shard: a few of the rows of the tests' sets."""

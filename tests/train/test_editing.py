@@ -23,9 +23,9 @@ from train.evaluators.examples import Examples
 from train.evaluators.stream import Stream
 from train.parallel import make_mesh
 from train.run.weights import digest
-from train.tasks import latents
 from train.tasks.denoised import NO_CLASS, counted, tree_of
 from train.tasks.edits import Change, Inpaint
+from train.tasks.encoded import latents
 from train.tasks.facts import ImageFacts
 
 FACTS = ImageFacts((8, 8, 1), 10, 17)

@@ -40,9 +40,9 @@ from train.parallel import make_mesh
 from train.run.weights import digest, save_model
 from train.tasks import denoising
 from train.tasks.denoised import decoded, tree_of
-from train.tasks.encoding import prepare_encoded
+from train.tasks.encoded.encoding import prepare_encoded
+from train.tasks.encoded.latents import SCALE, Latents, autoencoder_of, drawn, latents_of
 from train.tasks.facts import ImageFacts, LatentFacts, TokenFacts
-from train.tasks.latents import SCALE, Latents, autoencoder_of, drawn, latents_of
 from train.tasks.tokenizers import keep_tokenizer, tokenizer_at, tokenizer_of_run
 
 NET = AutoencoderConfig(widths=(4, 4), blocks=1, latent_dim=3, groups=2, middle_attention=False)

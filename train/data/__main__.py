@@ -94,7 +94,7 @@ class Prepare:
     def _encoded(self) -> Path:
         from ..parallel import make_mesh
         from ..parallel.processes import surrounded
-        from ..tasks.encoding import prepare_encoded
+        from ..tasks.encoded.encoding import prepare_encoded
 
         if surrounded():
             raise UserError("--tokenizer: images are encoded by one process and its devices: got several processes")

@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, Int
 from eqxgen.diffusion.generate import generate
 from eqxgen.diffusion.solvers import Sample
 
-from .encoders import in_float32
-from .latents import SCALE, Latents
+from .encoded.encoders import in_float32
+from .encoded.latents import SCALE, Latents
 
 NO_CLASS = -1
 """Label of an image without one."""

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from .._errors import UsageError
 from ..engine.recipes import Finished, Recipe
 from . import editing, images
+from .encoded.latent_data import Judged, on_paper, opened
+from .encoded.latents import autoencoder_of_run, latents_of
 from .facts import ImageFacts, LatentFacts
-from .latent_data import Judged, on_paper, opened
-from .latents import autoencoder_of_run, latents_of
 from .sampling import given, with_options
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them

@@ -224,7 +224,7 @@ def _likelihood(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any
     from ..evaluators.stream import Stream
     from ..parallel import make_mesh
     from .edits import Bits
-    from .latents import latents_of
+    from .encoded.latents import latents_of
 
     if latents_of(run.config.autoencoder, run.facts) is not None:
         raise UsageError("--likelihood: the run is of latents, whose density is not that of the images")

@@ -135,7 +135,7 @@ def _task(
     from ..evaluators.stream import Stream
     from ..parallel.processes import is_first
     from .draw import drawn, labelled
-    from .token_data import opened
+    from .encoded.token_data import opened
     from .tokenizers import COPY, keep_tokenizer
     from .usage import tokenizer_usage
 

@@ -24,7 +24,7 @@ from ..evaluators.examples import Examples
 from ..evaluators.stream import Stream
 from ..parallel.processes import is_first
 from ..run.weights import digest
-from .encoders import MODEL, is_published, open_encoder
+from .encoded.encoders import MODEL, is_published, open_encoder
 from .facts import TokenFacts
 
 COPY, PUBLISHED = "tokenizer.safetensors", "tokenizer"

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..data import Dataset, load
-from ..data.encoded import IDS, Encoded, is_encoded, read_encoded
-from ..parallel import make_mesh
+from ...data import Dataset, load
+from ...data.encoded import IDS, Encoded, is_encoded, read_encoded
+from ...parallel import make_mesh
+from ..tokenizers import Tokenizer, open_tokenizer, tokenized, tokenizer_of_prepared
 from .latents import refuse_others
-from .tokenizers import Tokenizer, open_tokenizer, tokenized, tokenizer_of_prepared
 
 
 class Source(NamedTuple):

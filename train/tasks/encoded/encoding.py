@@ -13,18 +13,18 @@ from jaxtyping import Array, Float
 
 from eqxgen.models.autoencoder import KLAutoencoder
 
-from .._errors import UsageError, UserError
-from ..config.data import DataConfig
-from ..data import Dataset, load
-from ..data.encoded import IDS, LATENTS, Statistics, sums_of
-from ..data.files.broken import Say
-from ..data.files.draft import Draft
-from ..data.files.lazy import Lazy
-from ..data.files.prepared_index import FORMAT
-from ..evaluators.stream import Stream
-from ..run.weights import digest
+from ..._errors import UsageError, UserError
+from ...config.data import DataConfig
+from ...data import Dataset, load
+from ...data.encoded import IDS, LATENTS, Statistics, sums_of
+from ...data.files.broken import Say
+from ...data.files.draft import Draft
+from ...data.files.lazy import Lazy
+from ...data.files.prepared_index import FORMAT
+from ...evaluators.stream import Stream
+from ...run.weights import digest
+from ..tokenizers import as_tokenizer, examples, ids_of
 from .encoders import in_float32, latents_shape, open_encoder
-from .tokenizers import as_tokenizer, examples, ids_of
 
 MIB = 2**20
 

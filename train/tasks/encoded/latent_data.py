@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import images
-from .facts import LatentFacts, image_facts
+from .. import images
+from ..facts import LatentFacts, image_facts
 from .latents import facts_of_prepared, facts_on_the_fly
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
-    from ..data import Dataset, Part
-    from ..data.encoded import Encoded
-    from ..evaluators.examples import Examples
+    from ...data import Dataset, Part
+    from ...data.encoded import Encoded
+    from ...evaluators.examples import Examples
 
 
 class Judged(NamedTuple):
@@ -30,7 +30,7 @@ class Judged(NamedTuple):
 
     def denormalise(self, pictures: Any) -> Any:
         """Images in [-1, 1] for a screen."""
-        from ..data.images.grid import to_uint8
+        from ...data.images.grid import to_uint8
 
         return to_uint8(pictures)
 
@@ -42,8 +42,8 @@ def opened(config: Any, folder: Path) -> images.Source:
         DataError: they cannot be read.
         UserError: the images do not fit the autoencoder, or a run in the folder was begun on other latents.
     """
-    from ..data.encoded import LATENTS, is_encoded, read_encoded
-    from ..evaluators.examples import held_out_images
+    from ...data.encoded import LATENTS, is_encoded, read_encoded
+    from ...evaluators.examples import held_out_images
 
     if is_encoded(config.data, LATENTS):
         return _prepared(config, folder, read_encoded(config.data, LATENTS).check(config.data, config.batch_size))
@@ -58,9 +58,9 @@ def opened(config: Any, folder: Path) -> images.Source:
 def _prepared(config: Any, folder: Path, found: "Encoded") -> images.Source:
     import numpy as np
 
-    from ..data import uniforms
-    from ..data.encoded import halves
-    from ..evaluators.examples import Examples
+    from ...data import uniforms
+    from ...data.encoded import halves
+    from ...evaluators.examples import Examples
 
     facts = facts_of_prepared(found, folder, config.data.name)
     mean, deviation = halves(found.test)
@@ -78,7 +78,7 @@ def _prepared(config: Any, folder: Path, found: "Encoded") -> images.Source:
 
 def on_paper(config: Any) -> LatentFacts:
     """The facts without the data, as far as flags, tables and the index of prepared latents tell."""
-    from ..data.encoded import LATENTS, is_encoded, read_encoded
+    from ...data.encoded import LATENTS, is_encoded, read_encoded
 
     if is_encoded(config.data, LATENTS):
         return facts_of_prepared(read_encoded(config.data, LATENTS), None, config.data.name)

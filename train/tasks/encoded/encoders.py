@@ -11,9 +11,9 @@ from eqxgen.models.autoencoder import KLAutoencoder
 from eqxgen.pretrained import from_pretrained
 from eqxgen.pretrained.formats import safetensors
 
-from .._errors import UserError
-from .._files import read_json
-from ..engine.recipes import load
+from ..._errors import UserError
+from ..._files import read_json
+from ...engine.recipes import load
 
 MODEL = "model.safetensors"
 

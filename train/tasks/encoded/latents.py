@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eqxgen.configs import AutoencoderConfig
 
-from .._errors import UsageError, UserError
-from .._files import read_json
-from .facts import ImageFacts, LatentFacts
+from ..._errors import UsageError, UserError
+from ..._files import read_json
+from ..facts import ImageFacts, LatentFacts
 
 if TYPE_CHECKING:  # jax is imported where it is used, so that --help does not wait for it
-    from ..data.encoded import Encoded
+    from ...data.encoded import Encoded
 
 SCALE = 0.18215
 """Factor that gives latents of Stable Diffusion a deviation of about 1 (Rombach et al. 2022, arXiv:2112.10752,
@@ -125,7 +125,7 @@ def autoencoder_of(where: str, facts: ImageFacts) -> Any:
     Raises:
         UserError: there is none; or prepared latents are of another.
     """
-    from ..run.weights import digest
+    from ...run.weights import digest
     from .encoders import latents_shape
 
     recorded = facts if isinstance(facts, LatentFacts) else LatentFacts(facts.shape, facts.classes, facts.levels)
@@ -151,7 +151,7 @@ def autoencoder_of_run(folder: Path, where: str, facts: ImageFacts) -> Any:
     Raises:
         UserError: that of the path is another now.
     """
-    from ..run.weights import digest
+    from ...run.weights import digest
 
     found, known = autoencoder_of(where, facts), read_json(folder / "config.json").get("frozen")
     if digest(found) != known:
@@ -174,7 +174,7 @@ def facts_on_the_fly(where: str, scale: float | None, facts: ImageFacts, folder:
         UserError: there is no such autoencoder, or the images do not fit it.
         UsageError: it is of a run, whose factor is not known.
     """
-    from ..data.encoded import Statistics
+    from ...data.encoded import Statistics
     from .encoders import latents_shape
 
     shape = latents_shape(open_autoencoder(where), facts.shape, "--autoencoder", where)

@@ -1,0 +1,1 @@
+"""Data that an encoder has made: latents and tokens, their encoders, and their preparation."""
