@@ -2,7 +2,7 @@
 
 tokens         cross-entropy, of next tokens too
 masked         masked token models
-likelihood     absolute and squared error, logit-Laplace, divergence of a Gaussian
+likelihood     absolute and squared error, logit-Laplace
 perceptual     distance by the features of a network
 reconstruction tokenizers of images: quantisation and entropy terms
 adversarial    losses of a generator and a discriminator in five forms, R1, LeCam

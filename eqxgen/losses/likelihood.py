@@ -1,4 +1,4 @@
-"""Losses of an image under a distribution per pixel, and divergences of Gaussian latents.
+"""Losses of an image under a distribution per pixel.
 
 The absolute and the squared error are, up to a constant, those of a Laplace and of a Gaussian distribution of fixed
 width.
@@ -55,17 +55,6 @@ def logit_laplace(
     log_odds = jnp.log(x) - jnp.log1p(-x)
     volume = jnp.log(x) + jnp.log1p(-x) + math.log(2) + log_scale
     return _means(volume + jnp.abs(log_odds - location) * jnp.exp(-log_scale))
-
-
-def gaussian_divergence(
-    mean: Float[Array, "batch *latents"], log_variance: Float[Array, "batch *latents"]
-) -> Float[Array, " batch"]:
-    """Kullback-Leibler divergence of each example's diagonal Gaussian from the standard normal, in nats, summed over
-    its latents, in float32 at least (Kingma and Welling 2014, arXiv:1312.6114, appendix B).
-    """
-    mean, log_variance = _wide(mean), _wide(log_variance)
-    each = mean**2 + jnp.expm1(log_variance) - log_variance
-    return jnp.sum(each, axis=tuple(range(1, mean.ndim))) / 2
 
 
 def _wide(x: Array) -> Array:

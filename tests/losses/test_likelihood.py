@@ -12,7 +12,6 @@ from eqxgen.losses.adversarial import Anchors, lecam_penalty
 from eqxgen.losses.likelihood import (
     absolute_error,
     from_location,
-    gaussian_divergence,
     logit_laplace,
     squared_error,
     to_open_interval,
@@ -49,14 +48,6 @@ def test_an_image_comes_back_from_its_location():
     assert float(x[0]) == pytest.approx(0.1)
     np.testing.assert_allclose(from_location(jnp.log(x / (1 - x))), image, atol=1e-6)
     assert float(from_location(jnp.asarray(9.0))) == 1.0
-
-
-def test_the_divergence_of_a_gaussian_is_zero_for_the_standard_normal_and_exact_for_small_variances():
-    zero = jnp.zeros((2, 3, 5))
-    np.testing.assert_array_equal(gaussian_divergence(zero, zero), 0.0)
-    mean, log_variance = jnp.asarray([[1.5, 0.0]]), jnp.asarray([[0.0, -3.0]])
-    expected = (1.5**2 + np.exp(-3.0) - 1 + 3.0) / 2
-    np.testing.assert_allclose(gaussian_divergence(mean, log_variance), expected, rtol=1e-6)
 
 
 class Own(eqx.Module):

@@ -20,7 +20,8 @@ import pytest
 
 from eqxgen.configs import AutoencoderConfig, DiTConfig, VQGANConfig
 from eqxgen.models import VQGAN
-from eqxgen.models.autoencoder import KLAutoencoder, Posterior, VQAutoencoder
+from eqxgen.models.autoencoder import KLAutoencoder, VQAutoencoder
+from eqxgen.nn.distributions import DiagonalGaussian
 from eqxgen.pretrained import to_pretrained
 from tests.devices import ROOT, environment
 from tests.train.latents_prepared import SHARD
@@ -143,7 +144,7 @@ def published(seed=0):
     """Posteriors, and what Stable Diffusion's factor makes of their draws."""
     keys = jr.split(jr.key(seed), 6)
     mean, log_variance = 3 * jr.normal(jr.key(1), (2, 6, 4, 3, 3))
-    return keys, Posterior(mean, log_variance)
+    return keys, DiagonalGaussian(mean, log_variance)
 
 
 def test_latents_of_one_factor_are_todays_latents_to_rounding_whether_prepared_or_encoded():
