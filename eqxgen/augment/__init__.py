@@ -1,4 +1,7 @@
 """Augmentation inside a compiled step.
 
-non_leaking  EDM's geometric augmentations, with the labels by which a network is told of them
+non_leaking     EDM's geometric augmentations, with the labels by which a network is told of them
+differentiable  DiffAugment: the same augmentation of real and generated images, differentiated through
+adaptive        StyleGAN2-ADA's, whose probability is an array
+geometry        homogeneous maps, and images moved by them
 """

@@ -16,11 +16,11 @@ the paper resamples by a wavelet at twice the size.
 import math
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from eqxgen.augment.geometry import rotation, scaling, translation, warped
 from eqxgen.rng import RNG
 
 LABELS = 9
@@ -70,42 +70,12 @@ def augment(image: Float[Array, "height width channels"], probability: float, *,
     height, width, _ = image.shape
     size = jnp.exp2(SPREAD * stretch)
     forward = (
-        _translation(move[0] * SHIFT * width, move[1] * SHIFT * height)
-        @ _rotation(angle)
-        @ _scaling(size, 1 / size)
-        @ _rotation(-angle)
-        @ _rotation(turn)
-        @ _scaling(jnp.exp2(SPREAD * scale), jnp.exp2(SPREAD * scale))
-        @ _scaling(1 - 2 * mirror, 1 - 2 * over)
+        translation(move[0] * SHIFT * width, move[1] * SHIFT * height)
+        @ rotation(angle)
+        @ scaling(size, 1 / size)
+        @ rotation(-angle)
+        @ rotation(turn)
+        @ scaling(jnp.exp2(SPREAD * scale), jnp.exp2(SPREAD * scale))
+        @ scaling(1 - 2 * mirror, 1 - 2 * over)
     )
     return Augmented(warped(image, forward), labels)
-
-
-def warped(
-    image: Float[Array, "height width channels"], forward: Float[Array, "3 3"]
-) -> Float[Array, "height width channels"]:
-    """The image moved by a homogeneous map of (x, y, 1) about its centre, in pixels; mirrored at its borders."""
-    height, width, _ = image.shape
-    middle = jnp.asarray([(width - 1) / 2, (height - 1) / 2])
-    x, y = jnp.meshgrid(jnp.arange(width) - middle[0], jnp.arange(height) - middle[1])
-    inverse = jnp.linalg.inv(forward)
-    source = jnp.einsum("ij,jhw->ihw", inverse[:2], jnp.stack([x, y, jnp.ones_like(x)])) + middle[:, None, None]
-    # Whole positions stay whole, so that an image that only flips keeps its pixels.
-    near = jnp.round(source)
-    source = jnp.where(jnp.abs(source - near) < 1e-4, near, source)
-    one = lambda channel: jax.scipy.ndimage.map_coordinates(channel, [source[1], source[0]], order=1, mode="mirror")
-    return jax.vmap(one, -1, -1)(image)
-
-
-def _scaling(x: Array, y: Array) -> Float[Array, "3 3"]:
-    return jnp.diag(jnp.stack([x, y, jnp.ones_like(x)]))
-
-
-def _rotation(angle: Array) -> Float[Array, "3 3"]:
-    cos, sin, zero, one = jnp.cos(angle), jnp.sin(angle), jnp.zeros_like(angle), jnp.ones_like(angle)
-    return jnp.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one]).reshape(3, 3)
-
-
-def _translation(x: Array, y: Array) -> Float[Array, "3 3"]:
-    zero, one = jnp.zeros_like(x), jnp.ones_like(x)
-    return jnp.stack([one, zero, x, zero, one, y, zero, zero, one]).reshape(3, 3)

@@ -11,6 +11,7 @@ from eqxgen.configs.decoding import SCHEDULES, MaskedDecoding, Sampling, parse_s
 from eqxgen.configs.diffusion import DenoiserConfig, DiffusionLoss, DiffusionSampling, ScheduleConfig
 from eqxgen.configs.dit import DiTConfig
 from eqxgen.configs.edm2 import EDM2Config
+from eqxgen.configs.gan import DCGANConfig, R3GANConfig, StyleGAN2Config
 from eqxgen.configs.gpt import GPT2_SIZES, LLAMA2_SIZES, LLAMA3_1_SIZES, GPTConfig
 from eqxgen.configs.maskgit import MaskGITConfig
 from eqxgen.configs.quantizer import QUANTIZERS, QuantizerConfig
@@ -36,6 +37,7 @@ __all__ = [
     "AutoencoderConfig",
     "BERTConfig",
     "CLIPConfig",
+    "DCGANConfig",
     "DenoiserConfig",
     "DiTConfig",
     "DiffusionLoss",
@@ -46,10 +48,12 @@ __all__ = [
     "MaskGITConfig",
     "MaskedDecoding",
     "QuantizerConfig",
+    "R3GANConfig",
     "RNNConfig",
     "ResNetConfig",
     "Sampling",
     "ScheduleConfig",
+    "StyleGAN2Config",
     "T5Config",
     "TamingConfig",
     "TextTowerConfig",

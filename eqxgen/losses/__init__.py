@@ -8,4 +8,5 @@ reconstruction tokenizers of images: quantisation and entropy terms
 adversarial    losses of a generator and a discriminator in five forms, R1, LeCam
 adaptive       weight of the adversarial term by the last layer's gradients
 elbo           bounds of the likelihood of models with latents
+gan            forms of adversarial losses, penalties of gradients, path length
 """

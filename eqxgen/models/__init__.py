@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from eqxgen.models.discriminator import Discriminator
     from eqxgen.models.dit import DiT
     from eqxgen.models.edm2 import EDM2UNet
+    from eqxgen.models.gan.dcgan import DCGANDiscriminator, DCGANGenerator
+    from eqxgen.models.gan.r3gan import R3GANDiscriminator, R3GANGenerator
+    from eqxgen.models.gan.stylegan2 import StyleGAN2Generator
+    from eqxgen.models.gan.stylegan2_discriminator import StyleGAN2Discriminator
     from eqxgen.models.gpt import GPT
     from eqxgen.models.inception import Inception
     from eqxgen.models.lpips import LPIPS
@@ -44,6 +48,8 @@ __all__ = [
     "BERTClassifier",
     "BERTMaskedLM",
     "ConvNet",
+    "DCGANDiscriminator",
+    "DCGANGenerator",
     "DiT",
     "Discriminator",
     "EDM2UNet",
@@ -52,7 +58,11 @@ __all__ = [
     "MaskGIT",
     "PatchDiscriminator",
     "PixelTokenizer",
+    "R3GANDiscriminator",
+    "R3GANGenerator",
     "ResNet",
+    "StyleGAN2Discriminator",
+    "StyleGAN2Generator",
     "T5Encoder",
     "Taming",
     "TiTok",
@@ -67,10 +77,16 @@ __all__ = [
 _HOMES = {
     "BERTClassifier": "bert",
     "BERTMaskedLM": "bert",
+    "DCGANDiscriminator": "gan.dcgan",
+    "DCGANGenerator": "gan.dcgan",
     "EDM2UNet": "edm2",
     "KLAutoencoder": "autoencoder",
     "PatchDiscriminator": "tokenizers.patch_discriminator",
     "PixelTokenizer": "pixels",
+    "R3GANDiscriminator": "gan.r3gan",
+    "R3GANGenerator": "gan.r3gan",
+    "StyleGAN2Discriminator": "gan.stylegan2_discriminator",
+    "StyleGAN2Generator": "gan.stylegan2",
     "T5Encoder": "t5",
     "UNetClassifier": "unet_guides",
     "Upsampler": "unet_guides",

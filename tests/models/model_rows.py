@@ -13,13 +13,16 @@ from eqxgen.configs import (
     AutoencoderConfig,
     BERTConfig,
     CLIPConfig,
+    DCGANConfig,
     DiTConfig,
     EDM2Config,
     GPTConfig,
     MAEConfig,
     MaskGITConfig,
+    R3GANConfig,
     ResNetConfig,
     RNNConfig,
+    StyleGAN2Config,
     T5Config,
     TamingConfig,
     TextTowerConfig,
@@ -38,6 +41,10 @@ from eqxgen.models.convnet import ConvNet
 from eqxgen.models.discriminator import Discriminator
 from eqxgen.models.dit import DiT
 from eqxgen.models.edm2 import EDM2UNet
+from eqxgen.models.gan.dcgan import DCGANGenerator
+from eqxgen.models.gan.r3gan import R3GANDiscriminator, R3GANGenerator
+from eqxgen.models.gan.stylegan2 import StyleGAN2Generator
+from eqxgen.models.gan.stylegan2_discriminator import StyleGAN2Discriminator
 from eqxgen.models.gpt import GPT
 from eqxgen.models.mae import MAE
 from eqxgen.models.maskgit import MaskGIT
@@ -134,6 +141,32 @@ class Masked(eqx.Module):
         return found[0] if isinstance(found, tuple) else found
 
 
+def latent(key: Any) -> tuple[jax.Array, jax.Array]:
+    return jr.normal(key, (6,)), jr.randint(key, (), 0, 3)
+
+
+def judged(key: Any) -> tuple[jax.Array, jax.Array]:
+    return jnp.tanh(jr.normal(key, (8, 8, 3))), jr.randint(key, (), 0, 3)
+
+
+class Noised(eqx.Module):
+    """A generator with noise of a key of its own."""
+
+    model: eqx.Module
+
+    def __call__(self, latent: jax.Array, label: jax.Array, *, key: Any = None) -> Any:
+        return self.model(latent, label, key=jr.key(7))
+
+
+class Alone(eqx.Module):
+    """A discriminator of batches, of one image."""
+
+    model: eqx.Module
+
+    def __call__(self, image: jax.Array, label: jax.Array, *, key: Any = None) -> Any:
+        return self.model(image[None], label[None])[0]
+
+
 def hidden(key: Any) -> tuple[jax.Array, jax.Array]:
     return *image(key), jr.uniform(key, (9,))
 
@@ -186,6 +219,9 @@ SMALL_SIGLIP = CLIPConfig(
 )
 SMALL_MAE = MAEConfig(SMALL_VIT, dim=12, depth=1, heads=2)
 BOTTLENECK = ResNetConfig(width=8, multipliers=(1, 2), block="bottleneck", depths=(1, 2), stem=6)
+SMALL_DCGAN = DCGANConfig(latent_dim=6, width=4, base=2, label_dim=3)
+SMALL_R3GAN = R3GANConfig(6, (8, 6), (2, 2), (1, 1), label_dim=3)
+SMALL_STYLEGAN2 = StyleGAN2Config(latent_dim=6, mapping=2, width=32, max_width=8)
 SMALL_RESNET = ResNetConfig(width=8, multipliers=(1, 2), blocks=1)
 
 ROWS = {
@@ -239,6 +275,11 @@ ROWS = {
     "CLIP": Row(lambda key: CLIP(12, 12, 3, 7, SMALL_CLIP, key=key), pair),
     "CLIP, SigLIP's": Row(lambda key: CLIP(12, 12, 3, 7, SMALL_SIGLIP, key=key), pair),
     "MAE": Row(lambda key: Masked(MAE(12, 12, 3, SMALL_MAE, key=key), "noise"), hidden),
+    "DCGANGenerator": Row(lambda key: DCGANGenerator(8, 3, 3, SMALL_DCGAN, key=key), latent, stateful=True),
+    "R3GANGenerator": Row(lambda key: R3GANGenerator(8, 3, 3, SMALL_R3GAN, key=key), latent),
+    "R3GANDiscriminator": Row(lambda key: R3GANDiscriminator(8, 3, 3, SMALL_R3GAN, key=key), judged),
+    "StyleGAN2Generator": Row(lambda key: Noised(StyleGAN2Generator(8, 3, 3, SMALL_STYLEGAN2, key=key)), latent),
+    "StyleGAN2Discriminator": Row(lambda key: Alone(StyleGAN2Discriminator(8, 3, 3, SMALL_STYLEGAN2, key=key)), judged),
     "ResNet, training": Row(
         lambda key: ResNet(3, 4, SMALL_RESNET, key=key), image, draws=True, stateful=True, whole=True
     ),

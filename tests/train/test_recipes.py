@@ -42,7 +42,7 @@ def test_the_model_of_config_and_facts_is_the_part_of_the_trained_one_that_is_re
     config = next(iter(recipe.presets.values()))
     facts = TextFacts(65, 64) if recipe.facts is TextFacts else recipe.on_paper(config)
     trained = eqx.filter_eval_shape(recipe.program(config, facts).init, jr.key(0))
-    part = {"vqgan": "tokenizer", "diffusion": "denoiser", "klvae": "autoencoder"}.get(name)
+    part = {"vqgan": "tokenizer", "diffusion": "denoiser", "klvae": "autoencoder", "gan": "generator"}.get(name)
     released = trained[part] if part else trained
     made = eqx.filter_eval_shape(recipe.model(config, facts), jr.key(0))
     made = made.model if isinstance(made, WithState) else made

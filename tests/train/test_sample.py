@@ -16,6 +16,7 @@ from PIL import Image
 from eqxgen._files import part_of
 from eqxgen.configs import (
     AutoencoderConfig,
+    DCGANConfig,
     DiTConfig,
     GPTConfig,
     MaskedDecoding,
@@ -44,12 +45,13 @@ from train.tasks.sampling import ImageSample
 from train.tasks.texts import TextSample, _Text
 from train.tasks.writers import write_images
 
-IMAGES, TEXTS = ("classify", "diffusion", "klvae", "maskgit", "vae", "vqgan"), ("gpt", "rnn")
+IMAGES, TEXTS = ("classify", "diffusion", "gan", "klvae", "maskgit", "vae", "vqgan"), ("gpt", "rnn")
 CHARACTERS = Characters("\n abcdefgh")
 MODELS = {
     "classify": (ResNetConfig(width=8, multipliers=(1,), blocks=1), ImageFacts((8, 8, 1), 10, 17)),
     "diffusion": ({"dit": DiTConfig(dim=8, depth=1, heads=2, learn_variance=False)}, ImageFacts((8, 8, 1), 10, 17)),
     "klvae": (AutoencoderConfig(widths=(4, 8), blocks=1, groups=2), ImageFacts((8, 8, 1), 10, 17)),
+    "gan": ({"dcgan": DCGANConfig(latent_dim=4, width=8, base=2)}, ImageFacts((8, 8, 1), 10, 17)),
     "maskgit": (MaskGITConfig(dim=8, depth=1, heads=2), TokenFacts((8, 8, 1), 10, 64, 17)),
     "vae": (VAEConfig(hidden=(8,), latent_dim=3), ImageFacts((8, 8, 1), 10, 17)),
     "vqgan": (VQGANConfig(width=8, latent_dim=4, codes=16, multipliers=(1, 2)), ImageFacts((8, 8, 1), 10, 17)),
@@ -149,6 +151,18 @@ DENOISED = {
     "--likelihood --probes -1": "probes must be at least 0: got -1",
     "--likelihood --out x.npz": "out goes without likelihood, which writes no file: got 'x.npz'",
 }
+OF_LATENTS = {
+    "--truncation 3": r"truncation must be in \[0, 2\]: got 3.0",
+    "--truncation nan": r"truncation must be in \[0, 2\]: got nan",
+    "--seeds x": "seeds must be whole numbers or ranges, as in 0-63 or 1,5,9: got 'x'",
+    "--seeds 5-2": "seeds must be ranges that rise, as in 0-63: got '5-2'",
+    "--seeds 0-999999": "seeds must be at most 100000 of them: got '0-999999'",
+    "--seeds 1 --n 3": "n goes without seeds",
+    "--seeds 1 --interpolate": "seeds must be at least 2 of them: got '1'",
+    "--interpolate": "interpolate and mix go with --seeds",
+    "--mix -1": "mix must be at least 0: got -1",
+    "--seeds 0-3 --mix 2 --interpolate": "mix goes without interpolate",
+}
 TEXT = {
     **{flags: message for flags, message in DRAWN.items() if flags.startswith("--temperature")},
     "--top-k 0": "top_k must be at least 1: got 0",
@@ -186,6 +200,7 @@ WRONG = [
         "diffusion": (EVERY, IMAGE, DENOISED),
         "klvae": (EVERY, IMAGE, LATENT, ALONE),
         "vae": (EVERY, IMAGE, LATENT, PRIOR, ALONE),
+        "gan": (EVERY, IMAGE, OF_LATENTS),
         "vqgan": (EVERY, IMAGE, ALONE),
         "maskgit": (EVERY, IMAGE, DRAWN),
         "gpt": (EVERY, TEXT),
@@ -211,6 +226,16 @@ def test_every_recipe_has_a_row_of_wrong_options():
 
 
 KNOWN_LATER = [
+    (
+        "gan",
+        ["--truncation=0.7"],
+        "--truncation must have a model with a mean style vector, stylegan2: got one of dcgan",
+    ),
+    (
+        "gan",
+        ["--mix=2", "--seeds=0-3"],
+        "--mix must have a model with a mean style vector, stylegan2: got one of dcgan",
+    ),
     ("diffusion", ["--grid=trailing"], "--grid trailing must have a schedule of steps: got VE"),
     ("diffusion", ["--variance=learned"], "--variance learned must have a model with dit.learn_variance"),
     ("maskgit", ["--steps=65"], "--steps must be from 1 to the number of tokens, 64: got 65"),

@@ -50,6 +50,9 @@ from .step import Inputs, Setup, State, abstract_state, changed, make_step, make
 if TYPE_CHECKING:
     from .recipes import Recipe
 
+PATIENCE = 400
+"""Steps in a row at which `Program.failed` has a reason before a run stops."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -209,6 +212,7 @@ class _Run:
     weights: Start | None = None
     scores: list[float] = dataclasses.field(default_factory=list)
     hinted: bool = False
+    failing: int | None = None  # step since which `Program.failed` has a reason
 
     def train(self, state: State, first: int, key: PRNGKeyArray, stop: StopRequest) -> State:
         with self.feed(first) as feed:
@@ -311,7 +315,9 @@ class _Run:
         return program.players[next(iter(program.turns.values())).players[0]]
 
     def check(self, state: State, step: int) -> None:
-        """Raises `UserError` after `--max-skips` updates of a turn in a row that could not be made."""
+        """Raises `UserError` after `--max-skips` updates of a turn in a row that could not be made, and where training
+        has failed for `PATIENCE` steps.
+        """
         program, limit = self.task.program, self.config.max_skips
         for name, turn in program.turns.items():
             skipped = state.skipped[name]
@@ -322,6 +328,12 @@ class _Run:
                 check_skipped(skipped, state.scale[name], moved, limit=limit, step=step)
             except FloatingPointError as error:
                 raise UserError(f"{error}; {self._last_good()}") from None
+        if not (reason := program.failed(self.numbers()) if program.failed else ""):
+            self.failing = None
+        elif self.failing is None:
+            self.failing = step
+        elif step - self.failing >= PATIENCE:
+            raise UserError(f"step {step}: {reason}, since step {self.failing}; {self._last_good(self.failing)}")
 
     def measure(self, state: State, evaluators: tuple[Evaluator, ...]) -> dict[str, float]:
         """Numbers of the averaged model during training; none where a signal ends their computation."""
@@ -419,10 +431,12 @@ class _Run:
             self.log.say(f"no best checkpoint: --keep-best {self.config.keep_best} had no finite value at any of them")
         self.log.say(f"done in {summary['seconds']:.0f} s: {self.folder / 'summary.json'}")
 
-    def _last_good(self) -> str:
+    def _last_good(self, before: int | None = None) -> str:
         self.checkpoints.wait()
-        steps = self.checkpoints.steps()
-        return f"the last checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
+        steps = [step for step in self.checkpoints.steps() if before is None or step < before]
+        if before is None:
+            return f"the last checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
+        return f"the last checkpoint before it is of step {steps[-1]}" if steps else "no checkpoint before it is kept"
 
 
 def sinks_of(config: TrainConfig, folder: Path, first: int, record: dict[str, Any]) -> list[Sink]:

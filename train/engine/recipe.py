@@ -164,6 +164,8 @@ class Program:
         init_state: makes the model state from the model.
         frozen: makes or loads the frozen parts.
         fixed: path patterns of parameters that no player moves.
+        failed: (metrics of a step) -> reason for which they show that training has failed, or an empty text. A run
+            stops where there is one at `train.engine.loop.PATIENCE` steps in a row.
 
     Raises:
         ValueError: a turn names no player of the program, a player has no turn, or the first turn is lazy.
@@ -177,6 +179,7 @@ class Program:
     init_state: Callable[[PyTree], PyTree] = lambda model: None
     frozen: Callable[[], PyTree] = lambda: None
     fixed: tuple[str, ...] = ()
+    failed: Callable[[Mapping[str, float]], str] | None = None
 
     @classmethod
     def of(

@@ -45,6 +45,7 @@ WHOLE = (
     *(f"**.attention.{name}.weight" for name in ("q", "kv")),  # cross-attention
     *(f"**.{name}.weight" for name in ("types", "transform", "bias.table")),  # of BERT and T5
     *(f"**.{name}" for name in ("units", "features")),  # of nets whose maps are compared
+    *(f"**.{name}" for name in ("mapping", "basis", "const")),  # of generators
 )
 """Matrices and kernels that `--mesh model` leaves whole."""
 
