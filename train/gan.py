@@ -25,8 +25,8 @@ from .config.data import AugmentConfig, DataConfig
 from .config.evals import CLASSIFIER, FIDELITY, TRAINED_ON_SAMPLES
 from .config.optim import EmaConfig, OptimConfig
 from .config.options import option
-from .tasks.adversarial import adversarial_recipe
 from .tasks.facts import ImageFacts
+from .tasks.gan.recipe import adversarial_recipe
 from .tasks.images import ImageConfig
 
 if TYPE_CHECKING:  # jax is imported where it is used, so that --help does not wait for it
@@ -335,7 +335,7 @@ def program(config: Config, facts: ImageFacts) -> "Program":
     import jax.random as jr
 
     from .engine.recipe import Player, Program, Turn
-    from .tasks.adversaries import Adversaries, collapsed, start
+    from .tasks.gan.losses import Adversaries, collapsed, start
 
     make_generator, make_discriminator = nets(config, facts)
     adversaries, penalty = Adversaries(config, facts, check_policy(config.augmentation, config.policy)), config.penalty

@@ -21,9 +21,9 @@ from train._errors import UsageError, UserError
 from train.config.base import parse
 from train.engine import loop
 from train.engine.recipe import Context
-from train.tasks import adversaries
-from train.tasks.adversarial import seeds_of
 from train.tasks.facts import ImageFacts
+from train.tasks.gan import losses as adversaries
+from train.tasks.gan.recipe import seeds_of
 
 FULL = os.environ.get("EQXGEN_FULL") == "1"
 SIZES = {

@@ -4,18 +4,18 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .._errors import UsageError, require
-from ..engine.recipes import Finished, Recipe
-from . import images
-from .facts import ImageFacts
-from .sampling import COLUMNS, ImageSample
+from ..._errors import UsageError, require
+from ...engine.recipes import Finished, Recipe
+from .. import images
+from ..facts import ImageFacts
+from ..sampling import COLUMNS, ImageSample
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
-    from ..data import Dataset
-    from ..engine.recipe import Program
-    from ..evaluators.base import Evaluator
-    from ..evaluators.examples import Examples
-    from ..evaluators.stream import Stream
+    from ...data import Dataset
+    from ...engine.recipe import Program
+    from ...evaluators.base import Evaluator
+    from ...evaluators.examples import Examples
+    from ...evaluators.stream import Stream
 
 ROW = 8
 """Images of each class in a picture."""
@@ -192,7 +192,7 @@ def _clipped(image: Any) -> Any:
 def _in_rows(classes: int, count: int = 10, row: int = ROW) -> "Examples":
     import numpy as np
 
-    from .draw import labelled
+    from ..draw import labelled
 
     return labelled(np.repeat(np.arange(classes)[:count] if classes > 1 else np.zeros(count, int), row))
 
@@ -205,10 +205,10 @@ def _drawn(config: Any, parts: tuple[Any, Any], dataset: "Dataset", stream: "Str
 def _evaluators(config: Any, dataset: "Dataset") -> "tuple[Evaluator, ...]":
     import numpy as np
 
-    from ..evaluators.cas import trained_on_samples
-    from ..evaluators.classifier import classifier
-    from ..evaluators.fidelity import fidelity
-    from .draw import labelled
+    from ...evaluators.cas import trained_on_samples
+    from ...evaluators.classifier import classifier
+    from ...evaluators.fidelity import fidelity
+    from ..draw import labelled
 
     judged = labelled(np.arange(config.eval_samples) % dataset.num_classes)
     parts = lambda model, frozen: _tree(model, config.seed + 1)
@@ -221,10 +221,10 @@ def _evaluators(config: Any, dataset: "Dataset") -> "tuple[Evaluator, ...]":
 def _sample(run: Finished, asked: LatentSample) -> int:
     import numpy as np
 
-    from ..evaluators.examples import Examples
-    from ..evaluators.stream import Stream
-    from ..parallel import make_mesh
-    from .draw import labelled
+    from ...evaluators.examples import Examples
+    from ...evaluators.stream import Stream
+    from ...parallel import make_mesh
+    from ..draw import labelled
 
     config = run.config
     if config.family != "stylegan2":

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Key
 from eqxgen.losses.gan import between, objective, one_centred, path_lengths, path_penalty, slopes, zero_centred
 from eqxgen.nn import synchronised
 
-from ..engine.recipe import Context, Sums
-from .facts import ImageFacts
+from ...engine.recipe import Context, Sums
+from ..facts import ImageFacts
 
 LEAST = 0.02
 """Share of the deviation of real images below which generated ones are all alike."""
