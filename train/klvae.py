@@ -29,7 +29,7 @@ from .config.options import option
 from .tasks.autoencoders import latent_recipe
 from .tasks.facts import ImageFacts
 from .tasks.images import ImageConfig
-from .vqgan import DiscriminatorConfig
+from .tasks.tokenizing import DiscriminatorConfig
 
 if TYPE_CHECKING:  # jax is imported where it is used, so that --help does not wait for it
     from .engine.recipe import Program
