@@ -15,7 +15,7 @@ from tests.models.test_models import MODELS
 from train.engine.recipes import RECIPES, named
 from train.params.conventions import ENDS, ISLANDS, WHOLE, WIDTH
 from train.params.paths import leaves, matches
-from train.tasks.facts import ImageFacts, TextFacts, TokenFacts
+from train.tasks.facts import ImageFacts, LatentFacts, TextFacts, TokenFacts
 
 FACTS = {
     ImageFacts: ImageFacts((32, 32, 3), 10),
@@ -58,7 +58,8 @@ def shapes(family):
     if family == "vqgan":
         configs += [dataclasses.replace(configs[0], quantizer=kind) for kind in ("fsq", "gumbel")]
         configs = [dataclasses.replace(config, adversarial=0.1) for config in configs]
-    return [abstract(recipe.program(config, FACTS[recipe.facts]).init) for config in configs]
+    facts = lambda config: recipe.on_paper(config) if recipe.facts is LatentFacts else FACTS[recipe.facts]
+    return [abstract(recipe.program(config, facts(config)).init) for config in configs]
 
 
 @functools.cache
