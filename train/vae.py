@@ -82,7 +82,7 @@ def _preset(name: str, steps: int, model: VAEConfig, data: DataConfig | None = N
     return Config(preset=name, steps=steps, model=model, **values | changes)
 
 
-_COSINE = {"optim": OptimConfig(learning_rate=1e-3, decay="cosine", **_ADAM)}
+_COSINE: dict[str, Any] = {"optim": OptimConfig(learning_rate=1e-3, decay="cosine", **_ADAM)}
 
 PRESETS = {
     "digits": _preset(

@@ -175,7 +175,10 @@ def coloring(p: Float[Array, ""], *, key: PRNGKeyArray, hue: bool = True) -> Flo
     """
     keys = RNG(key)
     grey = jnp.full((3, 3), 1 / 3)  # projection on the axis of luma
-    square = lambda part, move=0.0: jnp.eye(4).at[:3, :3].set(part).at[:3, 3].set(move)
+
+    def square(part: Array, move: Array | float = 0.0) -> Array:
+        return jnp.eye(4).at[:3, :3].set(part).at[:3, 3].set(move)
+
     brightness = kept(0.2 * jr.normal(next(keys)), 0.0, p, next(keys))
     contrast = kept(jnp.exp2(0.5 * jr.normal(next(keys))), 1.0, p, next(keys))
     flip = kept(jr.bernoulli(next(keys)).astype(jnp.float32), 0.0, p, next(keys))

@@ -4,11 +4,11 @@ real.
 With r and f the discriminator's logits of a real and a made example, and s the softplus:
 
     form             generator     discriminator                       source
-    non-saturating   s(-f)         s(-r) + s(f)                        Goodfellow et al. 2014, arXiv:1406.2661
+    non_saturating   s(-f)         s(-r) + s(f)                        Goodfellow et al. 2014, arXiv:1406.2661
     logistic         s(-f)         (s(-r) + s(f)) / 2                  "vanilla" of enhancing-transformers
     vanilla          -f            (s(-r) + s(f)) / 2                  taming-transformers
     hinge            -f            (max(0, 1-r) + max(0, 1+f)) / 2     Lim and Ye 2017, arXiv:1705.02894; taming
-    least-squares    f²            ((1-r)² + (1+f)²) / 2               Mao et al. 2017, arXiv:1611.04076, equation 8;
+    least_squares    f²            ((1-r)² + (1+f)²) / 2               Mao et al. 2017, arXiv:1611.04076, equation 8;
                                                                        enhancing-transformers
 """
 
@@ -32,7 +32,7 @@ class Form(NamedTuple):
 
 
 FORMS = {
-    "non-saturating": Form(
+    "non_saturating": Form(
         lambda fake: jax.nn.softplus(-fake), lambda real: jax.nn.softplus(-real), lambda fake: jax.nn.softplus(fake)
     ),
     "logistic": Form(
@@ -44,12 +44,12 @@ FORMS = {
         lambda fake: -fake, lambda real: jax.nn.softplus(-real) / 2, lambda fake: jax.nn.softplus(fake) / 2
     ),
     "hinge": Form(lambda fake: -fake, lambda real: jax.nn.relu(1 - real) / 2, lambda fake: jax.nn.relu(1 + fake) / 2),
-    "least-squares": Form(lambda fake: fake**2, lambda real: (1 - real) ** 2 / 2, lambda fake: (1 + fake) ** 2 / 2),
+    "least_squares": Form(lambda fake: fake**2, lambda real: (1 - real) ** 2 / 2, lambda fake: (1 + fake) ** 2 / 2),
 }
 """By name."""
 
 
-def generator_loss(on_fake: Float[Array, "*batch"], form: str = "non-saturating") -> Float[Array, "*batch"]:
+def generator_loss(on_fake: Float[Array, "*batch"], form: str = "non_saturating") -> Float[Array, "*batch"]:
     """The generator's loss from the discriminator's logits of its samples.
 
     Raises:
@@ -59,7 +59,7 @@ def generator_loss(on_fake: Float[Array, "*batch"], form: str = "non-saturating"
 
 
 def discriminator_loss(
-    on_real: Float[Array, "*batch"], on_fake: Float[Array, "*batch"], form: str = "non-saturating"
+    on_real: Float[Array, "*batch"], on_fake: Float[Array, "*batch"], form: str = "non_saturating"
 ) -> Float[Array, "*batch"]:
     """The discriminator's loss from its logits.
 

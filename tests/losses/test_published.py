@@ -120,7 +120,7 @@ def test_the_losses_and_the_adaptive_weight_are_those_of_taming_transformers(for
     np.testing.assert_allclose(slope.head.bias, case["critic slope 1"], atol=1e-6)
 
 
-@pytest.mark.parametrize("form", ["logistic", "hinge", "least-squares"])
+@pytest.mark.parametrize("form", ["logistic", "hinge", "least_squares"])
 def test_the_forms_are_those_of_enhancing_transformers(form):
     case = CASES["enhancing losses"]
     real, made = jnp.asarray(case["real"]), jnp.asarray(case["made"])
@@ -137,5 +137,5 @@ def test_each_form_pushes_logits_of_made_examples_up_for_one_player_and_down_for
 
 
 def test_an_unknown_form_is_one_line():
-    with pytest.raises(ValueError, match=r"form must be one of non-saturating, logistic, .*: got 'wasserstein'"):
+    with pytest.raises(ValueError, match=r"form must be one of non_saturating, logistic, .*: got 'wasserstein'"):
         generator_loss(jnp.zeros(()), "wasserstein")

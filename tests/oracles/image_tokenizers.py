@@ -155,7 +155,7 @@ def _enhancing_losses():
 
     real, made = (torch.from_numpy(images(7, seed=seed) * 3) for seed in (2, 3))
     found = {"real": real, "made": made}
-    for ours, theirs in {"logistic": "vanilla", "hinge": "hinge", "least-squares": "least_square"}.items():
+    for ours, theirs in {"logistic": "vanilla", "hinge": "hinge", "least_squares": "least_square"}.items():
         loss = getattr(layers, f"{theirs}_d_loss")
         found |= {f"{ours} generator": loss(made), f"{ours} critic": loss(made, real)}
     yield "enhancing losses", found

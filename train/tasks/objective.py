@@ -174,7 +174,7 @@ class Objective:
     def logits(self, discriminator: Any, images: Array, weight: Array, context: Context) -> Array:
         """Of each image, or of each of its patches; computed anew in the backward pass where the net's blocks are."""
         if self.config.sizes.remat in (True, "full"):
-            run = eqx.filter_checkpoint(lambda *parts: self._logits(*parts, context))
+            run: Any = eqx.filter_checkpoint(lambda net, images, weight: self._logits(net, images, weight, context))
             return run(discriminator, images, weight)
         return self._logits(discriminator, images, weight, context)
 

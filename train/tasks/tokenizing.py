@@ -60,7 +60,7 @@ class Config(ImageConfig):
     """Weight of the entropy loss: each latent sure of its code, all codes alike."""
     adversarial: float = option(0.0, first=True)
     """Weight of the discriminator's judgement; 0 trains without one."""
-    adversarial_form: Literal["non-saturating", "logistic", "vanilla", "hinge", "least-squares"] = "non-saturating"
+    adversarial_form: Literal["non_saturating", "logistic", "vanilla", "hinge", "least_squares"] = "non_saturating"
     """Losses of the two players; see `eqxgen.losses.adversarial`."""
     adversarial_start: int = 0
     """First step of the adversarial losses."""

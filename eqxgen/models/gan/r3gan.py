@@ -9,6 +9,7 @@ embedding with the last features.
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -20,14 +21,13 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from eqxgen.configs import R3GANConfig
 from eqxgen.models.gan.dcgan import check_label, joined
 from eqxgen.nn import Convolution, Embedding, Projection, _check, upfirdn
-from eqxgen.nn.linear import Initializer
 from eqxgen.rng import RNG
 
 SLOPE = 0.2
 GAIN = math.sqrt(2 / (1 + SLOPE**2))
 
 
-def scaled_normal(gain: float, *, outputs_first: bool = False) -> Initializer:
+def scaled_normal(gain: float, *, outputs_first: bool = False) -> Callable[..., Array]:
     """Normal with deviation gain / sqrt(fan-in), of kernels `(*kernel, in, out)` or weights `(out, in)`."""
 
     def init(key: PRNGKeyArray, shape: Any, dtype: Any = jnp.float32) -> Array:

@@ -36,7 +36,7 @@ class PatchDiscriminator(eqx.Module):
 
     stem: Convolution
     convs: tuple[Convolution, ...]
-    norms: tuple[BatchNorm, ...] | tuple[ActNorm, ...]
+    norms: tuple[BatchNorm | ActNorm, ...]
     head: Convolution
 
     def __init__(self, channels: int, *, width: int = 64, layers: int = 3, norm: str = "batch", key: PRNGKeyArray):

@@ -55,12 +55,14 @@ def _blocks(half: str, heads: int) -> Iterator[Row]:
 def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], Model], Table]:
     """The model of a config, and its table."""
     encoder, decoder = ([int(values[half][name]) for name in SIZES] for half in ("encoder", "decoder"))
+    halves = zip(("dim", "depth", "heads", "hidden_dim"), encoder, decoder)
+    sizes: dict[str, Any] = {
+        name: size for part, *both in halves for name, size in zip((part, f"decoder_{part}"), both)
+    }
     config = ViTVQGANConfig(
-        int(values["patch_size"]),
-        *encoder[:3],
-        int(values.get("dim_head", HEAD_DIM)),
-        encoder[3],
-        *decoder,
+        patch=int(values["patch_size"]),
+        **sizes,
+        head_dim=int(values.get("dim_head", HEAD_DIM)),
         codes=int(values["n_embed"]),
         code_dim=int(values["embed_dim"]),
         unit=True,

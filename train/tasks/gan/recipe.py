@@ -218,7 +218,7 @@ def _evaluators(config: Any, dataset: "Dataset") -> "tuple[Evaluator, ...]":
     return tuple(judges)
 
 
-def _sample(run: Finished, asked: LatentSample) -> int:
+def _sample(run: Finished, asked: Any) -> int:
     import numpy as np
 
     from ...evaluators.examples import Examples
