@@ -166,7 +166,7 @@ def _small(name: str, steps: int, dit: DiTConfig, flip: bool = False, **changes:
 PRESETS = {
     "digits": _small("digits", 1000, _dit(96, 4, 2)),
     # Larger images show through more noise: the mean of the levels grows with the side (Hoogeboom et al. 2023).
-    "mnist": _small("mnist", 4000, _dit(128, 4, 4), loss=_LARGER),
+    "mnist": _small("mnist", 2500, _dit(128, 4, 4), loss=_LARGER),
     "fashion_mnist": _small("fashion_mnist", 4000, _dit(128, 4, 4), loss=_LARGER, flip=True),
     # Ho et al. 2020, appendix B: no classes, 800,000 steps of Adam at 2e-4, average 0.9999.
     "cifar10": Config(
@@ -270,7 +270,7 @@ PRESETS = {
 
 ABOUT = {
     "digits": "0.72 M parameters; 86 s on 2 CPU cores; sample_accuracy 0.969, recall_judge 0.83",
-    "mnist": "1.28 M parameters; 4,000 steps of 64",
+    "mnist": "1.28 M parameters; 16 minutes on 2 CPU cores beside other work; sample_accuracy 0.991, recall_judge 0.82",
     "fashion_mnist": "1.28 M parameters; 4,000 steps of 64",
     "cifar10": "35.7 M parameters; 800,000 steps of 128, for a GPU; the paper's FID is 3.17",
     "cifar10-edm": "56.3 M parameters; 390,625 steps of 512, for GPUs; the paper's FID is 1.79 with 35 evaluations",
