@@ -34,11 +34,13 @@ CODES, CODE_DIM = 11, 5
 
 
 def cases():
-    sys.path.insert(0, os.environ["EQXGEN_TAMING"])
-    # The package's own __init__ imports its trainer.
-    package: Any = types.ModuleType("enhancing")
-    package.__path__ = [f"{os.environ['EQXGEN_ENHANCING']}/enhancing"]
-    sys.modules["enhancing"] = package
+    if "EQXGEN_TAMING" in os.environ:
+        sys.path.insert(0, os.environ["EQXGEN_TAMING"])
+    if "EQXGEN_ENHANCING" in os.environ:
+        # The package's own __init__ imports its trainer.
+        package: Any = types.ModuleType("enhancing")
+        package.__path__ = [f"{os.environ['EQXGEN_ENHANCING']}/enhancing"]
+        sys.modules["enhancing"] = package
     return dict([*_patches(), *_taming_losses(), *_enhancing_losses(), *_vits()])
 
 

@@ -393,7 +393,7 @@ def test_an_edited_config_is_an_error():
 
 
 def test_every_preset_has_the_sizes_of_its_tokenizer():
-    assert maskgit.PRESETS.keys() == vqgan.PRESETS.keys()
+    assert maskgit.PRESETS.keys() <= vqgan.PRESETS.keys()
 
 
 def test_compiling_for_a_tpu_names_the_extra_that_is_missing(monkeypatch, capsys):

@@ -112,7 +112,7 @@ def test_a_tokenizer_of_a_run_takes_its_place_beside_a_discriminator_and_its_cod
     assert same(named_arrays(state.model["tokenizer"]), named_arrays(model))
     assert f"left at their initialisation: {len(found.left)} (model.discriminator." in found.line
     assert all(path.startswith("model.discriminator.") for path in found.left)
-    change = vqgan.changes(config)["start"]
+    change = vqgan.program(config, IMAGES).changes["start"]
     run = types.SimpleNamespace(weights=found)
     assert change.due(0)
     assert not _Run.due(run, change, 0)
@@ -122,7 +122,7 @@ def test_a_tokenizer_of_a_run_takes_its_place_beside_a_discriminator_and_its_cod
     found, _ = started(vqgan.RECIPE, moving, IMAGES, released)
     assert found.record["unused"] == 1
     assert any(path.startswith("state") for path in found.left)
-    assert _Run.due(types.SimpleNamespace(weights=found), vqgan.changes(moving)["start"], 0)
+    assert _Run.due(types.SimpleNamespace(weights=found), vqgan.program(moving, IMAGES).changes["start"], 0)
 
 
 def test_model_state_is_read_with_the_model(tmp_path):

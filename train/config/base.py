@@ -273,7 +273,8 @@ def from_dict(config: type[Config], values: Mapping[str, Any], where: str | Path
     try:
         return build(config, decode(values, options(config)))
     except UsageError as error:
-        raise UserError(f"{where}: this is not a config of {config.__module__}: {error}; was it edited?") from None
+        name = getattr(config, "COMMAND", config.__module__)
+        raise UserError(f"{where}: this is not a config of {name}: {error}; was it edited?") from None
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

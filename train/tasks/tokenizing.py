@@ -25,6 +25,7 @@ class Config(ImageConfig):
     """Every flag starts from the preset's value."""
 
     EVALS = (RECONSTRUCTION, CLASSIFIER, FIDELITY)
+    COMMAND = "train.vqgan"
 
     net: Literal["maskgit", "taming", "vit", "titok"] = option("maskgit", first=True)
     """maskgit: convolutions; taming: with attention at the smallest size; vit: transformers over patches (ViT-VQGAN);
