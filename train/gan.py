@@ -23,7 +23,7 @@ from eqxgen.configs import DCGANConfig, R3GANConfig, StyleGAN2Config
 from ._errors import UsageError, require
 from .config.data import AugmentConfig, DataConfig
 from .config.evals import CLASSIFIER, FIDELITY, TRAINED_ON_SAMPLES
-from .config.optim import EmaConfig, OptimConfig
+from .config.optim import DiscriminatorConfig, EmaConfig, OptimConfig
 from .config.options import option
 from .tasks.facts import ImageFacts
 from .tasks.gan.recipe import adversarial_recipe
@@ -35,13 +35,6 @@ if TYPE_CHECKING:  # jax is imported where it is used, so that --help does not w
 Family = Literal["dcgan", "r3gan", "stylegan2"]
 Form = Literal["non_saturating", "hinge", "least_squares", "wasserstein", "relativistic"]
 Augmentation = Literal["none", "diffaugment", "ada"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DiscriminatorConfig(OptimConfig):
-    """The optimiser of the discriminator."""
-
-    FLAG = "discriminator"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

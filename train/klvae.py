@@ -21,15 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 from eqxgen.configs import AutoencoderConfig
 
-from ._errors import UsageError, require
+from ._errors import require
 from .config.data import AugmentConfig, DataConfig
 from .config.evals import CLASSIFIER, FIDELITY, LATENTS
-from .config.optim import OptimConfig
+from .config.optim import DiscriminatorConfig, OptimConfig
 from .config.options import option
 from .tasks.autoencoders import latent_recipe
 from .tasks.facts import ImageFacts
-from .tasks.images import ImageConfig
-from .tasks.tokenizing import DiscriminatorConfig
+from .tasks.images import ImageConfig, check_sides
 
 if TYPE_CHECKING:  # jax is imported where it is used, so that --help does not wait for it
     from .engine.recipe import Program
@@ -131,12 +130,7 @@ def model(config: Config, facts: ImageFacts) -> Any:
     """Initialiser of the autoencoder."""
     from eqxgen.models import KLAutoencoder
 
-    factor = config.model.factor
-    if any(side % factor for side in facts.shape[:2]):
-        raise UsageError(
-            f"--model.widths: each but the first halves the image, so {factor} must divide its sides: got images of "
-            f"{facts.shape}"
-        )
+    check_sides("--model.widths: each but the first halves the image, so", config.model.factor, facts.shape)
     return lambda key: KLAutoencoder(facts.shape[2], config.model, key=key)
 
 

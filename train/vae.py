@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 from eqxgen.configs import VAEConfig
 
-from ._errors import UsageError, require
+from ._errors import require
 from .config.data import DataConfig
 from .config.evals import CLASSIFIER, ELBO, FIDELITY, Evaluation, likelihood_of
 from .config.optim import EmaConfig, OptimConfig
 from .config.options import option
 from .tasks.autoencoders import prior_recipe
 from .tasks.facts import ImageFacts
-from .tasks.images import ImageConfig
+from .tasks.images import ImageConfig, check_sides
 
 if TYPE_CHECKING:  # jax is imported where it is used, so that --help does not wait for it
     from .engine.recipe import Change, Program
@@ -125,12 +125,7 @@ def model(config: Config, facts: ImageFacts) -> Any:
     """Initialiser of the autoencoder."""
     from eqxgen.models import VAE
 
-    factor = config.model.factor
-    if any(side % factor for side in facts.shape[:2]):
-        raise UsageError(
-            f"--model.channels: each convolution halves the image, so {factor} must divide its sides: got images of "
-            f"{facts.shape}"
-        )
+    check_sides("--model.channels: each convolution halves the image, so", config.model.factor, facts.shape)
     return lambda key: VAE(*facts.shape, config.model, key=key)
 
 

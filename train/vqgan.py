@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from eqxgen.configs import QuantizerConfig, TamingConfig, ViTVQGANConfig, VQGANConfig
 
-from ._errors import UsageError
 from .config.data import AugmentConfig, DataConfig
-from .config.optim import OptimConfig
+from .config.optim import DiscriminatorConfig, OptimConfig
 from .tasks.facts import ImageFacts
+from .tasks.images import check_sides
 from .tasks.reconstruction import tokenizer_recipe
 from .tasks.tokenizing import Config as Config
-from .tasks.tokenizing import DiscriminatorConfig as DiscriminatorConfig
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from .engine.recipe import Program
@@ -166,10 +165,9 @@ def _tokenizer(config: Config, facts: ImageFacts, code: QuantizerConfig) -> Any:
     from eqxgen.models import VQGAN, Taming, TiTok, ViTVQGAN
 
     factor = config.sizes.factor if config.net in ("maskgit", "taming") else config.sizes.patch
-    if any(side % factor for side in facts.shape[:2]):
-        halved = {"maskgit": "model.multipliers", "taming": "taming.widths"}.get(config.net)
-        why = f"{halved}: each but the first halves the image, so" if halved else f"{config.net}.patch:"
-        raise UsageError(f"--{why} {factor} must divide its sides: got images of {facts.shape}")
+    halved = {"maskgit": "model.multipliers", "taming": "taming.widths"}.get(config.net)
+    why = f"{halved}: each but the first halves the image, so" if halved else f"{config.net}.patch:"
+    check_sides(f"--{why}", factor, facts.shape)
     kind = {"maskgit": VQGAN, "taming": Taming, "vit": ViTVQGAN, "titok": TiTok}[config.net]
     laplace = config.pixel_loss == "logit-laplace"
     return lambda key: kind(*facts.shape, config.sizes, quantizer=code, laplace=laplace, key=key)

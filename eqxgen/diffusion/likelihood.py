@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from eqxgen._widen import widen
 from eqxgen.diffusion.solvers.driver import Times, checked, cost
 from eqxgen.diffusion.solvers.runge_kutta import angle
 from eqxgen.protocols import Denoiser
@@ -86,7 +87,7 @@ def log_likelihood(
     if probes is not None and (probes < 1 or key is None):
         raise ValueError(f"probes must be at least 1, with key=: got probes={probes}, key={key}")
     schedule = denoiser.schedule
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = widen(x)
     vectors = _vectors(x, key, probes)
     levels = schedule(times[:-1][::-1])
     angles, norms = angle(levels), jnp.hypot(levels.alpha, levels.sigma)

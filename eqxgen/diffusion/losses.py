@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from eqxgen._widen import widen
 from eqxgen.configs.diffusion import DiffusionLoss
 from eqxgen.diffusion.distances import distance_of
 from eqxgen.diffusion.schedules import Level
@@ -74,7 +75,7 @@ def denoising_loss(
             "uncertainty must be given with loss.weight uncertainty, and with no other: got loss.weight="
             f"{rules.weight} and {'none' if uncertainty is None else 'one'}"
         )
-    x0 = x0.astype(jnp.promote_types(x0.dtype, jnp.float32))
+    x0 = widen(x0)
     level = denoiser.schedule(t)
     x = level.diffuse(x0, noise)
     if rules.variance:

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from eqxgen._widen import widen
 from eqxgen.configs.diffusion import DenoiserConfig
 from eqxgen.diffusion.schedules import VE as VESchedule
 from eqxgen.diffusion.schedules import VP as VPSchedule
@@ -119,7 +120,7 @@ class Preconditioned(eqx.Module):
     ) -> tuple[Float[Array, "*shape"], Float[Array, "*rest"]]:
         """x_0, and the network's further channels."""
         scale = self.scalings(jnp.asarray(t))
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = widen(x)
         given = (scale.c_in * wide).astype(_compute_type(self.net, wide.dtype))
         more = {}
         if isinstance(condition, WithLabels):

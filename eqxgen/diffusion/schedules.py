@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from eqxgen._widen import widen
 from eqxgen.configs.diffusion import ScheduleConfig
 
 Time = Float[Array, "*shape"] | Float[np.ndarray, "*shape"] | np.floating | float | int
@@ -255,4 +256,4 @@ def _of_log_ratio(log_ratio: Float[Array, "*shape"]) -> Level:
 
 def _array(t: Time) -> Float[Array, "*shape"]:
     t = jnp.asarray(t)
-    return t.astype(jnp.promote_types(t.dtype, jnp.float32))
+    return widen(t)

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from eqxgen._widen import widen
+
 LARGEST = 1e4
 
 
@@ -45,10 +47,8 @@ def last_layer_gradient(
         changed = eqx.tree_at(weight, layer, own)
         return jax.vmap(changed)(features)
 
-    wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return wide(jax.vjp(results, weight(layer))[1](slopes)[0])
+    return widen(jax.vjp(results, weight(layer))[1](slopes)[0])
 
 
 def _norm(tree: PyTree) -> Float[Array, ""]:
-    wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return jnp.sqrt(sum((jnp.sum(wide(x) ** 2) for x in jax.tree.leaves(tree)), jnp.zeros(())))
+    return jnp.sqrt(sum((jnp.sum(widen(x) ** 2) for x in jax.tree.leaves(tree)), jnp.zeros(())))

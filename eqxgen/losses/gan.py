@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from eqxgen._widen import widen
+
 Logits = Float[Array, "*batch"]
 Judge = Callable[[Float[Array, "batch *shape"]], tuple[Float[Array, " batch"], Any]]
 """Images of a batch -> their logits, and anything beside them, such as model state."""
@@ -39,29 +41,25 @@ class Objective(NamedTuple):
     paired: bool = False
 
 
-def _wide(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def _minus(first: Array, second: Array | None) -> Array:
     if second is None:
         raise ValueError("on_real must be given for the form relativistic, whose losses are of pairs: got None")
-    return _wide(first) - _wide(second)
+    return widen(first) - widen(second)
 
 
 OBJECTIVES = {
     "non_saturating": Objective(
-        lambda fake, real: jax.nn.softplus(-_wide(fake)),
-        lambda real, fake: jax.nn.softplus(-_wide(real)) + jax.nn.softplus(_wide(fake)),
+        lambda fake, real: jax.nn.softplus(-widen(fake)),
+        lambda real, fake: jax.nn.softplus(-widen(real)) + jax.nn.softplus(widen(fake)),
     ),
     "hinge": Objective(
-        lambda fake, real: -_wide(fake), lambda real, fake: jax.nn.relu(1 - _wide(real)) + jax.nn.relu(1 + _wide(fake))
+        lambda fake, real: -widen(fake), lambda real, fake: jax.nn.relu(1 - widen(real)) + jax.nn.relu(1 + widen(fake))
     ),
     "least_squares": Objective(
-        lambda fake, real: (_wide(fake) - 1) ** 2 / 2,
-        lambda real, fake: ((_wide(real) - 1) ** 2 + _wide(fake) ** 2) / 2,
+        lambda fake, real: (widen(fake) - 1) ** 2 / 2,
+        lambda real, fake: ((widen(real) - 1) ** 2 + widen(fake) ** 2) / 2,
     ),
-    "wasserstein": Objective(lambda fake, real: -_wide(fake), lambda real, fake: _wide(fake) - _wide(real)),
+    "wasserstein": Objective(lambda fake, real: -widen(fake), lambda real, fake: widen(fake) - widen(real)),
     "relativistic": Objective(
         lambda fake, real: jax.nn.softplus(-_minus(fake, real)),
         lambda real, fake: jax.nn.softplus(-_minus(real, fake)),
@@ -102,14 +100,14 @@ def zero_centred(gradient: Float[Array, "batch *shape"]) -> Float[Array, " batch
     """|gradient|² / 2 of each image, to be weighted by γ: R1 at real images, R2 at generated ones (Mescheder et al.
     2018, arXiv:1801.04406, equation 9).
     """
-    return jnp.sum(_wide(gradient) ** 2, axis=tuple(range(1, gradient.ndim))) / 2
+    return jnp.sum(widen(gradient) ** 2, axis=tuple(range(1, gradient.ndim))) / 2
 
 
 def one_centred(gradient: Float[Array, "batch *shape"]) -> Float[Array, " batch"]:
     """(|gradient| - 1)² of each image, to be weighted by λ, 10 in the paper, at points between real and generated
     images (Gulrajani et al. 2017, arXiv:1704.00028, equation 3).
     """
-    square = jnp.sum(_wide(gradient) ** 2, axis=tuple(range(1, gradient.ndim)))
+    square = jnp.sum(widen(gradient) ** 2, axis=tuple(range(1, gradient.ndim)))
     # The root has no gradient at zero: there it is taken of 1 and replaced.
     length = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
     return (length - 1) ** 2
@@ -136,7 +134,7 @@ def path_lengths(
     images, pull = jax.vjp(synthesis, styles)
     pixels = images.shape[1] * images.shape[2]
     slope = pull((noise / math.sqrt(pixels)).astype(images.dtype))[0]
-    square = jnp.mean(jnp.sum(_wide(slope) ** 2, axis=2), axis=1)
+    square = jnp.mean(jnp.sum(widen(slope) ** 2, axis=2), axis=1)
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
 
 

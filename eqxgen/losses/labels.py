@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from eqxgen._widen import widen
 from eqxgen.losses.tokens import cross_entropy
 
 
@@ -16,6 +17,6 @@ def smoothed_cross_entropy(
     Args:
         smoothing: weight of the uniform distribution, in [0, 1).
     """
-    wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    wide = widen(logits)
     uniform = jax.nn.logsumexp(wide, axis=-1) - jnp.mean(wide, axis=-1)
     return (1 - smoothing) * cross_entropy(logits, labels) + smoothing * uniform

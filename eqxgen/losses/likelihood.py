@@ -10,18 +10,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from eqxgen._widen import widen
+
 EDGE = 0.1
 """ε of `to_open_interval`, as in DALL-E."""
 
 
 def absolute_error(first: Float[Array, "batch *shape"], second: Float[Array, "batch *shape"]) -> Float[Array, " batch"]:
     """Mean absolute difference of each example, in float32 at least."""
-    return _means(jnp.abs(_wide(first) - _wide(second)))
+    return _means(jnp.abs(widen(first) - widen(second)))
 
 
 def squared_error(first: Float[Array, "batch *shape"], second: Float[Array, "batch *shape"]) -> Float[Array, " batch"]:
     """Mean squared difference of each example, in float32 at least."""
-    return _means((_wide(first) - _wide(second)) ** 2)
+    return _means((widen(first) - widen(second)) ** 2)
 
 
 def to_open_interval(image: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -51,14 +53,10 @@ def logit_laplace(
         location: μ.
         log_scale: ln b.
     """
-    x, location, log_scale = to_open_interval(_wide(images)), _wide(location), _wide(log_scale)
+    x, location, log_scale = to_open_interval(widen(images)), widen(location), widen(log_scale)
     log_odds = jnp.log(x) - jnp.log1p(-x)
     volume = jnp.log(x) + jnp.log1p(-x) + math.log(2) + log_scale
     return _means(volume + jnp.abs(log_odds - location) * jnp.exp(-log_scale))
-
-
-def _wide(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _means(x: Array) -> Array:

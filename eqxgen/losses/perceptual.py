@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from eqxgen._widen import widen
+
 
 @runtime_checkable
 class Distance(Protocol):
@@ -43,8 +45,7 @@ def perceptual_loss(
     if not isinstance(net, Featured):
         raise ValueError(f"net must be a distance with maps, or have features(image): got {type(net).__name__}")
     one, other = (jax.tree.leaves(net.features(image)) for image in (first, second))
-    wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    errors = [jnp.mean((wide(a) - wide(b)) ** 2) for a, b in zip(one, other, strict=True)]
+    errors = [jnp.mean((widen(a) - widen(b)) ** 2) for a, b in zip(one, other, strict=True)]
     return jnp.mean(jnp.stack(errors))
 
 

@@ -4,6 +4,8 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
+from eqxgen._widen import widen
+
 EPSILON = 1e-6
 
 
@@ -32,7 +34,7 @@ def masked_pixel_loss(
     wanted = (height // patch * (width // patch), patch**2 * channels)
     if pixels.shape != wanted or height % patch or width % patch:
         raise ValueError(f"pixels must be {wanted}, of image={image.shape}, patch={patch}: got shape {pixels.shape}")
-    image = image.astype(jnp.promote_types(image.dtype, jnp.float32))
+    image = widen(image)
     target = rearrange(image, "(h p) (w q) c -> (h w) (p q c)", p=patch, q=patch)
     if normalised:
         centred = target - jnp.mean(target, axis=-1, keepdims=True)

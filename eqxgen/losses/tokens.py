@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from eqxgen._widen import widen
 from eqxgen.nn.linear import times_rows
 from eqxgen.protocols import TokenModel
 
 
 def cross_entropy(logits: Float[Array, "*leading vocab"], targets: Int[Array, "*leading"]) -> Float[Array, "*leading"]:
     """-log softmax(logits)[target], in nats and float32 at least; a target outside [0, vocab) gives NaN."""
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    logits = widen(logits)
     hit = jnp.take_along_axis(logits, targets[..., None], axis=-1, mode="fill")[..., 0]
     hit = jnp.where(targets < 0, jnp.nan, hit)
     return jax.nn.logsumexp(logits, axis=-1) - hit

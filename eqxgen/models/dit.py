@@ -12,9 +12,9 @@ Difference: the caller drops labels for classifier-free guidance, by `null_label
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from eqxgen._widen import widen
 from eqxgen.configs import DiTConfig
 from eqxgen.nn import (
     AdaLN,
@@ -129,4 +129,4 @@ class DiT(eqx.Module):
         condition = self.time(time, dtype=x.dtype) + self.labels(label)
         tokens = self.stack(tokens, condition, inference=inference)
         y = self.out(self.norm(tokens, condition), rows=rows)
-        return y.astype(jnp.promote_types(y.dtype, jnp.float32))
+        return widen(y)

@@ -19,6 +19,7 @@ from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen import ops
+from eqxgen._widen import widen
 from eqxgen.configs import EDM2Config
 from eqxgen.models.unet import check_image, split
 from eqxgen.nn import Convolution, Dropout, MagnitudePreserving, Projection, _check, mp_cat, mp_silu, mp_sum
@@ -204,7 +205,7 @@ class EDM2UNet(eqx.Module):
                 h = mp_cat(h, skips.pop(), self.config.concat_balance)
             h = run(block, h, next(keys))
         y = self.head(h)
-        return y.astype(jnp.promote_types(y.dtype, jnp.float32))
+        return widen(y)
 
     def log_variance(self, time: Float[Array, ""]) -> Float[Array, ""]:
         """Logarithm of the loss' uncertainty at a noise level, c_noise, in float32 at least.
@@ -215,7 +216,7 @@ class EDM2UNet(eqx.Module):
         if self.uncertainty_waves is None or self.uncertainty_head is None:
             raise ValueError("log_variance needs a net of uncertainty=True: got False")
         y = self.uncertainty_head(self.uncertainty_waves(time))[0]
-        return y.astype(jnp.promote_types(y.dtype, jnp.float32))
+        return widen(y)
 
     def _condition(self, time: Array, label: Any) -> Array:
         if (label is None) != (self.labels is None):

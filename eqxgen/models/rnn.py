@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from eqxgen._widen import widen
 from eqxgen.configs import RNNConfig
 from eqxgen.nn import GRU, LSTM, Dropout, Embedding, Projection, VanillaRNN, _check
 from eqxgen.nn.linear import check_ids
@@ -108,7 +109,7 @@ class RNN(eqx.Module):
 
     def _logits(self, x: Float[Array, "seq dim"]) -> Float[Array, "seq vocab"]:
         y = self.head(x)
-        return y.astype(jnp.promote_types(y.dtype, jnp.float32))
+        return widen(y)
 
 
 def _until(layer: LSTM | GRU | VanillaRNN, x: Array, state: PyTree, count: Array) -> tuple[Array, PyTree]:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from eqxgen._widen import widen
 from eqxgen.configs import UNetConfig
 from eqxgen.nn import Convolution, GroupNorm, _check, upsample
 from eqxgen.nn.activation import Activation
@@ -215,7 +216,7 @@ class UNet(eqx.Module):
         for level, each in zip(self.ups, split(keys[2], len(self.ups))):
             h = level.ascend(h, skips, condition, each, inference)
         y = self.head(activated(self.norm, h, self.activation))
-        return y.astype(jnp.promote_types(y.dtype, jnp.float32))
+        return widen(y)
 
 
 def descent(channels: int, config: UNetConfig, *, key: PRNGKeyArray) -> tuple[tuple[Level, ...], list[int]]:

@@ -11,6 +11,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen import ops
+from eqxgen._widen import widen
 from eqxgen.configs import UNetConfig
 from eqxgen.models.unet import Level, Middle, UNet, check_image, conv_init, descent, down, noise_embedding, norm, split
 from eqxgen.nn import Convolution, GroupNorm, Projection, _check
@@ -152,7 +153,7 @@ class UNetClassifier(eqx.Module):
         h = activated(self.norm, self.middle(h, condition, keys[1], inference), self.activation)
         tokens = h.reshape(-1, h.shape[-1])
         y = self.head(self._attended(tokens) if self.qkv is not None else jnp.mean(tokens, 0))
-        return y.astype(jnp.promote_types(y.dtype, jnp.float32))
+        return widen(y)
 
     def _attended(self, tokens: Float[Array, "seq dim"]) -> Float[Array, " dim"]:
         assert self.qkv is not None

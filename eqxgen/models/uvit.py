@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from eqxgen._widen import widen
 from eqxgen.configs import UViTConfig
 from eqxgen.nn import (
     MLP,
@@ -121,7 +122,7 @@ class UViT(eqx.Module):
         h = self.norm(self.stack(h, inference=inference))[len(tokens) - 1 :]
         y = self.out(h, rows=self.height // self.config.patch)
         y = y if self.last is None else self.last(y)
-        return y.astype(jnp.promote_types(y.dtype, jnp.float32))
+        return widen(y)
 
 
 def _block(config: UViTConfig, key: PRNGKeyArray) -> TransformerBlock:

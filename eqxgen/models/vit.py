@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from eqxgen._widen import widen
 from eqxgen.configs import ViTConfig
 from eqxgen.nn import (
     GLU,
@@ -113,7 +114,7 @@ class ViT(eqx.Module):
         """
         y = self.pooled(self.tokens(image, mask=mask, key=key, inference=inference))
         y = y if self.head is None else self.head(y)
-        return y.astype(jnp.promote_types(y.dtype, jnp.float32))
+        return widen(y)
 
     def tokens(
         self,

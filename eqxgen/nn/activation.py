@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from eqxgen._widen import widen
 from eqxgen.nn import _check
 
 Function = Callable[[Array], Array]
@@ -26,7 +27,7 @@ def keeping_slope(both: Callable[[Array], tuple[Array, Array]]) -> Function:
     """
 
     def narrow(x: Array) -> tuple[Array, Array]:
-        value, slope = both(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+        value, slope = both(widen(x))
         # The lower bound keeps the square of the reciprocal finite, which second derivatives need.
         least = max(1e-12, float(jnp.finfo(x.dtype).tiny))
         slope = jnp.where(jnp.abs(slope) < least, jnp.where(slope < 0, -least, least), slope)

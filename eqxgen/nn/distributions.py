@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from eqxgen._widen import widen
+
 LOG_VARIANCE = (-30.0, 20.0)
 """Bounds of the logarithm of a variance that a net gives, those of latent diffusion's code."""
 LOG_SCALE = (-7.0, 7.0)
@@ -43,13 +45,13 @@ class DiagonalGaussian(NamedTuple):
         """Kullback-Leibler divergence from the standard normal, in nats (Kingma and Welling 2014, arXiv:1312.6114,
         appendix B).
         """
-        mean, log_variance = _wide(self.mean), _wide(self.log_variance)
+        mean, log_variance = widen(self.mean), widen(self.log_variance)
         return 0.5 * jnp.sum(mean**2 + jnp.expm1(log_variance) - log_variance)
 
     def log_prob(self, x: Float[Array, "*shape"]) -> Float[Array, ""]:
         """Logarithm of the density, in nats."""
-        mean, log_variance = _wide(self.mean), _wide(self.log_variance)
-        squares = (_wide(x) - mean) ** 2 * jnp.exp(-log_variance)
+        mean, log_variance = widen(self.mean), widen(self.log_variance)
+        squares = (widen(x) - mean) ** 2 * jnp.exp(-log_variance)
         return -0.5 * jnp.sum(squares + log_variance + math.log(2 * math.pi))
 
     def image(self) -> Float[Array, "*shape"]:
@@ -67,7 +69,7 @@ class Bernoulli(NamedTuple):
 
     def log_prob(self, x: Float[Array, "*shape"]) -> Float[Array, ""]:
         """Logarithm of the probability of an image in [-1, 1], in nats."""
-        logits, ones = _wide(self.logits), 0.5 * (_wide(x) + 1.0)
+        logits, ones = widen(self.logits), 0.5 * (widen(x) + 1.0)
         return jnp.sum(ones * logits - jax.nn.softplus(logits))
 
     def image(self) -> Float[Array, "*shape"]:
@@ -93,8 +95,8 @@ class LogitLaplace(NamedTuple):
 
     def log_prob(self, x: Float[Array, "*shape"]) -> Float[Array, ""]:
         """Logarithm of the density, in nats."""
-        mean, log_scale = _wide(self.mean), _wide(self.log_scale)
-        value = squeezed(_wide(x))
+        mean, log_scale = widen(self.mean), widen(self.log_scale)
+        value = squeezed(widen(x))
         spread = jnp.abs(logit(value) - mean) * jnp.exp(-log_scale)
         return -jnp.sum(spread + log_scale + jnp.log(2 * value * (1 - value)))
 
@@ -112,7 +114,3 @@ def squeezed(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def logit(p: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """log(p / (1 - p))."""
     return jnp.log(p) - jnp.log1p(-p)
-
-
-def _wide(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -129,3 +129,10 @@ class EmaConfig:
         require(
             self.half_life is None or not self.sigma_rel, "ema.half_life and ema.sigma_rel exclude each other: give one"
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig(OptimConfig):
+    """The optimiser of the discriminator."""
+
+    FLAG = "discriminator"

@@ -13,17 +13,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from eqxgen._widen import widen as widen
+
 from .policy import Policy
 
 
 def cast(tree: PyTree, dtype: Any) -> PyTree:
     """Floating-point arrays in another type."""
     return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, tree)
-
-
-def widen(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """At least float32."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class LossScale(eqx.Module):

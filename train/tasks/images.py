@@ -144,6 +144,19 @@ def image_recipe(
     )
 
 
+def check_sides(why: str, factor: int, shape: tuple[int, int, int]) -> None:
+    """Checks that a factor divides the sides of images.
+
+    Args:
+        why: the flag, and its reason.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if any(side % factor for side in shape[:2]):
+        raise UsageError(f"{why} {factor} must divide its sides: got images of {shape}")
+
+
 def facts_of(dataset: "Dataset") -> ImageFacts:
     """Facts of a data set."""
     return ImageFacts(dataset.image_shape, dataset.num_classes, dataset.levels)

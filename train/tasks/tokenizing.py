@@ -8,16 +8,9 @@ from eqxgen.configs import QuantizerConfig, TamingConfig, TiTokConfig, ViTVQGANC
 
 from .._errors import require
 from ..config.evals import CLASSIFIER, FIDELITY, RECONSTRUCTION
-from ..config.optim import OptimConfig
+from ..config.optim import DiscriminatorConfig
 from ..config.options import option
 from .images import ImageConfig
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DiscriminatorConfig(OptimConfig):
-    """The optimiser of the discriminator."""
-
-    FLAG = "discriminator"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

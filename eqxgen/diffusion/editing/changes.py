@@ -8,6 +8,7 @@ import jax.random as jr
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from eqxgen._widen import widen
 from eqxgen.diffusion.solvers.driver import Context, Sample, Solver, Times, checked, sample
 from eqxgen.diffusion.solvers.interval import Interval
 from eqxgen.protocols import Denoiser
@@ -35,7 +36,7 @@ def sdedit(
         ValueError: see `sample`.
     """
     first, rest = jr.split(key)
-    image = image.astype(jnp.promote_types(image.dtype, jnp.float32))
+    image = widen(image)
     x = denoiser.schedule(checked(times)[0]).diffuse(image, jr.normal(first, image.shape, image.dtype))
     return sample(denoiser, x, times, solver, key=rest, condition=condition)
 
@@ -83,7 +84,7 @@ def invert(
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1: got {iterations}")
     times = checked(times)
-    image = image.astype(jnp.promote_types(image.dtype, jnp.float32))
+    image = widen(image)
 
     def advance(carry: tuple, part: tuple) -> tuple:
         (x, spent), (index, t, s) = carry, part

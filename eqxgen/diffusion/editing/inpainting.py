@@ -8,6 +8,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from eqxgen._widen import widen
 from eqxgen.diffusion.solvers.driver import Context, Sample, Times, checked, number
 from eqxgen.diffusion.solvers.interval import Interval
 from eqxgen.protocols import Denoiser
@@ -79,7 +80,7 @@ def inpaint(
         )
     mask = jnp.broadcast_to(mask if mask.ndim == image.ndim else mask[..., None], image.shape)
     times = checked(times)
-    image = image.astype(jnp.promote_types(image.dtype, jnp.float32))
+    image = widen(image)
     eta = number(eta, "eta", 0, 1)
     path = path_of(len(times) - 1, jump, repeats)
     draw = lambda key: jr.normal(key, image.shape, image.dtype)

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from eqxgen._widen import widen
+
 Average = Callable[..., Array]
 """(z, t, r, condition, key=) -> average velocity from t down to r."""
 
@@ -28,7 +30,7 @@ def total_derivative(
     key: PRNGKeyArray | None = None,
 ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
     """u, and du/dt along the velocity."""
-    z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
+    z = widen(z)
     one = jnp.ones_like(t)
     call = lambda z, t, r: average(z, t, r, condition, key=key)
     return jax.jvp(call, (z, t, r), (velocity.astype(z.dtype), one, jnp.zeros_like(r)))

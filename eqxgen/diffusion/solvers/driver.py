@@ -19,6 +19,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from eqxgen._widen import widen
 from eqxgen.diffusion.schedules import Schedule
 from eqxgen.diffusion.solvers.interval import Interval
 from eqxgen.diffusion.solvers.noise import PerStep
@@ -121,7 +122,7 @@ def sample(
     """
     _check(denoiser, solver, key)
     times = checked(times)
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = widen(x)
 
     def draw(index: Int[Array, ""], number: int, interval: Interval, like: Array) -> Array:
         if key is None:
@@ -167,7 +168,7 @@ def checked(times: Times) -> Float[Array, " times"]:
         if not np.all(np.diff(known) < 0) or known[-1] < 0:
             raise ValueError(f"times must fall from noise to data, at least 0: got {known.tolist()}")
     times = jnp.asarray(times)
-    return times.astype(jnp.promote_types(times.dtype, jnp.float32))
+    return widen(times)
 
 
 def _check(denoiser: Denoiser, solver: Solver, key: PRNGKeyArray | None) -> None:
@@ -187,4 +188,4 @@ def number(value: Any, name: str, low: float | int, high: float | int) -> Float[
     if not isinstance(value, Tracer) and eqx.is_array_like(value) and not low <= float(value) <= high:
         raise ValueError(f"{name} must be in [{low:g}, {high:g}]: got {float(value):g}")
     value = jnp.asarray(value)
-    return value.astype(jnp.promote_types(value.dtype, jnp.float32))
+    return widen(value)

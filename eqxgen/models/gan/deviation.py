@@ -5,6 +5,8 @@ images of a batch are.
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from eqxgen._widen import widen
+
 EPSILON = 1e-8
 
 
@@ -27,7 +29,7 @@ def with_deviation(
     if channels % maps:
         raise ValueError(f"maps must divide the channels: got maps={maps}, channels={channels}")
     size = group if group <= batch and batch % group == 0 else batch
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(size, batch // size, height, width, maps, -1)
+    wide = widen(x).reshape(size, batch // size, height, width, maps, -1)
     variance = jnp.mean((wide - jnp.mean(wide, axis=0, keepdims=True)) ** 2, axis=0)
     found = jnp.mean(jnp.sqrt(variance + EPSILON), axis=(1, 2, 4))  # groups, maps
     found = jnp.tile(found, (size, 1))[:, None, None].astype(x.dtype)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
+from eqxgen._widen import widen
 from eqxgen.configs import StyleGAN2Config
 from eqxgen.models.gan.dcgan import check_label
 from eqxgen.models.gan.equalised import (
@@ -34,7 +35,7 @@ Noise = tuple[Float[Array, "_ _"], ...]
 
 def normalised(x: Float[Array, " dim"]) -> Float[Array, " dim"]:
     """x / sqrt(mean x² + 1e-8), in float32 at least."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = widen(x)
     return (wide * jax.lax.rsqrt(jnp.mean(wide**2) + 1e-8)).astype(x.dtype)
 
 

@@ -6,10 +6,10 @@ import itertools
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from eqxgen._widen import widen
 from eqxgen.nn import ActNorm, BatchNorm, BatchNormState, Convolution, _check
 from eqxgen.rng import RNG
 
@@ -86,7 +86,7 @@ class PatchDiscriminator(eqx.Module):
                 x = norm(x)
             x = jax.nn.leaky_relu(x, SLOPE)
         logits = self.head(x)[..., 0]
-        return logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), tuple(after)
+        return widen(logits), tuple(after)
 
     def started(self, images: Float[Array, "batch height width channels"]) -> "PatchDiscriminator":
         """With each `ActNorm` initialised on a batch, one after another; a batch norm stays."""

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from eqxgen._widen import widen
 from eqxgen.nn import _check
 
 LARGEST = 1 << 19
@@ -150,7 +151,7 @@ def turn(
     x: Float[Array, "seq heads head_dim"], angles: Float[Array | np.ndarray, "seq pairs"], *, interleaved: bool
 ) -> Float[Array, "seq heads head_dim"]:
     """Every pair of x rotated by its angle, in float32."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = widen(x)
     cos, sin = (part.astype(wide.dtype)[:, None] for part in _table(angles))
     a, b = (wide[..., ::2], wide[..., 1::2]) if interleaved else jnp.split(wide, 2, axis=-1)
     a, b = a * cos - b * sin, b * cos + a * sin

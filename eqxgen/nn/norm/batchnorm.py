@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from eqxgen._widen import widen
 from eqxgen.nn import _check
 from eqxgen.nn._batch import OverBatch, batch_sum
 
@@ -96,7 +97,7 @@ class BatchNorm(eqx.Module, OverBatch):
             weight: of the example in the statistics: 0 for padding, else 1.
         """
         _check.last_axis(x, "channels", self.channels)
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = widen(x)
         if self.inference if inference is None else inference:
             mean, variance = state.mean, state.variance
         else:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from eqxgen._widen import widen
 from eqxgen.nn import _check
 from eqxgen.nn._batch import OverBatch, batch_sum
 from eqxgen.nn.quantize.codebook import count_codes, drawn
@@ -33,7 +34,7 @@ class Averages(NamedTuple):
         """The state in which each code was chosen once, by itself: a start from `kmeans` is `Averages.of(kmeans(z,
         codes, key=key))`.
         """
-        sums = codebook.astype(jnp.promote_types(codebook.dtype, jnp.float32))
+        sums = widen(codebook)
         return cls(jnp.ones(len(codebook), sums.dtype), sums)
 
     def codebook(self, epsilon: float) -> Float[Array, "codes dim"]:
