@@ -175,8 +175,8 @@ def _tokenizer(config: Config, facts: ImageFacts, code: QuantizerConfig) -> Any:
 
 def program(config: Config, facts: ImageFacts) -> "Program":
     """The tokenizer and its discriminator as two players, and the penalty as a lazy turn."""
-    from .tasks.critics import check_discriminator, perceptual_net
-    from .tasks.objective import tokenizer_program
+    from .tasks.judged.nets import check_discriminator, perceptual_net
+    from .tasks.judged.quantised import tokenizer_program
 
     check_discriminator(config, facts)
     tokenizer = _tokenizer(config, facts, config.code)
@@ -184,7 +184,7 @@ def program(config: Config, facts: ImageFacts) -> "Program":
 
 
 def _released(model: Any, state: Any) -> Any:
-    from .tasks.objective import settled
+    from .tasks.judged.quantised import settled
 
     return settled(model, state)
 

@@ -196,8 +196,12 @@ class KLAutoencoder(eqx.Module):
 
     def decode(self, latents: Float[Array, "rows columns latent_dim"]) -> Float[Array, "height width channels"]:
         """Image of some latents; not clipped to [-1, 1]."""
+        return self.decoder.head(self.features(latents))
+
+    def features(self, latents: Float[Array, "rows columns latent_dim"]) -> Float[Array, "height width width_"]:
+        """Input of the decoder's last layer, for some latents."""
         _check.image(latents, latent_dim=self.latent_dim)
-        return self.decoder(_through(self.before, latents))
+        return self.decoder.features(_through(self.before, latents))
 
     def __call__(
         self, image: Float[Array, "height width channels"], *, key: PRNGKeyArray | None = None

@@ -8,14 +8,14 @@ import jax
 import jax.random as jr
 import pytest
 
-from eqxgen.configs import TamingConfig, TiTokConfig, ViTVQGANConfig, VQGANConfig
-from train import vqgan
+from eqxgen.configs import AutoencoderConfig, TamingConfig, TiTokConfig, ViTVQGANConfig, VQGANConfig
+from train import klvae, vqgan
 from train._errors import UsageError, UserError
 from train.config.base import from_dict, parse, to_dict
 from train.engine.step import Inputs, Setup, abstract_state, make_update
 from train.parallel import make_mesh
-from train.tasks.critics import perceptual_net
 from train.tasks.facts import ImageFacts
+from train.tasks.judged.nets import perceptual_net
 from train.tasks.usage import low_usage, tokenizer_usage
 
 FACTS = ImageFacts((16, 16, 3), 10)
@@ -40,9 +40,9 @@ def config_of(net="maskgit", **changes):
     return dataclasses.replace(vqgan.PRESETS["digits"], **values | changes)
 
 
-def metrics_of(config):
+def metrics_of(config, recipe=vqgan):
     """Names of the metrics of a step and the turns, without computing anything."""
-    program = vqgan.program(config, FACTS)
+    program = recipe.program(config, FACTS)
     setup = Setup.of(config, program, make_mesh("", jax.devices()[:1]), on_cpu=True)
     arrays = {"image": (FACTS.shape, "float32"), "index": ((), "int32"), "weight": ((), "float32")}
     batch = {name: jax.ShapeDtypeStruct((8, *shape), kind) for name, (shape, kind) in arrays.items()}
@@ -77,6 +77,15 @@ def test_nets_quantisers_losses_and_critics_go_together(changes, metrics, turns)
     assert metrics <= found
     assert {"mse", "distance", "usage", "perplexity"} <= found
     assert made == turns
+
+
+def test_an_autoencoder_with_a_gaussian_of_latents_is_judged_as_a_tokenizer_is():
+    sizes = AutoencoderConfig(widths=(4, 8), blocks=1, latent_dim=2, groups=2, middle_attention=False)
+    paper = {"adversarial": 0.5, "adversarial_form": "hinge", "adaptive": True, "alternate": True, "critic": "patch"}
+    config = dataclasses.replace(klvae.PRESETS["digits"], batch_size=8, steps=20, model=sizes, critic_layers=1, **paper)
+    found, made = metrics_of(config, klvae)
+    assert {"absolute_error", "divergence", "adaptive_weight", "generator", "critic_loss"} <= found
+    assert made == ["main", "critic"]
 
 
 def test_a_config_of_an_older_version_is_today_what_it_was():

@@ -122,7 +122,7 @@ WRONG = [
     (
         "klvae",
         ["--adversarial", "1", "--adversarial-start", "1000"],
-        "adversarial_start must be before the last of steps=1000: got 1000",
+        "adversarial_start must be before the end of the run: got 1000 with steps=1000",
     ),
     ("klvae", ["--model.widths", "4", "6"], "model.widths must be one or more multiples of groups=8: got"),
 ]

@@ -8,13 +8,12 @@ from eqxgen.configs import QuantizerConfig, TamingConfig, TiTokConfig, ViTVQGANC
 
 from .._errors import require
 from ..config.evals import CLASSIFIER, FIDELITY, RECONSTRUCTION
-from ..config.optim import DiscriminatorConfig
 from ..config.options import option
-from .images import ImageConfig
+from .judged.config import JudgedConfig, check_weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(ImageConfig):
+class Config(JudgedConfig):
     """Every flag starts from the preset's value."""
 
     EVALS = (RECONSTRUCTION, CLASSIFIER, FIDELITY)
@@ -42,42 +41,10 @@ class Config(ImageConfig):
     """Loss of the pixels in [-1, 1]; logit-laplace: DALL-E's likelihood."""
     pixel: float = 1.0
     """Weight of the pixels' loss."""
-    perceptual: float = 0.0
-    """Weight of the perceptual loss."""
-    perceptual_net: str = ""
-    """File of published weights of --perceptual-name."""
-    perceptual_name: Literal["vgg", "alex", "squeeze", "inception"] = "vgg"
-    """LPIPS on vgg, alex or squeeze, or the features of inception."""
     quantisation: float = 1.0
     """Weight of the codebook and commitment terms."""
     entropy: float = 0.1
     """Weight of the entropy loss: each latent sure of its code, all codes alike."""
-    adversarial: float = option(0.0, first=True)
-    """Weight of the discriminator's judgement; 0 trains without one."""
-    adversarial_form: Literal["non_saturating", "logistic", "vanilla", "hinge", "least_squares"] = "non_saturating"
-    """Losses of the two players; see `eqxgen.losses.adversarial`."""
-    adversarial_start: int = 0
-    """First step of the adversarial losses."""
-    adaptive: bool = False
-    """Scale the adversarial term by the gradients at the decoder's last layer (arXiv:2012.09841, equation 7)."""
-    alternate: bool = False
-    """Update the discriminator after the tokenizer, on new reconstructions, as published; costs a forward pass."""
-    critic: Literal["style", "patch"] = "style"
-    """The discriminator: StyleGAN2's residual one, or the PatchGAN."""
-    critic_width: int = 64
-    """Channels of its first level."""
-    critic_layers: int = 3
-    """Halvings of the PatchGAN."""
-    critic_norm: Literal["batch", "act"] = "batch"
-    """Norm of the PatchGAN."""
-    discriminator: DiscriminatorConfig = option(factory=DiscriminatorConfig)
-    """The discriminator's optimiser."""
-    r1: float = 10.0
-    """Weight γ of the penalty γ/2 |gradient|² of the style discriminator on real images; 0: none."""
-    r1_every: int = 16
-    """Steps between penalties, each of which counts as many times (arXiv:1912.04958, appendix B)."""
-    lecam: float = 0.0
-    """Weight of the LeCam penalty of the discriminator (arXiv:2104.03310)."""
     restart_every: int = 50
     """Steps between restarts of codes that no latent of a batch chooses (quantizer ema: fewer than one on average);
     0: none. They end with four fifths of the run.
@@ -123,10 +90,7 @@ class Config(ImageConfig):
 
     @property
     def unread(self) -> Mapping[str, str]:
-        names = dict.fromkeys(_OF_DISCRIMINATOR, "--adversarial above 0") if not self.adversarial else {}
-        names |= {} if self.critic == "style" else dict.fromkeys(("r1", "r1_every"), "--critic style")
-        names |= {} if self.critic == "patch" else dict.fromkeys(("critic_layers", "critic_norm"), "--critic patch")
-        names |= {} if self.perceptual else dict.fromkeys(("perceptual_net", "perceptual_name"), "--perceptual above 0")
+        names = dict(super().unread)
         of = {"levels": "fsq", "bits": "lfq", "stages": "residual", "gumbel_temperature": "gumbel"}
         names |= {name: f"--quantizer {kind}" for name, kind in of.items() if kind != self.quantizer}
         names |= {f"{net}.": f"--net {net}" for net in ("taming", "vit", "titok") if net != self.net}
@@ -135,32 +99,9 @@ class Config(ImageConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("r1_every", "critic_width", "critic_layers"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1: got {getattr(self, name)}")
-        for name in ("quantisation", "entropy", "adversarial", "r1", "restart_every", "pixel", "perceptual", "lecam"):
-            require(
-                0 <= getattr(self, name) < float("inf"),
-                f"{name} must be at least 0 and finite: got {getattr(self, name)}",
-            )
+        check_weights(self, "quantisation", "entropy", "restart_every", "pixel")
         require(
             self.model.codebook == "learned" or self.quantizer in ("vq", "ema"),
             f"model.codebook must be learned with quantizer {self.quantizer}: got ema, which is --quantizer ema",
         )
-        start = self.adversarial_start
-        require(start >= 0, f"adversarial_start must be at least 0: got {start}")
-        require(
-            not self.adversarial or start < self.steps,
-            f"adversarial_start must be before the end of the run: got {start} with steps={self.steps}; give a smaller "
-            "one, more --steps, or --adversarial 0",
-        )
-        require(
-            not self.perceptual or bool(self.perceptual_net),
-            "perceptual_net must name a file of weights with perceptual above 0: got ''",
-        )
         _ = self.code  # checks the sizes
-
-
-_OF_DISCRIMINATOR = (
-    *("discriminator.", "r1", "r1_every", "adversarial_form", "adversarial_start", "adaptive", "alternate"),
-    *("critic", "critic_width", "critic_layers", "critic_norm", "lecam"),
-)
