@@ -142,7 +142,7 @@ class DiT(eqx.Module):
         condition = self.time(time, dtype=x.dtype) + self.labels(label)
         _given("span", span, self.span, "times=2")
         _given("guide", guide, self.guide, "guide=True")
-        if self.span is not None:
+        if self.span is not None and span is not None:
             condition = condition + self.span(span, dtype=x.dtype)
         for embedding, number in zip(self.guide or (), () if guide is None else guide):
             condition = condition + embedding(number, dtype=x.dtype)
