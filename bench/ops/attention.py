@@ -66,6 +66,29 @@ def memory(seq: int, heads: int = 8, head_dim: int = 64) -> dict[str, float]:
     return {"temporary bytes": temporary, "held bytes": held, "temporary / held": temporary / held}
 
 
+def forward_mode(attend: Callable, q: Any, k: Any, v: Any, *tangents: Any) -> tuple[Any, Any]:
+    """The output and its derivative along tangents of query, key and value."""
+    return jax.jvp(attend, (q, k, v), tangents)
+
+
+def as_meanflow(attend: Callable, q: Any, k: Any, v: Any, *tangents: Any) -> tuple[Any, Any]:
+    """Value and gradients of a loss like MeanFlow's: squared error of the output against its derivative, held still."""
+
+    def loss(q: Any, k: Any, v: Any) -> Any:
+        out, change = forward_mode(attend, q, k, v, *tangents)
+        return jnp.sum(jnp.square(out - jax.lax.stop_gradient(change)))
+
+    return jax.value_and_grad(loss, (0, 1, 2))(q, k, v)
+
+
+FORWARD_MODE = {"derivative": forward_mode, "derivative and gradients": as_meanflow}
+
+
+def temporary(function: Callable, *arrays: Any) -> int:
+    """Temporary bytes of a compiled function: peak memory beyond arguments and results."""
+    return jax.jit(function).lower(*arrays).compile().memory_analysis().temp_size_in_bytes
+
+
 def exact(q: jax.Array, k: jax.Array, v: jax.Array, dout: jax.Array, causal: bool) -> list[np.ndarray]:
     """The output and the gradients of q, k and v in float64."""
     q64, k64, v64, dout64 = (np.swapaxes(np.asarray(x, np.float64), 1, 2) for x in (q, k, v, dout))

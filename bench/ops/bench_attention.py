@@ -9,9 +9,19 @@ import jax.numpy as jnp
 import pytest
 
 from bench.machine import chosen, full
-from bench.ops.attention import accuracy, draw, maker, memory, operands, tokamax_maker, torch_maker
+from bench.ops.attention import (
+    FORWARD_MODE,
+    accuracy,
+    draw,
+    maker,
+    memory,
+    operands,
+    temporary,
+    tokamax_maker,
+    torch_maker,
+)
 from bench.ops.attention_shapes import ACCELERATOR_ATTENTION, CPU_ATTENTION
-from bench.race import PHASES
+from bench.race import PHASES, jax_side
 from kernels import dot_product_attention, masks
 
 SHAPES = chosen(CPU_ATTENTION, ACCELERATOR_ATTENTION, 3)
@@ -40,6 +50,22 @@ def bench_attention(race: Callable, batch: int, seq: int, mask: str, phase: str)
         makers[f"torch {dtype}"] = torch_maker(arrays[dtype], causal, phase, dtype)
     makers |= {"torch": torch_maker(first, causal, phase, dtypes[0]), "tokamax": tokamax_maker(first, causal, phase)}
     race(makers, f"attention B{batch} T{seq}", settings={"dtype": dtypes[0], "heads": HEADS, "head_dim": HEAD_DIM})
+
+
+@pytest.mark.parametrize("kind", FORWARD_MODE)
+@pytest.mark.parametrize(("batch", "seq"), SHAPES)
+def bench_jvp(race: Callable, batch: int, seq: int, kind: str) -> None:
+    """Forward mode, as in MeanFlow's loss, against `jax.nn`, with the temporary bytes of both as facts."""
+    dtype = "float32" if ON_CPU else "bfloat16"
+    arrays = [draw((batch, seq, HEADS, HEAD_DIM), dtype, seed) for seed in range(6)]
+    sides = {"ours": dot_product_attention, "jax.nn": jax.nn.dot_product_attention}
+    functions = {name: functools.partial(FORWARD_MODE[kind], attend) for name, attend in sides.items()}
+    makers = {name: functools.partial(jax_side, function, *arrays) for name, function in functions.items()}
+    held = {name: temporary(function, *arrays) for name, function in functions.items()}
+    facts = {f"temporary bytes, {name}": count for name, count in held.items()}
+    ratio = {"temporary bytes, jax.nn / ours": held["jax.nn"] / max(held["ours"], 1)}
+    settings = {"dtype": dtype, "heads": HEADS, "head_dim": HEAD_DIM}
+    race(makers, f"attention, {kind} B{batch} T{seq}", settings=settings, **facts, **ratio)
 
 
 @pytest.mark.parametrize("phase", PASSES)

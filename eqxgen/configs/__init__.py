@@ -8,7 +8,7 @@ from eqxgen.configs.autoencoder import AutoencoderConfig, TamingConfig
 from eqxgen.configs.bert import BERTConfig
 from eqxgen.configs.clip import CLIPConfig, TextTowerConfig
 from eqxgen.configs.decoding import SCHEDULES, MaskedDecoding, Sampling, parse_schedule
-from eqxgen.configs.diffusion import DenoiserConfig, DiffusionLoss, DiffusionSampling, ScheduleConfig
+from eqxgen.configs.diffusion import DenoiserConfig, DiffusionLoss, DiffusionSampling, FewStepLoss, ScheduleConfig
 from eqxgen.configs.dit import DiTConfig
 from eqxgen.configs.edm2 import EDM2Config
 from eqxgen.configs.gan import DCGANConfig, R3GANConfig, StyleGAN2Config
@@ -43,6 +43,7 @@ __all__ = [
     "DiffusionLoss",
     "DiffusionSampling",
     "EDM2Config",
+    "FewStepLoss",
     "GPTConfig",
     "MAEConfig",
     "MaskGITConfig",

@@ -9,7 +9,7 @@ SCHEDULE_NAMES = ("linear", "scaled_linear", "cosine", "sigmoid", "sigmoid_level
 """Names of the noise schedules; see `eqxgen.diffusion.schedules`."""
 CONTINUOUS = ("vp", "ve", "edm", "flow")
 """Those without steps."""
-PREDICTIONS = ("epsilon", "iddpm", "x0", "v", "velocity", "edm", "vp", "ve")
+PREDICTIONS = ("epsilon", "iddpm", "x0", "v", "velocity", "average", "edm", "vp", "ve")
 """Names of the denoisers; see `eqxgen.diffusion.precondition`."""
 WEIGHTS = ("x0", "simple", "snr", "truncated_snr", "min_snr", "soft_min_snr", "p2", "edm", "v", "uncertainty")
 """Names of the weights of a loss; see `eqxgen.diffusion.weighting`."""
@@ -21,6 +21,7 @@ SAMPLERS = (
     *("euler", "heun", "ddim", "ancestral", "ddpm", "churn", "dpm2", "dpmpp_2s", "dpmpp_2m", "dpmpp_3m"),
     *("dpmpp_2m_sde", "dpmpp_3m_sde", "unipc", "lms", "deis", "pndm", "ipndm", "rk4", "rk45"),
     *("flow_euler", "flow_heun"),
+    *("average", "consistency"),
 )
 """Names of the samplers; see `eqxgen.diffusion.solvers`."""
 GUIDANCE_RULES = ("cfg", "apg", "cfg_zero_star")
@@ -29,6 +30,8 @@ GRIDS = ("karras", "exponential", "polynomial", "vp", "ve", "iddpm", "flow", "tr
 """Names of the grids of sampling times; see `eqxgen.diffusion.grids`."""
 RESPACED = ("trailing", "leading", "linspace")
 """Those that choose among the steps of a discrete schedule."""
+AVERAGED = ("meanflow", "improved_meanflow", "shortcut")
+"""Names of the objectives of an average velocity; see `eqxgen.diffusion.few_step`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,9 @@ class DenoiserConfig:
     """A network's prediction and its schedule."""
 
     prediction: str = "epsilon"
-    """epsilon, x0, v, velocity, or with another scale of input and level: edm, vp, ve, iddpm."""
+    """epsilon, x0, v, velocity, average (velocity, of a net with two times), or with another scale of input and level:
+    edm, vp, ve, iddpm.
+    """
     sigma_data: float = 0.5
     """Deviation of the data that edm assumes."""
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
@@ -81,6 +86,10 @@ class DenoiserConfig:
     def __post_init__(self):
         one_of(self, "prediction", PREDICTIONS, prefix="denoiser.")
         positive(self, "sigma_data", prefix="denoiser.")
+        require(
+            self.prediction != "average" or self.schedule.name == "flow",
+            f"denoiser.prediction average must have schedule flow: got schedule.name={self.schedule.name}",
+        )
         discrete = self.prediction == "iddpm"
         require(
             not discrete or self.schedule.discrete,
@@ -124,6 +133,58 @@ class DiffusionLoss:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FewStepLoss:
+    """Options of the objectives of few steps."""
+
+    equal: float = 0.75
+    """Share of the examples with equal times, r = t, which train the velocity: 0.25 to 0.75 in MeanFlow, 0.5 in its
+    improved form, 0.75 in shortcut."""
+    power: float = 1.0
+    """Power of the adaptive weight of both MeanFlows; 0: none."""
+    least: float = 1e-3
+    """Error added in that weight."""
+    guidance: float = 1.0
+    """Scale of the classifier-free guidance that is trained into the velocity; 1: none. The largest with dit.guide.
+    """
+    mix: float = 0.0
+    """Share of the model's own guided velocity in the guided target, in [0, 1): kappa of MeanFlow."""
+    interval: str = ""
+    """LOW,HIGH: times, of 0 to 1, between which guidance is trained; everywhere by default."""
+    shortest: int = 128
+    """Most steps of a shortcut model, a power of two: 1 / its shortest step."""
+    target_decay: float = 0.999
+    """Decay of the average of the weights that gives shortcut's target; 0: the model itself."""
+    first: int = 10
+    """Noise levels of consistency at the start, whose number doubles."""
+    last: int = 1280
+    """Noise levels of consistency at the end."""
+
+    def __post_init__(self):
+        for name in ("equal", "mix", "target_decay"):
+            value, most = getattr(self, name), "1]" if name == "equal" else "1)"
+            holds = 0 <= value < 1 or (value == 1 and name == "equal")
+            require(holds, f"few_step.{name} must be in [0, {most}: got {value}")
+        not_negative(self, "power", prefix="few_step.")
+        positive(self, "least", "guidance", prefix="few_step.")
+        power_of_two = self.shortest >= 2 and self.shortest & (self.shortest - 1) == 0
+        require(power_of_two, f"few_step.shortest must be a power of two, at least 2: got {self.shortest}")
+        require(
+            2 <= self.first <= self.last,
+            f"few_step.first and few_step.last must be 2 <= first <= last: got {self.first} and {self.last}",
+        )
+        self.span  # noqa: B018 - checks the interval
+
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """Least and greatest time of `interval`; None without one.
+
+        Raises:
+            ValueError: it is not of the form LOW,HIGH with 0 <= LOW < HIGH.
+        """
+        return span_of(self.interval, "few_step.interval", "0.1,0.8")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DiffusionSampling:
     """Options of `eqxgen.diffusion.solvers`; all but the counts and names change without compilation."""
 
@@ -131,7 +192,8 @@ class DiffusionSampling:
     """Intervals of the grid; a solver of second order evaluates the denoiser about twice in each."""
     sampler: str = "heun"
     """Solver: euler, heun, ddim, ancestral, ddpm, churn, dpm2, dpmpp_2s, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde,
-    dpmpp_3m_sde, unipc, lms, deis, pndm, ipndm, rk4, rk45, flow_euler or flow_heun."""
+    dpmpp_3m_sde, unipc, lms, deis, pndm, ipndm, rk4, rk45, flow_euler or flow_heun; average and consistency of models
+    of few steps."""
     guidance: float = 1.0
     """Scale of guidance by the class; 1 is none."""
     guidance_rule: str = "cfg"
@@ -203,12 +265,21 @@ class DiffusionSampling:
         Raises:
             ValueError: it is not of the form LOW,HIGH with 0 <= LOW < HIGH.
         """
-        if not self.interval:
-            return None
-        message = f"sampling.interval must be LOW,HIGH with 0 <= LOW < HIGH, as in 0.3,5: got {self.interval!r}"
-        try:
-            low, high = (float(part) for part in self.interval.split(","))
-        except ValueError:
-            raise ValueError(message) from None
-        require(0 <= low < high, message)
-        return low, high
+        return span_of(self.interval, "sampling.interval", "0.3,5")
+
+
+def span_of(text: str, name: str, example: str) -> tuple[float, float] | None:
+    """The two numbers of an interval LOW,HIGH; None of no text.
+
+    Raises:
+        ValueError: it is not of the form LOW,HIGH with 0 <= LOW < HIGH.
+    """
+    if not text:
+        return None
+    message = f"{name} must be LOW,HIGH with 0 <= LOW < HIGH, as in {example}: got {text!r}"
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(message) from None
+    require(0 <= low < high, message)
+    return low, high

@@ -33,12 +33,19 @@ class DiTConfig:
     """Rotary positions of rows and columns in each attention, beside the fixed ones; heads of a multiple of 4."""
     qk_norm: bool = False
     """RMS norm of queries and keys."""
+    times: int = 1
+    """Times that the net is given: 1; or 2, with the interval down to a second time, of an average velocity."""
+    guide: bool = False
+    """Guidance scale and the two ends of its interval as inputs, of an average velocity (Geng et al. 2025, 2512.02012).
+    """
     remat: bool = False
     """Recompute each block in the backward pass: less memory, a third more time."""
 
     def __post_init__(self):
         require(self.mlp_epsilon > 0, f"model.mlp_epsilon must be positive: got {self.mlp_epsilon}")
         require(self.time_shift in (0, 1), f"model.time_shift must be 0 or 1: got {self.time_shift}")
+        require(self.times in (1, 2), f"model.times must be 1 or 2: got {self.times}")
+        require(not self.guide or self.times == 2, f"model.times must be 2 with model.guide: got {self.times}")
         at_least_one(self, "dim", "depth", "heads", "hidden_dim", "patch")
         require(self.dim % 4 == 0, f"model.dim must be a multiple of 4: got {self.dim}")
         heads_divide_dim(self)

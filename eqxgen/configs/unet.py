@@ -75,6 +75,8 @@ class UNetConfig:
     """A bias beside the rows of classes."""
     augment: int = 0
     """Number of augmentation labels."""
+    times: int = 1
+    """Times that the net is given: 1; or 2, with the interval down to a second time, of an average velocity."""
     learn_variance: bool = False
     """Twice the channels in the result, the second half for the noise's variance."""
     init: str = "glorot"
@@ -89,6 +91,7 @@ class UNetConfig:
         one_of(self, "resample", RESAMPLES)
         one_of(self, "init", INITS)
         require(self.augment >= 0, f"model.augment must be at least 0: got {self.augment}")
+        require(self.times in (1, 2), f"model.times must be 1 or 2: got {self.times}")
         require(self.shift in (0, 1), f"model.shift must be 0 or 1: got {self.shift}")
         require(
             self.width * self.noise_width % 2 == 0 and self.width * self.noise_width > 2 * self.shift,

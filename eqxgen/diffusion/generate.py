@@ -13,6 +13,7 @@ from eqxgen.configs.diffusion import RESPACED, DiffusionSampling
 from eqxgen.diffusion import grids, solvers
 from eqxgen.diffusion.guidance import Linear, Projected, Zero, by_rule
 from eqxgen.diffusion.guidance.rules import Rule
+from eqxgen.diffusion.precondition import WithGuide
 from eqxgen.diffusion.schedules import Discrete, Schedule, steps_of
 from eqxgen.protocols import Denoiser
 
@@ -40,6 +41,8 @@ SOLVERS: dict[str, Callable[[DiffusionSampling], Any]] = {
     "rk45": lambda options: solvers.RK45(options.rtol, options.atol),
     "flow_euler": lambda options: solvers.FlowEuler(),
     "flow_heun": lambda options: solvers.FlowHeun(),
+    "average": lambda options: solvers.AverageVelocity(),
+    "consistency": lambda options: solvers.Consistency(),
 }
 """Solvers by the name of a config."""
 RULES: dict[str, Callable[[DiffusionSampling], Rule]] = {
@@ -178,7 +181,10 @@ def generate(
         trajectory: whether every step is returned.
     """
     start, steps = jr.split(key)
-    denoiser = guided(denoiser, rules.guide, null)
+    if rules.guide is not None and getattr(denoiser, "guided", False):
+        condition = WithGuide(condition, rules.guide.rule.scale, denoiser.schedule.time(rules.guide.interval))
+    else:
+        denoiser = guided(denoiser, rules.guide, null)
     x = solvers.prior(denoiser.schedule, rules.times[0], rules.shape, key=start)
     return solvers.sample(denoiser, x, rules.times, rules.solver, key=steps, condition=condition, trajectory=trajectory)
 

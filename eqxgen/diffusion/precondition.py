@@ -10,6 +10,7 @@ it is told the level (Karras et al. 2022, arXiv:2206.00364, table 1):
     VE       noise             x                             ln(sigma / 2)
     X0, V    x_0, v            x                             the step, or 1000 t of a continuous schedule
     Flow     velocity          x                             1000 t
+    Average  mean velocity     x                             1000 t, and 1000 (t - r) beside it
 
 The network is called `net(x, c_noise, condition, key=, inference=)` with x in the type of its parameters; everything
 around it is float32 at least.
@@ -30,6 +31,9 @@ from eqxgen.diffusion.schedules import Flow as FlowSchedule
 from eqxgen.diffusion.schedules import Level, Schedule, schedule_of, steps_of
 from eqxgen.diffusion.views import SIGMA_DATA, Linear, divisor, inverse
 
+UNIT = 1000.0
+"""Factor of a continuous time as the network is given it."""
+
 
 class Scalings(NamedTuple):
     """x_0 = c_skip x + c_out net(c_in x, c_noise), numbers of one level."""
@@ -45,6 +49,19 @@ class WithLabels(NamedTuple):
 
     condition: Any
     augment: Float[Array, " labels"]
+
+
+class WithGuide(NamedTuple):
+    """A condition, and the guidance that an average velocity is given as an input.
+
+    Attributes:
+        scale: 1 is none.
+        interval: times between which it is applied.
+    """
+
+    condition: Any
+    scale: Float[Array, ""]
+    interval: Float[Array, "2"]
 
 
 class Denoised(NamedTuple):
@@ -201,6 +218,58 @@ class Flow(Preconditioned):
     VIEW = "velocity"
 
 
+class Average(Flow):
+    """A network with two times of the average velocity (x_t - x_r) / (t - r) along a flow (Geng et al. 2025,
+    arXiv:2505.13447): of few steps by `average`, and as a denoiser, with the velocity at r = t, of any.
+    """
+
+    @property
+    def guided(self) -> bool:
+        """The network takes the guidance as an input."""
+        return getattr(self.net, "guide", None) is not None
+
+    def average(
+        self,
+        x: Float[Array, "*shape"],
+        t: Float[Array, ""],
+        r: Float[Array, ""],
+        condition: Any = None,
+        *,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
+    ) -> Float[Array, "*shape"]:
+        """Average velocity from time t down to r.
+
+        Args:
+            condition: what the network takes, or a `WithGuide` of it.
+        """
+        more = {}
+        if self.guided and not isinstance(condition, WithGuide):
+            condition = WithGuide(condition, jnp.ones(()), jnp.array([0.0, 1.0]))
+        if isinstance(condition, WithGuide):
+            more["guide"] = UNIT * jnp.stack([jnp.log(condition.scale), *condition.interval])
+            condition = condition.condition
+        wide = widen(x)
+        given = wide.astype(_compute_type(self.net, wide.dtype))
+        span = UNIT * (t - r)
+        found = self.net(given, UNIT * t, condition, span=span, **more, key=key, inference=inference)
+        return found.astype(wide.dtype)
+
+    def predict(
+        self,
+        x: Float[Array, "*shape"],
+        t: Float[Array, ""],
+        condition: Any = None,
+        *,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
+    ) -> tuple[Float[Array, "*shape"], Float[Array, "*rest"]]:
+        """x_0 of the velocity at t, and no further channels."""
+        t = jnp.asarray(t)
+        velocity = self.average(x, t, t, condition, key=key, inference=inference)
+        return x.astype(velocity.dtype) - t * velocity, velocity[..., :0]
+
+
 class EDM(Preconditioned):
     """EDM's scaling, with which input and target of the network have deviation 1 (Karras et al. 2022, table 1).
 
@@ -232,6 +301,7 @@ PRECONDITIONS: dict[str, type[Preconditioned]] = {
     "x0": X0,
     "v": V,
     "velocity": Flow,
+    "average": Average,
 }
 """The denoisers by the name of a config."""
 
@@ -245,7 +315,7 @@ def denoiser_of(config: DenoiserConfig, net: Any) -> Preconditioned:
 def time_of(schedule: Schedule, t: Float[Array, ""]) -> Float[Array, ""]:
     """The step of a discrete schedule, which t need not be whole; 1000 t of a continuous one."""
     steps = steps_of(schedule)
-    return 1000 * t if steps is None else t * steps - 1
+    return UNIT * t if steps is None else t * steps - 1
 
 
 def _compute_type(net: Any, default: Any) -> Any:

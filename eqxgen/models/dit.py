@@ -5,7 +5,9 @@ added; each block projects the sum to the shift, scale and gate of its two halve
 layer start at zero, so each block starts as the identity and the model at zero). Weights are Xavier uniform, those of
 the embeddings normal with deviation 0.02, norms have epsilon 1e-6.
 
-With `gated`, `rms`, `rope` and `qk_norm` it is LightningDiT (Yao et al. 2025, arXiv:2501.01423).
+With `gated`, `rms`, `rope` and `qk_norm` it is LightningDiT (Yao et al. 2025, arXiv:2501.01423). With `times` 2 it has
+an embedding of an interval of time, added to that of the time, and is an average velocity (MeanFlow, Geng et al. 2025,
+arXiv:2505.13447, section 4.3).
 
 Difference: the caller drops labels for classifier-free guidance, by `null_label`.
 """
@@ -35,6 +37,8 @@ _xavier = jax.nn.initializers.glorot_uniform(in_axis=-1, out_axis=-2)
 _small = jax.nn.initializers.normal(0.02)
 _zeros = jax.nn.initializers.zeros
 EPSILON = 1e-6
+GUIDE = 3
+"""Numbers of guidance: the scale and the two ends of its interval."""
 
 
 class DiT(eqx.Module):
@@ -52,6 +56,8 @@ class DiT(eqx.Module):
     stack: Stack
     norm: AdaLN
     out: Unpatch
+    span: TimestepEmbedding | None
+    guide: tuple[TimestepEmbedding, ...] | None
     height: int = eqx.field(static=True)
     width: int = eqx.field(static=True)
     channels: int = eqx.field(static=True)
@@ -85,6 +91,9 @@ class DiT(eqx.Module):
         self.norm = AdaLN(dim, epsilon=EPSILON, rms=config.rms, key=next(keys))
         out_channels = channels * (2 if config.learn_variance else 1)
         self.out = Unpatch(dim, out_channels, patch=config.patch, init=_zeros, key=next(keys))
+        number = lambda: TimestepEmbedding(dim, shift=config.time_shift, init=_small, key=next(keys))
+        self.span = number() if config.times == 2 else None
+        self.guide = tuple(number() for _ in range(GUIDE)) if config.guide else None
         self.height, self.width, self.channels, self.classes, self.patch = (
             height,
             width,
@@ -104,6 +113,8 @@ class DiT(eqx.Module):
         time: Float[Array, ""],
         label: _check.Ids,
         *,
+        span: Float[Array, ""] | None = None,
+        guide: Float[Array, "3"] | None = None,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> Float[Array, "height width out_channels"]:
@@ -113,11 +124,13 @@ class DiT(eqx.Module):
             x: the noised latent.
             time: how far the noise has come, in steps of the schedule, 0 to 1,000 in the paper.
             label: in [0, classes), or `null_label`.
+            span: with two times, the interval down to the second, in the unit of the time.
+            guide: with `guide`, the guidance scale and the two ends of its interval, in the unit of the time.
             key, inference: not used; every model has them.
 
         Raises:
-            ValueError: x has another shape, or the label is out of range (inside a compiled program it gives NaN
-                instead).
+            ValueError: x has another shape; span or guide is missing or superfluous; or the label is out of range
+                (inside a compiled program it gives NaN instead).
         """
         _check.example(x, height=self.height, width=self.width, channels=self.channels)
         label = check_ids(label, self.classes + 1, "label", "classes + 1 null")
@@ -127,6 +140,18 @@ class DiT(eqx.Module):
         positions = sincos_table((rows, columns), tokens.shape[-1]).reshape(rows * columns, -1)
         tokens = tokens + positions.astype(x.dtype)
         condition = self.time(time, dtype=x.dtype) + self.labels(label)
+        _given("span", span, self.span, "times=2")
+        _given("guide", guide, self.guide, "guide=True")
+        if self.span is not None and span is not None:
+            condition = condition + self.span(span, dtype=x.dtype)
+        for embedding, number in zip(self.guide or (), () if guide is None else guide):
+            condition = condition + embedding(number, dtype=x.dtype)
         tokens = self.stack(tokens, condition, inference=inference)
         y = self.out(self.norm(tokens, condition), rows=rows)
         return widen(y)
+
+
+def _given(name: str, value: Array | None, embedding: object, option: str) -> None:
+    if (value is None) != (embedding is None):
+        verb = "given to a net with" if value is None else "None for a net without"
+        raise ValueError(f"{name} must be {verb} {option}: got {value if value is None else value.shape}")

@@ -191,6 +191,7 @@ class UNet(eqx.Module):
         label: _check.Ids | None = None,
         *,
         augment: Float[Array, " augment"] | None = None,
+        span: Float[Array, ""] | None = None,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> Float[Array, "height width out_channels"]:
@@ -201,6 +202,7 @@ class UNet(eqx.Module):
             time: the noise level, in the numbers of the preset: steps from 0 to 1,000 for DDPM and ADM, EDM's c_noise.
             label: in [0, classes), or `null_label`; None for a net without classes.
             augment: labels of the augmentation; zeros by default.
+            span: with two times, the interval down to the second, in the unit of the time.
             key: of the dropout; required in training with dropout.
             inference: disables dropout.
 
@@ -210,7 +212,7 @@ class UNet(eqx.Module):
         """
         check_image(x, self.channels + self.extra, self.config.factor)
         keys = split(key, 3)
-        condition = self.time(time, label, augment, dtype=x.dtype)
+        condition = self.time(time, label, augment, span=span, dtype=x.dtype)
         h, skips = down(self.stem, self.downs, x, condition, keys[0], inference)
         h = self.middle(h, condition, keys[1], inference)
         for level, each in zip(self.ups, split(keys[2], len(self.ups))):
@@ -289,6 +291,7 @@ def noise_embedding(classes: int | None, config: UNetConfig, *, key: PRNGKeyArra
         config.width * config.embedding,
         classes=classes or 0,
         augment=config.augment,
+        times=config.times,
         fourier=config.fourier,
         flip=config.flip,
         shift=config.shift,

@@ -26,5 +26,8 @@ def test_the_blocks_run_from_top_to_bottom(tmp_path):
     assert (painted[4:] != picture[4:]).all()
     assert np.sqrt(np.mean((again - picture) ** 2)) < 0.05 < np.std(picture) / 4
     assert np.isfinite(np.asarray(found["edited"])).all()
+    few = np.asarray(found["one_step"])
+    np.testing.assert_allclose([few.mean(), few.std()], [found["MEAN"], found["DEVIATION"]], atol=0.02)
+    assert np.isfinite(found["at_once"]).all()
     bits = found["bits"]
     np.testing.assert_allclose(bits.total, bits.prior + bits.steps.sum(), rtol=1e-5)

@@ -133,7 +133,7 @@ WRONG = {
 
 def opened(flags):
     config = parse("diffusion", diffusion.Config, diffusion.PRESETS, "", flags.split())
-    diffusion.autoencoder(config, FACTS)
+    diffusion.frozen(config, FACTS)
     diffusion.network(config, FACTS)
     diffusion.rules(config, FACTS)
 

@@ -38,7 +38,7 @@ WHOLE = (
     *(f"**.{name}.weight" for name in ("shortcut", "last", "hidden", "pooler", "join")),
     *(f"**.{name}.weight" for name in ("from_input", "from_output")),  # recurrent cells
     *(f"**.attention.*_{name}.weight" for name in ("down", "up")),  # latent attention
-    *(f"**.{name}" for name in ("*modulation*", "time")),  # of a condition
+    *(f"**.{name}" for name in ("*modulation*", "time", "span", "guide")),  # of a condition
     *(f"**.quantizer.{name}" for name in ("start", "logits.weight", "down.weight", "up.weight")),
     *(f"**.{name}" for name in ("encoder.down.weight", "decoder.up.weight", "encoder.latents", "decoder.mask")),
     "**.dense",  # hidden layers of variational autoencoders

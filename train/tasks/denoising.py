@@ -44,13 +44,14 @@ def denoising_recipe(
     """
 
     def shown(config: Any, parts: tuple[Any, Any], judged: Judged, stream: "Stream") -> tuple[Any, int]:
-        from .denoised import drawn, tree_of
+        from .denoised import drawn
 
-        facts = judged.facts
-        tree = tree_of(*parts, rules(config, facts), config.seed, latents_of(config.autoencoder, facts))
-        return stream.gather(drawn, tree, _in_rows(facts.classes)), ROW
+        tree = _tree(config, judged.facts, *parts, rules(config, judged.facts), config.seed)
+        return stream.gather(drawn, tree, _in_rows(judged.facts.classes)), ROW
 
-    def film(config: Any, parts: tuple[Any, Any], judged: Judged, stream: "Stream") -> tuple[list[Any], int]:
+    def film(config: Any, parts: tuple[Any, Any], judged: Judged, stream: "Stream") -> tuple[list[Any], int] | None:
+        if config.objective == "consistency":  # it has no path
+            return None
         return _film(config, parts, judged.facts, stream, rules)
 
     def evaluators(config: Any, judged: Judged) -> "tuple[Evaluator, ...]":
@@ -85,6 +86,14 @@ def denoising_recipe(
     return dataclasses.replace(recipe, sample=flags, facts=LatentFacts, on_paper=on_paper)
 
 
+def _tree(config: Any, facts: ImageFacts, model: Any, frozen: Any, rules: Any, seed: int) -> Any:
+    """The tree of a model and the run's frozen part, which may be a teacher."""
+    from .denoised import tree_of
+
+    autoencoder = None if config.teacher else frozen
+    return tree_of(model, autoencoder, rules, seed, latents_of(config.autoencoder, facts))
+
+
 def _in_rows(classes: int, count: int = 10, row: int = ROW) -> "Examples":
     import numpy as np
 
@@ -99,16 +108,16 @@ def _film(
     """Frames of ancestral sampling, left, beside DDIM without noise, from equal noise, and images in a row."""
     import numpy as np
 
-    from .denoised import path, tree_of
+    from .denoised import path
     from .draw import labelled
 
     count, steps = FILM
     labels = labelled(np.arange(count) % facts.classes)
-    sides, latents = [], latents_of(config.autoencoder, facts)
+    sides = []
     for eta in (1.0, 0.0):
         options = dataclasses.replace(config.sampling, sampler="ddim", eta=eta, steps=min(steps, _most(config)))
         found = rules(dataclasses.replace(config, sampling=options), facts)
-        sides.append(stream.gather(path, tree_of(*parts, found, config.seed, latents), labels))
+        sides.append(stream.gather(path, _tree(config, facts, *parts, found, config.seed), labels))
     both = np.stack(sides)  # side, image, step, height, width, channels
     side = 8
     grid = both.reshape(2, count // side, side, *both.shape[2:]).transpose(3, 1, 0, 2, 4, 5, 6)
@@ -130,13 +139,13 @@ def _evaluators(
 
     from ..evaluators.held_out import held_out
     from ..evaluators.judges import judges
-    from .denoised import drawn, tree_of
+    from .denoised import drawn
     from .draw import labelled
 
     facts = judged.facts
-    found, latents = rules(config, facts), latents_of(config.autoencoder, facts)
+    found = rules(config, facts)
     samples = labelled(np.arange(config.eval_samples) % facts.classes)
-    parts = lambda model, frozen: tree_of(model, frozen, found, config.seed + 1, latents)
+    parts = lambda model, frozen: _tree(config, facts, model, frozen, found, config.seed + 1)
     kinds = judges(judged.images, drawn, samples, parts, judged.lacks)
     if not config.conditional:
         kinds = (kinds[1], *(dataclasses.replace(each, lacks="the model has no classes") for each in kinds[::2]))

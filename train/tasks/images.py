@@ -81,7 +81,7 @@ def image_recipe(
     drawn: Callable[[Any, tuple[Any, Any], Any, "Stream"], tuple[Any, int]],
     evaluators: Callable[[Any, Any], "tuple[Evaluator, ...]"],
     draw: Callable[[Finished, ImageSample], int],
-    film: Callable[[Any, tuple[Any, Any], Any, "Stream"], tuple[list[Any], int]] | None = None,
+    film: Callable[[Any, tuple[Any, Any], Any, "Stream"], tuple[list[Any], int] | None] | None = None,
     hint: Callable[[Any, ImageFacts, int, Mapping[str, Any]], str] | None = None,
     opened: Callable[[Any, Path], Source] = pixels,
 ) -> Recipe:
@@ -96,7 +96,7 @@ def image_recipe(
             has.
         evaluators: (config, data set) -> those that --evals can name.
         draw: writes the images that `train.sample` is asked for; gives the exit status.
-        film: as `drawn`, for the last step: frames of images, and how many a row has.
+        film: as `drawn`, for the last step: frames of images, and how many a row has; or None, without one.
         hint: (config, facts, steps made, metrics) -> see `Task.hint`.
         opened: (config, folder of the run) -> the training data, whose `given` takes the place of the data set.
     """
@@ -115,7 +115,9 @@ def image_recipe(
             pictures, columns = drawn(config, (model, frozen), source.given, stream)
             save(pictures, source.given, columns, path)
             if film is not None and path.name == f"step-{config.steps:07d}":
-                save_film(*film(config, (model, frozen), source.given, stream), source.given, path.parents[1])
+                shown = film(config, (model, frozen), source.given, stream)
+                if shown is not None:
+                    save_film(*shown, source.given, path.parents[1])
 
         return Task(
             source.facts,

@@ -44,6 +44,7 @@ def meanflow_loss(
     condition: Any = None,
     *,
     noise: Float[Array, "*shape"],
+    velocity: Float[Array, "*shape"] | None = None,
     power: float = 1.0,
     least: float = 1e-3,
     key: PRNGKeyArray | None = None,
@@ -56,11 +57,12 @@ def meanflow_loss(
         t, r: times, r <= t; r = t in 25 to 75 % of a batch is flow matching.
         condition: label, or None.
         noise: standard normal.
+        velocity: that of the path, such as `guided_velocity`; noise - x_0 by default.
         power: 0 is the plain squared error.
         least: bound of the weight.
         key: of dropout.
     """
-    velocity = noise - x0
+    velocity = noise - x0 if velocity is None else velocity
     u, change = total_derivative(average, (1 - t) * x0 + t * noise, t, r, velocity, condition, key=key)
     target = jax.lax.stop_gradient(velocity - (t - r) * change)
     return adaptive(jnp.sum(jnp.square(u - target)), power, least)
@@ -74,18 +76,20 @@ def improved_meanflow_loss(
     condition: Any = None,
     *,
     noise: Float[Array, "*shape"],
+    velocity: Float[Array, "*shape"] | None = None,
     power: float = 1.0,
     least: float = 1e-3,
     key: PRNGKeyArray | None = None,
 ) -> Float[Array, ""]:
-    """Squared error of the velocity u + (t - r) du/dt against noise - x_0, with du/dt along the model's own velocity
-    u(z, t, t) and held still; arguments as `meanflow_loss`.
+    """Squared error of the velocity u + (t - r) du/dt against that of the path, with du/dt along the model's own
+    velocity u(z, t, t) and held still; arguments as `meanflow_loss`.
     """
     z = (1 - t) * x0 + t * noise
     own = jax.lax.stop_gradient(average(z, t, t, condition, key=key))
     u, change = total_derivative(average, z, t, r, own, condition, key=key)
-    velocity = u + (t - r) * jax.lax.stop_gradient(change)
-    return adaptive(jnp.sum(jnp.square(velocity - (noise - x0))), power, least)
+    found = u + (t - r) * jax.lax.stop_gradient(change)
+    velocity = noise - x0 if velocity is None else velocity
+    return adaptive(jnp.sum(jnp.square(found - velocity)), power, least)
 
 
 def adaptive(error: Float[Array, ""], power: float, least: float) -> Float[Array, ""]:
@@ -93,18 +97,30 @@ def adaptive(error: Float[Array, ""], power: float, least: float) -> Float[Array
     return error / jax.lax.stop_gradient((error + least) ** power)
 
 
-def few_step_sample(
-    average: Average, z: Float[Array, "*shape"], times: Float[Array, " times"], condition: Any = None
+def guided_velocity(
+    average: Average,
+    z: Float[Array, "*shape"],
+    t: Float[Array, ""],
+    velocity: Float[Array, "*shape"],
+    condition: Any,
+    null: Any,
+    *,
+    scale: float | Float[Array, ""],
+    mix: float | Float[Array, ""] = 0.0,
+    key: PRNGKeyArray | None = None,
 ) -> Float[Array, "*shape"]:
-    """z_t - (t - r) u from each time to the next: one evaluation a step.
+    """Velocity whose expectation is that of classifier-free guidance, held still: with w = scale (1 - mix),
+    w velocity + mix u(z, t, t, condition) + (1 - w - mix) u(z, t, t, null) (MeanFlow, section 4.2, where w and mix
+    are ω and κ). With mix = 1 - 1 / scale, w is 1: improved MeanFlow's.
 
     Args:
-        z: noise.
-        times: from 1 down to 0.
+        velocity: noise - x_0.
+        null: condition of no class.
+        scale: 1 is none.
+        mix: share of the model's own guided velocity: less variance.
     """
-
-    def step(z: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
-        t, r = part
-        return z - (t - r) * average(z, t, r, condition), None
-
-    return jax.lax.scan(step, z, (times[:-1], times[1:]))[0]
+    free, weight = average(z, t, t, null, key=key), scale * (1 - mix)
+    found = weight * velocity + (1 - weight - mix) * free
+    if not isinstance(mix, float) or mix > 0:
+        found = found + mix * average(z, t, t, condition, key=key)
+    return jax.lax.stop_gradient(found)

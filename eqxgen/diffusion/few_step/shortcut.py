@@ -29,6 +29,7 @@ def shortcut_loss(
     condition: Any = None,
     *,
     noise: Float[Array, "*shape"],
+    velocity: Float[Array, "*shape"] | None = None,
     teacher: Average | None = None,
     key: PRNGKeyArray | None = None,
 ) -> Float[Array, ""]:
@@ -40,9 +41,11 @@ def shortcut_loss(
         t, r: times, r <= t; t - r is a power of a half in the paper.
         condition: label, or None.
         noise: standard normal.
+        velocity: that of the path, such as `guided_velocity`; noise - x_0 by default.
         teacher: gives the target, such as averaged weights in inference mode; the model itself by default.
         key: of dropout.
     """
     z = (1 - t) * x0 + t * noise
-    target = jnp.where(r == t, noise - x0, shortcut_target(teacher or average, z, t, r, condition))
+    velocity = noise - x0 if velocity is None else velocity
+    target = jnp.where(r == t, velocity, shortcut_target(teacher or average, z, t, r, condition))
     return jnp.mean(jnp.square(average(z, t, r, condition, key=key) - target))

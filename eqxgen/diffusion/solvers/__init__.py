@@ -14,12 +14,15 @@ PNDM, IPNDM      1: multistep with the weights of equal steps
 RK4, RK45        order 4 and 5, 4 and 6: Runge-Kutta, of fixed and of adaptive steps
 FlowEuler        order 1, 1: in the time of the schedule
 FlowHeun         order 2, 2: in the time of the schedule
+AverageVelocity  1: of models with two times
+Consistency      1: x_0 with noise drawn anew, of consistency models
 """
 
 from eqxgen.diffusion.solvers.adams import DEIS, IPNDM, LMS, PNDM
 from eqxgen.diffusion.solvers.churn import Churn
 from eqxgen.diffusion.solvers.dpmsolver import DPMSolverMulti
 from eqxgen.diffusion.solvers.driver import Context, Sample, Solver, cost, prior, sample
+from eqxgen.diffusion.solvers.few_step import AverageVelocity, Consistency
 from eqxgen.diffusion.solvers.first_order import DDIM, DDPM, Euler, ancestral
 from eqxgen.diffusion.solvers.interval import Interval
 from eqxgen.diffusion.solvers.noise import Brownian, PerStep
@@ -37,8 +40,10 @@ __all__ = [
     "PNDM",
     "RK4",
     "RK45",
+    "AverageVelocity",
     "Brownian",
     "Churn",
+    "Consistency",
     "Context",
     "DPMSolver2S",
     "DPMSolverMulti",

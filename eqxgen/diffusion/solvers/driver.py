@@ -56,6 +56,12 @@ class Context:
         self.spent += cost(self.denoiser, t)
         return self.denoiser(x, t, self.condition, inference=True).astype(x.dtype)
 
+    def average(self, x: Float[Array, "*shape"], t: Float[Array, ""], s: Float[Array, ""]) -> Float[Array, "*shape"]:
+        """Average velocity from time t to time s."""
+        self.spent += cost(self.denoiser, t)
+        found = self.denoiser.average(x, t, s, self.condition, inference=True)  # pyright: ignore
+        return found.astype(x.dtype)
+
     def variance(self, x: Float[Array, "*shape"], t: Float[Array, ""]) -> Any:
         """x_0 and the fraction of a learned variance."""
         self.spent += cost(self.denoiser, t)
@@ -80,7 +86,9 @@ class Context:
 
 @runtime_checkable
 class Solver(Protocol):
-    """The members of a solver. `learned` is True where it needs a learned variance, `stochastic` where it draws."""
+    """The members of a solver. `learned` is True where it needs a learned variance, `averaged` where it needs an
+    average velocity, `stochastic` where it draws.
+    """
 
     def init(self, x: Array) -> Any:
         """The state before the first step."""
@@ -118,7 +126,8 @@ def sample(
         noise: source of the solver's noise, `PerStep()` or `Brownian()`.
 
     Raises:
-        ValueError: there are fewer than two times, they do not fall, a key or a learned variance is missing.
+        ValueError: there are fewer than two times, they do not fall, a key, a learned variance or an average velocity
+            is missing.
     """
     _check(denoiser, solver, key)
     times = checked(times)
@@ -175,6 +184,8 @@ def _check(denoiser: Denoiser, solver: Solver, key: PRNGKeyArray | None) -> None
     name = type(solver).__name__
     if getattr(solver, "learned", False) and not hasattr(denoiser, "variance"):
         raise ValueError(f"{name} needs a learned variance, which the denoiser lacks: take variance='small' or 'large'")
+    if getattr(solver, "averaged", False) and not hasattr(denoiser, "average"):
+        raise ValueError(f"{name} needs an average velocity, which the denoiser lacks: take Euler or Heun")
     if getattr(solver, "stochastic", False) and key is None:
         raise ValueError(f"{name} draws noise: give key=")
 

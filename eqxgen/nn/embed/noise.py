@@ -72,6 +72,7 @@ class NoiseEmbedding(eqx.Module):
         dim: size of the vector, and between the projections.
         classes: number of labels; 0 for none.
         augment: number of augmentation labels; 0 for none.
+        times: 2 adds the waves of an interval of time, projected, before the projections.
         fourier: cosines and sines of random frequencies for the noise level, see `RandomFourier`.
         flip, shift: as in `SinusoidalEmbedding`.
         late: adds the class after the projections.
@@ -85,6 +86,7 @@ class NoiseEmbedding(eqx.Module):
     down: Projection
     labels: ClassEmbedding | None
     augment: Projection | None
+    span: Projection | None
     activation: Activation
     late: bool = eqx.field(static=True)
 
@@ -95,6 +97,7 @@ class NoiseEmbedding(eqx.Module):
         *,
         classes: int = 0,
         augment: int = 0,
+        times: int = 1,
         fourier: bool = False,
         flip: bool = False,
         shift: int = 0,
@@ -116,6 +119,7 @@ class NoiseEmbedding(eqx.Module):
         wide = dim if late else features
         self.labels = ClassEmbedding(classes, wide, scaled=scaled, bias=bias, key=next(keys)) if classes else None
         self.augment = Projection(augment, features, bias=False, init=init, key=next(keys)) if augment else None
+        self.span = Projection(features, features, bias=False, init=init, key=next(keys)) if times == 2 else None
         self.activation, self.late = Activation(activation), late
 
     def __call__(
@@ -124,21 +128,26 @@ class NoiseEmbedding(eqx.Module):
         label: _check.Ids | None = None,
         augment: Float[Array, " augment"] | None = None,
         *,
+        span: Float[Array, ""] | None = None,
         dtype: DTypeLike | None = None,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, " dim"]:
         """The activated vector, in `dtype`, by default that of the time.
 
         Raises:
-            ValueError: a label is missing, or one is given that the layer has no table for; likewise for augmentation,
-                whose labels are zero by default.
+            ValueError: a label or an interval is missing, or one is given that the layer has nothing for; likewise for
+                augmentation, whose labels are zero by default.
         """
         if (label is None) != (self.labels is None):
             raise ValueError(f"label must be {'given' if label is None else 'None'}: {self._about()}")
         if augment is not None and self.augment is None:
             raise ValueError("augment must be None: the net has no augmentation labels")
+        if (span is None) != (self.span is None):
+            raise ValueError(f"span must be {'given' if span is None else 'None'}: the net has {self._times} time(s)")
         y = self.waves(time)
         y = y if dtype is None else y.astype(dtype)
+        if self.span is not None and span is not None:
+            y = y + self.span(self.waves(span).astype(y.dtype))
         named = None if self.labels is None or label is None else self.labels(label).astype(y.dtype)
         y = y if named is None or self.late else y + named
         if self.augment is not None and augment is not None:
@@ -146,6 +155,10 @@ class NoiseEmbedding(eqx.Module):
             y = y + self.augment(augment.astype(y.dtype))
         y = self.down(self.activation(self.up(y)))
         return self.activation(y if named is None or not self.late else y + named)
+
+    @property
+    def _times(self) -> int:
+        return 1 if self.span is None else 2
 
     def _about(self) -> str:
         return (
