@@ -7,7 +7,7 @@ names the field as the flag of a command: `model.dim`, `decode.steps`.
 from eqxgen.configs.autoencoder import AutoencoderConfig, TamingConfig
 from eqxgen.configs.bert import BERTConfig
 from eqxgen.configs.clip import CLIPConfig, TextTowerConfig
-from eqxgen.configs.decoding import SCHEDULES, MaskedDecoding, Sampling, parse_schedule
+from eqxgen.configs.decoding import ORDERS, SCHEDULES, WEIGHTINGS, MaskedDecoding, Sampling, parse_schedule
 from eqxgen.configs.diffusion import DenoiserConfig, DiffusionLoss, DiffusionSampling, ScheduleConfig
 from eqxgen.configs.dit import DiTConfig
 from eqxgen.configs.edm2 import EDM2Config
@@ -30,10 +30,12 @@ __all__ = [
     "GPT2_SIZES",
     "LLAMA2_SIZES",
     "LLAMA3_1_SIZES",
+    "ORDERS",
     "QUANTIZERS",
     "SCHEDULES",
     "T5_SIZES",
     "T5_SIZES_V1_1",
+    "WEIGHTINGS",
     "AutoencoderConfig",
     "BERTConfig",
     "CLIPConfig",

@@ -3,10 +3,15 @@
 import dataclasses
 import math
 
-from eqxgen.configs._check import not_negative, require
+from eqxgen.configs._check import not_negative, one_of, require
 
 SCHEDULES = ("cosine", "linear", "power", "log", "exp", "sqrt", "arccos")
 """Names of the mask schedules; see `eqxgen.decoding.masked.mask_schedule`."""
+
+ORDERS = ("confidence", "halton", "random")
+"""Names of the orders in which masked tokens are accepted; see `eqxgen.decoding.masked`."""
+WEIGHTINGS = ("none", "mdlm")
+"""Names of the weights of masked tokens in the loss; see `eqxgen.losses.masked`."""
 
 
 def parse_schedule(name: str) -> tuple[str, float]:
@@ -45,12 +50,24 @@ class MaskedDecoding:
     """Mask schedule: cosine, linear, power (power3: another exponent), log, exp, sqrt, arccos. Training masks by it
     too.
     """
+    order: str = "confidence"
+    """Order in which tokens are accepted: confidence (the paper's), halton (far apart in the grid) or random."""
+    guidance_ramp: float = 0.0
+    """Guidance grows as the progress to this power, from 1 to `guidance`; 0 is constant, 1 linear as in Muse."""
+    remask: float = 0.0
+    """Largest probability that an accepted token is masked again at a step (ReMDM); 0 never."""
+    edit: float = 0.0
+    """Probability that an accepted token is drawn anew at a step; 0 never."""
 
     def __post_init__(self):
         integer = isinstance(self.steps, int) and not isinstance(self.steps, bool)
         require(integer and self.steps >= 1, f"decode.steps must be at least 1: got {self.steps}")
-        not_negative(self, "guidance", "choice_temperature", "temperature", prefix="decode.")
+        not_negative(self, "guidance", "choice_temperature", "temperature", "guidance_ramp", prefix="decode.")
         parse_schedule(self.schedule)
+        one_of(self, "order", ORDERS, prefix="decode.")
+        for name in ("remask", "edit"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"decode.{name} must be a probability, in [0, 1]: got {value}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -93,6 +93,12 @@ def tokens_recipe(
     )
 
 
+def check_guidance(guidance: float, label_dropout: float, flag: str) -> None:
+    """Raises `ValueError` where guidance is asked of a model whose training never hid a label."""
+    trained = label_dropout > 0 or guidance == 1
+    require(trained, f"{flag} must be 1 for a model trained with label_dropout=0: got {guidance}")
+
+
 def _on_paper(config: TokensConfig) -> TokenFacts:
     """Facts without the data and the tokenizer, which is that of the preset of the same name."""
     from eqxgen.configs import VQGANConfig
