@@ -70,6 +70,45 @@ class MaskedDecoding:
             require(0 <= value <= 1, f"decode.{name} must be a probability, in [0, 1]: got {value}")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageSampling:
+    """Options of `eqxgen.decoding.images`: the guidance comes first, then the temperature, then the codes left out."""
+
+    guidance: float = 1.0
+    """Classifier-free guidance of the logits; 1 is none."""
+    guidance_from: int = 0
+    """First token that is guided."""
+    guidance_to: int | None = None
+    """Token before which the guidance ends; by default the last is guided too."""
+    temperature: float = 1.0
+    """Divides the guided logits; 0 takes the likeliest code."""
+    top_k: int | None = None
+    """Only so many of the likeliest codes."""
+    top_p: float | None = None
+    """Only the fewest of the likeliest codes that have this probability together."""
+    candidates: int = 1
+    """Images drawn for each that is kept, the best by a scorer."""
+
+    def __post_init__(self):
+        not_negative(self, "guidance", prefix="decode.")
+        first, last = self.guidance_from, self.guidance_to
+        require(first >= 0, f"decode.guidance_from must be at least 0: got {first}")
+        require(
+            last is None or last >= first,
+            f"decode.guidance_to must be at least decode.guidance_from: got {last} and {first}",
+        )
+        require(self.candidates >= 1, f"decode.candidates must be at least 1: got {self.candidates}")
+        try:
+            self.draws  # noqa: B018 - checked on construction
+        except ValueError as error:
+            raise ValueError(f"decode.{error}") from None
+
+    @property
+    def draws(self) -> "Sampling":
+        """Options of the draw of each code."""
+        return Sampling(self.temperature, self.top_k, self.top_p)
+
+
 @dataclasses.dataclass(frozen=True)
 class Sampling:
     """Options of `eqxgen.decoding.autoregressive`: how the next token is drawn from logits. The penalty comes first,

@@ -184,11 +184,11 @@ def test_an_option_out_of_its_range_is_an_error(change, message):
 
 def test_a_grid_that_cannot_be_and_a_critic_of_another_order_are_errors():
     halton = MaskedDecoding(steps=2, order="halton")
-    with pytest.raises(ValueError, match="grid must be given for decode.order=halton, as 12 tokens are no square"):
+    with pytest.raises(ValueError, match=r"grid must be given for decode\.order=halton, as 12 tokens are no square"):
         MaskedRules.of(halton, 12)
     with pytest.raises(ValueError, match="grid must have a cell for each of 12 tokens: got 3 x 5"):
         MaskedRules.of(halton, 12, (3, 5))
-    with pytest.raises(ValueError, match="critic needs decode.order=confidence, in place of which it is: got halton"):
+    with pytest.raises(ValueError, match=r"critic needs decode\.order=confidence, in place of which it is: got halton"):
         generate(model("MaskGIT"), 1, halton, critic=lambda ids: jnp.zeros(9), key=jr.key(0))
     with pytest.raises(ValueError, match="rows must be"):
         halton_order(0, 3)
