@@ -8,7 +8,7 @@
 Writes runs/maskgit-PRESET: config.json, metrics.jsonl, samples/, checkpoints/, TensorBoard events, model.safetensors,
 and summary.json with the accuracy of a classifier on samples. The same command again resumes.
 
-On two CPU cores digits take 2 minutes to sample_accuracy 0.982, mnist 6 minutes after its tokenizer to 0.995.
+On two CPU cores digits take 2 minutes to sample_accuracy 0.973 at recall_judge 0.65, mnist 6 minutes after its tokenizer to 0.995.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ def _preset(name: str, dim: int, depth: int, decode: MaskedDecoding, flip: bool 
 
 PRESETS = {
     "digits": _preset(
-        "digits", 96, 4, MaskedDecoding(guidance=2.0, choice_temperature=2.0), steps=320, tokenizer="pixels"
+        "digits", 96, 4, MaskedDecoding(guidance=1.8, choice_temperature=3.0), steps=320, tokenizer="pixels"
     ),
     "mnist": _preset("mnist", 128, 4, MaskedDecoding(guidance=2.0, choice_temperature=2.0), steps=800),
     "fashion_mnist": _preset("fashion_mnist", 128, 4, MaskedDecoding(guidance=2.0, choice_temperature=2.0), steps=2000),
@@ -89,7 +89,7 @@ PRESETS = {
 
 
 ABOUT = {
-    "digits": "0.47 M parameters; 2 minutes on 2 CPU cores; sample_accuracy 0.982",
+    "digits": "0.47 M parameters; 2 minutes on 2 CPU cores; sample_accuracy 0.973, recall_judge 0.65",
     "mnist": "0.83 M parameters; 6 minutes on 2 CPU cores after train.vqgan --preset mnist; sample_accuracy 0.995",
     "fashion_mnist": "0.85 M parameters; 2,000 steps after train.vqgan --preset fashion_mnist",
     "cifar10": "15 M parameters; 50,000 steps, for a GPU, after train.vqgan --preset cifar10",

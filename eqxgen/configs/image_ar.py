@@ -11,8 +11,8 @@ LLAMAGEN_SIZES = {
     "xxl": (1536, 48, 24),
     "3b": (3200, 24, 32),
 }
-"""Width, depth and heads of the published models (table 1 of the paper): 111 M to 3.1 B parameters with 16,384 codes and
-1,000 classes.
+"""Width, depth and heads of the published models (table 1 of the paper): 111 M to 3.1 B parameters, of which 16,384
+codes and 1,000 classes are a part.
 """
 
 
