@@ -89,7 +89,10 @@ NUMBERS = {
     "MaskGIT: halton": (image, [{"order": "halton"} | more for more in ({}, {"steps": 9}, {"temperature": 0.5})]),
     "MaskGIT: revised": (
         image,
-        [{"remask": r, "edit": e, "guidance": 2.0, "guidance_ramp": p} for r, e, p in ((0.1, 0.2, 1.0), (1.0, 0.9, 2))],
+        [
+            {"remask": r, "edit": e, "guidance": 2.0, "guidance_ramp": p}
+            for r, e, p in ((0.1, 0.2, 1.0), (1.0, 0.9, 2.0))
+        ],
     ),
     "MaskGIT: label": (image, [{"label": n} for n in (0, 1, 3)]),
     "MaskGIT: unknown": (image, [{"unknown": n} for n in (1, 5, 9)]),

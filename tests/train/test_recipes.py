@@ -169,7 +169,7 @@ def test_tokens_form_the_grid_of_the_tokenizer(shape, tokens, grid):
 
 def test_random_orders_become_rarer_from_one_share_of_the_training_to_another():
     config = ar.Config(model=ImageARConfig(targets=True), shuffle_until=0.25, shuffle_end=0.75)
-    assert [ar.numbers(config, r)["shuffled"] for r in (0, 0.24, 0.5, 0.75, 0.99)] == [1.0, 1.0, 0.5, 0.0, 0.0]
+    assert [ar.numbers(config, r)["shuffled"] for r in (0.0, 0.24, 0.5, 0.75, 0.99)] == [1.0, 1.0, 0.5, 0.0, 0.0]
     assert ar.numbers(ar.Config(), 0.5) == {}
     for wrong, message in {
         (0.5, 0.25): "shuffle_until must be at least 0 and at most shuffle_end",
