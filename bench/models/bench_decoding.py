@@ -16,10 +16,12 @@ import pytest
 
 from bench.machine import full
 from bench.race import Side
-from eqxgen.configs import GPTConfig, MaskedDecoding, MaskGITConfig, Sampling
+from eqxgen.configs import GPTConfig, ImageARConfig, ImageSampling, MaskedDecoding, MaskGITConfig, Sampling
+from eqxgen.decoding import images as images_of
 from eqxgen.decoding.autoregressive import stream
 from eqxgen.decoding.masked import masked_decode
 from eqxgen.models.gpt import GPT
+from eqxgen.models.image_ar import ImageAR
 from eqxgen.models.maskgit import MaskGIT
 
 PROMPT = np.arange(32, dtype=np.int32)
@@ -111,3 +113,19 @@ def bench_masked(race: Callable, steps: int) -> None:
         f"decoding MaskGIT {config.dim} wide",
         settings={"images": 16},
     )
+
+
+def bench_image_tokens(race: Callable) -> None:
+    """Images of 64 tokens one by one: guided, a batch of 16; without guidance, one of twice as many."""
+    config = ImageARConfig.llamagen() if full() else ImageARConfig(dim=64, depth=4, heads=4, hidden_dim=256)
+    model = eqx.filter_jit(ImageAR)((8, 8), 128, 10, config, key=jr.key(0))
+
+    def side(count: int, guidance: float) -> Side:
+        rules = images_of.ImageRules.of(ImageSampling(guidance=guidance), 64)
+        one = lambda model, label, key: images_of.generate(model, label, rules, key=key)
+        draw = eqx.filter_jit(jax.vmap(one, in_axes=(None, 0, 0)))
+        labels, keys = jnp.arange(count) % 10, jr.split(jr.key(1), count)
+        return Side(lambda: draw(model, labels, keys))
+
+    makers = {"ours": lambda: side(16, 2.0), "twice the batch": lambda: side(32, 1.0)}
+    race(makers, f"decoding ImageAR {config.dim} wide", settings={"images": 16})

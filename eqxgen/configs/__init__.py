@@ -7,12 +7,21 @@ names the field as the flag of a command: `model.dim`, `decode.steps`.
 from eqxgen.configs.autoencoder import AutoencoderConfig, TamingConfig
 from eqxgen.configs.bert import BERTConfig
 from eqxgen.configs.clip import CLIPConfig, TextTowerConfig
-from eqxgen.configs.decoding import SCHEDULES, MaskedDecoding, Sampling, parse_schedule
+from eqxgen.configs.decoding import (
+    ORDERS,
+    SCHEDULES,
+    WEIGHTINGS,
+    ImageSampling,
+    MaskedDecoding,
+    Sampling,
+    parse_schedule,
+)
 from eqxgen.configs.diffusion import DenoiserConfig, DiffusionLoss, DiffusionSampling, FewStepLoss, ScheduleConfig
 from eqxgen.configs.dit import DiTConfig
 from eqxgen.configs.edm2 import EDM2Config
 from eqxgen.configs.gan import DCGANConfig, R3GANConfig, StyleGAN2Config
 from eqxgen.configs.gpt import GPT2_SIZES, LLAMA2_SIZES, LLAMA3_1_SIZES, GPTConfig
+from eqxgen.configs.image_ar import LLAMAGEN_SIZES, ImageARConfig
 from eqxgen.configs.maskgit import MaskGITConfig
 from eqxgen.configs.quantizer import QUANTIZERS, QuantizerConfig
 from eqxgen.configs.resnet import ResNetConfig
@@ -30,10 +39,13 @@ __all__ = [
     "GPT2_SIZES",
     "LLAMA2_SIZES",
     "LLAMA3_1_SIZES",
+    "LLAMAGEN_SIZES",
+    "ORDERS",
     "QUANTIZERS",
     "SCHEDULES",
     "T5_SIZES",
     "T5_SIZES_V1_1",
+    "WEIGHTINGS",
     "AutoencoderConfig",
     "BERTConfig",
     "CLIPConfig",
@@ -45,6 +57,8 @@ __all__ = [
     "EDM2Config",
     "FewStepLoss",
     "GPTConfig",
+    "ImageARConfig",
+    "ImageSampling",
     "MAEConfig",
     "MaskGITConfig",
     "MaskedDecoding",

@@ -3,10 +3,15 @@
 import dataclasses
 import math
 
-from eqxgen.configs._check import not_negative, require
+from eqxgen.configs._check import not_negative, one_of, require
 
 SCHEDULES = ("cosine", "linear", "power", "log", "exp", "sqrt", "arccos")
 """Names of the mask schedules; see `eqxgen.decoding.masked.mask_schedule`."""
+
+ORDERS = ("confidence", "halton", "random")
+"""Names of the orders in which masked tokens are accepted; see `eqxgen.decoding.masked`."""
+WEIGHTINGS = ("none", "mdlm")
+"""Names of the weights of masked tokens in the loss; see `eqxgen.losses.masked`."""
 
 
 def parse_schedule(name: str) -> tuple[str, float]:
@@ -45,12 +50,63 @@ class MaskedDecoding:
     """Mask schedule: cosine, linear, power (power3: another exponent), log, exp, sqrt, arccos. Training masks by it
     too.
     """
+    order: str = "confidence"
+    """Order in which tokens are accepted: confidence (the paper's), halton (far apart in the grid) or random."""
+    guidance_ramp: float = 0.0
+    """Guidance grows as the progress to this power, from 1 to `guidance`; 0 is constant, 1 linear as in Muse."""
+    remask: float = 0.0
+    """Largest probability that an accepted token is masked again at a step (ReMDM); 0 never."""
+    edit: float = 0.0
+    """Probability that an accepted token is drawn anew at a step; 0 never."""
 
     def __post_init__(self):
         integer = isinstance(self.steps, int) and not isinstance(self.steps, bool)
         require(integer and self.steps >= 1, f"decode.steps must be at least 1: got {self.steps}")
-        not_negative(self, "guidance", "choice_temperature", "temperature", prefix="decode.")
+        not_negative(self, "guidance", "choice_temperature", "temperature", "guidance_ramp", prefix="decode.")
         parse_schedule(self.schedule)
+        one_of(self, "order", ORDERS, prefix="decode.")
+        for name in ("remask", "edit"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"decode.{name} must be a probability, in [0, 1]: got {value}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageSampling:
+    """Options of `eqxgen.decoding.images`: the guidance comes first, then the temperature, then the codes left out."""
+
+    guidance: float = 1.0
+    """Classifier-free guidance of the logits; 1 is none."""
+    guidance_from: int = 0
+    """First token that is guided."""
+    guidance_to: int | None = None
+    """Token before which the guidance ends; by default the last is guided too."""
+    temperature: float = 1.0
+    """Divides the guided logits; 0 takes the likeliest code."""
+    top_k: int | None = None
+    """Only so many of the likeliest codes."""
+    top_p: float | None = None
+    """Only the fewest of the likeliest codes that have this probability together."""
+    candidates: int = 1
+    """Images drawn for each that is kept, the best by a scorer."""
+
+    def __post_init__(self):
+        not_negative(self, "guidance", prefix="decode.")
+        first, last = self.guidance_from, self.guidance_to
+        require(first >= 0, f"decode.guidance_from must be at least 0: got {first}")
+        require(
+            last is None or last >= first,
+            f"decode.guidance_to must be at least decode.guidance_from: got {last} and {first}",
+        )
+        require(self.candidates >= 1, f"decode.candidates must be at least 1: got {self.candidates}")
+        try:
+            self.draws  # noqa: B018 - checked on construction
+        except ValueError as error:
+            raise ValueError(f"decode.{error}") from None
+
+    @property
+    def draws(self) -> "Sampling":
+        """Options of the draw of each code."""
+        return Sampling(self.temperature, self.top_k, self.top_p)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""Decoding of masked token models (Chang et al. 2022, arXiv:2202.04200, section 3.2)."""
+"""Decoding of masked token models (Chang et al. 2022, arXiv:2202.04200, section 3.2).
+
+Orders by name: `confidence`, MaskGIT's; `halton` and `random`, which are drawn before the first step. Tokens that were
+accepted stay, unless `remask` masks some again, `edit` draws some anew, or a critic judges all of them.
+"""
 
 import math
 from collections.abc import Callable
@@ -12,12 +16,15 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from eqxgen.configs import MaskedDecoding, parse_schedule
 from eqxgen.decoding.logits import tempered, undrawable
+from eqxgen.decoding.orders import halton_places, rolled
 from eqxgen.decoding.traced import NO_TOKEN, check_drawn, number
 from eqxgen.nn import _check
 from eqxgen.nn.linear import check_ids
 from eqxgen.protocols import MaskedModel
 
 Schedule = Callable[[Float[Array, ""]], Float[Array, ""]]
+Critic = Callable[[Int[Array, " seq"]], Float[Array, " seq"]]
+"""Logits, for each token of a complete sequence, that it is right."""
 PLAIN = MaskedDecoding()
 
 
@@ -28,21 +35,30 @@ class MaskedRules(eqx.Module):
     Attributes:
         guidance: None for the conditional model alone.
         temperature: None for the likeliest tokens.
-        schedule: static name of the mask schedule.
+        places: of each token in the Halton order; None for another order.
+        schedule, order: static names.
     """
 
     steps: Int[Array, ""]
     guidance: Float[Array, ""] | None
     choice_temperature: Float[Array, ""]
     temperature: Float[Array, ""] | None
+    guidance_ramp: Float[Array, ""] | None
+    remask: Float[Array, ""] | None
+    edit: Float[Array, ""] | None
+    places: Int[Array, " seq"] | None
     schedule: str = eqx.field(static=True)
+    order: str = eqx.field(static=True)
 
     @classmethod
-    def of(cls, options: MaskedDecoding, tokens: int) -> "MaskedRules":
+    def of(cls, options: MaskedDecoding, tokens: int, grid: tuple[int, int] | None = None) -> "MaskedRules":
         """The rules of a sampler's options.
 
+        Args:
+            grid: rows and columns of the tokens, for the Halton order; by default a square.
+
         Raises:
-            ValueError: there are more steps than tokens.
+            ValueError: there are more steps than tokens, or they are not those of the grid.
         """
         check_steps(options, tokens)
         return cls(
@@ -50,8 +66,19 @@ class MaskedRules(eqx.Module):
             number(options.guidance, neutral=1),
             jnp.asarray(options.choice_temperature, jnp.float32),
             number(options.temperature, neutral=0),
+            number(options.guidance_ramp, neutral=0),
+            number(options.remask, neutral=0),
+            number(options.edit, neutral=0),
+            halton_places(tokens, grid) if options.order == "halton" else None,
             options.schedule,
+            options.order,
         )
+
+    def guidance_at(self, progress: Float[Array, ""]) -> Float[Array, ""] | None:
+        """Guidance of a step that ends at a progress in (0, 1]: 1 + (guidance - 1) progress^ramp."""
+        if self.guidance is None or self.guidance_ramp is None:
+            return self.guidance
+        return 1 + (self.guidance - 1) * progress**self.guidance_ramp
 
 
 def mask_schedule(name: str, tokens: int | Int[Array, ""]) -> Schedule:
@@ -102,23 +129,41 @@ def masked_decode(
     options: MaskedDecoding | MaskedRules = PLAIN,
     *,
     length: int | None = None,
+    grid: tuple[int, int] | None = None,
+    critic: Critic | None = None,
     mask_id: int,
     key: PRNGKeyArray,
 ) -> Int[Array, "length seq"]:
-    """Unknown tokens of one sequence filled in `options.steps` parallel guesses, the most confident first.
+    """Unknown tokens of one sequence filled in `options.steps` parallel guesses, the first of the order first.
 
     At step t of T every token that is still masked is drawn from the model. With n unknown tokens at the start, all but
-    ⌊n·schedule((t+1)/T)⌋ of them are then accepted: those with the highest log p + choice_temperature · (1 - (t+1)/T) ·
-    Gumbel noise. Known and accepted tokens never change. As the original's, a step before the last accepts at least one
-    while two or more are masked, and leaves at least one.
+    ⌊n·schedule((t+1)/T)⌋ of them are then accepted: by confidence those with the highest log p + choice_temperature ·
+    (1 - (t+1)/T) · Gumbel noise. A step before the last accepts at least one while two or more are masked, and leaves
+    at least one, as the original's. In the orders `halton` and `random`, ⌈n·schedule((t+1)/T)⌉ are left, as Halton's
+    published sampler does.
+
+    Known tokens never change. Accepted ones do only with:
+
+    - `remask`: each is masked again with probability σ = min(remask, (1 - a') / a), where a and a' are the shares of
+      tokens that the schedule accepts before and after the step (Wang et al. 2025, arXiv:2503.00307,
+      ReMDM-cap). As many others are accepted in their place.
+    - `edit`: each is drawn anew with this probability and stays accepted. With 1 and the Halton order, that is what the
+      published code of this order does.
+    - a critic: it judges the sequence with all draws in it, and the tokens left masked are those that it finds least
+      right of all the unknown (Lezama et al. 2022, arXiv:2209.04439), with the same Gumbel noise.
+
+    Under a model whose tokens are independent every order draws from the model, but that by confidence: it draws
+    unlikely tokens again, which is its bias.
 
     Args:
         predict: logits of a sequence whose masked tokens are `mask_id`; guidance is its part, see `guided`.
         tokens: the sequence; the values at unknown positions are ignored.
         unknown: positions to fill: all for generation, a region for inpainting.
-        options: steps, from 1 to the number of tokens, schedule and temperatures. As `MaskedRules`, other numbers run
-            the same program.
+        options: steps, from 1 to the number of tokens, order, schedule and temperatures; the guidance is not used. As
+            `MaskedRules`, other numbers run the same program.
         length: rows of the result; the number of steps by default, and needed where `MaskedRules` have it traced.
+        grid: rows and columns of the tokens, for the Halton order; by default a square.
+        critic: scorer of complete sequences, in place of the confidence.
         mask_id: id of a masked token.
         key: of all draws.
 
@@ -127,15 +172,15 @@ def masked_decode(
         are those after it. Tokens whose logits are NaN are `NO_TOKEN`, -1, inside a compiled program.
 
     Raises:
-        ValueError: there are more steps than tokens, or shapes differ.
+        ValueError: there are more steps than tokens, shapes differ, or a critic is given with another order.
         FloatingPointError: the logits are NaN.
     """
     if isinstance(options, MaskedDecoding):
         length = options.steps if length is None else length
-        options = MaskedRules.of(options, len(tokens))
+        options = MaskedRules.of(options, len(tokens), grid)
     if length is None:
         raise ValueError("length must be given with MaskedRules, whose steps are not known to the compiler: got None")
-    start, step = _masked(predict, tokens, unknown, options, mask_id, key)
+    start, step = _masked(lambda ids, _: predict(ids), tokens, unknown, options, critic, mask_id, key)
 
     def kept(tokens: Array, t: Array) -> tuple[Array, Array]:
         tokens = step(t, tokens)
@@ -147,31 +192,74 @@ def masked_decode(
 
 
 def _masked(
-    predict: Callable[[Array], Array], tokens: Array, unknown: Array, rules: MaskedRules, mask_id: int, key: Array
+    predict: Callable[[Array, Array], Array],
+    tokens: Array,
+    unknown: Array,
+    rules: MaskedRules,
+    critic: Critic | None,
+    mask_id: int,
+    key: PRNGKeyArray,
 ) -> tuple[Array, Callable[[Array, Array], Array]]:
-    """The sequence before the first step, and the step: (its number, the sequence) -> the sequence."""
+    """The sequence before the first step, and the step: (its number, the sequence) -> the sequence. `predict` is given
+    the progress too.
+    """
     (seq,) = tokens.shape
     if unknown.shape != tokens.shape:
         raise ValueError(f"unknown must have the shape of tokens: got {unknown.shape} and {tokens.shape}")
+    if critic is not None and rules.order != "confidence":
+        raise ValueError(f"critic needs decode.order=confidence, in place of which it is: got {rules.order}")
     start = jnp.sum(unknown)
     share = mask_schedule(rules.schedule, start)
+    # Keys 0 to seq - 1 are those of the steps.
+    late = _lateness(rules, seq, jr.fold_in(key, seq))
 
     def step(t: Array, tokens: Array) -> Array:
         draw_key, order_key = jr.split(jr.fold_in(key, t))
-        masked = tokens == mask_id
-        logits = predict(tokens).astype(jnp.float32)
-        drawn = _drawn(logits, rules.temperature, draw_key)
-        log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), drawn[:, None], axis=-1)[:, 0]
         progress = (t + 1).astype(jnp.float32) / rules.steps
-        confidence = log_prob + rules.choice_temperature * (1 - progress) * jr.gumbel(order_key, (seq,))
+        masked = tokens == mask_id
+        logits = predict(tokens, progress).astype(jnp.float32)
+        drawn = _drawn(logits, rules.temperature, draw_key).astype(tokens.dtype)
+        edited, again = _revised(rules, share, unknown & ~masked, progress, jr.fold_in(jr.fold_in(key, seq + 1), t))
+        filled = jnp.where(masked | edited, drawn, tokens)
+        if late is not None:
+            score = -late
+        else:
+            log_prob = lambda: jnp.take_along_axis(jax.nn.log_softmax(logits), drawn[:, None], axis=-1)[:, 0]
+            noise = rules.choice_temperature * (1 - progress) * jr.gumbel(order_key, (seq,))
+            score = (log_prob() if critic is None else critic(filled)) + noise
         still = jnp.sum(masked)
-        # The 1e-4 is for n - 1 of n, which float32 may round down.
-        target = jnp.floor(start * share(progress) + 1e-4).astype(still.dtype)
+        # The 1e-4 is for whole numbers, which float32 may miss.
+        target = start * share(progress)
+        target = jnp.floor(target + 1e-4) if late is None else jnp.ceil(target - 1e-4)
+        target = target.astype(still.dtype) - jnp.sum(again)
         keep_masked = jnp.where(progress >= 1, 0, jnp.maximum(jnp.minimum(target, still - 1), 1))
-        rank = jnp.argsort(jnp.argsort(jnp.where(masked, confidence, jnp.inf)))  # 0: the least confident masked token
-        return jnp.where(masked & (rank >= keep_masked), drawn.astype(tokens.dtype), tokens)
+        judged = masked if critic is None else unknown & ~again
+        rank = jnp.argsort(jnp.argsort(jnp.where(judged, score, jnp.inf)))  # 0: the last to be accepted
+        return jnp.where(again | (judged & (rank < keep_masked)), mask_id, filled)
 
     return jnp.where(unknown, mask_id, tokens), step
+
+
+def _lateness(rules: MaskedRules, seq: int, key: PRNGKeyArray) -> Array | None:
+    """Place of each token in an order that does not depend on the model; None for the order of confidence."""
+    if rules.order == "random":
+        return jr.permutation(key, seq)
+    return None if rules.places is None else rolled(rules.places, key=key)
+
+
+def _revised(
+    rules: MaskedRules, share: Schedule, accepted: Array, progress: Array, key: PRNGKeyArray
+) -> tuple[Array, Array]:
+    """Accepted tokens that are drawn anew, and those that are masked again."""
+    edit_key, mask_key = jr.split(key)
+    none = jnp.zeros_like(accepted)
+    edited = none if rules.edit is None else accepted & (jr.uniform(edit_key, accepted.shape) < rules.edit)
+    if rules.remask is None:
+        return edited, none
+    before = 1 - share(progress - 1 / rules.steps)
+    sigma = jnp.minimum(rules.remask, share(progress) / jnp.maximum(before, 1e-6))
+    again = accepted & (jr.uniform(mask_key, accepted.shape) < sigma)
+    return edited & ~again, again
 
 
 def _drawn(logits: Array, temperature: Array | None, key: PRNGKeyArray) -> Array:
@@ -219,6 +307,8 @@ def generate(
     *,
     ids: _check.Ids | None = None,
     unknown: Bool[Array, " tokens"] | None = None,
+    grid: tuple[int, int] | None = None,
+    critic: Critic | None = None,
     key: PRNGKeyArray,
 ) -> Int[Array, " tokens"]:
     """Ids of a new example of a class; or, with `ids` and `unknown`, of that example with the unknown tokens filled in.
@@ -232,6 +322,7 @@ def generate(
         options: of `masked_decode`, and the guidance.
         ids: tokens of an example; only with `unknown`.
         unknown: positions to fill; only with `ids`.
+        grid, critic: see `masked_decode`.
         key: of all draws.
 
     Raises:
@@ -245,16 +336,24 @@ def generate(
     if ids is None or unknown is None:
         ids, unknown = jnp.zeros(model.tokens, jnp.int32), jnp.ones(model.tokens, bool)
     ids = check_ids(ids, model.codes, "ids", "codes")
-    rules = options if isinstance(options, MaskedRules) else MaskedRules.of(options, model.tokens)
-    found = _filled(model, label, rules, ids, unknown, key)
+    rules = options if isinstance(options, MaskedRules) else MaskedRules.of(options, model.tokens, grid)
+    found = _filled(model, label, rules, ids, unknown, critic, key)
     check_drawn(found)
     return found
 
 
 @eqx.filter_jit
-def _filled(model: Any, label: Array, rules: MaskedRules, ids: Array, unknown: Array, key: PRNGKeyArray) -> Array:
-    predict = guided(model, label, rules.guidance)
-    start, step = _masked(predict, ids, unknown, rules, model.mask_id, key)
+def _filled(
+    model: Any,
+    label: Array,
+    rules: MaskedRules,
+    ids: Array,
+    unknown: Array,
+    critic: Critic | None,
+    key: PRNGKeyArray,
+) -> Array:
+    predict = lambda ids, progress: guided(model, label, rules.guidance_at(progress))(ids)
+    start, step = _masked(predict, ids, unknown, rules, critic, model.mask_id, key)
     return jax.lax.fori_loop(0, rules.steps, step, start)
 
 

@@ -1,4 +1,6 @@
-"""Loss of masked token models (Chang et al. 2022, arXiv:2202.04200, section 3.1)."""
+"""Loss of masked token models (Chang et al. 2022, arXiv:2202.04200, section 3.1), and its weights in the view of masked
+diffusion (Sahoo et al. 2024, arXiv:2406.07524).
+"""
 
 from typing import NamedTuple
 
@@ -7,7 +9,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from eqxgen.decoding.masked import mask_schedule
+from eqxgen.configs import WEIGHTINGS
+from eqxgen.decoding.masked import Schedule, mask_schedule
+from eqxgen.nn import _check
 from eqxgen.protocols import MaskedModel
 from eqxgen.rng import RNG
 
@@ -19,7 +23,7 @@ class MaskedLoss(NamedTuple):
     Attributes:
         loss: cross-entropy in nats.
         correct: number of tokens whose likeliest code is the true one.
-        masked: number of masked tokens.
+        masked: number of masked tokens; with the weights of `mdlm`, of which `loss` and `correct` are sums, all tokens.
     """
 
     loss: Float[Array, ""]
@@ -35,6 +39,7 @@ def masked_loss(
     schedule: str = "cosine",
     label_smoothing: float = 0.1,
     label_dropout: float = 0.1,
+    weighting: str = "none",
     key: PRNGKeyArray,
 ) -> MaskedLoss:
     """Training loss of one example.
@@ -48,10 +53,18 @@ def masked_loss(
         schedule: a name for `mask_schedule`.
         label_smoothing: weight of the uniform distribution in the target; 0.1 in the paper.
         label_dropout: probability that the null label replaces the label.
+        weighting: `none`, the paper's; or `mdlm`, the weight |schedule'(u)| / share of each masked token. Without label
+            smoothing, the mean of loss / masked is then a bound of the negative log-likelihood in nats per token, the
+            same of every schedule (arXiv:2406.07524, equation 10).
         key: of the mask, the label dropout and the model's dropout.
+
+    Raises:
+        ValueError: `label_dropout` is given with a model that has no null label, or the weighting is unknown.
     """
+    _check.one_of("weighting", weighting, WEIGHTINGS)
     keys = RNG(key)
-    count = jnp.maximum(1, jnp.round(mask_schedule(schedule, model.tokens)(jr.uniform(next(keys))) * model.tokens))
+    share, u = mask_schedule(schedule, model.tokens), jr.uniform(next(keys))
+    count = jnp.maximum(1, jnp.round(share(u) * model.tokens))
     rank = jnp.argsort(jnp.argsort(jr.uniform(next(keys), ids.shape)))
     masked = rank < count
     dropped = jr.uniform(next(keys)) < label_dropout
@@ -65,4 +78,13 @@ def masked_loss(
     cross_entropy = -(1 - label_smoothing) * hit - label_smoothing * jnp.mean(log_prob, axis=-1)
     correct = jnp.argmax(logits, axis=-1) == ids
     total = lambda x: jnp.sum(x).astype(jnp.float32)
-    return MaskedLoss(jnp.sum(cross_entropy * masked), total(correct & masked), total(masked))
+    loss = MaskedLoss(jnp.sum(cross_entropy * masked), total(correct & masked), total(masked))
+    if weighting == "none":
+        return loss
+    weight = _rate(share, u) * model.tokens / count
+    return MaskedLoss(weight * loss.loss, weight * loss.correct, jnp.float32(model.tokens))
+
+
+def _rate(share: Schedule, u: Float[Array, ""]) -> Float[Array, ""]:
+    """|schedule'(u)|, away from the ends, where some schedules are vertical."""
+    return jnp.abs(jax.grad(share)(jnp.clip(u, 1e-6, 1 - 1e-6)))

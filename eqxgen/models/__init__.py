@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from eqxgen.models.gan.stylegan2 import StyleGAN2Generator
     from eqxgen.models.gan.stylegan2_discriminator import StyleGAN2Discriminator
     from eqxgen.models.gpt import GPT
+    from eqxgen.models.image_ar import ImageAR
     from eqxgen.models.inception import Inception
     from eqxgen.models.lpips import LPIPS
     from eqxgen.models.mae import MAE
@@ -53,6 +54,7 @@ __all__ = [
     "DiT",
     "Discriminator",
     "EDM2UNet",
+    "ImageAR",
     "Inception",
     "KLAutoencoder",
     "MaskGIT",
@@ -80,6 +82,7 @@ _HOMES = {
     "DCGANDiscriminator": "gan.dcgan",
     "DCGANGenerator": "gan.dcgan",
     "EDM2UNet": "edm2",
+    "ImageAR": "image_ar",
     "KLAutoencoder": "autoencoder",
     "PatchDiscriminator": "tokenizers.patch_discriminator",
     "PixelTokenizer": "pixels",

@@ -86,6 +86,14 @@ NUMBERS = {
     "MaskGIT: guidance": (image, [{"guidance": g} for g in (2.0, 0.0, 7.5)]),
     "MaskGIT: temperature": (image, TEMPERATURES),
     "MaskGIT: choice_temperature": (image, [{"choice_temperature": t} for t in (0.0, 4.5, 9.0)]),
+    "MaskGIT: halton": (image, [{"order": "halton"} | more for more in ({}, {"steps": 9}, {"temperature": 0.5})]),
+    "MaskGIT: revised": (
+        image,
+        [
+            {"remask": r, "edit": e, "guidance": 2.0, "guidance_ramp": p}
+            for r, e, p in ((0.1, 0.2, 1.0), (1.0, 0.9, 2.0))
+        ],
+    ),
     "MaskGIT: label": (image, [{"label": n} for n in (0, 1, 3)]),
     "MaskGIT: unknown": (image, [{"unknown": n} for n in (1, 5, 9)]),
     "masked_decode": (history, [{"steps": 2}, {"temperature": 0.3}, {"guidance": 3.0}, {"choice_temperature": 0.0}]),

@@ -17,6 +17,7 @@ from eqxgen.configs import (
     DiTConfig,
     EDM2Config,
     GPTConfig,
+    ImageARConfig,
     MAEConfig,
     MaskGITConfig,
     R3GANConfig,
@@ -46,6 +47,7 @@ from eqxgen.models.gan.r3gan import R3GANDiscriminator, R3GANGenerator
 from eqxgen.models.gan.stylegan2 import StyleGAN2Generator
 from eqxgen.models.gan.stylegan2_discriminator import StyleGAN2Discriminator
 from eqxgen.models.gpt import GPT
+from eqxgen.models.image_ar import ImageAR
 from eqxgen.models.mae import MAE
 from eqxgen.models.maskgit import MaskGIT
 from eqxgen.models.resnet import ResNet
@@ -234,6 +236,9 @@ ROWS = {
     "MaskGIT, rematerialised": Row(maskgit(placement="post", remat=True), labelled, draws=True),
     "MaskGIT, published": Row(
         lambda key: MaskGIT(9, 7, 4, MaskGITConfig(16, 2, 2, 24, null=False), key=key), labelled, draws=True
+    ),
+    "ImageAR": Row(
+        lambda key: ImageAR((3, 3), 8, 3, ImageARConfig(16, 2, 2, 24, targets=True), key=key), labelled, draws=True
     ),
     "BERT": Row(lambda key: BERTMaskedLM(7, SMALL_BERT, key=key), text, draws=True),
     "T5": Row(lambda key: T5(7, SMALL_T5, key=key), texts, draws=True),

@@ -107,6 +107,29 @@ def test_label_smoothing_mixes_in_the_uniform_distribution(model):
     assert half == pytest.approx((zero + (most - 0.001 * zero) / 0.999) / 2, rel=1e-4)
 
 
+class Independent(eqx.Module):
+    """A masked model that knows the distribution of each token alone."""
+
+    logits: jax.Array
+    tokens, codes, classes, mask_id, null_label = 16, 7, 3, 7, None
+
+    def __call__(self, ids, label, *, key=None, inference=None):
+        return self.logits
+
+
+def test_the_weights_of_masked_diffusion_give_the_likelihood_of_any_schedule():
+    logits, ids = jr.normal(jr.key(11), (16, 7)), jr.randint(jr.key(12), (16,), 0, 7)
+    exact = -float(jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(16), ids]))
+    options = {"label_smoothing": 0.0, "label_dropout": 0.0, "weighting": "mdlm"}
+    for schedule in ("cosine", "linear", "power3", "arccos"):
+        one = lambda key, name=schedule: masked_loss(Independent(logits), ids, LABEL, schedule=name, **options, key=key)
+        found = jax.vmap(one)(jr.split(jr.key(13), 20_000))
+        assert float(found.loss.sum() / found.masked.sum()) == pytest.approx(exact, rel=0.03), schedule
+        assert (found.masked == 16).all()
+    with pytest.raises(ValueError, match="weighting must be one of mdlm, none: got 'elbo'"):
+        masked_loss(Independent(logits), ids, LABEL, **options | {"weighting": "elbo"}, key=jr.key(0))
+
+
 def test_label_dropout_hides_the_label(model):
     ids = jr.randint(jr.key(9), (16,), 0, 7)
     always = lambda label: masked_loss(model, ids, jnp.asarray(label), label_dropout=0.999999, key=jr.key(10))[0]

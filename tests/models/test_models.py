@@ -34,7 +34,7 @@ from eqxgen.models.t5 import T5
 from eqxgen.models.vit import ViT
 from eqxgen.models.vqgan import VQGAN
 from tests.full import full
-from tests.models.model_rows import ROWS, SMALL_VIT, hidden, pair
+from tests.models.model_rows import ROWS, SMALL_VIT, hidden, labelled, pair
 from train.precision import cast
 from train.run.weights import load_model, save_model
 
@@ -101,6 +101,7 @@ MODELS = [
     Row("MaskGIT", maskgit(), ids, (9, 7), train_maskgit),
     Row("MaskGIT, post-norm", maskgit(placement="post"), ids, (9, 7), train_maskgit),
     Row("MaskGIT, rematerialised", maskgit(remat=True), ids, (9, 7), train_maskgit),
+    Row("ImageAR", lambda key: awake(row_of("ImageAR")(key)), labelled, (9, 8), train_maskgit),
     Row("BERTMaskedLM", lambda key: BERTMaskedLM(7, BERT, key=key), lambda key: text(key, 9), (9, 7), train_text),
     Row("BERTClassifier", lambda key: BERTClassifier(7, 3, BERT, key=key), lambda key: text(key, 9), (3,), train_text),
     Row("T5", lambda key: T5(7, T5_SIZES, key=key), lambda key: text(key, 9) + text(key, 5), (5, 7), train_text),

@@ -1,5 +1,6 @@
 """Recipes: one route from config and facts to the model, and the fixed list of them."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,10 +9,10 @@ import jax
 import jax.random as jr
 import pytest
 
-from eqxgen.configs import MaskedDecoding, Sampling
+from eqxgen.configs import ImageARConfig, MaskedDecoding, Sampling
 from eqxgen.nn import WithState
 from tests.train.small_runs import TINY, tiny
-from train import maskgit, vqgan
+from train import ar, maskgit, vqgan
 from train._errors import UsageError, UserError
 from train.config.base import TrainConfig, to_dict
 from train.engine.recipes import RECIPES, load, named, recipe_of
@@ -145,3 +146,34 @@ def test_more_guesses_than_tokens_is_an_error_before_the_model_is_drawn_from():
 def test_images_that_the_levels_do_not_divide_are_an_error_before_any_compile():
     with pytest.raises(UsageError, match=r"--model.multipliers: .* 4 must divide its sides: got images of \(6, 8, 1\)"):
         vqgan.RECIPE.program(vqgan.PRESETS["mnist"], ImageFacts((6, 8, 1), 10))
+
+
+@pytest.mark.parametrize("recipe", [ar, maskgit])
+def test_guidance_of_a_model_trained_with_every_label_is_an_error(recipe):
+    facts, config = TokenFacts((8, 8, 1), 10, 64, 17), recipe.Config(label_dropout=0.0)
+    recipe.draw(config, facts)
+    guided = dataclasses.replace(config, decode=dataclasses.replace(config.decode, guidance=2.0))
+    with pytest.raises(
+        ValueError, match=r"^decode\.guidance must be 1 for a model trained with label_dropout=0: got 2"
+    ):
+        recipe.draw(guided, facts)
+
+
+@pytest.mark.parametrize(
+    ("shape", "tokens", "grid"),
+    [((8, 8, 1), 64, (8, 8)), ((4, 6, 3), 72, (4, 18)), ((32, 16, 3), 8, (4, 2)), ((28, 28, 1), 49, (7, 7)), ((32, 32, 3), 7, (1, 7))],
+)  # fmt: skip
+def test_tokens_form_the_grid_of_the_tokenizer(shape, tokens, grid):
+    assert TokenFacts(shape, 10, tokens, 17).grid == grid
+
+
+def test_random_orders_become_rarer_from_one_share_of_the_training_to_another():
+    config = ar.Config(model=ImageARConfig(targets=True), shuffle_until=0.25, shuffle_end=0.75)
+    assert [ar.numbers(config, r)["shuffled"] for r in (0.0, 0.24, 0.5, 0.75, 0.99)] == [1.0, 1.0, 0.5, 0.0, 0.0]
+    assert ar.numbers(ar.Config(), 0.5) == {}
+    for wrong, message in {
+        (0.5, 0.25): "shuffle_until must be at least 0 and at most shuffle_end",
+        (0.0, 0.5): r"shuffle_end must be 0 without model\.targets: got 0\.5",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            ar.Config(shuffle_until=wrong[0], shuffle_end=wrong[1])

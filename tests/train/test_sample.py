@@ -19,6 +19,7 @@ from eqxgen.configs import (
     DCGANConfig,
     DiTConfig,
     GPTConfig,
+    ImageARConfig,
     MaskedDecoding,
     MaskGITConfig,
     ResNetConfig,
@@ -45,9 +46,10 @@ from train.tasks.sampling import ImageSample
 from train.tasks.texts import TextSample, _Text
 from train.tasks.writers import write_images
 
-IMAGES, TEXTS = ("classify", "diffusion", "gan", "klvae", "maskgit", "vae", "vqgan"), ("gpt", "rnn")
+IMAGES, TEXTS = ("ar", "classify", "diffusion", "gan", "klvae", "maskgit", "vae", "vqgan"), ("gpt", "rnn")
 CHARACTERS = Characters("\n abcdefgh")
 MODELS = {
+    "ar": (ImageARConfig(dim=8, depth=1, heads=2), TokenFacts((8, 8, 1), 10, 64, 17)),
     "classify": (ResNetConfig(width=8, multipliers=(1,), blocks=1), ImageFacts((8, 8, 1), 10, 17)),
     "diffusion": ({"dit": DiTConfig(dim=8, depth=1, heads=2, learn_variance=False)}, ImageFacts((8, 8, 1), 10, 17)),
     "klvae": (AutoencoderConfig(widths=(4, 8), blocks=1, groups=2), ImageFacts((8, 8, 1), 10, 17)),
@@ -192,6 +194,13 @@ PRIOR = {
     "--labels 3 4": "labels goes with --reconstruct or --interpolate",
     "--per-class 3": "per_class goes with --reconstruct or --interpolate",
 }
+AUTOREGRESSIVE = {
+    "--guidance nan": "guidance must be at least 0 and finite: got nan",
+    "--temperature -1": "temperature must be at least 0 and finite: got -1.0",
+    "--top-k 0": "top_k must be at least 1: got 0",
+    "--candidates 0": "candidates must be at least 1: got 0",
+    "--steps 3": "--steps: no such flag",
+}
 ALONE = {"--guidance 1": "--guidance: no such flag", "--temperature 1": "--temperature: no such flag"}
 WRONG = [
     (recipe, words_, message)
@@ -202,6 +211,7 @@ WRONG = [
         "vae": (EVERY, IMAGE, LATENT, PRIOR, ALONE),
         "gan": (EVERY, IMAGE, OF_LATENTS),
         "vqgan": (EVERY, IMAGE, ALONE),
+        "ar": (EVERY, IMAGE, AUTOREGRESSIVE),
         "maskgit": (EVERY, IMAGE, DRAWN),
         "gpt": (EVERY, TEXT),
         "rnn": (EVERY, TEXT),
@@ -238,6 +248,7 @@ KNOWN_LATER = [
     ),
     ("diffusion", ["--grid=trailing"], "--grid trailing must have a schedule of steps: got VE"),
     ("diffusion", ["--variance=learned"], "--variance learned must have a model with dit.learn_variance"),
+    ("ar", ["--guidance-to=65"], "--guidance_to must be at most the number of tokens, 64: got 65"),
     ("maskgit", ["--steps=65"], "--steps must be from 1 to the number of tokens, 64: got 65"),
     *(
         (recipe, [*flags, *["--reconstruct"] * (recipe == "vae")], message)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --h
 Sampler = Callable[..., Any]
 """(model, label, key=) -> ids (tokens) of one image; a pytree, with its numbers as arrays."""
 
+Numbers = Callable[[Any, float], dict[str, float]]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokensConfig(images.ImageConfig):
@@ -53,6 +55,7 @@ def tokens_recipe(
     draw: Callable[[Any, TokenFacts], Sampler],
     *,
     options: str,
+    numbers: Numbers = lambda config, progress: {},
 ) -> Recipe:
     """A recipe of this kind.
 
@@ -61,16 +64,19 @@ def tokens_recipe(
         loss: (config, facts) -> `train.engine.recipe.Loss` of batches of `ids` and `label`.
         draw: (config, facts) -> sampler of one image's ids; a `ValueError` begins with the flag that is wrong.
         options: the config's field with the sampler's options.
+        numbers: (config, progress) -> numbers of a training step that the loss takes beside the batch, the same names
+            at every progress in [0, 1). Batches of held-out examples lack them.
     """
 
     def program(config: Any, facts: TokenFacts) -> "Program":
         from ..engine.recipe import Program
 
         shapes = {"ids": ((facts.tokens,), "int32"), "label": ((), "int32")}
+        shapes |= dict.fromkeys(numbers(config, 0.0), ((), "float32"))
         return Program.of(model(config, facts), loss(config, facts), shapes)
 
     def task(config: Any, folder: Path) -> "Task":
-        return _task(config, folder, program, functools.partial(_sampler, draw))
+        return _task(config, folder, program, functools.partial(_sampler, draw), numbers)
 
     def sample(run: Finished, asked: Any) -> int:
         values = dataclasses.replace(getattr(run.config, options), **given(asked, kind))
@@ -93,8 +99,14 @@ def tokens_recipe(
     )
 
 
+def check_guidance(guidance: float, label_dropout: float, flag: str) -> None:
+    """Raises `ValueError` where guidance is asked of a model whose training never hid a label."""
+    trained = label_dropout > 0 or guidance == 1
+    require(trained, f"{flag} must be 1 for a model trained with label_dropout=0: got {guidance}")
+
+
 def _on_paper(config: TokensConfig) -> TokenFacts:
-    """Facts without the data and the tokenizer, which is that of the preset of the same name."""
+    """Facts without the data and the tokenizer, which is that of the vqgan preset in its folder's name."""
     from eqxgen.configs import VQGANConfig
 
     facts = image_facts(config.data)
@@ -102,11 +114,12 @@ def _on_paper(config: TokensConfig) -> TokenFacts:
     if config.tokenizer == "pixels":
         return TokenFacts(facts.shape, facts.classes, height * width * channels, facts.levels)
     presets = named("vqgan").presets
-    if config.preset not in presets:
+    name = Path(config.tokenizer).name.removeprefix("vqgan-")
+    if name not in presets:
         sizes = VQGANConfig()
         places = (height // sizes.factor, width // sizes.factor)
         return TokenFacts(facts.shape, facts.classes, math.prod(places), sizes.codes)
-    made = presets[config.preset]
+    made = presets[name]
     return TokenFacts(facts.shape, facts.classes, math.prod(made.places(height, width)), made.sizes.codes)
 
 
@@ -123,6 +136,7 @@ def _task(
     folder: Path,
     program: Callable[[Any, TokenFacts], "Program"],
     draw: Callable[[Any, TokenFacts], Sampler],
+    numbers: Numbers,
 ) -> "Task":
     import jax.random as jr
     import numpy as np
@@ -151,7 +165,9 @@ def _task(
     def batch(part: "Part") -> dict[str, np.ndarray]:
         side = uniforms(config.seed, part.step, part.index, 1)[:, 0] >= 0.5 if flip else None
         ids = found.rows(part.example, side).astype(np.int32)
-        return {"ids": ids, "label": found.train_labels[part.example]}
+        given = numbers(config, part.step / config.steps)
+        constants = {name: np.full(len(ids), value, np.float32) for name, value in given.items()}
+        return {"ids": ids, "label": found.train_labels[part.example]} | constants
 
     def show(model: Any, frozen: Any, stream: Stream, path: Path) -> None:
         labels = np.repeat(np.arange(facts.classes)[:10], 8)

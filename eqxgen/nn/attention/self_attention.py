@@ -102,6 +102,7 @@ class SelfAttention(eqx.Module):
         *,
         mask: Mask | None = None,
         bias: Bias | None = None,
+        positions: Int[Array, " seq"] | None = None,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> Float[Array, "seq dim"]:
@@ -112,6 +113,7 @@ class SelfAttention(eqx.Module):
             mask: a boolean array or an expression of `eqxgen.ops.masks`, such as `BlockSparse`, whose empty blocks are
                 skipped.
             bias: added to the logits: the array of a `T5Bias`, or an `ALiBi`.
+            positions: of the tokens, for `rope`; 0, 1, ... by default.
             key: of the dropout; required in training with dropout.
             inference: disables dropout.
         """
@@ -119,7 +121,7 @@ class SelfAttention(eqx.Module):
         active = self.probs_dropout.active(key, inference)
         dropped = active or self.dropout.active(key, inference)
         probs_key, out_key = jr.split(key) if dropped and key is not None else (None, None)
-        q, k, v = self._heads(x, None)
+        q, k, v = self._heads(x, positions)
         near = None if self.window is None else (self.window - 1, self.window - 1)
         y = ops.dot_product_attention(
             q,

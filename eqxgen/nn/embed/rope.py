@@ -107,6 +107,8 @@ class AxialRoPE(eqx.Module):
         head_dim: size of a head, a multiple of 4.
         size: height and width of the grid; token p is at row p // width and column p % width.
         base, interleaved: as in `RoPE`. The paper uses base 100 for images.
+        prefix: tokens before the grid, such as a class; they are at its origin.
+        blank_prefix: queries and keys of the prefix are zero, as in LlamaGen's published code.
         key: not used; every layer takes one.
     """
 
@@ -114,6 +116,8 @@ class AxialRoPE(eqx.Module):
     size: tuple[int, int] = eqx.field(static=True)
     base: float = eqx.field(static=True)
     interleaved: bool = eqx.field(static=True)
+    prefix: int = eqx.field(static=True)
+    blank_prefix: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -122,6 +126,8 @@ class AxialRoPE(eqx.Module):
         *,
         base: float = 100.0,
         interleaved: bool = True,
+        prefix: int = 0,
+        blank_prefix: bool = False,
         key: PRNGKeyArray | None = None,
     ):
         height, width = size
@@ -131,7 +137,10 @@ class AxialRoPE(eqx.Module):
                 f"head_dim must be a multiple of 4, for half of the pairs by row and half by column: got {head_dim}"
             )
         _check_base(base)
+        if prefix < 0:
+            raise ValueError(f"prefix must be at least 0: got {prefix}")
         self.head_dim, self.size, self.base, self.interleaved = head_dim, (height, width), float(base), interleaved
+        self.prefix, self.blank_prefix = prefix, blank_prefix
 
     def __call__(
         self,
@@ -140,11 +149,14 @@ class AxialRoPE(eqx.Module):
         *,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "seq heads head_dim"]:
-        """Queries or keys at `positions` on the grid, counted row by row; 0, 1, ... by default."""
+        """Queries or keys at `positions`: the prefix, then the grid row by row; 0, 1, ... by default."""
         at = _positions(x, positions, self.head_dim)
+        inside = at >= self.prefix
+        at = (at - self.prefix) * inside if self.prefix else at
         angles = [_angles(part, self.head_dim // 2, self.base) for part in (at // self.size[1], at % self.size[1])]
         join = np.concatenate if isinstance(at, np.ndarray) else jnp.concatenate
-        return turn(x, join(angles, -1), interleaved=self.interleaved)
+        y = turn(x, join(angles, -1), interleaved=self.interleaved)
+        return jnp.where(inside[:, None, None], y, 0) if self.blank_prefix else y
 
 
 def turn(

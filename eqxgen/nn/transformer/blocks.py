@@ -95,11 +95,12 @@ class TransformerBlock(eqx.Module):
         *context: Array | KeysValues,
         mask: Mask | None = None,
         bias: Bias | None = None,
+        positions: Int[Array, " seq"] | None = None,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> Float[Array, "seq dim"]:
-        """`context`, `mask` and `bias` are passed on to the attention, the last two where they are given."""
-        attention = functools.partial(self.attention, **given(mask=mask, bias=bias))
+        """`context` is passed on to the attention, and so are `mask`, `bias` and `positions` where they are given."""
+        attention = functools.partial(self.attention, **given(mask=mask, bias=bias, positions=positions))
         return self._branches(
             x, lambda x, key: (run(attention, x, *context, key=key, inference=inference), None), key, inference
         )[0]

@@ -61,13 +61,16 @@ class Stack(eqx.Module):
         *context: Array,
         mask: Mask | None = None,
         bias: Bias | None = None,
+        positions: Int[Array, " seq"] | None = None,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> Float[Array, "seq dim"]:
-        """Every block gets the same `context` after x and, where they are given, the same `mask` and `bias`."""
+        """Every block gets the same `context` after x and, where they are given, the same `mask`, `bias` and
+        `positions`.
+        """
         if x.ndim != 2:
             _check.example(x, "seq", "dim")
-        options = given(mask=mask, bias=bias)
+        options = given(mask=mask, bias=bias, positions=positions)
 
         def step(block: Any, x: Array, key: PRNGKeyArray | None):
             return block(x, *context, key=key, inference=inference, **options), None

@@ -1,0 +1,143 @@
+"""Decoding of class-conditional autoregressive models of image tokens (Sun et al. 2024, arXiv:2406.06525)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from eqxgen.configs import ImageSampling
+from eqxgen.decoding.logits import Rules, draw
+from eqxgen.decoding.memory import decoding
+from eqxgen.decoding.traced import check_drawn, number
+from eqxgen.models.image_ar import ImageAR
+from eqxgen.nn import _check
+from eqxgen.nn.linear import check_ids
+
+PLAIN = ImageSampling()
+Scorer = Callable[[Int[Array, " tokens"], Int[Array, ""]], Float[Array, ""]]
+"""(ids of an image, label) -> score, the higher the better: a classifier, a matching model of images and texts."""
+
+
+class ImageRules(eqx.Module):
+    """`ImageSampling` with its numbers as arrays: other numbers run the same program. A rule that is None is left out
+    of it.
+
+    Attributes:
+        guidance: None for the conditional model alone.
+        candidates: static.
+    """
+
+    draws: Rules
+    guidance: Float[Array, ""] | None
+    first: Int[Array, ""]
+    last: Int[Array, ""]
+    candidates: int = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, options: ImageSampling, tokens: int) -> "ImageRules":
+        """The rules of a sampler's options.
+
+        Raises:
+            ValueError: the guidance ends after the tokens.
+        """
+        last = tokens if options.guidance_to is None else options.guidance_to
+        for name, value in (("guidance_from", options.guidance_from), ("guidance_to", last)):
+            if value > tokens:
+                raise ValueError(f"decode.{name} must be at most the number of tokens, {tokens}: got {value}")
+        guidance = number(options.guidance, neutral=1)
+        first, last = (jnp.asarray(value, jnp.int32) for value in (options.guidance_from, last))
+        return cls(Rules.of(options.draws), guidance, first, last, options.candidates)
+
+    def guided(self, logits: Float[Array, "halves codes"], token: Int[Array, ""]) -> Float[Array, " codes"]:
+        """Logits `null + guidance * (label - null)` of a token inside the interval, those of the label outside."""
+        if self.guidance is None:
+            return logits[0]
+        inside = (self.first <= token) & (token < self.last)
+        return jnp.where(inside, logits[1] + self.guidance * (logits[0] - logits[1]), logits[0])
+
+
+def generate(
+    model: ImageAR,
+    label: _check.Ids,
+    options: ImageSampling | ImageRules = PLAIN,
+    *,
+    scorer: Scorer | None = None,
+    key: PRNGKeyArray,
+) -> Int[Array, " tokens"]:
+    """Ids of a new image of a class, row by row, every token computed once.
+
+    With guidance the label and the null label are a batch of two with a memory each. Their logits are guided first,
+    then divided by the temperature and cut to `top_k` and `top_p`; the one code that is drawn extends both. Other
+    numbers in `options` run the same compiled program, except `candidates`.
+
+    Args:
+        label: the class, or `model.null_label`.
+        options: of the draws, the guidance, and the number of candidates.
+        scorer: judges the candidates; by default `evidence`.
+        key: of all draws.
+
+    Raises:
+        ValueError: the label is out of range, the guidance ends after the tokens, or guidance or `evidence` is asked of
+            a model without a null label.
+        FloatingPointError: the logits are NaN; inside a compiled program, ids are `NO_TOKEN`, -1, instead.
+    """
+    nulls = int(model.null_label is not None)
+    label = check_ids(label, model.classes + nulls, "label", f"classes + {nulls} null")
+    rules = options if isinstance(options, ImageRules) else ImageRules.of(options, model.tokens)
+    if rules.guidance is not None and not nulls:
+        raise ValueError(
+            "guidance needs a model with a null label: give guidance=1 for one without, as with null=False"
+        )
+    if rules.candidates > 1 and scorer is None and not nulls:
+        raise ValueError("candidates need a scorer for a model without a null label: got none")
+    found = _generated(model, label, rules, scorer, key)
+    check_drawn(found)
+    return found
+
+
+@eqx.filter_jit
+def _generated(model: Any, label: Array, rules: ImageRules, scorer: Scorer | None, key: PRNGKeyArray) -> Array:
+    reader = decoding(model)
+    if rules.candidates == 1:
+        return _drawn(reader, label, rules, key)
+    judge = scorer or (lambda ids, label: evidence(model, ids, label))
+    drawn = jax.vmap(lambda key: _drawn(reader, label, rules, key))(jr.split(key, rules.candidates))
+    return drawn[jnp.argmax(jax.vmap(lambda ids: judge(ids, label))(drawn))]
+
+
+def _drawn(model: Any, label: Array, rules: ImageRules, key: PRNGKeyArray) -> Array:
+    unseen = jnp.zeros(model.codes, bool)
+    halves = label[None] if rules.guidance is None else jnp.stack([label, jnp.full_like(label, model.null_label)])
+    one = lambda logits, token: draw(
+        rules.guided(logits.astype(jnp.float32), token), rules.draws, unseen, key=jr.fold_in(key, token)
+    )
+
+    def step(memory: tuple[Array, Any], token: Array) -> tuple[tuple[Array, Any], Array]:
+        logits, caches = memory
+        code = one(logits, token)
+        return eqx.filter_vmap(model.extend, in_axes=(None, 0))(jnp.maximum(code, 0), caches), code
+
+    (logits, _), codes = jax.lax.scan(step, eqx.filter_vmap(model.start)(halves), jnp.arange(model.tokens - 1))
+    return jnp.append(codes, one(logits, jnp.asarray(model.tokens - 1)))
+
+
+def log_likelihood(model: ImageAR, ids: Int[Array, " tokens"], label: _check.Ids) -> Float[Array, ""]:
+    """Log-probability of an image's tokens, given its label, in nats."""
+    log_prob = jax.nn.log_softmax(model(ids, label, inference=True))
+    return jnp.sum(jnp.take_along_axis(log_prob, ids[:, None], axis=-1))
+
+
+def evidence(model: ImageAR, ids: Int[Array, " tokens"], label: _check.Ids) -> Float[Array, ""]:
+    """Log-odds of an image's tokens with its label against those without: the model as its own classifier.
+
+    Raises:
+        ValueError: the model has no null label.
+    """
+    if model.null_label is None:
+        raise ValueError("evidence needs a model with a null label: train one with label dropout")
+    null = jnp.full_like(jnp.asarray(label), model.null_label)
+    return log_likelihood(model, ids, label) - log_likelihood(model, ids, null)
