@@ -525,9 +525,16 @@ def test_damaged_bytes_give_a_data_error_or_a_valid_array(tmp_path):
 
 
 def test_every_known_file_has_a_sum_and_every_url_is_https():
-    assert len(FILES) == 14
+    assert len(FILES) == 17
     for name, known in FILES.items():
         assert len(bytes.fromhex(known.sha256)) == 32
         assert known.size > 0
         assert all(url.startswith("https://") and url.endswith(Path(name).name) for url in known.urls)
-        assert os.path.dirname(name) in ("mnist", "fashion_mnist", "cifar10", "eurosat64", "tiny_shakespeare")
+        assert os.path.dirname(name) in (
+            "mnist",
+            "fashion_mnist",
+            "cifar10",
+            "eurosat64",
+            "emoji64",
+            "tiny_shakespeare",
+        )

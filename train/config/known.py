@@ -8,6 +8,10 @@ import dataclasses
 DIGITS = tuple(map(str, range(10)))
 GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+EMOJI = (
+    *("Activities", "Animals & Nature", "Food & Drink", "Objects"),
+    *("People & Body", "Smileys & Emotion", "Symbols", "Travel & Places"),
+)
 LAND_USES = (
     *("AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial"),
     *("Pasture", "PermanentCrop", "Residential", "River", "SeaLake"),
@@ -52,6 +56,7 @@ class KnownSet:
         shape: `(height, width, channels)` of the images; empty for a text.
         classes: names by label; empty for a text.
         levels: grey levels of a pixel.
+        captions: images have texts.
     """
 
     title: str
@@ -60,6 +65,7 @@ class KnownSet:
     shape: tuple[int, ...] = ()
     classes: tuple[str, ...] = ()
     levels: int = 256
+    captions: bool = False
 
 
 def _files(places: tuple[str, ...], *rows: str) -> tuple[KnownFile, ...]:
@@ -122,6 +128,26 @@ KNOWN = {
         files=_files(
             (),
             "eurosat64_every10th.npz 16515016 76cc4d542aa66bc06655424b8f0d2d2aaae362ceee54b5b7330f4b214c7d42b1",
+        ),
+    ),
+    "captioned_digits": KnownSet(
+        title="Scenes of coloured digits with captions, made of Optical Recognition of Handwritten Digits",
+        licence="CC BY 4.0",
+        shape=(24, 24, 3),
+        classes=("count", "relation", "size"),
+        captions=True,
+    ),
+    "emoji64": KnownSet(
+        title="Emoji of Noto, Google, and of Twemoji, Twitter and contributors, with names and keywords",
+        licence="Apache-2.0 (Noto), CC BY 4.0 (Twemoji), MIT (words)",
+        shape=(64, 64, 3),
+        classes=EMOJI,
+        captions=True,
+        files=_files(
+            (),
+            "emoji.tsv 223273 03a78e6b5579ee873e6d57d3c8a538c011cda4bef271ab1ad213a85923463ba6",
+            "google.npz 3412219 d84b169482dd0db94852710916f16de1ff1c6d60e6d58055d8abaa2cfd87debe",
+            "twitter.npz 2591788 f527bb9561cfc7b4546d11b3313c4e717e2c235532a4fe578f032709eef62a4c",
         ),
     ),
     "tiny_shakespeare": KnownSet(

@@ -10,6 +10,8 @@ import numpy as np
 from .._errors import DataError
 from ..config.data import DataConfig
 from ..config.known import KNOWN
+from .captioned.canvases import captioned_digits
+from .captioned.emoji import load_emoji64
 from .files.broken import Say
 from .files.known_files import KnownFiles
 from .files.lazy import Lazy
@@ -28,7 +30,7 @@ from .images.prepared import read_prepared
 _HELD_OUT = 0.2
 
 
-def load(config: DataConfig, files: KnownFiles | None = None, say: Say = print) -> Dataset:
+def load(config: DataConfig, files: KnownFiles | None = None, say: Say = print, *, captions: bool = False) -> Dataset:
     """The data set that `config` names.
 
     mnist, fashion_mnist and cifar10 have their official test parts. Of digits, eurosat64, and of a folder or an .npz
@@ -38,29 +40,36 @@ def load(config: DataConfig, files: KnownFiles | None = None, say: Say = print) 
         config: which set, and where.
         files: where known files are searched; by default in `config.root`, `$EQXGEN_DATA` and the cache folder.
         say: takes a line about what was read and left out.
+        captions: read those of a folder of pictures too, and refuse a set without any.
 
     Raises:
-        DataError: a file is missing, damaged or not the published one, its content is not images with their classes, or
-            a class has no image to train on.
+        DataError: a file is missing, damaged or not the published one, its content is not images with their classes, a
+            class has no image to train on, or captions are asked for and missing.
     """
     if config.is_path:
-        dataset = _of_path(Path(config.name).expanduser(), config, say)
+        dataset = _of_path(Path(config.name).expanduser(), config, say, captions)
     elif config.name == "digits":
         dataset = _digits()
+    elif config.name == "captioned_digits":
+        dataset = captioned_digits(_digits())
     else:
         dataset = _KNOWN[config.name](files or KnownFiles.of(config))
     if config.image_size is not None and dataset.image_shape[:2] != (config.image_size, config.image_size):
         expected = f"images of --data.image-size {config.image_size}"
         hint = "leave the flag out; only an image folder is resized"
         raise DataError(config.name, expected, f"{dataset.image_shape[:2]}", hint)
+    if captions:
+        dataset.captioned()
     return dataset.complete(config.name)
 
 
-def _of_path(path: Path, config: DataConfig, say: Say) -> Dataset:
+def _of_path(path: Path, config: DataConfig, say: Say, captions: bool) -> Dataset:
     memory = config.memory * 2**30
     if config.is_npz:
         return _npz(path, memory, say)
-    return read_prepared(path, memory) if is_prepared(path) else read_folder(path, config, _HELD_OUT, say)
+    if is_prepared(path):
+        return read_prepared(path, memory)
+    return read_folder(path, config, _HELD_OUT, say, captions=captions)
 
 
 def _digits() -> Dataset:
@@ -109,6 +118,7 @@ _KNOWN = {
     "fashion_mnist": _idx("fashion_mnist"),
     "cifar10": load_cifar10,
     "eurosat64": _eurosat64,
+    "emoji64": load_emoji64,
 }
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,6 +27,15 @@ class Listing:
         """Notes that some files are left out."""
         if names:
             self.skipped.setdefault(reason, []).extend(names)
+
+    def others(self) -> list[str]:
+        """The files that were left out, but for hidden ones."""
+        return [name for reason, names in self.skipped.items() if reason != "hidden" for name in names]
+
+    def take(self, names: Collection[str]) -> None:
+        """Notes that some of the files are read after all."""
+        kept = {reason: [n for n in listed if n not in names] for reason, listed in self.skipped.items()}
+        self.skipped = {reason: listed for reason, listed in kept.items() if listed}
 
     def left_out(self) -> str:
         """`3 left out: 2 of another kind (a.txt, b.csv), 1 hidden (.DS_Store)`, or `nothing left out`."""

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import hashlib
 import os
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32, Integer, Num, UInt8
@@ -20,9 +22,16 @@ Images = UInt8[np.ndarray, "_n _height _width _channels"]
 Labels = Int32[np.ndarray, " _n"]
 
 
+class Captions(NamedTuple):
+    """A text for every training image, and for every held-out one."""
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Training and held-out images with their classes.
+    """Training and held-out images with their classes, and captions where there are any.
 
     Images are `(n, height, width, channels)` with values `0 <= value < levels`; labels are `(n,)` with `0 <= label <
     num_classes`. Training images that the memory cannot hold are `Lazy`. Images without classes have one, `UNLABELLED`.
@@ -38,6 +47,7 @@ class Dataset:
     test_labels: Labels
     class_names: tuple[str, ...]
     levels: int = 256
+    captions: Captions | None = None
 
     def __post_init__(self):
         for part, images, labels in (
@@ -55,10 +65,23 @@ class Dataset:
                     where, f"pixel values below {self.levels}", f"{top}", "set levels to the number of grey levels"
                 )
 
+        for part, texts, images in zip(
+            ("training", "test"), self.captions or (), (self.train_images, self.test_images)
+        ):
+            if len(texts) != len(images):
+                where, got = f"{self.name} ({part} part)", f"{len(texts):,} captions"
+                raise DataError(where, f"{len(images):,} captions, one for each image", got, "give each image one")
+
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of every array; of a lazy one, of the names, sizes and a sample of its files."""
-        return fingerprint_of(self.train_images, self.train_labels, self.test_images, self.test_labels)
+        """SHA-256 of every array, and of the captions; of a lazy one, of the names, sizes and a sample of its files."""
+        found = fingerprint_of(self.train_images, self.train_labels, self.test_images, self.test_labels)
+        if self.captions is None:
+            return found
+        texts = hashlib.sha256(found.encode())
+        for caption in (*self.captions.train, *self.captions.test):
+            texts.update(b"\0" + caption.encode())
+        return texts.hexdigest()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -87,6 +110,13 @@ class Dataset:
                 self.name, f"at least {least} classes", got, "add classes, or train a recipe without labels"
             )
         return self
+
+    def captioned(self) -> Captions:
+        """The captions; raises `DataError` where there are none."""
+        if self.captions is None:
+            hint = "use captioned_digits, emoji64, or a folder of pictures with captions.jsonl or a .txt beside each"
+            raise DataError(self.name, "images with captions", "no captions", hint)
+        return self.captions
 
     def complete(self, where: str | os.PathLike) -> "Dataset":
         """This data set; raises `DataError` where a class has no image to train on."""

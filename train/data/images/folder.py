@@ -9,9 +9,10 @@ from jaxtyping import UInt8
 
 from ..._errors import DataError
 from ...config.data import DataConfig
+from ..captioned.beside import captions_beside
 from ..files.broken import Say, read_each
 from ..files.listing import Listing, counted, first, list_files
-from .dataset import UNLABELLED, Dataset
+from .dataset import UNLABELLED, Captions, Dataset
 from .held_out import held_out, thinned
 from .lazy_pictures import Pictures, SizeError, read_sized
 from .picture import SUFFIXES, read_picture
@@ -23,7 +24,7 @@ Classes = dict[str, list[str]]
 """Paths below the folder, by class."""
 
 
-def read_folder(path: Path, config: DataConfig, fraction: float, say: Say) -> Dataset:
+def read_folder(path: Path, config: DataConfig, fraction: float, say: Say, *, captions: bool = False) -> Dataset:
     """The pictures below `path/<class>/`, or below `path/train/<class>/` and `path/test/<class>/` where both are there.
 
     Classes are numbered by the order of their names; pictures in the folder itself, with none below, have no classes.
@@ -31,8 +32,13 @@ def read_folder(path: Path, config: DataConfig, fraction: float, say: Say) -> Da
     Where those to train on would take more than `config.memory` they stay in their files. A line has the number of
     pictures, and the files left out with their reasons.
 
+    Args:
+        fraction: held out of each class.
+        captions: read them, see `captions_beside`.
+
     Raises:
-        DataError: there are no pictures, a class without any, some that cannot be read, or pictures of several sizes.
+        DataError: there are no pictures, a class without any, some that cannot be read, pictures of several sizes, or
+            captions that do not match.
     """
     if not path.is_dir():
         got = "a file" if path.exists() else "nothing there"
@@ -53,6 +59,12 @@ def read_folder(path: Path, config: DataConfig, fraction: float, say: Say) -> Da
         hint = f"{_LAYOUT}; take other folders out"
         raise DataError(path, f"{_KINDS} in every class folder", f"none in {first(empty)}", hint)
     kinds = "no classes" if (*classes,) == UNLABELLED else counted(len(classes), "class")
+    if captions and (beside := captions_beside(path, [*train.names, *test.names], listing.others())):
+        texts, used = np.array(beside[0], object), beside[1]
+        train = dataclasses.replace(train, texts=texts[: len(train)])
+        test = dataclasses.replace(test, texts=texts[len(train) :])
+        listing.take(used)
+        kinds = f"{kinds}, captions of {counted(len(used), 'file')}"
     say(f"{path}: {counted(len(train) + len(test), 'picture')}, {kinds}; {listing.left_out()}")
     return reader.dataset(tuple(classes), train, test)
 
@@ -103,10 +115,11 @@ def _below(folder: Path, name: str) -> Listing:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Files:
-    """Pictures: paths below the folder, as an array of `str`, and labels."""
+    """Pictures: paths below the folder, as an array of `str`, labels, and captions where there are any."""
 
     names: np.ndarray
     labels: np.ndarray
+    texts: np.ndarray | None = None
 
     @classmethod
     def of(cls, found: Classes, classes: list[str]) -> "_Files":
@@ -118,7 +131,13 @@ class _Files:
         return len(self.names)
 
     def chosen(self, rows: np.ndarray) -> "_Files":
-        return _Files(self.names[rows], self.labels[rows])
+        return _Files(self.names[rows], self.labels[rows], None if self.texts is None else self.texts[rows])
+
+
+def _captions(train: _Files, test: _Files) -> Captions | None:
+    if train.texts is None or test.texts is None:
+        return None
+    return Captions(tuple(train.texts.tolist()), tuple(test.texts.tolist()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +155,9 @@ class _Reader:
             whole = _Files(np.concatenate([train.names, test.names]), np.concatenate([train.labels, test.labels]))
             kept, images = self._read(whole, size)
             labels, cut = whole.labels[kept], int(np.sum(kept < len(train)))
-            return Dataset(name, images[:cut], labels[:cut], images[cut:], labels[cut:], classes)
+            captions = _captions(train.chosen(kept[:cut]), test.chosen(kept[cut:] - len(train)))
+            parts = images[:cut], labels[:cut], images[cut:], labels[cut:]
+            return Dataset(name, *parts, classes, captions=captions)
         test = test.chosen(thinned(len(test), row))
         if self.config.skip_broken:
             train = train.chosen(self._each(train, size, pixels=False)[0])
@@ -145,7 +166,8 @@ class _Reader:
         channels = max(firsts.shape[3], test_images.shape[3])
         images = Pictures(self.folder, train.names.tolist(), self.config.image_size, (height, width, channels))
         test_images = np.broadcast_to(test_images, (*test_images.shape[:3], channels))
-        return Dataset(name, images, train.labels, test_images, test.labels[kept], classes)
+        captions = _captions(train, test.chosen(kept))
+        return Dataset(name, images, train.labels, test_images, test.labels[kept], classes, captions=captions)
 
     def _size(self, files: _Files) -> tuple[int, int]:
         """Height and width of the first picture that can be read."""
