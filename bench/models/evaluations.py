@@ -6,8 +6,9 @@ a finished run:
 
 Guidance and grid are those of the run. A sampler has as many steps as its evaluations allow, one of second order half
 of them; reported are the evaluations that it made. Beside the samplers is the distance of the training images,
-the floor. Writes a row after each sampler and number, and the plot at the end; the same command again makes what is
-missing. The interval of 95 % is a bootstrap's over the samples.
+the floor. Writes a row after each sampler and number, few evaluations first, and the plot at the end; begins no row
+after --minutes, and the same command again makes what is missing. The interval of 95 % is a bootstrap's over the
+samples. rk45, which divides its steps by its tolerances, is measured where --samplers names it.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -45,6 +46,8 @@ PER_STEP = {"rk4": 4} | dict.fromkeys(("heun", "flow_heun", "churn", "dpm2", "dp
 """Evaluations in a step, of samplers that make more than one."""
 NOISY = ("dpmpp_2m_sde", "dpmpp_3m_sde")
 """Samplers that have eta 1, as they would otherwise be those without noise."""
+DEFAULTS = tuple(name for name in SAMPLERS if name != "rk45")
+"""Samplers whose evaluations follow from their steps."""
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 DOCS = RESULTS.parents[1] / "docs"
 
@@ -79,6 +82,14 @@ def steps_of(sampler: str, evaluations: int) -> int:
     """Most steps of a sampler within some evaluations: the last step of a second-order one, to 0, is of first order."""
     each = PER_STEP.get(sampler, 1)
     return max(1, (evaluations + (each == 2)) // each)
+
+
+def distinct(samplers: Sequence[str], evaluations: Sequence[int]) -> Iterator[tuple[str, int]]:
+    """Pairs of a sampler and evaluations, the fewest first, without those whose steps fewer evaluations allow too."""
+    for place, count in enumerate(counts := sorted(set(evaluations))):
+        for name in samplers:
+            if steps_of(name, count) not in {steps_of(name, fewer) for fewer in counts[:place]}:
+                yield name, count
 
 
 class Judged:
@@ -126,8 +137,13 @@ class Judged:
         }
 
 
-def measured(judged: Judged, wanted: Iterator[tuple[str, int]], path: pathlib.Path, about: dict[str, Any]) -> dict:
+def measured(
+    judged: Judged, wanted: Iterable[tuple[str, int]], path: pathlib.Path, about: dict[str, Any], minutes: float
+) -> dict[str, Any]:
     """The file's rows with those that are missing, each written as it is made.
+
+    Args:
+        minutes: after which no row begins.
 
     Raises:
         SystemExit: the file is of another run, judge or number of samples.
@@ -137,9 +153,12 @@ def measured(judged: Judged, wanted: Iterator[tuple[str, int]], path: pathlib.Pa
     if other := [name for name, value in known.items() if value != about[name]]:
         raise SystemExit(f"error: {path}: has rows of another {other[0]}: {known[other[0]]}; give another --out")
     done = {(row["sampler"], row["asked"]) for row in content["rows"]}
-    for sampler, evaluations in wanted:
-        if (sampler, evaluations) in done:
-            continue
+    end = time.monotonic() + 60 * minutes
+    missing = [pair for pair in wanted if pair not in done]
+    for place, (sampler, evaluations) in enumerate(missing):
+        if time.monotonic() > end:
+            print(f"{minutes:g} minutes are over: {len(missing) - place} rows are missing", flush=True)
+            break
         try:
             row = judged.row(sampler, evaluations, about["seed"])
         except UsageError as error:
@@ -182,8 +201,9 @@ def main() -> None:
     parser.add_argument("--run", type=pathlib.Path, required=True, help="folder of a run of train.diffusion")
     parser.add_argument("--n", type=int, default=1000, help="samples of each row")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=SAMPLERS)
+    parser.add_argument("--samplers", nargs="+", default=list(DEFAULTS), choices=SAMPLERS)
     parser.add_argument("--evaluations", nargs="+", type=int, default=list(EVALUATIONS))
+    parser.add_argument("--minutes", type=float, default=60.0, help="after which no row begins")
     parser.add_argument("--out", type=pathlib.Path, help="JSON; by default in bench/results of the device")
     parser.add_argument("--plot", type=pathlib.Path, help="PNG; by default in docs")
     asked = parser.parse_args()
@@ -204,8 +224,7 @@ def main() -> None:
         "sampling": {key: sampling[key] for key in ("guidance", "interval", "grid", "rho", "sigma_min", "sigma_max")},
         **machine.about(),
     }
-    wanted = ((sampler, count) for count in asked.evaluations for sampler in asked.samplers)
-    content = measured(judged, wanted, out, about)
+    content = measured(judged, distinct(asked.samplers, asked.evaluations), out, about, asked.minutes)
     plot(content, asked.plot or DOCS / f"{name}.png")
     print(f"{len(content['rows'])} rows in {out}")
 

@@ -150,8 +150,9 @@ class FewStepLoss:
     """Share of the model's own guided velocity in the guided target, in [0, 1): kappa of MeanFlow."""
     interval: str = ""
     """LOW,HIGH: times, of 0 to 1, between which guidance is trained; everywhere by default."""
-    shortest: int = 128
-    """Most steps of a shortcut model, a power of two: 1 / its shortest step."""
+    shortest: int = 64
+    """Most steps of a shortcut model, a power of two: 1 / its shortest interval, half of which is one of velocity; 64
+    in its paper."""
     target_decay: float = 0.999
     """Decay of the average of the weights that gives shortcut's target; 0: the model itself."""
     first: int = 10

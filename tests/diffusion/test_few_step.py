@@ -253,7 +253,7 @@ def test_two_times_of_meanflow_are_ordered_draws_of_which_a_share_is_equal():
 
 
 def test_intervals_of_shortcut_are_powers_of_a_half_on_their_own_grid():
-    t, r = (np.asarray(x, np.float64) for x in pairs.shortcut_times(U, 16, 0.75))
+    t, r = (np.asarray(x, np.float64) for x in pairs.shortcut_times(U, 8, 0.75))
     apart = t > r
     assert abs(apart.mean() - 0.25) < 0.01
     lengths, counts = np.unique((t - r)[apart], return_counts=True)
@@ -261,6 +261,19 @@ def test_intervals_of_shortcut_are_powers_of_a_half_on_their_own_grid():
     assert (np.abs(counts / apart.sum() - 0.25) < 0.02).all()
     np.testing.assert_array_equal(t[apart] / (t - r)[apart] % 1, 0)
     assert sorted(set(t[~apart])) == [i / 16 for i in range(1, 17)]
+
+
+def test_the_target_of_shortcut_is_made_of_intervals_that_are_trained():
+    t, r = pairs.shortcut_times(U, 8, 0.5)
+    trained, asked = set(np.unique(t - r).tolist()), set()
+
+    def average(z, t, r, condition=None):
+        asked.add(float(t - r))
+        return z
+
+    for interval in sorted(trained - {0.0}):
+        shortcut_target(average, jnp.ones(2), jnp.float32(1.0), jnp.float32(1 - interval), shortest=1 / 8)
+    assert trained == asked | {1.0} == {0.0, 1 / 8, 1 / 4, 1 / 2, 1.0}
 
 
 def test_levels_of_consistency_are_drawn_with_the_weights_of_the_paper():

@@ -110,9 +110,16 @@ def test_a_table_of_a_document_is_replaced_and_the_text_around_it_stays():
 
 
 def test_a_sampler_has_as_many_steps_as_its_evaluations_allow():
-    from bench.models.evaluations import NOISY, PER_STEP, steps_of
+    from bench.models.evaluations import NOISY, PER_STEP, distinct, steps_of
     from eqxgen.configs.diffusion import SAMPLERS
 
     assert {*PER_STEP, *NOISY} < set(SAMPLERS)
     found = {name: [steps_of(name, count) for count in (1, 2, 18, 50)] for name in ("euler", "heun", "rk4")}
     assert found == {"euler": [1, 2, 18, 50], "heun": [1, 1, 9, 25], "rk4": [1, 1, 4, 12]}
+    assert list(distinct(("euler", "heun"), (2, 1, 4))) == [
+        ("euler", 1),
+        ("heun", 1),
+        ("euler", 2),
+        ("euler", 4),
+        ("heun", 4),
+    ]

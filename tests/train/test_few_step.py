@@ -9,9 +9,10 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from eqxgen.configs import DiffusionLoss, DiffusionSampling, FewStepLoss, UNetConfig
+from eqxgen.configs import FewStepLoss, UNetConfig
+from eqxgen.diffusion.few_step import pairs
 from eqxgen.diffusion.few_step.meanflow import meanflow_loss
-from eqxgen.diffusion.precondition import Average
+from eqxgen.diffusion.precondition import EDM, Average
 from tests.full import full
 from tests.train.small_runs import crashed_and_resumed, metrics, same, weights, words
 from tests.train.test_diffusion import FACTS, SIZES, opened
@@ -22,29 +23,6 @@ from train.tasks.diffusion.few_step import target
 
 SMALL = dataclasses.replace(SIZES, times=2)
 NET = UNetConfig(width=8, multipliers=(1,), blocks=1, attention=(), groups=4, times=2)
-
-MEAN, DIGITS = diffusion.PRESETS["digits-meanflow"], diffusion.PRESETS["digits"]
-UNMEASURED = {
-    "digits-shortcut": dataclasses.replace(
-        MEAN, preset="digits-shortcut", objective="shortcut", few_step=FewStepLoss(guidance=2.0, mix=0.5, shortest=32)
-    ),
-    "digits-consistency": dataclasses.replace(
-        DIGITS,
-        preset="digits-consistency",
-        objective="consistency",
-        label_dropout=0.0,
-        loss=DiffusionLoss(times="lognormal", mean=-1.1, std=2.0),
-        few_step=FewStepLoss(first=10, last=160),
-        sampling=DiffusionSampling(steps=2, sampler="consistency", sigma_min=0.8),
-    ),
-}
-"""Presets of objectives that have none, for these tests."""
-
-
-@pytest.fixture(autouse=True)
-def presets(monkeypatch):
-    for name, values in UNMEASURED.items():
-        monkeypatch.setitem(diffusion.PRESETS, name, values)
 
 
 def config_of(folder, name="meanflow", **changes):
@@ -176,6 +154,17 @@ def test_the_loss_of_an_objective_and_its_gradients_can_be_traced(case):
     names = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(grads)}
     assert any("span" in name for name in names) == (config.objective != "consistency")
     assert any("guide" in name for name in names) == (case.startswith("improved"))
+
+
+@pytest.mark.parametrize(("changes", "holds"), [({}, True), ({"high": 80.0, "mean": -1.1, "std": 2.0}, False)])
+def test_a_preset_of_consistency_trains_the_levels_that_samples_start_from(changes, holds):
+    config = diffusion.PRESETS["digits-consistency"]
+    known = {"high": config.denoiser.schedule.sigma_max, "mean": config.loss.mean, "std": config.loss.std} | changes
+    t, s = pairs.consistency_times((jnp.arange(20_000) + 0.5) / 20_000, config.few_step.last, **known)
+    scale = jax.vmap(EDM(None).scalings)(t).c_out
+    gradient = np.asarray(scale / (t - s))  # of the network, at an error of any size: the distance is all but a norm
+    assert (gradient[t > known["high"] / 8].sum() / gradient.sum() > 0.05) == holds
+    assert config.sampling.sigma_max == config.denoiser.schedule.sigma_max
 
 
 def awake(config):

@@ -30,11 +30,11 @@ def meanflow_times(u: Float[Array, "3 *shape"], rules: DiffusionLoss, equal: flo
 
 
 def shortcut_times(u: Float[Array, "3 *shape"], shortest: int, equal: float) -> Times:
-    """An interval of a power of a half, from 1 to 2 / shortest, on the grid of its multiples; or for a share of the
-    examples equal times, multiples of 1 / shortest (Frans et al. 2024, arXiv:2410.12557, section 3.2).
+    """An interval of a power of a half, from 1 to 1 / shortest, on the grid of its multiples; or for a share of the
+    examples equal times, multiples of half the shortest (Frans et al. 2024, arXiv:2410.12557, section 3.2).
     """
-    halvings = jnp.floor(u[0] * math.log2(shortest))
-    count = jnp.where(u[2] < equal, float(shortest), jnp.exp2(halvings))
+    halvings = jnp.floor(u[0] * (math.log2(shortest) + 1))
+    count = jnp.where(u[2] < equal, 2.0 * shortest, jnp.exp2(halvings))
     t = (jnp.minimum(jnp.floor(u[1] * count), count - 1) + 1) / count
     return Times(t, jnp.where(u[2] < equal, t, t - 1 / count))
 

@@ -178,7 +178,8 @@ def _averaged(config: Any, denoiser: Any, u: "jax.Array", context: "Context", la
         condition, velocity = _guided(config, denoiser, example, t)
         more = {"noise": noise, "velocity": velocity, "key": key}
         if config.objective == "shortcut":
-            error = shortcut.shortcut_loss(average, x0, t, r, condition, teacher=teacher, **more)
+            more |= {"teacher": teacher, "shortest": 1 / rules.shortest}
+            error = shortcut.shortcut_loss(average, x0, t, r, condition, **more)
             return error, error
         error = loss_of[config.objective](average, x0, t, r, condition, power=0.0, **more)
         return meanflow.adaptive(error, rules.power, rules.least), error / jnp.size(x0)
