@@ -63,8 +63,8 @@ def _preset(name: str, dim: int, depth: int, flip: bool = False, **changes: Any)
     return Config(preset=name, **values | changes)
 
 
-def _llamagen(name: str, learning_rate: float = 1e-4) -> Config:
-    """A size of the paper with its optimisation (section 3.1): AdamW (0.9, 0.95), decay 0.05, 300 epochs of 256."""
+def _llamagen(name: str) -> Config:
+    """A size of the paper with its optimisation (section 3.1): AdamW 1e-4 (0.9, 0.95), decay 0.05, 300 epochs."""
     return Config(
         preset=f"llamagen-{name}",
         steps=1_500_000,
@@ -75,7 +75,7 @@ def _llamagen(name: str, learning_rate: float = 1e-4) -> Config:
         checkpoint_every=5000,
         tokenizer="runs/vqgan-imagenet256",
         data=DataConfig(name="./imagenet/train", image_size=256, augment=AugmentConfig(flip=True)),
-        optim=OptimConfig(learning_rate=learning_rate, warmup=5000, decay="constant", beta2=0.95, weight_decay=0.05),
+        optim=OptimConfig(learning_rate=1e-4, warmup=5000, decay="constant", beta2=0.95, weight_decay=0.05),
         model=dataclasses.replace(ImageARConfig.llamagen(name), remat=True),
         decode=ImageSampling(guidance=2.0),
     )
@@ -86,7 +86,7 @@ PRESETS = {
     "mnist": _preset("mnist", 128, 4, steps=1000),
     "llamagen-b": _llamagen("b"),
     "llamagen-l": _llamagen("l"),
-    "llamagen-xl": _llamagen("xl", 2e-4),
+    "llamagen-xl": _llamagen("xl"),
 }
 
 ABOUT = {

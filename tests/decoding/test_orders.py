@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from scipy.stats import chisquare
+from scipy.stats import chisquare, qmc
 
 from eqxgen.configs import ORDERS, MaskedDecoding
 from eqxgen.decoding.masked import MaskedRules, generate, guided, masked_decode
@@ -25,6 +25,14 @@ HALTON = oracles.load("halton")
 @pytest.mark.parametrize("side", SIDES)
 def test_the_halton_order_equals_the_published_one(side):
     np.testing.assert_array_equal(halton_order(side, side), HALTON[f"side {side}"]["order"])
+
+
+@pytest.mark.parametrize("grid", [(3, 5), (8, 24), (13, 7), (31, 32)])
+def test_the_halton_order_of_any_grid_is_that_of_the_points_of_scipy(grid):
+    points = qmc.Halton(2, scramble=False).random(20_000)[1:]  # without the origin, as the published sampler
+    at = np.floor(points * grid + 1e-9).astype(int)
+    cells = at[:, 0] * grid[1] + at[:, 1]
+    np.testing.assert_array_equal(halton_order(*grid), list(dict.fromkeys(cells.tolist())))
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (1, 9), (7, 1), (3, 5), (8, 24), (32, 32), (19, 64)])

@@ -1,7 +1,8 @@
 """LlamaGen's class-conditional transformer (FoundationVision/LlamaGen), small and with drawn weights.
 
-The net is written anew from the published code's arithmetic, with its checkpoint's names: the class token's cosines and
-sines are zero, pairs of a head are neighbours, the first half turned by the row, the second by the column.
+The net is written anew from the published code's arithmetic, with its checkpoint's names. Rotary positions are those of
+diffusers: pairs of a head are neighbours, the first half turned by the row, the second by the column; the class token's
+cosines and sines are zero.
 """
 
 import numpy as np
@@ -15,20 +16,16 @@ CODES = 11
 
 def make(side, dim, depth, heads, classes):
     import torch
+    from diffusers.models.embeddings import apply_rotary_emb, get_1d_rotary_pos_embed
     from torch import nn
 
     width = dim // heads
-    rates = 1 / 10_000 ** (torch.arange(0, width // 2, 2).float() / (width // 2))
-    turns = torch.outer(torch.arange(side).float(), rates)
-    angles = torch.cat([turns[:, None].expand(-1, side, -1), turns[None].expand(side, -1, -1)], -1).flatten(0, 1)
-    blank = torch.zeros(1, width // 2)
-    cos, sin = (torch.cat([blank, part])[:, None] for part in (angles.cos(), angles.sin()))
+    axes = np.divmod(np.arange(side**2), side)
+    turns = [get_1d_rotary_pos_embed(width // 2, axis, use_real=True) for axis in axes]
+    cos, sin = (torch.cat([torch.zeros(1, width), torch.cat(parts, dim=-1)]) for parts in zip(*turns))
 
     def turned(x):
-        a, b = x[..., ::2], x[..., 1::2]
-        return torch.stack([a * cos[: len(x)] - b * sin[: len(x)], b * cos[: len(x)] + a * sin[: len(x)]], -1).flatten(
-            -2
-        )
+        return apply_rotary_emb(x[None], (cos[: len(x)], sin[: len(x)]), sequence_dim=1)[0]
 
     class RMSNorm(nn.Module):
         def __init__(self):
