@@ -100,6 +100,7 @@ class Config(ImageConfig):
             self.conditional or self.sampling.guidance == 1,
             f"sampling.guidance must be 1 for a model without classes: got {self.sampling.guidance}",
         )
+        self.sampling.check_guidance()
         self._check_variance()
         require(
             not (self.autoencoder and self.non_leaking),

@@ -88,7 +88,7 @@ def test_the_net_of_the_example_has_its_outputs(name):
 
 def test_the_defaults_are_the_sizes_of_the_example():
     model = eqx.filter_eval_shape(lambda: PaxUNet(3, None, PaxUNetConfig(), key=jr.key(0)))
-    sizes = [leaf.size for leaf in jax.tree.leaves(model)]
+    sizes = [leaf.size for leaf in jax.tree.leaves(model) if isinstance(leaf, jax.ShapeDtypeStruct)]
     down = [(3, 64, 64), (64, 128, 128), (128, 256, 256), (256, 512, 512)]
     up = [(1024, 256, 256), (512, 128, 128), (256, 64, 64)]
     block = lambda a, b: (9 * a + 1) * b + (9 * b + 1) * b + 4 * b + 65 * b + (a != b) * (a + 1) * b
