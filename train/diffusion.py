@@ -12,7 +12,7 @@ beside DDIM; summary.json has the accuracy of a classifier on samples.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from eqxgen.configs import (
@@ -123,6 +123,16 @@ class Config(ImageConfig):
             f"augmentations: got backbone {self.backbone} with {known}",
         )
         check(self)
+
+    def check_given(self, given: Collection[str]) -> None:
+        if self.denoiser.schedule.discrete and not {"sampling.sigma_min", "sampling.grid"}.isdisjoint(given):
+            from eqxgen.diffusion.generate import check_least
+            from eqxgen.diffusion.schedules import schedule_of
+
+            try:
+                check_least(self.sampling, schedule_of(self.denoiser.schedule))
+            except ValueError as error:
+                raise UsageError(f"--{error}") from None
 
     @property
     def unread(self) -> Mapping[str, str]:

@@ -151,8 +151,8 @@ def check_least(options: DiffusionSampling, schedule: Schedule) -> None:
         least = math.sqrt(schedule.betas[0] / (1 - schedule.betas[0]))
         if options.sigma_min < least * (1 - 1e-5):
             raise ValueError(
-                f"sampling.sigma_min must be at least the schedule's first sigma / alpha, {least:.6g}: got "
-                f"{options.sigma_min:g}"
+                f"sampling.sigma_min must be at least the schedule's first sigma / alpha, {least:.6g}, with "
+                f"sampling.grid {options.grid}: got {options.sigma_min:g}; trailing, leading and linspace end there"
             )
 
 
