@@ -167,7 +167,9 @@ class PaxUNet(eqx.Module):
         self.downs = tuple(
             Down(
                 AttendedBlocks(old, new, config, key=next(keys)),
-                Convolution(new, new, stride=2, padding=0, init=_kernel, key=next(keys)) if i + 1 < len(widths) else None,
+                Convolution(new, new, stride=2, padding=0, init=_kernel, key=next(keys))
+                if i + 1 < len(widths)
+                else None,
             )
             for i, (old, new) in enumerate(zip((channels, *widths), widths))
         )

@@ -98,7 +98,14 @@ def test_another_number_of_a_rule_of_guidance_compiles_nothing(sampler):
         return generate(Mixture(schedule, conditional=True), rules, LABEL, null=0, key=jr.key(0)).x
 
     grid = "flow" if isinstance(schedule, Flow) else "karras"
-    options = {"steps": 4, "sampler": sampler, "grid": grid, "guidance": 3.0, "guidance_rule": rule, "interval": "0.1,90"}
+    options = {
+        "steps": 4,
+        "sampler": sampler,
+        "grid": grid,
+        "guidance": 3.0,
+        "guidance_rule": rule,
+        "interval": "0.1,90",
+    }
     first, second = (run(Rules.of(DiffusionSampling(**options, **given), schedule, (3,))) for given in numbers)
     assert len(traced) == 1
     assert np.isfinite(first).all()

@@ -81,7 +81,9 @@ def test_the_net_of_the_example_has_its_outputs(name):
     case = CASES[name]
     options, arrays = json.loads(str(case["config"])), published(case["shapes"])
     config = PaxUNetConfig(options["dim"], tuple(options["dim_mults"]), groups=options.get("groups", 8))
-    model = with_arrays(eqx.filter_eval_shape(lambda: PaxUNet(options["channels"], None, config, key=jr.key(0))), arrays)
+    model = with_arrays(
+        eqx.filter_eval_shape(lambda: PaxUNet(options["channels"], None, config, key=jr.key(0))), arrays
+    )
     out = jax.jit(jax.vmap(model))(case["x"], case["time"].astype(np.float32))
     np.testing.assert_allclose(out, case["out"], atol=1e-5 * np.abs(case["out"]).max())
 
@@ -126,7 +128,14 @@ def test_a_clipped_step_of_ddpm_is_the_examples():
     for x, step, mean, log_variance in zip(*(DIFFUSION[name] for name in ("x", "time", "mean", "log_variance"))):
         times = jnp.asarray([(step + 1) / steps, step / steps])
         still, noised = (
-            sample(denoiser, jnp.asarray(x), times, DDPM(), key=jr.key(0), noise=lambda *given, by=by: jnp.full_like(given[-1], by)).x
+            sample(
+                denoiser,
+                jnp.asarray(x),
+                times,
+                DDPM(),
+                key=jr.key(0),
+                noise=lambda *given, by=by: jnp.full_like(given[-1], by),
+            ).x
             for by in (0.0, 1.0)
         )
         np.testing.assert_allclose(still, mean, atol=1e-5)
