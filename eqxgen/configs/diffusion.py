@@ -212,8 +212,8 @@ class DiffusionSampling:
     channels: int = 0
     """Number of first channels that cfg guides, 3 in DiT's released sampler; 0: all."""
     apg_momentum: float = -0.5
-    """Of apg: share of the difference of the step before that is added, in (-1, 1); -0.75 to -0.25 in its paper; 0: none.
-    """
+    """Of apg: share of the difference of the step before that is added, in (-1, 1); -0.75 to -0.25 in its paper; 0:
+    none."""
     apg_norm: float = 0.0
     """Of apg: largest norm of the difference; 2.5 to 15 in its paper, by the model; 0: any."""
     apg_parallel: float = 0.0

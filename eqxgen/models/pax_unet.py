@@ -9,6 +9,8 @@ Differences: an optional class, added to the vector of the time. Biases are zero
 too; weights are normal with variance 1 / fan-in, as in Pax.
 """
 
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -66,8 +68,9 @@ class TimedBlock(eqx.Module):
 
 
 class KeyAttention(eqx.Module):
-    """Attention of a cost linear in the pixels: keys are normalised over the pixels, queries are taken as they are (Shen
-    et al. 2018, arXiv:1812.01243, who normalise queries too).
+    """Attention of a cost linear in the pixels: keys are normalised over the pixels, queries are taken as they are.
+
+    Shen et al. 2018 (arXiv:1812.01243) normalise the queries too.
     """
 
     qkv: Projection  # outputs in the order of `SelfAttention`
@@ -164,13 +167,9 @@ class PaxUNet(eqx.Module):
         keys, widths = RNG(key), config.widths
         self.time = MLP(config.width, activation="mish", init=_matrix, key=next(keys))
         self.labels = None if classes is None else ClassEmbedding(classes, config.width, key=next(keys))
+        halved = lambda width: Convolution(width, width, stride=2, padding=0, init=_kernel, key=next(keys))
         self.downs = tuple(
-            Down(
-                AttendedBlocks(old, new, config, key=next(keys)),
-                Convolution(new, new, stride=2, padding=0, init=_kernel, key=next(keys))
-                if i + 1 < len(widths)
-                else None,
-            )
+            Down(AttendedBlocks(old, new, config, key=next(keys)), halved(new) if i + 1 < len(widths) else None)
             for i, (old, new) in enumerate(zip((channels, *widths), widths))
         )
         self.middle = AttendedBlocks(widths[-1], widths[-1], config, between=True, key=next(keys))
@@ -179,7 +178,7 @@ class PaxUNet(eqx.Module):
                 AttendedBlocks(2 * old, new, config, key=next(keys)),
                 ConvolutionTranspose(new, new, kernel=4, stride=2, init=_kernel, key=next(keys)),
             )
-            for new, old in reversed([*zip(widths, widths[1:])])
+            for new, old in reversed([*itertools.pairwise(widths)])
         )
         self.after = ConvBlock(widths[0], widths[0], config.groups, key=next(keys))
         self.head = Convolution(widths[0], channels, kernel=1, init=_kernel, key=next(keys))

@@ -1,5 +1,7 @@
 """Guidance: its formulas, its evaluations, its bad inputs."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -69,7 +71,7 @@ def test_the_momentum_of_apg_is_of_the_first_difference_of_the_step_before(solve
         along = (apart * good).sum() / (good**2).sum() * good
         return (x - good - 2 * (apart - along)) / t, apart
 
-    for t, s in zip(times, times[1:]):
+    for t, s in itertools.pairwise(times):
         first, apart = slope(x, t)
         moved = x + (s - t) * first
         second = slope(moved, s)[0] if isinstance(solver, Heun) and s else first

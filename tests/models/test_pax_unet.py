@@ -110,9 +110,9 @@ def test_an_image_that_cannot_be_halved_a_label_and_sizes_are_named():
         call(jnp.ones((8, 7, 3)), jnp.int32(0))
     with pytest.raises(ValueError, match="label must be given: the net has classes=5"):
         call(jnp.ones((8, 8, 3)))
-    with pytest.raises(ValueError, match="model.groups must divide 12 channels: got 8"):
+    with pytest.raises(ValueError, match=r"model\.groups must divide 12 channels: got 8"):
         PaxUNetConfig(width=12)
-    with pytest.raises(ValueError, match="model.multipliers must be at least one, each at least 1"):
+    with pytest.raises(ValueError, match=r"model\.multipliers must be at least one, each at least 1"):
         PaxUNetConfig(multipliers=())
 
 
