@@ -12,7 +12,7 @@ beside DDIM; summary.json has the accuracy of a classifier on samples.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from eqxgen.configs import (
@@ -21,6 +21,7 @@ from eqxgen.configs import (
     DiffusionSampling,
     DiTConfig,
     FewStepLoss,
+    PaxUNetConfig,
     UNetConfig,
     UViTConfig,
 )
@@ -39,7 +40,7 @@ from .tasks.images import ImageConfig
 if TYPE_CHECKING:  # jax is imported where it is used, so that --help does not wait for it
     from .engine.recipe import Loss, Program
 
-Backbone = Literal["unet", "dit", "uvit"]
+Backbone = Literal["unet", "dit", "uvit", "pax_unet"]
 Objective = Literal["denoise", "meanflow", "improved_meanflow", "shortcut", "consistency"]
 LABELS_OF_AUGMENTATION = 9
 
@@ -54,7 +55,7 @@ class Config(ImageConfig):
     """Training: denoise, of many steps; of one step or a few meanflow, improved_meanflow and shortcut, average
     velocities of a flow, or consistency."""
     backbone: Backbone = option("unet", first=True)
-    """Network: unet, dit or uvit."""
+    """Network: unet, dit, uvit or pax_unet."""
     conditional: bool = True
     """The network is given the class."""
     label_dropout: float = 0.1
@@ -81,6 +82,8 @@ class Config(ImageConfig):
     """The transformer."""
     uvit: UViTConfig = option(factory=UViTConfig)
     """The transformer with long skips."""
+    pax_unet: PaxUNetConfig = option(factory=PaxUNetConfig)
+    """The U-Net with linear attention of Pax's example."""
     sampling: DiffusionSampling = option(factory=DiffusionSampling, first=("steps", "sampler", "guidance"))
     """Sampling."""
 
@@ -97,6 +100,7 @@ class Config(ImageConfig):
             self.conditional or self.sampling.guidance == 1,
             f"sampling.guidance must be 1 for a model without classes: got {self.sampling.guidance}",
         )
+        self.sampling.check_guidance()
         self._check_variance()
         require(
             not (self.autoencoder and self.non_leaking),
@@ -109,7 +113,7 @@ class Config(ImageConfig):
         )
         require(
             self.conditional or self.backbone != "dit",
-            "conditional must be true with backbone dit: got false; unet and uvit go without classes",
+            "conditional must be true with backbone dit: got false; the others go without classes",
         )
         require(self.uvit.null, "uvit.null must be true, for guidance: got false; --no-conditional has no classes")
         known = self.unet.augment if self.backbone == "unet" else 0
@@ -120,13 +124,23 @@ class Config(ImageConfig):
         )
         check(self)
 
+    def check_given(self, given: Collection[str]) -> None:
+        if self.denoiser.schedule.discrete and not {"sampling.sigma_min", "sampling.grid"}.isdisjoint(given):
+            from eqxgen.diffusion.generate import check_least
+            from eqxgen.diffusion.schedules import schedule_of
+
+            try:
+                check_least(self.sampling, schedule_of(self.denoiser.schedule))
+            except ValueError as error:
+                raise UsageError(f"--{error}") from None
+
     @property
     def unread(self) -> Mapping[str, str]:
         others = {f"{name}.": f"--backbone {name}" for name in get_args(Backbone) if name != self.backbone}
         return {**others, **unread_by(self.objective)}
 
     def _check_variance(self) -> None:
-        name = f"{'unet' if self.backbone == 'uvit' else self.backbone}.learn_variance"
+        name = f"{'dit' if self.backbone == 'dit' else 'unet'}.learn_variance"
         learned = getattr(getattr(self, self.backbone), "learn_variance", False)
         require(
             (self.loss.variance > 0) == learned,
@@ -155,20 +169,18 @@ def example_shape(config: Config, facts: ImageFacts) -> tuple[int, int, int]:
 
 def network(config: Config, facts: ImageFacts) -> Any:
     """Initialiser of the network, after its sizes were compared with the images."""
-    from eqxgen.models import DiT, UNet, UViT
+    from eqxgen.models import DiT, PaxUNet, UNet, UViT
 
     shape, sizes = example_shape(config, facts), getattr(config, config.backbone)
     classes = facts.classes if config.conditional else None
-    factor = sizes.factor if config.backbone == "unet" else sizes.patch
+    halving, name = config.backbone in ("unet", "pax_unet"), config.backbone.replace("_", "-")
+    factor = sizes.factor if halving else sizes.patch
     if shape[0] % factor or shape[1] % factor:
-        flag = (
-            "--unet.multipliers: each but the first halves the image, so"
-            if config.backbone == "unet"
-            else (f"--{config.backbone}.patch:")
-        )
+        flag = f"--{name}.multipliers: each but the first halves the image, so" if halving else f"--{name}.patch:"
         raise UsageError(f"{flag} {factor} must divide the sides of the images: got {shape[0]} x {shape[1]}")
-    if config.backbone == "unet":
-        return lambda key: UNet(shape[2], classes, sizes, key=key)
+    if halving:
+        net: Any = UNet if config.backbone == "unet" else PaxUNet
+        return lambda key: net(shape[2], classes, sizes, key=key)
     kind: Any = DiT if config.backbone == "dit" else UViT
     return lambda key: kind(*shape, classes, sizes, key=key)
 

@@ -2,6 +2,7 @@
 loss, gradients and Adam on random images.
 """
 
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ import optax
 from bench.race import Side
 from eqxgen.configs import UNetConfig
 from eqxgen.models import UNet
-from eqxgen.pretrained.denoisers.unet import describe
+from eqxgen.pretrained import to_pretrained
 from train.engine.host_memory import keep_freed_memory
 
 BATCH, SIDE, RATE = 8, 32, 2e-4
@@ -71,14 +72,13 @@ def ours(config: UNetConfig, batch: int, side: int) -> Side:
 
 
 def torch_eager(config: UNetConfig, batch: int, side: int) -> Side:
-    """The step of diffusers' net of the same sizes."""
+    """The step of diffusers' net of the same sizes and weights."""
     import torch
     from diffusers import UNet2DModel
 
-    shapes = eqx.filter_eval_shape(lambda key: UNet(3, None, config, key=key), jr.key(0))
-    values = describe(shapes)[0]
-    values.pop("_class_name")
-    model = UNet2DModel(**values, sample_size=side).train()
+    with tempfile.TemporaryDirectory() as folder:
+        to_pretrained(eqx.filter_jit(UNet)(3, None, config, key=jr.key(0)), folder, "unet")
+        model = UNet2DModel.from_pretrained(folder, low_cpu_mem_usage=False).train()
     adam = torch.optim.Adam(model.parameters(), lr=RATE)
     image, noise, time = (torch.from_numpy(x) for x in drawn(batch, side))
     share = torch.from_numpy(kept()).float()[time][:, None, None, None]

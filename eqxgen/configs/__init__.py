@@ -23,6 +23,7 @@ from eqxgen.configs.gan import DCGANConfig, R3GANConfig, StyleGAN2Config
 from eqxgen.configs.gpt import GPT2_SIZES, LLAMA2_SIZES, LLAMA3_1_SIZES, GPTConfig
 from eqxgen.configs.image_ar import LLAMAGEN_SIZES, ImageARConfig
 from eqxgen.configs.maskgit import MaskGITConfig
+from eqxgen.configs.pax_unet import PaxUNetConfig
 from eqxgen.configs.quantizer import QUANTIZERS, QuantizerConfig
 from eqxgen.configs.resnet import ResNetConfig
 from eqxgen.configs.rnn import RNNConfig
@@ -62,6 +63,7 @@ __all__ = [
     "MAEConfig",
     "MaskGITConfig",
     "MaskedDecoding",
+    "PaxUNetConfig",
     "QuantizerConfig",
     "R3GANConfig",
     "RNNConfig",

@@ -26,6 +26,13 @@ SAMPLERS = (
 """Names of the samplers; see `eqxgen.diffusion.solvers`."""
 GUIDANCE_RULES = ("cfg", "apg", "cfg_zero_star")
 """Names of the rules of guidance; see `eqxgen.diffusion.guidance`."""
+NUMBERS_OF_RULES = {
+    "apg_momentum": "apg",
+    "apg_norm": "apg",
+    "apg_parallel": "apg",
+    "zero_steps": "cfg_zero_star",
+}
+"""Options of one rule of guidance alone."""
 GRIDS = ("karras", "exponential", "polynomial", "vp", "ve", "iddpm", "flow", "trailing", "leading", "linspace")
 """Names of the grids of sampling times; see `eqxgen.diffusion.grids`."""
 RESPACED = ("trailing", "leading", "linspace")
@@ -205,6 +212,15 @@ class DiffusionSampling:
     """Share of the rescaling of a prediction that cfg guided to the deviation of the conditional one; 0 is none."""
     channels: int = 0
     """Number of first channels that cfg guides, 3 in DiT's released sampler; 0: all."""
+    apg_momentum: float = -0.5
+    """Of apg: share of the difference of the step before that is added, in (-1, 1); -0.75 to -0.25 in its paper; 0:
+    none."""
+    apg_norm: float = 0.0
+    """Of apg: largest norm of the difference; 2.5 to 15 in its paper, by the model; 0: any."""
+    apg_parallel: float = 0.0
+    """Of apg: share that is kept of the difference's part along the guided image; 0 in its paper, 1: all."""
+    zero_steps: int = 0
+    """Of cfg_zero_star: number of first steps without a velocity; a twenty-fifth of the steps in its paper."""
     grid: str = "karras"
     """Times: karras, exponential, polynomial, vp, ve, iddpm, flow; of steps trailing, leading, linspace."""
     rho: float = 7.0
@@ -238,6 +254,9 @@ class DiffusionSampling:
         one_of(self, "guidance_rule", GUIDANCE_RULES, prefix="sampling.")
         one_of(self, "variance", ("small", "large", "learned"), prefix="sampling.")
         not_negative(self, "guidance", "rescale", "churn", "churn_min", "channels", prefix="sampling.")
+        not_negative(self, "apg_norm", "zero_steps", prefix="sampling.")
+        require(-1 < self.apg_momentum < 1, f"sampling.apg_momentum must be in (-1, 1): got {self.apg_momentum:g}")
+        require(0 <= self.apg_parallel <= 1, f"sampling.apg_parallel must be in [0, 1]: got {self.apg_parallel:g}")
         positive(self, "rho", "sigma_min", "sigma_max", "churn_noise", prefix="sampling.")
         require(0 <= self.eta <= 1, f"sampling.eta must be in [0, 1]: got {self.eta}")
         require(
@@ -258,6 +277,25 @@ class DiffusionSampling:
             value = getattr(self, name)
             require(1e-6 <= value <= 1, f"sampling.{name} must be in [1e-6, 1], as float32 ends at 1e-7: got {value:g}")
         self.span  # noqa: B018 - checks the interval
+
+    def check_guidance(self) -> None:
+        """Checks what flags that leave the rule and the steps to a run cannot tell alone.
+
+        Raises:
+            ValueError: a number is of another rule of guidance, or no step has a velocity.
+        """
+        fields = {field.name: field.default for field in dataclasses.fields(self)}
+        for name, rule in NUMBERS_OF_RULES.items():
+            value, plain = getattr(self, name), fields[name]
+            require(
+                value == plain or self.guidance_rule == rule,
+                f"sampling.{name} must be {plain:g} with sampling.guidance_rule {self.guidance_rule}, as it is of "
+                f"{rule}: got {value:g}",
+            )
+        require(
+            self.zero_steps < self.steps,
+            f"sampling.zero_steps must be below sampling.steps: got {self.zero_steps} of {self.steps}",
+        )
 
     @property
     def span(self) -> tuple[float, float] | None:

@@ -239,25 +239,6 @@ class UNetConfig:
         return dataclasses.replace(cls.adm(64), group_width=4, learn_variance=False)
 
     @classmethod
-    def pax(cls) -> "UNetConfig":
-        """The U-Net of Pax's example on CelebA at 64 pixels: linear attention at every level, Mish.
-
-        Blocks, stem and skips are those of DDPM; in the example norms come after convolutions, a level has one skip.
-        """
-        return cls(
-            width=64,
-            multipliers=(1, 2, 4, 8),
-            attention=(0, 1, 2, 3),
-            linear_attention=True,
-            heads=4,
-            dropout=0.0,
-            groups=8,
-            epsilon=1e-5,
-            activation="mish",
-            far_padding=False,
-        )
-
-    @classmethod
     def digits(cls) -> "UNetConfig":
         """Small, for images of 8 pixels: 0.4 M parameters."""
         return cls(width=32, multipliers=(1, 2), blocks=1, dropout=0.0, groups=8, scaled=True, resample="block")

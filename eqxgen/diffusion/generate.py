@@ -14,7 +14,7 @@ from eqxgen.diffusion import grids, solvers
 from eqxgen.diffusion.guidance import Linear, Projected, Zero, by_rule
 from eqxgen.diffusion.guidance.rules import Rule
 from eqxgen.diffusion.precondition import WithGuide
-from eqxgen.diffusion.schedules import Discrete, Schedule, steps_of
+from eqxgen.diffusion.schedules import Discrete, Flow, Schedule, steps_of
 from eqxgen.protocols import Denoiser
 
 SOLVERS: dict[str, Callable[[DiffusionSampling], Any]] = {
@@ -45,12 +45,16 @@ SOLVERS: dict[str, Callable[[DiffusionSampling], Any]] = {
     "consistency": lambda options: solvers.Consistency(),
 }
 """Solvers by the name of a config."""
-RULES: dict[str, Callable[[DiffusionSampling], Rule]] = {
-    "cfg": lambda options: Linear(options.guidance, options.rescale),
-    "apg": lambda options: Projected(options.guidance),
-    "cfg_zero_star": lambda options: Zero(options.guidance),
+RULES: dict[str, Callable[[DiffusionSampling, Float[Array, " times"]], Rule]] = {
+    "cfg": lambda options, times: Linear(options.guidance, options.rescale),
+    "apg": lambda options, times: Projected(
+        options.guidance, options.apg_parallel, options.apg_norm, options.apg_momentum or None
+    ),
+    "cfg_zero_star": lambda options, times: Zero(
+        options.guidance, times[options.zero_steps] if options.zero_steps else math.inf
+    ),
 }
-"""Rules of guidance by the name of a config."""
+"""Rules of guidance by the name of a config, of its options and times."""
 BETWEEN = ("karras", "exponential", "polynomial", "ve", "iddpm")
 """Grids from `sigma_max` to `sigma_min`."""
 
@@ -90,9 +94,16 @@ class Rules(eqx.Module):
 
         Raises:
             ValueError: the schedule has fewer steps than the sampler takes, or none where the grid chooses among them;
-                or the grid begins beyond the schedule's end.
+                the grid begins beyond the schedule's end; a number is of another rule of guidance or of flows.
         """
-        return cls(times_of(options, schedule), SOLVERS[options.sampler](options), _guide(options), shape)
+        options.check_guidance()
+        if options.zero_steps and not isinstance(schedule, Flow):
+            raise ValueError(
+                f"sampling.zero_steps must be 0 but for the schedule flow, whose velocity is noise - x_0: got "
+                f"{options.zero_steps} with {type(schedule).__name__}"
+            )
+        times = times_of(options, schedule)
+        return cls(times, SOLVERS[options.sampler](options), _guide(options, times), shape)
 
 
 def times_of(options: DiffusionSampling, schedule: Schedule) -> Float[Array, " times"]:
@@ -140,8 +151,8 @@ def check_least(options: DiffusionSampling, schedule: Schedule) -> None:
         least = math.sqrt(schedule.betas[0] / (1 - schedule.betas[0]))
         if options.sigma_min < least * (1 - 1e-5):
             raise ValueError(
-                f"sampling.sigma_min must be at least the schedule's first sigma / alpha, {least:.6g}: got "
-                f"{options.sigma_min:g}"
+                f"sampling.sigma_min must be at least the schedule's first sigma / alpha, {least:.6g}, with "
+                f"sampling.grid {options.grid}: got {options.sigma_min:g}; trailing, leading and linspace end there"
             )
 
 
@@ -189,8 +200,8 @@ def generate(
     return solvers.sample(denoiser, x, rules.times, rules.solver, key=steps, condition=condition, trajectory=trajectory)
 
 
-def _guide(options: DiffusionSampling) -> Guide | None:
+def _guide(options: DiffusionSampling, times: Float[Array, " times"]) -> Guide | None:
     if options.guidance == 1:
         return None
     interval = jnp.asarray(options.span or (0.0, jnp.inf), jnp.float32)
-    return Guide(RULES[options.guidance_rule](options), interval, options.channels or None)
+    return Guide(RULES[options.guidance_rule](options, times), interval, options.channels or None)

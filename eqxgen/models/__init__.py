@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from eqxgen.models.lpips import LPIPS
     from eqxgen.models.mae import MAE
     from eqxgen.models.maskgit import MaskGIT
+    from eqxgen.models.pax_unet import PaxUNet
     from eqxgen.models.pixels import PixelTokenizer
     from eqxgen.models.resnet import ResNet
     from eqxgen.models.rnn import RNN
@@ -59,6 +60,7 @@ __all__ = [
     "KLAutoencoder",
     "MaskGIT",
     "PatchDiscriminator",
+    "PaxUNet",
     "PixelTokenizer",
     "R3GANDiscriminator",
     "R3GANGenerator",
@@ -85,6 +87,7 @@ _HOMES = {
     "ImageAR": "image_ar",
     "KLAutoencoder": "autoencoder",
     "PatchDiscriminator": "tokenizers.patch_discriminator",
+    "PaxUNet": "pax_unet",
     "PixelTokenizer": "pixels",
     "R3GANDiscriminator": "gan.r3gan",
     "R3GANGenerator": "gan.r3gan",

@@ -1,5 +1,7 @@
 """Guidance: its formulas, its evaluations, its bad inputs."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -56,6 +58,29 @@ def test_apg_takes_the_part_along_the_good_image_out(eta, norm):
     along = (apart * unit).sum() * unit
     want = good + 2 * (apart - along + eta * along)
     np.testing.assert_allclose(apg(Mixture(VE()), 0, 3.0, eta=eta, norm=norm)(X, T, LABEL), want, atol=3e-6)
+
+
+@pytest.mark.parametrize("solver", [Euler(), Heun()])
+def test_the_momentum_of_apg_is_of_the_first_difference_of_the_step_before(solver):
+    plain, x, memory = Mixture(VE()), np.asarray(X), 0.0
+    times = [2.0, 1.0, 0.5, 0.0]
+
+    def slope(x, t):
+        good, weak = (np.asarray(plain(jnp.asarray(x), jnp.asarray(t), jnp.asarray(i))) for i in (2, 0))
+        apart = good - weak - 0.6 * memory
+        along = (apart * good).sum() / (good**2).sum() * good
+        return (x - good - 2 * (apart - along)) / t, apart
+
+    for t, s in itertools.pairwise(times):
+        first, apart = slope(x, t)
+        moved = x + (s - t) * first
+        second = slope(moved, s)[0] if isinstance(solver, Heun) and s else first
+        x, memory = x + (s - t) * (first + second) / 2, apart
+    guided = apg(plain, 0, 3.0, momentum=-0.6)
+    found = jax.jit(lambda x: sample(guided, x, jnp.asarray(times), solver, condition=LABEL).x)(X)
+    np.testing.assert_allclose(found, x, atol=1e-5)
+    with pytest.raises(ValueError, match="momentum must be None: what calls the denoiser has no memory"):
+        guided(X, T, LABEL)
 
 
 def test_cfg_zero_star_projects_the_weak_velocity_and_may_begin_with_none():

@@ -12,7 +12,7 @@ from eqxgen.configs.diffusion import GUIDANCE_RULES
 from eqxgen.diffusion import grids
 from eqxgen.diffusion.generate import RULES, Rules, check_least, generate, guided
 from eqxgen.diffusion.guidance import apg, cfg, cfg_zero_star
-from eqxgen.diffusion.schedules import VE, schedule_of
+from eqxgen.diffusion.schedules import VE, Flow, schedule_of
 from eqxgen.diffusion.solvers import DDIM, DDPM, DPM2, LMS, Churn, DPMSolverMulti, Euler, Heun, sample
 from tests.diffusion.mixture import Mixture
 
@@ -69,7 +69,9 @@ def test_a_rule_of_guidance_is_taken_by_its_name():
     assert set(makers) == set(GUIDANCE_RULES) == set(RULES)
     found = {}
     for name, make in makers.items():
-        rules = Rules.of(DiffusionSampling(guidance=3.0, guidance_rule=name, interval="0.5,2"), VE(), (3,))
+        numbers = {"apg_momentum": 0.0} if name == "apg" else {}
+        options = DiffusionSampling(guidance=3.0, guidance_rule=name, interval="0.5,2", **numbers)
+        rules = Rules.of(options, VE(), (3,))
         found[name] = guided(denoiser, rules.guide, 0)(x, t, LABEL)
         np.testing.assert_allclose(found[name], make(denoiser, 0, 3.0)(x, t, LABEL), rtol=1e-5)
         outside = guided(denoiser, rules.guide, 0)(x, jnp.asarray(3.0), LABEL)
@@ -78,12 +80,66 @@ def test_a_rule_of_guidance_is_taken_by_its_name():
     assert guided(denoiser, None, 0) is denoiser
 
 
+RULED = {
+    "heun": ("apg", VE(), {}, {"apg_momentum": -0.75, "apg_norm": 0.1, "apg_parallel": 0.3}),
+    "rk45": ("apg", VE(), {}, {"apg_momentum": 0.4}),
+    "flow_euler": ("cfg_zero_star", Flow(), {}, {"zero_steps": 2}),
+}
+
+
+@pytest.mark.parametrize("sampler", RULED)
+def test_another_number_of_a_rule_of_guidance_compiles_nothing(sampler):
+    rule, schedule, *numbers = RULED[sampler]
+    traced = []
+
+    @eqx.filter_jit
+    def run(rules):
+        traced.append(rules)
+        return generate(Mixture(schedule, conditional=True), rules, LABEL, null=0, key=jr.key(0)).x
+
+    grid = "flow" if isinstance(schedule, Flow) else "karras"
+    options = {
+        "steps": 4,
+        "sampler": sampler,
+        "grid": grid,
+        "guidance": 3.0,
+        "guidance_rule": rule,
+        "interval": "0.1,90",
+    }
+    first, second = (run(Rules.of(DiffusionSampling(**options, **given), schedule, (3,))) for given in numbers)
+    assert len(traced) == 1
+    assert np.isfinite(first).all()
+    assert np.abs(first - second).max() > 1e-4
+
+
+WRONG = {
+    "apg_norm must be 0 with sampling.guidance_rule cfg, as it is of apg: got 2": {"apg_norm": 2.0},
+    "apg_momentum must be -0.5 with sampling.guidance_rule cfg_zero_star": {
+        "guidance_rule": "cfg_zero_star",
+        "apg_momentum": 0.0,
+    },
+    "apg_parallel must be 0 with": {"apg_parallel": 0.5},
+    "zero_steps must be 0 with sampling.guidance_rule apg": {"guidance_rule": "apg", "zero_steps": 1},
+    "zero_steps must be below sampling.steps: got 18 of 18": {"guidance_rule": "cfg_zero_star", "zero_steps": 18},
+    "zero_steps must be 0 but for the schedule flow": {"guidance_rule": "cfg_zero_star", "zero_steps": 1},
+    r"apg_momentum must be in \(-1, 1\): got -1": {"apg_momentum": -1.0},
+    r"apg_parallel must be in \[0, 1\]: got 2": {"apg_parallel": 2.0},
+    "apg_norm must be at least 0": {"apg_norm": -1.0},
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_a_number_of_another_rule_of_guidance_is_refused(message):
+    with pytest.raises(ValueError, match=f"^sampling.{message}"):
+        Rules.of(DiffusionSampling(**WRONG[message]), VE(), (3,))
+
+
 def test_the_least_level_of_training_is_the_least_of_a_grid_that_is_asked_for():
     schedule = schedule_of(ScheduleConfig())
     first = float(schedule(1 / 1000).ratio)
     for grid in ("karras", "exponential", "polynomial", "ve", "iddpm"):
         check_least(DiffusionSampling(grid=grid, sigma_min=first), schedule)
-        with pytest.raises(ValueError, match=r"sigma_min must be at least the schedule's .* 0.0100005: got 0.009"):
+        with pytest.raises(ValueError, match=r"sigma_min must be at least the schedule's .* 0.0100005, .*: got 0.009"):
             check_least(DiffusionSampling(grid=grid, sigma_min=0.009), schedule)
     check_least(DiffusionSampling(grid="trailing"), schedule)
     check_least(DiffusionSampling(), VE())

@@ -20,6 +20,7 @@ from eqxgen.configs import (
     ImageARConfig,
     MAEConfig,
     MaskGITConfig,
+    PaxUNetConfig,
     R3GANConfig,
     ResNetConfig,
     RNNConfig,
@@ -50,6 +51,7 @@ from eqxgen.models.gpt import GPT
 from eqxgen.models.image_ar import ImageAR
 from eqxgen.models.mae import MAE
 from eqxgen.models.maskgit import MaskGIT
+from eqxgen.models.pax_unet import PaxUNet
 from eqxgen.models.resnet import ResNet
 from eqxgen.models.rnn import RNN
 from eqxgen.models.t5 import T5
@@ -184,7 +186,8 @@ SMALL_DIT = DiTConfig(dim=16, depth=2, heads=2, hidden_dim=24)
 MODERN_DIT = dataclasses.replace(SMALL_DIT, learn_variance=False, gated=True, rms=True, rope=True, qk_norm=True)
 SMALL_UVIT = UViTConfig(dim=16, depth=3, heads=2, hidden_dim=24)
 SMALL_EDM2 = EDM2Config(width=8, multipliers=(1, 2), blocks=1, attention=(1,), head_dim=8)
-SMALL_UNET = UNetConfig(width=8, multipliers=(1, 2), blocks=1, groups=4)
+SMALL_UNET = UNetConfig(width=8, multipliers=(1, 2), blocks=1, groups=4, linear_attention=True)
+SMALL_PAX = PaxUNetConfig(width=8, multipliers=(1, 2), heads=2, head_dim=3, groups=4)
 SONG = dataclasses.replace(
     UNetConfig.ddpmpp(),
     width=8,
@@ -252,6 +255,7 @@ ROWS = {
     "UViT": Row(lambda key: UViT(6, 4, 3, 5, SMALL_UVIT, key=key), noised),
     "UNetClassifier": Row(lambda key: UNetClassifier(6, 4, 3, 5, SMALL_ADM, key=key), lambda key: noised(key)[:2]),
     "EDM2UNet": Row(lambda key: EDM2UNet(3, 5, SMALL_EDM2, uncertainty=False, key=key), noised),
+    "PaxUNet": Row(lambda key: PaxUNet(3, 5, SMALL_PAX, key=key), noised),
     "UNet": Row(lambda key: UNet(3, 5, SMALL_UNET, key=key), noised, draws=True),
     "UNet, NCSN++": Row(lambda key: UNet(3, 5, SONG, key=key), noised),
     "UNet, ADM": Row(lambda key: UNet(3, 5, SMALL_ADM, key=key), noised),

@@ -108,6 +108,7 @@ MODELS = [
     Row("DiT", lambda key: awake(dit(key)), noised, (6, 4, 6)),
     Row("DiT, modern", lambda key: awake(row_of("DiT, modern")(key)), noised, (6, 4, 3)),
     Row("UViT", row_of("UViT"), noised, (6, 4, 3)),
+    Row("PaxUNet", row_of("PaxUNet"), noised, (6, 4, 3)),
     Row("UNetClassifier", lambda key: awake(row_of("UNetClassifier")(key)), lambda key: noised(key)[:2], (5,)),
     Row("UNet", lambda key: awake(row_of("UNet, NCSN++")(key)), noised, (6, 4, 3)),
     Row("UNet, ADM", lambda key: awake(row_of("UNet, ADM")(key)), noised, (6, 4, 6)),

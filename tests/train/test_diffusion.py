@@ -8,7 +8,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from eqxgen.configs import DiTConfig, UNetConfig
+from eqxgen.configs import DiTConfig, PaxUNetConfig, UNetConfig
 from eqxgen.diffusion.precondition import EDM
 from tests.train.small_runs import crashed_and_resumed, metrics, same, weights, words
 from tests.train.test_sample import COMPILED
@@ -124,7 +124,14 @@ WRONG = {
     "--loss.variance 0.1": "loss.variance must be above 0 with dit.learn_variance, and 0 without",
     "--no-conditional --sampling.guidance 1": "conditional must be true with backbone dit: got false",
     "--sampling.grid trailing": "--sampling.grid trailing must have a schedule of steps: got VE",
-    "--preset cifar10 --sampling.grid karras --sampling.sigma-max 500": "--sampling.sigma_max must be at most",
+    "--preset cifar10 --sampling.grid karras --sampling.sigma-min 0.02 --sampling.sigma-max 500": "--sampling.sigma_max must be at most",
+    "--preset cifar10 --sampling.grid karras --sampling.sigma-max 50": r"--sampling.sigma_min must be at least the "
+    r"schedule's first sigma / alpha, 0.0100005, with sampling.grid karras: got 0.002; trailing, .* end there",
+    "--preset cifar10 --sampling.grid exponential --sampling.sigma-min 0.01": "--sampling.sigma_min must be at least",
+    "--sampling.apg-norm 2": "sampling.apg_norm must be 0 with sampling.guidance_rule cfg, as it is of apg: got 2",
+    "--sampling.guidance-rule cfg_zero_star --sampling.zero-steps 1": "--sampling.zero_steps must be 0 but for the",
+    "--preset celeba64 --pax-unet.multipliers 1 1 1 1 1": "--pax-unet.multipliers: .*, so 16 must divide the sides",
+    "--preset celeba64 --unet.width 64": "--unet.width goes with --backbone unet, which was not given",
     "--unet.width 64": "--unet.width goes with --backbone unet, which was not given",
     "--preset cifar10 --dit.patch 4": "--dit.patch goes with --backbone dit, which was not given",
     "--autoencoder nowhere": "--autoencoder nowhere: no such file or folder of a published model",
@@ -150,7 +157,7 @@ TRACED = {
     "digits": {"loss": dataclasses.replace(diffusion.PRESETS["digits"].loss, weight="uncertainty"), "dit": SIZES},
     "cifar10-edm": {"unet": UNetConfig(width=32, multipliers=(1,), blocks=1, attention=(), augment=9)},
     "imagenet256-dit": {"dit": DiTConfig(dim=8, depth=1, heads=2, hidden_dim=16, patch=4), "dry_run": True},
-    "celeba64": {"unet": UNetConfig(width=32, multipliers=(1,), blocks=1, attention=())},
+    "celeba64": {"pax_unet": PaxUNetConfig(width=8, multipliers=(1, 2))},
 }
 
 

@@ -128,6 +128,8 @@ REFUSED = {
     "--edit a --steps 1": "^--steps must be at least 2 with --edit",
     "--edit a --strength 1e-12": "^--strength: share must be large enough for the times to differ: got 1e-12",
     "--invert wide": "^--invert .*: must be 8 x 8",
+    "--invert a --label 1 --guidance 2 --guidance-rule apg": "^--apg-momentum must be 0 with --invert, .*: got -0.5",
+    "--edit a --apg-norm 2": "^--apg_norm must be 0 with guidance_rule cfg, as it is of apg: got 2",
     "--interpolate a wide": "^--interpolate .*: must be 8 x 8",
     "--interpolate a b --sampler heun": "^--sampler must be euler with --interpolate, or left out: got heun",
     "--likelihood --guidance 2": "^--guidance must be 1 with --likelihood",
@@ -136,7 +138,7 @@ REFUSED = {
 }
 OF_RUN = {
     ("alone", "--edit a"): "^--label must be given with --edit: the model was trained on classes alone",
-    ("cifar10", "--grid karras"): r"^--sigma_min must be at least the schedule's first .* 0.0100005: got 0.002",
+    ("cifar10", "--grid karras"): r"^--sigma_min must be at least the schedule's first .* 0.0100005, .*: got 0.002",
     ("cifar10", "--grid karras --sigma-min 0.009"): "^--sigma_min must be at least .* got 0.009",
     ("cifar10", "--edit a --label 1"): "^--label: the model has no classes: leave it out",
 }

@@ -10,6 +10,9 @@ import numpy as np
 import optax
 import pytest
 
+from eqxgen.configs import EDM2Config
+from eqxgen.models import EDM2UNet
+from eqxgen.nn import MagnitudePreserving
 from train.config.base import TrainConfig
 from train.config.optim import EmaConfig, OptimConfig
 from train.engine.recipe import Change, Context, Player, Program, Sums, Turn
@@ -44,8 +47,8 @@ def of_examples(each):
 
 
 def program(turns, **others) -> Program:
-    values: dict[str, Any] = {"players": {"model": Player()}} | others
-    return Program(init=model, turns=turns, shapes={"x": ((), "float32")}, **values)
+    values: dict[str, Any] = {"players": {"model": Player()}, "init": model} | others
+    return Program(turns=turns, shapes={"x": ((), "float32")}, **values)
 
 
 def setup_of(core: Program, rates: dict[str, float] | float = 0.1, accumulate: int = 1) -> Setup:
@@ -335,3 +338,30 @@ def test_context_on_one_device_sums_nothing():
     assert Context().sum(3) == 3
     assert Context().mean(3) == 3
     assert Change(lambda *_: None, lambda step: step == 2).due(2)
+
+
+def test_every_weight_of_edm2s_unet_keeps_its_magnitude_in_steps_of_the_optimiser():
+    """Along their own direction, in which Adam would let them grow."""
+    sizes = EDM2Config(4, (1,), blocks=1, attention=(0,), head_dim=4)
+    forced = lambda net: [m for m in jax.tree.leaves(net, is_leaf=is_forced) if is_forced(m)]
+    weights = lambda net: [m.layer.weight for m in forced(net)]
+
+    def loss(net, batch, keys, context):
+        return Sums(-sum(jnp.sum(w**2) + jnp.sum(w) for w in weights(net)), jnp.sum(batch["weight"]), {})
+
+    core = program({"main": Turn(loss)}, init=lambda key: EDM2UNet(1, 3, sizes, key=key))
+    config = TrainConfig(optim=OptimConfig(learning_rate=0.1, warmup=0))
+    setup = Setup.of(config, core, MESH, on_cpu=True)
+    state = sharded_state(setup, jax.random.key(0))
+    before, step = [np.asarray(w) for w in weights(state.model)], make_step(setup)
+    for _ in range(3):
+        state, _ = step(Inputs(batch(), KEY), state)
+    assert len(before) > 8
+    for old, node in zip(before, forced(state.model), strict=True):
+        weight = np.asarray(node.layer.weight)
+        np.testing.assert_allclose(np.sqrt(np.mean(weight**2, axis=node.inner)), 1, atol=2e-3)
+        assert np.abs(weight - old).max() > 0.05
+
+
+def is_forced(node: Any) -> bool:
+    return isinstance(node, MagnitudePreserving)

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -182,6 +182,13 @@ class TrainConfig:
     EVALS: ClassVar[tuple[Evaluation, ...]] = ()
     """Evaluators that the recipe offers."""
 
+    def check_given(self, given: Collection[str]) -> None:
+        """Checks these values, of which some flags are given, for faults that the config of an older run may have.
+
+        Raises:
+            UsageError: a flag leads to such a fault.
+        """
+
     @property
     def unread(self) -> Mapping[str, str]:
         """Fields that these values leave unread, or groups such as `unet.`, with the flag that would read them."""
@@ -234,6 +241,7 @@ def parse(
     for name in given:
         if reader := parsed.unread.get(name) or parsed.unread.get(name.partition(".")[0] + "."):
             raise UsageError(f"{flag_of(name)} goes with {reader}, which was not given")
+    parsed.check_given(given)
     warmup = given.get("optim.warmup", 0)  # a longer one of the preset or the file is cut
     if warmup > parsed.steps:
         raise UsageError(

@@ -122,6 +122,9 @@ def sampling_of(asked: Any, options: Any) -> Any:
         if asked.guidance not in (None, 1):
             raise UsageError(f"--guidance must be 1 without --label, as there is no class: got {asked.guidance:g}")
         guidance = 1.0
+    momentum = options.apg_momentum if options.guidance_rule == "apg" and guidance != 1 else 0.0
+    if flow and momentum:
+        raise UsageError(f"--apg-momentum must be 0 with --{asked.asked}, whose steps have no order: got {momentum:g}")
     changes: dict[str, Any] = {"guidance": guidance}
     if painted or flow:
         changes["sampler"] = name

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from eqxgen._widen import widen
-from eqxgen.diffusion.solvers.driver import Context, Sample, Times, checked, number
+from eqxgen.diffusion.solvers.driver import Context, Sample, Times, checked, memory_of, number
 from eqxgen.diffusion.solvers.interval import Interval
 from eqxgen.protocols import Denoiser
 
@@ -86,24 +86,24 @@ def inpaint(
     draw = lambda key: jr.normal(key, image.shape, image.dtype)
 
     def advance(carry: tuple, part: tuple) -> tuple:
-        (x, spent), (index, t, s) = carry, part
+        (x, spent, memory), (index, t, s) = carry, part
         here = jr.fold_in(key, index)
         fresh = draw(jr.fold_in(here, 0))
         a, b = denoiser.schedule(t), denoiser.schedule(s)
 
-        def down() -> tuple[Array, Any]:
-            context = Context(denoiser, condition, lambda *_: fresh, index, len(path))
+        def down() -> tuple[Array, Any, Any]:
+            context = Context(denoiser, condition, lambda *_: fresh, index, len(path), memory)
             new = Interval(a, b).jump(x, context(x, t), eta, fresh)
             kept = b.diffuse(image, draw(jr.fold_in(here, 1)))
-            return jnp.where(mask, new, kept).astype(x.dtype), jnp.asarray(context.spent, jnp.int32)
+            return jnp.where(mask, new, kept).astype(x.dtype), jnp.asarray(context.spent, jnp.int32), context.remembered
 
-        def up() -> tuple[Array, Any]:
+        def up() -> tuple[Array, Any, Any]:
             scale = b.alpha / a.alpha
             added = jnp.sqrt(jnp.maximum(b.sigma**2 - (scale * a.sigma) ** 2, 0))
-            return (scale * x + added * fresh).astype(x.dtype), jnp.int32(0)
+            return (scale * x + added * fresh).astype(x.dtype), jnp.int32(0), memory
 
-        x, more = jax.lax.cond(s < t, down, up)
-        return (x, spent + more), None
+        x, more, memory = jax.lax.cond(s < t, down, up)
+        return (x, spent + more, memory), None
 
     first = denoiser.schedule(times[0])
     x = jnp.where(
@@ -112,5 +112,6 @@ def inpaint(
         first.diffuse(image, draw(jr.fold_in(key, len(path)))),
     )
     parts = jnp.arange(len(path) - 1, dtype=jnp.int32), times[path[:-1]], times[path[1:]]
-    (x, spent), _ = jax.lax.scan(advance, (x.astype(image.dtype), jnp.int32(0)), parts)
+    x = x.astype(image.dtype)
+    (x, spent, _), _ = jax.lax.scan(advance, (x, jnp.int32(0), memory_of(denoiser, x)), parts)
     return Sample(x, spent, None)

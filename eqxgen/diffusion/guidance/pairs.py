@@ -53,20 +53,38 @@ class Pair(Wrapped):
         Raises:
             ValueError: there is no condition to guide by.
         """
+        return self.recall(x, t, condition, None, key=key, inference=inference)[0]
+
+    def memory(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"] | None:
+        """What is remembered before the first step; None: nothing ever, as by all rules without momentum."""
+        remembers = isinstance(self.rule, Projected) and self.rule.momentum is not None
+        return jnp.zeros_like(x[..., self._first]) if remembers else None
+
+    def recall(
+        self,
+        x: Float[Array, "*shape"],
+        t: Float[Array, ""],
+        condition: Any,
+        memory: Float[Array, "*shape"] | None,
+        *,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
+    ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"] | None]:
+        """The guided x_0, and the memory for the next step, which is kept where nothing is guided."""
         options: dict[str, Any] = {"key": key, "inference": inference}
         if self.weak is None and condition is None:
             raise ValueError("condition must be given: guidance of a null condition by itself is none")
 
-        def alone() -> Array:
-            return self.denoiser(x, t, condition, **options)
+        def alone() -> Any:
+            return self.denoiser(x, t, condition, **options), memory
 
-        def both() -> Array:
+        def both() -> Any:
             if self.weak is not None:
-                good, weak = alone(), self.weak(x, t, condition, **options)
+                good, weak = alone()[0], self.weak(x, t, condition, **options)
             else:
                 pair = jax.tree.map(lambda a, b: jnp.stack([a, jnp.asarray(b, a.dtype)]), _arrays(condition), self.null)
                 good, weak = jax.vmap(lambda given: self.denoiser(x, t, given, **options))(pair)
-            return self._joined(x, t, good, weak)
+            return self._joined(x, t, good, weak, memory)
 
         return both() if self.interval is None else jax.lax.cond(self._guided(t), both, alone)
 
@@ -81,11 +99,20 @@ class Pair(Wrapped):
         ratio = self.schedule(t).ratio
         return (ratio > self.interval[0]) & (ratio <= self.interval[1])
 
-    def _joined(self, x: Array, t: Array, good: Array, weak: Array) -> Array:
-        level = self.schedule(t)
-        first = slice(None) if self.channels is None else slice(self.channels)
-        guided = self.rule(x[..., first], good[..., first], weak[..., first], level, t).astype(good.dtype)
-        return guided if self.channels is None else jnp.concatenate([guided, good[..., self.channels :]], -1)
+    @property
+    def _first(self) -> slice:
+        return slice(None) if self.channels is None else slice(self.channels)
+
+    def _joined(self, x: Array, t: Array, good: Array, weak: Array, memory: Array | None) -> tuple[Array, Array | None]:
+        x, near, weak = (each[..., self._first] for each in (x, good, weak))
+        rule, level = self.rule, self.schedule(t)
+        if isinstance(rule, Projected):
+            guided = rule(x, near, weak, level, t, memory)
+            memory = None if memory is None else rule.difference(near, weak, memory).astype(memory.dtype)
+        else:
+            guided = rule(x, near, weak, level, t)
+        guided = guided.astype(good.dtype)
+        return guided if self.channels is None else jnp.concatenate([guided, good[..., self.channels :]], -1), memory
 
 
 class Learned(Pair):
@@ -101,16 +128,30 @@ class Learned(Pair):
         inference: bool | None = None,
     ) -> Any:
         """The guided x_0, and the fraction of the good denoiser's variance."""
+        return self.recall_variance(x, t, condition, None, key=key, inference=inference)[0]
+
+    def recall_variance(
+        self,
+        x: Float[Array, "*shape"],
+        t: Float[Array, ""],
+        condition: Any,
+        memory: Float[Array, "*shape"] | None,
+        *,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
+    ) -> tuple[Any, Float[Array, "*shape"] | None]:
+        """`variance`, and the memory for the next step; see `recall`."""
         options: dict[str, Any] = {"key": key, "inference": inference}
         found = self.denoiser.variance(x, t, condition, **options)
 
-        def both() -> Array:
+        def both() -> Any:
             weak = self.denoiser if self.weak is None else self.weak
             null = condition if self.weak is not None else _like(self.null, condition)
-            return self._joined(x, t, found[0], weak(x, t, null, **options))
+            return self._joined(x, t, found[0], weak(x, t, null, **options), memory)
 
-        x0 = both() if self.interval is None else jax.lax.cond(self._guided(t), both, lambda: found[0])
-        return type(found)(x0, *found[1:]) if hasattr(found, "_fields") else (x0, *found[1:])
+        alone = lambda: (found[0], memory)
+        x0, memory = both() if self.interval is None else jax.lax.cond(self._guided(t), both, alone)
+        return (type(found)(x0, *found[1:]) if hasattr(found, "_fields") else (x0, *found[1:])), memory
 
 
 def cfg(
@@ -143,10 +184,11 @@ def apg(
     *,
     eta: Number = 0.0,
     norm: Number = 0.0,
+    momentum: Number | None = None,
     interval: tuple[Number, Number] | None = None,
 ) -> Pair:
-    """Adaptive projected guidance; see `Projected`, `Pair` and `cfg`."""
-    return by_rule(denoiser, null, Projected(scale, eta, norm), interval=interval)
+    """Adaptive projected guidance; see `Projected`, `Pair` and `cfg`. With momentum it is called by `sample` alone."""
+    return by_rule(denoiser, null, Projected(scale, eta, norm, momentum), interval=interval)
 
 
 def cfg_zero_star(

@@ -46,21 +46,39 @@ class Linear(eqx.Module):
 
 
 class Projected(eqx.Module):
-    """Adaptive projected guidance (Sadat et al. 2025, arXiv:2410.02416, algorithm 1), without its momentum: a denoiser
-    has no memory of the step before.
+    """Adaptive projected guidance (Sadat et al. 2025, arXiv:2410.02416, algorithm 1).
 
     Args:
         scale: traced.
         eta: share that is kept of the difference's part along the good x_0, traced.
         norm: largest norm of the difference, traced; 0 for any.
+        momentum: in (-1, 1), traced: times the difference of the step before, added to that of a step. None: none, and
+            no memory. Of a step with several evaluations the first is remembered, and each is given the same memory.
     """
 
     scale: Float[Array, ""] = eqx.field(converter=scale_of)
     eta: Float[Array, ""] = eqx.field(default=0.0, converter=lambda value: number(value, "eta", 0, 1))
     norm: Float[Array, ""] = eqx.field(default=0.0, converter=lambda value: number(value, "norm", 0, math.inf))
+    momentum: Float[Array, ""] | None = eqx.field(
+        default=None, converter=lambda value: None if value is None else number(value, "momentum", -0.999, 0.999)
+    )
 
-    def __call__(self, x: Array, good: Array, weak: Array, level: Level, t: Array) -> Array:
-        apart = good - weak
+    def difference(self, good: Array, weak: Array, memory: Array | None) -> Array:
+        """The difference of the two with that of the step before.
+
+        Raises:
+            ValueError: there is momentum, and no memory.
+        """
+        if self.momentum is None:
+            return good - weak
+        if memory is None:
+            raise ValueError("momentum must be None: what calls the denoiser has no memory, unlike `sample`")
+        return good - weak + self.momentum * memory
+
+    def __call__(
+        self, x: Array, good: Array, weak: Array, level: Level, t: Array, memory: Array | None = None
+    ) -> Array:
+        apart = self.difference(good, weak, memory)
         size = jnp.sqrt(jnp.sum(jnp.square(apart)))
         bounded = jnp.minimum(1, self.norm / jnp.maximum(size, 1e-12))
         apart = apart * jnp.where(self.norm > 0, bounded, 1)

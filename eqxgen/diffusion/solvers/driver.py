@@ -43,18 +43,31 @@ class Sample(NamedTuple):
 
 
 class Context:
-    """A step's view of the denoiser: calls of it are counted."""
+    """A step's view of the denoiser: calls of it are counted, and what it remembers of the first is kept.
 
-    def __init__(self, denoiser: Denoiser, condition: Any, draw: Callable, index: Int[Array, ""], steps: int):
+    Attributes:
+        memory: of the step before, which every call of a step is given; None for a denoiser without one.
+        seen: whether there was a call, and the memory for the step after; None likewise.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        condition: Any,
+        draw: Callable,
+        index: Int[Array, ""],
+        steps: int,
+        memory: Float[Array, "*shape"] | None = None,
+    ):
         self.denoiser, self.condition, self.index, self.steps = denoiser, condition, index, steps
         self.schedule: Schedule = denoiser.schedule
         self.spent: Any = 0
+        self.memory, self.seen = memory, None if memory is None else (jnp.asarray(False), memory)
         self._draw, self._drawn = draw, 0
 
     def __call__(self, x: Float[Array, "*shape"], t: Float[Array, ""]) -> Float[Array, "*shape"]:
         """x_0 at a time."""
-        self.spent += cost(self.denoiser, t)
-        return self.denoiser(x, t, self.condition, inference=True).astype(x.dtype)
+        return self._called("", x, t).astype(x.dtype)
 
     def average(self, x: Float[Array, "*shape"], t: Float[Array, ""], s: Float[Array, ""]) -> Float[Array, "*shape"]:
         """Average velocity from time t to time s."""
@@ -64,8 +77,23 @@ class Context:
 
     def variance(self, x: Float[Array, "*shape"], t: Float[Array, ""]) -> Any:
         """x_0 and the fraction of a learned variance."""
+        return self._called("variance", x, t)
+
+    @property
+    def remembered(self) -> Float[Array, "*shape"] | None:
+        """The memory for the step after."""
+        return None if self.seen is None else self.seen[1]
+
+    def _called(self, name: str, x: Array, t: Array) -> Any:
         self.spent += cost(self.denoiser, t)
-        return self.denoiser.variance(x, t, self.condition, inference=True)  # pyright: ignore
+        denoiser: Any = self.denoiser
+        if self.memory is None or self.seen is None:
+            return (getattr(denoiser, name) if name else denoiser)(x, t, self.condition, inference=True)
+        recall = denoiser.recall_variance if name else denoiser.recall
+        found, new = recall(x, t, self.condition, self.memory, inference=True)
+        was, kept = self.seen
+        self.seen = jnp.asarray(True), jnp.where(was, kept, new)
+        return found
 
     def noise(self, interval: Interval, like: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """A unit normal of an interval."""
@@ -76,10 +104,11 @@ class Context:
         """What a branch of further evaluations gives where the flag is true, and `otherwise` elsewhere."""
 
         def taken() -> Any:
-            inner = Context(self.denoiser, self.condition, self._draw, self.index, self.steps)
-            return branch(inner), jnp.asarray(inner.spent, jnp.int32)
+            inner = Context(self.denoiser, self.condition, self._draw, self.index, self.steps, self.memory)
+            inner.seen = self.seen
+            return branch(inner), jnp.asarray(inner.spent, jnp.int32), inner.seen
 
-        found, spent = jax.lax.cond(flag, taken, lambda: (otherwise, jnp.int32(0)))
+        found, spent, self.seen = jax.lax.cond(flag, taken, lambda: (otherwise, jnp.int32(0), self.seen))
         self.spent += spent
         return found
 
@@ -139,15 +168,16 @@ def sample(
         return noise(key, index, number, interval, like)
 
     def advance(carry: tuple, part: tuple) -> tuple:
-        (x, state, spent), (index, t, s) = carry, part
-        context = Context(denoiser, condition, draw, index, steps)
+        (x, state, spent, memory), (index, t, s) = carry, part
+        context = Context(denoiser, condition, draw, index, steps, memory)
         new, state = solver.step(state, x, t, s, context)
         new = new.astype(x.dtype)
-        return (new, state, spent + context.spent), new if trajectory else None
+        return (new, state, spent + context.spent, context.remembered), new if trajectory else None
 
     steps = len(times) - 1
     parts = jnp.arange(steps, dtype=jnp.int32), times[:-1], times[1:]
-    (x, _, spent), path = jax.lax.scan(advance, (x, solver.init(x), jnp.int32(0)), parts)
+    start = x, solver.init(x), jnp.int32(0), memory_of(denoiser, x)
+    (x, _, spent, _), path = jax.lax.scan(advance, start, parts)
     return Sample(x, spent, path)
 
 
@@ -162,6 +192,12 @@ def cost(denoiser: Denoiser, t: Float[Array, ""]) -> Any:
     """Passes of the network in one evaluation at a time: 1, or what the denoiser's `evaluations(t)` says."""
     count = getattr(denoiser, "evaluations", None)
     return 1 if count is None else count(t)
+
+
+def memory_of(denoiser: Denoiser, x: Float[Array, "*shape"]) -> Float[Array, "*shape"] | None:
+    """The memory of a denoiser before its first step; None for one without."""
+    memory = getattr(denoiser, "memory", None)
+    return None if memory is None else memory(x)
 
 
 def checked(times: Times) -> Float[Array, " times"]:

@@ -135,6 +135,7 @@ class RK45(eqx.Module):
         going = lambda state: (state[1] > end) & (state[5] < self.trials)
         before = context.spent
         first = z, theta, slope(context, z, theta, t).astype(z.dtype), length, passes([t]), jnp.int32(0)
+        seen = context.seen
         z, theta, _, length, spent, _ = jax.lax.while_loop(going, trial, first)
-        context.spent = before  # the loop's own count is what was spent
+        context.spent, context.seen = before, seen  # the loop's own count is what was spent
         return jnp.where(theta > end, jnp.nan, z), spent, length

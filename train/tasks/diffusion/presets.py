@@ -184,20 +184,21 @@ VALUES: dict[str, dict[str, Any]] = {
         loss=DiffusionLoss(),
         sampling=DiffusionSampling(steps=50, sampler="ddim", grid="trailing", guidance=2.0),
     ),
-    # Pax's U-Net and its cosine schedule and L1 distance; optimisation is ours.
+    # Pax's U-Net, cosine schedule, L1 distance and rate; batch, warm-up and average are ours. Its sampler is DDPM of
+    # 1,000 steps with x_0 clipped, `DDPM` of `Clipped` here.
     "celeba64": {
         "steps": 100_000,
         "batch_size": 64,
         "log_every": 100,
         "sample_every": 5000,
         "checkpoint_every": 5000,
+        "backbone": "pax_unet",
         "conditional": False,
         "data": DataConfig(name="./celeba", image_size=64, augment=AugmentConfig(flip=True)),
         "optim": _adam(1e-4, 1000),
         "ema": EmaConfig(decay=0.9999),
         "denoiser": DenoiserConfig(schedule=ScheduleConfig(name="cosine")),
         "loss": DiffusionLoss(distance="l1"),
-        "unet": UNetConfig.pax(),
         "sampling": DiffusionSampling(steps=50, sampler="ddim", grid="trailing"),
     },
 }
@@ -216,6 +217,6 @@ ABOUT = {
     "imagenet64-edm": "296 M parameters; 610,351 steps of 4,096, for a TPU slice; the paper's FID is 1.36",
     "imagenet256-dit": "675 M parameters; 7 M steps of 256, for a TPU slice; the paper's FID is 2.27",
     "textbrush": "1.50 M parameters; 5,000 steps of 64",
-    "celeba64": "63.6 M parameters; 100,000 steps of 64, for a GPU",
+    "celeba64": "29.8 M parameters; 100,000 steps of 64, for a GPU",
 }
 """Size, time and the number to expect of each preset, where it was measured."""
