@@ -116,7 +116,8 @@ def labelled(seed: Seed) -> tuple[jax.Array, jax.Array]:
 
 def noised(seed: Seed) -> tuple[jax.Array, ...]:
     rng = np.random.default_rng(seed)
-    return drawn((6, 4, 3), rng), jnp.asarray(rng.uniform(0, 1000), jnp.float32), integers((), 6, rng)
+    time = jnp.asarray(4.0 * rng.integers(250), jnp.float32)  # the same in bfloat16
+    return drawn((6, 4, 3), rng), time, integers((), 6, rng)
 
 
 def gpt(**changes: Any) -> Callable[[Any], GPT]:
