@@ -25,7 +25,7 @@ RECIPES = {"vae": vae, "klvae": klvae}
 SIZES = {
     "vae": {"model": VAEConfig(hidden=(8,), latent_dim=3), "binarise": True, "iw_samples": 5, "eval_samples": 40},
     "klvae": {
-        "model": AutoencoderConfig(widths=(4, 8), blocks=1, latent_dim=2, groups=2, middle_attention=False),
+        "model": AutoencoderConfig(widths=(4,), blocks=1, latent_dim=2, groups=2, middle_attention=False),
         "adversarial": 0.1,
         "adversarial_start": 2,
     },
