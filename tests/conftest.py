@@ -1,6 +1,7 @@
 """Settings of every test: the CPU, no rank promotion, cache folders of its own."""
 
 import atexit
+import gc
 import math
 import os
 import shutil
@@ -49,6 +50,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         items[:] = longest_first(items)
+
+
+def pytest_collection_finish() -> None:
+    # Imported modules stay until the end: the garbage collector need not go through them after every few hundred
+    # objects, of which a trace has thousands.
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 @pytest.hookimpl(wrapper=True)

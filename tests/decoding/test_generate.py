@@ -8,6 +8,7 @@ import pytest
 
 from eqxgen.configs import SCHEDULES, MaskedDecoding
 from eqxgen.decoding.masked import mask_schedule, masked_decode
+from tests.full import full
 
 SEQ, CODES = 12, 5
 MASK = CODES
@@ -57,8 +58,14 @@ def test_an_unknown_schedule_is_an_error_that_lists_the_known(name):
         mask_schedule(name, 64)
 
 
-@pytest.mark.parametrize("name", EVERY_SCHEDULE)
-@pytest.mark.parametrize("steps", [1, 3, SEQ])
+@pytest.mark.parametrize(
+    ("steps", "name"),
+    [
+        pytest.param(steps, name, marks=() if steps == 3 or name == EVERY_SCHEDULE[0] else full)
+        for steps in (1, 3, SEQ)
+        for name in EVERY_SCHEDULE
+    ],
+)
 def test_every_schedule_reaches_zero_masked_tokens(name, steps):
     options = MaskedDecoding(steps=steps, schedule=name)
     history = masked_decode(predict, jnp.zeros(SEQ, jnp.int32), ALL, options, mask_id=MASK, key=jr.key(0))

@@ -1,6 +1,7 @@
 """The house rules that a reader of one file cannot see: where imports point, and what is never written."""
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,12 +38,18 @@ def python_files() -> Iterator[tuple[str, str]]:
             yield path.relative_to(CHECKOUT).as_posix(), path.read_text(encoding="utf-8")
 
 
+@functools.lru_cache(maxsize=1)
+def nodes(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """All nodes, gathered once for the rules of a file."""
+    return tuple(ast.walk(tree))
+
+
 def imports(path: str, tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
     """Line, absolute module, and whether it was written relatively, for every import at any depth and in
     `import_module("...")`.
     """
     package = path.split("/")[:-1]
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name, False
@@ -75,7 +82,7 @@ def imports_point_one_way(path: str, tree: ast.AST) -> Iterator[str]:
 
 
 def annotations_stay_values(path: str, tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if (
             isinstance(node, ast.ImportFrom)
             and node.module == "__future__"
@@ -88,7 +95,7 @@ def nothing_runs_foreign_code(path: str, tree: ast.AST) -> Iterator[str]:
     for line, module, _ in imports(path, tree):
         if module.split(".")[0] in BANNED_MODULES:
             yield f"{line}: {module} can run any code that a file holds"
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if not isinstance(node, ast.Call):
             continue
         name = dotted(node.func)
@@ -101,7 +108,7 @@ def nothing_runs_foreign_code(path: str, tree: ast.AST) -> Iterator[str]:
 
 
 def addresses_are_https(path: str, tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if (
             not path.startswith("tests/")
             and isinstance(node, ast.Constant)
@@ -119,7 +126,7 @@ KEEPS_GOING = ("kernels/_trial.py", "tests/nn/layer_meshes.py", "tests/kernels/o
 def errors_are_named(path: str, tree: ast.AST) -> Iterator[str]:
     if path in KEEPS_GOING:
         return
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.ExceptHandler):
             kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
             wide = node.type is None or any(

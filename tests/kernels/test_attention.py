@@ -110,7 +110,7 @@ def test_the_error_against_float64_is_at_most_twice_that_of_jax_nn(dtype, causal
     (true, _), true_grads = oracle(case, arrays, rest, d_out=weights, d_lse=0.0)
 
     def run(attend, dtype):
-        cast = {name: x.astype(dtype) for name, x in arrays.items()}
+        cast = {name: np.asarray(x).astype(dtype) for name, x in arrays.items()}
         value = lambda a: (lambda out: (jnp.sum(out.astype(jnp.float32) * jnp.float32(weights)), out))(
             attend(**a, is_causal=causal)
         )

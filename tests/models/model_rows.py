@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 
 from eqxgen.configs import (
     AutoencoderConfig,
@@ -65,16 +66,17 @@ from eqxgen.models.uvit import UViT
 from eqxgen.models.vae import VAE
 from eqxgen.models.vit import ViT
 from eqxgen.models.vqgan import VQGAN
+from tests.arrays import Seed, drawn, integers
 
 
 class Row(NamedTuple):
-    """A model: how it is made from a key, inputs of one example from a key, and whether a call in training draws.
+    """A model: how it is made from a key, inputs of one example from a seed, and whether a call in training draws.
 
     `stateful` as in the table of layers; `whole`: its results depend on the whole batch.
     """
 
     make: Callable[[Any], Any]
-    inputs: Callable[[Any], tuple[jax.Array, ...]]
+    inputs: Callable[[int], tuple[jax.Array, ...]]
     draws: bool = False
     stateful: bool = False
     whole: bool = False
@@ -98,25 +100,28 @@ class Keyless(eqx.Module):
         return self.model(image)
 
 
-def image(key: Any) -> tuple[jax.Array]:
-    return (jnp.tanh(jr.normal(key, (12, 12, 3))),)
+def image(seed: Seed, side: int = 12) -> tuple[jax.Array]:
+    return (jnp.tanh(drawn((side, side, 3), seed)),)
 
 
-def text(key: Any) -> tuple[jax.Array]:
-    return (jr.randint(key, (9,), 0, 7),)
+def text(seed: Seed, tokens: int = 9, bound: int = 7) -> tuple[jax.Array]:
+    return (integers((tokens,), bound, seed),)
 
 
-def texts(key: Any) -> tuple[jax.Array, jax.Array]:
-    source_key, target_key = jr.split(key)
-    return jr.randint(source_key, (9,), 0, 7), jr.randint(target_key, (9,), 0, 7)
+def texts(seed: Seed) -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(seed)
+    return *text(rng), *text(rng)
 
 
-def labelled(key: Any) -> tuple[jax.Array, jax.Array]:
-    return jr.randint(key, (9,), 0, 8), jr.randint(key, (), 0, 4)
+def labelled(seed: Seed) -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(seed)
+    return integers((9,), 8, rng), integers((), 4, rng)
 
 
-def noised(key: Any) -> tuple[jax.Array, ...]:
-    return jr.normal(key, (6, 4, 3)), jr.uniform(key, (), maxval=1000.0), jr.randint(key, (), 0, 6)
+def noised(seed: Seed) -> tuple[jax.Array, ...]:
+    rng = np.random.default_rng(seed)
+    time = jnp.asarray(4.0 * rng.integers(250), jnp.float32)  # the same in bfloat16
+    return drawn((6, 4, 3), rng), time, integers((), 6, rng)
 
 
 def gpt(**changes: Any) -> Callable[[Any], GPT]:
@@ -129,8 +134,9 @@ def maskgit(**changes: Any) -> Callable[[Any], MaskGIT]:
     return lambda key: MaskGIT(9, 7, 3, MaskGITConfig(**sizes), key=key)
 
 
-def pair(key: Any) -> tuple[jax.Array, jax.Array]:
-    return *image(key), jr.randint(key, (9,), 0, 7)
+def pair(seed: Seed) -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(seed)
+    return *image(rng), *text(rng)
 
 
 class Masked(eqx.Module):
@@ -145,12 +151,14 @@ class Masked(eqx.Module):
         return found[0] if isinstance(found, tuple) else found
 
 
-def latent(key: Any) -> tuple[jax.Array, jax.Array]:
-    return jr.normal(key, (6,)), jr.randint(key, (), 0, 3)
+def latent(seed: Seed) -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(seed)
+    return drawn((6,), rng), integers((), 3, rng)
 
 
-def judged(key: Any) -> tuple[jax.Array, jax.Array]:
-    return jnp.tanh(jr.normal(key, (8, 8, 3))), jr.randint(key, (), 0, 3)
+def judged(seed: Seed) -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(seed)
+    return *image(rng, 8), integers((), 3, rng)
 
 
 class Noised(eqx.Module):
@@ -171,8 +179,9 @@ class Alone(eqx.Module):
         return self.model(image[None], label[None])[0]
 
 
-def hidden(key: Any) -> tuple[jax.Array, jax.Array]:
-    return *image(key), jr.uniform(key, (9,))
+def hidden(seed: Seed) -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(seed)
+    return *image(rng), jnp.asarray(rng.uniform(size=9), jnp.float32)
 
 
 LLAMA = {"kv_heads": 2, "bias": False, "tied": False, "positions": "rotary", "norm": "rms", "mlp": "swiglu"}
@@ -253,7 +262,7 @@ ROWS = {
     "DiT": Row(lambda key: DiT(6, 4, 3, 5, SMALL_DIT, key=key), noised),
     "DiT, modern": Row(lambda key: DiT(6, 4, 3, 5, MODERN_DIT, key=key), noised),
     "UViT": Row(lambda key: UViT(6, 4, 3, 5, SMALL_UVIT, key=key), noised),
-    "UNetClassifier": Row(lambda key: UNetClassifier(6, 4, 3, 5, SMALL_ADM, key=key), lambda key: noised(key)[:2]),
+    "UNetClassifier": Row(lambda key: UNetClassifier(6, 4, 3, 5, SMALL_ADM, key=key), lambda seed: noised(seed)[:2]),
     "EDM2UNet": Row(lambda key: EDM2UNet(3, 5, SMALL_EDM2, uncertainty=False, key=key), noised),
     "PaxUNet": Row(lambda key: PaxUNet(3, 5, SMALL_PAX, key=key), noised),
     "UNet": Row(lambda key: UNet(3, 5, SMALL_UNET, key=key), noised, draws=True),

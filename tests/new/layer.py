@@ -50,14 +50,14 @@ WRONG = [
 
 TEST = '''"""NAME against its formula and its published implementation."""
 
-import jax.random as jr
 import numpy as np
 
 from eqxgen import nn
+from tests.arrays import drawn
 
 
 def test_MODULE_is_its_formula():
-    x = jr.normal(jr.key(0), (7, 5))
+    x = drawn((7, 5))
     np.testing.assert_allclose(nn.NAME(5)(x), x, rtol=1e-6)
 '''
 

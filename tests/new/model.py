@@ -78,9 +78,9 @@ class NAME(eqx.Module):
 ROW = """    Row(
         "NAME",
         lambda key: NAME(3, 4, NAMEConfig(width=8), key=key),
-        lambda key: (image(key),),
+        image,
         (4,),
-        lambda m, x, key=None: m(x, key=key, inference=key is None),
+        train_image,
     ),
 """
 

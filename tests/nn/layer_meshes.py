@@ -42,7 +42,7 @@ def loss_of(row: Row) -> Callable[..., Any]:
 
 
 def batch_of(row: Row) -> tuple[jax.Array, ...]:
-    examples = [row.inputs(key) for key in jr.split(jr.key(1), BATCH)]
+    examples = [row.inputs(seed) for seed in range(BATCH)]
     return tuple(jnp.stack(parts) for parts in zip(*examples))
 
 

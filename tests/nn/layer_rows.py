@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
+
+from tests.arrays import drawn, integers
 
 
 class Row(NamedTuple):
@@ -32,11 +33,11 @@ class Row(NamedTuple):
     stateful: bool = False
     atol: float = 0.1
 
-    def inputs(self, key: Any) -> tuple[jax.Array, ...]:
-        keys = jr.split(key, len(self.shapes))
+    def inputs(self, seed: int) -> tuple[jax.Array, ...]:
+        rng = np.random.default_rng(seed)
         if self.ids:
-            return tuple(jr.randint(key, shape, 0, self.ids) for key, shape in zip(keys, self.shapes))
-        return tuple(jr.normal(key, shape) for key, shape in zip(keys, self.shapes))
+            return tuple(integers(shape, self.ids, rng) for shape in self.shapes)
+        return tuple(drawn(shape, rng) for shape in self.shapes)
 
 
 class Wrong(NamedTuple):

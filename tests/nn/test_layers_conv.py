@@ -9,6 +9,7 @@ import pytest
 
 from eqxgen import nn
 from tests import oracles
+from tests.arrays import drawn
 from tests.oracles.conv import CONVOLUTIONS, POOLS, TRANSPOSES
 
 KEPT = oracles.load("conv")
@@ -146,10 +147,17 @@ def test_the_seeds_constructors_exist_under_their_names_and_run():
     """`MaxPool`, `LayerNorm` and `GroupNorm` of scratchpad's README are missing in its code, and its `FocalModulation`
     crashes.
     """
-    convolution = nn.Convolution(128, 256, kernel=3, padding=1, stride=1, groups=1, key=KEY)
-    focalmod = nn.FocalModulation(128, window=3, level=3, factor=2, bias=True, dropout=0.1, key=KEY)
-    x = jr.normal(KEY, (4, 4, 128))
-    assert convolution(x).shape == (4, 4, 256)
-    assert focalmod(x, key=KEY).shape == (4, 4, 128)
-    assert nn.MaxPool(window=2, key=KEY)(x).shape == (2, 2, 128)
-    assert nn.LayerNorm(128, key=KEY)(x).shape == nn.GroupNorm(128, 4, key=KEY)(x).shape == (4, 4, 128)
+
+    @jax.jit
+    def outputs(x):
+        return (
+            nn.Convolution(128, 256, kernel=3, padding=1, stride=1, groups=1, key=KEY)(x),
+            nn.FocalModulation(128, window=3, level=3, factor=2, bias=True, dropout=0.1, key=KEY)(x, key=KEY),
+            nn.MaxPool(window=2, key=KEY)(x),
+            nn.LayerNorm(128, key=KEY)(x),
+            nn.GroupNorm(128, 4, key=KEY)(x),
+        )
+
+    found = outputs(drawn((4, 4, 128)))
+    assert [y.shape for y in found] == [(4, 4, 256), (4, 4, 128), (2, 2, 128), (4, 4, 128), (4, 4, 128)]
+    assert all(np.isfinite(y).all() for y in found)

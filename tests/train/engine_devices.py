@@ -44,7 +44,7 @@ ROWS, COUNT, STEPS = 16, 13, 3
 MESHES = {"data=1": 1, "data=2": 2, "data=8": 8, "fsdp=8": 8, "data=2,fsdp=4": 8}
 COMPARED = {
     name: list(MESHES)[1:] if FULL else few
-    for name, few in {"classify": ["data=8", "fsdp=8"], "vqgan": ["data=2,fsdp=4"]}.items()
+    for name, few in {"classify": ["fsdp=8"], "vqgan": ["data=2,fsdp=4"]}.items()
 }
 FACTS = ImageFacts((8, 8, 1), 10, 17)
 OPTIM = OptimConfig(learning_rate=1e-2, warmup=0, decay="constant")

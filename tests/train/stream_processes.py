@@ -42,7 +42,7 @@ def main(port: str, number: int) -> None:
     np.testing.assert_allclose(moments.covariance(), np.cov(np.asarray(together, np.float64), rowvar=False), rtol=1e-9)
     tiny = stream.total(Accuracy().update(*(np.arange(3) * number,) * 2), Moments())  # the second has no row anywhere
     dataset = load(DataConfig(name="digits"))
-    classifier._plan = lambda dataset: {**plan(dataset), "steps": 30}
+    classifier._plan = lambda dataset: {**plan(dataset), "steps": 12}
     judge = classifier.judge_of(dataset, stream)
     again = classifier.judge_of(dataset, stream)
     assert again.accuracy == judge.accuracy

@@ -161,8 +161,8 @@ def script(name, *flags, **env):
 @pytest.mark.parametrize(
     ("name", "count", "flags"),
     [
-        ("kill_in_save", 4, ()),
-        ("corruption", 40, ()),
+        ("kill_in_save", 2, ()),
+        ("corruption", 12, ()),
         pytest.param("resume_every_step", 4, ("--recipe", "vqgan"), marks=full),
         ("disk_full", 1, ()),
     ],

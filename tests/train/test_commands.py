@@ -119,6 +119,8 @@ def finished(tmp_path_factory):
         "0",
         "--model.width",
         "8",
+        "--model.blocks",
+        "1",
         "--model.latent-dim",
         "4",
         "--model.codes",

@@ -287,10 +287,19 @@ def test_no_evaluator_makes_a_run_without_a_judge(tmp_path, monkeypatch):
     assert "eval_loss" not in summary
 
 
+IMPATIENT = """
+import runpy
+from train.evaluators import stream
+stream.PATIENCE = 0.5
+runpy.run_module("train.maskgit", run_name="__main__", alter_sys=True)
+"""
+"""`python -m train.maskgit`, which says after half a second how far an evaluation is."""
+
+
 def test_a_signal_ends_an_evaluation_within_seconds_and_the_same_command_takes_it_up(tmp_path):
     flags = ["--steps=2", "--model.dim=16", "--model.heads=2", "--model.depth=1", "--model.hidden-dim=32"]
     flags += ["--decode.steps=2", "--batch-size=8", f"--run-dir={tmp_path / 'run'}", "--eval-samples=10000000"]
-    command = [sys.executable, "-m", "train.maskgit", *flags]
+    command = [sys.executable, "-c", IMPATIENT, *flags]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:

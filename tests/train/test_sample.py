@@ -357,7 +357,8 @@ def test_images_of_nan_leave_no_file(out, tmp_path):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_model_of_nan_is_an_error_of_every_recipe(recipe, tmp_path):
-    broken = lambda model: jax.tree.map(lambda x: x * jnp.nan if eqx.is_inexact_array(x) else x, model)
+    nan = lambda x: jnp.asarray(np.full(x.shape, np.nan, x.dtype)) if eqx.is_inexact_array(x) else x
+    broken = lambda model: jax.tree.map(nan, model)
     run = made(recipe, tmp_path / recipe, broken)
     options = {"chars": 3} if recipe in TEXTS else {"n": 2, "out": tmp_path / "x.npz"}
     with pytest.raises(UserError, match=r"^--run .* are not numbers") as caught:

@@ -25,7 +25,7 @@ RECIPES = {"vae": vae, "klvae": klvae}
 SIZES = {
     "vae": {"model": VAEConfig(hidden=(8,), latent_dim=3), "binarise": True, "iw_samples": 5, "eval_samples": 40},
     "klvae": {
-        "model": AutoencoderConfig(widths=(4, 8), blocks=1, latent_dim=2, groups=2, middle_attention=False),
+        "model": AutoencoderConfig(widths=(4,), blocks=1, latent_dim=2, groups=2, middle_attention=False),
         "adversarial": 0.1,
         "adversarial_start": 2,
     },
@@ -48,7 +48,9 @@ def whole(request, tmp_path_factory):
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(whole, tmp_path, monkeypatch):
-    crashed_and_resumed(RECIPES[whole.name], config_of(whole.name, tmp_path), 3, monkeypatch)
+    # Evaluators at the end have no line of metrics, and their numbers are held against the released model below.
+    changes = {"evals": ("elbo:2",) if whole.name == "vae" else ("none",)}
+    crashed_and_resumed(RECIPES[whole.name], config_of(whole.name, tmp_path, **changes), 3, monkeypatch)
     assert same(weights(whole), weights(tmp_path))
     assert metrics(whole) == metrics(tmp_path)
 

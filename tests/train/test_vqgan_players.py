@@ -15,7 +15,7 @@ from train.engine.step import Setup, sharded_state
 from train.parallel import make_mesh
 from train.tasks.facts import ImageFacts
 
-SIZES = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=4, codes=16)
+SIZES = VQGANConfig(width=8, multipliers=(1,), blocks=1, latent_dim=4, codes=16)
 ALL = {
     "adversarial": 0.1,
     "r1_every": 2,
