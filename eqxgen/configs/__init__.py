@@ -13,6 +13,7 @@ from eqxgen.configs.dit import DiTConfig
 from eqxgen.configs.edm2 import EDM2Config
 from eqxgen.configs.gan import DCGANConfig, R3GANConfig, StyleGAN2Config
 from eqxgen.configs.gpt import GPT2_SIZES, LLAMA2_SIZES, LLAMA3_1_SIZES, GPTConfig
+from eqxgen.configs.mage import MAGEConfig, MaskRatio
 from eqxgen.configs.maskgit import MaskGITConfig
 from eqxgen.configs.quantizer import QUANTIZERS, QuantizerConfig
 from eqxgen.configs.resnet import ResNetConfig
@@ -45,7 +46,9 @@ __all__ = [
     "EDM2Config",
     "GPTConfig",
     "MAEConfig",
+    "MAGEConfig",
     "MaskGITConfig",
+    "MaskRatio",
     "MaskedDecoding",
     "QuantizerConfig",
     "R3GANConfig",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from eqxgen.models.inception import Inception
     from eqxgen.models.lpips import LPIPS
     from eqxgen.models.mae import MAE
+    from eqxgen.models.mage import MAGE
     from eqxgen.models.maskgit import MaskGIT
     from eqxgen.models.pixels import PixelTokenizer
     from eqxgen.models.resnet import ResNet
@@ -41,6 +42,7 @@ __all__ = [
     "GPT",
     "LPIPS",
     "MAE",
+    "MAGE",
     "RNN",
     "T5",
     "VAE",
