@@ -1,6 +1,7 @@
 """Facts of the data that a model's shapes need: typed, known on paper and from data alike, kept in config.json."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -101,6 +102,16 @@ class TokenFacts(Facts):
     """Size of the tokenizer's codebook."""
     tokenizer: str | None = rare(None)
     """SHA-256 of the tokenizer's weights; None for pixels, and in older runs."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the tokens: a pixel's channels side by side, a row alone where they form no grid."""
+        height, width, channels = self.shape
+        if self.tokens == height * width * channels:
+            return height, width * channels
+        factor = math.isqrt(max(1, height * width // max(1, self.tokens)))
+        rows, columns = height // factor, width // factor
+        return (rows, columns) if rows * columns == self.tokens else (1, self.tokens)
 
     def __str__(self) -> str:
         return f"images of {' x '.join(map(str, self.shape))}"
