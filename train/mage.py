@@ -169,9 +169,7 @@ def loss(config: Config, facts: TokenFacts) -> Any:
         keys = jax.vmap(lambda key: jr.split(key, 4))(keys)
         ids, weight = (view(batch[name], keys[:, i]) for i, name in enumerate(("ids", "other"))), batch["weight"]
         one, two = (of(model, view_, batch["label"], keys[:, 2 + i]) for i, view_ in enumerate(ids))
-        same = info_nce(
-            one.vector, two.vector, temperature=config.temperature, weight=weight, axes=context.axes
-        )
+        same = info_nce(one.vector, two.vector, temperature=config.temperature, weight=weight, axes=context.axes)
         tokens = weight @ (one.loss + two.loss) / 2
         metrics = {"accuracy": weight @ (one.correct + two.correct) / 2, "contrast": weight @ same, "tokens": tokens}
         return Sums(tokens + config.contrast * (weight @ same), jnp.sum(weight), metrics)
@@ -232,7 +230,9 @@ def sample(run: Finished, asked: Any) -> int:
         asked_for = {"--label": asked.label is not None, "--labels": asked.labels, "--per-class": asked.per_class}
         asked_for["--guidance"] = asked.guidance not in (None, 1)
         for flag in (flag for flag, given in asked_for.items() if given):
-            raise UsageError(f"{flag} goes with a model of classes: --run {run.folder} was trained with --no-conditional")
+            raise UsageError(
+                f"{flag} goes with a model of classes: --run {run.folder} was trained with --no-conditional"
+            )
     return BASE.draw(run, asked)
 
 

@@ -99,10 +99,14 @@ def mage_loss(
     losses, count = smoothed_cross_entropy(logits, ids, label_smoothing), jnp.sum(masks.masked)
     correct = jnp.sum((jnp.argmax(logits, axis=-1) == ids) & masks.masked)
     vector = None if model.projection is None else model.projected(states)
-    return MAGELoss(losses @ masks.masked.astype(losses.dtype) / count, correct / count, count.astype(jnp.float32), vector)
+    return MAGELoss(
+        losses @ masks.masked.astype(losses.dtype) / count, correct / count, count.astype(jnp.float32), vector
+    )
 
 
-def shifted(ids: Int[Array, " tokens"], grid: tuple[int, int], reach: int, *, key: PRNGKeyArray) -> Int[Array, " tokens"]:
+def shifted(
+    ids: Int[Array, " tokens"], grid: tuple[int, int], reach: int, *, key: PRNGKeyArray
+) -> Int[Array, " tokens"]:
     """Tokens of a grid moved by up to `reach` places each way, the edges repeated: a view of an image for MAGE-C."""
     rows, columns = (jnp.arange(size) for size in grid)
     down, right = jr.randint(key, (2,), -reach, reach + 1)

@@ -131,12 +131,16 @@ def infer(arrays: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
         "decoder_intermediate_size": shapes["decoder_blocks.0.mlp.fc1.weight"][0],
     }
     if found["codebook_size"] < 1:
-        raise Unsupported(f"num_labels must leave codes of {rows:,} rows: got {labels:,}; give config={{\"num_labels\": ...}}")
+        raise Unsupported(
+            f'num_labels must leave codes of {rows:,} rows: got {labels:,}; give config={{"num_labels": ...}}'
+        )
     for name, prefix in (("depth", "blocks."), ("decoder_depth", "decoder_blocks.")):
         found[name] = sum(each.startswith(prefix) and each.endswith(".attn.qkv.weight") for each in shapes)
     heads = dict(zip(("num_heads", "decoder_num_heads"), HEADS.get(dim, ())))
     if missing := {"num_heads", "decoder_num_heads"} - {*heads, *given}:
-        raise Unsupported(f"{' and '.join(sorted(missing))} must be given for a width of {dim}, as in config={{\"num_heads\": 6}}")
+        raise Unsupported(
+            f'{" and ".join(sorted(missing))} must be given for a width of {dim}, as in config={{"num_heads": 6}}'
+        )
     return found | heads | dict(given)
 
 

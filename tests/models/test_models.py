@@ -101,6 +101,7 @@ MODELS = [
     Row("MaskGIT", maskgit(), ids, (9, 7), train_maskgit),
     Row("MaskGIT, post-norm", maskgit(placement="post"), ids, (9, 7), train_maskgit),
     Row("MaskGIT, rematerialised", maskgit(remat=True), ids, (9, 7), train_maskgit),
+    Row("MAGE", row_of("MAGE"), ids, (9, 7), train_maskgit),
     Row("BERTMaskedLM", lambda key: BERTMaskedLM(7, BERT, key=key), lambda key: text(key, 9), (9, 7), train_text),
     Row("BERTClassifier", lambda key: BERTClassifier(7, 3, BERT, key=key), lambda key: text(key, 9), (3,), train_text),
     Row("T5", lambda key: T5(7, T5_SIZES, key=key), lambda key: text(key, 9) + text(key, 5), (5, 7), train_text),

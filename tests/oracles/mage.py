@@ -62,7 +62,10 @@ def _answers(model, ids, share: float) -> dict[str, np.ndarray]:
     logits = model.forward_decoder(states, dropped, masked)
     loss = model.forward_loss(ids, logits, masked)
     loss.backward()
-    slopes = {f"slope of {name}": model.get_parameter(name).grad for name in ("token_emb.word_embeddings.weight", "norm.weight")}
+    slopes = {
+        f"slope of {name}": model.get_parameter(name).grad
+        for name in ("token_emb.word_embeddings.weight", "norm.weight")
+    }
     hidden = torch.where(masked[:, 1:].bool(), model.mask_token_label, ids)
     arrays = {"noise": noise, "states": states[:, ::19], "logits": logits[:, 1::19, :CODES], "loss": loss}
     arrays |= {"masked": masked[:, 1:] > 0, "drawn": _generating(model, hidden)[:, 1::19, :CODES]}

@@ -58,7 +58,9 @@ def test_encoder_decoder_loss_and_features_equal_the_original_with_its_masks(cas
     def everything(model, ids, noise):
         def loss(model):
             masks = jax.vmap(lambda noise: masks_of(noise, count, dropped))(noise)
-            return jnp.mean(jax.vmap(lambda ids, masks: mage_loss(model, ids, label, masks, label_dropout=0.0))(ids, masks).loss)
+            return jnp.mean(
+                jax.vmap(lambda ids, masks: mage_loss(model, ids, label, masks, label_dropout=0.0))(ids, masks).loss
+            )
 
         return jax.vmap(lambda ids, noise: one(model, ids, noise))(ids, noise), eqx.filter_value_and_grad(loss)(model)
 
@@ -108,9 +110,19 @@ def test_a_file_that_is_not_the_published_net_is_one_clear_error(changes, given,
 
 
 def test_a_model_with_classes_or_a_projection_is_not_written(tmp_path):
-    sizes = {"dim": 8, "depth": 1, "heads": 2, "hidden_dim": 8, "decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2}
+    sizes = {
+        "dim": 8,
+        "depth": 1,
+        "heads": 2,
+        "hidden_dim": 8,
+        "decoder_dim": 8,
+        "decoder_depth": 1,
+        "decoder_heads": 2,
+    }
     for classes, more in ((3, {"spare": 999}), (0, {"spare": 3}), (0, {"spare": 999, "projection": 4})):
-        model = eqx.filter_eval_shape(lambda key, c=classes, m=more: MAGE(4, 5, c, MAGEConfig(**sizes, **m), key=key), jr.key(0))
+        model = eqx.filter_eval_shape(
+            lambda key, c=classes, m=more: MAGE(4, 5, c, MAGEConfig(**sizes, **m), key=key), jr.key(0)
+        )
         with pytest.raises(ValueError, match="must be of MAGE's architecture to be written as one"):
             to_pretrained(model, tmp_path, "mage")
     assert not list(tmp_path.iterdir())

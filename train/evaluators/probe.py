@@ -52,11 +52,15 @@ class _Labelled(eqx.Module):
         return self.features(tree, example), example["label"]
 
 
-def _accuracies(known: np.ndarray, labels: np.ndarray, held: np.ndarray, right: np.ndarray, classes: int) -> list[float]:
+def _accuracies(
+    known: np.ndarray, labels: np.ndarray, held: np.ndarray, right: np.ndarray, classes: int
+) -> list[float]:
     mean, deviation = known.mean(axis=0), known.std(axis=0)
     scaled = lambda x: (x - mean) / np.maximum(deviation, 1e-6)
     weight, bias = regression(scaled(known), labels, classes)
-    return [float(np.mean(np.argmax(scaled(x) @ weight + bias, axis=1) == y)) for x, y in ((held, right), (known, labels))]
+    return [
+        float(np.mean(np.argmax(scaled(x) @ weight + bias, axis=1) == y)) for x, y in ((held, right), (known, labels))
+    ]
 
 
 def regression(
