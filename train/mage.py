@@ -62,7 +62,8 @@ class Config(TokensConfig):
         require(self.shift >= 0, f"shift must be at least 0: got {self.shift}")
         require(
             (self.contrast > 0) == (self.model.projection > 0),
-            f"contrast goes with model.projection, both 0 or both above: got {self.contrast} and {self.model.projection}",
+            "contrast goes with model.projection, both 0 or both above: got "
+            f"{self.contrast} and {self.model.projection}",
         )
         require(self.contrast > 0 or not self.shift, f"shift must be 0 without contrast: got {self.shift}")
         require(
@@ -123,8 +124,8 @@ PRESETS = {
 ABOUT = {
     "digits": "0.6 M parameters; 2 CPU cores",
     "mnist": "1.2 M parameters; 2 CPU cores after train.vqgan --preset mnist",
-    "imagenet256": "145 M parameters; 500,000 steps of 4,096, for a TPU slice; the paper's FID is 11.1, its probe 74.7 %",
-    "imagenet256-large": "406 M parameters; the same steps; the paper's FID is 9.10, its probe 78.9 %",
+    "imagenet256": "145 M parameters; 500,000 steps of 4,096, for a TPU slice; the paper's FID 11.1, probe 74.7 %",
+    "imagenet256-large": "406 M parameters; the same steps; the paper's FID 9.10, probe 78.9 %",
 }
 """Size, time and the number to expect of each preset, where it was measured."""
 

@@ -1,9 +1,9 @@
 """MAGE's published weights (Li et al. 2022, arXiv:2211.09117), torch checkpoints such as `mage-vitb-1600.pth` with the
 state dictionary under `model`.
 
-Their table has the codes, 1,000 labels of which only number 76 is used, and the mask; ours has the codes, the mask, that
-label as the null one, and the others as spare rows. They come without config.json: the sizes are seen in the arrays,
-but not the heads, unless the width is that of a published size.
+Their table has the codes, 1,000 labels of which only number 76 is used, and the mask; ours has the codes, the mask,
+that label as the null one, and the others as spare rows. They come without config.json: the sizes are seen in the
+arrays, but not the heads, unless the width is that of a published size.
 
     model = from_pretrained("mage-vitb-1600.pth")
     model = from_pretrained("other.pth", config={"num_heads": 6, "decoder_num_heads": 6})

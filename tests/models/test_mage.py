@@ -19,7 +19,7 @@ from tests.models.model_rows import SMALL_MAGE
 
 @pytest.fixture(scope="module")
 def model():
-    net = eqx.nn.inference_mode(MAGE(9, 7, 0, SMALL_MAGE, key=jr.key(0)))
+    net = eqx.nn.inference_mode(eqx.filter_jit(MAGE)(9, 7, 0, SMALL_MAGE, key=jr.key(0)))
     return jax.tree.map(lambda x: 8 * x if eqx.is_inexact_array(x) and x.ndim > 1 else x, net)
 
 
@@ -39,7 +39,9 @@ def test_dropped_tokens_are_masked_and_as_many_as_the_least_share():
         (64, MaskRatio(least=0.0), 0),
         (7, MaskRatio(least=0.3, most=1.0), 3),
     ):
-        kept, masked = jax.vmap(lambda key, n=tokens, r=ratio: draw_masks(n, r, key=key))(jr.split(jr.key(0), 50))
+        kept, masked = jax.jit(jax.vmap(lambda key, n=tokens, r=ratio: draw_masks(n, r, key=key)))(
+            jr.split(jr.key(0), 50)
+        )
         assert kept.shape == (50, tokens - dropped)
         assert (np.diff(kept, axis=1) > 0).all()
         hidden = np.ones((50, tokens), bool)
@@ -53,11 +55,11 @@ def test_dropped_tokens_are_masked_and_as_many_as_the_least_share():
 
 def test_with_every_token_kept_the_loss_is_that_of_the_logits_of_generation(model):
     ids, masked = jnp.arange(9) % 7, jnp.arange(9) % 2 == 0
-    logits = model(jnp.where(masked, model.mask_id, ids))
+    logits = eqx.filter_jit(model)(jnp.where(masked, model.mask_id, ids))
     log_prob = np.asarray(jax.nn.log_softmax(logits))[masked]
     right = -0.8 * log_prob[np.arange(5), ids[masked]] - 0.2 * log_prob.mean(axis=1)
     masks = masks_of(jnp.where(masked, 0.0, 1.0), 5, 0)
-    found = mage_loss(model, ids, jnp.asarray(0), masks, label_smoothing=0.2, label_dropout=0.0)
+    found = eqx.filter_jit(mage_loss)(model, ids, jnp.asarray(0), masks, label_smoothing=0.2, label_dropout=0.0)
     np.testing.assert_allclose(found.loss, right.mean(), rtol=1e-5)
     assert float(found.masked) == 5
     np.testing.assert_allclose(found.correct, np.mean(log_prob.argmax(axis=1) == np.asarray(ids[masked])), rtol=1e-6)
@@ -84,22 +86,24 @@ def test_images_without_a_class_are_drawn_by_the_null_label_and_a_class_is_an_er
 
 
 def test_features_have_mean_zero_and_length_of_the_root_of_their_number(model):
-    found = np.asarray(model.features([1, 2, 3, 4, 5, 6, 0, 1, 2]))
+    of = eqx.filter_jit(lambda ids: model.features(ids))
+    found = np.asarray(of(jnp.asarray([1, 2, 3, 4, 5, 6, 0, 1, 2])))
     assert found.shape == (16,)
     np.testing.assert_allclose([found.mean(), np.mean(found**2)], [0, 1], atol=1e-4)
-    assert not np.allclose(found, model.features([2, 1, 3, 4, 5, 6, 0, 1, 2]))
+    assert not np.allclose(found, of(jnp.asarray([2, 1, 3, 4, 5, 6, 0, 1, 2])))
 
 
 def test_the_head_moves_the_table_only_where_the_config_says_so():
-    def slope(**changes):
-        net = MAGE(4, 5, 2, MAGEConfig(8, 1, 2, 8, 8, 1, 2, 8, dropout=0.0, **changes), key=jr.key(0))
-        masks = masks_of(jnp.arange(4.0), 4, 4)  # the encoder sees the label alone
-        loss = lambda net: mage_loss(net, jnp.arange(4), jnp.asarray(1), masks, label_dropout=0.0).loss
-        return eqx.filter_grad(loss)(net).encoder.embedding.weight
+    masks = masks_of(jnp.arange(4.0), 4, 4)  # the encoder sees the label alone
 
-    alone, tied = slope(), slope(head_gradient=True)
-    assert (np.abs(alone).sum(axis=1) > 0).tolist() == [False] * 5 + [False, False, True, False]
-    assert (np.abs(tied).sum(axis=1) > 0).tolist() == [True] * 5 + [False, False, True, False]
+    @eqx.filter_jit
+    def slope(tied):
+        net = MAGE(4, 5, 2, MAGEConfig(8, 1, 2, 8, 8, 1, 2, 8, dropout=0.0, head_gradient=tied), key=jr.key(0))
+        loss = lambda net: mage_loss(net, jnp.arange(4), jnp.asarray(1), masks, label_dropout=0.0).loss
+        return jnp.abs(eqx.filter_grad(loss)(net).encoder.embedding.weight).sum(axis=1) > 0
+
+    assert slope(False).tolist() == [False] * 5 + [False, False, True, False]
+    assert slope(True).tolist() == [True] * 5 + [False, False, True, False]
 
 
 def test_info_nce_is_the_closed_form_without_what_weighs_nothing():
