@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -11,7 +12,9 @@ import pytest
 
 from bench.gpu.steps import FULL, contenders, on_cpu, rates_of, tokens_of
 from bench.race import Side
-from eqxgen.configs import DiTConfig, GPTConfig, MaskGITConfig
+from eqxgen.configs import DiTConfig, GPTConfig, MAGEConfig, MaskGITConfig, MaskRatio
+from eqxgen.losses.mage import mage_loss
+from eqxgen.models import MAGE
 from train import gpt
 from train.engine.host_memory import keep_freed_memory
 from train.engine.step import Setup, make_step, sharded_state
@@ -37,6 +40,24 @@ def bench_model(race: Callable, benchmark: Any, name: str) -> None:
     if "ms" in found:
         rates = rates_of(found["ms"], make, batch * tokens_of(sizes, config))
         benchmark.extra_info |= {what: rate["ours"] for what, rate in rates.items()}
+
+
+def bench_mage(race: Callable) -> None:
+    """Loss and gradients of MAGE, whose encoder sees half of the tokens, against an encoder of all of them."""
+    decoder = {f"decoder_{name}": value for name, value in (SIZES | {"depth": 2}).items()}
+    model = eqx.filter_jit(MAGE)(64, 32, 0, MAGEConfig(**SIZES, **decoder), key=jr.key(0))
+    ids, keys = jr.randint(jr.key(1), (8, 64), 0, 32), jr.split(jr.key(2), 8)
+
+    def side(ratio: MaskRatio) -> Side:
+        one = lambda model, ids, key: (
+            mage_loss(model, ids, jnp.asarray(0), ratio=ratio, label_dropout=0.0, key=key).loss
+        )
+        total = lambda model, ids, keys: jnp.mean(jax.vmap(one, in_axes=(None, 0, 0))(model, ids, keys))
+        slope = eqx.filter_jit(eqx.filter_value_and_grad(total))
+        return Side(lambda: slope(model, ids, keys))
+
+    makers = {"ours": lambda: side(MaskRatio()), "every token encoded": lambda: side(MaskRatio(least=0.0))}
+    race(makers, "train step MAGE", settings={"batch": 8})
 
 
 def bench_engine(race: Callable) -> None:

@@ -23,8 +23,8 @@ import optax
 
 from bench.reliability.common import ROOT, run
 from bench.reliability.small import batch_of
-from eqxgen.configs import MaskGITConfig, VQGANConfig
-from train import maskgit, vqgan
+from eqxgen.configs import MAGEConfig, MaskGITConfig, VQGANConfig
+from train import mage, maskgit, vqgan
 from train.config.optim import EmaConfig, OptimConfig
 from train.data import DataConfig
 from train.engine.gradients import mean_gradients
@@ -40,13 +40,14 @@ FLAGS = (
     "--xla_cpu_collective_call_terminate_timeout_seconds=60"
 )
 LIMITS = {"float64": {"gradient": 1e-14, "parameters": 1e-14}, "float32": {"gradient": 1e-6, "parameters": 5e-7}}
-AMPLIFIED = {"maskgit": 1.0, "vqgan": 10.0}
+AMPLIFIED = {"maskgit": 1.0, "vqgan": 10.0, "mage": 1.0}
 """Factor of a program's limit: assignments of temperature 0.01 multiply the rounding of distances by 100."""
 ROWS = 16
 # Mesh, micro-batches, examples that count; the first of as many examples is what the others must equal.
 SHORT = {
     "maskgit": [("data=1", 1, 13), ("data=8", 2, 13), ("data=2,fsdp=2,model=2", 1, 13), ("fsdp=8", 1, 13)],
     "vqgan": [("data=1", 1, 13), ("data=1", 4, 13), ("data=8", 1, 13)],
+    "mage": [("data=1", 1, 13), ("data=2,fsdp=2,model=2", 1, 13)],
 }
 FULL = {
     "maskgit": [
@@ -72,6 +73,7 @@ FULL = {
         ("data=8", 1, 13),
         ("data=2,fsdp=4", 2, 13),
     ],
+    "mage": [("data=1", 1, 13), ("data=8", 1, 13), ("fsdp=8", 1, 13), ("data=2,fsdp=2,model=2", 1, 13)],
 }
 
 
@@ -83,6 +85,11 @@ def programs():
     # Terms that are no sum over examples: the entropy of the mean assignment, the adaptive weight.
     config = vqgan.Config(model=sizes, adversarial=0.1, adaptive=True, data=DataConfig(), optim=OptimConfig())
     yield "vqgan", vqgan.program(config, ImageFacts((8, 8, 1), 10))
+    # Negatives of the whole batch, gathered with their gradients.
+    half = {"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2, "decoder_hidden_dim": 32}
+    sizes = MAGEConfig(dim=32, depth=2, heads=2, hidden_dim=64, projection=8, **half)
+    contrasted = mage.Config(model=sizes, contrast=0.5, shift=1)
+    yield "mage", mage.RECIPE.program(contrasted, TokenFacts((3, 3, 1), 3, 9, 7))
 
 
 def relative(first, second):

@@ -22,6 +22,7 @@ from eqxgen.configs.edm2 import EDM2Config
 from eqxgen.configs.gan import DCGANConfig, R3GANConfig, StyleGAN2Config
 from eqxgen.configs.gpt import GPT2_SIZES, LLAMA2_SIZES, LLAMA3_1_SIZES, GPTConfig
 from eqxgen.configs.image_ar import LLAMAGEN_SIZES, ImageARConfig
+from eqxgen.configs.mage import MAGEConfig, MaskRatio
 from eqxgen.configs.maskgit import MaskGITConfig
 from eqxgen.configs.pax_unet import PaxUNetConfig
 from eqxgen.configs.quantizer import QUANTIZERS, QuantizerConfig
@@ -61,7 +62,9 @@ __all__ = [
     "ImageARConfig",
     "ImageSampling",
     "MAEConfig",
+    "MAGEConfig",
     "MaskGITConfig",
+    "MaskRatio",
     "MaskedDecoding",
     "PaxUNetConfig",
     "QuantizerConfig",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from eqxgen.models.inception import Inception
     from eqxgen.models.lpips import LPIPS
     from eqxgen.models.mae import MAE
+    from eqxgen.models.mage import MAGE
     from eqxgen.models.maskgit import MaskGIT
     from eqxgen.models.pax_unet import PaxUNet
     from eqxgen.models.pixels import PixelTokenizer
@@ -43,6 +44,7 @@ __all__ = [
     "GPT",
     "LPIPS",
     "MAE",
+    "MAGE",
     "RNN",
     "T5",
     "VAE",

@@ -37,6 +37,7 @@ FAMILIES = (
     Known("resnet", ("resnet",), "*encoder.stages.0.layers.0.layer.0.convolution.weight"),
     Known("siglip", ("siglip",), "vision_model.head.attention.in_proj_weight"),
     Known("vit", ("vit", "timm"), "*encoder.layer.0.layernorm_before.weight"),
+    Known("mage", ("mage",), "*token_emb.word_embeddings.weight"),
     Known("maskgit", ("maskgit",), "*Embed_0/word_embeddings/embedding"),
     Known("vqgan", ("maskgit_vqgan",), "*quantizer/codebook"),
     Known("vit_vqgan", ("vit_vqgan",), "*encoder.transformer.layers.0.0.fn.to_qkv.weight", "images."),

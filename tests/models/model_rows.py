@@ -20,6 +20,7 @@ from eqxgen.configs import (
     GPTConfig,
     ImageARConfig,
     MAEConfig,
+    MAGEConfig,
     MaskGITConfig,
     PaxUNetConfig,
     R3GANConfig,
@@ -51,6 +52,7 @@ from eqxgen.models.gan.stylegan2_discriminator import StyleGAN2Discriminator
 from eqxgen.models.gpt import GPT
 from eqxgen.models.image_ar import ImageAR
 from eqxgen.models.mae import MAE
+from eqxgen.models.mage import MAGE
 from eqxgen.models.maskgit import MaskGIT
 from eqxgen.models.pax_unet import PaxUNet
 from eqxgen.models.resnet import ResNet
@@ -134,6 +136,10 @@ def maskgit(**changes: Any) -> Callable[[Any], MaskGIT]:
     return lambda key: MaskGIT(9, 7, 3, MaskGITConfig(**sizes), key=key)
 
 
+def mage(**changes: Any) -> Callable[[Any], MAGE]:
+    return lambda key: MAGE(9, 7, 3, dataclasses.replace(SMALL_MAGE, **changes), key=key)
+
+
 def pair(seed: Seed) -> tuple[jax.Array, jax.Array]:
     rng = np.random.default_rng(seed)
     return *image(rng), *text(rng)
@@ -185,6 +191,7 @@ def hidden(seed: Seed) -> tuple[jax.Array, jax.Array]:
 
 
 LLAMA = {"kv_heads": 2, "bias": False, "tied": False, "positions": "rotary", "norm": "rms", "mlp": "swiglu"}
+SMALL_MAGE = MAGEConfig(16, 2, 2, 24, decoder_dim=12, decoder_depth=1, decoder_heads=2, decoder_hidden_dim=20)
 SMALL_VQGAN = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=5, codes=7)
 SMALL_TAMING = TamingConfig(widths=(8, 8), blocks=1, latent_dim=6, attention=(1,), groups=4, codes=7, code_dim=5)
 SMALL_VIT_VQGAN = ViTVQGANConfig(patch=4, dim=16, depth=2, heads=2, codes=7, code_dim=4)
@@ -252,6 +259,7 @@ ROWS = {
     "ImageAR": Row(
         lambda key: ImageAR((3, 3), 8, 3, ImageARConfig(16, 2, 2, 24, targets=True), key=key), labelled, draws=True
     ),
+    "MAGE": Row(mage(head_gradient=True), labelled, draws=True),
     "BERT": Row(lambda key: BERTMaskedLM(7, SMALL_BERT, key=key), text, draws=True),
     "T5": Row(lambda key: T5(7, SMALL_T5, key=key), texts, draws=True),
     "T5, 1.1": Row(

@@ -20,6 +20,7 @@ from eqxgen.configs import (
     DiTConfig,
     GPTConfig,
     ImageARConfig,
+    MAGEConfig,
     MaskedDecoding,
     MaskGITConfig,
     ResNetConfig,
@@ -46,14 +47,16 @@ from train.tasks.sampling import ImageSample
 from train.tasks.texts import TextSample, _Text
 from train.tasks.writers import write_images
 
-IMAGES, TEXTS = ("ar", "classify", "diffusion", "gan", "klvae", "maskgit", "vae", "vqgan"), ("gpt", "rnn")
+IMAGES, TEXTS = ("ar", "classify", "diffusion", "gan", "klvae", "mage", "maskgit", "vae", "vqgan"), ("gpt", "rnn")
 CHARACTERS = Characters("\n abcdefgh")
+MAGE = MAGEConfig(8, 1, 2, 8, decoder_dim=8, decoder_depth=1, decoder_heads=2, decoder_hidden_dim=8)
 MODELS = {
     "ar": (ImageARConfig(dim=8, depth=1, heads=2), TokenFacts((8, 8, 1), 10, 64, 17)),
     "classify": (ResNetConfig(width=8, multipliers=(1,), blocks=1), ImageFacts((8, 8, 1), 10, 17)),
     "diffusion": ({"dit": DiTConfig(dim=8, depth=1, heads=2, learn_variance=False)}, ImageFacts((8, 8, 1), 10, 17)),
     "klvae": (AutoencoderConfig(widths=(4, 8), blocks=1, groups=2), ImageFacts((8, 8, 1), 10, 17)),
     "gan": ({"dcgan": DCGANConfig(latent_dim=4, width=8, base=2)}, ImageFacts((8, 8, 1), 10, 17)),
+    "mage": (MAGE, TokenFacts((8, 8, 1), 10, 64, 17)),
     "maskgit": (MaskGITConfig(dim=8, depth=1, heads=2), TokenFacts((8, 8, 1), 10, 64, 17)),
     "vae": (VAEConfig(hidden=(8,), latent_dim=3), ImageFacts((8, 8, 1), 10, 17)),
     "vqgan": (VQGANConfig(width=8, latent_dim=4, codes=16, multipliers=(1, 2)), ImageFacts((8, 8, 1), 10, 17)),
@@ -215,6 +218,7 @@ WRONG = [
         "gan": (EVERY, IMAGE, OF_LATENTS),
         "vqgan": (EVERY, IMAGE, ALONE),
         "ar": (EVERY, IMAGE, AUTOREGRESSIVE),
+        "mage": (EVERY, IMAGE, DRAWN),
         "maskgit": (EVERY, IMAGE, DRAWN),
         "gpt": (EVERY, TEXT),
         "rnn": (EVERY, TEXT),
@@ -252,6 +256,7 @@ KNOWN_LATER = [
     ("diffusion", ["--grid=trailing"], "--grid trailing must have a schedule of steps: got VE"),
     ("diffusion", ["--variance=learned"], "--variance learned must have a model with dit.learn_variance"),
     ("ar", ["--guidance-to=65"], "--guidance_to must be at most the number of tokens, 64: got 65"),
+    ("mage", ["--steps=65"], "--steps must be from 1 to the number of tokens, 64: got 65"),
     ("maskgit", ["--steps=65"], "--steps must be from 1 to the number of tokens, 64: got 65"),
     *(
         (recipe, [*flags, *["--reconstruct"] * (recipe == "vae")], message)
@@ -283,7 +288,7 @@ def table_of(folder):
 
 @pytest.mark.parametrize("recipe", IMAGES)
 def test_images_are_a_folder_and_an_npz_with_the_same_pixels_and_labels(recipe, runs, tmp_path, capsys):
-    options: dict = {"n": 5, "seed": 4} | ({"steps": 1} if recipe == "maskgit" else {})
+    options: dict = {"n": 5, "seed": 4} | ({"steps": 1} if recipe in ("mage", "maskgit") else {})
     assert call(runs[recipe], out=f"{tmp_path}/single/", **options) == 0
     assert call(runs[recipe], out=tmp_path / "all.npz", **options) == 0
     assert "5 images in" in capsys.readouterr().out
@@ -362,7 +367,7 @@ def test_a_model_of_nan_is_an_error_of_every_recipe(recipe, tmp_path):
     run = made(recipe, tmp_path / recipe, broken)
     options = {"chars": 3} if recipe in TEXTS else {"n": 2, "out": tmp_path / "x.npz"}
     with pytest.raises(UserError, match=r"^--run .* are not numbers") as caught:
-        call(run, **options, **({"steps": 1} if recipe in ("diffusion", "maskgit") else {}))
+        call(run, **options, **({"steps": 1} if recipe in ("diffusion", "mage", "maskgit") else {}))
     assert caught.value.status == 1
     assert not (tmp_path / "x.npz").exists()
 

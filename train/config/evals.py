@@ -42,6 +42,7 @@ FIDELITY = Evaluation(
 TRAINED_ON_SAMPLES = Evaluation("cas", ("cas_accuracy", "cas_accuracy_of_real"), asked=True)
 RECONSTRUCTION = Evaluation("reconstruction", ("eval_loss", "psnr", "codebook_usage", "codebook_perplexity"))
 LATENTS = Evaluation("reconstruction", ("eval_loss", "psnr", "eval_divergence"))
+PROBE = Evaluation("probe", ("probe_accuracy", "probe_train_accuracy"))
 ELBO = Evaluation("elbo", ("eval_loss", "eval_divergence", "psnr"))
 
 

@@ -17,13 +17,20 @@ from .sampling import ImageSample, given, with_options
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from ..data import Part
+    from ..data.encoded import Encoded
     from ..engine.loop import Task
     from ..engine.recipe import Program
+    from ..evaluators.base import Evaluator
 
 Sampler = Callable[..., Any]
 """(model, label, key=) -> ids (tokens) of one image; a pytree, with its numbers as arrays."""
 
 Numbers = Callable[[Any, float], dict[str, float]]
+
+Offered = Callable[[Any, "Encoded", "tuple[Evaluator, ...]"], "tuple[Evaluator, ...]"]
+
+VIEW = 7
+"""Purpose of the draws of a second view, apart from those of every other augmentation."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +63,8 @@ def tokens_recipe(
     *,
     options: str,
     numbers: Numbers = lambda config, progress: {},
+    offered: Offered = lambda config, tokens, evaluators: evaluators,
+    pairs: Callable[[Any], bool] = lambda config: False,
 ) -> Recipe:
     """A recipe of this kind.
 
@@ -66,6 +75,9 @@ def tokens_recipe(
         options: the config's field with the sampler's options.
         numbers: (config, progress) -> numbers of a training step that the loss takes beside the batch, the same names
             at every progress in [0, 1). Batches of held-out examples lack them.
+        offered: (config, tokens of the images, evaluators of every such recipe) -> those of this one.
+        pairs: (config) -> true where a batch has `other` beside `ids`: tokens of the same images, with a draw of
+            --data.augment.flip of their own. Batches of held-out examples lack them.
     """
 
     def program(config: Any, facts: TokenFacts) -> "Program":
@@ -73,10 +85,11 @@ def tokens_recipe(
 
         shapes = {"ids": ((facts.tokens,), "int32"), "label": ((), "int32")}
         shapes |= dict.fromkeys(numbers(config, 0.0), ((), "float32"))
+        shapes |= {"other": shapes["ids"]} if pairs(config) else {}
         return Program.of(model(config, facts), loss(config, facts), shapes)
 
     def task(config: Any, folder: Path) -> "Task":
-        return _task(config, folder, program, functools.partial(_sampler, draw), numbers)
+        return _task(config, folder, program, functools.partial(_sampler, draw), numbers, offered)
 
     def sample(run: Finished, asked: Any) -> int:
         values = dataclasses.replace(getattr(run.config, options), **given(asked, kind))
@@ -137,6 +150,7 @@ def _task(
     program: Callable[[Any, TokenFacts], "Program"],
     draw: Callable[[Any, TokenFacts], Sampler],
     numbers: Numbers,
+    offered: Offered,
 ) -> "Task":
     import jax.random as jr
     import numpy as np
@@ -163,11 +177,14 @@ def _task(
     tested = Examples.of(ids=found.test.astype(np.int32), label=found.test_labels)
 
     def batch(part: "Part") -> dict[str, np.ndarray]:
-        side = uniforms(config.seed, part.step, part.index, 1)[:, 0] >= 0.5 if flip else None
-        ids = found.rows(part.example, side).astype(np.int32)
+        def view(number: int) -> np.ndarray:
+            side = uniforms(config.seed, part.step, part.index, 1, number)[:, 0] >= 0.5 if flip else None
+            return found.rows(part.example, side).astype(np.int32)
+
+        other = {"other": view(VIEW)} if "other" in core.shapes else {}
         given = numbers(config, part.step / config.steps)
-        constants = {name: np.full(len(ids), value, np.float32) for name, value in given.items()}
-        return {"ids": ids, "label": found.train_labels[part.example]} | constants
+        constants = {name: np.full(len(part.index), value, np.float32) for name, value in given.items()}
+        return {"ids": view(0), "label": found.train_labels[part.example]} | constants | other
 
     def show(model: Any, frozen: Any, stream: Stream, path: Path) -> None:
         labels = np.repeat(np.arange(facts.classes)[:10], 8)
@@ -177,6 +194,7 @@ def _task(
     judged = labelled(np.arange(config.eval_samples) % facts.classes)
     parts = lambda model, frozen: (model, tokenizer, sampler, jr.key(config.seed + 1))
     evaluators = held_out(core.loss, tested), *judges(source.images, drawn, judged, parts, source.lacks)
+    evaluators = offered(config, found, evaluators)
     prepare = functools.partial(keep_tokenizer, source.where, tokenizer)
     return Task(facts, core, found.copies[0], batch, show, evaluators, prepare, fingerprint=source.fingerprint)
 

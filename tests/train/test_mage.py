@@ -1,0 +1,110 @@
+"""`train.mage`: a run without labels and with views, its probe and samples, and options that cannot be."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from eqxgen.configs import MaskedDecoding
+from tests.models.model_rows import SMALL_MAGE
+from tests.train.small_runs import words
+from train import mage, sample
+from train._errors import UsageError
+from train.config.evals import CLASSIFIER
+from train.engine.recipes import load
+from train.evaluators.base import Evaluator
+from train.evaluators.probe import regression
+from train.tasks.facts import TokenFacts
+
+FACTS = TokenFacts((8, 8, 1), 10, 64, 17)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Two steps of MAGE-C on digits, without labels."""
+    folder = tmp_path_factory.mktemp("mage") / "run"
+    values = {"steps": 2, "batch_size": 8, "sample_every": 0, "conditional": False, "contrast": 0.1, "shift": 1}
+    model = dataclasses.replace(SMALL_MAGE, projection=4, depth=1)
+    values |= {"model": model, "decode": MaskedDecoding(steps=1), "evals": ("probe",)}
+    assert mage.main(dataclasses.replace(mage.PRESETS["digits"], run_dir=str(folder), **values)) == 0
+    return folder
+
+
+def test_a_run_without_labels_has_a_probe_and_both_losses_in_its_summary(run):
+    summary = json.loads((run / "summary.json").read_text())
+    assert 0.1 < summary["probe_accuracy"] <= summary["probe_train_accuracy"] + 0.2
+    line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert line["loss"] == pytest.approx(line["tokens"] + 0.1 * line["contrast"], rel=1e-4)
+    assert load(run / "model.safetensors", "mage").features([3] * 64).shape == (16,)
+
+
+def test_samples_without_labels_are_drawn_and_a_class_of_them_is_one_line(run, tmp_path):
+    assert sample.main(words(run=run, n=2, out=tmp_path / "x.npz")) == 0
+    with np.load(tmp_path / "x.npz") as arrays:
+        assert arrays["images"].shape == (2, 8, 8, 1)
+    for flags in ({"label": 3}, {"labels": 3}, {"per_class": 2}, {"guidance": 2.0}):
+        flag = next(iter(flags)).replace("_", "-")
+        with pytest.raises(UsageError, match=f"^--{flag} goes with a model of classes: --run .* --no-conditional"):
+            sample.main(words(run=run, out=tmp_path / "y.npz", **flags))
+
+
+def test_samples_without_a_class_have_no_accuracy():
+    data = dataclasses.make_dataclass("Data", ["train_labels", "test", "test_labels", "num_classes"])
+    empty = data(np.zeros(3, int), np.zeros((2, 64), int), np.zeros(2, int), 10)
+    judge = Evaluator(CLASSIFIER, lambda *_: {})
+    free = dataclasses.replace(mage.PRESETS["digits"], conditional=False, decode=MaskedDecoding())
+    first, probe = mage.offered(free, empty, (judge,))
+    assert "--no-conditional" in first.lacks
+    assert not probe.lacks
+    assert mage.offered(mage.PRESETS["digits"], empty, (judge,))[0] is judge
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"contrast": 0.1}, "contrast goes with model.projection, both 0 or both above: got 0.1 and 0"),
+        ({"model": SMALL_MAGE, "contrast": -1.0}, "contrast must be at least 0 and finite: got -1.0"),
+        ({"shift": 1}, "shift must be 0 without contrast: got 1"),
+        ({"shift": -1}, "shift must be at least 0: got -1"),
+        ({"temperature": 0.0}, "temperature must be positive and finite: got 0.0"),
+        ({"label_dropout": 1.0}, r"label_dropout must be in \[0, 1\): got 1.0"),
+        ({"conditional": False}, "decode.guidance must be 1 without labels, or with label_dropout=0: got 1.8"),
+        ({"label_dropout": 0.0}, "decode.guidance must be 1 without labels, or with label_dropout=0: got 1.8"),
+        (
+            {"model": dataclasses.replace(SMALL_MAGE, projection=4), "contrast": 0.1, "accumulate": 2},
+            "accumulate must be 1 with contrast, whose negatives are one batch: got 2",
+        ),
+    ],
+)
+def test_an_option_that_cannot_be_is_one_line(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(mage.PRESETS["digits"], **changes)
+
+
+def test_more_guesses_than_tokens_is_an_error_before_any_compile():
+    config = dataclasses.replace(mage.PRESETS["digits"], decode=MaskedDecoding(steps=65))
+    with pytest.raises(ValueError, match=r"decode\.steps must be from 1 to the number of tokens, 64: got 65"):
+        mage.draw(config, FACTS)
+
+
+def test_views_are_in_a_batch_only_where_they_are_contrasted():
+    plain = mage.RECIPE.program(mage.PRESETS["digits"], FACTS)
+    model = dataclasses.replace(mage.PRESETS["digits"].model, projection=8)
+    config = dataclasses.replace(mage.PRESETS["digits"], contrast=0.1, model=model)
+    assert (set(plain.shapes), set(mage.RECIPE.program(config, FACTS).shapes)) == (
+        {"ids", "label"},
+        {"ids", "label", "other"},
+    )
+
+
+def test_a_probe_finds_the_regression_with_the_least_loss():
+    rng = np.random.default_rng(0)
+    x, right = rng.normal(size=(300, 2)), np.array([[2.0, -1.0, 0.0], [0.5, 1.0, -2.0]])
+    labels = np.argmax(x @ right + np.array([0.3, 0.0, -0.2]) + rng.gumbel(size=(300, 3)), axis=1)
+    weight, bias = regression(x, labels, 3)
+    scores = x @ weight + bias
+    share = np.exp(scores - scores.max(axis=1, keepdims=True))
+    slope = (share / share.sum(axis=1, keepdims=True) - np.eye(3)[labels]) / len(x)
+    np.testing.assert_allclose(x.T @ slope + 1e-4 * weight, 0, atol=1e-3)
+    np.testing.assert_allclose(slope.sum(axis=0), 0, atol=1e-3)
