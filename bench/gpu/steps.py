@@ -27,7 +27,7 @@ from eqxgen import ops
 from eqxgen.configs import DiTConfig, GPTConfig, MaskGITConfig
 from eqxgen.losses.masked import masked_loss
 from eqxgen.losses.tokens import next_token_losses
-from eqxgen.models.dit import DiT
+from eqxgen.models.denoisers.dit import DiT
 from eqxgen.models.gpt import GPT
 from eqxgen.models.maskgit import MaskGIT
 from train.report.peak import flops_of, peak_of

@@ -16,22 +16,22 @@ from eqxgen.configs.decoding import (
     Sampling,
     parse_schedule,
 )
+from eqxgen.configs.denoisers.dit import DiTConfig
+from eqxgen.configs.denoisers.edm2 import EDM2Config
+from eqxgen.configs.denoisers.pax_unet import PaxUNetConfig
+from eqxgen.configs.denoisers.unet import UNetConfig
+from eqxgen.configs.denoisers.uvit import UViTConfig
 from eqxgen.configs.diffusion import DenoiserConfig, DiffusionLoss, DiffusionSampling, FewStepLoss, ScheduleConfig
-from eqxgen.configs.dit import DiTConfig
-from eqxgen.configs.edm2 import EDM2Config
 from eqxgen.configs.gan import DCGANConfig, R3GANConfig, StyleGAN2Config
 from eqxgen.configs.gpt import GPT2_SIZES, LLAMA2_SIZES, LLAMA3_1_SIZES, GPTConfig
 from eqxgen.configs.image_ar import LLAMAGEN_SIZES, ImageARConfig
 from eqxgen.configs.mage import MAGEConfig, MaskRatio
 from eqxgen.configs.maskgit import MaskGITConfig
-from eqxgen.configs.pax_unet import PaxUNetConfig
 from eqxgen.configs.quantizer import QUANTIZERS, QuantizerConfig
 from eqxgen.configs.resnet import ResNetConfig
 from eqxgen.configs.rnn import RNNConfig
 from eqxgen.configs.t5 import T5_SIZES, T5_SIZES_V1_1, T5Config
 from eqxgen.configs.titok import TiTokConfig
-from eqxgen.configs.unet import UNetConfig
-from eqxgen.configs.uvit import UViTConfig
 from eqxgen.configs.vae import VAEConfig
 from eqxgen.configs.vit import MAEConfig, ViTConfig
 from eqxgen.configs.vit_vqgan import ViTVQGANConfig

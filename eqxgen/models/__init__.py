@@ -8,9 +8,13 @@ if TYPE_CHECKING:
     from eqxgen.models.bert import BERT, BERTClassifier, BERTMaskedLM
     from eqxgen.models.clip import CLIP
     from eqxgen.models.convnet import ConvNet
+    from eqxgen.models.denoisers.dit import DiT
+    from eqxgen.models.denoisers.edm2 import EDM2UNet
+    from eqxgen.models.denoisers.pax_unet import PaxUNet
+    from eqxgen.models.denoisers.unet import UNet
+    from eqxgen.models.denoisers.unet_guides import UNetClassifier, Upsampler
+    from eqxgen.models.denoisers.uvit import UViT
     from eqxgen.models.discriminator import Discriminator
-    from eqxgen.models.dit import DiT
-    from eqxgen.models.edm2 import EDM2UNet
     from eqxgen.models.gan.dcgan import DCGANDiscriminator, DCGANGenerator
     from eqxgen.models.gan.r3gan import R3GANDiscriminator, R3GANGenerator
     from eqxgen.models.gan.stylegan2 import StyleGAN2Generator
@@ -22,7 +26,6 @@ if TYPE_CHECKING:
     from eqxgen.models.mae import MAE
     from eqxgen.models.mage import MAGE
     from eqxgen.models.maskgit import MaskGIT
-    from eqxgen.models.pax_unet import PaxUNet
     from eqxgen.models.pixels import PixelTokenizer
     from eqxgen.models.resnet import ResNet
     from eqxgen.models.rnn import RNN
@@ -31,9 +34,6 @@ if TYPE_CHECKING:
     from eqxgen.models.tokenizers.taming import Taming
     from eqxgen.models.tokenizers.titok import TiTok
     from eqxgen.models.tokenizers.vit_vqgan import ViTVQGAN
-    from eqxgen.models.unet import UNet
-    from eqxgen.models.unet_guides import UNetClassifier, Upsampler
-    from eqxgen.models.uvit import UViT
     from eqxgen.models.vae import VAE
     from eqxgen.models.vit import ViT
     from eqxgen.models.vqgan import VQGAN
@@ -85,19 +85,22 @@ _HOMES = {
     "BERTMaskedLM": "bert",
     "DCGANDiscriminator": "gan.dcgan",
     "DCGANGenerator": "gan.dcgan",
-    "EDM2UNet": "edm2",
+    "DiT": "denoisers.dit",
+    "EDM2UNet": "denoisers.edm2",
     "ImageAR": "image_ar",
     "KLAutoencoder": "autoencoder",
     "PatchDiscriminator": "tokenizers.patch_discriminator",
-    "PaxUNet": "pax_unet",
+    "PaxUNet": "denoisers.pax_unet",
     "PixelTokenizer": "pixels",
     "R3GANDiscriminator": "gan.r3gan",
     "R3GANGenerator": "gan.r3gan",
     "StyleGAN2Discriminator": "gan.stylegan2_discriminator",
     "StyleGAN2Generator": "gan.stylegan2",
     "T5Encoder": "t5",
-    "UNetClassifier": "unet_guides",
-    "Upsampler": "unet_guides",
+    "UNet": "denoisers.unet",
+    "UNetClassifier": "denoisers.unet_guides",
+    "UViT": "denoisers.uvit",
+    "Upsampler": "denoisers.unet_guides",
     "VQAutoencoder": "autoencoder",
     "Taming": "tokenizers.taming",
     "TiTok": "tokenizers.titok",

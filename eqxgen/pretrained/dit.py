@@ -10,7 +10,7 @@ from typing import Any
 from jaxtyping import PRNGKeyArray
 
 from eqxgen.configs import DiTConfig
-from eqxgen.models.dit import DiT
+from eqxgen.models.denoisers.dit import DiT
 from eqxgen.pretrained.encoders import attention_rows, linear_rows, patches
 from eqxgen.pretrained.family import Family, Unsupported, require_fixed, require_parts, require_same
 from eqxgen.pretrained.outputs.images import on_noise

@@ -42,9 +42,13 @@ from eqxgen.models.autoencoder import KLAutoencoder, VQAutoencoder
 from eqxgen.models.bert import BERTMaskedLM
 from eqxgen.models.clip import CLIP
 from eqxgen.models.convnet import ConvNet
+from eqxgen.models.denoisers.dit import DiT
+from eqxgen.models.denoisers.edm2 import EDM2UNet
+from eqxgen.models.denoisers.pax_unet import PaxUNet
+from eqxgen.models.denoisers.unet import UNet
+from eqxgen.models.denoisers.unet_guides import UNetClassifier
+from eqxgen.models.denoisers.uvit import UViT
 from eqxgen.models.discriminator import Discriminator
-from eqxgen.models.dit import DiT
-from eqxgen.models.edm2 import EDM2UNet
 from eqxgen.models.gan.dcgan import DCGANGenerator
 from eqxgen.models.gan.r3gan import R3GANDiscriminator, R3GANGenerator
 from eqxgen.models.gan.stylegan2 import StyleGAN2Generator
@@ -54,7 +58,6 @@ from eqxgen.models.image_ar import ImageAR
 from eqxgen.models.mae import MAE
 from eqxgen.models.mage import MAGE
 from eqxgen.models.maskgit import MaskGIT
-from eqxgen.models.pax_unet import PaxUNet
 from eqxgen.models.resnet import ResNet
 from eqxgen.models.rnn import RNN
 from eqxgen.models.t5 import T5
@@ -62,9 +65,6 @@ from eqxgen.models.tokenizers.patch_discriminator import PatchDiscriminator
 from eqxgen.models.tokenizers.taming import Taming
 from eqxgen.models.tokenizers.titok import TiTok
 from eqxgen.models.tokenizers.vit_vqgan import ViTVQGAN
-from eqxgen.models.unet import UNet
-from eqxgen.models.unet_guides import UNetClassifier
-from eqxgen.models.uvit import UViT
 from eqxgen.models.vae import VAE
 from eqxgen.models.vit import ViT
 from eqxgen.models.vqgan import VQGAN

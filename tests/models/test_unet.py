@@ -10,9 +10,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from eqxgen.configs import EDM2Config, UNetConfig, UViTConfig
-from eqxgen.models.unet import UNet
-from eqxgen.models.unet_guides import LowResolution, Upsampler
-from eqxgen.models.uvit import UViT
+from eqxgen.models.denoisers.unet import UNet
+from eqxgen.models.denoisers.unet_guides import LowResolution, Upsampler
+from eqxgen.models.denoisers.uvit import UViT
 from eqxgen.nn import force_weight_norm
 from eqxgen.pretrained import from_pretrained, to_pretrained
 from eqxgen.pretrained.denoisers import adm, edm, edm2, unet

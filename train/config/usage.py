@@ -82,7 +82,8 @@ class Usage:
         places = "".join(f" {option.flag}" for option in self.table.values() if option.positional)
         parts = [f"usage: {self.prog}{places} [FLAG VALUE ...]", self.doc]
         if self.presets:
-            lines = (_entry(name, [text], 16) for name, text in self.presets.items())
+            column = max(16, min(24, max(map(len, self.presets)) + 4))
+            lines = (_entry(name, [text], column) for name, text in self.presets.items())
             parts.append("Presets, by --preset NAME; without it the first:\n" + "\n".join(lines))
         texts = documentation(self.config)
         shown = [option for option in self.table.values() if every or option.first]

@@ -14,8 +14,8 @@ from typing import Any
 from jaxtyping import PRNGKeyArray
 
 from eqxgen.configs import UNetConfig
-from eqxgen.models.unet import UNet
-from eqxgen.models.unet_guides import UNetClassifier, Upsampler
+from eqxgen.models.denoisers.unet import UNet
+from eqxgen.models.denoisers.unet_guides import UNetClassifier, Upsampler
 from eqxgen.pretrained.encoders import linear_rows, norm_rows
 from eqxgen.pretrained.family import Family, Unsupported, require_same
 from eqxgen.pretrained.table import Row, Table

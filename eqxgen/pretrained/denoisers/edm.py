@@ -16,7 +16,7 @@ from einops import rearrange
 from jaxtyping import PRNGKeyArray
 
 from eqxgen.configs import UNetConfig
-from eqxgen.models.unet import UNet
+from eqxgen.models.denoisers.unet import UNet
 from eqxgen.pretrained.encoders import linear_rows, norm_rows
 from eqxgen.pretrained.family import Family, Unsupported
 from eqxgen.pretrained.table import Row, Table, written

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from eqxgen.configs import EDM2Config
-from eqxgen.models.edm2 import EDM2UNet
+from eqxgen.models.denoisers.edm2 import EDM2UNet
 from eqxgen.pretrained.denoisers.edm import parts_last
 from eqxgen.pretrained.family import Family, Unsupported
 from eqxgen.pretrained.table import Row, Table, written

@@ -11,7 +11,7 @@ from typing import Any
 from jaxtyping import PRNGKeyArray
 
 from eqxgen.configs import DiTConfig
-from eqxgen.models.dit import DiT
+from eqxgen.models.denoisers.dit import DiT
 from eqxgen.pretrained.dit import BLOCK, original
 from eqxgen.pretrained.encoders import GATE_FIRST, linear_rows
 from eqxgen.pretrained.family import Family, Unsupported, require_same

@@ -11,7 +11,7 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from eqxgen.configs import UNetConfig
-from eqxgen.models.unet import UNet
+from eqxgen.models.denoisers.unet import UNet
 from eqxgen.nn import GroupNorm
 from eqxgen.pretrained.autoencoder import OLDER
 from eqxgen.pretrained.encoders import attention_rows, linear_rows, norm_rows

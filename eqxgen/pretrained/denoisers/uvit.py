@@ -12,7 +12,7 @@ from typing import Any
 from jaxtyping import PRNGKeyArray
 
 from eqxgen.configs import UViTConfig
-from eqxgen.models.uvit import UViT
+from eqxgen.models.denoisers.uvit import UViT
 from eqxgen.pretrained.encoders import FIRST, attention_rows, linear_rows, norm_rows, patches
 from eqxgen.pretrained.family import Family, Unsupported
 from eqxgen.pretrained.table import Row, Table

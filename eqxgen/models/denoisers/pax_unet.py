@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen._widen import widen
 from eqxgen.configs import PaxUNetConfig
-from eqxgen.models.unet import check_image
+from eqxgen.models.denoisers.unet import check_image
 from eqxgen.nn import MLP, Convolution, ConvolutionTranspose, GroupNorm, LayerNorm, SinusoidalEmbedding, _check
 from eqxgen.nn.activation import Activation
 from eqxgen.nn.attention.self_attention import join_heads, split_heads

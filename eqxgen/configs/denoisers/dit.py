@@ -7,7 +7,7 @@ from eqxgen.configs._check import at_least_one, heads_divide_dim, require
 
 @dataclasses.dataclass(frozen=True)
 class DiTConfig:
-    """Sizes of `eqxgen.models.dit.DiT`."""
+    """Sizes of `eqxgen.models.denoisers.dit.DiT`."""
 
     dim: int = 768
     """Width of a token; a multiple of 4, for the positions."""

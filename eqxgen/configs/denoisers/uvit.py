@@ -7,7 +7,7 @@ from eqxgen.configs._check import at_least_one, heads_divide_dim, require
 
 @dataclasses.dataclass(frozen=True)
 class UViTConfig:
-    """Sizes of `eqxgen.models.uvit.UViT`."""
+    """Sizes of `eqxgen.models.denoisers.uvit.UViT`."""
 
     dim: int = 512
     """Width of a token; even."""

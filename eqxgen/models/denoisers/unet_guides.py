@@ -1,5 +1,5 @@
 """The upsampler and the classifier of ADM (Dhariwal and Nichol 2021, arXiv:2105.05233, sections 4 and D): nets of
-`eqxgen.models.unet`'s parts beside the denoiser.
+`eqxgen.models.denoisers.unet`'s parts beside the denoiser.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from eqxgen import ops
 from eqxgen._widen import widen
 from eqxgen.configs import UNetConfig
-from eqxgen.models.unet import Level, Middle, UNet, check_image, conv_init, descent, down, noise_embedding, norm, split
+from eqxgen.models.denoisers.unet import Level, Middle, UNet, check_image, conv_init, descent, down, noise_embedding, norm, split
 from eqxgen.nn import Convolution, GroupNorm, Projection, _check
 from eqxgen.nn.activation import Activation
 from eqxgen.nn.attention.self_attention import join_heads, split_heads

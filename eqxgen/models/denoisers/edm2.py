@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from eqxgen import ops
 from eqxgen._widen import widen
 from eqxgen.configs import EDM2Config
-from eqxgen.models.unet import check_image, split
+from eqxgen.models.denoisers.unet import check_image, split
 from eqxgen.nn import Convolution, Dropout, MagnitudePreserving, Projection, _check, mp_cat, mp_silu, mp_sum
 from eqxgen.nn.attention.self_attention import join_heads
 from eqxgen.nn.conv.conditioned import resampled

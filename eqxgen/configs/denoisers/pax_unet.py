@@ -7,7 +7,7 @@ from eqxgen.configs._check import at_least_one, require
 
 @dataclasses.dataclass(frozen=True)
 class PaxUNetConfig:
-    """Sizes of `eqxgen.models.pax_unet.PaxUNet`; the defaults are the example's, for CelebA at 64 pixels."""
+    """Sizes of `eqxgen.models.denoisers.pax_unet.PaxUNet`; the defaults are the example's, for CelebA at 64 pixels."""
 
     width: int = 64
     """Channels that the multipliers are of; features of the time; even."""

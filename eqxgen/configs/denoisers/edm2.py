@@ -7,7 +7,7 @@ from eqxgen.configs._check import at_least_one, dropout, require
 
 @dataclasses.dataclass(frozen=True)
 class EDM2Config:
-    """Sizes and balances of `eqxgen.models.edm2.EDM2UNet`."""
+    """Sizes and balances of `eqxgen.models.denoisers.edm2.EDM2UNet`."""
 
     width: int = 192
     """Channels that the multipliers are of; features of the noise level."""

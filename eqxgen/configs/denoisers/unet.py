@@ -13,7 +13,7 @@ RESAMPLES = ("conv", "block")
 
 @dataclasses.dataclass(frozen=True)
 class UNetConfig:
-    """Sizes and switches of `eqxgen.models.unet.UNet`."""
+    """Sizes and switches of `eqxgen.models.denoisers.unet.UNet`."""
 
     width: int = 128
     """Channels that the multipliers are of; features of the noise level."""

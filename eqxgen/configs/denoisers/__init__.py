@@ -1,0 +1,1 @@
+"""Sizes of the nets of diffusion and flow models."""
