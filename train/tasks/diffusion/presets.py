@@ -140,7 +140,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "imagenet64-edm": {
         "steps": 2_500_000_000 // 4096,
         "batch_size": 4096,
-        # Inputs of the blocks, which are kept, have 61 MiB an image: 3.8 GiB of 64 images at a time on each of 8 devices.
+        # The backward pass keeps 61 MiB of an image: 3.8 GiB of 64 at a time on each of 8 devices.
         "accumulate": 8,
         "precision": "bfloat16",
         "log_every": 100,
