@@ -13,7 +13,18 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from eqxgen import ops
 from eqxgen._widen import widen
 from eqxgen.configs import UNetConfig
-from eqxgen.models.denoisers.unet import Level, Middle, UNet, check_image, conv_init, descent, down, noise_embedding, norm, split
+from eqxgen.models.denoisers.unet import (
+    Level,
+    Middle,
+    UNet,
+    check_image,
+    conv_init,
+    descent,
+    down,
+    noise_embedding,
+    norm,
+    split,
+)
 from eqxgen.nn import Convolution, GroupNorm, Projection, _check
 from eqxgen.nn.activation import Activation
 from eqxgen.nn.attention.self_attention import join_heads, split_heads
