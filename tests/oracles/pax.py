@@ -21,6 +21,13 @@ STEPS = 20
 
 
 def cases():
+    import jax
+
+    with jax.numpy_rank_promotion("allow"):
+        return _cases()
+
+
+def _cases():
     example = _example(Path(os.environ.get("EQXGEN_PAX", "pax")) / "examples" / "denoising_diffusion" / "model.py")
     found = {}
     for case, (options, side) in CONFIGS.items():
