@@ -220,7 +220,7 @@ class PaxUNet(eqx.Module):
             x = up(x, kept.pop(), vector)
         return widen(self.head(self.after(x)))
 
-    def _vector(self, time: Array, label: Array | None) -> Array:
+    def _vector(self, time: Array, label: _check.Ids | None) -> Array:
         if (label is None) != (self.labels is None):
             raise ValueError(
                 f"label must be {'given' if label is None else 'None'}: the net has classes={self.classes}"
