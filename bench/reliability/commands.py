@@ -1,4 +1,4 @@
-"""`train.maskgit` on digits as a process that can be watched and ended: what R2 and R4 start."""
+"""Small recipes on digits as processes that can be watched and ended: what R2 and R4 start."""
 
 import json
 import os
@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 from bench.reliability.common import ROOT
-from bench.reliability.small import SMALL
+from bench.reliability.small import flags as words_of
+from bench.reliability.small import module
 from train.report.meter import CLOCKED
 
 
-def start(run_dir: Path, cache: Path, *flags: str) -> subprocess.Popen[str]:
-    """The command, with its programs compiled once for all in a cache folder."""
+def start(run_dir: Path, cache: Path, *flags: str, recipe: str = "maskgit") -> subprocess.Popen[str]:
+    """The command of a small recipe, with its programs compiled once for all in a cache folder."""
     env = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(cache / "compiled"),
@@ -25,8 +26,8 @@ def start(run_dir: Path, cache: Path, *flags: str) -> subprocess.Popen[str]:
     line = [
         sys.executable,
         "-m",
-        "train.maskgit",
-        *SMALL["maskgit"].split(),
+        f"train.{module(recipe)}",
+        *words_of(recipe),
         "--run-dir",
         str(run_dir),
         "--batch-size",

@@ -1,6 +1,7 @@
 """R2: kill -9 of `python -m train.maskgit` anywhere, and the same command again, until it is complete.
 
   nice python -m bench.reliability.kill_and_resume --folder /tmp/r2
+  nice python -m bench.reliability.kill_and_resume --folder /tmp/r2-gan --recipe gan     or another of small.py
 
 A run is killed at a random moment of each start, from the interpreter's first import on. In the end its last checkpoint
 (weights, averages, optimiser, counters), its data position, its released model and each logged number must be those of
@@ -16,23 +17,26 @@ from typing import Any
 
 from bench.reliability.commands import logged, start
 from bench.reliability.common import run
+from bench.reliability.small import SMALL
 
 FLAGS = ("--steps", "60", "--checkpoint-every", "5")
 
 
-def measure(count: int, folder: Path) -> dict[str, Any]:
+def measure(count: int, folder: Path, recipe: str) -> dict[str, Any]:
     cache, whole = folder / "cache", folder / "whole"
-    _complete(start(folder / "warm", cache, *FLAGS))
-    seconds = _complete(start(whole, cache, *FLAGS))
+    judged = () if recipe == "maskgit" else ("--evals", "none")  # the judges of others take minutes
+    begun = lambda run_dir: start(run_dir, cache, *FLAGS, *judged, recipe=recipe)
+    _complete(begun(folder / "warm"))
+    seconds = _complete(begun(whole))
     rng = random.Random(0)
     numbers = {"kills": 0, "runs": 0, "equal": 0, "logged_with_two_values": 0, "resumed_from_a_checkpoint": 0}
     while numbers["kills"] < count:
         run_dir, seen = folder / f"run-{numbers['runs']}", {}
         while not (run_dir / "summary.json").exists():
             if numbers["kills"] < count:
-                _kill(start(run_dir, cache, *FLAGS), rng.uniform(0, 1.1 * seconds), numbers)
+                _kill(begun(run_dir), rng.uniform(0, 1.1 * seconds), numbers)
             else:
-                _complete(start(run_dir, cache, *FLAGS))
+                _complete(begun(run_dir))
             for step, row in logged(run_dir).items():
                 numbers["logged_with_two_values"] += seen.setdefault(step, row) != row
         numbers["runs"] += 1
@@ -85,4 +89,4 @@ def _last(run_dir: Path) -> tuple[dict[str, str], Any]:
 
 
 if __name__ == "__main__":
-    run("R2", __doc__ or "", 100, measure)
+    run("R2", __doc__ or "", 100, measure, tuple(SMALL))

@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.reliability.common import is_state_of, run, state_of, template_of
 
-KINDS = (1.0, "vqgan", 2.0, "classify", 5.0)
+KINDS = (1.0, "vqgan", 2.0, "classify", "gan", 5.0, "gan-stylegan2", "vae", "diffusion")
 """Megabytes of the state, or the recipe that it is of, in turn."""
 
 

@@ -2,10 +2,11 @@
 
   python -m bench.reliability.layouts --folder NEW
 
-The same command of a recipe (--recipe: maskgit, vqgan with players and a moving codebook, classify) on 1 process of 8
-devices, 2 of 4 and 4 of 2 must give the same losses to rounding: between processes JAX's collectives on the CPU (Gloo)
-add in another order than within one. Its checkpoint in the middle is then resumed on other numbers of devices and other
-meshes: the restored state must be the same bits, the losses of the steps that follow the same to rounding.
+The same command of a small recipe (--recipe: those of small.py, with several players, lazy turns and model state) on 1
+process of 8 devices, 2 of 4 and 4 of 2 must give the same losses to rounding: between processes JAX's collectives on
+the CPU (Gloo) add in another order than within one. Its checkpoint in the middle is then resumed on other numbers of
+devices and other meshes: the restored state must be the same bits, the losses of the steps that follow the same to
+rounding.
 """
 
 import json
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.reliability.common import ROOT, run
-from bench.reliability.small import SMALL, flags
+from bench.reliability.small import SMALL, flags, module
 
 RESUMED = (("data=1", 1), ("data=2", 2), ("data=4", 4), ("data=8", 8), ("fsdp=8", 8), ("data=2,fsdp=2,model=2", 8))
 FLAGS = (
@@ -35,7 +36,7 @@ def train(recipe: str, folder: Path, steps: int, devices: int, processes: int = 
     xla = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices} {FLAGS}"
     env = os.environ | {"XLA_FLAGS": xla, "JAX_PLATFORMS": "cpu"}
     sizes = f"--steps {steps} --batch-size 16 --log-every 1 --checkpoint-every {steps // 3} --keep 9 --sample-every 0"
-    line = [sys.executable, "-m", f"train.{recipe}", "--run-dir", str(folder), *flags(recipe), *sizes.split()]
+    line = [sys.executable, "-m", f"train.{module(recipe)}", "--run-dir", str(folder), *flags(recipe), *sizes.split()]
     line += ["--evals", "none", *(["--mesh", mesh] if mesh else [])]
     where = ["--coordinator", f"localhost:{_free_port()}", "--num-processes", str(processes)] if processes > 1 else []
     started = [

@@ -11,6 +11,7 @@ import pytest
 from bench import __main__ as door
 from bench import report
 from bench.race import Side, in_rounds, ratios
+from bench.reliability.faults.__main__ import CHECKS
 from tests.house.layout import CHECKOUT
 
 
@@ -123,3 +124,16 @@ def test_a_sampler_has_as_many_steps_as_its_evaluations_allow():
         ("euler", 4),
         ("heun", 4),
     ]
+
+
+def test_the_table_of_faults_has_each_row_and_this_checkout_keeps_those_of_its_documents(monkeypatch, tmp_path):
+    assert sorted(CHECKS) == list(range(1, 47))
+    monkeypatch.setenv("EQXGEN_CHECKOUT", str(CHECKOUT))
+    found = {number: CHECKS[number].look(tmp_path) for number in (24, 37, 41, 43, 46)}
+    assert all(held for held, _ in found.values()), found
+    (tmp_path / "eqxgen").mkdir()
+    (tmp_path / "docs").mkdir()
+    for name, text in {"eqxgen/ops.py": "import importlib", "CONTRIBUTING.md": "", "docs/attention.md": ""}.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setenv("EQXGEN_CHECKOUT", str(tmp_path))
+    assert not any(CHECKS[number].look(tmp_path)[0] for number in (24, 37, 41, 46))

@@ -19,6 +19,7 @@ from bench.gpu.lowering import OPTIONS, WIDTHS, passes
 from bench.ops.attention_shapes import MASKS, Attention
 from kernels import ALiBi, _dispatch, dot_product_attention, masks
 from kernels.attention import choice, mosaic_gpu
+from kernels.attention.mosaic_gpu import support
 from tests.full import FULL
 from tests.kernels.attention_cases import inputs, measure
 from tests.kernels.attention_oracle import agree
@@ -251,11 +252,14 @@ def test_a_call_that_the_kernels_do_not_take_is_refused_with_the_reason(name):
         jax.eval_shape(functools.partial(attend, **arguments), x, x, x)
 
 
-def test_an_older_jax_is_refused_with_the_reason(monkeypatch):
+@pytest.mark.parametrize(
+    ("python", "hint"), [((3, 11), ", and jax 0.11 needs Python 3.12: this is 3.11"), ((3, 12), "")]
+)
+def test_an_older_jax_is_refused_with_the_reason_and_the_python_that_a_newer_one_needs(python, hint, monkeypatch):
     monkeypatch.setattr(jax, "__version_info__", (0, 10, 2))
-    with pytest.raises(
-        NotImplementedError, match=r"implementation 'mosaic_gpu' cannot run: it needs jax 0.11 or newer: this is "
-    ):
+    monkeypatch.setattr(support, "_PYTHON", python)
+    reason = f"it needs jax 0.11 or newer: this is {jax.__version__}{hint}"
+    with pytest.raises(NotImplementedError, match=rf"implementation 'mosaic_gpu' cannot run: {reason}(\n|$)"):
         jax.eval_shape(attend, X, X, X)
 
 

@@ -2,7 +2,9 @@
 
 import errno
 import json
+import os
 import struct
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -171,3 +173,36 @@ def test_weights_and_biases_that_is_not_installed_says_how_to(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match="--wandb mine: needs the package wandb: pip install wandb"):
         WeightsAndBiases(tmp_path, "mine", {})
+
+
+REPORT = """
+import sys
+from pathlib import Path
+from train.report.sinks import WeightsAndBiases
+folder = Path(sys.argv[1])
+sink = WeightsAndBiases(folder, "mine", {"recipe": "classify", "config": {"steps": 9, "optim": {"momentum": 0.125}}})
+sink.write(3, {"loss": 1.5})
+sink.sample(4, folder / "step-0000004.png")
+sink.sample(4, folder / "step-0000004.txt")
+sink.write(9, {"val_accuracy": 0.75})
+sink.close()
+"""
+
+
+def test_the_library_of_weights_and_biases_keeps_numbers_pictures_texts_and_hyperparameters(tmp_path):
+    """In a process of its own, for the library starts a service; offline, it writes all of it to the folder."""
+    pytest.importorskip("wandb")
+    drawn(tmp_path)
+    line = [sys.executable, "-c", REPORT, str(tmp_path)]
+    environment = os.environ | {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert not done.returncode, done.stderr
+    (record,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    data = record.read_bytes()
+    for name in (b"loss", b"val_accuracy", b"samples", b"texts", b"classify", b"momentum", b"0.125"):
+        assert name in data, name
+    (picture,) = record.parent.glob("files/media/images/samples*.png")
+    with Image.open(picture) as image:
+        assert image.size == (4, 2)
+    (table,) = record.parent.glob("files/media/table/texts*.json")
+    assert json.loads(table.read_text())["data"] == [["To be"]]

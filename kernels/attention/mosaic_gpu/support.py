@@ -10,7 +10,7 @@ from ... import _cuda
 from ..problem import Extras, Setting
 from .pattern import FINEST, too_fine
 
-_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+_PYTHON = sys.version_info[:2]
 WIDEST = 256
 HOPPER = "9.0"
 HOPPER_NAMES = ("H100", "H200", "H800", "H20", "GH200")
@@ -21,7 +21,8 @@ BROKEN_CUDA = range(12080, 12091)
 def supports(q, k, v, extras: Extras, setting: Setting) -> str | None:
     """The reason why the kernels cannot run on this call, or None."""
     if jax.__version_info__ < (0, 11):
-        python = "" if sys.version_info >= (3, 12) else f", and jax 0.11 needs Python 3.12: this is {_PYTHON}"
+        major, minor = _PYTHON
+        python = "" if _PYTHON >= (3, 12) else f", and jax 0.11 needs Python 3.12: this is {major}.{minor}"
         return f"it needs jax 0.11 or newer: this is {jax.__version__}{python}"
     if q.dtype not in (jnp.bfloat16, jnp.float16):
         return f"the kernel computes bfloat16 and float16: got {q.dtype}"
