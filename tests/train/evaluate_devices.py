@@ -15,7 +15,7 @@ from train import maskgit
 from train.engine.recipes import load
 from train.evaluators import stream
 
-MODEL = MaskGITConfig(dim=64, depth=8, heads=2, hidden_dim=256, dropout=0.0, placement="pre")
+MODEL = MaskGITConfig(dim=96, depth=8, heads=2, hidden_dim=384, dropout=0.0, placement="pre")
 NUMBERS = ("argument_size_in_bytes", "temp_size_in_bytes")
 
 
