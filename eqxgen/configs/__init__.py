@@ -7,6 +7,7 @@ names the field as the flag of a command: `model.dim`, `decode.steps`.
 from eqxgen.configs.autoencoder import AutoencoderConfig, TamingConfig
 from eqxgen.configs.bert import BERTConfig
 from eqxgen.configs.clip import CLIPConfig, TextTowerConfig
+from eqxgen.configs.convnet import ConvNetConfig
 from eqxgen.configs.decoding import (
     ORDERS,
     SCHEDULES,
@@ -51,6 +52,7 @@ __all__ = [
     "AutoencoderConfig",
     "BERTConfig",
     "CLIPConfig",
+    "ConvNetConfig",
     "DCGANConfig",
     "DenoiserConfig",
     "DiTConfig",
