@@ -120,7 +120,7 @@ _IMAGENET = 1_281_167  # training images
 
 PRESETS = {
     "digits": _preset(_images("digits"), 300, model=ResNetConfig(multipliers=(1, 2), blocks=1)),
-    "mnist": _preset(_MNIST, 1500, backbone="conv", conv=ConvNetConfig(width=16)),
+    "mnist": _preset(_MNIST, 2000, backbone="conv", conv=ConvNetConfig(width=16)),
     "mnist-resnet": _preset(_images("mnist"), 1000, model=ResNetConfig(blocks=1)),
     "mnist-vit": _preset(
         _MNIST,
@@ -220,7 +220,7 @@ def program(config: Config, facts: ImageFacts) -> "Program":
     from eqxgen.augment.mixing import mixed
     from eqxgen.losses.labels import smoothed_cross_entropy, soft_cross_entropy
 
-    from .engine.recipe import Context, Program, Sums
+    from .engine.recipe import Context, Player, Program, Sums
     from .tasks.classify import nets
 
     def loss(model: Any, batch: dict[str, jax.Array], keys: jax.Array, context: Context) -> Sums:
@@ -238,16 +238,18 @@ def program(config: Config, facts: ImageFacts) -> "Program":
         images, targets = mixed(batch["image"], targets, config.mix.mixup, config.mix.cutmix, key=key)
         return batch | {"image": images, "target": targets}
 
-    fixed = config.backbone == "vit" and config.vit.positions == "sincos"
+    make = lambda key: nets.make_net(config, facts, key)
+    fixed = ("positions",) if config.backbone == "vit" and config.vit.positions == "sincos" else ()
     return Program.of(
-        lambda key: nets.make_net(config, facts, key),
+        make,
         loss,
         {"image": (facts.shape, "float32"), "label": ((), "int32")},
         init_state=nets.init_state,
         mix=mix if config.mix.active else None,
         head=("head",),
         new_head=config.new_head,
-        fixed=("positions",) if fixed else (),
+        fixed=fixed,
+        players={"model": Player(nets.trained(make) if fixed else "**")},
     )
 
 

@@ -117,7 +117,7 @@ def tuned(program: Program, parts: Division, rest: Callable[[], PyTree]) -> Prog
             return None
 
         @functools.wraps(function)
-        def call(model: PyTree, batch: dict[str, Array], keys: PRNGKeyArray, context: Context) -> Any:
+        def call(model: PyTree, batch: dict[str, Array], keys: Array, context: Context) -> Any:
             own, rest = context.frozen
             return function(eqx.combine(model, rest), batch, keys, context._replace(frozen=own))
 
@@ -136,24 +136,21 @@ def tuned(program: Program, parts: Division, rest: Callable[[], PyTree]) -> Prog
     def init_state(moved: PyTree) -> PyTree:
         return program.init_state(merge_lora(eqx.combine(moved, parts.make(jr.key(0)))))
 
-    shapes = eqx.filter_eval_shape(lambda key: parts.moved(parts.make(key)), jr.key(0))
-    paths = list(named_arrays(shapes))
-    made = dataclasses.replace(
+    paths = list(named_arrays(eqx.filter_eval_shape(lambda key: parts.moved(parts.make(key)), jr.key(0))))
+    here = lambda patterns: tuple(pattern for pattern in patterns if any(matches(pattern, path) for path in paths))
+    players = {name: dataclasses.replace(player, params=here(player.patterns)) for name, player in program.players.items()}
+    if gone := [name for name, player in players.items() if not player.params]:
+        raise UsageError(f"--freeze: must leave something of each player to train: got nothing of {', '.join(gone)}")
+    return dataclasses.replace(
         program,
         init=lambda key: parts.moved(parts.make(key)),
         turns={name: turn(of) for name, of in program.turns.items()},
-        changes={
-            name: dataclasses.replace(of, change=changed(of.change)) for name, of in program.changes.items()
-        },
+        players=players,
+        changes={name: dataclasses.replace(of, change=changed(of.change)) for name, of in program.changes.items()},
         init_state=init_state,
         frozen=lambda: Frozen(program.frozen(), rest()),
-        fixed=tuple(pattern for pattern in program.fixed if any(matches(pattern, path) for path in paths)),
+        fixed=here(program.fixed),
     )
-    try:
-        made.claims(shapes)
-    except ValueError as error:
-        raise UsageError(f"--freeze: must leave something of each player to train: {error}") from None
-    return made
 
 
 def tuned_task(config: TrainConfig, task: "Task", start: Start, mesh: Mesh) -> tuple["Task", Start]:

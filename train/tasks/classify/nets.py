@@ -1,17 +1,20 @@
 """Nets of image classifiers behind one call, and their released form."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from eqxgen.models import ConvNet, ResNet, ViT
 from eqxgen.nn import WithState, synchronised
 
 from ..._errors import UsageError
+from ...params.paths import named_arrays
 from ..facts import ImageFacts
 
 NORMALISED = {
@@ -69,7 +72,7 @@ def logits_of(
     net: Any,
     state: PyTree,
     batch: dict[str, Array],
-    keys: PRNGKeyArray,
+    keys: Array,
     axes: tuple[str, ...],
 ) -> tuple[Float[Array, "batch classes"], PyTree]:
     """Logits of a batch in training, and the state of batch norms after it.
@@ -84,6 +87,12 @@ def logits_of(
         return jax.vmap(lambda image, key: net(image, key=key))(images, keys), state
     run = lambda image, weight, key: synchronised(net, axes)(image, state, weight=weight, key=key)
     return jax.vmap(run, out_axes=(0, None), axis_name="batch")(images, batch["weight"], keys)
+
+
+def trained(make: Callable[[PRNGKeyArray], Any], fixed: str = "positions") -> tuple[str, ...]:
+    """Fields of a net that have parameters, but for a fixed one."""
+    paths = named_arrays(eqx.filter_eval_shape(make, jr.key(0)))
+    return tuple(sorted({path.partition(".")[0] for path in paths} - {fixed}))
 
 
 def init_state(net: Any) -> PyTree:
