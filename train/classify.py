@@ -188,7 +188,7 @@ PRESETS = {name: dataclasses.replace(preset, preset=name) for name, preset in PR
 
 ABOUT = {
     "digits": "0.02 M parameters; 10 s on 2 CPU cores; eval_accuracy 0.989",
-    "mnist": "conv",
+    "mnist": "0.07 M parameters; 125 s on 2 CPU cores; eval_accuracy 0.994",
     "mnist-resnet": "0.08 M parameters; 1,000 steps of 64; eval_accuracy 0.991",
     "mnist-vit": "vit",
     "fashion_mnist": "0.08 M parameters; 3,000 steps of 64",
