@@ -4,14 +4,14 @@
   python -m train.classify --preset mnist --data.root DATA      # from a folder that has mnist/
   python -m train.classify --preset mnist-vit --data.root DATA
   python -m train.classify --preset imagenet-vit-s16 --dry-run
-  python -m train.classify --data.name ./flowers --data.image-size 28 --preset mnist \\
-      --from runs/classify-mnist --new-head --freeze '**'       # a linear probe; without --freeze fine-tuning
+  python -m train.classify --preset mnist --data.name fashion_mnist --from runs/classify-mnist           # fine-tuning
+  python -m train.classify --preset mnist --data.name fashion_mnist --from runs/classify-mnist --new-head --freeze '**'
   python -m train.sample --run runs/classify-mnist --images pictures/ --out guesses.png
 
 Nets: conv, resnet (He et al. 2016, arXiv:1512.03385), vit (Dosovitskiy et al. 2021, arXiv:2010.11929); --model.* are
-the sizes of resnet. Loss: cross-entropy with label smoothing, of examples that mixup or CutMix may have mixed. Statistics
-of batch norm are those of the whole batch, over all devices and all processes; their averages are released with the
-averaged weights. Writes runs/classify-PRESET with samples/, confusion.png, confusion.csv, and of a transformer
+the sizes of resnet. Loss: cross-entropy with label smoothing, of examples that mixup or CutMix may have mixed.
+Statistics of batch norm are those of the whole batch, over all devices and all processes; their averages are released
+with the averaged weights. Writes runs/classify-PRESET with samples/, confusion.png, confusion.csv, and of a transformer
 attention.png; summary.json has eval_loss and eval_accuracy on the held-out images.
 
 Where we differ: averaged weights in every preset; AdamW with a cosine schedule instead of SGD with steps, except where
@@ -107,7 +107,7 @@ def _images(name: str, image_size: int | None = None, **augment: Any) -> DataCon
 
 
 def _sgd(rate: float, warmup: int, decay: float) -> OptimConfig:
-    """Nesterov momentum. A decay of the loss's gradient, as in the papers, counts 1 / (1 - 0.9) times as much as ours."""
+    """Nesterov momentum. A decay within the gradient, as in the papers, counts 1 / (1 - 0.9) times as much as ours."""
     return OptimConfig(
         name="sgd", learning_rate=rate, warmup=warmup, nesterov=True, weight_decay=10 * decay, clip=math.inf
     )

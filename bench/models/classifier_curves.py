@@ -87,9 +87,7 @@ def theirs(model: Any, data: list) -> tuple[list[float], list[np.ndarray]]:
 
 def ours(model: Any, changes: dict[str, Any], data: list) -> tuple[list[float], list[np.ndarray]]:
     """Losses of the recipe's steps, and its running means after them."""
-    optim = OptimConfig(
-        learning_rate=RATE, warmup=0, decay="constant", beta2=0.999, weight_decay=DECAY, clip=math.inf
-    )
+    optim = OptimConfig(learning_rate=RATE, warmup=0, decay="constant", beta2=0.999, weight_decay=DECAY, clip=math.inf)
     config = dataclasses.replace(
         classify.Config(label_smoothing=SMOOTHING, optim=optim, batch_size=BATCH, steps=STEPS), **changes
     )

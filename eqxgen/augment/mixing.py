@@ -31,7 +31,8 @@ def cutmix(
     middle, half = jnp.floor(centre * sides), jnp.sqrt(1 - jnp.asarray(share, jnp.float32)) * sides / 2
     low, high = jnp.maximum(jnp.rint(middle - half), 0), jnp.minimum(jnp.rint(middle + half), sides)
     inside = [
-        (jnp.arange(side) >= start) & (jnp.arange(side) < stop) for side, start, stop in zip(images.shape[1:], low, high)
+        (jnp.arange(side) >= start) & (jnp.arange(side) < stop)
+        for side, start, stop in zip(images.shape[1:], low, high)
     ]
     window = (inside[0][:, None] & inside[1][None])[None, :, :, None]
     kept = 1 - jnp.prod(high - low) / jnp.prod(sides)

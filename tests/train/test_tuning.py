@@ -19,6 +19,7 @@ from train.config.base import parse
 from train.config.optim import LoraConfig, OptimConfig
 from train.engine.dryrun import on_paper
 from train.engine.recipe import Context
+from train.engine.recipes import RECIPES, named
 from train.engine.tuning import division, tuned
 from train.params.paths import named_arrays
 from train.tasks.facts import ImageFacts
@@ -129,6 +130,17 @@ def test_frozen_parameters_keep_their_values_and_the_others_move(parent, tmp_pat
     assert still == {name for name in base if name.startswith(("stack", "patches"))}
 
 
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in ("klvae", "rnn", "vqgan")])
+def test_every_recipe_with_projections_takes_low_rank_updates(name):
+    recipe = named(name)
+    preset = next(iter(recipe.presets.values()))
+    config = dataclasses.replace(preset, start_from="base", lora=LoraConfig(rank=1))
+    program = on_paper(config, recipe.program(config, recipe.on_paper(config)))
+    if len(program.players) == 1:
+        found = named_arrays(eqx.filter_eval_shape(program.init, jax.random.key(0)))
+        assert {path.rpartition(".")[2] for path in found} == {"lora_a", "lora_b"}
+
+
 def test_a_division_of_shapes_is_compiled_on_paper():
     config = config_of("new", start_from="base", freeze=("**",), new_head=True)
     program = on_paper(config, classify.program(config, FACTS))
@@ -162,14 +174,10 @@ def test_a_part_that_cannot_be_trained_is_one_line_before_any_compile(changes, s
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ("--lora.rank 0 --from x", "lora.rank must be at least 1: got 0"),
-        ("--lora.rank 8", "lora.rank goes with --from, which was not given"),
         ("--lora.alpha 8", "--lora.alpha goes with --lora.rank, which was not given"),
         ("--lora.rank 2 --lora.alpha 0 --from x", "lora.alpha must be positive and finite: got 0"),
         ("--lora.rank 2 --lora.targets --from x", "lora.targets must be one or more patterns"),
-        ("--freeze stack", "freeze goes with --from, which was not given"),
         ("--freeze stack --lora.rank 2 --from x", "freeze goes without lora.rank"),
-        ("--new-head", "new_head goes with --from, which was not given"),
     ],
 )
 def test_a_wrong_flag_of_a_part_is_one_line(flags, says):

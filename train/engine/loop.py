@@ -129,7 +129,9 @@ def fit(config: TrainConfig, recipe: "Recipe") -> int:
         data = {"sha256": task.fingerprint, "examples": len(task.source)} if task.fingerprint else None
         frozen = task.program.frozen()
         began_from = None if weights is None else weights.record
-        run.describe(task.facts.to_record(), data, changed=config.data.changed, frozen=digest(task.own(frozen)), start=began_from)
+        run.describe(
+            task.facts.to_record(), data, changed=config.data.changed, frozen=digest(task.own(frozen)), start=began_from
+        )
         if longer is not None:
             run.grow(longer)
         from_first(lambda: task.prepare(run.path))
@@ -181,7 +183,8 @@ def _fit(
                 log.say(weights.line)
             parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
             devices = f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
-            log.say(f"{recipe.name}: {parameters:,} {'trained ' if config.partial else ''}parameters, {len(task.source):,} examples, {devices}, to {folder}")
+            what = "trained parameters" if config.partial else "parameters"
+            log.say(f"{recipe.name}: {parameters:,} {what}, {len(task.source):,} examples, {devices}, to {folder}")
             if config.optim.warmup > config.steps:
                 log.say(f"warm-up: all of the {config.steps} steps, of the preset's {config.optim.warmup}")
             for evaluator in () if config.evals else task.evaluators:

@@ -138,14 +138,14 @@ def tuned(program: Program, parts: Division, rest: Callable[[], PyTree]) -> Prog
 
     paths = list(named_arrays(eqx.filter_eval_shape(lambda key: parts.moved(parts.make(key)), jr.key(0))))
     here = lambda patterns: tuple(pattern for pattern in patterns if any(matches(pattern, path) for path in paths))
-    players = {name: dataclasses.replace(player, params=here(player.patterns)) for name, player in program.players.items()}
-    if gone := [name for name, player in players.items() if not player.params]:
+    own = {name: here(player.patterns) for name, player in program.players.items()}
+    if gone := [name for name, patterns in own.items() if not patterns]:
         raise UsageError(f"--freeze: must leave something of each player to train: got nothing of {', '.join(gone)}")
     return dataclasses.replace(
         program,
         init=lambda key: parts.moved(parts.make(key)),
         turns={name: turn(of) for name, of in program.turns.items()},
-        players=players,
+        players={name: dataclasses.replace(program.players[name], params=patterns) for name, patterns in own.items()},
         changes={name: dataclasses.replace(of, change=changed(of.change)) for name, of in program.changes.items()},
         init_state=init_state,
         frozen=lambda: Frozen(program.frozen(), rest()),

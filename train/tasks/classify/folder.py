@@ -19,7 +19,7 @@ from ...evaluators.examples import Examples
 from ...evaluators.labels import logits_of
 from ...evaluators.stream import Stream
 from ...parallel import make_mesh
-from .recipe import NAMES, ClassifierSample
+from .asked import NAMES, ClassifierSample
 
 SHOWN, ROW, SIDE, LINE = 64, 8, 96, 14
 """Pictures that are shown, in a row, and pixels of a shown one and of a line of text."""
