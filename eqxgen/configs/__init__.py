@@ -7,7 +7,6 @@ names the field as the flag of a command: `model.dim`, `decode.steps`.
 from eqxgen.configs.autoencoder import AutoencoderConfig, TamingConfig
 from eqxgen.configs.bert import BERTConfig
 from eqxgen.configs.clip import CLIPConfig, TextTowerConfig
-from eqxgen.configs.convnet import ConvNetConfig
 from eqxgen.configs.decoding import (
     ORDERS,
     SCHEDULES,
@@ -27,7 +26,7 @@ from eqxgen.configs.mage import MAGEConfig, MaskRatio
 from eqxgen.configs.maskgit import MaskGITConfig
 from eqxgen.configs.pax_unet import PaxUNetConfig
 from eqxgen.configs.quantizer import QUANTIZERS, QuantizerConfig
-from eqxgen.configs.resnet import ResNetConfig
+from eqxgen.configs.resnet import ConvNetConfig, ResNetConfig
 from eqxgen.configs.rnn import RNNConfig
 from eqxgen.configs.t5 import T5_SIZES, T5_SIZES_V1_1, T5Config
 from eqxgen.configs.titok import TiTokConfig
