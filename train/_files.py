@@ -74,3 +74,8 @@ def write_json(path: Path, values: Any) -> None:
         UserError: the disk refuses.
     """
     write_atomically(path, lambda part: part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8"))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes text in UTF-8 as one step. `UserError` where the file cannot be written."""
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8", newline="\n"))

@@ -28,7 +28,7 @@ from eqxgen.configs.image_ar import LLAMAGEN_SIZES, ImageARConfig
 from eqxgen.configs.mage import MAGEConfig, MaskRatio
 from eqxgen.configs.maskgit import MaskGITConfig
 from eqxgen.configs.quantizer import QUANTIZERS, QuantizerConfig
-from eqxgen.configs.resnet import ResNetConfig
+from eqxgen.configs.resnet import ConvNetConfig, ResNetConfig
 from eqxgen.configs.rnn import RNNConfig
 from eqxgen.configs.t5 import T5_SIZES, T5_SIZES_V1_1, T5Config
 from eqxgen.configs.titok import TiTokConfig
@@ -51,6 +51,7 @@ __all__ = [
     "AutoencoderConfig",
     "BERTConfig",
     "CLIPConfig",
+    "ConvNetConfig",
     "DCGANConfig",
     "DenoiserConfig",
     "DiTConfig",

@@ -1,4 +1,4 @@
-"""Sizes of ResNet (He et al. 2016, arXiv:1512.03385)."""
+"""Sizes of the convolutional classifiers: ResNet (He et al. 2016, arXiv:1512.03385), and a small net."""
 
 import dataclasses
 
@@ -81,3 +81,22 @@ class ResNetConfig:
 
 
 _IMAGENET = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvNetConfig:
+    """Sizes of `eqxgen.models.convnet.ConvNet`, whose constructor takes them."""
+
+    width: int = 32
+    """Channels of the first level, doubled at each; a multiple of 8."""
+    levels: int = 2
+    """Number of times that the image is halved."""
+    features: int = 64
+    """Size of the hidden layer."""
+    dropout: float = 0.2
+    """Rate before the last projection."""
+
+    def __post_init__(self):
+        at_least_one(self, "width", "levels", "features")
+        require(self.width % 8 == 0, f"model.width must be a multiple of 8: got {self.width}")
+        dropout(self)

@@ -7,6 +7,7 @@ import dataclasses
 from eqxgen.configs._check import at_least_one, dropout, heads_divide_dim, one_of, positive, require
 
 POOLS = ("class", "mean", "class+mean", "attention")
+POSITIONS = ("learned", "sincos")
 REMATS = ("none", "dots", "full")
 
 
@@ -42,6 +43,8 @@ class ViTConfig:
     """A norm before the first block, as in CLIP."""
     layer_scale: float | None = None
     """First value of the scales of both branches; none by default. DINOv2's is 1e-5."""
+    positions: str = "learned"
+    """learned; or sincos: fixed sines and cosines of both axes, as in MAE."""
     pool: str = "class"
     """Feature of an image: the class token, the mean of the patches, both side by side, or attention pooling."""
     pooler: bool = False
@@ -69,9 +72,19 @@ class ViTConfig:
         one_of(self, "pool", POOLS)
         needed = self.class_token or "class" not in self.pool
         require(needed, f"model.pool={self.pool!r} needs model.class_token=True: got False")
+        one_of(self, "positions", POSITIONS)
+        require(
+            self.positions == "learned" or self.dim % 4 == 0,
+            f"model.dim must be a multiple of 4 with positions='sincos': got {self.dim}",
+        )
         for name in ("dropout", "attention_dropout", "drop_path"):
             dropout(self, name)
         one_of(self, "remat", REMATS)
+
+    @classmethod
+    def plain(cls, patch: int = 16) -> "ViTConfig":
+        """The small model with fixed positions and the mean of the patches (Beyer et al. 2022, arXiv:2205.01580)."""
+        return dataclasses.replace(cls.small(patch), class_token=False, positions="sincos", pool="mean")
 
     @classmethod
     def small(cls, patch: int = 16) -> "ViTConfig":

@@ -20,3 +20,16 @@ def smoothed_cross_entropy(
     wide = widen(logits)
     uniform = jax.nn.logsumexp(wide, axis=-1) - jnp.mean(wide, axis=-1)
     return (1 - smoothing) * cross_entropy(logits, labels) + smoothing * uniform
+
+
+def soft_cross_entropy(
+    logits: Float[Array, "*leading classes"], targets: Float[Array, "*leading classes"], smoothing: float = 0.0
+) -> Float[Array, "*leading"]:
+    """Cross-entropy in nats to weights of classes that sum to 1, in float32 at least.
+
+    Args:
+        smoothing: weight of the uniform distribution, with which the targets are mixed; in [0, 1).
+    """
+    wide = widen(logits)
+    mixed = (1 - smoothing) * targets + smoothing / logits.shape[-1]
+    return jax.nn.logsumexp(wide, axis=-1) - jnp.sum(mixed.astype(wide.dtype) * wide, axis=-1)

@@ -1,8 +1,8 @@
 """ViT: a transformer over the patches of an image (Dosovitskiy et al. 2021, arXiv:2010.11929).
 
 One net for the classifier, DINOv2 (Oquab et al. 2023, arXiv:2304.07193), and the image towers of ViT-MAE, CLIP and
-SigLIP, by `eqxgen.configs.ViTConfig`. Pre-norm blocks over a class token, registers and patches with learned positions,
-then a norm. Weights are drawn from a truncated normal of deviation 0.02, biases start at zero.
+SigLIP, by `eqxgen.configs.ViTConfig`. Pre-norm blocks over a class token, registers and patches with learned or fixed
+positions, then a norm. Weights are drawn from a truncated normal of deviation 0.02, biases start at zero.
 
 Where we differ: images are channels-last; the rate of `drop_path` is the same in every block. Published models expect
 images normalised by the mean and deviation of their data, which is left to the caller.
@@ -34,6 +34,7 @@ from eqxgen.nn import (
     TransformerBlock,
     _check,
     resized_positions,
+    sincos_table,
 )
 from eqxgen.rng import RNG
 
@@ -80,8 +81,11 @@ class ViT(eqx.Module):
         self.class_token = ClassToken(dim, init=normal, key=next(keys)) if config.class_token else None
         self.registers = Registers(dim, config.registers, key=next(keys)) if config.registers else None
         self.mask_token = jnp.zeros((1, dim)) if config.mask_token else None
-        count = (height // config.patch) * (width // config.patch) + config.class_token
-        self.positions = normal(next(keys), (count, dim), jnp.float32)
+        grid = height // config.patch, width // config.patch
+        self.positions = normal(next(keys), (grid[0] * grid[1] + config.class_token, dim), jnp.float32)
+        if config.positions == "sincos":
+            table = sincos_table(grid, dim).reshape(-1, dim)
+            self.positions = jnp.concatenate([jnp.zeros((int(config.class_token), dim)), table])
         self.embedding_norm = LayerNorm(dim, epsilon=config.epsilon) if config.embedding_norm else None
         self.dropout = Dropout(config.dropout)
         self.stack = _encoder(config, next(keys))
@@ -150,13 +154,24 @@ class ViT(eqx.Module):
     ) -> Float[Array, "tokens dim"]:
         """Tokens after the last norm of some embedded patches, which may be fewer than an image's."""
         embed_key, stack_key = (None, None) if key is None else jr.split(key)
-        x = patches if self.registers is None else self.registers(patches)
-        if self.class_token is not None:
-            first = self.class_token.tokens + self.positions[:1]
-            x = jnp.concatenate([first.astype(x.dtype), x])
-        x = x if self.embedding_norm is None else self.embedding_norm(x)
-        x = self.dropout(x, key=embed_key, inference=inference)
+        x = self.dropout(self._sequence(patches), key=embed_key, inference=inference)
         return self.norm(self.stack(x, key=stack_key, inference=inference))
+
+    def attention(self, image: Float[Array, "height width channels"]) -> Float[Array, "depth heads rows columns"]:
+        """Attention probabilities of every block to the patches of an image: of the class token where it is pooled,
+        otherwise the mean of those of all tokens. They sum to 1 with those to class token and registers.
+        """
+        x = self._sequence(self.embedded(image))
+        rows, columns = (side // self.config.patch for side in image.shape[:2])
+
+        def step(block: Any, x: Array, other: None) -> tuple[Array, Array]:
+            q, k, _ = block.attention._heads(block.attention_norm(x), None)
+            logits = jnp.einsum("qhd,khd->hqk", widen(q), widen(k)) * q.shape[-1] ** -0.5
+            probabilities = jax.nn.softmax(logits)
+            asked = probabilities[:, 0] if "class" in self.config.pool else jnp.mean(probabilities, axis=1)
+            return block(x, inference=True), asked[:, -rows * columns :].reshape(-1, rows, columns)
+
+        return self.stack.scan(step, x, None)[1]
 
     def pooled(self, tokens: Float[Array, "tokens dim"]) -> Float[Array, " features"]:
         """Feature of an image from its tokens."""
@@ -178,8 +193,19 @@ class ViT(eqx.Module):
 
     def _positions(self, rows: int, columns: int) -> Float[Array, "patches dim"]:
         dim, patch = self.config.dim, self.config.patch
-        table = self.positions[self.config.class_token :].reshape(self.height // patch, self.width // patch, dim)
+        table = self._table()[self.config.class_token :].reshape(self.height // patch, self.width // patch, dim)
         return resized_positions(table, rows, columns, antialias=self.config.antialias).reshape(rows * columns, dim)
+
+    def _sequence(self, patches: Float[Array, "patches dim"]) -> Float[Array, "tokens dim"]:
+        """Class token, registers and patches before the first block."""
+        x = patches if self.registers is None else self.registers(patches)
+        if self.class_token is not None:
+            first = self.class_token.tokens + self._table()[:1]
+            x = jnp.concatenate([first.astype(x.dtype), x])
+        return x if self.embedding_norm is None else self.embedding_norm(x)
+
+    def _table(self) -> Float[Array, "tokens dim"]:
+        return self.positions if self.config.positions == "learned" else jax.lax.stop_gradient(self.positions)
 
     def _pooled(self, tokens: Array) -> Array:
         if self.pool is not None:

@@ -54,6 +54,16 @@ class LoRA(eqx.Module):
     def out_dim(self) -> int:
         return self.projection.out_dim
 
+    @property
+    def weight(self) -> Float[Array, "*stacked out_dim in_dim"]:
+        """Weight of the merged projection, for layers that use it themselves."""
+        update = self.scale * (self.lora_b @ self.lora_a)
+        return self.projection.weight + update.astype(self.projection.weight.dtype)
+
+    @property
+    def bias(self) -> Float[Array, "*stacked out_dim"] | None:
+        return self.projection.bias
+
     def __call__(
         self, x: Float[Array, "*leading in_dim"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "*leading out_dim"]:
@@ -62,8 +72,7 @@ class LoRA(eqx.Module):
 
     def merge(self) -> Projection:
         """One projection with the same result, at the cost of the adapted one."""
-        weight = self.projection.weight + self.scale * (self.lora_b @ self.lora_a).astype(self.projection.weight.dtype)
-        return eqx.tree_at(lambda projection: projection.weight, self.projection, weight)
+        return eqx.tree_at(lambda projection: projection.weight, self.projection, self.weight)
 
 
 def lora(

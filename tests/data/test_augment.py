@@ -2,10 +2,13 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+from eqxgen.augment import mixing
 from train import maskgit
 from train.data import AugmentConfig, DataConfig, DataError, Order, Part, load
 from train.data.images.augment import (
@@ -19,7 +22,6 @@ from train.data.images.augment import (
     rand_augment,
     resized_crop,
 )
-from train.data.images.mixup import cutmix, mix_share, mixup, one_hot
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (64, 12, 10, 3), np.uint8)
@@ -192,19 +194,28 @@ def test_maskgit_takes_mirror_images_alone():
 
 
 def test_mixup_and_cutmix_give_each_class_the_weight_of_its_pixels():
-    labels = Order(0, 8, 8).part(0).example.astype(np.int32)
-    targets = one_hot(labels, 8)
-    images = np.broadcast_to(labels[:, None, None, None], (8, 20, 10, 1)).astype(np.float32)
-    mixed, weights = mixup(images, targets, 0.3)
+    chosen = jnp.asarray(Order(0, 8, 8).part(0).example, jnp.int32)
+    labels, targets = chosen.astype(jnp.float32), jax.nn.one_hot(chosen, 8)
+    images = jnp.broadcast_to(labels[:, None, None, None], (8, 20, 10, 1))
+    mixed, weights = mixing.mixup(images, targets, 0.3)
     np.testing.assert_allclose(mixed[:, 0, 0, 0], 0.3 * labels + 0.7 * labels[::-1], rtol=1e-6)
-    np.testing.assert_allclose(weights @ np.arange(8), mixed[:, 0, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(weights @ jnp.arange(8.0), mixed[:, 0, 0, 0], rtol=1e-6)
     for centre in ([0.5, 0.5], [0.0, 0.99], [0.3, 0.1]):
-        mixed, weights = cutmix(images, targets, 0.6, np.array(centre))
+        mixed, weights = mixing.cutmix(images, targets, 0.6, jnp.array(centre))
         np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-6)
-        np.testing.assert_allclose(mixed.mean((1, 2, 3)), weights @ np.arange(8), rtol=1e-5)
-        assert set(np.unique(mixed[0])) <= {labels[0], labels[-1]}
+        np.testing.assert_allclose(mixed.mean((1, 2, 3)), weights @ jnp.arange(8.0), rtol=1e-5)
+        assert set(np.unique(mixed[0])) <= {float(labels[0]), float(labels[-1])}
     assert weights[0].max() < 1
-    shares = [mix_share(0, step, 0.8) for step in range(400)]
-    assert abs(np.mean(shares) - 0.5) < 0.06
-    assert abs(np.var(shares) - 1 / (4 * (2 * 0.8 + 1))) < 0.02
-    assert (mix_share(0, 3, 0.8), mix_share(0, 3, 0.0)) == (shares[3], 1.0)
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0), (0.4, 0.4)])
+def test_a_batch_is_mixed_by_one_share_of_a_beta_distribution(mixup, cutmix):
+    images, targets = jnp.arange(2.0)[:, None, None, None] * jnp.ones((2, 32, 32, 1)), jnp.eye(2)
+    draw = jax.jit(jax.vmap(lambda key: mixing.mixed(images, targets, mixup, cutmix, key=key)[1][0, 0]))
+    shares = np.asarray(draw(jax.random.split(jax.random.key(0), 400)))
+    assert np.all((shares >= 0) & (shares <= 1))
+    if cutmix == 0:
+        assert abs(shares.mean() - 0.5) < 0.06
+        assert abs(shares.var() - 1 / (4 * (2 * mixup + 1))) < 0.02
+    with pytest.raises(ValueError, match=r"must be at least 0, and one above: got 0\.0 and 0\.0"):
+        mixing.mixed(images, targets, 0.0, 0.0, key=jax.random.key(0))

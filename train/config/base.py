@@ -14,7 +14,7 @@ from .data import DataConfig, SourceConfig
 from .evals import Evaluation, periods
 from .file import decode, read_config
 from .flags import read
-from .optim import EmaConfig, OptimConfig
+from .optim import EmaConfig, LoraConfig, OptimConfig
 from .options import build, flag_of, option, options
 from .usage import Usage
 
@@ -34,6 +34,10 @@ class TrainConfig:
     from_weights: Literal["averaged", "best", "last"] = "averaged"
     """Weights of the run that --from names: its averaged ones, its best checkpoint's, or those of the last step without
     averaging."""
+    freeze: tuple[str, ...] = ()
+    """Patterns of paths of the parameters that --from reads and training leaves as they are, such as stack or '**';
+    --print-groups lists the paths. Frozen norms take their running statistics, frozen dropout is off.
+    """
     seed: int = option(0, first=True)
     """Seed of the initial weights, the order of the data and every random draw."""
     steps: int = option(1000, first=True)
@@ -105,6 +109,8 @@ class TrainConfig:
     """The optimiser."""
     ema: EmaConfig = option(factory=EmaConfig)
     """The averaged weights."""
+    lora: LoraConfig = option(factory=LoraConfig)
+    """Low-rank updates of a model from --from."""
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep", "accumulate", "max_skips"):
@@ -126,6 +132,7 @@ class TrainConfig:
         require(self.start_from is None or self.start_from.strip() != "", "from must be a path: got ''")
         alone = self.start_from is not None or self.from_weights == "averaged"
         require(alone, "from_weights goes with --from, which was not given")
+        self._check_partial()
         require(self.wandb is None or self.wandb.strip() != "", "wandb must be the name of a project: got ''")
         if span := self.profiled:
             require(
@@ -143,6 +150,19 @@ class TrainConfig:
                 f"keep_best must be a metric that is measured during training: got {best}, and the evaluator {name} "
                 f"has no period; give --evals {name}:500, or --eval-every",
             )
+
+    def _check_partial(self) -> None:
+        for flag, given in (("freeze", bool(self.freeze)), ("lora.rank", self.lora.rank is not None)):
+            require(not given or self.start_from is not None, f"{flag} goes with --from, which was not given")
+        require(
+            not self.freeze or self.lora.rank is None,
+            "freeze goes without lora.rank, with which all that --from reads is frozen: give one of them",
+        )
+
+    @property
+    def partial(self) -> bool:
+        """True where only a part of the model's parameters is trained."""
+        return bool(self.freeze) or self.lora.rank is not None
 
     def _check_processes(self) -> None:
         if self.coordinator is None:
@@ -194,6 +214,11 @@ class TrainConfig:
         """Fields that these values leave unread, or groups such as `unet.`, with the flag that would read them."""
         return {}
 
+    @property
+    def without_lora(self) -> Mapping[str, str]:
+        """Of the fields of `lora`, those that are left unread."""
+        return {} if self.lora.rank else dict.fromkeys(("lora.alpha", "lora.targets"), "--lora.rank")
+
 
 Config = TypeVar("Config", bound=TrainConfig)
 
@@ -239,7 +264,8 @@ def parse(
             _check_file(config, values, preset, path)
         raise
     for name in given:
-        if reader := parsed.unread.get(name) or parsed.unread.get(name.partition(".")[0] + "."):
+        unread = parsed.unread | parsed.without_lora
+        if reader := unread.get(name) or unread.get(name.partition(".")[0] + "."):
             raise UsageError(f"{flag_of(name)} goes with {reader}, which was not given")
     parsed.check_given(given)
     warmup = given.get("optim.warmup", 0)  # a longer one of the preset or the file is cut

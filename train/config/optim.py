@@ -132,6 +132,27 @@ class EmaConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank updates of the projections of a model from --from, which is frozen (Hu et al. 2021,
+    arXiv:2106.09685)."""
+
+    rank: int | None = None
+    """Rank of each update, such as 8; none: no updates."""
+    alpha: float | None = None
+    """Scale of an update relative to the rank; by default the rank, a scale of 1."""
+    targets: tuple[str, ...] = ("**",)
+    """Patterns of paths of the projections that are updated, such as '**.qkv' or stack; by default all."""
+
+    def __post_init__(self):
+        require(self.rank is None or self.rank >= 1, f"lora.rank must be at least 1: got {self.rank}")
+        require(
+            self.alpha is None or 0 < self.alpha < math.inf,
+            f"lora.alpha must be positive and finite: got {self.alpha}",
+        )
+        require(len(self.targets) >= 1, "lora.targets must be one or more patterns: got none; '**' is all")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig(OptimConfig):
     """The optimiser of the discriminator."""
 

@@ -19,6 +19,7 @@ from ..report.peak import flops_of
 from .recipe import Program
 from .start import opened
 from .step import Inputs, Setup, abstract_state, make_update
+from .tuning import on_paper
 
 
 def dry_run(config: TrainConfig, program: Program, recipe: str) -> int:
@@ -29,6 +30,7 @@ def dry_run(config: TrainConfig, program: Program, recipe: str) -> int:
     """
     if opened(config, recipe) is not None:
         print(f"--from {config.start_from}: found; its arrays are compared with the model when the run starts")
+    program = on_paper(config, program)
     if config.print_groups:
         print_groups(config, program)
         return 0

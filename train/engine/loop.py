@@ -46,6 +46,7 @@ from .host_memory import keep_freed_memory
 from .recipe import Change, Player, Program
 from .start import Start, matched, opened
 from .step import Inputs, Setup, State, abstract_state, changed, make_step, make_update, moved_by, sharded_state
+from .tuning import tuned_task
 
 if TYPE_CHECKING:
     from .recipes import Recipe
@@ -68,6 +69,7 @@ class Task:
         prepare: called with the run's folder before the first step.
         released: what model.safetensors holds and samples and evaluation are given, of the averaged model and the
             averaged model state; by default the model.
+        own: of the frozen parts, those that samples and evaluation are given; by default all.
         tokens: of one example, for the rate; 0 where examples are not counted in tokens.
         fingerprint: SHA-256 of the data, which a resumed run must have again; empty where there is none.
         hint: (steps made, metrics) -> a line that is said once while training; empty where there is none.
@@ -81,6 +83,7 @@ class Task:
     evaluators: tuple[Evaluator, ...]
     prepare: Callable[[Path], None] = lambda folder: None
     released: Callable[[PyTree, PyTree], PyTree] = lambda model, state: model
+    own: Callable[[PyTree], PyTree] = lambda frozen: frozen
     tokens: int = 0
     fingerprint: str = ""
     hint: Callable[[int, Mapping[str, Any]], str] = lambda done, values: ""
@@ -111,7 +114,8 @@ def fit(config: TrainConfig, recipe: "Recipe") -> int:
                 )
             return 0
         longer = None if run.grown_from is None else _growth(config, recipe, run, run.grown_from)
-        found = None if from_first(lambda: newest_step(run.path)) else opened(config, recipe.name)
+        resumes = from_first(lambda: newest_step(run.path)) > 0
+        found = opened(config, recipe.name) if config.partial or not resumes else None
         say = print if is_first() else lambda text: None
         say("loading the data ...")
         began = time.perf_counter()
@@ -120,10 +124,14 @@ def fit(config: TrainConfig, recipe: "Recipe") -> int:
         evaluators = chosen(config.evals, task.evaluators)
         check_best(config, evaluators, task.program, mesh)
         weights = None if found is None else matched(found, config, recipe.name, task)
+        if weights is not None and config.partial:
+            task, weights = tuned_task(config, task, weights, mesh)
         data = {"sha256": task.fingerprint, "examples": len(task.source)} if task.fingerprint else None
         frozen = task.program.frozen()
         began_from = None if weights is None else weights.record
-        run.describe(task.facts.to_record(), data, changed=config.data.changed, frozen=digest(frozen), start=began_from)
+        run.describe(
+            task.facts.to_record(), data, changed=config.data.changed, frozen=digest(task.own(frozen)), start=began_from
+        )
         if longer is not None:
             run.grow(longer)
         from_first(lambda: task.prepare(run.path))
@@ -175,17 +183,21 @@ def _fit(
                 log.say(weights.line)
             parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array)))
             devices = f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
-            log.say(f"{recipe.name}: {parameters:,} parameters, {len(task.source):,} examples, {devices}, to {folder}")
+            what = "trained parameters" if config.partial else "parameters"
+            log.say(f"{recipe.name}: {parameters:,} {what}, {len(task.source):,} examples, {devices}, to {folder}")
             if config.optim.warmup > config.steps:
                 log.say(f"warm-up: all of the {config.steps} steps, of the preset's {config.optim.warmup}")
             for evaluator in () if config.evals else task.evaluators:
                 if evaluator.lacks:
                     log.say(f"evaluator {evaluator.kind.name} is left out: {evaluator.lacks}")
             stream = Stream(setup.mesh, stop.agreed, log.say)
-            evaluation = Evaluation(evaluators, place(frozen, setup.mesh), stream)
+            frozen = place(frozen, setup.mesh)
+            evaluation = Evaluation(evaluators, task.own(frozen), stream)
             # The last numbers of turns that are not due at every step.
             latest = (restored.position or {}).get("metrics", {}) if restored else {}
-            loop = _Run(config, recipe, task, folder, setup, log, checkpoints, record, evaluation, latest, weights)
+            loop = _Run(
+                config, recipe, task, folder, setup, log, checkpoints, record, evaluation, latest, weights, frozen
+            )
             state = loop.train(state, first, key, stop)
             checkpoints.wait()
             if stop.agreed() and stop.received:
@@ -210,6 +222,7 @@ class _Run:
     evaluation: Evaluation
     latest: dict[str, Any]
     weights: Start | None = None
+    frozen: PyTree = None
     scores: list[float] = dataclasses.field(default_factory=list)
     hinted: bool = False
     failing: int | None = None  # step since which `Program.failed` has a reason
@@ -228,7 +241,7 @@ class _Run:
         meter = Meter(config.batch_size, first, tokens=task.tokens)
         for step in range(first, config.steps):
             batch = feed.take()
-            inputs = Inputs(batch, data_key, self.evaluation.frozen)
+            inputs = Inputs(batch, data_key, self.frozen)
             for number, change in enumerate(change for change in program.changes.values() if self.due(change, step)):
                 own = jr.fold_in(change_key, step) if number == 0 else jr.fold_in(jr.fold_in(change_key, step), number)
                 state = changed(change.change, inputs._replace(key=own), state, self.setup.mesh)

@@ -164,6 +164,10 @@ class Program:
         init_state: makes the model state from the model.
         frozen: makes or loads the frozen parts.
         fixed: path patterns of parameters that no player moves.
+        mix: (batch, key of the step) -> the batch that the turns are given, such as examples mixed with each other. It
+            sees the whole batch, before that is split over devices or into micro-batches.
+        head: path patterns of parameters whose shapes follow the labels.
+        new_head: leaves those at their initialisation in a run that starts from weights.
         failed: (metrics of a step) -> reason for which they show that training has failed, or an empty text. A run
             stops where there is one at `train.engine.loop.PATIENCE` steps in a row.
 
@@ -179,6 +183,9 @@ class Program:
     init_state: Callable[[PyTree], PyTree] = lambda model: None
     frozen: Callable[[], PyTree] = lambda: None
     fixed: tuple[str, ...] = ()
+    mix: Callable[[dict[str, Array], PRNGKeyArray], dict[str, Array]] | None = None
+    head: tuple[str, ...] = ()
+    new_head: bool = False
     failed: Callable[[Mapping[str, float]], str] | None = None
 
     @classmethod

@@ -30,11 +30,14 @@ from ..run.growth import newest_step
 
 if TYPE_CHECKING:
     from .loop import Task
+    from .recipe import Program
 
-PUBLISHED = {"gpt2": "gpt", "llama": "gpt"}
+PUBLISHED = {"gpt2": "gpt", "llama": "gpt"} | dict.fromkeys(
+    ("dinov2", "dinov2_with_registers", "resnet", "vit"), "classify"
+)
 """Recipe by `model_type` of a published config.json."""
 
-FREE = ("rate", "remat", "fetch", "context")
+FREE = ("rate", "inference", "remat", "fetch", "context", "dropout", "attention_dropout", "drop_path")
 """Fields of a model that do not change what its weights compute: of dropout, the memory of a step, and lengths."""
 
 
@@ -100,6 +103,8 @@ def matched(weights: Weights, config: TrainConfig, recipe: str, task: "Task") ->
     wanted = named_arrays(shapes)
     routes = {name: name for name in wanted} if weights.raw else _routes(task.released, shapes)
     arrays = {routes[name]: stored for name, stored in weights.arrays.items() if name in routes}
+    if program.new_head:
+        arrays = {path: stored for path, stored in arrays.items() if not _in_head(program, path)}
     if not arrays:
         found, where = next(iter(weights.arrays), "none"), printable(str(weights.where))
         raise UsageError(
@@ -107,12 +112,15 @@ def matched(weights: Weights, config: TrainConfig, recipe: str, task: "Task") ->
             f"and first {printable(found)}"
         )
     for path, stored in arrays.items():
+        _check_head(weights.where, path, stored, wanted[path], program)
         _check(weights.where, path, stored, wanted[path], recipe)
     left = tuple(path for path in wanted if path not in arrays)
     unused = [name for name in weights.arrays if name not in routes]
     if weights.model is not None:
         lost = [name for name in unused if not name.endswith(".bias")]
-        _check_whole(weights, shapes["model"], lost, [path for path in left if path.startswith("model.")], recipe)
+        given = lambda path: path.startswith("model.") and not (program.new_head and _in_head(program, path))
+        missing = [path for path in left if given(path)]
+        _check_whole(weights, task.released(shapes["model"], shapes["state"]), lost, missing, recipe, program)
     counts = {"read": len(arrays), "left": len(left), "unused": len(unused)}
     record = {"path": config.start_from, "weights": config.from_weights, "sha256": weights.sha256, **counts}
     kinds = {path: wanted[path].dtype for path in arrays}
@@ -252,7 +260,23 @@ def _check(where: Path, path: str, stored: Stored, wanted: Any, recipe: str) -> 
         )
 
 
-def _check_whole(weights: Weights, model: PyTree, lost: list[str], left: list[str], recipe: str) -> None:
+def _in_head(program: "Program", path: str) -> bool:
+    """True for a path of the head, in the state of training or below a model that holds its own state."""
+    starts = ("model", "model.model")
+    return any(matches(f"{start}.{pattern}", path) for pattern in program.head for start in starts)
+
+
+def _check_head(where: Path, path: str, stored: Stored, wanted: Any, program: "Program") -> None:
+    if _in_head(program, path) and stored.shape[:1] != wanted.shape[:1] and stored.shape[1:] == wanted.shape[1:]:
+        raise UsageError(
+            f"--from {printable(str(where))}: its head must be of the {wanted.shape[0]:,} classes of the data: got "
+            f"{stored.shape[0]:,}; --new-head gives the run a head of its own, and with --freeze '**' trains that alone"
+        )
+
+
+def _check_whole(
+    weights: Weights, model: PyTree, lost: list[str], left: list[str], recipe: str, program: "Program"
+) -> None:
     """Raises `UsageError` unless a published model fills the run's, of which biases alone may be left out, and has its
     numbers, such as the base of its positions.
     """
@@ -265,14 +289,15 @@ def _check_whole(weights: Weights, model: PyTree, lost: list[str], left: list[st
         )
     ours = dict(_numbers(model))
     for path, number in _numbers(weights.model):
-        if path in ours and ours[path] != number:
+        head = program.new_head and _in_head(program, path)
+        if not head and path in ours and ours[path] != number:
             raise UsageError(f"{start}: {path} must be {number}, as the published model's: got {ours[path]}; {hint}")
 
 
 def _numbers(module: Any, path: str = "model") -> Iterator[tuple[str, Any]]:
     """Fields of a model that are no arrays, but for those that change nothing of what it computes."""
-    if isinstance(module, eqx.Module):
-        for field in dataclasses.fields(module):
+    if isinstance(module, eqx.Module) or (dataclasses.is_dataclass(module) and not isinstance(module, type)):
+        for field in dataclasses.fields(module):  # pyright: ignore[reportArgumentType]
             if field.name not in FREE:
                 yield from _numbers(getattr(module, field.name), f"{path}.{field.name}")
     elif isinstance(module, list | tuple) and not hasattr(module, "_fields"):

@@ -37,6 +37,8 @@ from .gradients import mean_gradients
 from .recipe import Context, Program, Turn
 
 FULL = Policy()
+MIXING = np.uint32(2**31)
+"""What the key of a step's mixing is folded with: no number of a step or a turn."""
 
 
 class State(eqx.Module):
@@ -108,6 +110,9 @@ def make_update(
 
     def update(inputs: tuple, state: State) -> tuple[State, dict[str, Array]]:
         inputs, claims = Inputs(*inputs), program.claims(state.model)
+        if program.mix is not None:
+            mix_key = jr.fold_in(jr.fold_in(inputs.key, MIXING), state.step)
+            inputs = inputs._replace(batch=program.mix(inputs.batch, mix_key))
         kept = (state.model, state.opt_state, state.state)
         scale, skipped, metrics, made = dict(state.scale), dict(state.skipped), {}, []
         for name in turns:

@@ -42,7 +42,8 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> Par
         mesh: as `train.parallel.make_mesh` makes it.
     """
     axes: list[str | None] = [None] * len(shape)
-    width = next((axis for pattern, axis in WIDTH if matches(pattern, path)), None)
+    plain = path.replace(".projection.", ".")  # the projection within a low-rank update is split as by itself
+    width = next((axis for pattern, axis in WIDTH if matches(pattern, plain)), None)
     if (
         width is not None
         and len(shape) >= -width

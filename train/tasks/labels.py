@@ -56,7 +56,7 @@ def guessed(model: Any, examples: "Examples", stream: "Stream") -> Any:
     return np.where(np.isnan(logits).any(axis=-1), -1, np.argmax(logits, axis=-1)).astype(np.int32)
 
 
-def _draw(run: Finished, asked: ImageSample) -> int:
+def draw(run: Finished, asked: ImageSample) -> int:
     """Held-out images by predicted class, which is the label of single images."""
     import numpy as np
 
@@ -95,6 +95,6 @@ labels_recipe = functools.partial(
     images.image_recipe,
     drawn=_drawn,
     evaluators=_evaluators,
-    draw=_draw,
+    draw=draw,
 )
 """A recipe of classifiers: see `image_recipe`. The released model maps an image in [-1, 1] to logits."""

@@ -1,0 +1,1 @@
+"""Parts of the recipe of image classifiers: nets, pictures, classified folders."""

@@ -1,0 +1,31 @@
+"""Flags of `train.sample` for classifiers. Imports nothing heavy."""
+
+import dataclasses
+
+from ..._errors import require
+from ..sampling import ImageSample
+
+NAMES = "classes.json"
+"""Names of the classes, in the folder of a run."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierSample(ImageSample):
+    """Held-out images by the class that they are given, or the classes of pictures."""
+
+    images: str | None = None
+    """Folder of pictures, or one picture, to classify: --out is a picture of them with their classes, beside a table
+    of the same name with the ending .csv."""
+    top: int = 3
+    """Classes of each picture in the table, the most probable first."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.top >= 1, f"top must be at least 1: got {self.top}")
+        require(
+            self.images is None or self.as_grid, f"out must be the file of a picture with --images: got {self.out!r}"
+        )
+        given = [
+            name for name in ("n", "per_class", "label", "labels", "columns") if getattr(self, name) not in (None, ())
+        ]
+        require(self.images is None or not given, f"images goes without {', '.join(given)}")
