@@ -152,7 +152,7 @@ def loss(config: Config, facts: TokenFacts) -> Any:
     dropout = config.label_dropout if config.conditional else 0.0
     options = {"ratio": config.mask, "label_smoothing": config.label_smoothing, "label_dropout": dropout}
 
-    def of(model, ids, label, keys):
+    def of(model, ids, label, keys) -> Any:
         label = label if config.conditional else jnp.full_like(label, model.null_label)
         return jax.vmap(lambda ids, label, key: mage_loss(model, ids, label, **options, key=key))(ids, label, keys)
 

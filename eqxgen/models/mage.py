@@ -242,6 +242,6 @@ class MAGE(eqx.Module):
 
 
 def _blocks(config: MAGEConfig, dim: int, depth: int, heads: int, hidden_dim: int, key: PRNGKeyArray) -> Stack:
-    rates = {"dropout": config.dropout, "attention_dropout": config.dropout}
+    rates: dict[str, Any] = {"dropout": config.dropout, "attention_dropout": config.dropout}
     remat = "full" if config.remat else "none"
     return encoder(dim, depth, heads, hidden_dim=hidden_dim, epsilon=_EPSILON, **rates, remat=remat, key=key)

@@ -40,7 +40,7 @@ SIZES = {
     "decoder_hidden_dim": "decoder_intermediate_size",
 }
 UNUSED = "array of ViT-MAE that MAGE does not use"
-IGNORED = dict.fromkeys(
+IGNORED: dict[str, str] = dict.fromkeys(
     ("cls_token", "pos_embed", "mask_token", "decoder_pos_embed", "patch_embed.*", "decoder_pred.*"), UNUSED
 )
 IGNORED |= {"token_emb.position_ids": "numbers of the positions", "vqgan.*": "tokenizer"}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from bench.reliability.common import is_state_of, state_of, template_of
-from tests.full import full
+from tests.full import FULL, full
 from train._errors import UserError
 from train.checkpoint import Checkpoints
 from train.engine.recipes import RECIPES, load
@@ -161,8 +161,8 @@ def script(name, *flags, **env):
 @pytest.mark.parametrize(
     ("name", "count", "flags"),
     [
-        ("kill_in_save", 2, ()),
-        ("corruption", 12, ()),
+        ("kill_in_save", 4 if FULL else 2, ()),
+        ("corruption", 40 if FULL else 12, ()),
         pytest.param("resume_every_step", 4, ("--recipe", "vqgan"), marks=full),
         ("disk_full", 1, ()),
     ],

@@ -264,7 +264,7 @@ def parse(
             _check_file(config, values, preset, path)
         raise
     for name in given:
-        unread = parsed.unread | parsed.without_lora
+        unread = {**parsed.unread, **parsed.without_lora}
         if reader := unread.get(name) or unread.get(name.partition(".")[0] + "."):
             raise UsageError(f"{flag_of(name)} goes with {reader}, which was not given")
     parsed.check_given(given)

@@ -39,7 +39,7 @@ def probe(features: Function, train: Examples, test: Examples, classes: int) -> 
 
     def run(model: PyTree, frozen: Any, stream: Stream) -> dict[str, float]:
         known, held = (stream.gather(_Labelled(features), model, each) for each in (fitted, test))
-        accuracies = from_first(lambda: _accuracies(*known, *held, classes))
+        accuracies = from_first(lambda: _accuracies(known, held, classes))
         return dict(zip(PROBE.gives, accuracies))
 
     return Evaluator(PROBE, run, lacks="" if classes > 1 else "the images have one class")
@@ -52,9 +52,8 @@ class _Labelled(eqx.Module):
         return self.features(tree, example), example["label"]
 
 
-def _accuracies(
-    known: np.ndarray, labels: np.ndarray, held: np.ndarray, right: np.ndarray, classes: int
-) -> list[float]:
+def _accuracies(fitted: Any, test: Any, classes: int) -> list[float]:
+    (known, labels), (held, right) = fitted, test
     mean, deviation = known.mean(axis=0), known.std(axis=0)
     scaled = lambda x: (x - mean) / np.maximum(deviation, 1e-6)
     weight, bias = regression(scaled(known), labels, classes)

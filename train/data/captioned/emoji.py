@@ -1,6 +1,7 @@
 """Emoji in two drawing styles, with their names and keywords."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -35,7 +36,7 @@ def load_emoji64(files: KnownFiles) -> Dataset:
     return Dataset("emoji64", google, labels, twitter, labels, classes, captions=Captions(texts, texts))
 
 
-def _on_white(path: object, data: bytes) -> UInt8[np.ndarray, "n height width 3"]:
+def _on_white(path: Path, data: bytes) -> UInt8[np.ndarray, "n height width 3"]:
     pixels = Npz(path, io.BytesIO(data)).read("images", (4,), "u").astype(np.uint16)
     colour, alpha = pixels[..., :3], pixels[..., 3:]
     return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
