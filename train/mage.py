@@ -25,7 +25,7 @@ from .config.optim import OptimConfig
 from .config.options import option
 from .engine.recipes import Finished
 from .tasks.facts import TokenFacts
-from .tasks.image_tokens import TokensConfig, tokens_recipe
+from .tasks.image_tokens import TokensConfig, check_guidance, tokens_recipe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,11 +69,6 @@ class Config(TokensConfig):
         require(
             not self.contrast or self.accumulate == 1,
             f"accumulate must be 1 with contrast, whose negatives are one batch: got {self.accumulate}",
-        )
-        require(
-            self.decode.guidance == 1 or (self.conditional and self.label_dropout > 0),
-            "decode.guidance must be 1 without labels, or with label_dropout=0: got "
-            f"{self.decode.guidance}; give --decode.guidance 1",
         )
 
 
@@ -182,13 +177,17 @@ def draw(config: Config, facts: TokenFacts) -> Any:
     """Sampler of an image's tokens: (model, label, key=) -> ids.
 
     Raises:
-        ValueError: there are more steps than tokens.
+        ValueError: an option is not one of the tokens or of the training.
     """
     from jax.tree_util import Partial
 
     from eqxgen.decoding.masked import MaskedRules, generate
 
-    rules = MaskedRules.of(config.decode, facts.tokens)
+    if config.conditional:
+        check_guidance(config.decode.guidance, config.label_dropout, "decode.guidance")
+    guidance = config.decode.guidance
+    require(config.conditional or guidance == 1, f"decode.guidance must be 1 with --no-conditional: got {guidance}")
+    rules = MaskedRules.of(config.decode, facts.tokens, facts.grid)
     return Partial(generate if config.conditional else _unlabelled, options=rules)
 
 
@@ -225,11 +224,10 @@ def sample(run: Finished, asked: Any) -> int:
     """Writes samples; gives the exit status.
 
     Raises:
-        UsageError: a class or guidance is asked of a model without labels.
+        UsageError: a class is asked of a model without labels.
     """
     if not run.config.conditional:
         asked_for = {"--label": asked.label is not None, "--labels": asked.labels, "--per-class": asked.per_class}
-        asked_for["--guidance"] = asked.guidance not in (None, 1)
         for flag in (flag for flag, given in asked_for.items() if given):
             raise UsageError(
                 f"{flag} goes with a model of classes: --run {run.folder} was trained with --no-conditional"
