@@ -46,6 +46,8 @@ class Config(TokensConfig):
     """Divides the similarities of the contrastive loss."""
     shift: int = 0
     """Largest move of a view in places of the grid of tokens, in the contrastive loss."""
+    probe_examples: int = option(50_000, free=True)
+    """Training images of the linear probe, evenly over the part, where there are more."""
     mask: MaskRatio = option(factory=MaskRatio)
     """Share of the tokens that training masks."""
     model: MAGEConfig = option(factory=MAGEConfig, first=("dim", "depth", "heads"))
@@ -59,6 +61,7 @@ class Config(TokensConfig):
             require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1): got {getattr(self, name)}")
         require(0 <= self.contrast < math.inf, f"contrast must be at least 0 and finite: got {self.contrast}")
         require(0 < self.temperature < math.inf, f"temperature must be positive and finite: got {self.temperature}")
+        require(self.probe_examples >= 2, f"probe_examples must be at least 2: got {self.probe_examples}")
         require(self.shift >= 0, f"shift must be at least 0: got {self.shift}")
         require(
             (self.contrast > 0) == (self.model.projection > 0),
@@ -110,7 +113,9 @@ PRESETS = {
     "digits": _preset(
         "digits", 96, 3, MaskedDecoding(guidance=1.8, choice_temperature=3.0), steps=640, tokenizer="pixels"
     ),
-    "mnist": _preset("mnist", 128, 4, MaskedDecoding(guidance=1.8, choice_temperature=3.0), steps=1600),
+    "mnist": _preset(
+        "mnist", 128, 4, MaskedDecoding(guidance=1.8, choice_temperature=3.0), steps=1000, probe_examples=20_000
+    ),
     "imagenet256": _imagenet("imagenet256", MAGEConfig.base()),
     "imagenet256-large": _imagenet("imagenet256-large", MAGEConfig.large()),
 }
@@ -207,7 +212,7 @@ def offered(config: Config, tokens: Any, evaluators: Any) -> Any:
     read = lambda rows: {"ids": tokens.rows(rows).astype(np.int32), "label": tokens.train_labels[rows].astype(np.int32)}
     train = Examples(len(tokens.train_labels), read)
     test = Examples.of(ids=tokens.test.astype(np.int32), label=tokens.test_labels.astype(np.int32))
-    found = *evaluators, probe(features, train, test, tokens.num_classes)
+    found = *evaluators, probe(features, train, test, tokens.num_classes, config.probe_examples)
     if config.conditional:
         return found
     lacks = "the model was trained with --no-conditional, and its samples have no class"

@@ -47,7 +47,7 @@ def test_samples_without_labels_are_drawn_and_a_class_of_them_is_one_line(run, t
         flag = next(iter(flags)).replace("_", "-")
         with pytest.raises(UsageError, match=f"^--{flag} goes with a model of classes: --run .* --no-conditional"):
             sample.main(words(run=run, out=tmp_path / "y.npz", **flags))
-    with pytest.raises(UsageError, match="^--guidance must be 1 with --no-conditional: got 2"):
+    with pytest.raises(UsageError, match=r"^--guidance must be 1 with --no-conditional: got 2"):
         sample.main(words(run=run, out=tmp_path / "y.npz", guidance=2.0))
 
 
@@ -69,6 +69,7 @@ def test_samples_without_a_class_have_no_accuracy():
         ({"model": SMALL_MAGE, "contrast": -1.0}, "contrast must be at least 0 and finite: got -1.0"),
         ({"shift": 1}, "shift must be 0 without contrast: got 1"),
         ({"shift": -1}, "shift must be at least 0: got -1"),
+        ({"probe_examples": 1}, "probe_examples must be at least 2: got 1"),
         ({"temperature": 0.0}, "temperature must be positive and finite: got 0.0"),
         ({"label_dropout": 1.0}, r"label_dropout must be in \[0, 1\): got 1.0"),
         (
