@@ -114,7 +114,7 @@ PRESETS = {
         "digits", 96, 3, MaskedDecoding(guidance=1.8, choice_temperature=3.0), steps=640, tokenizer="pixels"
     ),
     "mnist": _preset(
-        "mnist", 128, 4, MaskedDecoding(guidance=1.8, choice_temperature=3.0), steps=1000, probe_examples=20_000
+        "mnist", 128, 4, MaskedDecoding(guidance=1.8, choice_temperature=3.0), steps=800, probe_examples=20_000
     ),
     "imagenet256": _imagenet("imagenet256", MAGEConfig.base()),
     "imagenet256-large": _imagenet("imagenet256-large", MAGEConfig.large()),
