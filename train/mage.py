@@ -81,6 +81,9 @@ def _preset(name: str, dim: int, depth: int, decode: MaskedDecoding, **changes: 
     values: dict[str, Any] = {
         "tokenizer": f"runs/vqgan-{name}",
         "batch_size": 64,
+        "label_dropout": 0.2,
+        # Nearer to the start of generation, where all is masked, than the paper's.
+        "mask": MaskRatio(mean=0.8, deviation=0.25),
         "data": DataConfig(name=name),
         "optim": OptimConfig(learning_rate=3e-3, warmup=50),
         "model": MAGEConfig(dim=dim, depth=depth, **sizes, dropout=0.0, head_gradient=True),
@@ -114,7 +117,7 @@ PRESETS = {
         "digits", 96, 3, MaskedDecoding(guidance=1.8, choice_temperature=3.0), steps=640, tokenizer="pixels"
     ),
     "mnist": _preset(
-        "mnist", 128, 4, MaskedDecoding(guidance=1.8, choice_temperature=3.0), steps=800, probe_examples=20_000
+        "mnist", 128, 4, MaskedDecoding(guidance=1.8, choice_temperature=3.0), steps=700, probe_examples=20_000
     ),
     "imagenet256": _imagenet("imagenet256", MAGEConfig.base()),
     "imagenet256-large": _imagenet("imagenet256-large", MAGEConfig.large()),
