@@ -7,7 +7,8 @@ is dense, gelu, norm, and a product with the table's code rows plus a bias. Bloc
 The loss is `eqxgen.losses.mage`.
 
 Differences: labels, of which the original has only the null one; weights are drawn from a truncated normal of deviation
-0.02, the decoder's positions from one as wide as the states that they are added to; an MLP has no dropout between its projections. MAGE-C's projection has one hidden layer.
+0.02, the decoder's positions from one as wide as the states that they are added to; an MLP has no dropout between its
+projections. MAGE-C's projection has one hidden layer.
 """
 
 import equinox as eqx
