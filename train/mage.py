@@ -25,7 +25,7 @@ from .config.optim import OptimConfig
 from .config.options import option
 from .engine.recipes import Finished
 from .tasks.facts import TokenFacts
-from .tasks.image_tokens import TokensConfig, tokens_recipe
+from .tasks.image_tokens import TokensConfig, check_guidance, tokens_recipe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,8 @@ class Config(TokensConfig):
     """Divides the similarities of the contrastive loss."""
     shift: int = 0
     """Largest move of a view in places of the grid of tokens, in the contrastive loss."""
+    probe_examples: int = option(50_000, free=True)
+    """Training images of the linear probe, evenly over the part, where there are more."""
     mask: MaskRatio = option(factory=MaskRatio)
     """Share of the tokens that training masks."""
     model: MAGEConfig = option(factory=MAGEConfig, first=("dim", "depth", "heads"))
@@ -59,6 +61,7 @@ class Config(TokensConfig):
             require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1): got {getattr(self, name)}")
         require(0 <= self.contrast < math.inf, f"contrast must be at least 0 and finite: got {self.contrast}")
         require(0 < self.temperature < math.inf, f"temperature must be positive and finite: got {self.temperature}")
+        require(self.probe_examples >= 2, f"probe_examples must be at least 2: got {self.probe_examples}")
         require(self.shift >= 0, f"shift must be at least 0: got {self.shift}")
         require(
             (self.contrast > 0) == (self.model.projection > 0),
@@ -70,11 +73,6 @@ class Config(TokensConfig):
             not self.contrast or self.accumulate == 1,
             f"accumulate must be 1 with contrast, whose negatives are one batch: got {self.accumulate}",
         )
-        require(
-            self.decode.guidance == 1 or (self.conditional and self.label_dropout > 0),
-            "decode.guidance must be 1 without labels, or with label_dropout=0: got "
-            f"{self.decode.guidance}; give --decode.guidance 1",
-        )
 
 
 def _preset(name: str, dim: int, depth: int, decode: MaskedDecoding, **changes: Any) -> Config:
@@ -83,6 +81,9 @@ def _preset(name: str, dim: int, depth: int, decode: MaskedDecoding, **changes: 
     values: dict[str, Any] = {
         "tokenizer": f"runs/vqgan-{name}",
         "batch_size": 64,
+        "label_dropout": 0.2,
+        # Nearer to the start of generation, where all is masked, than the paper's.
+        "mask": MaskRatio(mean=0.8, deviation=0.25),
         "data": DataConfig(name=name),
         "optim": OptimConfig(learning_rate=3e-3, warmup=50),
         "model": MAGEConfig(dim=dim, depth=depth, **sizes, dropout=0.0, head_gradient=True),
@@ -115,7 +116,9 @@ PRESETS = {
     "digits": _preset(
         "digits", 96, 3, MaskedDecoding(guidance=1.8, choice_temperature=3.0), steps=640, tokenizer="pixels"
     ),
-    "mnist": _preset("mnist", 128, 4, MaskedDecoding(guidance=1.8, choice_temperature=3.0), steps=1600),
+    "mnist": _preset(
+        "mnist", 128, 4, MaskedDecoding(guidance=1.8, choice_temperature=3.0), steps=700, probe_examples=20_000
+    ),
     "imagenet256": _imagenet("imagenet256", MAGEConfig.base()),
     "imagenet256-large": _imagenet("imagenet256-large", MAGEConfig.large()),
 }
@@ -182,13 +185,17 @@ def draw(config: Config, facts: TokenFacts) -> Any:
     """Sampler of an image's tokens: (model, label, key=) -> ids.
 
     Raises:
-        ValueError: there are more steps than tokens.
+        ValueError: an option is not one of the tokens or of the training.
     """
     from jax.tree_util import Partial
 
     from eqxgen.decoding.masked import MaskedRules, generate
 
-    rules = MaskedRules.of(config.decode, facts.tokens)
+    if config.conditional:
+        check_guidance(config.decode.guidance, config.label_dropout, "decode.guidance")
+    guidance = config.decode.guidance
+    require(config.conditional or guidance == 1, f"decode.guidance must be 1 with --no-conditional: got {guidance}")
+    rules = MaskedRules.of(config.decode, facts.tokens, facts.grid)
     return Partial(generate if config.conditional else _unlabelled, options=rules)
 
 
@@ -208,7 +215,7 @@ def offered(config: Config, tokens: Any, evaluators: Any) -> Any:
     read = lambda rows: {"ids": tokens.rows(rows).astype(np.int32), "label": tokens.train_labels[rows].astype(np.int32)}
     train = Examples(len(tokens.train_labels), read)
     test = Examples.of(ids=tokens.test.astype(np.int32), label=tokens.test_labels.astype(np.int32))
-    found = *evaluators, probe(features, train, test, tokens.num_classes)
+    found = *evaluators, probe(features, train, test, tokens.num_classes, config.probe_examples)
     if config.conditional:
         return found
     lacks = "the model was trained with --no-conditional, and its samples have no class"
@@ -225,11 +232,10 @@ def sample(run: Finished, asked: Any) -> int:
     """Writes samples; gives the exit status.
 
     Raises:
-        UsageError: a class or guidance is asked of a model without labels.
+        UsageError: a class is asked of a model without labels.
     """
     if not run.config.conditional:
         asked_for = {"--label": asked.label is not None, "--labels": asked.labels, "--per-class": asked.per_class}
-        asked_for["--guidance"] = asked.guidance not in (None, 1)
         for flag in (flag for flag, given in asked_for.items() if given):
             raise UsageError(
                 f"{flag} goes with a model of classes: --run {run.folder} was trained with --no-conditional"

@@ -7,7 +7,8 @@ is dense, gelu, norm, and a product with the table's code rows plus a bias. Bloc
 The loss is `eqxgen.losses.mage`.
 
 Differences: labels, of which the original has only the null one; weights are drawn from a truncated normal of deviation
-0.02; an MLP has no dropout between its projections. MAGE-C's projection has one hidden layer.
+0.02, the decoder's positions from one as wide as the states that they are added to; an MLP has no dropout between its
+projections. MAGE-C's projection has one hidden layer.
 """
 
 import equinox as eqx
@@ -115,7 +116,8 @@ class MAGE(eqx.Module):
         keys, dim = RNG(key), config.decoder_dim
         self.encoder = MAGEEncoder(tokens, codes, classes + 1, config, key=next(keys))
         self.embedding = Projection(config.dim, dim, init=normal, key=next(keys))
-        self.positions = normal(next(keys), (tokens + 1, dim), jnp.float32)
+        # As large as embedded states, from which alone the masked tokens could not be told apart at the start.
+        self.positions = normal(next(keys), (tokens + 1, dim), jnp.float32) * config.dim**0.5
         sizes = config.decoder_depth, config.decoder_heads, config.decoder_hidden_dim
         self.stack = _blocks(config, dim, *sizes, next(keys))
         self.norm = LayerNorm(dim, epsilon=_EPSILON)

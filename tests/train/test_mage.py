@@ -43,10 +43,12 @@ def test_samples_without_labels_are_drawn_and_a_class_of_them_is_one_line(run, t
     assert sample.main(words(run=run, n=2, out=tmp_path / "x.npz")) == 0
     with np.load(tmp_path / "x.npz") as arrays:
         assert arrays["images"].shape == (2, 8, 8, 1)
-    for flags in ({"label": 3}, {"labels": 3}, {"per_class": 2}, {"guidance": 2.0}):
+    for flags in ({"label": 3}, {"labels": 3}, {"per_class": 2}):
         flag = next(iter(flags)).replace("_", "-")
         with pytest.raises(UsageError, match=f"^--{flag} goes with a model of classes: --run .* --no-conditional"):
             sample.main(words(run=run, out=tmp_path / "y.npz", **flags))
+    with pytest.raises(UsageError, match=r"^--guidance must be 1 with --no-conditional: got 2"):
+        sample.main(words(run=run, out=tmp_path / "y.npz", guidance=2.0))
 
 
 def test_samples_without_a_class_have_no_accuracy():
@@ -67,10 +69,9 @@ def test_samples_without_a_class_have_no_accuracy():
         ({"model": SMALL_MAGE, "contrast": -1.0}, "contrast must be at least 0 and finite: got -1.0"),
         ({"shift": 1}, "shift must be 0 without contrast: got 1"),
         ({"shift": -1}, "shift must be at least 0: got -1"),
+        ({"probe_examples": 1}, "probe_examples must be at least 2: got 1"),
         ({"temperature": 0.0}, "temperature must be positive and finite: got 0.0"),
         ({"label_dropout": 1.0}, r"label_dropout must be in \[0, 1\): got 1.0"),
-        ({"conditional": False}, "decode.guidance must be 1 without labels, or with label_dropout=0: got 1.8"),
-        ({"label_dropout": 0.0}, "decode.guidance must be 1 without labels, or with label_dropout=0: got 1.8"),
         (
             {"model": dataclasses.replace(SMALL_MAGE, projection=4), "contrast": 0.1, "accumulate": 2},
             "accumulate must be 1 with contrast, whose negatives are one batch: got 2",
@@ -82,10 +83,17 @@ def test_an_option_that_cannot_be_is_one_line(changes, message):
         dataclasses.replace(mage.PRESETS["digits"], **changes)
 
 
-def test_more_guesses_than_tokens_is_an_error_before_any_compile():
-    config = dataclasses.replace(mage.PRESETS["digits"], decode=MaskedDecoding(steps=65))
-    with pytest.raises(ValueError, match=r"decode\.steps must be from 1 to the number of tokens, 64: got 65"):
-        mage.draw(config, FACTS)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"decode": MaskedDecoding(steps=65)}, r"decode\.steps must be from 1 to the number of tokens, 64: got 65"),
+        ({"conditional": False}, r"decode\.guidance must be 1 with --no-conditional: got 1\.8"),
+        ({"label_dropout": 0.0}, r"decode\.guidance must be 1 for a model trained with label_dropout=0: got 1\.8"),
+    ],
+)
+def test_a_sampler_that_cannot_be_is_an_error_before_any_compile(changes, message):
+    with pytest.raises(ValueError, match=message):
+        mage.draw(dataclasses.replace(mage.PRESETS["digits"], **changes), FACTS)
 
 
 def test_views_are_in_a_batch_only_where_they_are_contrasted():

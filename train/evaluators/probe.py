@@ -15,15 +15,13 @@ from .base import Evaluator
 from .examples import Examples
 from .stream import Function, Stream
 
-EXAMPLES = 60_000
-"""Training examples that are taken, evenly over the part, where there are more."""
 DECAY = 1e-4
 """Weight of half the squared weights beside the mean cross-entropy."""
 UPDATES = 500
 """Most iterations of L-BFGS."""
 
 
-def probe(features: Function, train: Examples, test: Examples, classes: int) -> Evaluator:
+def probe(features: Function, train: Examples, test: Examples, classes: int, most: int) -> Evaluator:
     """`probe_accuracy`, the accuracy on held-out examples of a multinomial logistic regression of the frozen features
     of training examples, and `probe_train_accuracy` on those. Each feature has mean 0 and deviation 1 over the training
     examples.
@@ -33,8 +31,9 @@ def probe(features: Function, train: Examples, test: Examples, classes: int) -> 
     Args:
         features: (model, example) -> vector.
         train, test: with `label`.
+        most: training examples that are taken, evenly over the part, where there are more.
     """
-    chosen = np.linspace(0, train.size, min(train.size, EXAMPLES), endpoint=False).astype(int)
+    chosen = np.linspace(0, train.size, min(train.size, most), endpoint=False).astype(int)
     fitted = Examples(len(chosen), lambda numbers: train.read(chosen[numbers]), train.batch)
 
     def run(model: PyTree, frozen: Any, stream: Stream) -> dict[str, float]:
