@@ -64,8 +64,8 @@ def batches() -> list[tuple[np.ndarray, np.ndarray]]:
     return [(dataset.normalise(dataset.train_images[part]), dataset.train_labels[part]) for part in parts]
 
 
-def theirs(model: Any, data: list) -> tuple[list[float], list[np.ndarray]]:
-    """Losses of PyTorch's training, and its running means after it."""
+def theirs(model: Any, data: list) -> list[float]:
+    """Losses of PyTorch's training."""
     import torch
 
     groups: tuple[list, list] = ([], [])
@@ -82,11 +82,23 @@ def theirs(model: Any, data: list) -> tuple[list[float], list[np.ndarray]]:
         loss.backward()
         adam.step()
         losses.append(loss.item())
-    return losses, [value.numpy() for name, value in model.named_buffers() if name.endswith("running_mean")]
+    return losses
 
 
-def ours(model: Any, changes: dict[str, Any], data: list) -> tuple[list[float], list[np.ndarray]]:
-    """Losses of the recipe's steps, and its running means after them."""
+def read(model: Any) -> Any:
+    """A model of PyTorch as ours."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        return from_pretrained(folder)
+
+
+def means(state: Any) -> list[np.ndarray]:
+    """Running means of every batch norm."""
+    return [np.asarray(norm.mean) for norm in state or ()]
+
+
+def ours(model: Any, changes: dict[str, Any], data: list) -> tuple[list[float], Any]:
+    """Losses of the recipe's steps, and the model state after them."""
     optim = OptimConfig(learning_rate=RATE, warmup=0, decay="constant", beta2=0.999, weight_decay=DECAY, clip=math.inf)
     config = dataclasses.replace(
         classify.Config(label_smoothing=SMOOTHING, optim=optim, batch_size=BATCH, steps=STEPS), **changes
@@ -100,7 +112,7 @@ def ours(model: Any, changes: dict[str, Any], data: list) -> tuple[list[float], 
     for images, labels in data:
         state, found = step(Inputs({"image": images, "label": labels, **more}, jr.key(1)), state)
         losses.append(float(found["loss"]))
-    return losses, [np.asarray(norm.mean) for norm in state.state or ()]
+    return losses, state.state
 
 
 def main() -> None:
@@ -113,12 +125,13 @@ def main() -> None:
         torch.manual_seed(0)
         config = getattr(transformers, f"{kind}Config")(**values)
         model = getattr(transformers, f"{kind}ForImageClassification")(config)
-        with tempfile.TemporaryDirectory() as folder:
-            model.save_pretrained(folder)
-            net = from_pretrained(folder)
-        (first, means), (second, others) = ours(net, OURS[name], data), theirs(model, data)
+        first, state = ours(read(model), OURS[name], data)
+        second, after = theirs(model, data), read(model)
         difference = max(abs(a - b) / b for a, b in zip(first, second))
-        apart = max((float(np.abs(a - b).max()) for a, b in zip(means, others, strict=True)), default=0.0)
+        apart = max(
+            (float(np.abs(a - b).max()) for a, b in zip(means(state), means(getattr(after, "state", None)))),
+            default=0.0,
+        )
         found[name] = {"largest relative difference": difference, "running means apart": apart}
         found[name] |= {"ours": first, "transformers": second}
         print(name, f"first {first[0]:.5f}, last {first[-1]:.5f}, difference {difference:.1e}, means {apart:.1e}")
