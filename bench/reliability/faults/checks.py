@@ -143,7 +143,7 @@ def shared(folder: Path, name: str) -> Path:
         if name == "text":
             status, output = text_run(path, "--optim.decay", "constant", "--optim.warmup", "2")
         else:
-            evals = ["--sample-every", "0", "--eval-samples", "20", "--decode.steps", "2", "--checkpoint-every", "2"]
+            evals = ["--sample-every", "0", "--decode.steps", "2", "--checkpoint-every", "2"]
             words = [*IMAGE_MODEL, "--steps", "2", "--run-dir", str(path / "run"), *evals]
             status, output = command("train.maskgit", *words)
         if status:
