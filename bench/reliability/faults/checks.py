@@ -126,12 +126,12 @@ def write_pictures(folder: Path, names: list[str], side: int = 8) -> str:
     return str(folder)
 
 
-def text_run(folder: Path, *words: str, steps: int = 4) -> tuple[int, str]:
-    """Training of a small language model on a text of `write_text`, in FOLDER/run."""
+def text_run(folder: Path, *words: str, steps: int = 4, name: str = "run") -> tuple[int, str]:
+    """Training of a small language model on a text of `write_text`, in FOLDER/NAME."""
     text = folder / "text.txt"
     if not text.exists():
         write_text(text)
-    data = ["--data.name", str(text), "--run-dir", str(folder / "run"), "--steps", str(steps)]
+    data = ["--data.name", str(text), "--run-dir", str(folder / name), "--steps", str(steps)]
     return command("train.gpt", *TEXT_MODEL, *data, *words)
 
 
@@ -143,7 +143,7 @@ def shared(folder: Path, name: str) -> Path:
         if name == "text":
             status, output = text_run(path, "--optim.decay", "constant", "--optim.warmup", "2")
         else:
-            evals = ["--sample-every", "0", "--eval-samples", "20", "--decode.steps", "2", "--checkpoint-every", "2"]
+            evals = ["--sample-every", "0", "--decode.steps", "2", "--checkpoint-every", "2"]
             words = [*IMAGE_MODEL, "--steps", "2", "--run-dir", str(path / "run"), *evals]
             status, output = command("train.maskgit", *words)
         if status:

@@ -62,6 +62,8 @@ def lazy(folder: Path) -> Found:
 def phases(folder: Path) -> Found:
     words = [*IMAGE_MODEL, "--steps", "2", "--sample-every", "0", "--decode.steps", "2"]
     status, output = command("train.maskgit", *words, "--evals", "none", "--run-dir", str(folder / "run"))
+    if status:
+        return False, f"--evals none: status {status}, {last(output)}"
     summary = shared(folder, "images") / "summary.json"
     timed = "judge_seconds" in json.loads(summary.read_text())
     return not status and timed, f"--evals none: status {status}, {last(output)}; the judge's seconds are kept: {timed}"
@@ -119,8 +121,7 @@ def best(folder: Path) -> Found:
 def going_on(folder: Path) -> Found:
     text_run(folder, "--optim.warmup", "2", steps=2)
     status, output = text_run(folder, "--optim.warmup", "2", "--extend", steps=4)
-    start = ["--from", str(folder / "run"), "--run-dir", str(folder / "other")]
-    started, said = text_run(folder, "--optim.warmup", "2", *start, steps=2)
+    started, said = text_run(folder, "--optim.warmup", "2", "--from", str(folder / "run"), steps=2, name="other")
     return (
         not status and not started,
         f"--extend: status {status}, {last(output)}; --from: status {started}, {last(said)}",
