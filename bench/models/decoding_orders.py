@@ -1,0 +1,98 @@
+"""Halton's order against confidence and random order at 4, 8 and 16 steps, on a trained MaskGIT of digits:
+`python -m bench.models.decoding_orders --run runs/maskgit-digits`.
+
+The judge is that of `--evals fidelity`. Every cell has the same keys and labels, and the guidance and temperatures of
+the run. Writes bench/results/cpu/decoding_orders.json: `fd_judge` with its bootstrap interval, accuracy and recall with
+Wilson's intervals of 95 %, over the samples and over the held-out images.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax.random as jr
+import numpy as np
+
+from eqxgen.metrics import Features, fidelity, weights_sha256
+from train.data import load
+from train.engine.recipes import Finished, recipe_of
+from train.evaluators.classifier import features_of, judge_of
+from train.evaluators.examples import held_out_images
+from train.evaluators.fidelity import Rounded
+from train.evaluators.stream import Stream
+from train.maskgit import draw
+from train.parallel import make_mesh
+from train.tasks.draw import drawn, labelled
+from train.tasks.tokenizers import tokenizer_of_run
+
+RESULT = pathlib.Path(__file__).parents[1] / "results" / "cpu" / "decoding_orders.json"
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "confidence": {"order": "confidence"},
+    "halton": {"order": "halton", "schedule": "arccos"},
+    "random": {"order": "random", "schedule": "arccos"},
+}
+STEPS = (4, 8, 16)
+
+
+def opened(folder: str) -> Finished:
+    """A finished run."""
+    path = pathlib.Path(folder)
+    record = json.loads((path / "config.json").read_text())
+    return recipe_of(record, path).open(path, record, path)
+
+
+def wilson(share: float, count: int, z: float = 1.96) -> list[float]:
+    """Interval of 95 % of a share of so many."""
+    middle, spread = share + z * z / (2 * count), z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    return [(middle - spread) / (1 + z * z / count), (middle + spread) / (1 + z * z / count)]
+
+
+def judged(run: Finished, samplers: Iterable[Any], samples: int, key: int = 1) -> Iterable[Mapping[str, Any]]:
+    """Numbers of each sampler, a function (model, label, key=) -> ids, on the averaged model of a run."""
+    mesh = make_mesh("")
+    dataset, stream = load(run.config.data), Stream(mesh)
+    judge, model = judge_of(dataset, stream).model, run.model(mesh)
+    features, held_out = Features("judge", weights_sha256(judge)), held_out_images(dataset)
+    real = features_of(None, None, judge, held_out, features, stream)
+    tokenizer = tokenizer_of_run(run.folder, run.config.tokenizer, run.facts)
+    labels = np.arange(samples) % run.facts.classes
+    for sampler in samplers:
+        tree = model, tokenizer, sampler, jr.key(key)
+        rows = features_of(Rounded(drawn, dataset.levels), tree, judge, labelled(labels), features, stream)
+        logits = rows.result() @ np.asarray(judge.head.weight).T + np.asarray(judge.head.bias)
+        accuracy = float(np.mean(np.argmax(logits, axis=-1) == labels))
+        found = {name: value for score in fidelity(rows, real) for name, value in score.numbers().items()}
+        yield {
+            "fd_judge": found["fd_judge"],
+            "fd_judge_interval": [found["fd_judge_low"], found["fd_judge_high"]],
+            "sample_accuracy": accuracy,
+            "sample_accuracy_interval": wilson(accuracy, samples),
+            "precision_judge": found["precision_judge"],
+            "recall_judge": found["recall_judge"],
+            "recall_judge_interval": wilson(found["recall_judge"], held_out.size),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--run", default="runs/maskgit-digits")
+    parser.add_argument("--n", type=int, default=1000)
+    asked = parser.parse_args()
+    run = opened(asked.run)
+    plain, cells = run.config.decode, [(name, steps) for name in SAMPLERS for steps in STEPS]
+    decodes = (dataclasses.replace(plain, steps=steps, **SAMPLERS[name]) for name, steps in cells)
+    samplers = (draw(dataclasses.replace(run.config, decode=decode), run.facts) for decode in decodes)
+    settings = {"guidance": plain.guidance, "choice_temperature": plain.choice_temperature}
+    table: list[Mapping[str, Any]] = []
+    for (name, steps), numbers in zip(cells, judged(run, samplers, asked.n)):
+        table.append({"sampler": name, "steps": steps, **numbers})
+        print(json.dumps(table[-1]))
+        RESULT.write_text(json.dumps({"samples": asked.n, **settings, "rows": table}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
