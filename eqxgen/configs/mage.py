@@ -56,8 +56,7 @@ class MAGEConfig:
     @classmethod
     def large(cls) -> "MAGEConfig":
         """ViT-L of the paper: 24 layers and 8, 1,024 wide."""
-        sizes = {"dim": 1024, "heads": 16, "hidden_dim": 4096, "decoder_dim": 1024, "decoder_hidden_dim": 4096}
-        return cls(depth=24, **sizes)
+        return cls(1024, 24, 16, 4096, decoder_dim=1024, decoder_hidden_dim=4096)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -45,8 +45,8 @@ class MAGELoss(NamedTuple):
 
 def draw_ratio(ratio: MaskRatio, *, key: PRNGKeyArray) -> Float[Array, ""]:
     """A share of masked tokens: a normal draw of which what is outside [least, most] is drawn again."""
-    ends = ((end - ratio.mean) / ratio.deviation for end in (ratio.least, ratio.most))
-    share = ratio.mean + ratio.deviation * jr.truncated_normal(key, *ends)
+    low, high = ((end - ratio.mean) / ratio.deviation for end in (ratio.least, ratio.most))
+    share = ratio.mean + ratio.deviation * jr.truncated_normal(key, low, high)
     return jnp.clip(share, ratio.least, ratio.most)
 
 

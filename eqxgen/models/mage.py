@@ -11,6 +11,8 @@ Differences: labels, of which the original has only the null one; weights are dr
 projections. MAGE-C's projection has one hidden layer.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
