@@ -15,7 +15,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from eqxgen.configs import GPTConfig, ResNetConfig, VQGANConfig
+from eqxgen.models import ResNet
+from eqxgen.nn import WithState
+from eqxgen.pretrained import to_pretrained
 from tests import oracles
+from tests.arrays import filled
 from tests.oracles._drawn import published as drawn
 from tests.train.small_runs import metrics, same, tiny, weights
 from train import classify, gpt, maskgit, vqgan
@@ -139,6 +143,19 @@ def test_model_state_is_read_with_the_model(tmp_path):
     assert same(named_arrays(released(state.model, state.state)), named_arrays(model))
     assert not found.left
     assert same(named_arrays(state.averaged_state[0]), named_arrays(state.state))
+
+
+@pytest.mark.parametrize("normalise", ["none", "imagenet"])
+def test_a_published_resnet_is_read_with_and_without_its_normalisation_of_pixels(tmp_path, normalise):
+    sizes, facts = ResNetConfig(width=8, multipliers=(1,), depths=(1,), stem=8), ImageFacts((8, 8, 3), 10)
+    config = classify.Config(backbone="resnet", model=sizes, normalise=normalise, start_from=str(tmp_path))
+    make = lambda key: ResNet(3, 10, sizes, key=key)
+    net = filled(make)
+    to_pretrained(WithState(net, net.init_state()), tmp_path, "resnet")
+    found, state = started(classify.RECIPE, config, facts, functools.partial(nets.released, config))
+    assert same(named_arrays(state.model), named_arrays(net))
+    assert not found.left
+    assert "of the file not used: none" in found.line
 
 
 SMALL = GPTConfig(dim=16, depth=2, heads=2, context=24)

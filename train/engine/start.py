@@ -100,8 +100,13 @@ def matched(weights: Weights, config: TrainConfig, recipe: str, task: "Task") ->
         return {"model": model, "state": program.init_state(model)}
 
     shapes = eqx.filter_eval_shape(made, jr.key(0))
+
+    def released(model: PyTree, state: PyTree) -> PyTree:
+        whole = task.released(model, state)
+        return whole if weights.model is None else getattr(whole, "published", whole)
+
     wanted = named_arrays(shapes)
-    routes = {name: name for name in wanted} if weights.raw else _routes(task.released, shapes)
+    routes = {name: name for name in wanted} if weights.raw else _routes(released, shapes)
     arrays = {routes[name]: stored for name, stored in weights.arrays.items() if name in routes}
     if program.new_head:
         arrays = {path: stored for path, stored in arrays.items() if not _in_head(program, path)}
@@ -120,7 +125,7 @@ def matched(weights: Weights, config: TrainConfig, recipe: str, task: "Task") ->
         lost = [name for name in unused if not name.endswith(".bias")]
         given = lambda path: path.startswith("model.") and not (program.new_head and _in_head(program, path))
         missing = [path for path in left if given(path)]
-        _check_whole(weights, task.released(shapes["model"], shapes["state"]), lost, missing, recipe, program)
+        _check_whole(weights, released(shapes["model"], shapes["state"]), lost, missing, recipe, program)
     counts = {"read": len(arrays), "left": len(left), "unused": len(unused)}
     record = {"path": config.start_from, "weights": config.from_weights, "sha256": weights.sha256, **counts}
     kinds = {path: wanted[path].dtype for path in arrays}
