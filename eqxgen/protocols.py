@@ -3,6 +3,7 @@
 
 TokenModel     trained by `eqxgen.losses.tokens`
 MaskedModel    trained by `eqxgen.losses.masked`, decoded by `eqxgen.decoding.masked`
+ImageTokenModel  trained by `eqxgen.losses.image_ar`, decoded by `eqxgen.decoding.images`
 LanguageModel  decoded by `eqxgen.decoding.autoregressive` and `eqxgen.decoding.beam`
 LatentModel    trained by `eqxgen.losses.elbo`
 Denoiser       trained by `eqxgen.diffusion.losses`, sampled by `eqxgen.diffusion.solvers`
@@ -81,6 +82,46 @@ class MaskedModel(Protocol):
 
     def __call__(
         self, ids: Array, label: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None
+    ) -> Array:
+        """Logits (tokens, codes) of one example; a call without `inference=True` may need the key."""
+        ...
+
+
+@runtime_checkable
+class ImageTokenModel(Protocol):
+    """A model of image tokens one by one, with a condition: a label, `eqxgen.models.ImageAR`, or a text,
+    `eqxgen.models.Parti`.
+    """
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one image."""
+        ...
+
+    @property
+    def codes(self) -> int:
+        """Number of codes; ids are in [0, codes)."""
+        ...
+
+    @property
+    def null_label(self) -> int | None:
+        """Value that fills the condition of an example without one; None for a model that has none."""
+        ...
+
+    def check_condition(self, condition: Any) -> Array:
+        """The condition as an array of integers; `ValueError` where it is none of the model's."""
+        ...
+
+    def start(self, condition: Array) -> tuple[Array, Any]:
+        """Logits (codes) of the first token, and the memory of the condition."""
+        ...
+
+    def extend(self, token: Array, cache: Any) -> tuple[Array, Any]:
+        """Logits of the next token, and the memory with the token added."""
+        ...
+
+    def __call__(
+        self, ids: Array, condition: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None
     ) -> Array:
         """Logits (tokens, codes) of one example; a call without `inference=True` may need the key."""
         ...

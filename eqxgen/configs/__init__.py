@@ -27,6 +27,7 @@ from eqxgen.configs.gpt import GPT2_SIZES, LLAMA2_SIZES, LLAMA3_1_SIZES, GPTConf
 from eqxgen.configs.image_ar import LLAMAGEN_SIZES, ImageARConfig
 from eqxgen.configs.mage import MAGEConfig, MaskRatio
 from eqxgen.configs.maskgit import MaskGITConfig
+from eqxgen.configs.parti import PARTI_SIZES, PartiConfig
 from eqxgen.configs.quantizer import QUANTIZERS, QuantizerConfig
 from eqxgen.configs.resnet import ConvNetConfig, ResNetConfig
 from eqxgen.configs.rnn import RNNConfig
@@ -43,6 +44,7 @@ __all__ = [
     "LLAMA3_1_SIZES",
     "LLAMAGEN_SIZES",
     "ORDERS",
+    "PARTI_SIZES",
     "QUANTIZERS",
     "SCHEDULES",
     "T5_SIZES",
@@ -67,6 +69,7 @@ __all__ = [
     "MaskGITConfig",
     "MaskRatio",
     "MaskedDecoding",
+    "PartiConfig",
     "PaxUNetConfig",
     "QuantizerConfig",
     "R3GANConfig",

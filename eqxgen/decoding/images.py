@@ -1,4 +1,6 @@
-"""Decoding of class-conditional autoregressive models of image tokens (Sun et al. 2024, arXiv:2406.06525)."""
+"""Decoding of autoregressive models of image tokens, by class (Sun et al. 2024, arXiv:2406.06525) or by text (Yu et al.
+2022, arXiv:2206.10789).
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,13 +15,14 @@ from eqxgen.configs import ImageSampling
 from eqxgen.decoding.logits import Rules, draw
 from eqxgen.decoding.memory import decoding
 from eqxgen.decoding.traced import check_drawn, number
-from eqxgen.models.image_ar import ImageAR
 from eqxgen.nn import _check
-from eqxgen.nn.linear import check_ids
+from eqxgen.protocols import ImageTokenModel
 
 PLAIN = ImageSampling()
-Scorer = Callable[[Int[Array, " tokens"], Int[Array, ""]], Float[Array, ""]]
-"""(ids of an image, label) -> score, the higher the better: a classifier, a matching model of images and texts."""
+Condition = Int[Array, "..."]
+"""A label, or a text (text,) as ids."""
+Scorer = Callable[[Int[Array, " tokens"], Condition], Float[Array, ""]]
+"""(ids of an image, condition) -> score, the higher the better: a classifier, a matching model of images and texts."""
 
 
 class ImageRules(eqx.Module):
@@ -53,7 +56,7 @@ class ImageRules(eqx.Module):
         return cls(Rules.of(options.draws), guidance, first, last, options.candidates)
 
     def guided(self, logits: Float[Array, "halves codes"], token: Int[Array, ""]) -> Float[Array, " codes"]:
-        """Logits `null + guidance * (label - null)` of a token inside the interval, those of the label outside."""
+        """Logits `null + guidance * (condition - null)` of a token inside the interval, those of the condition outside."""
         if self.guidance is None:
             return logits[0]
         inside = (self.first <= token) & (token < self.last)
@@ -61,57 +64,58 @@ class ImageRules(eqx.Module):
 
 
 def generate(
-    model: ImageAR,
-    label: _check.Ids,
+    model: ImageTokenModel,
+    condition: _check.Ids,
     options: ImageSampling | ImageRules = PLAIN,
     *,
     scorer: Scorer | None = None,
     key: PRNGKeyArray,
 ) -> Int[Array, " tokens"]:
-    """Ids of a new image of a class, row by row, every token computed once.
+    """Ids of a new image of a class or a text, row by row, every token computed once.
 
-    With guidance the label and the null label are a batch of two with a memory each. Their logits are guided first,
+    With guidance the condition and the null are a batch of two with a memory each. Their logits are guided first,
     then divided by the temperature and cut to `top_k` and `top_p`; the one code that is drawn extends both. Other
     numbers in `options` run the same compiled program, except `candidates`.
 
     Args:
-        label: the class, or `model.null_label`.
+        condition: the class, or the ids of the text; or the null, filled with `model.null_label`.
         options: of the draws, the guidance, and the number of candidates.
         scorer: judges the candidates; by default `evidence`.
         key: of all draws.
 
     Raises:
-        ValueError: the label is out of range, the guidance ends after the tokens, or guidance or `evidence` is asked of
-            a model without a null label.
+        ValueError: the condition is none of the model's, the guidance ends after the tokens, or guidance or `evidence`
+            is asked of a model without a null label.
         FloatingPointError: the logits are NaN; inside a compiled program, ids are `NO_TOKEN`, -1, instead.
     """
-    nulls = int(model.null_label is not None)
-    label = check_ids(label, model.classes + nulls, "label", f"classes + {nulls} null")
+    condition, null = model.check_condition(condition), model.null_label
     rules = options if isinstance(options, ImageRules) else ImageRules.of(options, model.tokens)
-    if rules.guidance is not None and not nulls:
+    if rules.guidance is not None and null is None:
         raise ValueError(
             "guidance needs a model with a null label: give guidance=1 for one without, as with null=False"
         )
-    if rules.candidates > 1 and scorer is None and not nulls:
+    if rules.candidates > 1 and scorer is None and null is None:
         raise ValueError("candidates need a scorer for a model without a null label: got none")
-    found = _generated(model, label, rules, scorer, key)
+    found = _generated(model, condition, rules, scorer, key)
     check_drawn(found)
     return found
 
 
 @eqx.filter_jit
-def _generated(model: Any, label: Array, rules: ImageRules, scorer: Scorer | None, key: PRNGKeyArray) -> Array:
+def _generated(model: Any, condition: Array, rules: ImageRules, scorer: Scorer | None, key: PRNGKeyArray) -> Array:
     reader = decoding(model)
     if rules.candidates == 1:
-        return _drawn(reader, label, rules, key)
-    judge = scorer or (lambda ids, label: evidence(model, ids, label))
-    drawn = jax.vmap(lambda key: _drawn(reader, label, rules, key))(jr.split(key, rules.candidates))
-    return drawn[jnp.argmax(jax.vmap(lambda ids: judge(ids, label))(drawn))]
+        return _drawn(reader, condition, rules, key)
+    judge = scorer or (lambda ids, condition: evidence(model, ids, condition))
+    drawn = jax.vmap(lambda key: _drawn(reader, condition, rules, key))(jr.split(key, rules.candidates))
+    return drawn[jnp.argmax(jax.vmap(lambda ids: judge(ids, condition))(drawn))]
 
 
-def _drawn(model: Any, label: Array, rules: ImageRules, key: PRNGKeyArray) -> Array:
+def _drawn(model: Any, condition: Array, rules: ImageRules, key: PRNGKeyArray) -> Array:
     unseen = jnp.zeros(model.codes, bool)
-    halves = label[None] if rules.guidance is None else jnp.stack([label, jnp.full_like(label, model.null_label)])
+    halves = condition[None]
+    if rules.guidance is not None:
+        halves = jnp.stack([condition, jnp.full_like(condition, model.null_label)])
     one = lambda logits, token: draw(
         rules.guided(logits.astype(jnp.float32), token), rules.draws, unseen, key=jr.fold_in(key, token)
     )
@@ -125,19 +129,20 @@ def _drawn(model: Any, label: Array, rules: ImageRules, key: PRNGKeyArray) -> Ar
     return jnp.append(codes, one(logits, jnp.asarray(model.tokens - 1)))
 
 
-def log_likelihood(model: ImageAR, ids: Int[Array, " tokens"], label: _check.Ids) -> Float[Array, ""]:
-    """Log-probability of an image's tokens, given its label, in nats."""
-    log_prob = jax.nn.log_softmax(model(ids, label, inference=True))
+def log_likelihood(model: ImageTokenModel, ids: Int[Array, " tokens"], condition: _check.Ids) -> Float[Array, ""]:
+    """Log-probability of an image's tokens, given its condition, in nats."""
+    log_prob = jax.nn.log_softmax(model(ids, condition, inference=True))
     return jnp.sum(jnp.take_along_axis(log_prob, ids[:, None], axis=-1))
 
 
-def evidence(model: ImageAR, ids: Int[Array, " tokens"], label: _check.Ids) -> Float[Array, ""]:
-    """Log-odds of an image's tokens with its label against those without: the model as its own classifier.
+def evidence(model: ImageTokenModel, ids: Int[Array, " tokens"], condition: _check.Ids) -> Float[Array, ""]:
+    """Log-odds of an image's tokens with its condition against those without: the model as its own classifier.
 
     Raises:
         ValueError: the model has no null label.
     """
     if model.null_label is None:
         raise ValueError("evidence needs a model with a null label: train one with label dropout")
-    null = jnp.full_like(jnp.asarray(label), model.null_label)
-    return log_likelihood(model, ids, label) - log_likelihood(model, ids, null)
+    condition = model.check_condition(condition)
+    null = jnp.full_like(condition, model.null_label)
+    return log_likelihood(model, ids, condition) - log_likelihood(model, ids, null)

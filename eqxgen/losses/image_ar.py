@@ -1,4 +1,6 @@
-"""Loss of class-conditional autoregressive models of image tokens (Sun et al. 2024, arXiv:2406.06525)."""
+"""Loss of autoregressive models of image tokens, by class (Sun et al. 2024, arXiv:2406.06525) or by text (Yu et al. 2022,
+arXiv:2206.10789).
+"""
 
 from typing import NamedTuple
 
@@ -7,7 +9,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from eqxgen.models.image_ar import ImageAR
+from eqxgen.nn._call import given
+from eqxgen.protocols import ImageTokenModel
 from eqxgen.rng import RNG
 
 
@@ -24,9 +27,9 @@ class ImageARLoss(NamedTuple):
 
 
 def image_ar_loss(
-    model: ImageAR,
+    model: ImageTokenModel,
     ids: Int[Array, " tokens"],
-    label: Int[Array, ""],
+    condition: Int[Array, "..."],
     *,
     label_dropout: float = 0.1,
     shuffled: Float[Array, ""] | None = None,
@@ -37,27 +40,27 @@ def image_ar_loss(
     Args:
         model: in training mode.
         ids: tokens of the example.
-        label: its class.
-        label_dropout: probability that the null label replaces the label.
+        condition: its class, or the ids of its text.
+        label_dropout: probability that the null replaces the condition.
         shuffled: probability of a random order instead of row by row (Yu et al. 2024, arXiv:2411.00776, which lowers it
             from 1 to 0 in training); None: always row by row.
-        key: of the label dropout, the order and the model's dropout.
+        key: of the null, the order and the model's dropout.
 
     Raises:
-        ValueError: `label_dropout` is given with a model that has no null label, or `shuffled` with one that does not
-            know the token to come.
+        ValueError: `label_dropout` is given with a model that has no null label, or `shuffled` with one that does not know
+            the token to come.
     """
     keys = RNG(key)
     dropped = jr.uniform(next(keys)) < label_dropout
     if label_dropout:
         if model.null_label is None:
             raise ValueError(f"label_dropout must be 0 for a model without a null label: got {label_dropout}")
-        label = jnp.where(dropped, model.null_label, label)
+        condition = jnp.where(dropped, model.null_label, condition)
     model_key, order = next(keys), None
     if shuffled is not None:
         rows = jnp.arange(model.tokens)
         order = jnp.where(jr.uniform(next(keys)) < shuffled, jr.permutation(next(keys), rows), rows)
-    logits = model(ids, label, order=order, key=model_key)
+    logits = model(ids, condition, key=model_key, **given(order=order))
     wanted = ids if order is None else ids[order]
     hit = jnp.take_along_axis(jax.nn.log_softmax(logits), wanted[:, None], axis=-1)
     return ImageARLoss(-jnp.sum(hit), jnp.sum(jnp.argmax(logits, axis=-1) == wanted).astype(jnp.float32))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from eqxgen.models.mae import MAE
     from eqxgen.models.mage import MAGE
     from eqxgen.models.maskgit import MaskGIT
+    from eqxgen.models.parti import Parti
     from eqxgen.models.pixels import PixelTokenizer
     from eqxgen.models.resnet import ResNet
     from eqxgen.models.rnn import RNN
@@ -61,6 +62,7 @@ __all__ = [
     "Inception",
     "KLAutoencoder",
     "MaskGIT",
+    "Parti",
     "PatchDiscriminator",
     "PaxUNet",
     "PixelTokenizer",

@@ -130,6 +130,17 @@ class ImageAR(eqx.Module):
         x = self.dropout(x, key=embed_key, inference=inference)
         return self._logits(self.stack(x, positions=positions, key=stack_key, inference=inference))
 
+    def check_condition(self, label: _check.Ids) -> Int[Array, ""]:
+        """The label as an array.
+
+        Raises:
+            ValueError: it is no integer, no scalar or out of range; inside a compiled program a label out of the range
+                gives NaN logits instead.
+        """
+        label = check_ids(label, self.classes + self.null, "label", f"classes + {int(self.null)} null")
+        _check.example(label, name="label")
+        return label
+
     def start(self, label: _check.Ids, dtype: DTypeLike = jnp.float32) -> tuple[Float[Array, " codes"], Caches]:
         """Logits of the first token, and the memory of the class, with room for all tokens but the last."""
         empty = Caches(self.stack.cache(self.tokens, dtype), jnp.zeros((), jnp.int32))
@@ -154,9 +165,7 @@ class ImageAR(eqx.Module):
         return self._logits(x)[0], Caches(blocks, cache.count + 1)
 
     def _label(self, label: _check.Ids) -> Array:
-        label = check_ids(label, self.classes + self.null, "label", "classes + 1 null" if self.null else "classes")
-        _check.example(label, name="label")
-        return self.labels(label)
+        return self.labels(self.check_condition(label))
 
     def _logits(self, x: Array) -> Array:
         return times_rows(self.norm(x), self.head.weight, wide=True)

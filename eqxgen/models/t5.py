@@ -243,7 +243,7 @@ class ConditionedT5(eqx.Module):
 def _conditioned(model: T5, source: Array, mask: Array | None) -> ConditionedT5:
     states = model.encode(source, mask=mask, inference=True)
     seen = None if mask is None else mask[None, None, :]
-    blocks = eqx.filter_vmap(lambda block: block.bound(states, context_mask=seen))(model.decoder.stack.blocks)
+    blocks = model.decoder.stack.each(lambda block: block.bound(states, context_mask=seen))
     decoder = eqx.tree_at(lambda half: half.stack.blocks, model.decoder, blocks)
     return ConditionedT5(model.embedding, decoder, model.head, model.head_scale, model.context)
 

@@ -79,7 +79,11 @@ class Stack(eqx.Module):
 
     def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> PyTree:
         """Empty caches of the blocks for `length` tokens, stacked like their parameters."""
-        return eqx.filter_vmap(lambda block: block.cache(length, dtype))(self.blocks)
+        return self.each(lambda block: block.cache(length, dtype))
+
+    def each(self, function: Callable[..., PyTree], *others: PyTree) -> PyTree:
+        """`function(block, *its slices of others)` of all blocks at once; the results are stacked."""
+        return eqx.filter_vmap(function)(self.blocks, *others)
 
     def extend(
         self,
@@ -139,7 +143,11 @@ class Unrolled(eqx.Module):
 
     def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> PyTree:
         """As `Stack.cache`, as a tuple with one for each block."""
-        return tuple(block.cache(length, dtype) for block in self.blocks)
+        return self.each(lambda block: block.cache(length, dtype))
+
+    def each(self, function: Callable[..., PyTree], *others: PyTree) -> PyTree:
+        """As `Stack.each`, of and as tuples with one for each block."""
+        return tuple(function(*given) for given in zip(self.blocks, *others))
 
     def extend(
         self,
