@@ -20,7 +20,8 @@ from .config.data import AugmentConfig, DataConfig
 from .config.optim import OptimConfig
 from .config.options import option
 from .tasks.facts import TokenFacts
-from .tasks.image_tokens import TokensConfig, check_guidance, tokens_recipe
+from .tasks.image_tokens import TokensConfig, tokens_recipe
+from .tasks.one_by_one import draw_one_by_one, one_by_one
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,22 +109,7 @@ def model(config: Config, facts: TokenFacts) -> Any:
 
 def loss(config: Config, facts: TokenFacts) -> Any:
     """Cross-entropy of the tokens of a batch."""
-    import jax
-    import jax.numpy as jnp
-
-    from eqxgen.losses.image_ar import image_ar_loss
-
-    from .engine.recipe import Sums
-
-    def total(model, batch, keys, _):
-        one = lambda ids, label, key, shuffled: image_ar_loss(
-            model, ids, label, label_dropout=config.label_dropout, shuffled=shuffled, key=key
-        )
-        found = jax.vmap(one)(batch["ids"], batch["label"], keys, batch.get("shuffled"))
-        weight = batch["weight"]
-        return Sums(weight @ found.loss, facts.tokens * jnp.sum(weight), {"accuracy": weight @ found.correct})
-
-    return total
+    return one_by_one(facts, "label", config.label_dropout)
 
 
 def numbers(config: Config, progress: float) -> dict[str, float]:
@@ -134,21 +120,9 @@ def numbers(config: Config, progress: float) -> dict[str, float]:
     return {"shuffled": 1.0 if progress < until else max(0.0, 1 - (progress - until) / max(end - until, 1e-9))}
 
 
-def draw(config: Config, facts: TokenFacts) -> Any:
-    """Sampler of an image's tokens: (model, label, key=) -> ids.
-
-    Raises:
-        ValueError: an option is not one of the tokens or of the training.
-    """
-    from jax.tree_util import Partial
-
-    from eqxgen.decoding.images import ImageRules, generate
-
-    check_guidance(config.decode.guidance, config.label_dropout, "decode.guidance")
-    return Partial(generate, options=ImageRules.of(config.decode, facts.tokens))
-
-
-RECIPE = tokens_recipe("ar", "ImageAR", Config, PRESETS, model, loss, draw, options="decode", numbers=numbers)
+RECIPE = tokens_recipe(
+    "ar", "ImageAR", Config, PRESETS, model, loss, draw_one_by_one, options="decode", numbers=numbers
+)
 main = RECIPE.main
 
 if __name__ == "__main__":

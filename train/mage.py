@@ -25,7 +25,7 @@ from .config.optim import OptimConfig
 from .config.options import option
 from .engine.recipes import Finished
 from .tasks.facts import TokenFacts
-from .tasks.image_tokens import TokensConfig, check_guidance, tokens_recipe
+from .tasks.image_tokens import TokensConfig, tokens_recipe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,8 +191,6 @@ def draw(config: Config, facts: TokenFacts) -> Any:
 
     from eqxgen.decoding.masked import MaskedRules, generate
 
-    if config.conditional:
-        check_guidance(config.decode.guidance, config.label_dropout, "decode.guidance")
     guidance = config.decode.guidance
     require(config.conditional or guidance == 1, f"decode.guidance must be 1 with --no-conditional: got {guidance}")
     rules = MaskedRules.of(config.decode, facts.tokens, facts.grid)

@@ -23,7 +23,7 @@ from .config.data import AugmentConfig, DataConfig
 from .config.optim import OptimConfig
 from .config.options import option
 from .tasks.facts import TokenFacts
-from .tasks.image_tokens import TokensConfig, check_guidance, tokens_recipe
+from .tasks.image_tokens import TokensConfig, tokens_recipe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,6 @@ def draw(config: Config, facts: TokenFacts) -> Any:
 
     from eqxgen.decoding.masked import MaskedRules, generate
 
-    check_guidance(config.decode.guidance, config.label_dropout, "decode.guidance")
     return Partial(generate, options=MaskedRules.of(config.decode, facts.tokens, facts.grid))
 
 

@@ -39,6 +39,10 @@ FIDELITY = Evaluation(
     ),
     asked=True,
 )
+CAPTIONS = Evaluation(
+    "captions",
+    tuple(f"caption_{part}_{scenes}" for scenes in ("seen", "held_out", "real") for part in ("cells", "images")),
+)
 TRAINED_ON_SAMPLES = Evaluation("cas", ("cas_accuracy", "cas_accuracy_of_real"), asked=True)
 RECONSTRUCTION = Evaluation("reconstruction", ("eval_loss", "psnr", "codebook_usage", "codebook_perplexity"))
 LATENTS = Evaluation("reconstruction", ("eval_loss", "psnr", "eval_divergence"))

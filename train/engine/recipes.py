@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # --help must not wait for jax
     from .loop import Task
     from .recipe import Program
 
-RECIPES = ("ar", "classify", "diffusion", "gan", "gpt", "klvae", "mage", "maskgit", "rnn", "vae", "vqgan")
+RECIPES = ("ar", "classify", "diffusion", "gan", "gpt", "klvae", "mage", "maskgit", "parti", "rnn", "vae", "vqgan")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,17 @@ def drawn(tree: Any, example: dict[str, Array]) -> Float[Array, "height width ch
             are arrays, so that others run the same program.
         example: with `label`.
     """
+    return _image(tree, example["label"], example["index"])
+
+
+def drawn_by_text(tree: Any, example: dict[str, Array]) -> Float[Array, "height width channels"]:
+    """As `drawn`, of an example with `text`."""
+    return _image(tree, example["text"], example["index"])
+
+
+def _image(tree: Any, condition: Array, index: Array) -> Float[Array, "height width channels"]:
     model, tokenizer, sampler, key = tree
-    ids = sampler(model, example["label"], key=jr.fold_in(key, example["index"]))
+    ids = sampler(model, condition, key=jr.fold_in(key, index))
     image = tokenizer.decode(jnp.maximum(ids, 0))
     return jnp.where((ids < 0).any(), jnp.nan, image)
 

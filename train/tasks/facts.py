@@ -118,6 +118,19 @@ class TokenFacts(Facts):
 
 
 @dataclasses.dataclass(frozen=True)
+class CaptionFacts(TokenFacts):
+    """Facts of captioned images as tokens."""
+
+    _: dataclasses.KW_ONLY
+    vocab: int
+    """Size of the texts' vocabulary, without their end."""
+    text: int
+    """Tokens of a text, the end included."""
+    vocabulary: str | None = rare(None)
+    """SHA-256 of the vocabulary; None on paper."""
+
+
+@dataclasses.dataclass(frozen=True)
 class TextFacts(Facts):
     """Facts of text as tokens."""
 

@@ -1,4 +1,4 @@
-"""Recipes of class-conditional models of image tokens: data, facts, pictures, evaluation, samples."""
+"""Recipes of models of image tokens by a condition: data, facts, pictures, evaluation, samples."""
 
 import dataclasses
 import functools
@@ -12,8 +12,9 @@ from ..config.evals import CLASSIFIER, FIDELITY, HELD_OUT, TRAINED_ON_SAMPLES
 from ..config.options import option
 from ..engine.recipes import Finished, Recipe, named
 from . import images
+from .conditions import LABELS, Conditions
 from .facts import TokenFacts, image_facts
-from .sampling import ImageSample, given, with_options
+from .sampling import Pictures, given, with_options
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from ..data import Part
@@ -23,7 +24,7 @@ if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --h
     from ..evaluators.base import Evaluator
 
 Sampler = Callable[..., Any]
-"""(model, label, key=) -> ids (tokens) of one image; a pytree, with its numbers as arrays."""
+"""(model, condition, key=) -> ids (tokens) of one image; a pytree, with its numbers as arrays."""
 
 Numbers = Callable[[Any, float], dict[str, float]]
 
@@ -65,12 +66,13 @@ def tokens_recipe(
     numbers: Numbers = lambda config, progress: {},
     offered: Offered = lambda config, tokens, evaluators: evaluators,
     pairs: Callable[[Any], bool] = lambda config: False,
+    conditions: Conditions = LABELS,
 ) -> Recipe:
     """A recipe of this kind.
 
     Args:
         model: (config, facts) -> what makes the model from a key.
-        loss: (config, facts) -> `train.engine.recipe.Loss` of batches of `ids` and `label`.
+        loss: (config, facts) -> `train.engine.recipe.Loss` of batches of `ids` and the condition.
         draw: (config, facts) -> sampler of one image's ids; a `ValueError` begins with the flag that is wrong.
         options: the config's field with the sampler's options.
         numbers: (config, progress) -> numbers of a training step that the loss takes beside the batch, the same names
@@ -78,23 +80,33 @@ def tokens_recipe(
         offered: (config, tokens of the images, evaluators of every such recipe) -> those of this one.
         pairs: (config) -> true where a batch has `other` beside `ids`: tokens of the same images, with a draw of
             --data.augment.flip of their own. Batches of held-out examples lack them.
+        conditions: what the images are of.
     """
 
     def program(config: Any, facts: TokenFacts) -> "Program":
         from ..engine.recipe import Program
 
-        shapes = {"ids": ((facts.tokens,), "int32"), "label": ((), "int32")}
+        shapes = {"ids": ((facts.tokens,), "int32"), conditions.name: (conditions.shape(facts), "int32")}
         shapes |= dict.fromkeys(numbers(config, 0.0), ((), "float32"))
         shapes |= {"other": shapes["ids"]} if pairs(config) else {}
         return Program.of(model(config, facts), loss(config, facts), shapes)
 
+    def check(config: Any, prefix: str = "") -> None:
+        guidance, dropout = getattr(config, options).guidance, getattr(config, conditions.dropout)
+        trained = dropout > 0 or guidance == 1
+        flag = f"{options}.guidance".removeprefix(prefix)
+        if not trained:
+            raise UsageError(f"--{flag} must be 1 for a model trained with {conditions.dropout}=0: got {guidance}")
+
     def task(config: Any, folder: Path) -> "Task":
-        return _task(config, folder, program, functools.partial(_sampler, draw), numbers, offered)
+        check(config)
+        return _task(config, folder, conditions, program, functools.partial(_sampler, draw), numbers, offered)
 
     def sample(run: Finished, asked: Any) -> int:
         values = dataclasses.replace(getattr(run.config, options), **given(asked, kind))
         changed = dataclasses.replace(run.config, **{options: values})
-        return _sample(run, asked, _sampler(draw, changed, run.facts, f"{options}."))
+        check(changed, f"{options}.")
+        return _sample(run, asked, conditions, _sampler(draw, changed, run.facts, f"{options}."))
 
     kind = type(getattr(next(iter(presets.values())), options))
     return Recipe(
@@ -102,20 +114,14 @@ def tokens_recipe(
         title=title,
         config=config,
         presets=presets,
-        facts=TokenFacts,
-        on_paper=_on_paper,
+        facts=conditions.facts,
+        on_paper=lambda config: conditions.on_paper(config, _on_paper(config)),
         model=model,
         program=program,
         task=task,
-        sample=with_options(ImageSample, kind, f"{options}."),
+        sample=with_options(conditions.sample, kind, f"{options}."),
         draw=sample,
     )
-
-
-def check_guidance(guidance: float, label_dropout: float, flag: str) -> None:
-    """Raises `ValueError` where guidance is asked of a model whose training never hid a label."""
-    trained = label_dropout > 0 or guidance == 1
-    require(trained, f"{flag} must be 1 for a model trained with label_dropout=0: got {guidance}")
 
 
 def _on_paper(config: TokensConfig) -> TokenFacts:
@@ -147,6 +153,7 @@ def _sampler(draw: Callable[[Any, TokenFacts], Sampler], config: Any, facts: Tok
 def _task(
     config: Any,
     folder: Path,
+    conditions: Conditions,
     program: Callable[[Any, TokenFacts], "Program"],
     draw: Callable[[Any, TokenFacts], Sampler],
     numbers: Numbers,
@@ -159,22 +166,22 @@ def _task(
     from ..engine.loop import Task
     from ..evaluators.examples import Examples
     from ..evaluators.held_out import held_out
-    from ..evaluators.judges import judges
     from ..evaluators.stream import Stream
     from ..parallel.processes import is_first
-    from .draw import drawn, labelled
     from .encoded.token_data import opened
     from .tokenizers import COPY, keep_tokenizer
     from .usage import tokenizer_usage
 
-    source = opened(config, folder)
+    source = opened(config, folder, functools.partial(conditions.read, config) if conditions.read else None)
     found, tokenizer, flip = source.tokens, source.tokenizer, config.data.augment.flip
     begins = source.where != "pixels" and not (folder / COPY).exists() and is_first()
     if begins and (hint := tokenizer_usage(source.where, tokenizer.codes)):
         print(hint)
     facts = TokenFacts(found.image_shape, found.num_classes, tokenizer.tokens, tokenizer.codes, found.sha256 or None)
+    given = conditions.opened(config, source, facts)
+    facts, name = given.facts, conditions.name
     sampler, core = draw(config, facts), program(config, facts)
-    tested = Examples.of(ids=found.test.astype(np.int32), label=found.test_labels)
+    tested = Examples.of(ids=found.test.astype(np.int32), **{name: given.test})
 
     def batch(part: "Part") -> dict[str, np.ndarray]:
         def view(number: int) -> np.ndarray:
@@ -182,32 +189,35 @@ def _task(
             return found.rows(part.example, side).astype(np.int32)
 
         other = {"other": view(VIEW)} if "other" in core.shapes else {}
-        given = numbers(config, part.step / config.steps)
-        constants = {name: np.full(len(part.index), value, np.float32) for name, value in given.items()}
-        return {"ids": view(0), "label": found.train_labels[part.example]} | constants | other
+        values = numbers(config, part.step / config.steps)
+        constants = {name: np.full(len(part.index), value, np.float32) for name, value in values.items()}
+        return {"ids": view(0), name: given.train[part.example]} | constants | other
 
     def show(model: Any, frozen: Any, stream: Stream, path: Path) -> None:
-        labels = np.repeat(np.arange(facts.classes)[:10], 8)
         tree = model, tokenizer, sampler, jr.key(config.seed)
-        images.save(stream.gather(drawn, tree, labelled(labels)), found, 8, path)
+        asked = Examples.of(250, **{name: given.shown})
+        images.save(stream.gather(given.draw, tree, asked), found, 8, path)
 
-    judged = labelled(np.arange(config.eval_samples) % facts.classes)
     parts = lambda model, frozen: (model, tokenizer, sampler, jr.key(config.seed + 1))
-    evaluators = held_out(core.loss, tested), *judges(source.images, drawn, judged, parts, source.lacks)
-    evaluators = offered(config, found, evaluators)
-    prepare = functools.partial(keep_tokenizer, source.where, tokenizer)
+    evaluators = offered(config, found, (held_out(core.loss, tested), *given.evaluators(parts)))
+
+    def prepare(folder: Path) -> None:
+        keep_tokenizer(source.where, tokenizer, folder)
+        given.prepare(folder)
+
     return Task(facts, core, found.copies[0], batch, show, evaluators, prepare, fingerprint=source.fingerprint)
 
 
-def _sample(run: Finished, asked: ImageSample, draw: Sampler) -> int:
+def _sample(run: Finished, asked: Pictures, conditions: Conditions, sampler: Sampler) -> int:
     import jax.random as jr
 
+    from ..evaluators.examples import Examples
     from ..evaluators.stream import Stream
     from ..parallel import make_mesh
-    from .draw import drawn, labelled
     from .tokenizers import tokenizer_of_run
 
-    labels, mesh = images.labels_of(asked, run.facts.classes), make_mesh(asked.mesh)
+    found, mesh = conditions.asked(run, asked), make_mesh(asked.mesh)
     tokenizer = tokenizer_of_run(run.folder, run.config.tokenizer, run.facts)
-    tree = run.model(mesh), tokenizer, draw, jr.key(asked.seed)
-    return asked.save(Stream(mesh).map(drawn, tree, labelled(labels)), labels)
+    tree = run.model(mesh), tokenizer, sampler, jr.key(asked.seed)
+    examples = Examples.of(250, **{conditions.name: found.rows})
+    return asked.save(Stream(mesh).map(found.draw, tree, examples), found.labels)

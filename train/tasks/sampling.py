@@ -35,21 +35,13 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageSample(Sample):
+class Pictures(Sample):
     """Images in one grid, or each by itself."""
 
     out: str = "samples.png"
     """A grid, as .png, .jpg or .webp; .npz: arrays `images` (uint8) and `labels`; FOLDER/ with a slash at its end: a
     PNG of each image, and labels.csv.
     """
-    n: int | None = None
-    """Number of images; 64 by default."""
-    per_class: int | None = None
-    """Number of images of each class, in place of --n."""
-    label: int | None = None
-    """Class of all images; by default the classes in turn."""
-    labels: tuple[int, ...] = ()
-    """Classes of the images, in turn."""
     columns: int | None = None
     """Images in a row of the grid; 8 by default."""
 
@@ -57,14 +49,7 @@ class ImageSample(Sample):
         from ..data.images.grid import FORMATS
 
         super().__post_init__()
-        for name in ("n", "per_class", "columns"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"{name} must be at least 1: got {value}")
-        for name, values in (("label", (self.label or 0,)), ("labels", self.labels)):
-            require(min(values, default=0) >= 0, f"{name} must be at least 0: got {min(values, default=0)}")
-        require(len(set(self.labels)) == len(self.labels), f"labels must be each given once: got {self.labels}")
-        require(self.n is None or self.per_class is None, "n goes without per_class: give one of them")
-        require(self.label is None or not self.labels, "label goes without labels: give one of them")
+        require(self.columns is None or self.columns >= 1, f"columns must be at least 1: got {self.columns}")
         known = (*FORMATS, ".npz", "/")
         require(
             self.out.lower().endswith(known) and os.path.basename(self.out).lower() not in known,
@@ -75,10 +60,6 @@ class ImageSample(Sample):
     def as_grid(self) -> bool:
         """One picture of all images is asked for."""
         return not self.out.lower().endswith((".npz", "/"))
-
-    def count(self, classes: int) -> int:
-        """Number of images of so many classes."""
-        return 64 if self.n is None and self.per_class is None else self.n or (self.per_class or 0) * classes
 
     def save(self, batches: Iterable[Any], labels: Any) -> int:
         """Writes images; gives the exit status.
@@ -99,6 +80,50 @@ class ImageSample(Sample):
             raise UserError(f"--run {self.run}: {error}") from None
         print(f"{count:,} images in {self.out}{', in place of the file before' if before else ''}")
         return 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageSample(Pictures):
+    """Images of classes."""
+
+    n: int | None = None
+    """Number of images; 64 by default."""
+    per_class: int | None = None
+    """Number of images of each class, in place of --n."""
+    label: int | None = None
+    """Class of all images; by default the classes in turn."""
+    labels: tuple[int, ...] = ()
+    """Classes of the images, in turn."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("n", "per_class"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name} must be at least 1: got {value}")
+        for name, values in (("label", (self.label or 0,)), ("labels", self.labels)):
+            require(min(values, default=0) >= 0, f"{name} must be at least 0: got {min(values, default=0)}")
+        require(len(set(self.labels)) == len(self.labels), f"labels must be each given once: got {self.labels}")
+        require(self.n is None or self.per_class is None, "n goes without per_class: give one of them")
+        require(self.label is None or not self.labels, "label goes without labels: give one of them")
+
+    def count(self, classes: int) -> int:
+        """Number of images of so many classes."""
+        return 64 if self.n is None and self.per_class is None else self.n or (self.per_class or 0) * classes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CaptionSample(Pictures):
+    """Images of texts; a file's label is the number of its text."""
+
+    text: tuple[str, ...] = ()
+    """What the images are of; several, for images of each."""
+    n: int = 8
+    """Images of each text."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(bool(self.text), 'text must be given, as in --text "three red sevens in a row"')
+        require(self.n >= 1, f"n must be at least 1: got {self.n}")
 
 
 def with_options(form: type[Form], options: type, prefix: str) -> type[Form]:

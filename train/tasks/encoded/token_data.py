@@ -1,8 +1,10 @@
 """Training data of models of image tokens: tokens made at the start, or prepared ones."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..._errors import DataError
 from ...data import Dataset, load
 from ...data.encoded import IDS, Encoded, is_encoded, read_encoded
 from ...parallel import make_mesh
@@ -20,6 +22,7 @@ class Source(NamedTuple):
         images: the real images; None where prepared tokens have lost them.
         lacks: the reason for that.
         fingerprint: SHA-256 of the data.
+        texts: what was read of the captions; None where they were not asked for.
     """
 
     tokens: Encoded
@@ -28,25 +31,31 @@ class Source(NamedTuple):
     images: Dataset | None
     lacks: str
     fingerprint: str
+    texts: Any = None
 
 
-def opened(config: Any, folder: Path) -> Source:
+def opened(config: Any, folder: Path, read: Callable[[Dataset], Any] | None = None) -> Source:
     """The tokens that `--data` and `--tokenizer` name.
 
     Args:
         folder: of the run.
+        read: takes what a run needs of the captions, before any token is made.
 
     Raises:
-        DataError: the data cannot be read.
+        DataError: the data cannot be read, or captions are asked for and missing.
         UserError: the tokenizer cannot be read; or the tokens are of another one, or of another than the run's.
     """
     if is_encoded(config.data, IDS):
+        if read is not None:
+            hint = "give the images that they were made of"
+            raise DataError(config.data.name, "images with captions", "prepared tokens, which have none", hint)
         return _prepared(config, folder)
-    dataset = load(config.data).enough_for(config.batch_size)
+    dataset = load(config.data, captions=read is not None).enough_for(config.batch_size)
+    texts = None if read is None else read(dataset)
     tokenizer = open_tokenizer(config.tokenizer, dataset, folder)
     flip = config.data.augment.flip
     tokens = tokenized(dataset, tokenizer, config.tokenizer, make_mesh(config.mesh), mirror=flip)
-    return Source(tokens, tokenizer, config.tokenizer, dataset, "", dataset.fingerprint)
+    return Source(tokens, tokenizer, config.tokenizer, dataset, "", dataset.fingerprint, texts)
 
 
 def _prepared(config: Any, folder: Path) -> Source:
