@@ -6,12 +6,12 @@
   python -m train.parti --data.name ./pictures --data.image-size 64 --tokenizer RUN --text-tokenizer bpe-2000
   python -m train.parti --preset parti-350m --dry-run        # the paper's: 1,024 tokens of 8,192 codes, batch 8,192
 
-Captions come with --data.name: captioned_digits, emoji64, or a folder with captions.jsonl or a .txt beside each picture.
+Captions come with --data.name: captioned_digits, emoji64, or a folder with captions.jsonl or a .txt for each picture.
 --text-tokenizer is chars, bytes, bpe-SIZE or the path of a vocabulary. Guidance is by texts that training hides
 (--text-dropout), in whose place is the empty text. Writes runs/parti-PRESET: config.json, vocabulary.json,
-metrics.jsonl, samples/, checkpoints/, TensorBoard events, model.safetensors, and summary.json. Of captioned_digits it has
-the exact match of pictures with held-out captions, cell by cell, of scenes that are in training (caption_cells_seen) and
-of others (caption_cells_held_out). The same command again resumes.
+metrics.jsonl, samples/, checkpoints/, TensorBoard events, model.safetensors, and summary.json. Of captioned_digits it
+has the exact match of pictures with held-out captions, cell by cell, of scenes that are in training
+(caption_cells_seen) and of others (caption_cells_held_out). The same command again resumes.
 """
 
 import dataclasses
@@ -92,13 +92,14 @@ def _parti(name: str) -> Config:
 
 
 PRESETS = {
-    "captioned_digits": _preset("captioned_digits", _small(128, 2, 4, 48, 0.0), steps=3000),
-    "emoji64": _preset("emoji64", _small(256, 4, 8, 256, 0.1), steps=20_000),
+    # All pairs of the grammar: a word is a token.
+    "captioned_digits": _preset("captioned_digits", _small(128, 2, 4, 12, 0.0), steps=2500, text_tokenizer="bpe-369"),
+    "emoji64": _preset("emoji64", _small(256, 4, 8, 96, 0.1), steps=20_000, text_tokenizer="bpe-1024"),
     **{f"parti-{name}": _parti(name) for name in ("350m", "750m", "3b", "20b")},
 }
 
 ABOUT = {
-    "captioned_digits": "1.7 M parameters; 3,000 steps of 64 after train.vqgan --preset captioned_digits",
+    "captioned_digits": "1.8 M parameters; 2,500 steps of 64 after train.vqgan --preset captioned_digits",
     "emoji64": "11 M parameters; 20,000 steps of 64, for a GPU, after train.vqgan --preset emoji64",
     "parti-350m": "387 M parameters; 450,000 steps of 8,192, for a TPU slice; the paper's FID on MS-COCO is 14.10",
     "parti-750m": "789 M parameters; 450,000 steps of 8,192, for a TPU slice; the paper's FID on MS-COCO is 10.71",

@@ -80,6 +80,10 @@ PRESETS = {
     "fashion_mnist": _preset(
         "fashion_mnist", 800, VQGANConfig(width=16, multipliers=(1, 2, 4), blocks=1, latent_dim=16, codes=256)
     ),
+    "captioned_digits": _preset(
+        "captioned_digits", 1000, VQGANConfig(width=16, multipliers=(1, 2, 4), blocks=1, latent_dim=16, codes=1024)
+    ),
+    "emoji64": _preset("emoji64", 20_000, VQGANConfig(width=64, multipliers=(1, 2, 2), latent_dim=64, codes=1024)),
     "cifar10": _preset(
         "cifar10", 30_000, VQGANConfig(width=64, multipliers=(1, 2, 2), latent_dim=64, codes=1024), flip=True
     ),
@@ -146,6 +150,8 @@ ABOUT = {
     "digits": "0.37 M parameters; 500 steps of 64",
     "mnist": "0.39 M parameters; 6 minutes on 2 CPU cores; psnr 23.8, codebook_usage 1.0",
     "fashion_mnist": "0.40 M parameters; 800 steps of 64",
+    "captioned_digits": "0.4 M parameters; 1,000 steps of 64",
+    "emoji64": "4.3 M parameters; 20,000 steps of 64, for a GPU",
     "cifar10": "4.3 M parameters; 30,000 steps of 64, for a GPU",
     "eurosat64": "4.3 M parameters; 20,000 steps of 64, for a GPU",
     "imagenet256-taming": "72 M parameters; 1 M steps of 96, for a TPU slice; needs a file of LPIPS",

@@ -22,6 +22,7 @@ from eqxgen.configs import (
     MAEConfig,
     MAGEConfig,
     MaskGITConfig,
+    PartiConfig,
     PaxUNetConfig,
     R3GANConfig,
     ResNetConfig,
@@ -58,6 +59,7 @@ from eqxgen.models.image_ar import ImageAR
 from eqxgen.models.mae import MAE
 from eqxgen.models.mage import MAGE
 from eqxgen.models.maskgit import MaskGIT
+from eqxgen.models.parti import Parti
 from eqxgen.models.resnet import ResNet
 from eqxgen.models.rnn import RNN
 from eqxgen.models.t5 import T5
@@ -118,6 +120,11 @@ def texts(seed: Seed) -> tuple[jax.Array, jax.Array]:
 def labelled(seed: Seed) -> tuple[jax.Array, jax.Array]:
     rng = np.random.default_rng(seed)
     return integers((9,), 8, rng), integers((), 4, rng)
+
+
+def captioned(seed: Seed) -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(seed)
+    return integers((9,), 7, rng), integers((5,), 6, rng)
 
 
 def noised(seed: Seed) -> tuple[jax.Array, ...]:
@@ -228,6 +235,7 @@ SMALL_ADM = dataclasses.replace(
 SMALL_AUTOENCODER = AutoencoderConfig(widths=(4, 8), blocks=1, latent_dim=3, groups=2, attention=(1,))
 SMALL_BERT = BERTConfig(dim=16, depth=2, heads=2, hidden_dim=24)
 SMALL_T5 = T5Config(dim=16, depth=2, heads=2, head_dim=6, hidden_dim=24, buckets=8, max_distance=20)
+SMALL_PARTI = PartiConfig(16, 2, heads=2, head_dim=6, hidden_dim=24, context=9, buckets=8, max_distance=20)
 SMALL_VIT = ViTConfig(patch=4, dim=16, depth=2, heads=2, hidden_dim=24)
 DINO = dataclasses.replace(SMALL_VIT, gated=True, registers=2, mask_token=True, layer_scale=0.5, resize=True)
 SMALL_TEXT = TextTowerConfig(dim=12, depth=2, heads=3, hidden_dim=20, context=9)
@@ -260,6 +268,7 @@ ROWS = {
         lambda key: ImageAR((3, 3), 8, 3, ImageARConfig(16, 2, 2, 24, targets=True), key=key), labelled, draws=True
     ),
     "MAGE": Row(mage(head_gradient=True), labelled, draws=True),
+    "Parti": Row(lambda key: Parti((3, 3), 7, 5, SMALL_PARTI, key=key), captioned, draws=True),
     "BERT": Row(lambda key: BERTMaskedLM(7, SMALL_BERT, key=key), text, draws=True),
     "T5": Row(lambda key: T5(7, SMALL_T5, key=key), texts, draws=True),
     "T5, 1.1": Row(

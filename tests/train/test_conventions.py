@@ -15,11 +15,12 @@ from tests.models.test_models import MODELS
 from train.engine.recipes import RECIPES, named
 from train.params.conventions import ENDS, ISLANDS, WHOLE, WIDTH
 from train.params.paths import leaves, matches
-from train.tasks.facts import ImageFacts, LatentFacts, TextFacts, TokenFacts
+from train.tasks.facts import CaptionFacts, ImageFacts, LatentFacts, TextFacts, TokenFacts
 
 FACTS = {
     ImageFacts: ImageFacts((32, 32, 3), 10),
     TokenFacts: TokenFacts((32, 32, 3), 10, 64, 512),
+    CaptionFacts: CaptionFacts((32, 32, 3), 10, 64, 512, vocab=65, text=16),
     TextFacts: TextFacts(65, 64),
 }
 SMALL = {"dim": 64, "depth": 2, "heads": 4, "context": 64}

@@ -12,9 +12,10 @@ import pytest
 from eqxgen.configs import ImageARConfig, MaskedDecoding, Sampling
 from eqxgen.nn import WithState
 from tests.train.small_runs import TINY, tiny
-from train import ar, maskgit, vqgan
+from train import ar, maskgit, parti, vqgan
 from train._errors import UsageError, UserError
 from train.config.base import TrainConfig, to_dict
+from train.config.data import DataConfig
 from train.engine.recipes import RECIPES, load, named, recipe_of
 from train.run.folder import RunFolder, read_json
 from train.run.weights import save_model
@@ -148,15 +149,13 @@ def test_images_that_the_levels_do_not_divide_are_an_error_before_any_compile():
         vqgan.RECIPE.program(vqgan.PRESETS["mnist"], ImageFacts((6, 8, 1), 10))
 
 
-@pytest.mark.parametrize("recipe", [ar, maskgit])
-def test_guidance_of_a_model_trained_with_every_label_is_an_error(recipe):
-    facts, config = TokenFacts((8, 8, 1), 10, 64, 17), recipe.Config(label_dropout=0.0)
-    recipe.draw(config, facts)
+@pytest.mark.parametrize("recipe", [ar, maskgit, parti])
+def test_guidance_of_a_model_trained_with_every_condition_is_an_error_before_the_data(recipe, tmp_path):
+    dropout = "text_dropout" if recipe is parti else "label_dropout"
+    config = recipe.Config(**{dropout: 0.0}, data=DataConfig(name="./none.npz"))
     guided = dataclasses.replace(config, decode=dataclasses.replace(config.decode, guidance=2.0))
-    with pytest.raises(
-        ValueError, match=r"^decode\.guidance must be 1 for a model trained with label_dropout=0: got 2"
-    ):
-        recipe.draw(guided, facts)
+    with pytest.raises(UsageError, match=rf"^--decode\.guidance must be 1 for a model trained with {dropout}=0: got 2"):
+        recipe.RECIPE.task(guided, tmp_path)
 
 
 @pytest.mark.parametrize(

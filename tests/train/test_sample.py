@@ -23,6 +23,7 @@ from eqxgen.configs import (
     MAGEConfig,
     MaskedDecoding,
     MaskGITConfig,
+    PartiConfig,
     ResNetConfig,
     RNNConfig,
     VAEConfig,
@@ -42,11 +43,12 @@ from train.evaluators.stream import Stream
 from train.parallel import make_mesh
 from train.run.weights import save_model
 from train.tasks.draw import drawn, labelled
-from train.tasks.facts import ImageFacts, TextFacts, TokenFacts
+from train.tasks.facts import CaptionFacts, ImageFacts, TextFacts, TokenFacts
 from train.tasks.sampling import ImageSample
 from train.tasks.texts import TextSample, _Text
 from train.tasks.writers import write_images
 
+CAPTIONED = ("parti",)
 IMAGES, TEXTS = ("ar", "classify", "diffusion", "gan", "klvae", "mage", "maskgit", "vae", "vqgan"), ("gpt", "rnn")
 CHARACTERS = Characters("\n abcdefgh")
 MAGE = MAGEConfig(8, 1, 2, 8, decoder_dim=8, decoder_depth=1, decoder_heads=2, decoder_hidden_dim=8)
@@ -58,6 +60,10 @@ MODELS = {
     "gan": ({"dcgan": DCGANConfig(latent_dim=4, width=8, base=2)}, ImageFacts((8, 8, 1), 10, 17)),
     "mage": (MAGE, TokenFacts((8, 8, 1), 10, 64, 17)),
     "maskgit": (MaskGITConfig(dim=8, depth=1, heads=2), TokenFacts((8, 8, 1), 10, 64, 17)),
+    "parti": (
+        PartiConfig(dim=8, depth=1, heads=2, head_dim=4, hidden_dim=8, context=8),
+        CaptionFacts((8, 8, 1), 10, 64, 17, vocab=CHARACTERS.size, text=8, vocabulary=CHARACTERS.sha256),
+    ),
     "vae": (VAEConfig(hidden=(8,), latent_dim=3), ImageFacts((8, 8, 1), 10, 17)),
     "vqgan": (VQGANConfig(width=8, latent_dim=4, codes=16, multipliers=(1, 2)), ImageFacts((8, 8, 1), 10, 17)),
     "gpt": (GPTConfig(dim=8, depth=1, heads=2, context=32), TextFacts(CHARACTERS.size, 32, CHARACTERS.sha256)),
@@ -70,13 +76,14 @@ def made(recipe, folder, change=lambda model: model):
     found, (sizes, facts) = named(recipe), MODELS[recipe]
     preset = next(iter(found.presets.values()))
     data = {} if recipe in TEXTS else {"data": dataclasses.replace(preset.data, name="digits")}
+    data |= {"tokenizer": "pixels"} if recipe in CAPTIONED else {}
     sizes = sizes if isinstance(sizes, dict) else {"model": sizes}
     config = dataclasses.replace(preset, **sizes, **data)
     record = {"recipe": recipe, "config": to_dict(config), "facts": facts.to_record()}
     folder.mkdir(parents=True)
     save_model(folder / "model.safetensors", change(found.model(config, facts)(jr.key(0))), record)
     (folder / "config.json").write_text(json.dumps(record), encoding="utf-8")
-    if recipe in TEXTS:
+    if recipe in (*TEXTS, *CAPTIONED):
         CHARACTERS.save(folder / "vocabulary.json")
     return folder
 
@@ -92,21 +99,24 @@ def call(run, *flags, **options):
 
 
 EVERY = {"--seed -1": "seed must be in", "--seed x": "--seed must be a whole number", "--run": "no value"}
-IMAGE = {
+PICTURES = {
     "--n 0": "n must be at least 1: got 0",
     "--n 2.5": "--n must be a whole number",
-    "--per-class 0": "per_class must be at least 1: got 0",
-    "--per-class 2 --n 3": "n goes without per_class",
     "--columns 0": "columns must be at least 1",
-    "--label -1": "label must be at least 0: got -1",
-    "--labels 1 -2": "labels must be at least 0: got -2",
-    "--labels 1 1": r"labels must be each given once: got \(1, 1\)",
-    "--labels 1 --label 2": "label goes without labels",
     "--out x.gif": r"out must be a file of \.png, .* or FOLDER/ for single files: got 'x.gif'",
     "--out x": "got 'x'",
     "--out .npz": "got '.npz'",
     "--prompt a": "--prompt: no such flag",
     "--stop a": "--stop: no such flag",
+}
+IMAGE = PICTURES | {
+    "--text a": "--text: no such flag",
+    "--per-class 0": "per_class must be at least 1: got 0",
+    "--per-class 2 --n 3": "n goes without per_class",
+    "--label -1": "label must be at least 0: got -1",
+    "--labels 1 -2": "labels must be at least 0: got -2",
+    "--labels 1 1": r"labels must be each given once: got \(1, 1\)",
+    "--labels 1 --label 2": "label goes without labels",
 }
 DRAWN = {
     "--guidance nan": "guidance must be at least 0 and finite: got nan",
@@ -207,6 +217,11 @@ AUTOREGRESSIVE = {
     "--candidates 0": "candidates must be at least 1: got 0",
     "--steps 3": "--steps: no such flag",
 }
+CAPTION = PICTURES | {
+    "--n 1": "text must be given, as in --text",
+    "--label 3": "--label: no such flag",
+    **{f"{words_} --text a": message for words_, message in AUTOREGRESSIVE.items()},
+}
 ALONE = {"--guidance 1": "--guidance: no such flag", "--temperature 1": "--temperature: no such flag"}
 WRONG = [
     (recipe, words_, message)
@@ -220,6 +235,7 @@ WRONG = [
         "ar": (EVERY, IMAGE, AUTOREGRESSIVE),
         "mage": (EVERY, IMAGE, DRAWN),
         "maskgit": (EVERY, IMAGE, DRAWN),
+        "parti": (EVERY, CAPTION),
         "gpt": (EVERY, TEXT),
         "rnn": (EVERY, TEXT),
     }.items()
@@ -257,6 +273,10 @@ KNOWN_LATER = [
     ("diffusion", ["--variance=learned"], "--variance learned must have a model with dit.learn_variance"),
     ("ar", ["--guidance-to=65"], "--guidance_to must be at most the number of tokens, 64: got 65"),
     ("mage", ["--steps=65"], "--steps must be from 1 to the number of tokens, 64: got 65"),
+    ("parti", ["--guidance-to=65", "--text=a"], "--guidance_to must be at most the number of tokens, 64: got 65"),
+    ("parti", ["--text="], "--text must be one or more characters: got ''"),
+    ("parti", ["--text=ax"], "--text: text must have characters of the vocabulary's 10 alone: got 'x' at character 1"),
+    ("parti", ["--text=abcdefgh"], "--text must be at most the model's 7 tokens: got 8; shorten it"),
     ("maskgit", ["--steps=65"], "--steps must be from 1 to the number of tokens, 64: got 65"),
     *(
         (recipe, [*flags, *["--reconstruct"] * (recipe == "vae")], message)
@@ -276,9 +296,19 @@ KNOWN_LATER = [
 @pytest.mark.parametrize(("recipe", "words_", "message"), KNOWN_LATER)
 def test_an_option_that_the_run_does_not_allow_is_a_usage_error(recipe, words_, message, runs, tmp_path):
     out = {} if recipe in TEXTS else {"out": tmp_path / "x.png"}
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UserError, match=message):
         call(runs[recipe], *words_, **out)
     assert not list(tmp_path.iterdir())
+
+
+def test_images_of_texts_are_a_row_for_each_and_their_numbers_are_the_labels(runs, tmp_path):
+    words_ = ("--text", "ab", "--text", "c d")
+    assert call(runs["parti"], *words_, n=3, out=tmp_path / "all.npz") == 0
+    assert call(runs["parti"], "--text", "ab", n=3, guidance=1, out=tmp_path / "one.npz") == 0
+    with np.load(tmp_path / "all.npz") as arrays, np.load(tmp_path / "one.npz") as one:
+        assert arrays["labels"].tolist() == [0, 0, 0, 1, 1, 1]
+        assert arrays["images"].shape == (6, 8, 8, 1)
+        assert not np.array_equal(arrays["images"][:3], one["images"])
 
 
 def table_of(folder):
@@ -366,6 +396,7 @@ def test_a_model_of_nan_is_an_error_of_every_recipe(recipe, tmp_path):
     broken = lambda model: jax.tree.map(nan, model)
     run = made(recipe, tmp_path / recipe, broken)
     options = {"chars": 3} if recipe in TEXTS else {"n": 2, "out": tmp_path / "x.npz"}
+    options |= {"text": "ab"} if recipe in CAPTIONED else {}
     with pytest.raises(UserError, match=r"^--run .* are not numbers") as caught:
         call(run, **options, **({"steps": 1} if recipe in ("diffusion", "mage", "maskgit") else {}))
     assert caught.value.status == 1

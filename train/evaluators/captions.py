@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from eqxgen.metrics import Mean
-from eqxgen.models.convnet import ConvNet
 
 from ..config.data import DataConfig
 from ..config.evals import CAPTIONS
@@ -30,6 +29,8 @@ other scenes it is 0.21 or more.
 LARGE = 1 + 10 * len(COLOURS)
 """Difference between the code of a large digit and that of a small one."""
 SCENES = "captioned_digits"
+Digit = Callable[[Float[Array, "8 8 1"]], Int[Array, ""]]
+"""The digit of a picture in [-1, 1]."""
 
 
 class Read(NamedTuple):
@@ -98,26 +99,26 @@ def scene_codes(caption: str) -> Int[np.ndarray, " cells"]:
     return np.full(SIDE**2, LARGE + codes.max(), np.int32) if scene.large else codes.reshape(-1)
 
 
-def read(judge: ConvNet, image: Float[Array, "side _side 3"]) -> Int[Array, " cells"]:
+def read(digit: Digit, image: Float[Array, "side _side 3"]) -> Int[Array, " cells"]:
     """Codes of the cells of a picture in [-1, 1]; see `scene_codes`."""
     light = (image + 1) / 2
     coarse = jnp.mean(light.reshape(CELL, SIDE, CELL, SIDE, 3), axis=(1, 3))
     fine = light - coarse.repeat(SIDE, 0).repeat(SIDE, 1)
     large = jnp.sum(fine**2) < FINE * jnp.sum(light**2)
     cells = light.reshape(SIDE, CELL, SIDE, CELL, 3).swapaxes(1, 2).reshape(SIDE**2, CELL, CELL, 3)
-    codes = [_code(judge, patch) for patch in cells]
-    return jnp.where(large, LARGE + _code(judge, coarse), jnp.stack(codes))
+    codes = [_code(digit, patch) for patch in cells]
+    return jnp.where(large, LARGE + _code(digit, coarse), jnp.stack(codes))
 
 
-def _code(judge: ConvNet, patch: Float[Array, "side _side 3"]) -> Int[Array, ""]:
+def _code(digit: Digit, patch: Float[Array, "side _side 3"]) -> Int[Array, ""]:
     hues = jnp.asarray([RGB[colour] for colour in COLOURS], jnp.float32) / 255
     grey = jnp.max(patch, axis=-1)
     mean = jnp.sum(patch * grey[..., None], axis=(0, 1))
     mean = mean / jnp.maximum(jnp.max(mean), 1e-6)
     distance = jnp.sum((hues / jnp.max(hues, axis=-1, keepdims=True) - mean[None]) ** 2, axis=-1)
     colour = jnp.argmin(distance)
-    digit = jnp.argmax(judge.head(judge.features(2 * grey[..., None] / jnp.max(hues[colour]) - 1)))
-    return jnp.where(jnp.mean(grey) > DARK, 1 + len(COLOURS) * digit + colour, 0)
+    number = digit(2 * grey[..., None] / jnp.max(hues[colour]) - 1)
+    return jnp.where(jnp.mean(grey) > DARK, 1 + len(COLOURS) * number + colour, 0)
 
 
 class _Reading(eqx.Module):
@@ -125,7 +126,8 @@ class _Reading(eqx.Module):
 
     def __call__(self, tree: PyTree, example: dict[str, Array]) -> tuple[Array, Array]:
         parts, judge = tree
-        return read(judge, self.draw(parts, example)), example["wanted"]
+        digit = lambda patch: jnp.argmax(judge.head(judge.features(patch)))
+        return read(digit, self.draw(parts, example)), example["wanted"]
 
 
 def _image(tree: PyTree, example: dict[str, Array]) -> Array:

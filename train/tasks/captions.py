@@ -65,8 +65,8 @@ def _encoded(vocabulary: "Vocabulary", caption: str, context: int, name: str) ->
         raise UserError(f"--text-tokenizer: caption {caption!r:.60} of {name}: {error}") from None
     if len(ids) >= context:
         raise UserError(
-            f"--model.context must be more than the tokens of every caption of {name}: got {context} and {caption!r:.60} "
-            f"of {len(ids)}"
+            f"--model.context must be more than the tokens of every caption of {name}: got {context}, and {len(ids)} "
+            f"of {caption!r:.60}"
         )
     return ids
 
