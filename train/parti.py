@@ -2,7 +2,7 @@
 
   python -m train.vqgan --preset captioned_digits            # a tokenizer, and
   python -m train.parti                                      # a model of its tokens by the captions
-  python -m train.sample --run runs/parti-captioned_digits --text "three red sevens in a row" --text "a large green 5"
+  python -m train.sample --run runs/parti-captioned_digits --text "three red sevens in a row" "a large 5"
   python -m train.parti --data.name ./pictures --data.image-size 64 --tokenizer RUN --text-tokenizer bpe-2000
   python -m train.parti --preset parti-350m --dry-run        # the paper's: 1,024 tokens of 8,192 codes, batch 8,192
 

@@ -16,13 +16,14 @@ import pytest
 
 from bench.machine import full
 from bench.race import Side
-from eqxgen.configs import GPTConfig, ImageARConfig, ImageSampling, MaskedDecoding, MaskGITConfig, Sampling
+from eqxgen.configs import GPTConfig, ImageARConfig, ImageSampling, MaskedDecoding, MaskGITConfig, PartiConfig, Sampling
 from eqxgen.decoding import images as images_of
 from eqxgen.decoding.autoregressive import stream
 from eqxgen.decoding.masked import masked_decode
 from eqxgen.models.gpt import GPT
 from eqxgen.models.image_ar import ImageAR
 from eqxgen.models.maskgit import MaskGIT
+from eqxgen.models.parti import Parti
 
 PROMPT = np.arange(32, dtype=np.int32)
 # Vocabulary and sizes; weights are random, as the time does not depend on them.
@@ -115,17 +116,26 @@ def bench_masked(race: Callable, steps: int) -> None:
     )
 
 
-def bench_image_tokens(race: Callable) -> None:
-    """Images of 64 tokens one by one: guided, a batch of 16; without guidance, one of twice as many."""
-    config = ImageARConfig.llamagen() if full() else ImageARConfig(dim=64, depth=4, heads=4, hidden_dim=256)
-    model = eqx.filter_jit(ImageAR)((8, 8), 128, 10, config, key=jr.key(0))
+@pytest.mark.parametrize("name", ["ImageAR", "Parti"])
+def bench_image_tokens(race: Callable, name: str) -> None:
+    """Images of 64 tokens one by one: guided, a batch of 16; without guidance, one of twice as many. Parti's texts are
+    of 12 tokens.
+    """
+    if name == "ImageAR":
+        config = ImageARConfig.llamagen() if full() else ImageARConfig(dim=64, depth=4, heads=4, hidden_dim=256)
+        model = eqx.filter_jit(ImageAR)((8, 8), 128, 10, config, key=jr.key(0))
+    else:
+        small = {"head_dim": 16, "hidden_dim": 256, "decoder_depth": 4}
+        config = PartiConfig.parti() if full() else PartiConfig(64, 2, heads=4, **small)
+        model = eqx.filter_jit(Parti)((8, 8), 128, 10, config, key=jr.key(0))
 
     def side(count: int, guidance: float) -> Side:
         rules = images_of.ImageRules.of(ImageSampling(guidance=guidance), 64)
         one = lambda model, label, key: images_of.generate(model, label, rules, key=key)
         draw = eqx.filter_jit(jax.vmap(one, in_axes=(None, 0, 0)))
         labels, keys = jnp.arange(count) % 10, jr.split(jr.key(1), count)
-        return Side(lambda: draw(model, labels, keys))
+        given = labels if name == "ImageAR" else jnp.repeat(labels[:, None], 12, axis=1)
+        return Side(lambda: draw(model, given, keys))
 
     makers = {"ours": lambda: side(16, 2.0), "twice the batch": lambda: side(32, 1.0)}
-    race(makers, f"decoding ImageAR {config.dim} wide", settings={"images": 16})
+    race(makers, f"decoding {name} {config.dim} wide", settings={"images": 16})

@@ -56,7 +56,7 @@ class ImageRules(eqx.Module):
         return cls(Rules.of(options.draws), guidance, first, last, options.candidates)
 
     def guided(self, logits: Float[Array, "halves codes"], token: Int[Array, ""]) -> Float[Array, " codes"]:
-        """Logits `null + guidance * (condition - null)` of a token inside the interval, those of the condition outside."""
+        """Logits `null + guidance * (given - null)` of a token inside the interval, those of the condition outside."""
         if self.guidance is None:
             return logits[0]
         inside = (self.first <= token) & (token < self.last)

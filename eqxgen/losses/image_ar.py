@@ -1,5 +1,5 @@
-"""Loss of autoregressive models of image tokens, by class (Sun et al. 2024, arXiv:2406.06525) or by text (Yu et al. 2022,
-arXiv:2206.10789).
+"""Loss of autoregressive models of image tokens, by class (Sun et al. 2024, arXiv:2406.06525) or by text (Yu et al.
+2022, arXiv:2206.10789).
 """
 
 from typing import NamedTuple
@@ -47,8 +47,8 @@ def image_ar_loss(
         key: of the null, the order and the model's dropout.
 
     Raises:
-        ValueError: `label_dropout` is given with a model that has no null label, or `shuffled` with one that does not know
-            the token to come.
+        ValueError: `label_dropout` is given with a model that has no null label.
+        TypeError: `shuffled` is given with a model that takes no order.
     """
     keys = RNG(key)
     dropped = jr.uniform(next(keys)) < label_dropout

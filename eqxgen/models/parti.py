@@ -1,8 +1,8 @@
 """Text to image tokens: Parti's encoder and decoder (Yu et al. 2022, arXiv:2206.10789).
 
 T5's encoder reads the text in both directions, T5's decoder writes the image's tokens row by row, each block with
-attention to the text. The decoder's first token is a start of its own. The loss is `eqxgen.losses.image_ar`, the sampler
-`eqxgen.decoding.images`.
+attention to the text. The decoder's first token is a start of its own. The loss is `eqxgen.losses.image_ar`, the
+sampler `eqxgen.decoding.images`.
 
 A text is a row of ids that `end` fills up. The empty text, `end` alone, is the null condition of guidance: training
 replaces texts by it, so that no parameter is of the null alone and attention has a token to read.

@@ -302,7 +302,7 @@ def test_an_option_that_the_run_does_not_allow_is_a_usage_error(recipe, words_, 
 
 
 def test_images_of_texts_are_a_row_for_each_and_their_numbers_are_the_labels(runs, tmp_path):
-    words_ = ("--text", "ab", "--text", "c d")
+    words_ = ("--text", "ab", "c d")
     assert call(runs["parti"], *words_, n=3, out=tmp_path / "all.npz") == 0
     assert call(runs["parti"], "--text", "ab", n=3, guidance=1, out=tmp_path / "one.npz") == 0
     with np.load(tmp_path / "all.npz") as arrays, np.load(tmp_path / "one.npz") as one:

@@ -122,8 +122,8 @@ class CaptionSample(Pictures):
 
     def __post_init__(self):
         super().__post_init__()
-        require(bool(self.text), 'text must be given, as in --text "three red sevens in a row"')
         require(self.n >= 1, f"n must be at least 1: got {self.n}")
+        require(bool(self.text), 'text must be given, as in --text "three red sevens in a row"')
 
 
 def with_options(form: type[Form], options: type, prefix: str) -> type[Form]:
