@@ -124,7 +124,6 @@ def test_each_wrong_input_is_one_line(model):
         r"text must be of 1 to context=9 ids: got 10": lambda: generate(model, jnp.zeros(10, int), key=jr.key(0)),
         r"text must be of 1 to context=9 ids: got 0": lambda: generate(model, [], key=jr.key(0)),
         r"text must be \(text,\): got shape \(\)": lambda: generate(model, 3, key=jr.key(0)),
-        "text must be integers: got float32": lambda: generate(model, jnp.ones(3), key=jr.key(0)),
         r"ids must be \(tokens=15,\): got shape \(14,\)": lambda: model(IDS[1:], TEXT),
         r"ids must be in \[0, codes=7\)": lambda: model(IDS.at[0].set(7), TEXT),
         r"model\.context must be at least 2, for a token and the end: got 1": lambda: PartiConfig(context=1),
