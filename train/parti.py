@@ -100,11 +100,11 @@ PRESETS = {
 
 ABOUT = {
     "captioned_digits": "1.8 M parameters; 2,500 steps of 64 after train.vqgan --preset captioned_digits",
-    "emoji64": "11 M parameters; 20,000 steps of 64, for a GPU, after train.vqgan --preset emoji64",
+    "emoji64": "12 M parameters; 20,000 steps of 64, for a GPU, after train.vqgan --preset emoji64",
     "parti-350m": "387 M parameters; 450,000 steps of 8,192, for a TPU slice; the paper's FID on MS-COCO is 14.10",
     "parti-750m": "789 M parameters; 450,000 steps of 8,192, for a TPU slice; the paper's FID on MS-COCO is 10.71",
-    "parti-3b": "3.1 B parameters; 450,000 steps of 8,192, for a TPU slice; the paper's FID on MS-COCO is 8.10",
-    "parti-20b": "20 B parameters; 450,000 steps of 8,192, for a TPU slice; the paper's FID on MS-COCO is 7.23",
+    "parti-3b": "3,089 M parameters; 450,000 steps of 8,192, for a TPU slice; the paper's FID on MS-COCO is 8.10",
+    "parti-20b": "20,539 M parameters; 450,000 steps of 8,192, for a TPU slice; the paper's FID on MS-COCO is 7.23",
 }
 """Size, time and the number to expect of each preset, where it was measured."""
 
