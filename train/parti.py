@@ -25,7 +25,7 @@ from .config.evals import CAPTIONS, FIDELITY, HELD_OUT
 from .config.optim import OptimConfig
 from .config.options import option
 from .tasks.captions import TEXTS
-from .tasks.facts import CaptionFacts
+from .tasks.facts import TokenFacts
 from .tasks.image_tokens import TokensConfig, tokens_recipe
 from .tasks.one_by_one import draw_one_by_one, one_by_one
 
@@ -109,14 +109,14 @@ ABOUT = {
 """Size, time and the number to expect of each preset, where it was measured."""
 
 
-def model(config: Config, facts: CaptionFacts) -> Any:
+def model(config: Config, facts: Any) -> Any:
     """Initialiser of the model."""
     from eqxgen.models import Parti
 
     return lambda key: Parti(facts.grid, facts.codes, facts.vocab, config.model, key=key)
 
 
-def loss(config: Config, facts: CaptionFacts) -> Any:
+def loss(config: Config, facts: TokenFacts) -> Any:
     """Cross-entropy of the tokens of a batch."""
     return one_by_one(facts, "text", config.text_dropout)
 

@@ -131,7 +131,7 @@ def _drawn(model: Any, condition: Array, rules: ImageRules, key: PRNGKeyArray) -
 
 def log_likelihood(model: ImageTokenModel, ids: Int[Array, " tokens"], condition: _check.Ids) -> Float[Array, ""]:
     """Log-probability of an image's tokens, given its condition, in nats."""
-    log_prob = jax.nn.log_softmax(model(ids, condition, inference=True))
+    log_prob = jax.nn.log_softmax(model(ids, model.check_condition(condition), inference=True))
     return jnp.sum(jnp.take_along_axis(log_prob, ids[:, None], axis=-1))
 
 

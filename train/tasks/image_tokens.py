@@ -181,7 +181,8 @@ def _task(
     given = conditions.opened(config, source, facts)
     facts, name = given.facts, conditions.name
     sampler, core = draw(config, facts), program(config, facts)
-    tested = Examples.of(ids=found.test.astype(np.int32), **{name: given.test})
+    arrays: dict[str, Any] = {"ids": found.test.astype(np.int32), name: given.test}
+    tested = Examples.of(**arrays)
 
     def batch(part: "Part") -> dict[str, np.ndarray]:
         def view(number: int) -> np.ndarray:
