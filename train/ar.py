@@ -52,13 +52,13 @@ class Config(TokensConfig):
         require(hidden, f"label_dropout must be 0 with model.null=false: got {self.label_dropout}")
 
 
-def _preset(name: str, dim: int, depth: int, flip: bool = False, **changes: Any) -> Config:
+def _preset(name: str, dim: int, depth: int, flip: bool = False, dropout: float = 0.0, **changes: Any) -> Config:
     values: dict[str, Any] = {
         "tokenizer": f"runs/vqgan-{name}",
         "batch_size": 64,
         "data": DataConfig(name=name, augment=AugmentConfig(flip=flip)),
         "optim": OptimConfig(learning_rate=3e-3, warmup=50),
-        "model": ImageARConfig(dim=dim, depth=depth, heads=dim // 32, hidden_dim=8 * dim // 3, dropout=0.0),
+        "model": ImageARConfig(dim=dim, depth=depth, heads=dim // 32, hidden_dim=8 * dim // 3, dropout=dropout),
         "decode": ImageSampling(guidance=1.5),
     }
     return Config(preset=name, **values | changes)
@@ -83,7 +83,9 @@ def _llamagen(name: str) -> Config:
 
 
 PRESETS = {
-    "digits": _preset("digits", 96, 4, steps=320, tokenizer="pixels"),
+    "digits": _preset(
+        "digits", 96, 4, steps=1500, tokenizer="pixels", optim=OptimConfig(learning_rate=2e-3, warmup=50), dropout=0.1
+    ),
     "mnist": _preset("mnist", 128, 4, steps=1000),
     "llamagen-b": _llamagen("b"),
     "llamagen-l": _llamagen("l"),
@@ -91,7 +93,7 @@ PRESETS = {
 }
 
 ABOUT = {
-    "digits": "0.45 M parameters; 2 CPU cores",
+    "digits": "0.45 M parameters; 14 minutes on 2 CPU cores beside other work; sample_accuracy 0.994",
     "mnist": "0.8 M parameters; 2 CPU cores after train.vqgan --preset mnist",
     "llamagen-b": "87 M parameters; 1.5 M steps of 256, for a TPU slice; the paper's FID, with 16,384 codes, is 5.46",
     "llamagen-l": "311 M parameters; 1.5 M steps of 256, for a TPU slice; the paper's FID, with 16,384 codes, is 3.80",

@@ -14,7 +14,7 @@ from eqxgen.losses.masked import masked_loss
 from eqxgen.losses.tokens import next_token_losses
 
 HAVE = {
-    "MaskedModel": {"MaskGIT"},
+    "MaskedModel": {"MAGE", "MaskGIT"},
     "TokenModel": {"GPT", "RNN"},
     "LanguageModel": {"GPT", "RNN"},
     "LatentModel": {"VAE"},

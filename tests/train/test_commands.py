@@ -204,7 +204,7 @@ BAD_RUNS = {
     ),
     "config is a list": (
         broken("maskgit/config.json", lambda p: p.write_text("[]")),
-        "expected the config of a run of classify, ",
+        "expected the config of a run of ar, classify, ",
     ),
     "another recipe": (
         broken("maskgit/config.json", lambda p: p.write_text('{"recipe": "bert"}')),
