@@ -128,7 +128,7 @@ ABOUT = {
     "digits": "0.6 M parameters; 2 CPU cores",
     "mnist": "1.3 M parameters; 2 CPU cores after train.vqgan --preset mnist",
     "imagenet256": "144 M parameters; 500,000 steps of 4,096, for a TPU slice; the paper's FID 11.1, probe 74.7 %",
-    "imagenet256-large": "406 M parameters; the same steps; the paper's FID 9.10, probe 78.9 %",
+    "imagenet256-large": "407 M parameters; the same steps; the paper's FID 9.10, probe 78.9 %",
 }
 """Size, time and the number to expect of each preset, where it was measured."""
 
