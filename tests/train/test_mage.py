@@ -88,7 +88,6 @@ def test_an_option_that_cannot_be_is_one_line(changes, message):
     [
         ({"decode": MaskedDecoding(steps=65)}, r"decode\.steps must be from 1 to the number of tokens, 64: got 65"),
         ({"conditional": False}, r"decode\.guidance must be 1 with --no-conditional: got 1\.8"),
-        ({"label_dropout": 0.0}, r"decode\.guidance must be 1 for a model trained with label_dropout=0: got 1\.8"),
     ],
 )
 def test_a_sampler_that_cannot_be_is_an_error_before_any_compile(changes, message):
