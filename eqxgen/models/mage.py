@@ -196,7 +196,7 @@ class MAGE(eqx.Module):
 
         Args:
             states: the label's first.
-            masked: tokens that the first state stands for, whether they were kept or not.
+            masked: tokens whose input is the label's state, whether they were kept or not.
             kept: numbers of the tokens of the other states; by default all.
             key: of dropout; needed in training.
             inference: no dropout, if true.

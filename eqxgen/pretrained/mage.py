@@ -26,7 +26,7 @@ from eqxgen.pretrained.table import Row, Table
 from eqxgen.pretrained.transforms import Transform, layout, then
 
 NULL = 76
-"""Number of the label that stands for none."""
+"""Row of the null label among the published labels."""
 HEADS = {768: (12, 16), 1024: (16, 16)}
 """Heads of the encoder and the decoder by width."""
 SIZES = {

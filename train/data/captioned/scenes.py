@@ -102,6 +102,13 @@ def scenes() -> tuple[Scene, ...]:
     )
 
 
+@functools.cache
+def _pools(held_out: bool) -> tuple[tuple[Scene, ...], ...]:
+    """By kind, the scenes that are held out, or the others; each scene is hashed."""
+    chosen = [scene for scene in scenes() if scene.held_out == held_out]
+    return tuple(tuple(scene for scene in chosen if scene.kind == kind) for kind in KINDS)
+
+
 def drawn(count: int, seed: int, *, held_out: bool) -> list[tuple[Scene, str]]:
     """Scenes and captions: kinds alike in number, scenes of a kind at random with replacement.
 
@@ -110,7 +117,7 @@ def drawn(count: int, seed: int, *, held_out: bool) -> list[tuple[Scene, str]]:
         seed: of the draws, which are the same on every machine.
         held_out: from the scenes that are held out, or from the others.
     """
-    pools = [[s for s in scenes() if s.kind == kind and s.held_out == held_out] for kind in KINDS]
+    pools = _pools(held_out)
     raw = np.random.Philox(key=seed).random_raw(3 * count).reshape(count, 3)
     found = []
     for kind, place, draw in raw.tolist():
