@@ -131,7 +131,8 @@ def test_frozen_parameters_keep_their_values_and_the_others_move(parent, tmp_pat
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in ("klvae", "rnn", "vqgan")])
-def test_every_recipe_with_projections_takes_low_rank_updates(name):
+def test_every_recipe_with_projections_takes_low_rank_updates(name, shared_data, monkeypatch):
+    monkeypatch.setenv("EQXGEN_DATA", str(shared_data))
     recipe = named(name)
     preset = next(iter(recipe.presets.values()))
     config = dataclasses.replace(preset, start_from="base", lora=LoraConfig(rank=1))
