@@ -24,11 +24,13 @@ os.environ.setdefault(
 os.environ.setdefault(
     "MALLOC_TRIM_THRESHOLD_", "131072"
 )  # glibc's default, named so that runs leave the workers' allocator alone
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # a tenth of the time; no test reads locations of code
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # Many tests train the same small model: its step is compiled once for all workers and for the processes that they
     # start.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="eqxgen-compiled-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.0"
+    # Smaller programs take longer to write, and to look up, than to compile again.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
