@@ -24,6 +24,7 @@ os.environ.setdefault(
 os.environ.setdefault(
     "MALLOC_TRIM_THRESHOLD_", "131072"
 )  # glibc's default, named so that runs leave the workers' allocator alone
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # some hundred processes import the same modules
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # a tenth of the time; no test reads locations of code
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # Many tests train the same small model: its step is compiled once for all workers and for the processes that they
