@@ -153,7 +153,7 @@ def whole_runs() -> list[dict]:
 
     from eqxgen.configs import VQGANConfig
     from train import vqgan
-    from train.engine.loop import fit
+    from train.engine.fit import fit
 
     rows = []
     for spoilt_steps in ([0], [3], [0, 4, 5]):

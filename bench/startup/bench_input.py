@@ -21,8 +21,8 @@ from train import maskgit, vqgan
 from train.config.base import TrainConfig, to_dict
 from train.data import DataConfig, Order
 from train.data.feed.feed import Feed, to_devices
-from train.engine.loop import Task
 from train.engine.step import Setup, make_step, sharded_state
+from train.engine.task import Task
 from train.parallel import make_mesh, split
 from train.run.weights import save_model
 from train.tasks.facts import ImageFacts

@@ -18,7 +18,7 @@ import pytest
 from bench.machine import full
 from bench.race import Side
 from train import maskgit
-from train.engine import loop
+from train.engine import fit, loop
 
 CASES = {
     "digits": "",
@@ -101,7 +101,7 @@ def of_loop(steps: int) -> float:
         )
         with (
             mock.patch.object(loop, "make_step", lambda *args: Empty(real(*args))),
-            mock.patch.object(loop._Run, "finish", return_value=0),
+            mock.patch.object(fit, "finish", return_value=0),
         ):
             maskgit.main(config)
         text = (Path(folder) / "run" / "metrics.jsonl").read_text(encoding="utf-8")

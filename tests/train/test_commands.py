@@ -327,11 +327,11 @@ def test_a_tokenizer_of_another_image_size_is_an_error(finished, tmp_path):
 
 def checkpointed(tmp_path, monkeypatch):
     """A run that stopped before its end, with checkpoints of steps 3 and 6."""
-    from train.engine.loop import _Run
+    from train.engine import fit
 
     config = tiny(tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(_Run, "finish", lambda *_: 0)
+        patch.setattr(fit, "finish", lambda *_: 0)
         assert maskgit.main(config) == 0
     return config, tmp_path / "run" / "checkpoints"
 

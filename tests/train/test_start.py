@@ -26,7 +26,7 @@ from train import classify, gpt, maskgit, vqgan
 from train._errors import UsageError, UserError
 from train.config.base import parse, to_dict
 from train.config.optim import OptimConfig
-from train.engine.loop import _Run
+from train.engine.loop import Run
 from train.engine.start import _last, matched, opened
 from train.engine.step import Setup, sharded_state
 from train.optim import schedule
@@ -121,14 +121,14 @@ def test_a_tokenizer_of_a_run_takes_its_place_beside_a_discriminator_and_its_cod
     change = vqgan.program(config, IMAGES).changes["start"]
     run = types.SimpleNamespace(weights=found)
     assert change.due(0)
-    assert not _Run.due(run, change, 0)
-    assert _Run.due(types.SimpleNamespace(weights=None), change, 0)
+    assert not Run.due(run, change, 0)
+    assert Run.due(types.SimpleNamespace(weights=None), change, 0)
     # Moving codes are model state, which a released tokenizer has not: they are placed on the data as ever.
     moving = dataclasses.replace(config, model=dataclasses.replace(sizes, codebook="ema"))
     found, _ = started(vqgan.RECIPE, moving, IMAGES, released)
     assert found.record["unused"] == 1
     assert any(path.startswith("state") for path in found.left)
-    assert _Run.due(types.SimpleNamespace(weights=found), vqgan.program(moving, IMAGES).changes["start"], 0)
+    assert Run.due(types.SimpleNamespace(weights=found), vqgan.program(moving, IMAGES).changes["start"], 0)
 
 
 def test_model_state_is_read_with_the_model(tmp_path):

@@ -14,8 +14,8 @@ if TYPE_CHECKING:  # --help must not wait for jax
     from jax.sharding import Mesh
     from jaxtyping import PyTree
 
-    from .loop import Task
     from .recipe import Program
+    from .task import Task
 
 RECIPES = ("ar", "classify", "diffusion", "gan", "gpt", "klvae", "mage", "maskgit", "parti", "rnn", "vae", "vqgan")
 
@@ -65,7 +65,7 @@ class Recipe:
             from .dryrun import dry_run
 
             return dry_run(config, self.program(config, self.on_paper(config)), self.name)
-        from .loop import fit
+        from .fit import fit
 
         return fit(config, self)
 

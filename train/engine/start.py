@@ -29,8 +29,8 @@ from ..params.paths import matches, named_arrays
 from ..run.growth import newest_step
 
 if TYPE_CHECKING:
-    from .loop import Task
     from .recipe import Program
+    from .task import Task
 
 PUBLISHED = {"gpt2": "gpt", "llama": "gpt"} | dict.fromkeys(
     ("dinov2", "dinov2_with_registers", "resnet", "vit"), "classify"

@@ -26,7 +26,7 @@ from .recipe import Context, Program, Turn
 from .start import Start
 
 if TYPE_CHECKING:
-    from .loop import Task
+    from .task import Task
 
 
 class Frozen(NamedTuple):

@@ -19,8 +19,8 @@ from .sampling import Pictures, given, with_options
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from ..data import Part
     from ..data.encoded import Encoded
-    from ..engine.loop import Task
     from ..engine.recipe import Program
+    from ..engine.task import Task
     from ..evaluators.base import Evaluator
 
 Sampler = Callable[..., Any]
@@ -163,7 +163,7 @@ def _task(
     import numpy as np
 
     from ..data import uniforms
-    from ..engine.loop import Task
+    from ..engine.task import Task
     from ..evaluators.examples import Examples
     from ..evaluators.held_out import held_out
     from ..evaluators.stream import Stream

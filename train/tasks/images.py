@@ -16,8 +16,8 @@ from .sampling import ImageSample
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from ..data import Dataset, Part
-    from ..engine.loop import Task
     from ..engine.recipe import Program
+    from ..engine.task import Task
     from ..evaluators.base import Evaluator
     from ..evaluators.stream import Stream
 
@@ -102,7 +102,7 @@ def image_recipe(
     """
 
     def task(config: Any, folder: Path) -> "Task":
-        from ..engine.loop import Task
+        from ..engine.task import Task
 
         source = opened(config, folder)
         core = program(config, source.facts)

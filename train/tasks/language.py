@@ -17,8 +17,8 @@ from .texts import TextSample, encode_prompt, write_texts
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from ..data.text.vocabulary import Vocabulary
-    from ..engine.loop import Task
     from ..engine.recipe import Program
+    from ..engine.task import Task
     from ..evaluators.examples import Examples
     from ..evaluators.stream import Stream
 
@@ -110,7 +110,7 @@ def _task(config: LanguageConfig, context: int, make: Callable[[Any, TextFacts],
 
     from ..data import Part
     from ..data.text.corpus import load_text
-    from ..engine.loop import Task
+    from ..engine.task import Task
     from ..evaluators.held_out import validation
     from ..evaluators.stream import Stream
     from ..parallel.processes import is_first

@@ -13,8 +13,8 @@ from ..facts import ImageFacts
 from .asked import NAMES, ClassifierSample
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
-    from ...engine.loop import Task
     from ...engine.recipe import Program
+    from ...engine.task import Task
     from ...evaluators.stream import Stream
 
 
