@@ -14,7 +14,7 @@ augmentation can be made again, or compared with another library's.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -91,6 +91,28 @@ def diff_augment(
     for part in parts:
         image = _MADE[part](image, drawn)
     return image
+
+
+def coin_flip(
+    image: Float[Array, "height width channels"],
+    augment: Callable[..., Array],
+    *,
+    probability: float | Float[Array, ""] = 0.5,
+    key: PRNGKeyArray,
+) -> Float[Array, "height width channels"]:
+    """One image, augmented with a probability and otherwise unchanged.
+
+    Args:
+        augment: (image, key=) -> the image augmented, of the same shape.
+        probability: in [0, 1]; as an array it may change without another compilation.
+
+    Raises:
+        ValueError: the probability is a number out of [0, 1].
+    """
+    if isinstance(probability, int | float) and not 0 <= probability <= 1:
+        raise ValueError(f"probability must be in [0, 1]: got {probability}")
+    flip_key, key = jr.split(key)
+    return jnp.where(jr.bernoulli(flip_key, probability), augment(image, key=key), image)
 
 
 def _color(image: Array, drawn: DrawnParts) -> Array:

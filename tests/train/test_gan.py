@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -12,9 +13,12 @@ import pytest
 
 from eqxgen.augment.adaptive import PARTS, SYM6, ada_augment, resampled
 from eqxgen.augment.differentiable import PARTS as DIFFERENTIABLE
-from eqxgen.augment.differentiable import DrawnParts, diff_augment
+from eqxgen.augment.differentiable import DrawnParts, coin_flip, diff_augment
 from eqxgen.augment.geometry import translation
 from eqxgen.configs import DCGANConfig, R3GANConfig, StyleGAN2Config
+from eqxgen.models import DCGANGenerator, StyleGAN2Generator
+from eqxgen.nn import WithState
+from tests.arrays import drawn, filled
 from tests.train.small_runs import crashed_and_resumed, metrics, same, weights
 from train import gan, sample
 from train._errors import UsageError, UserError
@@ -23,6 +27,7 @@ from train.engine import loop
 from train.engine.recipe import Context
 from train.tasks.facts import ImageFacts
 from train.tasks.gan import losses as adversaries
+from train.tasks.gan.projection import Projection, pyramid_distance
 from train.tasks.gan.recipe import seeds_of
 
 FULL = os.environ.get("EQXGEN_FULL") == "1"
@@ -219,6 +224,51 @@ def test_flips_turn_columns_and_rows_and_never_channels():
     drawn = DrawnParts.draw(8, 10, key=KEY)._replace(flips=jnp.ones(2, int))
     np.testing.assert_array_equal(diff_augment(IMAGE, ("flip_x",), drawn=drawn), IMAGE[:, ::-1])
     np.testing.assert_array_equal(diff_augment(IMAGE, ("flip_y",), drawn=drawn), IMAGE[::-1])
+
+
+def test_a_coin_leaves_an_image_or_augments_it_and_has_its_probability():
+    image, made = jnp.asarray(drawn((4, 4, 1))), lambda image, key: -image
+    flipped = jax.jit(jax.vmap(lambda key, share: coin_flip(image, made, probability=share, key=key), (0, None)))
+    keys = jax.random.split(jax.random.key(0), 400)
+    for share in (0.0, 0.25, 1.0):
+        found = flipped(keys, jnp.float32(share))
+        turned = jnp.all(found == -image[None], axis=(1, 2, 3))
+        assert bool(jnp.all(turned | jnp.all(found == image[None], axis=(1, 2, 3))))
+        assert abs(float(jnp.mean(turned)) - share) < 0.07
+    assert flipped._cache_size() == 1
+    with pytest.raises(ValueError, match=r"probability must be in \[0, 1\]: got 1.5"):
+        coin_flip(image, made, probability=1.5, key=keys[0])
+
+
+@pytest.mark.parametrize("kind", ["stylegan2", "dcgan"])
+def test_an_image_of_a_generator_is_projected_onto_itself_in_any_number_of_steps(kind):
+    key, label = jax.random.key(1), jnp.asarray(1)
+    net = (
+        StyleGAN2Generator(8, 1, 3, SIZES[kind], key=key)
+        if kind == "stylegan2"
+        else filled(lambda key: DCGANGenerator(8, 1, 3, SIZES[kind], key=key))
+    )
+    state = net.init_state()
+    latent = drawn((net.config.latent_dim,))
+    latent = latent * jnp.sqrt(latent.size / jnp.sum(latent**2))
+    image = net.sample(latent, label, state, key=key)
+    run = eqx.filter_jit(Projection())
+    tree, example = (WithState(net, state), key), {"image": image, "label": label, "index": jnp.asarray(0)}
+    few = run(tree, example | {"steps": jnp.asarray(7)})
+    compiled = run._cached._cache_size()
+    many = run(tree, example | {"steps": jnp.asarray(140)})
+    assert run._cached._cache_size() == compiled
+    error = lambda found: float(jnp.mean((found.images[-1] - image) ** 2))
+    assert error(many) < 0.02 * float(jnp.var(image))
+    assert error(many) < error(few)
+    assert many.images.shape == (7, 8, 8, 1)
+
+
+def test_the_distance_of_a_projection_sees_each_halving():
+    first = jnp.zeros((4, 4, 1))
+    checks = jnp.asarray(np.indices((4, 4)).sum(0) % 2 * 2 - 1, jnp.float32)[:, :, None]
+    assert float(pyramid_distance(checks, first)) == 1  # the means of all halvings are 0
+    assert float(pyramid_distance(first + 2, first)) == 3 * 4
 
 
 def test_an_unknown_part_of_an_augmentation_is_an_error():

@@ -180,6 +180,13 @@ OF_LATENTS = {
     "--interpolate": "interpolate and mix go with --seeds",
     "--mix -1": "mix must be at least 0: got -1",
     "--seeds 0-3 --mix 2 --interpolate": "mix goes without interpolate",
+    "--steps 9": "steps must have --project: got 9",
+    "--project a.png --steps 0": "steps must be at least 1: got 0",
+    "--project a.png --seeds 0-3": "seeds goes without project",
+    "--project a.png --n 3": "n goes without project",
+    "--project a.png --labels 1 2": "labels goes without project",
+    "--project a.png --truncation 0.5": "truncation must be 1 with --project: got 0.5",
+    "--project a.png --out x/": "out must be a picture or .npz with --project: got 'x/'",
 }
 TEXT = {
     **{flags: message for flags, message in DRAWN.items() if flags.startswith("--temperature")},
@@ -269,6 +276,8 @@ KNOWN_LATER = [
         ["--mix=2", "--seeds=0-3"],
         "--mix must have a model with a mean style vector, stylegan2: got one of dcgan",
     ),
+    ("gan", ["--project=a.png"], "--label must be given with --project, as the model has classes"),
+    ("gan", ["--project=none.png", "--label=3"], "none.png"),
     ("diffusion", ["--grid=trailing"], "--grid trailing must have a schedule of steps: got VE"),
     ("diffusion", ["--variance=learned"], "--variance learned must have a model with dit.learn_variance"),
     ("ar", ["--guidance-to=65"], "--guidance_to must be at most the number of tokens, 64: got 65"),

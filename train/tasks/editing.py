@@ -203,7 +203,7 @@ def _invert(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any]) -
         shown = [found.noise / 3] if found.noise.shape == picture.shape else []
         rows = [picture, *shown, found.image]
         return _wide(asked, len(rows)).save([np.concatenate(rows)], np.repeat(labels, len(rows)))
-    return _save_arrays(asked, found, labels)
+    return asked.save_arrays(found.image, labels, noise=found.noise)
 
 
 def _interpolate(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any]) -> int:
@@ -327,23 +327,3 @@ def _inverted(asked: Any, tree: Any, pictures: Any, labels: Any) -> Any:
 def _wide(asked: Any, count: int) -> Any:
     """The flags with a row that holds all of a few images."""
     return asked if asked.columns else dataclasses.replace(asked, columns=min(count, COUNT + 1))
-
-
-def _save_arrays(asked: Any, found: Any, labels: Any) -> int:
-    import numpy as np
-
-    from .._files import write_atomically
-    from .writers import pixels
-
-    try:
-        arrays = {"images": pixels(found.image), "noise": found.noise, "labels": labels}
-    except FloatingPointError as error:
-        raise UserError(f"--run {asked.run}: {error}") from None
-
-    def write(part: Path) -> None:
-        with part.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-
-    write_atomically(Path(asked.out), write)
-    print(f"noise and reconstruction in {asked.out}")
-    return 0

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import typing
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from .._errors import UserError, require
@@ -79,6 +80,30 @@ class Pictures(Sample):
         except FloatingPointError as error:
             raise UserError(f"--run {self.run}: {error}") from None
         print(f"{count:,} images in {self.out}{', in place of the file before' if before else ''}")
+        return 0
+
+    def save_arrays(self, images: Any, labels: Any, **others: Any) -> int:
+        """Writes an .npz of images in [-1, 1] as uint8, labels and other arrays; gives the exit status.
+
+        Raises:
+            UserError: the images are NaN, or the file cannot be written.
+        """
+        import numpy as np
+
+        from .._files import write_atomically
+        from .writers import pixels
+
+        try:
+            arrays = {"images": pixels(images), "labels": labels, **others}
+        except FloatingPointError as error:
+            raise UserError(f"--run {self.run}: {error}") from None
+
+        def write(part: Path) -> None:
+            with part.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
+
+        write_atomically(Path(self.out), write)
+        print(f"{', '.join(arrays)} in {self.out}")
         return 0
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --h
 
 ROW = 8
 """Images of each class in a picture."""
+STEPS = 500
+"""Of a projection, by default."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,8 +37,26 @@ class LatentSample(ImageSample):
     """A row for each seed and a column for each of the next ones: the first layers' styles of the row, from layer --mix
     on those of the column; stylegan2 alone."""
 
+    project: str | None = None
+    """Picture of the run's size whose latent is sought, by gradient descent on squared errors; with --label where the
+    run has classes. A grid has the picture and the images on the way; .npz the arrays `latent` and `images`."""
+    steps: int | None = None
+    """Steps of a projection; 500 by default."""
+
     def __post_init__(self):
         super().__post_init__()
+        require(self.steps is None or self.steps >= 1, f"steps must be at least 1: got {self.steps}")
+        require(self.steps is None or self.project is not None, f"steps must have --project: got {self.steps}")
+        for name in ("seeds", "interpolate", "mix", "n", "per_class", "labels"):
+            without = self.project is None or not getattr(self, name)
+            require(without, f"{name} goes without project, which makes one image of one class")
+        require(
+            self.project is None or self.truncation == 1, f"truncation must be 1 with --project: got {self.truncation}"
+        )
+        require(
+            self.project is None or not self.out.endswith("/"),
+            f"out must be a picture or .npz with --project: got {self.out!r}",
+        )
         require(0 <= self.truncation <= 2, f"truncation must be in [0, 2]: got {self.truncation}")
         require(self.mix >= 0, f"mix must be at least 0: got {self.mix}")
         require(not (self.mix and self.interpolate), "mix goes without interpolate: give one of them")
@@ -238,6 +258,8 @@ def _sample(run: Finished, asked: Any) -> int:
         flag = "--label" if asked.labels == () else "--labels"
         raise UsageError(f"{flag}: the model has no classes: leave it out")
     classes, mesh = images.classes_of(asked, run.facts.classes), make_mesh(asked.mesh)
+    if asked.project is not None:
+        return _project(run, asked)
     released = run.model(mesh)
     tree, stream = _tree(released, asked.seed, asked.truncation), Stream(mesh)
     if not asked.seeds:
@@ -265,3 +287,32 @@ def _sample(run: Finished, asked: Any) -> int:
         250, label=labels, seed=np.repeat(seeds[:-1], columns), other=np.repeat(seeds[1:], columns), share=share
     )
     return dataclasses.replace(asked, columns=columns).save(stream.map(_on_path, tree, examples), labels)
+
+
+def _project(run: Finished, asked: Any) -> int:
+    import jax.random as jr
+    import numpy as np
+
+    from ...evaluators.examples import Examples
+    from ...evaluators.stream import Stream
+    from ...parallel import make_mesh
+    from ..editing import picture_of
+    from .projection import Projection
+
+    if run.config.conditional and asked.label is None:
+        raise UsageError("--label must be given with --project, as the model has classes")
+    picture, label, mesh = picture_of(run, "project", asked.project), asked.label or 0, make_mesh(asked.mesh)
+    examples = Examples.of(
+        1,
+        image=picture[None],
+        label=np.asarray([label], np.int32),
+        steps=np.asarray([asked.steps or STEPS], np.int32),
+    )
+    (latent,), (made,) = Stream(mesh).gather(Projection(), (run.model(mesh), jr.key(asked.seed)), examples)
+    off = float(np.sqrt(np.mean(np.square(made[-1] - picture))))
+    print(f"projection: root mean squared error {off:.4g} in a range of 2")
+    labels = np.full(1 + len(made), label, np.int32)
+    shown = np.concatenate([picture[None], np.clip(made, -1, 1)])
+    if asked.as_grid:
+        return dataclasses.replace(asked, columns=asked.columns or len(shown)).save([shown], labels)
+    return asked.save_arrays(shown[1:], labels[1:], latent=latent)
