@@ -150,7 +150,7 @@ ABOUT = {
     "digits": "0.37 M parameters; 500 steps of 64",
     "mnist": "0.39 M parameters; 6 minutes on 2 CPU cores; psnr 23.8, codebook_usage 1.0",
     "fashion_mnist": "0.40 M parameters; 800 steps of 64",
-    "captioned_digits": "0.41 M parameters; 1,000 steps of 64",
+    "captioned_digits": "0.41 M parameters; 9 minutes of CPU time; psnr 26.5, codebook_usage 1.0",
     "emoji64": "4.3 M parameters; 20,000 steps of 64, for a GPU",
     "cifar10": "4.3 M parameters; 30,000 steps of 64, for a GPU",
     "eurosat64": "4.3 M parameters; 20,000 steps of 64, for a GPU",
