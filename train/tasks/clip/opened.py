@@ -34,3 +34,17 @@ def texts_of_run(run: Finished) -> Any:
     if (run.folder / FOLDER).is_dir():
         return kept(run.folder, run.facts.vocabulary)
     return vocabulary_of_run(run.folder, run.facts)
+
+
+def matcher_of(folder: str, shape: tuple[int, int, int]) -> Finished:
+    """The run of a folder, which must match images of a shape.
+
+    Raises:
+        UserError: there is none.
+        UsageError: it is of another recipe, or of images of another shape.
+    """
+    run = opened(folder, "--matcher")
+    if run.facts.shape != shape:
+        sizes = [" x ".join(map(str, each)) for each in (shape, run.facts.shape)]
+        raise UsageError(f"--matcher {folder}: must be of images of {sizes[0]}, as the run's: got {sizes[1]}")
+    return run
