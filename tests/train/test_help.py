@@ -84,7 +84,7 @@ def test_every_example_can_be_pasted(module):
             kind = importlib.import_module(MODULES[recipe]).RECIPE.sample
         else:
             module = importlib.import_module(name)
-            kind = module.Options if name == "train.evaluate" else module.Config
+            kind = module.Options if name in ("train.evaluate", "train.search") else module.Config
         read(words, options(kind))
 
 
