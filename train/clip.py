@@ -52,7 +52,7 @@ class Config(ImageConfig):
     zero-shot classification takes the mean of all."""
     text_tokenizer: str = option("chars", first=True)
     """chars: the characters of the texts; bytes; bpe-2000: as many byte pairs, learnt from them; or a path: the folder
-    of a published CLIP or SigLIP, a tokenizer.json, a folder with GPT-2's files, or a vocabulary.json of another run."""
+    of a published CLIP or SigLIP, a tokenizer.json, a folder with GPT-2's files, a vocabulary.json of another run."""
     normalise: Literal["none", "imagenet", "clip"] = "none"
     """Mean and deviation of the pixels that a published model expects; none: pixels in [-1, 1], as SigLIP's."""
     backbone: Literal["vit", "conv"] = option("vit", first=True)
@@ -185,9 +185,9 @@ PRESETS = {
 PRESETS = {name: dataclasses.replace(preset, preset=name) for name, preset in PRESETS.items()}
 
 ABOUT = {
-    "mnist": "0.2 M parameters; 2,000 steps of 128",
-    "captioned_digits": "0.3 M parameters; 400 steps of 512",
-    "emoji64": "1.0 M parameters; 2,000 steps of 128",
+    "mnist": "0.17 M parameters; 2,000 steps of 64, 4 minutes of CPU time; zero_shot_accuracy 0.989",
+    "captioned_digits": "0.28 M parameters; 400 steps of 512",
+    "emoji64": "1.6 M parameters; 2,000 steps of 128",
     "clip-vit-b32": "151 M parameters; 32 epochs of 400 M pairs, for a TPU slice; the paper's 0.632 on ImageNet",
     "siglip-b16": "203 M parameters; 9 G pairs, for a TPU slice",
 }

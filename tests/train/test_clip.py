@@ -75,7 +75,11 @@ def test_search_finds_the_picture_itself_and_writes_a_picture_and_a_table(run, t
     given = ["--text", "a seven", "the digit 4", "--image", str(tmp_path / "query.png")]
     assert search.main([*words(run=run, n=3, out=out), *given]) == 0
     rows = rows_of(tmp_path / "found.csv")
-    assert [(row["query"], row["rank"]) for row in rows[::3]] == [("a seven", "1"), ("the digit 4", "1"), ("query.png", "1")]
+    assert [(row["query"], row["rank"]) for row in rows[::3]] == [
+        ("a seven", "1"),
+        ("the digit 4", "1"),
+        ("query.png", "1"),
+    ]
     assert rows[6]["image"] == "7"
     assert float(rows[6]["cosine"]) == pytest.approx(1, abs=1e-3)
     assert rows[6]["about"] == dataset.class_names[dataset.test_labels[7]]
@@ -100,9 +104,15 @@ def test_search_finds_the_picture_itself_and_writes_a_picture_and_a_table(run, t
         (["--text", " "], "--text must be one or more words: got ' '"),
         (["--text", "a b c d e f g h i j k l"], "--text must be at most the model's 7 tokens: got"),
         (["--text", "a", "--data", "foo"], "data.name must be one of digits, .*: got 'foo'"),
-        (["--text", "a", "--data", "captioned_digits"], "--data captioned_digits: must have images of 8 x 8 x 1, as the"),
-        (["--text", "a", "--data", "./nothing"], "nothing: expected a picture or a folder of pictures .*; correct --data"),
-        (["--image", "nothing.png"], "nothing.png: expected a picture or a folder .* nothing there; correct --image"),
+        (
+            ["--text", "a", "--data", "captioned_digits"],
+            "--data captioned_digits: must have images of 8 x 8 x 1, as the",
+        ),
+        (
+            ["--text", "a", "--data", "./nothing"],
+            "nothing: expected a picture or a folder of pictures .*: correct --data",
+        ),
+        (["--image", "nothing.png"], "nothing.png: expected a picture or a folder .* nothing there: correct --image"),
     ],
 )
 def test_a_search_that_cannot_be_is_one_line(run, tmp_path, flags, message):
@@ -226,9 +236,7 @@ def test_a_published_folder_is_read(name, tmp_path):
         start_from=str(tmp_path),
         dim=text.get("projection_size", values.get("projection_dim")),
         vit=ViTConfig(patch=vision["patch_size"], **sizes(vision), **options),
-        text=TextTowerConfig(
-            context=context, causal=not siglip, pool="last" if siglip else "largest", **sizes(text)
-        ),
+        text=TextTowerConfig(context=context, causal=not siglip, pool="last" if siglip else "largest", **sizes(text)),
     )
     side = vision["image_size"]
     facts = PairFacts((side, side, 3), 10, vocab=text["vocab_size"], text=context, end=text["vocab_size"] - 1)
@@ -241,10 +249,16 @@ def test_a_published_folder_is_read(name, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"accumulate": 2, "batch_size": 8}, "accumulate must be 1, as micro-batches would have fewer negatives .*: got 2"),
+        (
+            {"accumulate": 2, "batch_size": 8},
+            "accumulate must be 1, as micro-batches would have fewer negatives .*: got 2",
+        ),
         ({"batch_size": 1}, "batch_size must be at least 2, as there are negatives: got 1"),
         ({"dim": 0}, "dim must be at least 1: got 0"),
-        ({"objective": "siglip", "dim": 5}, "dim must be vit.dim=768 with objective siglip, which does not project it: got 5"),
+        (
+            {"objective": "siglip", "dim": 5},
+            "dim must be vit.dim=768 with objective siglip, which does not project it: got 5",
+        ),
         ({"captions": "classes", "templates": ("a photo",)}, "templates must have {} once each, .*: got 'a photo'"),
         ({"captions": "classes", "templates": ()}, "templates must be given with captions classes"),
         ({"text_tokenizer": " "}, "text_tokenizer must be chars, bytes, bpe-SIZE, or a path: got ' '"),

@@ -62,7 +62,9 @@ MODELS = {
             "conv": ConvNetConfig(width=8, levels=1, features=8),
             "text": TextTowerConfig(dim=8, depth=1, heads=2, hidden_dim=8, context=8),
         },
-        PairFacts((8, 8, 1), 10, 17, vocab=CHARACTERS.size + 1, text=8, end=CHARACTERS.size, vocabulary=CHARACTERS.sha256),
+        PairFacts(
+            (8, 8, 1), 10, 17, vocab=CHARACTERS.size + 1, text=8, end=CHARACTERS.size, vocabulary=CHARACTERS.sha256
+        ),
     ),
     "diffusion": ({"dit": DiTConfig(dim=8, depth=1, heads=2, learn_variance=False)}, ImageFacts((8, 8, 1), 10, 17)),
     "klvae": (AutoencoderConfig(widths=(4, 8), blocks=1, groups=2), ImageFacts((8, 8, 1), 10, 17)),
@@ -246,9 +248,13 @@ RANKED = {
     "--matcher m": "rerank goes with matcher, a run of train.clip",
     "--rerank 4 --matcher m --candidates 2": "candidates goes without rerank: give one of them",
 }
-CAPTION = PICTURES | TEXTUAL | {
-    **{f"{words_} --text a": message for words_, message in (AUTOREGRESSIVE | RANKED).items()},
-}
+CAPTION = (
+    PICTURES
+    | TEXTUAL
+    | {
+        **{f"{words_} --text a": message for words_, message in (AUTOREGRESSIVE | RANKED).items()},
+    }
+)
 ALONE = {"--guidance 1": "--guidance: no such flag", "--temperature 1": "--temperature: no such flag"}
 WRONG = [
     (recipe, words_, message)

@@ -58,9 +58,7 @@ def vocabulary_of(name: str, captions: tuple[str, ...]) -> "Vocabulary":
     return open_vocabulary(name, ("" if name == "chars" else "\n").join(captions), "--text-tokenizer")
 
 
-def encoded(
-    vocabulary: Any, caption: str, context: int, name: str, flag: str = "--model.context"
-) -> "np.ndarray":
+def encoded(vocabulary: Any, caption: str, context: int, name: str, flag: str = "--model.context") -> "np.ndarray":
     """Ids of a caption of the data `name`.
 
     Raises:

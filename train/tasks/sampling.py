@@ -172,7 +172,9 @@ class Ranked(Sample):
 def ranked(form: type[Form]) -> type[Form]:
     """The flags with those of `Ranked`."""
     names = {"__doc__": form.__doc__, "__module__": __name__}
-    return dataclasses.make_dataclass(form.__name__, [], bases=(Ranked, form), namespace=names, frozen=True, kw_only=True)
+    return dataclasses.make_dataclass(
+        form.__name__, [], bases=(Ranked, form), namespace=names, frozen=True, kw_only=True
+    )
 
 
 def with_options(form: type[Form], options: type, prefix: str) -> type[Form]:

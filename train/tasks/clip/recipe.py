@@ -175,5 +175,3 @@ def _draw(run: Finished, asked: CaptionSample) -> int:
     found = _nearest_images(run.model(stream.mesh), dataset, ids, count, stream)
     form = dataclasses.replace(asked, columns=asked.columns or count) if asked.as_grid else asked
     return form.save([found], np.repeat(np.arange(len(ids), dtype=np.int32), count))
-
-

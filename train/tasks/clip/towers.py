@@ -40,9 +40,7 @@ class NormalisedCLIP(eqx.Module):
         inference: bool | None = None,
     ) -> Float[Array, " dim"]:
         """The image in the joint space, of any length."""
-        return self.model.image_features(
-            normalised(image, self.mean, self.deviation), key=key, inference=inference
-        )
+        return self.model.image_features(normalised(image, self.mean, self.deviation), key=key, inference=inference)
 
     def text_features(self, ids: Int[Array, " seq"]) -> Float[Array, " dim"]:
         """The text in the joint space, of any length."""
