@@ -6,7 +6,6 @@
   python -m train.clip --preset clip-vit-b32 --dry-run
   python -m train.clip --preset clip-vit-b32 --data.name ./pictures --text-tokenizer ./clip --from ./clip
   python -m train.search --run runs/clip-mnist --text "a seven" --data mnist
-  python -m train.sample --run runs/diffusion-mnist --text "a seven" --matcher runs/clip-mnist
 
 Objectives: infonce, the cross-entropy of each text among those of the batch and of each image among its images, with a
 scale of at most 100 after each update; siglip, a sigmoid for each pair, whose bias starts at ln(p / (1 - p)) with p = 1
@@ -63,7 +62,7 @@ class Config(ImageConfig):
     """The image tower."""
     conv: ConvNetConfig = option(factory=ConvNetConfig)
     """The image tower of small images."""
-    text: TextTowerConfig = option(factory=TextTowerConfig, first=("dim", "depth", "heads", "context"))
+    text: TextTowerConfig = option(factory=TextTowerConfig, first=("dim", "depth", "context"))
     """The text tower."""
 
     def __post_init__(self):
