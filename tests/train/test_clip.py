@@ -27,8 +27,9 @@ from train.data import load
 from train.data.captioned.scenes import scenes
 from train.engine.recipes import load as load_model
 from train.evaluators.matching import recalls
+from train.tasks.clip.published import kept
 from train.tasks.clip.towers import clamped, make_net, released
-from train.tasks.clip.words import captions_of, filled, grammar, read_texts
+from train.tasks.clip.words import captions_of, encode_query, filled, grammar, open_texts, read_texts
 from train.tasks.facts import PairFacts
 
 SMALL = {
@@ -244,6 +245,23 @@ def test_a_published_folder_is_read(name, tmp_path):
     assert not found.left
     assert "of the file not used: none" in found.line
     assert np.isfinite(float(state.model.logit_scale))
+
+
+def test_texts_of_a_published_model_have_its_special_tokens_and_the_run_keeps_its_files(tmp_path):
+    folder, kept_in = tmp_path / "published", tmp_path / "run"
+    folder.mkdir(), kept_in.mkdir()
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "ca", "cat</w>", "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\nc a\nca t</w>\n")
+    (folder / "config.json").write_text(json.dumps({"model_type": "clip", "text_config": {"vocab_size": 56}}))
+    texts = open_texts(clip.Config(text_tokenizer=str(folder)), ("A cat",))
+    assert encode_query(texts, "A  cat", 8).tolist() == [54, 26, 53, 55, 55, 55, 55, 55]
+    texts.save(kept_in)
+    assert kept(kept_in, texts.sha256).encode("cat").tolist() == [54, 53]
+    (kept_in / "tokenizer" / "merges.txt").write_text("#version: 0.2\nc a\n")
+    with pytest.raises(UserError, match="tokenizer: expected the tokenizer of the checkpoint, got another"):
+        kept(kept_in, texts.sha256)
 
 
 @pytest.mark.parametrize(
