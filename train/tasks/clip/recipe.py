@@ -12,7 +12,7 @@ from ..sampling import CaptionSample
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from ...data import Part
-    from ...engine.loop import Task
+    from ...engine.task import Task
     from ...engine.recipe import Program
     from ...evaluators.base import Evaluator
     from ...evaluators.stream import Stream
@@ -78,7 +78,7 @@ def _task(config: Any, folder: Path, program: Callable[[Any, PairFacts], "Progra
     import numpy as np
 
     from ...data import uniforms
-    from ...engine.loop import Task
+    from ...engine.task import Task
     from . import towers
     from .published import PublishedTexts
     from .words import read_texts
