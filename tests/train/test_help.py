@@ -19,7 +19,15 @@ from train.tasks.facts import TextFacts
 
 ROOT = Path(__file__).parents[2]
 MODULES = {name: f"train.{name}" for name in RECIPES}
-COMMANDS = [*MODULES.values(), "train.sample", "train.search", "train.evaluate", "train.convert", "train.doctor", "train.data"]
+COMMANDS = [
+    *MODULES.values(),
+    "train.sample",
+    "train.search",
+    "train.evaluate",
+    "train.convert",
+    "train.doctor",
+    "train.data",
+]
 QUIET = """
 import sys, runpy
 sys.argv = [MODULE, *WORDS]

@@ -50,7 +50,7 @@ RETRIEVAL = Evaluation(
 )
 CHOICES = Evaluation(
     "choices",
-    tuple(f"{part}_{scenes}" for scenes in ("seen", "held_out") for part in ("chosen_cells", "chosen_images")),
+    tuple(f"{part}_{scenes}" for scenes in ("seen", "held_out") for part in ("chosen_cells", "chosen_images", "cells")),
 )
 TRAINED_ON_SAMPLES = Evaluation("cas", ("cas_accuracy", "cas_accuracy_of_real"), asked=True)
 RECONSTRUCTION = Evaluation("reconstruction", ("eval_loss", "psnr", "codebook_usage", "codebook_perplexity"))

@@ -1,5 +1,7 @@
 """Numbers of a model that matches images and texts: zero-shot classes, retrieval, and scenes chosen among captions."""
 
+import dataclasses
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -10,7 +12,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from eqxgen.metrics import Accuracy, Mean, Recall
 
 from ..config.evals import CHOICES, RETRIEVAL, ZERO_SHOT
-from ..data.captioned.scenes import parse
+from ..data.captioned.scenes import COLOURS, Scene, parse
+from ..data.captioned.scenes import scenes as every_scene
 from .base import Evaluator
 from .captions import Read, matched, scene_codes
 from .examples import Examples
@@ -125,14 +128,15 @@ def choices(
     with those of their own captions, cell by cell.
 
     `chosen_cells_seen`, `chosen_images_seen`: of pictures whose scenes are in training; `..._held_out`: of scenes that
-    are not. See `train.evaluators.captions.Read` for the two.
+    are not. See `train.evaluators.captions.Read` for the two. `cells_seen`, `cells_held_out`: cells with a digit whose
+    digit and colour the model chooses right among all, the rest of the caption given.
 
     Args:
         scenes: whether the texts are captions of scenes of digits.
         image, text: (model, example) -> unit feature of `image`, of `text`.
         images: the held-out ones, `image`.
         captions: of these.
-        candidates: a caption of each scene.
+        candidates: a caption of each scene, in the order of `train.data.captioned.scenes.scenes`.
         ids: of the candidates.
     """
     if not scenes:
@@ -151,6 +155,38 @@ def choices(
             sums = matched(Read(Mean(), Mean()), codes[chosen[rows]], wanted[rows])
             numbers[f"chosen_cells_{scenes}"] = sums.cells.result()
             numbers[f"chosen_images_{scenes}"] = sums.images.result()
+            numbers[f"cells_{scenes}"] = _cells(
+                pictures[rows], words, [parse(captions[row]) for row in rows.nonzero()[0]]
+            )
         return numbers
 
     return Evaluator(CHOICES, run)
+
+
+def _cells(pictures: Float[np.ndarray, "n dim"], words: Float[np.ndarray, "scenes dim"], found: list[Scene]) -> float:
+    """Share of the cells with a digit whose object is the nearest of all, in captions that differ in it alone."""
+    places, mean = _places(), Mean()
+    for picture, scene in zip(pictures, found):
+        for number in range(len(scene.digits)):
+            options = [other for other in with_others(scene, number) if other in places]
+            scores = words[[places[other] for other in options]] @ picture
+            best = np.sum(~(scores < scores[options.index(scene)])) == 1
+            count = scene.count if scene.kind == "count" else 1
+            mean = mean.update(np.asarray(float(best)), float(count))
+    return mean.result()
+
+
+@functools.cache
+def _places() -> dict[Scene, int]:
+    return {scene: place for place, scene in enumerate(every_scene())}
+
+
+@functools.cache
+def with_others(scene: Scene, number: int) -> tuple[Scene, ...]:
+    """The scene with each digit of each colour in place of one of its objects, the scene itself included."""
+    put = lambda values, value: (*values[:number], value, *values[number + 1 :])
+    return tuple(
+        dataclasses.replace(scene, digits=put(scene.digits, digit), colours=put(scene.colours, colour))
+        for digit in range(10)
+        for colour in COLOURS
+    )

@@ -12,8 +12,8 @@ from ..sampling import CaptionSample
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from ...data import Part
-    from ...engine.task import Task
     from ...engine.recipe import Program
+    from ...engine.task import Task
     from ...evaluators.base import Evaluator
     from ...evaluators.stream import Stream
     from .words import Texts
