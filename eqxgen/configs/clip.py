@@ -3,6 +3,7 @@
 import dataclasses
 
 from eqxgen.configs._check import at_least_one, heads_divide_dim, one_of, positive, require
+from eqxgen.configs.resnet import ConvNetConfig
 from eqxgen.configs.vit import ViTConfig
 
 TEXT_POOLS = ("largest", "end", "last")
@@ -49,8 +50,8 @@ _BASE = ViTConfig(patch=32, activation="quick_gelu", epsilon=1e-5, patch_bias=Fa
 class CLIPConfig:
     """Sizes of `eqxgen.models.clip.CLIP`; by default CLIP ViT-B/32."""
 
-    vision: ViTConfig = _BASE
-    """The image tower."""
+    vision: ViTConfig | ConvNetConfig = _BASE
+    """The image tower: a transformer, or for small images a convolutional net."""
     text: TextTowerConfig = TextTowerConfig()
     """The text tower."""
     dim: int = 512
@@ -60,8 +61,11 @@ class CLIPConfig:
 
     def __post_init__(self):
         at_least_one(self, "dim")
-        same = not self.sigmoid or self.dim == self.vision.dim
-        require(same, f"model.dim must be model.vision.dim={self.vision.dim} with sigmoid=True: got {self.dim}")
+        if self.sigmoid and isinstance(self.vision, ViTConfig):
+            width = self.vision.dim
+            require(self.dim == width, f"model.dim must be model.vision.dim={width} with sigmoid=True: got {self.dim}")
+            pool = self.vision.pool
+            require(pool != "class+mean", f"model.vision.pool must be of width dim with sigmoid=True: got {pool!r}")
 
     @classmethod
     def siglip(cls, patch: int = 16) -> "CLIPConfig":

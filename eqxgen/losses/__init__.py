@@ -3,7 +3,7 @@
 tokens         cross-entropy, of next tokens too
 masked         masked token models
 mage           MAGE, masked tokens of which the encoder sees some
-contrastive    InfoNCE of two views
+contrastive    InfoNCE of two views, and of images and texts; SigLIP's sigmoid loss
 likelihood     absolute and squared error, logit-Laplace
 perceptual     distance by the features of a network
 reconstruction tokenizers of images: quantisation and entropy terms

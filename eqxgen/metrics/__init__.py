@@ -19,6 +19,7 @@ from eqxgen.metrics.moments import Moments
 from eqxgen.metrics.neighbours import nearest
 from eqxgen.metrics.perceptual import PathLength, path_length, path_points, perceptual_distance
 from eqxgen.metrics.psnr import PSNR, psnr
+from eqxgen.metrics.retrieval import Recall
 from eqxgen.metrics.scores import Score, fidelity, frechet
 from eqxgen.metrics.ssim import SSIM, ssim
 
@@ -41,6 +42,7 @@ __all__ = [
     "PathLength",
     "Pearson",
     "PrecisionRecall",
+    "Recall",
     "Score",
     "Spearman",
     "Statistics",

@@ -5,6 +5,7 @@ The logit of a pair is `exp(logit_scale) * cos(image, text) + logit_bias`, witho
 over `image_features` and `text_features`, then `similarity`.
 """
 
+import dataclasses
 import math
 
 import equinox as eqx
@@ -12,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from eqxgen.configs import CLIPConfig, TextTowerConfig
+from eqxgen.configs import CLIPConfig, ConvNetConfig, TextTowerConfig
+from eqxgen.models.convnet import ConvNet
 from eqxgen.models.vit import ViT, encoder, normal
 from eqxgen.nn import Embedding, LayerNorm, Projection, Stack, _check
 from eqxgen.nn.linear import check_ids
@@ -91,12 +93,12 @@ class CLIP(eqx.Module):
     """Logit that an image and a text are a pair.
 
     Args:
-        height, width, channels: of the image; the patch divides the first two.
+        height, width, channels: of the image; a transformer's patch divides the first two.
         vocab: size of the vocabulary.
         config: the sizes.
     """
 
-    vision: ViT
+    vision: ViT | ConvNet
     text: TextTower
     image_head: Projection | None
     text_head: Projection
@@ -106,10 +108,15 @@ class CLIP(eqx.Module):
 
     def __init__(self, height: int, width: int, channels: int, vocab: int, config: CLIPConfig, *, key: PRNGKeyArray):
         keys, sigmoid = RNG(key), config.sigmoid
-        self.vision = ViT(height, width, channels, None, config.vision, key=next(keys))
+        if isinstance(config.vision, ConvNetConfig):  # its last projection is that into the joint space
+            self.vision = ConvNet(channels, config.dim, **dataclasses.asdict(config.vision), key=next(keys))
+            width = None
+        else:
+            self.vision = ViT(height, width, channels, None, config.vision, key=next(keys))
+            width = None if sigmoid else config.vision.dim * (1 + (config.vision.pool == "class+mean"))
         self.text = TextTower(vocab, config.text, key=next(keys))
         project = lambda dim, bias: Projection(dim, config.dim, bias=bias, init=normal, key=next(keys))
-        self.image_head = None if sigmoid else project(config.vision.dim, False)
+        self.image_head = None if width is None else project(width, False)
         self.text_head = project(config.text.dim, sigmoid)
         # Section 2.5: the inverse of a temperature of 0.07. SigLIP, section 3.2: 10 and -10.
         self.logit_scale = jnp.asarray(math.log(10.0 if sigmoid else 1 / 0.07))
@@ -145,6 +152,8 @@ class CLIP(eqx.Module):
         inference: bool | None = None,
     ) -> Float[Array, " dim"]:
         """The image in the joint space, of any length."""
+        if isinstance(self.vision, ConvNet):
+            return self.vision(image, key=key, inference=inference)
         y = self.vision.pooled(self.vision.tokens(image, key=key, inference=inference))
         return y if self.image_head is None else self.image_head(y)
 

@@ -223,7 +223,8 @@ def tower_values(model: Model) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def require_towers(config: CLIPConfig, family: str, parts: str, **options: Any) -> None:
-    """Raises `ValueError` unless the image tower has those options and is otherwise plain."""
+    """Raises `ValueError` unless the image tower is a transformer with those options, and otherwise plain."""
+    require_same(isinstance(config.vision, ViTConfig), family, parts)
     names = ("patch", "dim", "depth", "heads", "hidden_dim", "activation", "epsilon", "attention_dropout", "remat")
     plain = ViTConfig(**{name: getattr(config.vision, name) for name in names}, **options)
     require_same(config.vision == plain, family, parts)

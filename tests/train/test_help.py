@@ -19,7 +19,15 @@ from train.tasks.facts import TextFacts
 
 ROOT = Path(__file__).parents[2]
 MODULES = {name: f"train.{name}" for name in RECIPES}
-COMMANDS = [*MODULES.values(), "train.sample", "train.evaluate", "train.convert", "train.doctor", "train.data"]
+COMMANDS = [
+    *MODULES.values(),
+    "train.sample",
+    "train.search",
+    "train.evaluate",
+    "train.convert",
+    "train.doctor",
+    "train.data",
+]
 QUIET = """
 import sys, runpy
 sys.argv = [MODULE, *WORDS]
@@ -84,7 +92,7 @@ def test_every_example_can_be_pasted(module):
             kind = importlib.import_module(MODULES[recipe]).RECIPE.sample
         else:
             module = importlib.import_module(name)
-            kind = module.Options if name == "train.evaluate" else module.Config
+            kind = module.Options if name in ("train.evaluate", "train.search") else module.Config
         read(words, options(kind))
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from eqxgen._files import part_of
 from eqxgen.configs import (
     AutoencoderConfig,
+    ConvNetConfig,
     DCGANConfig,
     DiTConfig,
     GPTConfig,
@@ -26,6 +27,7 @@ from eqxgen.configs import (
     PartiConfig,
     ResNetConfig,
     RNNConfig,
+    TextTowerConfig,
     VAEConfig,
     VQGANConfig,
 )
@@ -43,18 +45,27 @@ from train.evaluators.stream import Stream
 from train.parallel import make_mesh
 from train.run.weights import save_model
 from train.tasks.draw import drawn, labelled
-from train.tasks.facts import CaptionFacts, ImageFacts, TextFacts, TokenFacts
+from train.tasks.facts import CaptionFacts, ImageFacts, PairFacts, TextFacts, TokenFacts
 from train.tasks.sampling import ImageSample
 from train.tasks.texts import TextSample, _Text
 from train.tasks.writers import write_images
 
-CAPTIONED = ("parti",)
+CAPTIONED = ("clip", "parti")
 IMAGES, TEXTS = ("ar", "classify", "diffusion", "gan", "klvae", "mage", "maskgit", "vae", "vqgan"), ("gpt", "rnn")
 CHARACTERS = Characters("\n abcdefgh")
 MAGE = MAGEConfig(8, 1, 2, 8, decoder_dim=8, decoder_depth=1, decoder_heads=2, decoder_hidden_dim=8)
 MODELS = {
     "ar": (ImageARConfig(dim=8, depth=1, heads=2), TokenFacts((8, 8, 1), 10, 64, 17)),
     "classify": (ResNetConfig(width=8, multipliers=(1,), blocks=1), ImageFacts((8, 8, 1), 10, 17)),
+    "clip": (
+        {
+            "conv": ConvNetConfig(width=8, levels=1, features=8),
+            "text": TextTowerConfig(dim=8, depth=1, heads=2, hidden_dim=8, context=8),
+        },
+        PairFacts(
+            (8, 8, 1), 10, 17, vocab=CHARACTERS.size + 1, text=8, end=CHARACTERS.size, vocabulary=CHARACTERS.sha256
+        ),
+    ),
     "diffusion": ({"dit": DiTConfig(dim=8, depth=1, heads=2, learn_variance=False)}, ImageFacts((8, 8, 1), 10, 17)),
     "klvae": (AutoencoderConfig(widths=(4, 8), blocks=1, groups=2), ImageFacts((8, 8, 1), 10, 17)),
     "gan": ({"dcgan": DCGANConfig(latent_dim=4, width=8, base=2)}, ImageFacts((8, 8, 1), 10, 17)),
@@ -76,7 +87,7 @@ def made(recipe, folder, change=lambda model: model):
     found, (sizes, facts) = named(recipe), MODELS[recipe]
     preset = next(iter(found.presets.values()))
     data = {} if recipe in TEXTS else {"data": dataclasses.replace(preset.data, name="digits")}
-    data |= {"tokenizer": "pixels"} if recipe in CAPTIONED else {}
+    data |= {"tokenizer": "pixels"} if recipe == "parti" else {}
     sizes = sizes if isinstance(sizes, dict) else {"model": sizes}
     config = dataclasses.replace(preset, **sizes, **data)
     record = {"recipe": recipe, "config": to_dict(config), "facts": facts.to_record()}
@@ -110,7 +121,6 @@ PICTURES = {
     "--stop a": "--stop: no such flag",
 }
 IMAGE = PICTURES | {
-    "--text a": "--text: no such flag",
     "--per-class 0": "per_class must be at least 1: got 0",
     "--per-class 2 --n 3": "n goes without per_class",
     "--label -1": "label must be at least 0: got -1",
@@ -118,6 +128,7 @@ IMAGE = PICTURES | {
     "--labels 1 1": r"labels must be each given once: got \(1, 1\)",
     "--labels 1 --label 2": "label goes without labels",
 }
+WORDLESS = {"--text a": "--text: no such flag"}
 DRAWN = {
     "--guidance nan": "guidance must be at least 0 and finite: got nan",
     "--guidance inf": "guidance must be at least 0 and finite: got inf",
@@ -147,6 +158,12 @@ DENOISED = {
     "--zero-steps -1": "zero_steps must be at least 0",
     "--rtol 0": r"rtol must be in \[1e-6, 1\], as float32 ends at 1e-7: got 0",
     "--atol nan": r"atol must be in \[1e-6, 1\], .*: got nan",
+    "--text a": "text goes with matcher, a run of train.clip",
+    "--matcher m": "text goes with matcher, a run of train.clip",
+    "--match 2": "match goes with text, which was not given",
+    "--text a --matcher m --match -1": "match must be at least 0 and finite: got -1",
+    "--text a --matcher m --edit b.png": "text goes without edit: give one of them",
+    "--text a --matcher m --labels 1 2": "labels and per_class go without text: give --label for a class of all images",
     "--inpaint a.png": "inpaint must have --mask, white where it is painted",
     "--mask a.png": "mask must have --inpaint",
     "--mask a.png --edit b.png": "mask must have --inpaint",
@@ -224,24 +241,34 @@ AUTOREGRESSIVE = {
     "--candidates 0": "candidates must be at least 1: got 0",
     "--steps 3": "--steps: no such flag",
 }
-CAPTION = PICTURES | {
-    "--n 1": "text must be given, as in --text",
-    "--label 3": "--label: no such flag",
-    **{f"{words_} --text a": message for words_, message in AUTOREGRESSIVE.items()},
+TEXTUAL = {"--n 1": "text must be given, as in --text", "--label 3": "--label: no such flag"}
+RANKED = {
+    "--rerank 1 --matcher m": "rerank must be at least 2: got 1",
+    "--rerank 4": "rerank goes with matcher, a run of train.clip",
+    "--matcher m": "rerank goes with matcher, a run of train.clip",
+    "--rerank 4 --matcher m --candidates 2": "candidates goes without rerank: give one of them",
 }
+CAPTION = (
+    PICTURES
+    | TEXTUAL
+    | {
+        **{f"{words_} --text a": message for words_, message in (AUTOREGRESSIVE | RANKED).items()},
+    }
+)
 ALONE = {"--guidance 1": "--guidance: no such flag", "--temperature 1": "--temperature: no such flag"}
 WRONG = [
     (recipe, words_, message)
     for recipe, tables in {
-        "classify": (EVERY, IMAGE, ALONE),
+        "classify": (EVERY, IMAGE, ALONE, WORDLESS),
+        "clip": (EVERY, PICTURES, TEXTUAL),
         "diffusion": (EVERY, IMAGE, DENOISED),
-        "klvae": (EVERY, IMAGE, LATENT, ALONE),
-        "vae": (EVERY, IMAGE, LATENT, PRIOR, ALONE),
-        "gan": (EVERY, IMAGE, OF_LATENTS),
-        "vqgan": (EVERY, IMAGE, ALONE),
-        "ar": (EVERY, IMAGE, AUTOREGRESSIVE),
-        "mage": (EVERY, IMAGE, DRAWN),
-        "maskgit": (EVERY, IMAGE, DRAWN),
+        "klvae": (EVERY, IMAGE, LATENT, ALONE, WORDLESS),
+        "vae": (EVERY, IMAGE, LATENT, PRIOR, ALONE, WORDLESS),
+        "gan": (EVERY, IMAGE, OF_LATENTS, WORDLESS),
+        "vqgan": (EVERY, IMAGE, ALONE, WORDLESS),
+        "ar": (EVERY, IMAGE, AUTOREGRESSIVE, RANKED, WORDLESS),
+        "mage": (EVERY, IMAGE, DRAWN, WORDLESS),
+        "maskgit": (EVERY, IMAGE, DRAWN, WORDLESS),
         "parti": (EVERY, CAPTION),
         "gpt": (EVERY, TEXT),
         "rnn": (EVERY, TEXT),

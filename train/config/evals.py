@@ -43,6 +43,15 @@ CAPTIONS = Evaluation(
     "captions",
     tuple(f"caption_{part}_{scenes}" for scenes in ("seen", "held_out", "real") for part in ("cells", "images")),
 )
+ZERO_SHOT = Evaluation("zero_shot", ("zero_shot_accuracy",))
+RETRIEVAL = Evaluation(
+    "retrieval",
+    tuple(f"{found}_recall_{most}" for found in ("text", "image", "twin") for most in (1, 5)),
+)
+CHOICES = Evaluation(
+    "choices",
+    tuple(f"{part}_{scenes}" for scenes in ("seen", "held_out") for part in ("chosen_cells", "chosen_images", "cells")),
+)
 TRAINED_ON_SAMPLES = Evaluation("cas", ("cas_accuracy", "cas_accuracy_of_real"), asked=True)
 RECONSTRUCTION = Evaluation("reconstruction", ("eval_loss", "psnr", "codebook_usage", "codebook_perplexity"))
 LATENTS = Evaluation("reconstruction", ("eval_loss", "psnr", "eval_divergence"))

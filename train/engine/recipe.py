@@ -166,6 +166,8 @@ class Program:
         fixed: path patterns of parameters that no player moves.
         mix: (batch, key of the step) -> the batch that the turns are given, such as examples mixed with each other. It
             sees the whole batch, before that is split over devices or into micro-batches.
+        constrained: model -> the model with a constraint on its parameters, such as a largest temperature; applied
+            after each update. Parts that are not trained are None.
         head: path patterns of parameters whose shapes follow the labels.
         new_head: leaves those at their initialisation in a run that starts from weights.
         failed: (metrics of a step) -> reason for which they show that training has failed, or an empty text. A run
@@ -184,6 +186,7 @@ class Program:
     frozen: Callable[[], PyTree] = lambda: None
     fixed: tuple[str, ...] = ()
     mix: Callable[[dict[str, Array], PRNGKeyArray], dict[str, Array]] | None = None
+    constrained: Callable[[PyTree], PyTree] = lambda model: model
     head: tuple[str, ...] = ()
     new_head: bool = False
     failed: Callable[[Mapping[str, float]], str] | None = None

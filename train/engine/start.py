@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .recipe import Program
     from .task import Task
 
-PUBLISHED = {"gpt2": "gpt", "llama": "gpt"} | dict.fromkeys(
+PUBLISHED = {"gpt2": "gpt", "llama": "gpt", "clip": "clip", "siglip": "clip"} | dict.fromkeys(
     ("dinov2", "dinov2_with_registers", "resnet", "vit"), "classify"
 )
 """Recipe by `model_type` of a published config.json."""

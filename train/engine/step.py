@@ -167,7 +167,7 @@ def _take(
                 own = jax.tree.map(lambda g: turn.every * g, own)
             params = trainable(eqx.filter(model, claims[player]))
             updates, opt_state[player] = setup.optimisers[player].update(own, opt_state[player], params)
-            model = force_weight_norm(apply_updates(model, updates))
+            model = program.constrained(force_weight_norm(apply_updates(model, updates)))
         return model, opt_state, extra
 
     # State that is not finite counts as a loss that is not.

@@ -46,7 +46,7 @@ def _read(config: Any, dataset: "Dataset") -> Texts:
     """
     captions, name = dataset.captioned(), dataset.name
     vocabulary = vocabulary_of(config.text_tokenizer, (*captions.train, *captions.test))
-    one = functools.cache(lambda caption: _encoded(vocabulary, caption, config.model.context, name))
+    one = functools.cache(lambda caption: encoded(vocabulary, caption, config.model.context, name))
     ids = (padded(map(one, texts), config.model.context, vocabulary.size) for texts in captions)
     return Texts(vocabulary, *ids)
 
@@ -58,14 +58,19 @@ def vocabulary_of(name: str, captions: tuple[str, ...]) -> "Vocabulary":
     return open_vocabulary(name, ("" if name == "chars" else "\n").join(captions), "--text-tokenizer")
 
 
-def _encoded(vocabulary: "Vocabulary", caption: str, context: int, name: str) -> "np.ndarray":
+def encoded(vocabulary: Any, caption: str, context: int, name: str, flag: str = "--model.context") -> "np.ndarray":
+    """Ids of a caption of the data `name`.
+
+    Raises:
+        UserError: it has as many tokens as `context`, or more, or characters that the vocabulary lacks.
+    """
     try:
         ids = vocabulary.encode(caption)
     except ValueError as error:
         raise UserError(f"--text-tokenizer: caption {caption!r:.60} of {name}: {error}") from None
     if len(ids) >= context:
         raise UserError(
-            f"--model.context must be more than the tokens of every caption of {name}: got {context}, and {len(ids)} "
+            f"{flag} must be more than the tokens of every caption of {name}: got {context}, and {len(ids)} "
             f"of {caption!r:.60}"
         )
     return ids

@@ -176,6 +176,10 @@ def _sample(run: Finished, asked: editing.DenoisingSample, rules: Any) -> int:
         autoencoder = autoencoder_of_run(run.folder, where, facts) if latents else None
         return tree_of(run.model(make_mesh(asked.mesh)), autoencoder, rules, asked.seed, latents)
 
+    if asked.text:
+        from .clip.guidance import by_text
+
+        return by_text(run, asked, rules, tree)
     make = _new if asked.asked is None else editing.edit
     return make(run, asked, rules, tree)
 

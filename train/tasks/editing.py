@@ -28,6 +28,12 @@ OF = {
 class DenoisingSample(ImageSample):
     """Images of a denoiser, or edits by it: one of EDITS."""
 
+    text: tuple[str, ...] = ()
+    """With --matcher: what the images are of, several in turn; the network is given no class unless --label is."""
+    matcher: str | None = None
+    """With --text: folder of a run of train.clip, by whose score of each image and its text they are guided."""
+    match: float | None = None
+    """Scale of that guidance, of the gradient of the logit; 1 by default, 0 is none."""
     inpaint: str | None = None
     """Picture of the run's size, whose part under --mask is painted to fit the rest, by RePaint with the steps of
     ddim; --eta is 1 by default. Edits are of no class and without guidance unless --label is given, and make 8 images
@@ -59,6 +65,13 @@ class DenoisingSample(ImageSample):
     def __post_init__(self):
         super().__post_init__()
         asked = [name for name in EDITS if getattr(self, name)]
+        require(bool(self.text) == (self.matcher is not None), "text goes with matcher, a run of train.clip")
+        require(not (asked and self.text), f"text goes without {asked[0] if asked else ''}: give one of them")
+        require(self.match is None or bool(self.text), "match goes with text, which was not given")
+        match = 1.0 if self.match is None else self.match
+        require(0 <= match < float("inf"), f"match must be at least 0 and finite: got {self.match}")
+        per_class = not self.text or (not self.labels and self.per_class is None)
+        require(per_class, "labels and per_class go without text: give --label for a class of all images")
         require(len(asked) < 2, f"{' goes without '.join(asked[:2])}: give one of them")
         for name, edits in OF.items():
             require(
@@ -109,7 +122,7 @@ def sampling_of(asked: Any, options: Any) -> Any:
     Raises:
         UsageError: the edit does not take a flag.
     """
-    if asked.asked is None:
+    if asked.asked is None and not asked.text:
         return options
     painted, flow = asked.asked == "inpaint", asked.asked in ("invert", "interpolate", "likelihood")
     name = {"inpaint": "ddim", "likelihood": "rk4"}.get(asked.asked, "euler")

@@ -131,6 +131,21 @@ class CaptionFacts(TokenFacts):
 
 
 @dataclasses.dataclass(frozen=True)
+class PairFacts(ImageFacts):
+    """Facts of images with texts."""
+
+    _: dataclasses.KW_ONLY
+    vocab: int
+    """Number of ids of the texts, their end included."""
+    text: int
+    """Tokens of a text, the end included."""
+    end: int
+    """Id that texts are filled up with."""
+    vocabulary: str | None = rare(None)
+    """SHA-256 of the vocabulary; None on paper."""
+
+
+@dataclasses.dataclass(frozen=True)
 class TextFacts(Facts):
     """Facts of text as tokens."""
 

@@ -14,7 +14,7 @@ from ..engine.recipes import Finished, Recipe, named
 from . import images
 from .conditions import LABELS, Conditions
 from .facts import TokenFacts, image_facts
-from .sampling import Pictures, given, with_options
+from .sampling import Pictures, given, ranked, with_options
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from ..data import Part
@@ -104,11 +104,15 @@ def tokens_recipe(
 
     def sample(run: Finished, asked: Any) -> int:
         values = dataclasses.replace(getattr(run.config, options), **given(asked, kind))
+        if getattr(asked, "rerank", None):
+            values = dataclasses.replace(values, candidates=asked.rerank)
         changed = dataclasses.replace(run.config, **{options: values})
         check(changed, f"{options}.")
         return _sample(run, asked, conditions, _sampler(draw, changed, run.facts, f"{options}."))
 
     kind = type(getattr(next(iter(presets.values())), options))
+    ranks = "candidates" in {field.name for field in dataclasses.fields(kind)}
+    form = ranked(conditions.sample) if ranks else conditions.sample
     return Recipe(
         name=name,
         title=title,
@@ -119,7 +123,7 @@ def tokens_recipe(
         model=model,
         program=program,
         task=task,
-        sample=with_options(conditions.sample, kind, f"{options}."),
+        sample=with_options(form, kind, f"{options}."),
         draw=sample,
     )
 
@@ -220,5 +224,10 @@ def _sample(run: Finished, asked: Pictures, conditions: Conditions, sampler: Sam
     found, mesh = conditions.asked(run, asked), make_mesh(asked.mesh)
     tokenizer = tokenizer_of_run(run.folder, run.config.tokenizer, run.facts)
     tree = run.model(mesh), tokenizer, sampler, jr.key(asked.seed)
-    examples = Examples.of(250, **{conditions.name: found.rows})
-    return asked.save(Stream(mesh).map(found.draw, tree, examples), found.labels)
+    arrays, draw = {conditions.name: found.rows}, found.draw
+    if getattr(asked, "rerank", None):
+        from .clip.ranking import ranking
+
+        matcher, arrays["wanted"], draw = ranking(run, asked, conditions.name, found.labels, mesh)
+        tree = tree, matcher
+    return asked.save(Stream(mesh).map(draw, tree, Examples.of(250, **arrays)), found.labels)

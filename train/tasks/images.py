@@ -54,12 +54,12 @@ class Source(NamedTuple):
     fingerprint: str
 
 
-def pixels(config: Any, folder: Path) -> Source:
-    """The images that `--data` names, augmented."""
+def pixels(config: Any, folder: Path, *, captions: bool = False) -> Source:
+    """The images that `--data` names, augmented; `captions`: with those of a folder."""
     from ..data import load
     from ..data.images.augment import Augment
 
-    dataset = load(config.data).enough_for(config.batch_size)
+    dataset = load(config.data, captions=captions).enough_for(config.batch_size)
     augment = Augment.of(config.data.augment, config.seed, dataset)
 
     def arrays(part: "Part") -> dict[str, Any]:

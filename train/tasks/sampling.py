@@ -151,6 +151,32 @@ class CaptionSample(Pictures):
         require(bool(self.text), 'text must be given, as in --text "three red sevens in a row"')
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ranked(Sample):
+    """Images of which the best is kept."""
+
+    rerank: int | None = None
+    """Images drawn for each that is kept: the one that --matcher finds nearest to its text, or to the name of its
+    class."""
+    matcher: str | None = None
+    """With --rerank: folder of a run of train.clip."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.rerank is None or self.rerank >= 2, f"rerank must be at least 2: got {self.rerank}")
+        require((self.rerank is None) == (self.matcher is None), "rerank goes with matcher, a run of train.clip")
+        both = self.rerank is not None and getattr(self, "candidates", None) is not None
+        require(not both, "candidates goes without rerank: give one of them")
+
+
+def ranked(form: type[Form]) -> type[Form]:
+    """The flags with those of `Ranked`."""
+    names = {"__doc__": form.__doc__, "__module__": __name__}
+    return dataclasses.make_dataclass(
+        form.__name__, [], bases=(Ranked, form), namespace=names, frozen=True, kw_only=True
+    )
+
+
 def with_options(form: type[Form], options: type, prefix: str) -> type[Form]:
     """The flags with those of a sampler's options, each None by default: as the run's config says.
 

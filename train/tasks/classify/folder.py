@@ -68,7 +68,7 @@ def classify_folder(run: Finished, asked: ClassifierSample) -> int:
     return 0
 
 
-def read_pictures(path: Path, shape: tuple[int, int, int]) -> Pictures:
+def read_pictures(path: Path, shape: tuple[int, int, int], flag: str = "--images") -> Pictures:
     """A picture, or all below a folder, of a shape: the shorter side resized and the centre cut out where they are of
     another, grey where the shape has one channel.
 
@@ -78,7 +78,7 @@ def read_pictures(path: Path, shape: tuple[int, int, int]) -> Pictures:
     names = list_files(path, SUFFIXES).found if path.is_dir() else [""]
     if not names or not path.exists():
         got = "none" if path.exists() else "nothing there"
-        raise DataError(path, "a picture or a folder of pictures (PNG, JPEG, WebP, ...)", got, "correct --images")
+        raise DataError(path, "a picture or a folder of pictures (PNG, JPEG, WebP, ...)", got, f"correct {flag}")
     pixels, resized, grey = [], 0, 0
     for name in names:
         file = path / name if name else path
@@ -130,14 +130,20 @@ def captioned(
     draw = ImageDraw.Draw(canvas)
     for place, (image, row) in enumerate(zip(pixels, shares)):
         left, top = place % columns * (SIDE + 4) + 2, place // columns * (SIDE + LINE + 4) + 2
-        shown = Image.fromarray(np.broadcast_to(image, (*image.shape[:2], 3)).astype(np.uint8))
-        shown.thumbnail((SIDE, SIDE)) if max(shown.size) > SIDE else None
-        factor = max(SIDE // max(shown.size), 1)
-        shown = shown.resize((shown.width * factor, shown.height * factor), Image.Resampling.NEAREST)
-        canvas.paste(shown, (left, top))
+        canvas.paste(shown(image), (left, top))
         best = int(np.argmax(row))
         draw.text((left, top + SIDE), f"{names[best][:10]} {100 * row[best]:.0f} %", fill="black")
     return np.asarray(canvas)
+
+
+def shown(image: UInt8[np.ndarray, "height width channels"]) -> Any:
+    """A Pillow image of at most `SIDE` pixels, enlarged by a whole number where it is smaller."""
+    from PIL import Image
+
+    found = Image.fromarray(np.broadcast_to(image, (*image.shape[:2], 3)).astype(np.uint8))
+    found.thumbnail((SIDE, SIDE)) if max(found.size) > SIDE else None
+    factor = max(SIDE // max(found.size), 1)
+    return found.resize((found.width * factor, found.height * factor), Image.Resampling.NEAREST)
 
 
 def _grey(picture: Any) -> UInt8[np.ndarray, "height width 1"]:
