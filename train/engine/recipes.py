@@ -17,7 +17,21 @@ if TYPE_CHECKING:  # --help must not wait for jax
     from .recipe import Program
     from .task import Task
 
-RECIPES = ("ar", "classify", "diffusion", "gan", "gpt", "klvae", "mage", "maskgit", "parti", "rnn", "vae", "vqgan")
+RECIPES = (
+    "ar",
+    "classify",
+    "diffusion",
+    "gan",
+    "gpt",
+    "klvae",
+    "mage",
+    "maskgit",
+    "parti",
+    "rnn",
+    "segment",
+    "vae",
+    "vqgan",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
