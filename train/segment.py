@@ -58,7 +58,7 @@ class Config(SegmentConfig):
 PRESETS = {
     "isbi": Config(
         steps=600,
-        batch_size=8,
+        batch_size=4,
         sample_every=300,
         optim=OptimConfig(learning_rate=2e-3, warmup=50, beta2=0.99, weight_decay=0.05),
         ema=EmaConfig(decay=0.99),
@@ -82,7 +82,7 @@ PRESETS = {
 PRESETS = {name: dataclasses.replace(preset, preset=name) for name, preset in PRESETS.items()}
 
 ABOUT = {
-    "isbi": "0.48 M parameters; 600 steps of 8 crops",
+    "isbi": "0.48 M parameters; 600 steps of 4 crops",
     "large": "31 M parameters; 20,000 steps of 32 crops of 512 pixels, for a GPU or TPU",
 }
 """Size, time and the number to expect of each preset, where it was measured."""
