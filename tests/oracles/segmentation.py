@@ -4,6 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
@@ -19,7 +20,7 @@ def model() -> Any:
     """Our net with drawn weights, of images with 2 channels."""
     rng = np.random.default_rng(0)
     arrays, rest = eqx.partition(SegmentationUNet(2, CLASSES, CONFIG, key=jr.key(0)), eqx.is_inexact_array)
-    draw = lambda x: (0.3 * rng.standard_normal(x.shape) + (x.ndim == 1)).astype(np.float32)
+    draw = lambda x: jnp.asarray(0.3 * rng.standard_normal(x.shape) + (x.ndim == 1), jnp.float32)
     return eqx.combine(jax.tree.map(draw, arrays), rest)
 
 
