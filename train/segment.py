@@ -82,7 +82,7 @@ PRESETS = {
 PRESETS = {name: dataclasses.replace(preset, preset=name) for name, preset in PRESETS.items()}
 
 ABOUT = {
-    "isbi": "0.48 M parameters; 600 steps of 4 crops",
+    "isbi": "0.48 M parameters; 265 processor seconds; eval_dice_membrane 0.798",
     "large": "31 M parameters; 20,000 steps of 32 crops of 512 pixels, for a GPU or TPU",
 }
 """Size, time and the number to expect of each preset, where it was measured."""
