@@ -2,8 +2,8 @@
 
 Small classifiers of our layers, on 4,000 sequences with 1,000 held out, of the published generator's default seed. Each
 makes 6,000 updates of 100 examples; the sizes of the first four are those of the paper. Writes
-bench/results/cpu/mnist1d.json: accuracy on the held-out part after the last update, of two or four seeds, beside that of
-the paper; parameters; wall-clock and processor seconds of one seed without compilation.
+bench/results/cpu/mnist1d.json: accuracy on the held-out part after the last update, of two or four seeds, and the
+paper's; parameters; wall-clock and processor seconds of one seed without compilation.
 """
 
 import json
