@@ -19,7 +19,7 @@ from .asked import NAMES, SegmentSample
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from ...data import Part
     from ...data.pairs.pairs import Pairs
-    from ...engine.loop import Task
+    from ...engine.task import Task
     from ...engine.recipe import Program
     from ...evaluators.stream import Stream
     from ...evaluators.tiles import Tiling
@@ -104,7 +104,7 @@ def segment_recipe(
         from eqxgen.nn import WithState
 
         from ...data.pairs.sources import load_pairs
-        from ...engine.loop import Task
+        from ...engine.task import Task
         from ...evaluators.segmentation import segmentation
         from ...parallel.processes import is_first
 
