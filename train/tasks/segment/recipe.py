@@ -19,8 +19,8 @@ from .asked import NAMES, SegmentSample
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from ...data import Part
     from ...data.pairs.pairs import Pairs
-    from ...engine.task import Task
     from ...engine.recipe import Program
+    from ...engine.task import Task
     from ...evaluators.stream import Stream
     from ...evaluators.tiles import Tiling
 
