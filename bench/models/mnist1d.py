@@ -144,7 +144,7 @@ class Row(NamedTuple):
 ROWS = {
     "linear": Row(lambda key: Flat((CLASSES,), key=key), 32.0, rate=1e-1, cosine=True, seeds=4),
     "MLP": Row(lambda key: Flat((100, 100, CLASSES), key=key), 68.0, seeds=4),
-    "convolution": Row(lambda key: Convolutions(25, key=key), 94.0, cosine=True),
+    "convolution": Row(lambda key: Convolutions(25, key=key), 94.0, decay=0.1, cosine=True),
     "GRU": Row(lambda key: Recurrent(GRU, 6, key=key), 91.0, cosine=True),
     "LSTM": Row(lambda key: Recurrent(LSTM, 6, key=key), None, cosine=True),
     "transformer": Row(lambda key: Transformer(32, 2, key=key), None, rate=3e-3, decay=0.1, cosine=True),
@@ -192,13 +192,13 @@ def main(names: list[str]) -> None:
     """Prints and keeps the rows, those of other names as they are."""
     data = mnist1d()
     rows, labels = jnp.asarray(data.train, jnp.float32), jnp.asarray(data.train_labels)
-    found = json.loads(RESULT.read_text(encoding="utf-8"))["rows"] if RESULT.exists() else {}
     for name in names or ROWS:
         row, scores, took = ROWS[name], [], {}
         for seed in SEEDS[: row.seeds]:
             model, took = trained(row, seed, rows, labels)
             scores.append(accuracy(model, jnp.asarray(data.test, jnp.float32), data.test_labels))
         size = sum(x.size for x in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
+        found = json.loads(RESULT.read_text(encoding="utf-8"))["rows"] if RESULT.exists() else {}
         found[name] = {"accuracy": scores, "mean": float(np.mean(scores)), "paper": row.paper}
         found[name] |= {"parameters": size, **{word: round(value, 1) for word, value in took.items()}}
         print(name, json.dumps(found[name]), flush=True)
