@@ -31,6 +31,7 @@ from eqxgen.configs.parti import PARTI_SIZES, PartiConfig
 from eqxgen.configs.quantizer import QUANTIZERS, QuantizerConfig
 from eqxgen.configs.resnet import ConvNetConfig, ResNetConfig
 from eqxgen.configs.rnn import RNNConfig
+from eqxgen.configs.segmentation import SegmentationConfig
 from eqxgen.configs.t5 import T5_SIZES, T5_SIZES_V1_1, T5Config
 from eqxgen.configs.titok import TiTokConfig
 from eqxgen.configs.vae import VAEConfig
@@ -77,6 +78,7 @@ __all__ = [
     "ResNetConfig",
     "Sampling",
     "ScheduleConfig",
+    "SegmentationConfig",
     "StyleGAN2Config",
     "T5Config",
     "TamingConfig",

@@ -52,6 +52,15 @@ class Confusion(NamedTuple):
         of = self.counts.sum(axis=0) + self.counts.sum(axis=1)
         return np.divide(2 * hits, of, out=np.zeros(len(of)), where=of > 0)
 
+    def iou(self) -> Float[np.ndarray, " classes"]:
+        """Intersection over union of each class, TP / (TP + FP + FN); 0 of a class that is neither a label nor a guess.
+
+        The Dice coefficient of a class is its `f1`, 2 IoU / (1 + IoU).
+        """
+        hits = np.diag(self._seen())
+        union = self.counts.sum(axis=0) + self.counts.sum(axis=1) - hits
+        return np.divide(hits, union, out=np.zeros(len(union)), where=union > 0)
+
     def macro_f1(self) -> float:
         """Mean over the classes that are a label or a guess, as scikit-learn's `average="macro"`."""
         present = (self._seen().sum(axis=0) + self.counts.sum(axis=1)) > 0

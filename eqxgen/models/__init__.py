@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from eqxgen.models.pixels import PixelTokenizer
     from eqxgen.models.resnet import ResNet
     from eqxgen.models.rnn import RNN
+    from eqxgen.models.segmentation import SegmentationUNet
     from eqxgen.models.t5 import T5, T5Encoder
     from eqxgen.models.tokenizers.patch_discriminator import PatchDiscriminator
     from eqxgen.models.tokenizers.taming import Taming
@@ -69,6 +70,7 @@ __all__ = [
     "R3GANDiscriminator",
     "R3GANGenerator",
     "ResNet",
+    "SegmentationUNet",
     "StyleGAN2Discriminator",
     "StyleGAN2Generator",
     "T5Encoder",
@@ -96,6 +98,7 @@ _HOMES = {
     "PixelTokenizer": "pixels",
     "R3GANDiscriminator": "gan.r3gan",
     "R3GANGenerator": "gan.r3gan",
+    "SegmentationUNet": "segmentation",
     "StyleGAN2Discriminator": "gan.stylegan2_discriminator",
     "StyleGAN2Generator": "gan.stylegan2",
     "T5Encoder": "t5",

@@ -27,6 +27,7 @@ from eqxgen.configs import (
     R3GANConfig,
     ResNetConfig,
     RNNConfig,
+    SegmentationConfig,
     StyleGAN2Config,
     T5Config,
     TamingConfig,
@@ -62,6 +63,7 @@ from eqxgen.models.maskgit import MaskGIT
 from eqxgen.models.parti import Parti
 from eqxgen.models.resnet import ResNet
 from eqxgen.models.rnn import RNN
+from eqxgen.models.segmentation import SegmentationUNet
 from eqxgen.models.t5 import T5
 from eqxgen.models.tokenizers.patch_discriminator import PatchDiscriminator
 from eqxgen.models.tokenizers.taming import Taming
@@ -252,6 +254,7 @@ SMALL_DCGAN = DCGANConfig(latent_dim=6, width=4, base=2, label_dim=3)
 SMALL_R3GAN = R3GANConfig(6, (8, 6), (2, 2), (1, 1), label_dim=3)
 SMALL_STYLEGAN2 = StyleGAN2Config(latent_dim=6, mapping=2, width=32, max_width=8)
 SMALL_RESNET = ResNetConfig(width=8, multipliers=(1, 2), blocks=1)
+SMALL_SEGMENTATION = SegmentationConfig(width=4, multipliers=(1, 2))
 
 ROWS = {
     "GPT": Row(gpt(dropout=0.1), text, draws=True),
@@ -300,6 +303,7 @@ ROWS = {
     "Discriminator": Row(lambda key: Keyless(Discriminator(12, 3, width=8, max_width=16, key=key)), image),
     "ConvNet": Row(lambda key: ConvNet(3, 4, width=8, levels=2, features=6, key=key), image, draws=True),
     "ResNet": Row(lambda key: ResNet(3, 4, SMALL_RESNET, key=key), image, stateful=True),
+    "SegmentationUNet": Row(lambda key: SegmentationUNet(3, 4, SMALL_SEGMENTATION, key=key), image, stateful=True),
     "ResNet, bottleneck": Row(lambda key: ResNet(3, 4, BOTTLENECK, key=key), image, stateful=True),
     "ViT": Row(
         lambda key: ViT(12, 12, 3, 4, dataclasses.replace(SMALL_VIT, dropout=0.1, drop_path=0.1), key=key),

@@ -27,6 +27,7 @@ from eqxgen.configs import (
     PartiConfig,
     ResNetConfig,
     RNNConfig,
+    SegmentationConfig,
     TextTowerConfig,
     VAEConfig,
     VQGANConfig,
@@ -75,6 +76,7 @@ MODELS = {
         PartiConfig(dim=8, depth=1, heads=2, head_dim=4, hidden_dim=8, context=8),
         CaptionFacts((8, 8, 1), 10, 64, 17, vocab=CHARACTERS.size, text=8, vocabulary=CHARACTERS.sha256),
     ),
+    "segment": (SegmentationConfig(width=4, multipliers=(1, 2)), ImageFacts((8, 8, 1), 2)),
     "vae": (VAEConfig(hidden=(8,), latent_dim=3), ImageFacts((8, 8, 1), 10, 17)),
     "vqgan": (VQGANConfig(width=8, latent_dim=4, codes=16, multipliers=(1, 2)), ImageFacts((8, 8, 1), 10, 17)),
     "gpt": (GPTConfig(dim=8, depth=1, heads=2, context=32), TextFacts(CHARACTERS.size, 32, CHARACTERS.sha256)),
@@ -86,7 +88,7 @@ def made(recipe, folder, change=lambda model: model):
     """A run of untrained weights, on digits or on a vocabulary of ten characters."""
     found, (sizes, facts) = named(recipe), MODELS[recipe]
     preset = next(iter(found.presets.values()))
-    data = {} if recipe in TEXTS else {"data": dataclasses.replace(preset.data, name="digits")}
+    data = {} if recipe in (*TEXTS, "segment") else {"data": dataclasses.replace(preset.data, name="digits")}
     data |= {"tokenizer": "pixels"} if recipe == "parti" else {}
     sizes = sizes if isinstance(sizes, dict) else {"model": sizes}
     config = dataclasses.replace(preset, **sizes, **data)
@@ -255,6 +257,15 @@ CAPTION = (
         **{f"{words_} --text a": message for words_, message in (AUTOREGRESSIVE | RANKED).items()},
     }
 )
+MASKS = {
+    "--out x.png": "out must be FOLDER/: got 'x.png'",
+    "--out ./": "out must be FOLDER/: got './'",
+    "--tile 0": "tile must be at least 1: got 0",
+    "--tile x": "--tile must be a whole number",
+    "--overlap -1": "overlap must be at least 0: got -1",
+    "--n 3": "--n: no such flag",
+    "--label 1": "--label: no such flag",
+}
 ALONE = {"--guidance 1": "--guidance: no such flag", "--temperature 1": "--temperature: no such flag"}
 WRONG = [
     (recipe, words_, message)
@@ -270,6 +281,7 @@ WRONG = [
         "mage": (EVERY, IMAGE, DRAWN, WORDLESS),
         "maskgit": (EVERY, IMAGE, DRAWN, WORDLESS),
         "parti": (EVERY, CAPTION),
+        "segment": (EVERY, MASKS, ALONE),
         "gpt": (EVERY, TEXT),
         "rnn": (EVERY, TEXT),
     }.items()

@@ -28,6 +28,7 @@ HELD_OUT = Evaluation("held_out", ("eval_loss",))
 VALIDATION = Evaluation("held_out", ("val_loss", "val_perplexity"))
 CLASSIFIER = Evaluation("classifier", ("sample_accuracy", "sample_frechet", "classifier_accuracy", "judge_seconds"))
 LABELS = Evaluation("labels", ("eval_loss", "eval_accuracy"))
+SEGMENTATION = Evaluation("segmentation", ("eval_loss", "eval_accuracy", "eval_dice", "eval_iou"))
 FIDELITY = Evaluation(
     "fidelity",
     (

@@ -57,6 +57,7 @@ class KnownSet:
         classes: names by label; empty for a text.
         levels: grey levels of a pixel.
         captions: images have texts.
+        masks: classes of a pixel, of images with masks.
     """
 
     title: str
@@ -66,6 +67,7 @@ class KnownSet:
     classes: tuple[str, ...] = ()
     levels: int = 256
     captions: bool = False
+    masks: tuple[str, ...] = ()
 
 
 def _files(places: tuple[str, ...], *rows: str) -> tuple[KnownFile, ...]:
@@ -150,6 +152,16 @@ KNOWN = {
             "twitter.npz 2591788 f527bb9561cfc7b4546d11b3313c4e717e2c235532a4fe578f032709eef62a4c",
         ),
     ),
+    "isbi_membrane": KnownSet(
+        title="ISBI 2012 challenge, training part, A. Cardona et al. 2010 and I. Arganda-Carreras et al. 2015",
+        licence="for research; cite both",
+        shape=(512, 512, 1),
+        masks=("membrane", "inside"),
+        files=_files(
+            (),
+            "isbi_membrane.npz 6593936 366c08adabf46982cc55d4b145f5bb4470a7d9d7926f501804844d11c3d5c850",
+        ),
+    ),
     "tiny_shakespeare": KnownSet(
         title="Tiny Shakespeare, from the works of W. Shakespeare",
         licence="public domain",
@@ -160,5 +172,6 @@ KNOWN = {
 }
 """By the name that --data.name takes."""
 
-IMAGES = tuple(name for name, known in KNOWN.items() if known.shape)
+IMAGES = tuple(name for name, known in KNOWN.items() if known.shape and not known.masks)
+PAIRS = tuple(name for name, known in KNOWN.items() if known.masks)
 TEXTS = tuple(name for name, known in KNOWN.items() if not known.shape)

@@ -29,6 +29,7 @@ RECIPES = (
     "maskgit",
     "parti",
     "rnn",
+    "segment",
     "vae",
     "vqgan",
 )

@@ -1,0 +1,1 @@
+"""Images with masks: a class of each pixel."""
