@@ -17,6 +17,8 @@ from .vocabulary import Vocabulary
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _LONGEST = 100
 """Characters of a word, above which it is unknown."""
+_PRIVATE = 0xF0000
+"""First character of a plane of private use."""
 
 
 class Special(NamedTuple):
@@ -103,26 +105,25 @@ def learn_words(texts: Iterable[str], size: int, *, lower: bool = True) -> WordP
 
 
 def learn_pieces(texts: Iterable[str], size: int, *, lower: bool = True) -> WordPieces:
-    """The special tokens, the characters, and the pieces of words that come most often.
+    """The special tokens, the characters, and the pieces of words that joins of the pairs that come most often make.
 
-    Byte pairs of the words, learnt over characters, cut each word; the pieces of it are counted, apart at its start and
-    within it. The trainer of pieces of the `tokenizers` library numbers ties in another order at each call.
+    Byte pairs are learnt of words whose characters but the first are written by stand-ins of private use. The trainer
+    of pieces of the `tokenizers` library numbers ties in another order at each call.
     """
     library, words = tokenizers_library(), {w: n for w, n in _words(texts, lower).items() if len(w) <= _LONGEST}
+    inner = {char: chr(_PRIVATE + number) for number, char in enumerate(sorted({c for w in words for c in w[1:]}))}
+    outer = {stand_in: char for char, stand_in in inner.items()}
     pairs = library.Tokenizer(library.models.BPE())
     pairs.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
+    written = {word: word[0] + "".join(map(inner.__getitem__, word[1:])) for word in words}
     pairs.train_from_iterator(
-        (" ".join([word] * count) for word, count in words.items()),
-        library.trainers.BpeTrainer(vocab_size=size, min_frequency=2, show_progress=False),
+        (" ".join([written[word]] * count) for word, count in words.items()),
+        library.trainers.BpeTrainer(vocab_size=max(1, size - len(SPECIAL)), min_frequency=2, show_progress=False),
     )
-    counts: collections.Counter[str] = collections.Counter()
-    for word, count in words.items():
-        for number, piece in enumerate(pairs.encode(word).tokens):
-            counts[f"##{piece}" if number else piece] += count
-    characters = sorted({char for word in words for char in word[:1]})
-    characters += sorted({f"##{char}" for word in words for char in word[1:]})
-    rest = [piece for piece in _by_count(counts) if piece not in set(characters)]
-    return WordPieces((*SPECIAL, *characters, *rest)[:size], lower)
+    ids = pairs.get_vocab()
+    plain = lambda token: "".join(outer.get(char, char) for char in token)
+    pieces = [f"##{plain(token)}" if token[0] in outer else plain(token) for token in sorted(ids, key=ids.__getitem__)]
+    return WordPieces((*SPECIAL, *pieces)[:size], lower)
 
 
 def _words(texts: Iterable[str], lower: bool) -> "collections.Counter[str]":

@@ -35,10 +35,10 @@ def vocabulary_for(config: Any, folder: Path | None, texts: Iterable[tuple[str, 
 
 def vocab_on_paper(config: Any, texts: Callable[[], Iterable[tuple[str, ...]]]) -> int:
     """Size of the vocabulary: at most, of one that is learnt, so that no text is read."""
-    named = PIECES.fullmatch(config.data.tokenizer)
-    if named and config.start_from is None:
+    start, named = config.start_from, PIECES.fullmatch(config.data.tokenizer)
+    if named and (start is None or not Path(start).expanduser().exists()):
         return int(named[3])
-    return vocabulary_for(config, None, () if config.start_from else texts()).size
+    return vocabulary_for(config, None, texts() if start is None else ()).size
 
 
 def check_tokenizer(config: Any, given: Iterable[str]) -> None:
