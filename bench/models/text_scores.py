@@ -18,10 +18,10 @@ from train.config.base import parse
 
 RESULT = pathlib.Path(__file__).parents[1] / "results" / "cpu" / "text_scores.json"
 TASKS: dict[str, tuple[list[str], list[str]]] = {
-    "trec": (["--steps=2000"], ["--steps=1200"]),
-    "sst2": (["--steps=2500"], ["--steps=1000"]),
-    "mr": (["--steps=2500"], ["--steps=1200"]),
-    "cola": (["--steps=2000"], ["--steps=1200"]),
+    "trec": (["--model.context=24", "--steps=1500"], ["--model.context=24", "--steps=1000"]),
+    "sst2": (["--steps=1500"], ["--steps=800"]),
+    "mr": (["--steps=1500"], ["--steps=800"]),
+    "cola": (["--model.context=24", "--steps=1500"], ["--model.context=24", "--steps=1000"]),
 }
 """Flags of train.bert and of train.glue by task, beside those of the presets tiny."""
 QUIET = ["--log-every=100", "--sample-every=0", "--checkpoint-every=1000000"]
@@ -47,10 +47,10 @@ def scored(task: str, seeds: int, runs: pathlib.Path) -> dict[str, Any]:
     found: dict[str, Any] = {"scratch": {}, "pretrained": {}}
     for seed in range(seeds):
         own = [name, f"--seed={seed}", *QUIET, *second]
-        found["scratch"][seed] = run(glue, runs / f"{task}-scratch-{seed}", own)
         if seed == 0:
             found["masked"] = run(bert, source, [name, *QUIET, *first])
         found["pretrained"][seed] = run(glue, runs / f"{task}-pretrained-{seed}", [f"--from={source}", *own])
+        found["scratch"][seed] = run(glue, runs / f"{task}-scratch-{seed}", own)
         print(json.dumps(medians(found)), flush=True)
     return found | {"medians": medians(found)}
 
