@@ -57,9 +57,7 @@ class Config(TrainConfig):
         check_tokenizer(self, given)
 
 
-TINY = BERTConfig(
-    dim=96, depth=2, heads=4, hidden_dim=192, context=48, attention_dropout=0.0, pooling="mean"
-)
+TINY = BERTConfig(dim=96, depth=2, heads=4, hidden_dim=192, context=48, attention_dropout=0.0, pooling="mean")
 """Sizes of the presets of train.glue too, which start from it."""
 
 _LARGE: dict[str, Any] = {
@@ -91,7 +89,7 @@ PRESETS = {
 
 
 ABOUT = {
-    "tiny": "1.45 M parameters; 3,000 steps of 64 sentences",
+    "tiny": "0.94 M parameters; 3,000 steps of 64 sentences",
     "base": "110 M parameters; 1,000,000 steps of 256 rows of 512 tokens, for TPUs or GPUs",
     "large": "335 M parameters; 1,000,000 steps of 256 rows of 512 tokens, for TPUs or GPUs",
 }

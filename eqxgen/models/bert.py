@@ -105,9 +105,7 @@ class BERT(eqx.Module):
         keys = None if mask is None else mask[None, None, :]
         return self.stack(x, mask=keys, key=stack_key, inference=inference)
 
-    def pooled(
-        self, states: Float[Array, "seq dim"], mask: Bool[Array, " seq"] | None = None
-    ) -> Float[Array, " dim"]:
+    def pooled(self, states: Float[Array, "seq dim"], mask: Bool[Array, " seq"] | None = None) -> Float[Array, " dim"]:
         """Vector of a sequence: a projection and tanh of the first token's state, or of the mean over the real tokens.
 
         Args:

@@ -7,7 +7,14 @@ import pytest
 from tests.train import bad_checkpoints, bad_classes, bad_config, bad_data, bad_start, bad_texts
 from tests.train.bad_input import KEYS, Case, compiled, status_of
 
-CASES: list[Case] = [*bad_config.CASES, *bad_checkpoints.CASES, *bad_data.CASES, *bad_start.CASES, *bad_classes.CASES, *bad_texts.CASES]
+CASES: list[Case] = [
+    *bad_config.CASES,
+    *bad_checkpoints.CASES,
+    *bad_data.CASES,
+    *bad_start.CASES,
+    *bad_classes.CASES,
+    *bad_texts.CASES,
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case.number}: {case.what}" for case in CASES])

@@ -32,7 +32,7 @@ from train.tasks.facts import LabelFacts, TextFacts
 
 SIZES = [f"--model.{name}" for name in ("dim=16", "depth=1", "heads=2", "hidden-dim=32", "context=12")]
 SHORT = ["--steps=6", "--batch-size=8", "--log-every=2", "--checkpoint-every=3", "--sample-every=0", "--optim.warmup=2"]
-WORDS = "who what where when how why which whose".split()
+WORDS = ["who", "what", "where", "when", "how", "why", "which", "whose"]
 CONFIG = BERTConfig(dim=16, depth=2, heads=2, hidden_dim=32, context=12, dropout=0.1)
 
 
@@ -120,7 +120,9 @@ def test_a_start_from_texts_that_are_tested_on_is_refused_unless_it_is_allowed(q
     other = tmp_path / "other.tsv"
     other.write_text("\n".join([lines[0], *(f"{line} !" for line in lines[1:]), ""]), encoding="utf-8")
     config = config_of(glue, other, tmp_path / "run", f"--from={masked}", "--data.fold=4")
-    message = rf"^--from {masked}: was trained on \d+ of the \d+ texts of .*other.tsv's part test, .*--data.allow-overlap"
+    message = (
+        rf"^--from {masked}: was trained on \d+ of the \d+ texts of .*other.tsv's part test, .*--data.allow-overlap"
+    )
     with pytest.raises(UsageError, match=message):
         glue.main(config)
     more = config_of(glue, other, tmp_path / "run", f"--from={masked}", "--data.fold=4", "--data.allow-overlap", "--steps=2")  # fmt: skip

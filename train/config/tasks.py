@@ -65,19 +65,13 @@ TASKS: Mapping[str, TextTask] = MappingProxyType(
             *("trec", "description", "entity", "abbreviation", "human", "location", "number"), parts=("train", "test")
         ),
         "sst2": _sentences("sst2", "negative", "positive", parts=_GLUE),
-        "sst5": _sentences(
-            *("sst5", "very negative", "negative", "neutral", "positive", "very positive"), parts=_GLUE
-        ),
+        "sst5": _sentences(*("sst5", "very negative", "negative", "neutral", "positive", "very positive"), parts=_GLUE),
         "mr": _sentences("mr", "negative", "positive"),
         "subj": _sentences("subj", "subjective", "objective"),
         "cr": _sentences("cr", "negative", "positive"),
         "mpqa": _sentences("mpqa", "negative", "positive"),
-        "cola": TextTask(
-            {"train": ("glue/cola.train.tsv",), "test": _COLA}, 1, (3,), ("unacceptable", "acceptable")
-        ),
-        "mrpc": TextTask(
-            {part: (f"glue/mrpc.{part}.tsv",) for part in _GLUE}, 0, (3, 4), ("different", "paraphrase")
-        ),
+        "cola": TextTask({"train": ("glue/cola.train.tsv",), "test": _COLA}, 1, (3,), ("unacceptable", "acceptable")),
+        "mrpc": TextTask({part: (f"glue/mrpc.{part}.tsv",) for part in _GLUE}, 0, (3, 4), ("different", "paraphrase")),
         "vader_movie": _grades("movie"),
         "vader_tweets": _grades("tweets", flawed=_TWEETS),
         "vader_amazon": _grades("amazon", group=0),

@@ -51,9 +51,7 @@ def guesses_of(model: Any, example: dict[str, Array]) -> Int[Array, " places"]:
     return jnp.argmax(logits_of(eqx.nn.inference_mode(model), example), axis=-1)
 
 
-def logits_of(
-    model: Any, example: dict[str, Array], key: PRNGKeyArray | None = None
-) -> Float[Array, "places vocab"]:
+def logits_of(model: Any, example: dict[str, Array], key: PRNGKeyArray | None = None) -> Float[Array, "places vocab"]:
     """Logits at the chosen places of a row."""
     mask = jnp.arange(len(example["ids"])) < example["length"]
     return model(example["ids"], example["types"], mask=mask, places=example["places"], key=key)

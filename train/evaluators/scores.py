@@ -38,9 +38,7 @@ def scores(examples: Examples, classes: int, kind: Evaluation = DEV) -> Evaluato
     return Evaluator(kind, run)
 
 
-def logits_of(
-    model: Any, example: dict[str, Array], key: PRNGKeyArray | None = None
-) -> Float[Array, " classes"]:
+def logits_of(model: Any, example: dict[str, Array], key: PRNGKeyArray | None = None) -> Float[Array, " classes"]:
     """Logits of a text, or its grade."""
     mask = jnp.arange(len(example["ids"])) < example["length"]
     return model(example["ids"], example["types"], mask=mask, key=key).astype(jnp.float32)

@@ -28,9 +28,7 @@ class _Texts(Sample):
         require(bool(self.text), 'text must be given, as in --text "a text"')
         require(all(text.strip() for text in self.text), "text must be one or more words: got ''")
         require(self.top >= 1, f"top must be at least 1: got {self.top}")
-        require(
-            self.out is None or self.out.lower().endswith(".jsonl"), f"out must be a .jsonl file: got {self.out!r}"
-        )
+        require(self.out is None or self.out.lower().endswith(".jsonl"), f"out must be a .jsonl file: got {self.out!r}")
 
     def write(self, lines: list[str], records: list[dict[str, Any]]) -> int:
         """Writes the answers; gives the exit status."""
