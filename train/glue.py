@@ -47,7 +47,7 @@ class Config(TrainConfig):
     """The task."""
     new_head: bool = option(False, first=True)
     """With --from: leave its head out, and train one for the classes of the data."""
-    word_dropout: float = option(0.0, first=True)
+    word_dropout: float = 0.0
     """Probability with which a word of a training text is masked."""
     label_smoothing: float = 0.0
     """Weight of the uniform distribution in the target of classes."""
@@ -94,7 +94,7 @@ PRESETS = {
 
 ABOUT = {
     "tiny": "0.93 M parameters; 1,000 steps of 64 texts",
-    "base": "109 M parameters; --from the folder of a BERT: 3 epochs of 32, for a GPU; the paper's MCC of CoLA is 0.521",
+    "base": "109 M parameters; --from the folder of a BERT: 3 epochs of 32, for a GPU; the paper's MCC is 0.521",
     "large": "335 M parameters; --from the folder of a BERT: 3 epochs of 32, for a GPU; the paper's MCC is 0.605",
 }
 """Size, time and the number to expect of each preset, where it was measured."""

@@ -13,7 +13,6 @@ from . import texts
 from .asked import GapSample, fill_gaps
 
 if TYPE_CHECKING:
-
     from ...data.tables.rows import Rows
     from ...engine.loop import Task
     from ...engine.recipe import Program
