@@ -79,7 +79,8 @@ class WordPieces(Vocabulary):
         return [np.asarray(one.ids, np.uint32) for one in encoded]
 
     def _bytes(self, ids: np.ndarray) -> bytes:
-        parts = (self.pieces[id] for id in ids.tolist())
+        numbers: list[int] = ids.tolist()
+        parts = (self.pieces[number] for number in numbers)
         return "".join(part[2:] if part.startswith("##") else f" {part}" for part in parts).encode()
 
     def _fields(self) -> dict[str, Any]:
@@ -121,7 +122,7 @@ def learn_pieces(texts: Iterable[str], size: int, *, lower: bool = True) -> Word
         library.trainers.BpeTrainer(vocab_size=max(1, size - len(SPECIAL)), min_frequency=2, show_progress=False),
     )
     ids = pairs.get_vocab()
-    plain = lambda token: "".join(outer.get(char, char) for char in token)
+    plain = lambda token: "".join(outer[char] if char in outer else char for char in token)
     pieces = [f"##{plain(token)}" if token[0] in outer else plain(token) for token in sorted(ids, key=ids.__getitem__)]
     return WordPieces((*SPECIAL, *pieces)[:size], lower)
 

@@ -87,7 +87,7 @@ def fill_gaps(run: Finished, asked: GapSample) -> int:
 def label_texts(run: Finished, asked: LabelSample) -> int:
     """Prints the class of each text with its probability, or its grade."""
     classes = read_json(run.folder / NAMES)
-    texts = list(zip(asked.text, asked.second)) if asked.second else [(text,) for text in asked.text]
+    texts: list[tuple[str, ...]] = [*zip(asked.text, asked.second)] if asked.second else [(t,) for t in asked.text]
     batch, _ = _batch(run, texts, "--text")
     logits = _logits(run, asked, batch, _label_logits)
     lines, records = [], []
