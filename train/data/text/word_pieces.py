@@ -122,7 +122,7 @@ def learn_pieces(texts: Iterable[str], size: int, *, lower: bool = True) -> Word
         library.trainers.BpeTrainer(vocab_size=max(1, size - len(SPECIAL)), min_frequency=2, show_progress=False),
     )
     ids = pairs.get_vocab()
-    plain = lambda token: "".join(outer[char] if char in outer else char for char in token)
+    plain = lambda token: "".join(outer.get(char) or char for char in token)
     pieces = [f"##{plain(token)}" if token[0] in outer else plain(token) for token in sorted(ids, key=ids.__getitem__)]
     return WordPieces((*SPECIAL, *pieces)[:size], lower)
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ...data.tables.rows import Rows
-    from ...engine.loop import Task
     from ...engine.recipe import Program
+    from ...engine.task import Task
     from ...evaluators.examples import Examples
 
 SHOWN = 64
@@ -95,7 +95,7 @@ def _task(config: Any, folder: Path) -> "Task":
     from ...data.files.lazy import fingerprint_of
     from ...data.tables.rows import dropped_words, rows_of
     from ...data.tables.tasks import load_task
-    from ...engine.loop import Task
+    from ...engine.task import Task
     from ...evaluators.scores import scores
     from ...evaluators.stream import Stream
     from ...parallel.processes import is_first

@@ -14,8 +14,8 @@ from .asked import GapSample, fill_gaps
 
 if TYPE_CHECKING:
     from ...data.tables.rows import Rows
-    from ...engine.loop import Task
     from ...engine.recipe import Program
+    from ...engine.task import Task
 
 EVAL_SEED = 20181011
 """Seed of the masks of held-out texts, the same for every run."""
@@ -82,7 +82,7 @@ def _task(config: Any, folder: Path) -> "Task":
     from ...data.files.lazy import fingerprint_of
     from ...data.tables.rows import Masking
     from ...data.tables.tasks import load_texts
-    from ...engine.loop import Task
+    from ...engine.task import Task
     from ...evaluators.examples import Examples
     from ...evaluators.masked import masked
     from ...evaluators.stream import Stream
