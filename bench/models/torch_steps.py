@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from bench.gpu.steps import contenders
 from bench.machine import about, versions
-from bench.models import bench_unet
+from bench.models import bench_unet, bert_steps
 from bench.race import OURS, Makers, Turn, medians, prepare, race, ratios
 from eqxgen.configs import DiTConfig, UNetConfig
 from train.engine.host_memory import keep_freed_memory
@@ -60,6 +60,9 @@ def dit(batch: int, tiny: bool) -> Makers:
 
 
 ROWS = {
+    "bert": Row(
+        "BERT of 4 blocks, 256 wide, 128 tokens, masked words", 16, functools.partial(bert_steps.makers, TORCH)
+    ),
     "unet": Row("DDPM's CIFAR-10 U-Net, 32 pixels", 8, unet),
     "dit": Row("DiT-S/2, 32 x 32 x 4 latents", 8, dit),
 }

@@ -4,6 +4,7 @@ import dataclasses
 
 from eqxgen.configs._check import at_least_one, dropout, heads_divide_dim, one_of, positive
 
+POOLINGS = ("first", "mean")
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "swish")
 
 
@@ -33,6 +34,8 @@ class BERTConfig:
     """Dropout rate of the attention probabilities."""
     head_dropout: float | None = None
     """Dropout rate before the classifier; by default dropout."""
+    pooling: str = "first"
+    """State that the pooled vector is made of: first, of the first token; mean, over the real tokens."""
     tied: bool = True
     """The embedding's table as the decoder of the masked head."""
     remat: bool = False
@@ -42,6 +45,7 @@ class BERTConfig:
         at_least_one(self, "dim", "depth", "heads", "hidden_dim", "context", "types")
         heads_divide_dim(self)
         one_of(self, "activation", ACTIVATIONS)
+        one_of(self, "pooling", POOLINGS)
         positive(self, "epsilon")
         for name in ("dropout", "attention_dropout", "head_dropout"):
             dropout(self, name)

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from eqxgen.configs import BERTConfig
 from eqxgen.nn import (
@@ -47,6 +47,7 @@ class BERT(eqx.Module):
     dropout: Dropout
     stack: Stack
     pooler: Projection | None
+    pooling: str = eqx.field(static=True)
 
     def __init__(self, vocab: int, config: BERTConfig, *, pooled: bool = True, key: PRNGKeyArray):
         _check.positive(vocab=vocab)
@@ -57,6 +58,7 @@ class BERT(eqx.Module):
         self.norm, self.dropout = LayerNorm(config.dim, epsilon=config.epsilon), Dropout(config.dropout)
         self.stack = Stack(functools.partial(_block, config), config.depth, remat=config.remat, key=keys[3])
         self.pooler = Projection(config.dim, config.dim, init=_normal, key=keys[4]) if pooled else None
+        self.pooling = config.pooling
 
     @property
     def vocab(self) -> int:
@@ -103,15 +105,23 @@ class BERT(eqx.Module):
         keys = None if mask is None else mask[None, None, :]
         return self.stack(x, mask=keys, key=stack_key, inference=inference)
 
-    def pooled(self, states: Float[Array, "seq dim"]) -> Float[Array, " dim"]:
-        """Vector of a sequence: a projection and tanh of the first token's state.
+    def pooled(self, states: Float[Array, "seq dim"], mask: Bool[Array, " seq"] | None = None) -> Float[Array, " dim"]:
+        """Vector of a sequence: a projection and tanh of the first token's state, or of the mean over the real tokens.
+
+        Args:
+            states: of the tokens.
+            mask: true for the real tokens; all are real by default.
 
         Raises:
             ValueError: the model was made without it.
         """
         if self.pooler is None:
             raise ValueError("pooled needs a BERT with pooled=True: got one without the projection")
-        return jnp.tanh(self.pooler(states[0]))
+        if self.pooling == "first":
+            return jnp.tanh(self.pooler(states[0]))
+        weight = jnp.ones(len(states)) if mask is None else mask.astype(jnp.float32)
+        mean = jnp.sum(weight[:, None] * states, axis=0) / jnp.maximum(jnp.sum(weight), 1.0)
+        return jnp.tanh(self.pooler(mean.astype(states.dtype)))
 
 
 class BERTMaskedLM(eqx.Module):
@@ -149,11 +159,15 @@ class BERTMaskedLM(eqx.Module):
         types: _check.Ids | None = None,
         *,
         mask: Bool[Array, " seq"] | None = None,
+        places: Int[Array, " places"] | None = None,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
-    ) -> Float[Array, "seq vocab"]:
-        """Logits, in float32 at least; the arguments are those of `BERT`."""
+    ) -> Float[Array, "_ vocab"]:
+        """Logits, in float32 at least: of every token, or of those at some places alone, which saves the projection of
+        the others. The other arguments are those of `BERT`.
+        """
         x = self.bert(ids, types, mask=mask, key=key, inference=inference)
+        x = x if places is None else x[places]
         x = self.norm(self.activation(self.transform(x)))
         weight, bias = self.unembedding
         logits = times_rows(x, weight, wide=True)
@@ -206,7 +220,7 @@ class BERTClassifier(eqx.Module):
     ) -> Float[Array, " labels"]:
         """Logits; the arguments are those of `BERT`."""
         bert_key, drop_key = (None, None) if key is None else jr.split(key)
-        x = self.bert.pooled(self.bert(ids, types, mask=mask, key=bert_key, inference=inference))
+        x = self.bert.pooled(self.bert(ids, types, mask=mask, key=bert_key, inference=inference), mask)
         return self.head(self.dropout(x, key=drop_key, inference=inference))
 
 

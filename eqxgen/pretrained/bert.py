@@ -139,6 +139,8 @@ def describe(model: Any) -> tuple[dict[str, Any], Table]:
     if type(model) not in kinds:
         raise ValueError(f"model must be a BERT, BERTMaskedLM or BERTClassifier: got {type(model).__name__}")
     bert = model if isinstance(model, models.BERT) else model.bert
+    if bert.pooling != "first" and bert.pooler is not None:
+        raise ValueError(f"pooling must be first, as published models': got {bert.pooling}")
     block: Any = bert.stack.blocks
     tied = not isinstance(model, models.BERTMaskedLM) or model.head is None
     mapping = table(type(model), block.attention.heads, tied)

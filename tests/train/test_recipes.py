@@ -19,13 +19,14 @@ from train.config.data import DataConfig
 from train.engine.recipes import RECIPES, load, named, recipe_of
 from train.run.folder import RunFolder, read_json
 from train.run.weights import save_model
-from train.tasks.facts import KNOWN, ImageFacts, TextFacts, TokenFacts, image_facts
+from train.tasks.facts import KNOWN, ImageFacts, LabelFacts, TextFacts, TokenFacts, image_facts
 from train.tasks.sampling import Sample, given
 
 FACTS = [
     (ImageFacts((8, 8, 1), 10, 17), {"image_shape": [8, 8, 1], "classes": 10, "levels": 17}),
     (TokenFacts((8, 8, 1), 10, 64, 17), {"image_shape": [8, 8, 1], "classes": 10, "tokens": 64, "codes": 17}),
     (TextFacts(65, 64, "ab"), {"vocab": 65, "context": 64, "vocabulary": "ab"}),
+    (LabelFacts(65, 64, classes=1), {"vocab": 65, "context": 64, "vocabulary": None, "classes": 1}),
 ]
 
 

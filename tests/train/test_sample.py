@@ -16,6 +16,7 @@ from PIL import Image
 from eqxgen._files import part_of
 from eqxgen.configs import (
     AutoencoderConfig,
+    BERTConfig,
     ConvNetConfig,
     DCGANConfig,
     DiTConfig,
@@ -41,19 +42,23 @@ from train.config import flags
 from train.config.base import to_dict
 from train.data.images.grid import FORMATS
 from train.data.text.vocabulary import Characters
+from train.data.text.word_pieces import SPECIAL, WordPieces
 from train.engine.recipes import RECIPES, named
 from train.evaluators.stream import Stream
 from train.parallel import make_mesh
 from train.run.weights import save_model
 from train.tasks.draw import drawn, labelled
-from train.tasks.facts import CaptionFacts, ImageFacts, PairFacts, TextFacts, TokenFacts
+from train.tasks.facts import CaptionFacts, ImageFacts, LabelFacts, PairFacts, TextFacts, TokenFacts
 from train.tasks.sampling import ImageSample
 from train.tasks.texts import TextSample, _Text
 from train.tasks.writers import write_images
 
 CAPTIONED = ("clip", "parti")
 IMAGES, TEXTS = ("ar", "classify", "diffusion", "gan", "klvae", "mage", "maskgit", "vae", "vqgan"), ("gpt", "rnn")
+BERTS = ("bert", "glue")
 CHARACTERS = Characters("\n abcdefgh")
+PIECES = WordPieces((*SPECIAL, "a", "b", "##b", "c"))
+BERT = BERTConfig(dim=8, depth=1, heads=2, context=8)
 MAGE = MAGEConfig(8, 1, 2, 8, decoder_dim=8, decoder_depth=1, decoder_heads=2, decoder_hidden_dim=8)
 MODELS = {
     "ar": (ImageARConfig(dim=8, depth=1, heads=2), TokenFacts((8, 8, 1), 10, 64, 17)),
@@ -81,6 +86,8 @@ MODELS = {
     "vqgan": (VQGANConfig(width=8, latent_dim=4, codes=16, multipliers=(1, 2)), ImageFacts((8, 8, 1), 10, 17)),
     "gpt": (GPTConfig(dim=8, depth=1, heads=2, context=32), TextFacts(CHARACTERS.size, 32, CHARACTERS.sha256)),
     "rnn": (RNNConfig(dim=8, depth=1), TextFacts(CHARACTERS.size, 32, CHARACTERS.sha256)),
+    "bert": (BERT, TextFacts(PIECES.size, 8, PIECES.sha256)),
+    "glue": (BERT, LabelFacts(PIECES.size, 8, PIECES.sha256, classes=3)),
 }
 
 
@@ -88,7 +95,8 @@ def made(recipe, folder, change=lambda model: model):
     """A run of untrained weights, on digits or on a vocabulary of ten characters."""
     found, (sizes, facts) = named(recipe), MODELS[recipe]
     preset = next(iter(found.presets.values()))
-    data = {} if recipe in (*TEXTS, "segment") else {"data": dataclasses.replace(preset.data, name="digits")}
+    others = (*TEXTS, *BERTS, "segment")
+    data = {} if recipe in others else {"data": dataclasses.replace(preset.data, name="digits")}
     data |= {"tokenizer": "pixels"} if recipe == "parti" else {}
     sizes = sizes if isinstance(sizes, dict) else {"model": sizes}
     config = dataclasses.replace(preset, **sizes, **data)
@@ -98,6 +106,9 @@ def made(recipe, folder, change=lambda model: model):
     (folder / "config.json").write_text(json.dumps(record), encoding="utf-8")
     if recipe in (*TEXTS, *CAPTIONED):
         CHARACTERS.save(folder / "vocabulary.json")
+    if recipe in BERTS:
+        PIECES.save(folder / "vocabulary.json")
+        (folder / "classes.json").write_text('["x", "y", "z"]')
     return folder
 
 
@@ -266,6 +277,13 @@ MASKS = {
     "--n 3": "--n: no such flag",
     "--label 1": "--label: no such flag",
 }
+ANSWERS = {
+    "": "text must be given, as in --text",
+    "--text=": "text must be one or more words: got ''",
+    "--text [MASK] --top 0": "top must be at least 1: got 0",
+    "--text [MASK] --out x.txt": r"out must be a .jsonl file: got 'x.txt'",
+    "--text [MASK] --n 3": "--n: no such flag",
+}
 ALONE = {"--guidance 1": "--guidance: no such flag", "--temperature 1": "--temperature: no such flag"}
 WRONG = [
     (recipe, words_, message)
@@ -282,6 +300,8 @@ WRONG = [
         "maskgit": (EVERY, IMAGE, DRAWN, WORDLESS),
         "parti": (EVERY, CAPTION),
         "segment": (EVERY, MASKS, ALONE),
+        "bert": (EVERY, ANSWERS, {"--text a": r"text must have a gap, written \[MASK\]: got 'a'"}),
+        "glue": (EVERY, ANSWERS, {"--text a b --second c": "second must be a text for each of --text: got 1 for 2"}),
         "gpt": (EVERY, TEXT),
         "rnn": (EVERY, TEXT),
     }.items()
@@ -445,6 +465,7 @@ def test_a_model_of_nan_is_an_error_of_every_recipe(recipe, tmp_path):
     run = made(recipe, tmp_path / recipe, broken)
     options = {"chars": 3} if recipe in TEXTS else {"n": 2, "out": tmp_path / "x.npz"}
     options |= {"text": "ab"} if recipe in CAPTIONED else {}
+    options = {"text": "a [MASK]"} if recipe in BERTS else options
     with pytest.raises(UserError, match=r"^--run .* are not numbers") as caught:
         call(run, **options, **({"steps": 1} if recipe in ("diffusion", "mage", "maskgit") else {}))
     assert caught.value.status == 1

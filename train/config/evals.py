@@ -26,6 +26,10 @@ class Evaluation(NamedTuple):
 
 HELD_OUT = Evaluation("held_out", ("eval_loss",))
 VALIDATION = Evaluation("held_out", ("val_loss", "val_perplexity"))
+MASKED = Evaluation("held_out", ("masked_loss", "masked_accuracy", "masked_perplexity"))
+_SCORES = ("loss", "accuracy", "f1", "mcc", "pearson", "spearman")
+DEV = Evaluation("dev", tuple(f"eval_{score}" for score in _SCORES))
+TEST = Evaluation("test", tuple(f"test_{score}" for score in _SCORES))
 CLASSIFIER = Evaluation("classifier", ("sample_accuracy", "sample_frechet", "classifier_accuracy", "judge_seconds"))
 LABELS = Evaluation("labels", ("eval_loss", "eval_accuracy"))
 SEGMENTATION = Evaluation("segmentation", ("eval_loss", "eval_accuracy", "eval_dice", "eval_iou"))

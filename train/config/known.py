@@ -169,9 +169,47 @@ KNOWN = {
             _SHAKESPEARE, "input.txt 1115394 86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
         ),
     ),
+    "text_classification": KnownSet(
+        title="SST (Socher et al.), MR, Subj (Pang, Lee), TREC (Li, Roth), CR (Hu, Liu) and MPQA (Wiebe et al.)",
+        licence="none is stated: research",
+        files=_files(
+            (),
+            "cr.tsv 374094 6fe88707de7c66515c84eb94aae8b33f89fe4eb751a41630c8d9eaef9e82d20b",
+            "mpqa.tsv 229972 c89cb5317f504d5e30607d25e696951332106455aad7e23715010c4f48b25adb",
+            "mr.tsv 1260094 5ce4fb82c0d084926a71a3a2c2e4d0481c25a1ba4d9c69d64876456316902aa1",
+            "sst2.dev.tsv 94400 ecff64a246f7527d9222f044a6b704a0f1480df8bd1335467356c80a93549a0c",
+            "sst2.test.tsv 193562 899e95cf02d91ad0577f133dc68567edfa994bfb18c72cfd9dd4a08e6aae11b6",
+            "sst2.train.tsv 738844 447fe95b2ccfb18711b1adaec0eab0c8fa672a5c24e25ff29863e44785aee9af",
+            "sst5.dev.tsv 117239 0330fcfa53fa2acf52e345040289249c4d706c8492c74e6ca4518e62bc5b04dd",
+            "sst5.test.tsv 233634 c5817993bc7760d5f49959a93b1bbad5c47cf014c061baa3e06425f4d91f4693",
+            "sst5.train.tsv 902818 3c70cffa87b8e6adc4ced657c7e1c031076ca7593872d372440973b9e047c692",
+            "subj.tsv 1320472 96e40ce279feacd19d3c8d567cb1cc8c5e370aab37cd132e822d21b543bb2dc9",
+            "trec.test.tsv 19479 20813be1306604e1b54386dc9ef13d6c777cac26f17e479cad07f3706d05df89",
+            "trec.train.tsv 292403 09ba0b820f9d469d291211478c46ae8cc64070b6f3935a5a23ad89f58eb5bd64",
+        ),
+    ),
+    "glue": KnownSet(
+        title="CoLA (Warstadt et al.), MRPC (Dolan, Brockett) and the sentences of VADER (Hutto, Gilbert)",
+        licence="research (CoLA, MRPC), MIT (VADER)",
+        files=_files(
+            (),
+            "cola.dev_in_domain.tsv 25957 77176f6a03faa5a1c4f23c69971fc1bff565931112fb65af47b2d6e24b7f42f7",
+            "cola.dev_out_of_domain.tsv 27755 60001c2dd0c42516bf6401682c6d2a597032a01725d68f92fadf8f9fd5156e83",
+            "cola.train.tsv 428578 f320a10f92d3bce6b29152fde322a362eac39238e50d8de0c8815457fdf4fc12",
+            "mrpc.dev.tsv 105573 795ef6744273e66e064f2f4abd86bb069460f7ab0102b445769607733e1ec436",
+            "mrpc.test.tsv 441232 e008ddd2215896cda9ff12e42b048bab6442c6b0a5469397f774c6f1223e3e37",
+            "mrpc.train.tsv 941428 d4795344fbf1b58f1c2af388b2b8edc7b9e49adf27f71deba54b337ee131b40b",
+            "vader.amazon.tsv 369451 7b538701eb7e1e74e909cd44d55e2d7de9452b6b1188844129056610c8fc381c",
+            "vader.movie.tsv 1372495 cf25b6b5aab5257bf38c6177db68db91dc5c0a07f5a4a344fc735c4d2dcdddbe",
+            "vader.nyt.tsv 602441 66bbca1169af6c83664f9423eec55b8f6775f0ee7ed0adfb1c45e7cafca47a23",
+            "vader.tweets.tsv 385688 d3559c1d392b334cbc4facd5dee13cdcb6c6fc3c91b7952d1e37c829beae6e01",
+        ),
+    ),
 }
-"""By the name that --data.name takes."""
+"""By the name of the folder, which but for those of `COLLECTIONS` is the name that --data.name takes."""
 
 IMAGES = tuple(name for name, known in KNOWN.items() if known.shape and not known.masks)
 PAIRS = tuple(name for name, known in KNOWN.items() if known.masks)
-TEXTS = tuple(name for name, known in KNOWN.items() if not known.shape)
+COLLECTIONS = ("text_classification", "glue")
+"""Folders of the tables that the tasks of `train.config.tasks` are read from."""
+TEXTS = tuple(name for name, known in KNOWN.items() if not known.shape and name not in COLLECTIONS)

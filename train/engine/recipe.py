@@ -169,7 +169,8 @@ class Program:
         constrained: model -> the model with a constraint on its parameters, such as a largest temperature; applied
             after each update. Parts that are not trained are None.
         head: path patterns of parameters whose shapes follow the labels.
-        new_head: leaves those at their initialisation in a run that starts from weights.
+        lacking: path patterns of parameters that a published model may be without.
+        new_head: leaves the head at its initialisation in a run that starts from weights.
         failed: (metrics of a step) -> reason for which they show that training has failed, or an empty text. A run
             stops where there is one at `train.engine.loop.PATIENCE` steps in a row.
 
@@ -188,6 +189,7 @@ class Program:
     mix: Callable[[dict[str, Array], PRNGKeyArray], dict[str, Array]] | None = None
     constrained: Callable[[PyTree], PyTree] = lambda model: model
     head: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
     new_head: bool = False
     failed: Callable[[Mapping[str, float]], str] | None = None
 

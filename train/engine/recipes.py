@@ -19,10 +19,12 @@ if TYPE_CHECKING:  # --help must not wait for jax
 
 RECIPES = (
     "ar",
+    "bert",
     "classify",
     "clip",
     "diffusion",
     "gan",
+    "glue",
     "gpt",
     "klvae",
     "mage",

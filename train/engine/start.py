@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, PyTree
 
 from eqxgen.pretrained import open_pretrained
+from eqxgen.pretrained.family import Opened
 from eqxgen.pretrained.formats import safetensors
 from eqxgen.pretrained.formats.stored import Stored
 from eqxgen.pretrained.table import placed
@@ -32,10 +33,17 @@ if TYPE_CHECKING:
     from .recipe import Program
     from .task import Task
 
-PUBLISHED = {"gpt2": "gpt", "llama": "gpt", "clip": "clip", "siglip": "clip"} | dict.fromkeys(
-    ("dinov2", "dinov2_with_registers", "resnet", "vit"), "classify"
-)
-"""Recipe by `model_type` of a published config.json."""
+PUBLISHED = {
+    "gpt": ("gpt2", "llama"),
+    "classify": ("dinov2", "dinov2_with_registers", "resnet", "vit"),
+    "clip": ("clip", "siglip"),
+    "bert": ("bert",),
+    "glue": ("bert",),
+}
+"""Values of `model_type` in a published config.json that a recipe starts from."""
+
+BEFORE = {"glue": ("bert",)}
+"""Other recipes whose runs a recipe starts from, as their models have parts in common."""
 
 FREE = ("rate", "inference", "remat", "fetch", "context", "dropout", "attention_dropout", "drop_path")
 """Fields of a model that do not change what its weights compute: of dropout, the memory of a step, and lengths."""
@@ -123,7 +131,7 @@ def matched(weights: Weights, config: TrainConfig, recipe: str, task: "Task") ->
     unused = [name for name in weights.arrays if name not in routes]
     if weights.model is not None:
         lost = [name for name in unused if not name.endswith(".bias")]
-        given = lambda path: path.startswith("model.") and not (program.new_head and _in_head(program, path))
+        given = lambda path: path.startswith("model.") and not _may_lack(program, path)
         missing = [path for path in left if given(path)]
         _check_whole(weights, released(shapes["model"], shapes["state"]), lost, missing, recipe, program)
     counts = {"read": len(arrays), "left": len(left), "unused": len(unused)}
@@ -190,23 +198,52 @@ def _file(path: Path, recipe: str) -> Weights:
 
 
 def _check_family(path: Path, record: Mapping[str, Any], recipe: str) -> None:
-    if (found := record.get("recipe", recipe)) != recipe:
-        raise UsageError(f"--from {path}: is the model of a run of train.{found}: give one of train.{recipe}")
+    if (found := record.get("recipe", recipe)) not in (known := (recipe, *BEFORE.get(recipe, ()))):
+        wanted = " or ".join(f"train.{name}" for name in known)
+        raise UsageError(f"--from {path}: is the model of a run of train.{found}: give one of {wanted}")
 
 
 def _published(folder: Path, kind: Any, recipe: str) -> Weights:
-    if not isinstance(kind, str) or PUBLISHED.get(kind) != recipe:
-        known = ", ".join(f"{name} (train.{of})" for name, of in PUBLISHED.items())
+    if kind not in PUBLISHED.get(recipe, ()):
+        known = ", ".join(f"{name} (train.{of})" for of, names in PUBLISHED.items() for name in names)
         raise UsageError(
             f"--from {folder}: model_type must be one of train.{recipe}: got {printable(str(kind))!r}; published "
             f"models that are read: {known}"
         )
     try:
-        opened = open_pretrained(folder)
+        opened = _opened(folder, recipe)
     except ValueError as error:
         raise UserError(f"--from {error}") from None
     paths = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
     return Weights(folder, opened.leaves, from_first(lambda: _sha256(paths)), model=opened.model)
+
+
+class _Encoder(eqx.Module):
+    """Model of which the encoder alone is read."""
+
+    bert: Any
+
+
+def _opened(folder: Path, recipe: str) -> Opened:
+    """A published model; for `glue`, of a BERT without a head of classes the encoder, with its pooler where there is
+    one.
+    """
+    if recipe != "glue":
+        return open_pretrained(folder)
+    from eqxgen.models import BERTClassifier
+    from eqxgen.pretrained.bert import BERT
+    from eqxgen.pretrained.files import open_arrays
+
+    values = _record(folder)
+    pooled = any("pooler.dense" in name for name in open_arrays(folder))
+    headless = (values.get("architectures") or ["BertModel"])[0] != "BertForSequenceClassification"
+    opened = BERT.open(folder, config=values | {"architectures": ["BertModel"]} if pooled and headless else values)
+    if isinstance(opened.model, BERTClassifier):
+        return opened
+    inner = getattr(opened.model, "bert", None)
+    prefix = "bert." if inner is None else ""
+    arrays = {prefix + name: stored for name, stored in opened.leaves.items() if (prefix + name).startswith("bert.")}
+    return opened._replace(model=_Encoder(opened.model if inner is None else inner), leaves=arrays)
 
 
 def _last(folder: Path) -> Weights:
@@ -263,6 +300,11 @@ def _check(where: Path, path: str, stored: Stored, wanted: Any, recipe: str) -> 
             f"--from {printable(str(where))}: array {path} must be {wanted.dtype}{list(wanted.shape)}: got "
             f"{stored.dtype}{list(stored.shape)}; give train.{recipe} the sizes of that model, by --model or --preset"
         )
+
+
+def _may_lack(program: "Program", path: str) -> bool:
+    """True for a path that a published model may be without."""
+    return (program.new_head and _in_head(program, path)) or any(matches(f"model.{p}", path) for p in program.lacking)
 
 
 def _in_head(program: "Program", path: str) -> bool:

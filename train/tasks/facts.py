@@ -160,6 +160,19 @@ class TextFacts(Facts):
         return f"windows of {self.context} tokens of a vocabulary of {self.vocab:,}"
 
 
+@dataclasses.dataclass(frozen=True)
+class LabelFacts(TextFacts):
+    """Facts of texts with labels, as tokens."""
+
+    _: dataclasses.KW_ONLY
+    classes: int
+    """Number of classes; 1 of grades."""
+
+    def __str__(self) -> str:
+        what = "grades" if self.classes == 1 else f"{self.classes} classes"
+        return f"texts of {self.context} tokens of a vocabulary of {self.vocab:,}, with {what}"
+
+
 def _is(value: Any, kind: Any) -> bool:
     if kind == tuple[float, ...]:
         return isinstance(value, tuple) and all(type(part) in (int, float) for part in value)

@@ -66,7 +66,7 @@ class BytePairs(Vocabulary):
 
     @functools.cached_property
     def _encoder(self) -> Any:
-        return _library().Tokenizer.from_str(json.dumps(self.tokenizer))
+        return tokenizers_library().Tokenizer.from_str(json.dumps(self.tokenizer))
 
     @functools.cached_property
     def _ids(self) -> dict[str, int]:
@@ -124,7 +124,7 @@ def train_byte_pairs(text: str, size: int, special: tuple[str, ...] = (END,)) ->
         raise ValueError(
             f"size must be at least {256 + len(special)}, for 256 bytes and {len(special)} special tokens: got {size}"
         )
-    library = _library()
+    library = tokenizers_library()
     alphabet = library.pre_tokenizers.ByteLevel.alphabet()
     trainer = library.trainers.BpeTrainer(
         vocab_size=size, initial_alphabet=alphabet, special_tokens=list(special), show_progress=False
@@ -137,7 +137,7 @@ def train_byte_pairs(text: str, size: int, special: tuple[str, ...] = (END,)) ->
 def _byte_pairs(vocab: dict[str, int], merges: list[tuple[str, str]], special: list[str]) -> BytePairs:
     if lost := next((pair for pair in merges if not {*pair, "".join(pair)} <= set(vocab)), None):
         raise ValueError(f"merges.txt joins {lost[0]!r} and {lost[1]!r}, of which vocab.json lacks a part or the whole")
-    library = _library()
+    library = tokenizers_library()
     tokenizer = _plain(library, library.models.BPE(vocab, merges))
     tokenizer.add_special_tokens(special)
     return BytePairs(json.loads(tokenizer.to_str()))
@@ -151,14 +151,16 @@ def _plain(library: Any, model: Any) -> Any:
     return tokenizer
 
 
-def _library() -> Any:
+def tokenizers_library() -> Any:
+    """The package `tokenizers`; raises `UserError` where it is not installed."""
     try:
         import tokenizers
     except ModuleNotFoundError as error:
         if error.name != "tokenizers":
             raise
         hint = "pip install 'eqxgen[train]', or take the tokenizer bytes or chars"
-        raise UserError(f"byte pairs need the package tokenizers, which is not installed: {hint}") from error
+        what = "byte pairs and pieces of words need the package tokenizers"
+        raise UserError(f"{what}, which is not installed: {hint}") from error
     return tokenizers
 
 

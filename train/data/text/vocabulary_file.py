@@ -8,6 +8,7 @@ from ..._errors import DataError, UsageError
 from ..files.contents import read_bytes
 from .bpe import BytePairs, read_byte_pairs, train_byte_pairs
 from .vocabulary import FORMAT, NAME, Bytes, Characters, Vocabulary
+from .word_pieces import WordPieces
 
 _FILE_BYTES = 256 * 2**20
 
@@ -55,7 +56,7 @@ def load_vocabulary(path: Path, sha256: str | None = None) -> Vocabulary:
         raise DataError(
             path, f"the vocabulary of the checkpoint, SHA-256 {sha256[:16]}...", f"another, {found[:16]}...", hint
         )
-    kinds = {Bytes.kind: Bytes, Characters.kind: Characters, BytePairs.kind: BytePairs}
+    kinds = {kind.kind: kind for kind in (Bytes, Characters, BytePairs, WordPieces)}
     try:
         about = json.loads(data)
         if about.pop("format") != FORMAT:

@@ -1,0 +1,84 @@
+"""Scores of small BERTs on tasks of texts, with and without masked words of the task's own training texts before:
+`python -m bench.models.text_scores trec mr --seeds 5 --runs runs/text_scores`.
+
+For each task a `train.bert` of seed 0, then a `train.glue` of each seed from scratch and from that run. Writes the
+scores of the test part of every seed, and their medians, into bench/results/cpu/text_scores.json; finished runs are
+not repeated.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import time
+from typing import Any
+
+from train import bert, glue
+from train.config.base import parse
+
+RESULT = pathlib.Path(__file__).parents[1] / "results" / "cpu" / "text_scores.json"
+TASKS: dict[str, tuple[list[str], list[str]]] = {
+    "trec": (["--model.context=24", "--steps=1500"], ["--model.context=24", "--steps=1000"]),
+    "sst2": (["--steps=1500"], ["--steps=800"]),
+    "mr": (["--steps=1500"], ["--steps=800"]),
+    "cola": (["--model.context=24", "--steps=1500"], ["--model.context=24", "--steps=1000"]),
+}
+"""Flags of train.bert and of train.glue by task, beside those of the presets tiny."""
+QUIET = ["--log-every=100", "--sample-every=0", "--checkpoint-every=1000000"]
+COSTS = ("seconds", "parameters", "steps")
+
+
+def run(recipe: Any, folder: pathlib.Path, flags: list[str]) -> dict[str, Any]:
+    """Summary of a run, which is trained unless it is finished."""
+    before = time.process_time()
+    if not (folder / "summary.json").exists():
+        recipe.main(parse(recipe.RECIPE.name, recipe.Config, recipe.PRESETS, "", [f"--run-dir={folder}", *flags]))
+    summary = json.loads((folder / "summary.json").read_text())
+    kept = {name: value for name, value in summary.items() if name.startswith(("eval_", "test_", "masked_"))}
+    kept.pop("evaluation_seconds", None)
+    return kept | {name: summary[name] for name in COSTS} | {"cpu_seconds": round(time.process_time() - before)}
+
+
+def scored(task: str, seeds: int, runs: pathlib.Path) -> dict[str, Any]:
+    """Summaries of a task's runs, and the medians of their scores."""
+    first, second = TASKS[task]
+    name = f"--data.name={task}"
+    source = runs / f"bert-{task}"
+    found: dict[str, Any] = {"scratch": {}, "pretrained": {}}
+    for seed in range(seeds):
+        own = [name, f"--seed={seed}", *QUIET, *second]
+        if seed == 0:
+            found["masked"] = run(bert, source, [name, *QUIET, *first])
+        found["pretrained"][seed] = run(glue, runs / f"{task}-pretrained-{seed}", [f"--from={source}", *own])
+        found["scratch"][seed] = run(glue, runs / f"{task}-scratch-{seed}", own)
+        print(json.dumps(medians(found)), flush=True)
+    return found | {"medians": medians(found)}
+
+
+def medians(found: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Medians over the seeds of the scores of each way."""
+    return {
+        way: {
+            name: statistics.median(each[name] for each in found[way].values())
+            for name in next(iter(found[way].values()))
+            if name.startswith(("eval_", "test_"))
+        }
+        for way in ("scratch", "pretrained")
+        if found[way]
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("tasks", nargs="+", choices=TASKS)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/text_scores"))
+    options = parser.parse_args()
+    for task in options.tasks:
+        results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+        results[task] = scored(task, options.seeds, options.runs)
+        RESULT.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

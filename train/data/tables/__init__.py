@@ -1,0 +1,1 @@
+"""Tables of texts with labels: reading, parts without shared texts, rows of tokens."""

@@ -1,0 +1,1 @@
+"""Recipes of BERT: masked words, classes and grades of texts."""
