@@ -5,6 +5,7 @@ import gc
 import math
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from importlib.metadata import version
@@ -24,7 +25,10 @@ os.environ.setdefault(
 os.environ.setdefault(
     "MALLOC_TRIM_THRESHOLD_", "131072"
 )  # glibc's default, named so that runs leave the workers' allocator alone
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # some hundred processes import the same modules
+# A hundred processes of tests import the same modules. This one's are decorated with type checks, and a module that runs
+# here as a command would leave that as the bytecode of all.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = True
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # a tenth of the time; no test reads locations of code
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # Many tests train the same small model: its step is compiled once for all workers and for the processes that they

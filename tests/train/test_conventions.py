@@ -15,12 +15,13 @@ from tests.models.test_models import MODELS
 from train.engine.recipes import RECIPES, named
 from train.params.conventions import ENDS, ISLANDS, WHOLE, WIDTH
 from train.params.paths import leaves, matches
-from train.tasks.facts import CaptionFacts, ImageFacts, LabelFacts, LatentFacts, TextFacts, TokenFacts
+from train.tasks.facts import CaptionFacts, ImageFacts, LabelFacts, LatentFacts, PairFacts, TextFacts, TokenFacts
 
 FACTS = {
     ImageFacts: ImageFacts((32, 32, 3), 10),
     TokenFacts: TokenFacts((32, 32, 3), 10, 64, 512),
     CaptionFacts: CaptionFacts((32, 32, 3), 10, 64, 512, vocab=65, text=16),
+    PairFacts: PairFacts((32, 32, 3), 10, vocab=65, text=16, end=64),
     TextFacts: TextFacts(65, 64),
     LabelFacts: LabelFacts(65, 64, classes=3),
 }
