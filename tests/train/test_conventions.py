@@ -15,7 +15,7 @@ from tests.models.test_models import MODELS
 from train.engine.recipes import RECIPES, named
 from train.params.conventions import ENDS, ISLANDS, WHOLE, WIDTH
 from train.params.paths import leaves, matches
-from train.tasks.facts import CaptionFacts, ImageFacts, LabelFacts, LatentFacts, TextFacts, TokenFacts
+from train.tasks.facts import CaptionFacts, ImageFacts, LabelFacts, LatentFacts, TextFacts, TextPairFacts, TokenFacts
 
 FACTS = {
     ImageFacts: ImageFacts((32, 32, 3), 10),
@@ -23,6 +23,7 @@ FACTS = {
     CaptionFacts: CaptionFacts((32, 32, 3), 10, 64, 512, vocab=65, text=16),
     TextFacts: TextFacts(65, 64),
     LabelFacts: LabelFacts(65, 64, classes=3),
+    TextPairFacts: TextPairFacts(65, 8, 8),
 }
 SMALL = {"dim": 64, "depth": 2, "heads": 4, "context": 64}
 VARIANTS: dict[str, list[Any]] = {
