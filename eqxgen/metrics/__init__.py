@@ -8,6 +8,7 @@ from eqxgen.metrics.classes import ClassScore, class_score
 from eqxgen.metrics.codes import CodeCounts
 from eqxgen.metrics.confusion import Confusion
 from eqxgen.metrics.correlation import Pearson, Spearman
+from eqxgen.metrics.edits import EditRate, edit_distance
 from eqxgen.metrics.features import FeatureRows, Features, weights_sha256
 from eqxgen.metrics.frechet import Extrapolation, frechet_distance, frechet_infinity, frechet_interval
 from eqxgen.metrics.gaussian import Statistics, read_statistics, write_statistics
@@ -32,6 +33,7 @@ __all__ = [
     "Confusion",
     "CrossEntropy",
     "DensityCoverage",
+    "EditRate",
     "Extrapolation",
     "FeatureRows",
     "Features",
@@ -48,6 +50,7 @@ __all__ = [
     "Statistics",
     "class_score",
     "density_coverage",
+    "edit_distance",
     "fidelity",
     "frechet",
     "frechet_distance",

@@ -57,8 +57,8 @@ def test_a_stream_ends_with_its_last_sequence(model):
     assert len(never) == 30
 
 
-def test_a_beam_search_finds_the_likeliest_of_all_texts_that_end_at_a_stop_id_or_the_length(model):
-    prompt, length, stop = [1, 2], 3, [0, 4]
+def every_text(model, prompt, length, stop):
+    """All texts that end at a stop id or the length, and their log probabilities."""
     every = np.asarray(list(itertools.product(range(VOCAB), repeat=length)))
 
     @eqx.filter_jit
@@ -69,12 +69,34 @@ def test_a_beam_search_finds_the_likeliest_of_all_texts_that_end_at_a_stop_id_or
 
     each = np.asarray(jax.vmap(lambda ids: log_probs(model, ids))(every))
     texts = [ended(row, stop) for row in every.tolist()]
-    scores = [row[: lengths(np.asarray(text))].sum() for row, text in zip(each, texts)]
+    return texts, [row[: lengths(np.asarray(text))].sum() for row, text in zip(each, texts)]
+
+
+def test_a_beam_search_finds_the_likeliest_of_all_texts_that_end_at_a_stop_id_or_the_length(model):
+    prompt, length, stop = [1, 2], 3, [0, 4]
+    texts, scores = every_text(model, prompt, length, stop)
     found, score = beam_search(model, prompt, length, VOCAB, stop=stop)
     assert found.tolist() == texts[int(np.argmax(scores))]
     assert score == pytest.approx(max(scores), rel=1e-4)
     same, _ = beam_search(model, prompt, length, VOCAB)
     assert NO_TOKEN not in same.tolist()
+
+
+def test_a_length_penalty_favours_longer_texts_as_its_formula_says(model):
+    prompt, stop, chosen = [1, 2], [0, 1, 2, 3, 4], []
+    texts, scores = every_text(model, prompt, 2, stop)
+    counts = np.asarray([lengths(np.asarray(text)) for text in texts])
+    for exponent in (0.0, 0.6, 30.0):
+        best = int(np.argmax(np.asarray(scores) / ((5 + counts) / 6) ** exponent))
+        found, score = beam_search(model, prompt, 2, VOCAB, stop=stop, length_penalty=exponent)
+        assert found.tolist() == texts[best]
+        assert score == pytest.approx(scores[best], rel=1e-4)
+        chosen.append(counts[best])
+    assert chosen[0] == 1
+    assert chosen[-1] == 2
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="length_penalty must be at least 0 and finite: got"):
+            beam_search(model, prompt, 2, 2, length_penalty=wrong)
 
 
 def reference(text, strings):

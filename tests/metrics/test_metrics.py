@@ -6,7 +6,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eqxgen.metrics import PSNR, Accuracy, CodeCounts, CrossEntropy, Mean, Moments, frechet_distance, psnr
+from eqxgen.metrics import (
+    PSNR,
+    Accuracy,
+    CodeCounts,
+    CrossEntropy,
+    EditRate,
+    Mean,
+    Moments,
+    edit_distance,
+    frechet_distance,
+    psnr,
+)
 from eqxgen.nn.quantize import count_codes, perplexity, usage
 
 RNG = np.random.default_rng(0)
@@ -123,3 +134,25 @@ def test_counts_and_decibels_agree_with_those_of_a_compiled_step():
 def test_numbers_that_cannot_be_are_one_error(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def slow_distance(a, b):
+    if not a or not b:
+        return len(a) + len(b)
+    rest = slow_distance(a[1:], b[1:]) + (a[0] != b[0])
+    return min(rest, slow_distance(a[1:], b) + 1, slow_distance(a, b[1:]) + 1)
+
+
+@pytest.mark.parametrize(("a", "b"), [("", ""), ("", "abc"), ("kitten", "sitting"), ("abab", "baba"), ("aab", "b")])
+def test_an_edit_distance_is_that_of_the_definition(a, b):
+    assert edit_distance(a, b) == edit_distance(b, a) == slow_distance(a, b)
+
+
+def test_an_edit_rate_counts_the_nearest_reference():
+    rate = EditRate().update([["K", "AE"], ["T"]], [[["K", "AE", "T"], ["K", "AE"]], [["D", "T"], ["D"]]])
+    assert rate.result() == (0 + 1) / (2 + 2)
+    assert rate.exact_match() == 0.5
+    both = rate.merge(EditRate().update(["ab"], [["abcd"]]))
+    assert both.result() == 3 / 8
+    with pytest.raises(ValueError, match="references must be one or more for each of 1 guesses: got 1 lists"):
+        EditRate().update(["a"], [[]])

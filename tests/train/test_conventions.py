@@ -15,7 +15,16 @@ from tests.models.test_models import MODELS
 from train.engine.recipes import RECIPES, named
 from train.params.conventions import ENDS, ISLANDS, WHOLE, WIDTH
 from train.params.paths import leaves, matches
-from train.tasks.facts import CaptionFacts, ImageFacts, LabelFacts, LatentFacts, PairFacts, TextFacts, TokenFacts
+from train.tasks.facts import (
+    CaptionFacts,
+    ImageFacts,
+    LabelFacts,
+    LatentFacts,
+    PairFacts,
+    TextFacts,
+    TextPairFacts,
+    TokenFacts,
+)
 
 FACTS = {
     ImageFacts: ImageFacts((32, 32, 3), 10),
@@ -24,6 +33,7 @@ FACTS = {
     PairFacts: PairFacts((32, 32, 3), 10, vocab=65, text=16, end=64),
     TextFacts: TextFacts(65, 64),
     LabelFacts: LabelFacts(65, 64, classes=3),
+    TextPairFacts: TextPairFacts(65, 8, 8),
 }
 SMALL = {"dim": 64, "depth": 2, "heads": 4, "context": 64}
 VARIANTS: dict[str, list[Any]] = {

@@ -15,7 +15,7 @@ from train.config.options import options
 from train.config.usage import documentation
 from train.data import __main__ as data
 from train.engine.recipes import RECIPES, named
-from train.tasks.facts import TextFacts
+from train.tasks.facts import TextFacts, TextPairFacts
 
 ROOT = Path(__file__).parents[2]
 MODULES = {name: f"train.{name}" for name in RECIPES}
@@ -105,6 +105,8 @@ def parameters(recipe, preset):
     found = named(recipe)
     if recipe in ("gpt", "rnn"):
         facts = TextFacts(50257 if preset.steps > 10_000 else 65, 64)
+    elif recipe == "t5":
+        facts = TextPairFacts(preset.data.vocab or 98, 8, 8)
     else:
         facts = found.on_paper(preset)
     model = eqx.filter_eval_shape(found.model(preset, facts), jr.key(0))

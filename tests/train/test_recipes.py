@@ -19,12 +19,13 @@ from train.config.data import DataConfig
 from train.engine.recipes import RECIPES, load, named, recipe_of
 from train.run.folder import RunFolder, read_json
 from train.run.weights import save_model
-from train.tasks.facts import KNOWN, ImageFacts, LabelFacts, TextFacts, TokenFacts, image_facts
+from train.tasks.facts import KNOWN, ImageFacts, LabelFacts, TextFacts, TextPairFacts, TokenFacts, image_facts
 from train.tasks.sampling import Sample, given
 
 FACTS = [
     (ImageFacts((8, 8, 1), 10, 17), {"image_shape": [8, 8, 1], "classes": 10, "levels": 17}),
     (TokenFacts((8, 8, 1), 10, 64, 17), {"image_shape": [8, 8, 1], "classes": 10, "tokens": 64, "codes": 17}),
+    (TextPairFacts(65, 8, 9, "ab"), {"vocab": 65, "source": 8, "target": 9, "vocabulary": "ab"}),
     (TextFacts(65, 64, "ab"), {"vocab": 65, "context": 64, "vocabulary": "ab"}),
     (LabelFacts(65, 64, classes=1), {"vocab": 65, "context": 64, "vocabulary": None, "classes": 1}),
 ]
@@ -43,7 +44,8 @@ def test_the_list_has_every_recipe_of_the_folder():
 def test_the_model_of_config_and_facts_is_the_part_of_the_trained_one_that_is_released(name):
     recipe = named(name)
     config = next(iter(recipe.presets.values()))
-    facts = TextFacts(65, 64) if recipe.facts is TextFacts else recipe.on_paper(config)
+    on_paper = {TextFacts: lambda: TextFacts(65, 64), TextPairFacts: lambda: TextPairFacts(65, 8, 8)}
+    facts = on_paper.get(recipe.facts, lambda: recipe.on_paper(config))()
     trained = eqx.filter_eval_shape(recipe.program(config, facts).init, jr.key(0))
     part = {"vqgan": "tokenizer", "diffusion": "denoiser", "klvae": "autoencoder", "gan": "generator"}.get(name)
     released = trained[part] if part else trained

@@ -29,6 +29,7 @@ from eqxgen.configs import (
     ResNetConfig,
     RNNConfig,
     SegmentationConfig,
+    T5Config,
     TextTowerConfig,
     VAEConfig,
     VQGANConfig,
@@ -41,6 +42,8 @@ from train._files import remove_parts
 from train.config import flags
 from train.config.base import to_dict
 from train.data.images.grid import FORMATS
+from train.data.text.bpe import train_byte_pairs
+from train.data.text.pair_vocabulary import OwnPairs, Words
 from train.data.text.vocabulary import Characters
 from train.data.text.word_pieces import SPECIAL, WordPieces
 from train.engine.recipes import RECIPES, named
@@ -48,17 +51,26 @@ from train.evaluators.stream import Stream
 from train.parallel import make_mesh
 from train.run.weights import save_model
 from train.tasks.draw import drawn, labelled
-from train.tasks.facts import CaptionFacts, ImageFacts, LabelFacts, PairFacts, TextFacts, TokenFacts
+from train.tasks.facts import (
+    CaptionFacts,
+    ImageFacts,
+    LabelFacts,
+    PairFacts,
+    TextFacts,
+    TextPairFacts,
+    TokenFacts,
+)
 from train.tasks.sampling import ImageSample
-from train.tasks.texts import TextSample, _Text
+from train.tasks.texts import TextSample, _Text, with_ends
 from train.tasks.writers import write_images
 
-CAPTIONED = ("clip", "parti")
+CAPTIONED, PAIRS = ("clip", "parti"), ("t5",)
 IMAGES, TEXTS = ("ar", "classify", "diffusion", "gan", "klvae", "mage", "maskgit", "vae", "vqgan"), ("gpt", "rnn")
 BERTS = ("bert", "glue")
 CHARACTERS = Characters("\n abcdefgh")
 PIECES = WordPieces((*SPECIAL, "a", "b", "##b", "c"))
 BERT = BERTConfig(dim=8, depth=1, heads=2, context=8)
+BOTH = OwnPairs(CHARACTERS, Words(("K", "T")))
 MAGE = MAGEConfig(8, 1, 2, 8, decoder_dim=8, decoder_depth=1, decoder_heads=2, decoder_hidden_dim=8)
 MODELS = {
     "ar": (ImageARConfig(dim=8, depth=1, heads=2), TokenFacts((8, 8, 1), 10, 64, 17)),
@@ -85,6 +97,10 @@ MODELS = {
     "vae": (VAEConfig(hidden=(8,), latent_dim=3), ImageFacts((8, 8, 1), 10, 17)),
     "vqgan": (VQGANConfig(width=8, latent_dim=4, codes=16, multipliers=(1, 2)), ImageFacts((8, 8, 1), 10, 17)),
     "gpt": (GPTConfig(dim=8, depth=1, heads=2, context=32), TextFacts(CHARACTERS.size, 32, CHARACTERS.sha256)),
+    "t5": (
+        T5Config(dim=8, depth=1, heads=2, head_dim=4, hidden_dim=8, context=8),
+        TextPairFacts(BOTH.size, 8, 8, BOTH.sha256),
+    ),
     "rnn": (RNNConfig(dim=8, depth=1), TextFacts(CHARACTERS.size, 32, CHARACTERS.sha256)),
     "bert": (BERT, TextFacts(PIECES.size, 8, PIECES.sha256)),
     "glue": (BERT, LabelFacts(PIECES.size, 8, PIECES.sha256, classes=3)),
@@ -95,7 +111,7 @@ def made(recipe, folder, change=lambda model: model):
     """A run of untrained weights, on digits or on a vocabulary of ten characters."""
     found, (sizes, facts) = named(recipe), MODELS[recipe]
     preset = next(iter(found.presets.values()))
-    others = (*TEXTS, *BERTS, "segment")
+    others = (*TEXTS, *BERTS, *PAIRS, "segment")
     data = {} if recipe in others else {"data": dataclasses.replace(preset.data, name="digits")}
     data |= {"tokenizer": "pixels"} if recipe == "parti" else {}
     sizes = sizes if isinstance(sizes, dict) else {"model": sizes}
@@ -109,6 +125,8 @@ def made(recipe, folder, change=lambda model: model):
     if recipe in BERTS:
         PIECES.save(folder / "vocabulary.json")
         (folder / "classes.json").write_text('["x", "y", "z"]')
+    if recipe in PAIRS:
+        BOTH.save(folder / "vocabulary.json")
     return folder
 
 
@@ -240,6 +258,24 @@ TEXT = {
     "--guidance 1": "--guidance: no such flag",
     "--label 1": "--label: no such flag",
 }
+PAIR = {
+    **{
+        f"{words_} --text a": message
+        for words_, message in TEXT.items()
+        if words_.startswith(("--t", "--min", "--rep"))
+    },
+    "--n 1": "text must be given, as in --text",
+    "--text=": "text must be one or more characters: got ''",
+    "--text a --n 0": "n must be at least 1: got 0",
+    "--text a --length 0": "length must be at least 1: got 0",
+    "--text a --beams 0": "beams must be at least 1: got 0",
+    "--text a --beams 2 --temperature 1": "beams goes without temperature",
+    "--text a --length-penalty 1": "length_penalty goes with beams, which was not given",
+    "--text a --beams 2 --length-penalty -1": "length_penalty must be at least 0 and finite: got -1",
+    "--text a --beams 2 --length-penalty nan": "length_penalty must be at least 0 and finite: got nan",
+    "--text a --out x.txt": r"out must be a .tsv or .jsonl file: got 'x.txt'",
+    "--text a --chars 3": "--chars: no such flag",
+}
 LATENT = {"--interpolate --columns 1": "columns must be at least 2 with --interpolate: got 1"}
 PRIOR = {
     "--reconstruct --interpolate": "reconstruct goes without interpolate",
@@ -304,6 +340,7 @@ WRONG = [
         "glue": (EVERY, ANSWERS, {"--text a b --second c": "second must be a text for each of --text: got 1 for 2"}),
         "gpt": (EVERY, TEXT),
         "rnn": (EVERY, TEXT),
+        "t5": (EVERY, PAIR),
     }.items()
     for table in tables
     for words_, message in table.items()
@@ -342,6 +379,10 @@ KNOWN_LATER = [
     ("ar", ["--guidance-to=65"], "--guidance_to must be at most the number of tokens, 64: got 65"),
     ("mage", ["--steps=65"], "--steps must be from 1 to the number of tokens, 64: got 65"),
     ("parti", ["--guidance-to=65", "--text=a"], "--guidance_to must be at most the number of tokens, 64: got 65"),
+    ("t5", ["--text=ax"], "--text: text must have characters of the vocabulary's 10 alone: got 'x'"),
+    ("t5", ["--text=abcdefgh"], "--text must be at most the model's 8 tokens with the end: got 9; shorten it"),
+    ("t5", ["--text=a", "--length=8"], "--length must be below the model's 8 tokens: got 8"),
+    ("t5", ["--text=a", "--beams=15"], "--beams must be at most the vocabulary's 14: got 15"),
     ("parti", ["--text="], "--text must be one or more characters: got ''"),
     ("parti", ["--text=ax"], "--text: text must have characters of the vocabulary's 10 alone: got 'x' at character 1"),
     ("parti", ["--text=abcdefgh"], "--text must be at most the model's 7 tokens: got 8; shorten it"),
@@ -517,6 +558,16 @@ def test_other_numbers_of_the_image_sampler_run_the_same_program():
 class _Levels(eqx.Module):
     def decode(self, ids):
         return ids.reshape(8, 8, 1) / 8 - 1
+
+
+def test_a_text_ends_at_the_end_of_text_of_its_vocabulary_unless_told_otherwise():
+    pairs = train_byte_pairs("abc abc", 260)
+    (end,) = pairs.encode("<|endoftext|>").tolist()
+    assert pairs.ends == (end,)
+    assert with_ends(TextSample(run="x", stop_id=(3,)), pairs).stop_id == (3, end)
+    assert with_ends(TextSample(run="x", stop_id=(end,)), pairs).stop_id == (end,)
+    assert with_ends(TextSample(run="x", end=False), pairs).stop_id == ()
+    assert with_ends(TextSample(run="x"), CHARACTERS).stop_id == ()
 
 
 @pytest.mark.parametrize("recipe", TEXTS)

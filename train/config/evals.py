@@ -60,6 +60,8 @@ CHOICES = Evaluation(
 TRAINED_ON_SAMPLES = Evaluation("cas", ("cas_accuracy", "cas_accuracy_of_real"), asked=True)
 RECONSTRUCTION = Evaluation("reconstruction", ("eval_loss", "psnr", "codebook_usage", "codebook_perplexity"))
 LATENTS = Evaluation("reconstruction", ("eval_loss", "psnr", "eval_divergence"))
+PHONEMES = Evaluation("phonemes", ("phoneme_error", "word_error", "phoneme_error_near", "word_error_near"))
+ANSWERS = Evaluation("answers", ("word_error", "exact_match"))
 PROBE = Evaluation("probe", ("probe_accuracy", "probe_train_accuracy"))
 ELBO = Evaluation("elbo", ("eval_loss", "eval_divergence", "psnr"))
 

@@ -58,6 +58,7 @@ class KnownSet:
         levels: grey levels of a pixel.
         captions: images have texts.
         masks: classes of a pixel, of images with masks.
+        pairs: two texts a line.
     """
 
     title: str
@@ -68,6 +69,7 @@ class KnownSet:
     levels: int = 256
     captions: bool = False
     masks: tuple[str, ...] = ()
+    pairs: bool = False
 
 
 def _files(places: tuple[str, ...], *rows: str) -> tuple[KnownFile, ...]:
@@ -205,6 +207,17 @@ KNOWN = {
             "vader.tweets.tsv 385688 d3559c1d392b334cbc4facd5dee13cdcb6c6fc3c91b7952d1e37c829beae6e01",
         ),
     ),
+    "cmudict": KnownSet(
+        title="CMU Pronouncing Dictionary, Carnegie Mellon University",
+        licence="BSD-2-Clause, in the words of Carnegie Mellon University",
+        pairs=True,
+        files=_files(
+            (),
+            "cmudict.train.tsv 3228238 24a3c4b9816aab430f0d560adc9131de26763896c206520f76d0ac3799737738",
+            "cmudict.dev.tsv 182048 9d3ba958fff78f9d4de722cb00ae07a69aedb59449b8ebae886fd4a0a3cad5af",
+            "cmudict.test.tsv 180557 f8aac4352591036c7c29ec510003dbf33eef2a6827ec8bdf1115fb0f01bec9d2",
+        ),
+    ),
 }
 """By the name of the folder, which but for those of `COLLECTIONS` is the name that --data.name takes."""
 
@@ -212,4 +225,5 @@ IMAGES = tuple(name for name, known in KNOWN.items() if known.shape and not know
 PAIRS = tuple(name for name, known in KNOWN.items() if known.masks)
 COLLECTIONS = ("text_classification", "glue")
 """Folders of the tables that the tasks of `train.config.tasks` are read from."""
-TEXTS = tuple(name for name, known in KNOWN.items() if not known.shape and name not in COLLECTIONS)
+TEXT_PAIRS = tuple(name for name, known in KNOWN.items() if known.pairs)
+TEXTS = tuple(name for name, known in KNOWN.items() if not (known.shape or known.pairs or name in COLLECTIONS))

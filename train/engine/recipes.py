@@ -32,6 +32,7 @@ RECIPES = (
     "parti",
     "rnn",
     "segment",
+    "t5",
     "vae",
     "vqgan",
 )

@@ -39,6 +39,7 @@ PUBLISHED = {
     "clip": ("clip", "siglip"),
     "bert": ("bert",),
     "glue": ("bert",),
+    "t5": ("t5",),
 }
 """Values of `model_type` in a published config.json that a recipe starts from."""
 

@@ -173,6 +173,23 @@ class LabelFacts(TextFacts):
         return f"texts of {self.context} tokens of a vocabulary of {self.vocab:,}, with {what}"
 
 
+@dataclasses.dataclass(frozen=True)
+class TextPairFacts(Facts):
+    """Facts of pairs of texts as tokens of one table."""
+
+    vocab: int
+    """Rows of the table: the padding, the end of a text, and the tokens of both texts."""
+    source: int
+    """Tokens of a source in training, its end included."""
+    target: int
+    """Tokens of a target in training, its end included."""
+    vocabulary: str | None = None
+    """SHA-256 of the vocabulary; None on paper."""
+
+    def __str__(self) -> str:
+        return f"pairs of {self.source} and {self.target} tokens of a table of {self.vocab:,}"
+
+
 def _is(value: Any, kind: Any) -> bool:
     if kind == tuple[float, ...]:
         return isinstance(value, tuple) and all(type(part) in (int, float) for part in value)

@@ -12,7 +12,7 @@ from ..config.data import TextConfig
 from ..config.evals import VALIDATION
 from ..config.options import option
 from ..engine.recipes import Recipe
-from .facts import CaptionFacts, PairFacts, TextFacts
+from .facts import CaptionFacts, PairFacts, TextFacts, TextPairFacts
 from .texts import TextSample, encode_prompt, write_texts
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
@@ -204,7 +204,7 @@ def keep_vocabulary(folder: Path, vocabulary: "Vocabulary | None") -> None:
         vocabulary.save(folder / NAME)
 
 
-def vocabulary_of_run(folder: Path, facts: TextFacts | CaptionFacts | PairFacts) -> "Vocabulary":
+def vocabulary_of_run(folder: Path, facts: TextFacts | CaptionFacts | PairFacts | TextPairFacts) -> "Vocabulary":
     """The vocabulary that a run was trained with.
 
     Raises:

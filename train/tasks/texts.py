@@ -35,6 +35,8 @@ class TextSample(Sampling, Sample):
     """Strings before which a text ends, wherever tokens begin and end; such as "<|endoftext|>"."""
     stop_id: tuple[int, ...] = ()
     """Token ids at which a text ends."""
+    end: bool = True
+    """End a text at the vocabulary's end-of-text token, where it has one, such as <|endoftext|> of byte pairs."""
     out: str | None = None
     """File to write, in place of the screen: .txt, or .jsonl with a line for each text."""
 
@@ -79,6 +81,7 @@ def write_texts(run: Finished, vocabulary: "Vocabulary", asked: TextSample) -> i
     mesh = make_mesh(asked.mesh)
     model = decoder(run.model(mesh), mesh)
     _check_stop(asked, model.vocab)
+    asked = with_ends(asked, vocabulary)
     starts = [prompt for prompt in asked.prompt or (vocabulary.start,) for _ in range(asked.n)]
     prompts = [encode_prompt(vocabulary, start, "--prompt", model.context) for start in starts]
     try:
@@ -95,6 +98,12 @@ def write_texts(run: Finished, vocabulary: "Vocabulary", asked: TextSample) -> i
     except FloatingPointError as error:
         raise UserError(f"--run {asked.run}: {error}") from None
     return _write(asked, starts, texts)
+
+
+def with_ends(asked: TextSample, vocabulary: "Vocabulary") -> TextSample:
+    """The flags with the vocabulary's ends of a text among the ids to stop at, unless --no-end was given."""
+    new = (id for id in vocabulary.ends if id not in asked.stop_id) if asked.end else ()
+    return dataclasses.replace(asked, stop_id=(*asked.stop_id, *new))
 
 
 def _check_stop(asked: TextSample, vocab: int) -> None:

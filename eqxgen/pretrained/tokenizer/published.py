@@ -123,6 +123,10 @@ class Tokenizer:
             raise ValueError(f"token must be of the vocabulary: got {token!r}")
         return found
 
+    def to_json(self) -> str:
+        """What its tokenizer.json says, or would."""
+        return self._library.to_str()
+
     def check(self, model: Any) -> None:
         """Raises `ValueError` unless the model's embedding has a row for every id."""
         if self.size > model.vocab:

@@ -16,6 +16,8 @@ from ..files.contents import read_bytes
 from .vocabulary import Vocabulary
 
 END = "<|endoftext|>"
+ENDS = (END, "<|end_of_text|>", "<|eot_id|>", "</s>")
+"""Tokens that end a text: GPT-2's, LLaMA 3's with that of a turn, and SentencePiece's."""
 _FILE_BYTES = 128 * 2**20
 
 
@@ -54,6 +56,11 @@ class BytePairs(Vocabulary):
     @property
     def size(self) -> int:
         return len(self._pieces)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        added = {token["content"]: token["id"] for token in self.tokenizer.get("added_tokens") or ()}
+        return tuple(added[token] for token in ENDS if token in added)
 
     def encode(self, text: str) -> UInt32[np.ndarray, " n"]:
         return np.asarray(self._encoder.encode(text, add_special_tokens=False).ids, np.uint32)

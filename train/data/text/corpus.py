@@ -5,6 +5,8 @@ from pathlib import Path
 
 from ..._errors import DataError
 from ...config.data import TextConfig
+from ...config.known import KNOWN
+from ...config.text_pairs import TextPairConfig
 from ..files.broken import Say
 from ..files.known_files import KnownFiles
 from ..files.lazy import fingerprint_of
@@ -62,11 +64,7 @@ def load_text(config: TextConfig, context: int, files: KnownFiles | None = None,
             return _ids(config, path, context)
         if is_prepared(path):
             return _prepared(config, path, context)
-        keep, skip = config.keep_newlines, config.skip_broken
-        text = "\n\n".join(read_text(path, keep_newlines=keep, skip_broken=skip, say=say).values())
-    else:
-        path, data = (files or KnownFiles.of(config)).read("tiny_shakespeare/input.txt")
-        text = decode(path, data, keep_newlines=config.keep_newlines)
+    path, text = text_of(config, files, say)
     first, last = cut(path, text, config.held_out)
     vocabulary = open_vocabulary(config.tokenizer, text if config.tokenizer == "chars" else first, "--data.tokenizer")
     parts = []
@@ -77,6 +75,15 @@ def load_text(config: TextConfig, context: int, files: KnownFiles | None = None,
             raise DataError(path, "text of the vocabulary", str(error), "take another --data.tokenizer") from error
         parts.append(Tokens(ids, vocab=vocabulary.size, context=context, where=path))
     return Corpus(config.name, parts[0], parts[1], vocabulary, vocabulary.size)
+
+
+def text_of(config: TextConfig | TextPairConfig, files: KnownFiles | None = None, say: Say = print) -> tuple[Path, str]:
+    """The text that a config names, and its file or folder."""
+    if not config.is_path:
+        path, data = (files or KnownFiles.of(config)).read(f"{config.name}/{KNOWN[config.name].files[0].name}")
+        return path, decode(path, data, keep_newlines=config.keep_newlines)
+    path, keep, skip = Path(config.name).expanduser(), config.keep_newlines, config.skip_broken
+    return path, "\n\n".join(read_text(path, keep_newlines=keep, skip_broken=skip, say=say).values())
 
 
 def cut(path: Path, text: str, held_out: float) -> tuple[str, str]:

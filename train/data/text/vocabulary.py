@@ -76,6 +76,11 @@ class Vocabulary:
         return "\n"
 
     @property
+    def ends(self) -> tuple[int, ...]:
+        """Ids that end a text; none where the vocabulary has no such token."""
+        return ()
+
+    @property
     def sha256(self) -> str:
         """Hash of the file, by which a checkpoint knows its vocabulary."""
         return hashlib.sha256(self._file()).hexdigest()

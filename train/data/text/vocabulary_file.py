@@ -3,10 +3,12 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from ..._errors import DataError, UsageError
 from ..files.contents import read_bytes
 from .bpe import BytePairs, read_byte_pairs, train_byte_pairs
+from .pair_vocabulary import OwnPairs, PublishedPairs, Words
 from .vocabulary import FORMAT, NAME, Bytes, Characters, Vocabulary
 from .word_pieces import WordPieces
 
@@ -30,6 +32,11 @@ def open_vocabulary(name: str, text: str, flag: str = "--tokenizer") -> Vocabula
         return Bytes()
     if name == "chars":
         return Characters.of(text)
+    if name == "words":
+        try:
+            return Words.of(text)
+        except ValueError as error:
+            raise UsageError(f"{flag} {name}: {error}") from error
     if name.startswith("bpe-") and name[4:].isdecimal():
         try:
             return train_byte_pairs(text, int(name[4:]))
@@ -56,12 +63,14 @@ def load_vocabulary(path: Path, sha256: str | None = None) -> Vocabulary:
         raise DataError(
             path, f"the vocabulary of the checkpoint, SHA-256 {sha256[:16]}...", f"another, {found[:16]}...", hint
         )
-    kinds = {kind.kind: kind for kind in (Bytes, Characters, BytePairs, WordPieces)}
+    kinds: dict[str, Any] = {kind.kind: kind for kind in (Bytes, Characters, BytePairs, PublishedPairs, WordPieces)}
+    kinds[Words.kind] = lambda words: Words(tuple(words))
+    opened = {**kinds, OwnPairs.kind: lambda **about: OwnPairs.opened(kinds, about)}
     try:
         about = json.loads(data)
         if about.pop("format") != FORMAT:
             raise ValueError(f"not of the format {FORMAT}")
-        return kinds[about.pop("kind")](**about)
+        return opened[about.pop("kind")](**about)
     except DataError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
