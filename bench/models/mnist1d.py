@@ -118,7 +118,8 @@ def block(dim: int, key: Any) -> TransformerBlock:
     """A block of the transformer."""
     attention_key, mlp_key = jr.split(key)
     attention = SelfAttention(dim, 4, key=attention_key)
-    return TransformerBlock(attention, MLP(dim, 2 * dim, key=mlp_key), LayerNorm(dim), LayerNorm(dim))
+    mlp, norm = MLP(dim, 2 * dim, key=mlp_key), LayerNorm(dim)
+    return TransformerBlock(attention, mlp, attention_norm=norm, mlp_norm=norm)
 
 
 class Row(NamedTuple):

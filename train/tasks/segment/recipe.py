@@ -126,7 +126,7 @@ def segment_recipe(
             show,
             (segmentation(pairs, tiling),),
             prepare=prepare,
-            released=WithState,
+            released=lambda model, state: WithState(model, state),
             fingerprint=pairs.fingerprint,
         )
 
