@@ -319,7 +319,8 @@ def generate(
     critic: Critic | None = None,
     key: PRNGKeyArray,
 ) -> Int[Array, " tokens"]:
-    """Ids of a new example of a class or a text; or, with `ids` and `unknown`, of that example with the unknown tokens filled in.
+    """Ids of a new example of a class or a text; or, with `ids` and `unknown`, of that example with the unknown tokens
+    filled in.
 
     Inpainting keeps the condition, editing gives another: `unknown` is the token mask of the region, see `region`.
     Other numbers in `options` run the same compiled program. So they do inside a program of yours that takes
@@ -334,7 +335,8 @@ def generate(
         key: of all draws.
 
     Raises:
-        ValueError: an id is out of range, the condition is none of the model's, or one of `ids` and `unknown` is missing.
+        ValueError: an id is out of range, the condition is none of the model's, or one of `ids` and `unknown` is
+            missing.
         FloatingPointError: the logits are NaN; inside a compiled program, ids are `NO_TOKEN`, -1, instead.
     """
     if (ids is None) != (unknown is None):

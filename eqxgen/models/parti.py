@@ -10,7 +10,6 @@ Differences: the decoder's attention is dense, where the paper's is sparse with 
 T5's biases and a learned position of each image token, of which the paper says nothing; the encoder is not pretrained.
 """
 
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp

@@ -14,8 +14,8 @@ from eqxgen.configs import MaskedDecoding, MuseConfig, VQGANConfig
 from tests.train.small_runs import crashed_and_resumed, same, weights, words
 from train import muse, sample, vqgan
 from train._errors import UserError
+from train.config.base import to_dict
 from train.config.data import DataConfig
-from train.config.flags import to_dict
 from train.run.weights import save_model
 from train.tasks.facts import ImageFacts
 from train.tasks.low_tokens import shrunk

@@ -304,7 +304,7 @@ WRONG = [
         "ar": (EVERY, IMAGE, AUTOREGRESSIVE, RANKED, WORDLESS),
         "mage": (EVERY, IMAGE, DRAWN, WORDLESS),
         "maskgit": (EVERY, IMAGE, DRAWN, WORDLESS),
-        "muse": (EVERY, CAPTION),
+        "muse": (EVERY, PICTURES | TEXTUAL, {f"{words_} --text a": message for words_, message in DRAWN.items()}),
         "parti": (EVERY, CAPTION),
         "segment": (EVERY, MASKS, ALONE),
         "bert": (EVERY, ANSWERS, {"--text a": r"text must have a gap, written \[MASK\]: got 'a'"}),
@@ -514,7 +514,6 @@ def test_other_numbers_of_the_image_sampler_run_the_same_program():
         {"guidance": 3.0},
         {"guidance": 3.0, "steps": 5, "temperature": 0.7, "choice_temperature": 0.0},
     ):
-
         changed = dataclasses.replace(config, decode=MaskedDecoding(**{"steps": 2} | options))
         tree = model, tokenizer, draw_masked(changed, facts), jr.key(0)
         stream.gather(drawn, tree, labelled(np.arange(3)))

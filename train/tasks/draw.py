@@ -35,7 +35,11 @@ def _image(tree: Any, condition: Array, index: Array) -> Float[Array, "height wi
 
 
 def ids_by_text(tree: Any, example: dict[str, Array]) -> Int[Array, " tokens"]:
-    """The ids alone, of an example with `text`; -1 where the model's logits are NaN. The tree is (model, sampler, key)."""
+    """The ids alone, of an example with `text`; -1 where the model's logits are NaN.
+
+    Args:
+        tree: (model, sampler, key).
+    """
     model, sampler, key = tree
     return sampler(model, example["text"], key=jr.fold_in(key, example["index"]))
 
