@@ -53,7 +53,11 @@ class LanguageModel(Protocol):
 
 @runtime_checkable
 class MaskedModel(Protocol):
-    """A label-conditional model of masked tokens: `eqxgen.models.MaskGIT`, or any other with these members."""
+    """A model of masked tokens with a condition: a label, `eqxgen.models.MaskGIT`, or a text, `eqxgen.models.Muse`.
+
+    A model that reads its condition apart has `conditioned(condition) -> (ids -> logits)` too, without dropout: the
+    sampler then reads it once.
+    """
 
     @property
     def tokens(self) -> int:
@@ -66,22 +70,21 @@ class MaskedModel(Protocol):
         ...
 
     @property
-    def classes(self) -> int:
-        """Number of labels."""
-        ...
-
-    @property
     def mask_id(self) -> int:
         """Id of a masked token."""
         ...
 
     @property
     def null_label(self) -> int | None:
-        """Label of an example without one; None for a model that has no such label."""
+        """Value that fills the condition of an example without one; None for a model that has none."""
+        ...
+
+    def check_condition(self, condition: Any) -> Array:
+        """The condition as an array of integers; `ValueError` where it is none of the model's."""
         ...
 
     def __call__(
-        self, ids: Array, label: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None
+        self, ids: Array, condition: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None
     ) -> Array:
         """Logits (tokens, codes) of one example; a call without `inference=True` may need the key."""
         ...

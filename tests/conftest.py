@@ -25,10 +25,7 @@ os.environ.setdefault(
 os.environ.setdefault(
     "MALLOC_TRIM_THRESHOLD_", "131072"
 )  # glibc's default, named so that runs leave the workers' allocator alone
-# A hundred processes of tests import the same modules. This one's are decorated with type checks, and a module that runs
-# here as a command would leave that as the bytecode of all.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = True
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a hundred processes of tests import the same modules
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # a tenth of the time; no test reads locations of code
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # Many tests train the same small model: its step is compiled once for all workers and for the processes that they
@@ -47,6 +44,9 @@ from tests.hints import hint_of
 from tests.oracles import DATA
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# The modules of this process are decorated with type checks; one that runs here as a command would leave that as the
+# bytecode of all.
+sys.dont_write_bytecode = True
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -13,40 +13,31 @@ tokenizer to sample_accuracy 0.995.
 """
 
 import dataclasses
-import functools
 from typing import Any
 
-from eqxgen.configs import WEIGHTINGS, MaskedDecoding, MaskGITConfig
+from eqxgen.configs import MaskedDecoding, MaskGITConfig
 
 from ._errors import require
 from .config.data import AugmentConfig, DataConfig
 from .config.optim import OptimConfig
 from .config.options import option
 from .tasks.facts import TokenFacts
-from .tasks.image_tokens import TokensConfig, tokens_recipe
+from .tasks.image_tokens import tokens_recipe
+from .tasks.masked import MaskedConfig, draw_masked, masked_tokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(TokensConfig):
+class Config(MaskedConfig):
     """Every flag starts from the preset's value."""
 
-    label_smoothing: float = 0.1
-    """Weight of the uniform distribution in the targets."""
     label_dropout: float = 0.1
     """Share of the examples whose label training hides, for guidance."""
-    weighting: str = "none"
-    """Weights of the masked tokens in the loss: none, or mdlm, the likelihood bound of masked diffusion."""
     model: MaskGITConfig = option(factory=MaskGITConfig, first=("dim", "depth", "heads"))
     """The transformer."""
-    decode: MaskedDecoding = option(factory=MaskedDecoding, first=("steps", "guidance"))
-    """Sampling."""
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("label_smoothing", "label_dropout"):
-            require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1): got {getattr(self, name)}")
-        known = ", ".join(WEIGHTINGS)
-        require(self.weighting in WEIGHTINGS, f"weighting must be one of {known}: got {self.weighting!r}")
+        require(0 <= self.label_dropout < 1, f"label_dropout must be in [0, 1): got {self.label_dropout}")
 
 
 def _preset(name: str, dim: int, depth: int, decode: MaskedDecoding, flip: bool = False, **changes: Any) -> Config:
@@ -109,43 +100,10 @@ def model(config: Config, facts: TokenFacts) -> Any:
 
 def loss(config: Config, facts: TokenFacts) -> Any:
     """Cross-entropy of the masked tokens of a batch."""
-    import jax
-
-    from eqxgen.losses.masked import masked_loss
-
-    from .engine.recipe import Sums
-
-    smoothing, dropout = config.label_smoothing, config.label_dropout
-    one = functools.partial(
-        masked_loss,
-        schedule=config.decode.schedule,
-        label_smoothing=smoothing,
-        label_dropout=dropout,
-        weighting=config.weighting,
-    )
-
-    def total(model, batch, keys, _):
-        each = jax.vmap(lambda ids, label, key: one(model, ids, label, key=key))
-        found, weight = each(batch["ids"], batch["label"], keys), batch["weight"]
-        return Sums(weight @ found.loss, weight @ found.masked, {"accuracy": weight @ found.correct})
-
-    return total
+    return masked_tokens(config, "label", config.label_dropout)
 
 
-def draw(config: Config, facts: TokenFacts) -> Any:
-    """Sampler of an image's tokens: (model, label, key=) -> ids.
-
-    Raises:
-        ValueError: an option is not one of the tokens or of the training.
-    """
-    from jax.tree_util import Partial
-
-    from eqxgen.decoding.masked import MaskedRules, generate
-
-    return Partial(generate, options=MaskedRules.of(config.decode, facts.tokens, facts.grid))
-
-
-RECIPE = tokens_recipe("maskgit", "MaskGIT", Config, PRESETS, model, loss, draw, options="decode")
+RECIPE = tokens_recipe("maskgit", "MaskGIT", Config, PRESETS, model, loss, draw_masked, options="decode")
 main = RECIPE.main
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from eqxgen.configs.gpt import GPT2_SIZES, LLAMA2_SIZES, LLAMA3_1_SIZES, GPTConf
 from eqxgen.configs.image_ar import LLAMAGEN_SIZES, ImageARConfig
 from eqxgen.configs.mage import MAGEConfig, MaskRatio
 from eqxgen.configs.maskgit import MaskGITConfig
+from eqxgen.configs.muse import MUSE_SIZES, MuseConfig
 from eqxgen.configs.parti import PARTI_SIZES, PartiConfig
 from eqxgen.configs.quantizer import QUANTIZERS, QuantizerConfig
 from eqxgen.configs.resnet import ConvNetConfig, ResNetConfig
@@ -44,6 +45,7 @@ __all__ = [
     "LLAMA2_SIZES",
     "LLAMA3_1_SIZES",
     "LLAMAGEN_SIZES",
+    "MUSE_SIZES",
     "ORDERS",
     "PARTI_SIZES",
     "QUANTIZERS",
@@ -70,6 +72,7 @@ __all__ = [
     "MaskGITConfig",
     "MaskRatio",
     "MaskedDecoding",
+    "MuseConfig",
     "PartiConfig",
     "PaxUNetConfig",
     "QuantizerConfig",

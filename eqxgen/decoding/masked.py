@@ -270,9 +270,9 @@ def _drawn(logits: Array, temperature: Array | None, key: PRNGKeyArray) -> Array
 
 
 def guided(
-    model: MaskedModel, label: Int[Array, ""], guidance: float | int | Float[Array, ""] | None
+    model: MaskedModel, condition: Int[Array, "..."], guidance: float | int | Float[Array, ""] | None
 ) -> Callable[[Int[Array, " tokens"]], Float[Array, "tokens codes"]]:
-    """Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598): logits `null + guidance * (label - null)`.
+    """Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598): logits `null + guidance * (given - null)`.
 
     A guidance of 1, or None, is the conditional model alone, one pass instead of two.
 
@@ -283,18 +283,26 @@ def guided(
         if not (math.isfinite(guidance) and guidance >= 0):
             raise ValueError(f"guidance must be at least 0: got {guidance}")
         guidance = number(guidance, neutral=1)
+    predict = _conditioned(model, condition, guidance is not None)
+    return lambda ids: predict(ids, guidance)
 
-    unlabelled = model.null_label
-    if guidance is not None and unlabelled is None:
+
+def _conditioned(
+    model: Any, condition: Array, doubled: bool
+) -> Callable[[Array, Float[Array, ""] | None], Float[Array, "tokens codes"]]:
+    """(ids, guidance) -> logits, guided where `doubled`. What a model reads of its condition apart is read here."""
+    read = getattr(model, "conditioned", lambda given: lambda ids: model(ids, given, inference=True))
+    given = read(condition)
+    if not doubled:
+        return lambda ids, guidance: given(ids)
+    if model.null_label is None:
         raise ValueError(
             "guidance needs a model with a null label: give guidance=1 for one without, as with null=False"
         )
+    unconditional = read(jnp.full_like(condition, model.null_label))
 
-    def predict(ids: Int[Array, " tokens"]) -> Float[Array, "tokens codes"]:
-        logits = model(ids, label, inference=True)
-        if guidance is None or unlabelled is None:
-            return logits
-        null = model(ids, jnp.full_like(label, unlabelled), inference=True)
+    def predict(ids: Array, guidance: Float[Array, ""] | None) -> Array:
+        logits, null = given(ids), unconditional(ids)
         return null + guidance * (logits - null)
 
     return predict
@@ -302,7 +310,7 @@ def guided(
 
 def generate(
     model: MaskedModel,
-    label: _check.Ids,
+    condition: _check.Ids,
     options: MaskedDecoding | MaskedRules = PLAIN,
     *,
     ids: _check.Ids | None = None,
@@ -311,14 +319,15 @@ def generate(
     critic: Critic | None = None,
     key: PRNGKeyArray,
 ) -> Int[Array, " tokens"]:
-    """Ids of a new example of a class; or, with `ids` and `unknown`, of that example with the unknown tokens filled in.
+    """Ids of a new example of a class or a text; or, with `ids` and `unknown`, of that example with the unknown tokens
+    filled in.
 
-    Inpainting keeps the label, class editing gives another: `unknown` is the token mask of the region, see `region`.
+    Inpainting keeps the condition, editing gives another: `unknown` is the token mask of the region, see `region`.
     Other numbers in `options` run the same compiled program. So they do inside a program of yours that takes
     `MaskedRules` as an argument.
 
     Args:
-        label: the class, or `model.null_label`.
+        condition: the class, or the ids of the text; or the null, filled with `model.null_label`.
         options: of `masked_decode`, and the guidance.
         ids: tokens of an example; only with `unknown`.
         unknown: positions to fill; only with `ids`.
@@ -326,18 +335,18 @@ def generate(
         key: of all draws.
 
     Raises:
-        ValueError: an id or the label is out of range, or one of `ids` and `unknown` is missing.
+        ValueError: an id is out of range, the condition is none of the model's, or one of `ids` and `unknown` is
+            missing.
         FloatingPointError: the logits are NaN; inside a compiled program, ids are `NO_TOKEN`, -1, instead.
     """
     if (ids is None) != (unknown is None):
         raise ValueError("ids and unknown go together: give both for inpainting, neither for generation")
-    nulls = int(model.null_label is not None)
-    label = check_ids(label, model.classes + nulls, "label", f"classes + {nulls} null")
+    condition = model.check_condition(condition)
     if ids is None or unknown is None:
         ids, unknown = jnp.zeros(model.tokens, jnp.int32), jnp.ones(model.tokens, bool)
     ids = check_ids(ids, model.codes, "ids", "codes")
     rules = options if isinstance(options, MaskedRules) else MaskedRules.of(options, model.tokens, grid)
-    found = _filled(model, label, rules, ids, unknown, critic, key)
+    found = _filled(model, condition, rules, ids, unknown, critic, key)
     check_drawn(found)
     return found
 
@@ -345,15 +354,16 @@ def generate(
 @eqx.filter_jit
 def _filled(
     model: Any,
-    label: Array,
+    condition: Array,
     rules: MaskedRules,
     ids: Array,
     unknown: Array,
     critic: Critic | None,
     key: PRNGKeyArray,
 ) -> Array:
-    predict = lambda ids, progress: guided(model, label, rules.guidance_at(progress))(ids)
-    start, step = _masked(predict, ids, unknown, rules, critic, model.mask_id, key)
+    predict = _conditioned(model, condition, rules.guidance is not None)
+    guided = lambda ids, progress: predict(ids, rules.guidance_at(progress))
+    start, step = _masked(guided, ids, unknown, rules, critic, model.mask_id, key)
     return jax.lax.fori_loop(0, rules.steps, step, start)
 
 

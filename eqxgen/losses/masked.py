@@ -34,7 +34,7 @@ class MaskedLoss(NamedTuple):
 def masked_loss(
     model: MaskedModel,
     ids: Int[Array, " tokens"],
-    label: Int[Array, ""],
+    condition: Int[Array, "..."],
     *,
     schedule: str = "cosine",
     label_smoothing: float = 0.1,
@@ -49,10 +49,10 @@ def masked_loss(
     Args:
         model: in training mode.
         ids: tokens of the example.
-        label: its class.
+        condition: its class, or the ids of its text.
         schedule: a name for `mask_schedule`.
         label_smoothing: weight of the uniform distribution in the target; 0.1 in the paper.
-        label_dropout: probability that the null label replaces the label.
+        label_dropout: probability that the null replaces the condition.
         weighting: `none`, the paper's; or `mdlm`, the weight |schedule'(u)| / share of each masked token. Without label
             smoothing, the mean of loss / masked is then a bound of the negative log-likelihood in nats per token, the
             same of every schedule (arXiv:2406.07524, equation 10).
@@ -71,8 +71,8 @@ def masked_loss(
     if label_dropout:
         if model.null_label is None:
             raise ValueError(f"label_dropout must be 0 for a model without a null label: got {label_dropout}")
-        label = jnp.where(dropped, model.null_label, label)
-    logits = model(jnp.where(masked, model.mask_id, ids), label, key=next(keys))
+        condition = jnp.where(dropped, model.null_label, condition)
+    logits = model(jnp.where(masked, model.mask_id, ids), condition, key=next(keys))
     log_prob = jax.nn.log_softmax(logits)
     hit = jnp.take_along_axis(log_prob, ids[:, None], axis=-1)[:, 0]
     cross_entropy = -(1 - label_smoothing) * hit - label_smoothing * jnp.mean(log_prob, axis=-1)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from eqxgen.models.mae import MAE
     from eqxgen.models.mage import MAGE
     from eqxgen.models.maskgit import MaskGIT
+    from eqxgen.models.muse import Muse
     from eqxgen.models.parti import Parti
     from eqxgen.models.pixels import PixelTokenizer
     from eqxgen.models.resnet import ResNet
@@ -63,6 +64,7 @@ __all__ = [
     "Inception",
     "KLAutoencoder",
     "MaskGIT",
+    "Muse",
     "Parti",
     "PatchDiscriminator",
     "PaxUNet",

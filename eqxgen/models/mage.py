@@ -146,6 +146,17 @@ class MAGE(eqx.Module):
         """Label of an example without one."""
         return self.classes
 
+    def check_condition(self, label: _check.Ids) -> Int[Array, ""]:
+        """The label as an array.
+
+        Raises:
+            ValueError: it is no integer, no scalar or out of range; inside a compiled program a label out of the range
+                gives NaN logits instead.
+        """
+        label = check_ids(label, self.classes + 1, "label", "classes + 1 null")
+        _check.example(label, name="label")
+        return label
+
     def __call__(
         self,
         ids: _check.Ids,
@@ -238,10 +249,8 @@ class MAGE(eqx.Module):
 
     def _checked(self, ids: _check.Ids, label: _check.Ids | None) -> tuple[Array, Array]:
         ids = check_ids(ids, self.codes + 1, "ids", "codes + 1 mask")
-        label = self.null_label if label is None else label
-        label = check_ids(label, self.classes + 1, "label", "classes + 1 null")
+        label = self.check_condition(self.null_label if label is None else label)
         _check.example(ids, name="ids", tokens=self.tokens)
-        _check.example(label, name="label")
         return ids, label
 
 

@@ -14,7 +14,7 @@ labels; `placement="pre"` is pre-norm, with which small models train faster.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen.configs import MaskGITConfig
 from eqxgen.nn import Dropout, Embedding, LayerNorm, Projection, Selformer, Stack, TransformerBlock, _check
@@ -87,6 +87,18 @@ class MaskGIT(eqx.Module):
         """Label of an example without one; None with `config.null=False`."""
         return self.classes if self.null else None
 
+    def check_condition(self, label: _check.Ids) -> Int[Array, ""]:
+        """The label as an array.
+
+        Raises:
+            ValueError: it is no integer, no scalar or out of range; inside a compiled program a label out of the range
+                gives NaN logits instead.
+        """
+        labels = self.classes + self.null
+        label = check_ids(label, labels, "label", "classes + 1 null" if self.null else "classes")
+        _check.example(label, name="label")
+        return label
+
     def __call__(
         self,
         ids: _check.Ids,
@@ -109,9 +121,8 @@ class MaskGIT(eqx.Module):
         """
         ids = check_ids(ids, self.codes + 1, "ids", "codes + 1 mask")
         labels = self.classes + self.null
-        label = check_ids(label, labels, "label", "classes + 1 null" if self.null else "classes")
+        label = self.check_condition(label)
         _check.example(ids, name="ids", tokens=self.tokens)
-        _check.example(label, name="label")
         # Under jit, ids and labels out of range become NaN instead of a token of another kind.
         label_id = jnp.where((label >= 0) & (label < labels), self.codes + 1 + label, -1)
         ids = jnp.where((ids >= 0) & (ids <= self.codes), ids, -1)

@@ -4,14 +4,11 @@ T5's encoder reads the text in both directions, T5's decoder writes the image's 
 attention to the text. The decoder's first token is a start of its own. The loss is `eqxgen.losses.image_ar`, the
 sampler `eqxgen.decoding.images`.
 
-A text is a row of ids that `end` fills up. The empty text, `end` alone, is the null condition of guidance: training
-replaces texts by it, so that no parameter is of the null alone and attention has a token to read.
+A text is a row of ids that `end` fills up, see `eqxgen.models.text_conditional`.
 
 Differences: the decoder's attention is dense, where the paper's is sparse with the form of a convolution; positions are
 T5's biases and a learned position of each image token, of which the paper says nothing; the encoder is not pretrained.
 """
-
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -21,6 +18,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray, PyTree
 
 from eqxgen.configs import PartiConfig
 from eqxgen.models.t5 import T5Encoder, T5Half
+from eqxgen.models.text_conditional import TextConditional
 from eqxgen.nn import Embedding, Projection, _check
 from eqxgen.nn.linear import check_ids, times_rows
 from eqxgen.nn.transformer.decoder import Bound
@@ -45,7 +43,7 @@ class Caches(eqx.Module):
     count: Int[Array, ""]
 
 
-class Parti(eqx.Module):
+class Parti(TextConditional):
     """Logits of every token of one image, each from the text and the tokens before it.
 
     Args:
@@ -85,34 +83,6 @@ class Parti(eqx.Module):
         """Number of codes; ids are in [0, codes)."""
         return self.embedding.vocab - 1
 
-    @property
-    def vocab(self) -> int:
-        """Size of the texts' vocabulary, without the end."""
-        return self.text.vocab - 1
-
-    @property
-    def end(self) -> int:
-        """Id after the last token of a text."""
-        return self.vocab
-
-    @property
-    def null_label(self) -> int:
-        """Id that fills the empty text, the condition of an example without one."""
-        return self.end
-
-    def check_condition(self, text: _check.Ids) -> Int[Array, " text"]:
-        """The text as an array.
-
-        Raises:
-            ValueError: it has not 1 to `context` ids in [0, vocab], of which `vocab` is the end; inside a compiled
-                program ids out of the range give NaN logits instead.
-        """
-        text = check_ids(text, self.text.vocab, "text", "vocab + 1 end")
-        _check.example(text, "text", name="text")
-        if not 1 <= text.shape[0] <= self.context:
-            raise ValueError(f"text must be of 1 to context={self.context} ids: got {text.shape[0]}")
-        return text
-
     def __call__(
         self,
         ids: _check.Ids,
@@ -136,7 +106,7 @@ class Parti(eqx.Module):
         ids = check_ids(ids, self.codes, "ids", "codes")
         _check.example(ids, name="ids", tokens=self.tokens)
         text_key, decoder_key = (None, None) if key is None else jr.split(key)
-        states, seen = self._read(text, text_key, inference)
+        states, seen = self.read(text, text_key, inference)
         start = jnp.full((1,), self.codes, ids.dtype)
         x = self._placed(self.embedding(jnp.concatenate([start, ids[:-1]])), self.positions)
         return self._logits(self.decoder(x, states, context_mask=seen, key=decoder_key, inference=inference))
@@ -145,7 +115,7 @@ class Parti(eqx.Module):
         """Logits of the first token, and the memory of the text, with room for all tokens but the last. The text is
         encoded here, and its keys and values are computed, once.
         """
-        states, seen = self._read(text, None, True)
+        states, seen = self.read(text, None, True)
         texts = self.decoder.stack.each(lambda block: block.bound(states).context)
         empty = Caches(self.decoder.stack.cache(self.tokens, dtype), texts, seen, jnp.zeros((), jnp.int32))
         return self._extended(self.embedding(jnp.full((1,), self.codes)), empty)
@@ -161,13 +131,6 @@ class Parti(eqx.Module):
     def unrolled(self) -> "Parti":
         """The model for decoding, see `Stack.unrolled`; it cannot be trained."""
         return eqx.tree_at(lambda model: model.decoder.stack, self, self.decoder.stack.unrolled())
-
-    def _read(self, text: _check.Ids, key: Any, inference: bool | None) -> tuple[Array, Array]:
-        """States of the text, and a mask of its tokens with the first end."""
-        text = self.check_condition(text)
-        ends = text == self.end
-        real = jnp.cumsum(ends) - ends == 0
-        return self.text(text, mask=real, key=key, inference=inference), real[None, None, :]
 
     def _extended(self, x: Array, cache: Caches) -> tuple[Array, Caches]:
         places = self.positions

@@ -41,19 +41,28 @@ _fan_in = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=
 
 
 class T5Half(eqx.Module):
-    """The encoder's blocks or the decoder's, with their bias and last norm."""
+    """The encoder's blocks or the decoder's, with their bias and last norm.
 
-    bias: T5Bias
+    Args:
+        cross: blocks with attention to a context, as the decoder's; by default those of a causal half.
+        biased: a bias of the logits by distance.
+    """
+
+    bias: Any  # a T5Bias, or None
     stack: Any  # a Stack, or for decoding an Unrolled
     norm: RMSNorm
     dropout: Dropout
 
-    def __init__(self, config: T5Config, *, causal: bool, key: PRNGKeyArray):
+    def __init__(
+        self, config: T5Config, *, causal: bool, cross: bool | None = None, biased: bool = True, key: PRNGKeyArray
+    ):
         bias_key, stack_key = jr.split(key)
         sizes = {"buckets": config.buckets, "max_distance": config.max_distance, "causal": causal}
-        self.bias = T5Bias(config.heads, **sizes, init=jax.nn.initializers.normal(config.dim**-0.5), key=bias_key)
-        depth = (config.decoder_depth or config.depth) if causal else config.depth
-        block = functools.partial(_decoder_block if causal else _block, config)
+        init = jax.nn.initializers.normal(config.dim**-0.5)
+        self.bias = T5Bias(config.heads, **sizes, init=init, key=bias_key) if biased else None
+        cross = causal if cross is None else cross
+        depth = (config.decoder_depth or config.depth) if cross else config.depth
+        block = functools.partial(_decoder_block, config, causal) if cross else functools.partial(_block, config)
         self.stack = Stack(block, depth, remat=config.remat, key=stack_key)
         self.norm, self.dropout = RMSNorm(config.dim, epsilon=config.epsilon), Dropout(config.dropout)
 
@@ -67,8 +76,9 @@ class T5Half(eqx.Module):
     ) -> Float[Array, "seq dim"]:
         first_key, stack_key, last_key = (None,) * 3 if key is None else jr.split(key, 3)
         x = self.dropout(x, key=first_key, inference=inference)
-        bias = self.bias(jnp.arange(x.shape[0])).astype(x.dtype)
-        run = lambda block, x, key: (block(x, *context, bias=bias, key=key, inference=inference, **masks), None)
+        if self.bias is not None:
+            masks["bias"] = self.bias(jnp.arange(x.shape[0])).astype(x.dtype)
+        run = lambda block, x, key: (block(x, *context, key=key, inference=inference, **masks), None)
         x, _ = self.stack.scan(run, x, None if stack_key is None else jr.split(stack_key, self.stack.depth))
         return self.dropout(self.norm(x), key=last_key, inference=inference)
 
@@ -279,13 +289,13 @@ def _block(config: T5Config, key: PRNGKeyArray) -> TransformerBlock:
     return TransformerBlock(attention, _mlp(config, mlp_key), attention_norm=norm(), mlp_norm=norm())
 
 
-def _decoder_block(config: T5Config, key: PRNGKeyArray) -> DecoderBlock:
+def _decoder_block(config: T5Config, causal: bool, key: PRNGKeyArray) -> DecoderBlock:
     attention_key, cross_key, mlp_key = jr.split(key, 3)
     norm = functools.partial(RMSNorm, config.dim, epsilon=config.epsilon)
     cross = CrossAttention(config.dim, **_heads(config), key=cross_key)
     cross = eqx.tree_at(lambda layer: layer.q.weight, cross, cross.q.weight * config.head_dim**-0.5)
     return DecoderBlock(
-        _attention(config, attention_key, causal=True),
+        _attention(config, attention_key, causal=causal),
         cross,
         _mlp(config, mlp_key),
         attention_norm=norm(),

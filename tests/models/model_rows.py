@@ -22,6 +22,7 @@ from eqxgen.configs import (
     MAEConfig,
     MAGEConfig,
     MaskGITConfig,
+    MuseConfig,
     PartiConfig,
     PaxUNetConfig,
     R3GANConfig,
@@ -60,6 +61,7 @@ from eqxgen.models.image_ar import ImageAR
 from eqxgen.models.mae import MAE
 from eqxgen.models.mage import MAGE
 from eqxgen.models.maskgit import MaskGIT
+from eqxgen.models.muse import Muse
 from eqxgen.models.parti import Parti
 from eqxgen.models.resnet import ResNet
 from eqxgen.models.rnn import RNN
@@ -238,6 +240,7 @@ SMALL_AUTOENCODER = AutoencoderConfig(widths=(4, 8), blocks=1, latent_dim=3, gro
 SMALL_BERT = BERTConfig(dim=16, depth=2, heads=2, hidden_dim=24)
 SMALL_T5 = T5Config(dim=16, depth=2, heads=2, head_dim=6, hidden_dim=24, buckets=8, max_distance=20)
 SMALL_PARTI = PartiConfig(16, 2, heads=2, head_dim=6, hidden_dim=24, context=9, buckets=8, max_distance=20)
+SMALL_MUSE = MuseConfig(16, 2, heads=2, head_dim=6, hidden_dim=24, context=9, buckets=8, max_distance=20)
 SMALL_VIT = ViTConfig(patch=4, dim=16, depth=2, heads=2, hidden_dim=24)
 DINO = dataclasses.replace(SMALL_VIT, gated=True, registers=2, mask_token=True, layer_scale=0.5, resize=True)
 SMALL_TEXT = TextTowerConfig(dim=12, depth=2, heads=3, hidden_dim=20, context=9)
@@ -272,6 +275,7 @@ ROWS = {
     ),
     "MAGE": Row(mage(head_gradient=True), labelled, draws=True),
     "Parti": Row(lambda key: Parti((3, 3), 7, 5, SMALL_PARTI, key=key), captioned, draws=True),
+    "Muse": Row(lambda key: Muse((3, 3), 7, 5, SMALL_MUSE, key=key), captioned, draws=True),
     "BERT": Row(lambda key: BERTMaskedLM(7, SMALL_BERT, key=key), text, draws=True),
     "T5": Row(lambda key: T5(7, SMALL_T5, key=key), texts, draws=True),
     "T5, 1.1": Row(

@@ -14,7 +14,7 @@ from eqxgen.losses.masked import masked_loss
 from eqxgen.losses.tokens import next_token_losses
 
 HAVE = {
-    "MaskedModel": {"MAGE", "MaskGIT"},
+    "MaskedModel": {"MAGE", "MaskGIT", "Muse"},
     "TokenModel": {"GPT", "RNN"},
     "LanguageModel": {"GPT", "RNN"},
     "LatentModel": {"VAE"},
@@ -64,9 +64,11 @@ class Canvas(eqx.Module):
     logits: Array
     tokens: int = 4
     codes: int = 3
-    classes: int = 2
     mask_id: int = 3
     null_label: int = 2
+
+    def check_condition(self, condition):
+        return jnp.asarray(condition)
 
     def __call__(self, ids, label, *, key=None, inference=None):
         return self.logits

@@ -12,12 +12,12 @@ from eqxgen.protocols import MaskedModel
 
 
 def NAME(
-    model: MaskedModel, label: Int[Array, ""], *, temperature: float | Float[Array, ""] = 1.0, key: PRNGKeyArray
+    model: MaskedModel, condition: Int[Array, "..."], *, temperature: float | Float[Array, ""] = 1.0, key: PRNGKeyArray
 ) -> Int[Array, " tokens"]:
     """Draws all tokens of one example at once, each from its own distribution: replace it by the algorithm.
 
     Args:
-        label: in [0, classes), or `null_label`.
+        condition: see `MaskedModel.check_condition`.
         temperature: divides the logits; above 0.
         key: of all draws.
 
@@ -27,7 +27,7 @@ def NAME(
     if isinstance(temperature, float) and not temperature > 0:
         raise ValueError(f"temperature must be above 0: got {temperature}")
     masked = jnp.full(model.tokens, model.mask_id, jnp.int32)
-    logits = model(masked, label, inference=True)
+    logits = model(masked, condition, inference=True)
     return jr.categorical(key, (logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature)
 '''
 
@@ -46,8 +46,11 @@ from eqxgen.protocols import MaskedModel
 class Known:
     """A model of three tokens whose logits do not depend on its input."""
 
-    tokens, codes, classes, mask_id, null_label = 3, 4, 2, 4, 2
+    tokens, codes, mask_id, null_label = 3, 4, 4, 2
     logits = jnp.log(jnp.asarray([0.5, 0.25, 0.125, 0.125]))
+
+    def check_condition(self, condition):
+        return jnp.asarray(condition)
 
     def __call__(self, ids, label, *, key=None, inference=None):
         return jnp.broadcast_to(self.logits, (3, 4))

@@ -12,7 +12,7 @@ import pytest
 from eqxgen.configs import ImageARConfig, MaskedDecoding, Sampling
 from eqxgen.nn import WithState
 from tests.train.small_runs import TINY, tiny
-from train import ar, maskgit, parti, vqgan
+from train import ar, maskgit, muse, parti, vqgan
 from train._errors import UsageError, UserError
 from train.config.base import TrainConfig, to_dict
 from train.config.data import DataConfig
@@ -20,6 +20,7 @@ from train.engine.recipes import RECIPES, load, named, recipe_of
 from train.run.folder import RunFolder, read_json
 from train.run.weights import save_model
 from train.tasks.facts import KNOWN, ImageFacts, LabelFacts, TextFacts, TextPairFacts, TokenFacts, image_facts
+from train.tasks.masked import draw_masked
 from train.tasks.sampling import Sample, given
 
 FACTS = [
@@ -144,7 +145,7 @@ def test_flags_of_sampling_are_the_options_each_as_the_run_says_by_default():
 def test_more_guesses_than_tokens_is_an_error_before_the_model_is_drawn_from():
     facts = TokenFacts((3, 3, 1), 3, 9, 7)
     with pytest.raises(ValueError, match=r"decode\.steps must be from 1 to the number of tokens, 9: got 10"):
-        maskgit.draw(maskgit.Config(decode=MaskedDecoding(steps=10)), facts)
+        draw_masked(maskgit.Config(decode=MaskedDecoding(steps=10)), facts)
 
 
 def test_images_that_the_levels_do_not_divide_are_an_error_before_any_compile():
@@ -152,9 +153,9 @@ def test_images_that_the_levels_do_not_divide_are_an_error_before_any_compile():
         vqgan.RECIPE.program(vqgan.PRESETS["mnist"], ImageFacts((6, 8, 1), 10))
 
 
-@pytest.mark.parametrize("recipe", [ar, maskgit, parti])
+@pytest.mark.parametrize("recipe", [ar, maskgit, muse, parti])
 def test_guidance_of_a_model_trained_with_every_condition_is_an_error_before_the_data(recipe, tmp_path):
-    dropout = "text_dropout" if recipe is parti else "label_dropout"
+    dropout = "text_dropout" if recipe in (muse, parti) else "label_dropout"
     config = recipe.Config(**{dropout: 0.0}, data=DataConfig(name="./none.npz"))
     guided = dataclasses.replace(config, decode=dataclasses.replace(config.decode, guidance=2.0))
     with pytest.raises(UsageError, match=rf"^--decode\.guidance must be 1 for a model trained with {dropout}=0: got 2"):

@@ -25,6 +25,7 @@ from eqxgen.configs import (
     MAGEConfig,
     MaskedDecoding,
     MaskGITConfig,
+    MuseConfig,
     PartiConfig,
     ResNetConfig,
     RNNConfig,
@@ -60,11 +61,12 @@ from train.tasks.facts import (
     TextPairFacts,
     TokenFacts,
 )
+from train.tasks.masked import draw_masked
 from train.tasks.sampling import ImageSample
 from train.tasks.texts import TextSample, _Text, with_ends
 from train.tasks.writers import write_images
 
-CAPTIONED, PAIRS = ("clip", "parti"), ("t5",)
+CAPTIONED, PAIRS = ("clip", "muse", "parti"), ("t5",)
 IMAGES, TEXTS = ("ar", "classify", "diffusion", "gan", "klvae", "mage", "maskgit", "vae", "vqgan"), ("gpt", "rnn")
 BERTS = ("bert", "glue")
 CHARACTERS = Characters("\n abcdefgh")
@@ -89,6 +91,10 @@ MODELS = {
     "gan": ({"dcgan": DCGANConfig(latent_dim=4, width=8, base=2)}, ImageFacts((8, 8, 1), 10, 17)),
     "mage": (MAGE, TokenFacts((8, 8, 1), 10, 64, 17)),
     "maskgit": (MaskGITConfig(dim=8, depth=1, heads=2), TokenFacts((8, 8, 1), 10, 64, 17)),
+    "muse": (
+        MuseConfig(dim=8, depth=1, heads=2, head_dim=4, hidden_dim=8, context=8),
+        CaptionFacts((8, 8, 1), 10, 64, 17, vocab=CHARACTERS.size, text=8, vocabulary=CHARACTERS.sha256),
+    ),
     "parti": (
         PartiConfig(dim=8, depth=1, heads=2, head_dim=4, hidden_dim=8, context=8),
         CaptionFacts((8, 8, 1), 10, 64, 17, vocab=CHARACTERS.size, text=8, vocabulary=CHARACTERS.sha256),
@@ -334,6 +340,7 @@ WRONG = [
         "ar": (EVERY, IMAGE, AUTOREGRESSIVE, RANKED, WORDLESS),
         "mage": (EVERY, IMAGE, DRAWN, WORDLESS),
         "maskgit": (EVERY, IMAGE, DRAWN, WORDLESS),
+        "muse": (EVERY, PICTURES | TEXTUAL, {f"{words_} --text a": message for words_, message in DRAWN.items()}),
         "parti": (EVERY, CAPTION),
         "segment": (EVERY, MASKS, ALONE),
         "bert": (EVERY, ANSWERS, {"--text a": r"text must have a gap, written \[MASK\]: got 'a'"}),
@@ -386,6 +393,8 @@ KNOWN_LATER = [
     ("parti", ["--text="], "--text must be one or more characters: got ''"),
     ("parti", ["--text=ax"], "--text: text must have characters of the vocabulary's 10 alone: got 'x' at character 1"),
     ("parti", ["--text=abcdefgh"], "--text must be at most the model's 7 tokens: got 8; shorten it"),
+    ("muse", ["--steps=65", "--text=a"], "--steps must be from 1 to the number of tokens, 64: got 65"),
+    ("muse", ["--low=x", "--text=a"], "--low x: goes with the run of a second stage: .* is a first stage"),
     ("maskgit", ["--steps=65"], "--steps must be from 1 to the number of tokens, 64: got 65"),
     *(
         (recipe, [*flags, *["--reconstruct"] * (recipe == "vae")], message)
@@ -546,10 +555,8 @@ def test_other_numbers_of_the_image_sampler_run_the_same_program():
         {"guidance": 3.0},
         {"guidance": 3.0, "steps": 5, "temperature": 0.7, "choice_temperature": 0.0},
     ):
-        from train import maskgit
-
         changed = dataclasses.replace(config, decode=MaskedDecoding(**{"steps": 2} | options))
-        tree = model, tokenizer, maskgit.draw(changed, facts), jr.key(0)
+        tree = model, tokenizer, draw_masked(changed, facts), jr.key(0)
         stream.gather(drawn, tree, labelled(np.arange(3)))
         seen.append(COMPILED[0])
     assert seen[0] == seen[1] == seen[2]

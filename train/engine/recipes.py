@@ -29,6 +29,7 @@ RECIPES = (
     "klvae",
     "mage",
     "maskgit",
+    "muse",
     "parti",
     "rnn",
     "segment",

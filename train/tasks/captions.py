@@ -88,15 +88,28 @@ def _on_paper(config: Any, facts: TokenFacts) -> CaptionFacts:
 
         captions = load(config.data, captions=True).captioned()
         vocab = vocabulary_of(name, (*captions.train, *captions.test)).size
-    return _facts(config, facts, vocab, None)
+    return captioned_facts(config, facts, vocab, None)
 
 
-def _facts(config: Any, facts: TokenFacts, vocab: int, sha256: str | None) -> CaptionFacts:
+def captioned_facts(config: Any, facts: TokenFacts, vocab: int, sha256: str | None) -> CaptionFacts:
+    """Facts of the tokens with those of the texts."""
     shapes = facts.shape, facts.classes, facts.tokens, facts.codes, facts.tokenizer
     return CaptionFacts(*shapes, vocab=vocab, text=config.model.context, vocabulary=sha256)
 
 
 def _opened(config: Any, source: "Source", facts: TokenFacts) -> Given:
+    texts = source.texts
+    return given_texts(
+        config, source, captioned_facts(config, facts, texts.vocabulary.size, texts.vocabulary.sha256), texts
+    )
+
+
+def given_texts(config: Any, source: "Source", facts: CaptionFacts, texts: Texts) -> Given:
+    """The conditions of a run.
+
+    Args:
+        texts: the vocabulary, and a row of each example that begins with its text.
+    """
     import numpy as np
 
     from ..evaluators.base import Evaluator
@@ -106,7 +119,7 @@ def _opened(config: Any, source: "Source", facts: TokenFacts) -> Given:
     from .draw import drawn_by_text
     from .language import keep_vocabulary
 
-    texts, dataset = source.texts, source.images
+    dataset = source.images
     assert dataset is not None  # prepared tokens have no captions
     chosen = np.arange(config.eval_samples) % len(texts.test)
     judged = Examples.of(250, text=texts.test[chosen], label=dataset.test_labels[chosen])
@@ -119,7 +132,7 @@ def _opened(config: Any, source: "Source", facts: TokenFacts) -> Given:
 
     spread = np.linspace(0, len(texts.test) - 1, SHOWN).astype(int)
     return Given(
-        _facts(config, facts, texts.vocabulary.size, texts.vocabulary.sha256),
+        facts,
         texts.train,
         texts.test,
         np.repeat(texts.test[spread], 8, axis=0),
@@ -129,7 +142,8 @@ def _opened(config: Any, source: "Source", facts: TokenFacts) -> Given:
     )
 
 
-def _asked(run: Finished, asked: CaptionSample) -> Asked:
+def texts_asked(run: Finished, asked: CaptionSample) -> Asked:
+    """A row of ids for each image of each text."""
     import numpy as np
 
     from .draw import drawn_by_text
@@ -150,6 +164,6 @@ TEXTS = Conditions(
     on_paper=_on_paper,
     shape=lambda facts: (facts.text,),
     opened=_opened,
-    asked=_asked,
+    asked=texts_asked,
     read=_read,
 )

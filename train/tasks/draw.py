@@ -34,6 +34,16 @@ def _image(tree: Any, condition: Array, index: Array) -> Float[Array, "height wi
     return jnp.where((ids < 0).any(), jnp.nan, image)
 
 
+def ids_by_text(tree: Any, example: dict[str, Array]) -> Int[Array, " tokens"]:
+    """The ids alone, of an example with `text`; -1 where the model's logits are NaN.
+
+    Args:
+        tree: (model, sampler, key).
+    """
+    model, sampler, key = tree
+    return sampler(model, example["text"], key=jr.fold_in(key, example["index"]))
+
+
 def labelled(labels: Int[np.ndarray, " n"]) -> Examples:
     """Examples of which each is a label."""
     return Examples.of(250, label=labels.astype(np.int32))

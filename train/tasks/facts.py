@@ -128,6 +128,12 @@ class CaptionFacts(TokenFacts):
     """Tokens of a text, the end included."""
     vocabulary: str | None = rare(None)
     """SHA-256 of the vocabulary; None on paper."""
+    low_tokens: int = rare(0)
+    """Low-resolution tokens of one image, beside its text; 0 for a first stage."""
+    low_codes: int = rare(0)
+    """Size of their tokenizer's codebook."""
+    low_tokenizer: str | None = rare(None)
+    """SHA-256 of its weights; None on paper."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -139,7 +139,11 @@ def tokenizer_at(where: str | Path, shape: Shape, flag: str, name: str) -> Token
         name: of the images, for errors.
     """
     path = Path(where).expanduser()
-    found = as_tokenizer(open_encoder(path, flag.split()[0]), shape, flag) if is_published(path) else _load(path, flag)
+    found = (
+        as_tokenizer(open_encoder(path, flag.split()[0]), shape, flag)
+        if is_published(path)
+        else load_tokenizer(path, flag)
+    )
     if found.image_shape != shape:
         raise UserError(
             f"{flag}: is for images of {found.image_shape} (height, width, channels), but those of {name} are {shape}: "
@@ -169,7 +173,7 @@ def keep_tokenizer(where: str, tokenizer: Tokenizer, folder: Path) -> None:
         return
     path = Path(where).expanduser()
     if not is_published(path):
-        write_atomically(folder / COPY, lambda part: shutil.copyfile(_file(path), part))
+        write_atomically(folder / COPY, lambda part: shutil.copyfile(run_file(path), part))
         return
     grid = isinstance(tokenizer, GridTokenizer)
     with writing(folder / PUBLISHED):
@@ -193,17 +197,22 @@ def _kept(folder: Path) -> Path | None:
     return next((path for path in (folder / COPY, folder / PUBLISHED) if path.exists()), None)
 
 
-def _load(run: Path, flag: str) -> Tokenizer:
-    path = _file(run)
+def load_tokenizer(run: Path, flag: str) -> Tokenizer:
+    """The tokenizer of a run, for images of any shape.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = run_file(run)
     if not path.is_file():
         raise UserError(
-            f"--tokenizer {run}: has no {MODEL}: give the folder of a finished train.vqgan run, a published tokenizer, "
-            "or pixels"
+            f"{flag}: has no {MODEL}: give the folder of a finished train.vqgan run, a published tokenizer, or pixels"
         )
     return load(path, "vqgan", where=flag)
 
 
-def _file(run: Path) -> Path:
+def run_file(run: Path) -> Path:
+    """The file of a run's tokenizer, or the path itself where it is a file."""
     return run / MODEL if run.is_dir() else run
 
 

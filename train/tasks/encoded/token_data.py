@@ -23,6 +23,7 @@ class Source(NamedTuple):
         lacks: the reason for that.
         fingerprint: SHA-256 of the data.
         texts: what was read of the captions; None where they were not asked for.
+        folder: of the run.
     """
 
     tokens: Encoded
@@ -32,6 +33,7 @@ class Source(NamedTuple):
     lacks: str
     fingerprint: str
     texts: Any = None
+    folder: Path = Path()
 
 
 def opened(config: Any, folder: Path, read: Callable[[Dataset], Any] | None = None) -> Source:
@@ -55,7 +57,7 @@ def opened(config: Any, folder: Path, read: Callable[[Dataset], Any] | None = No
     tokenizer = open_tokenizer(config.tokenizer, dataset, folder)
     flip = config.data.augment.flip
     tokens = tokenized(dataset, tokenizer, config.tokenizer, make_mesh(config.mesh), mirror=flip)
-    return Source(tokens, tokenizer, config.tokenizer, dataset, "", dataset.fingerprint, texts)
+    return Source(tokens, tokenizer, config.tokenizer, dataset, "", dataset.fingerprint, texts, folder)
 
 
 def _prepared(config: Any, folder: Path) -> Source:
