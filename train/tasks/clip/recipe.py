@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..._errors import UserError
 from ...engine.recipes import Finished, Recipe
 from .. import images
 from ..facts import PairFacts, image_facts
@@ -99,7 +100,8 @@ def _task(config: Any, folder: Path, program: Callable[[Any, PairFacts], "Progra
     def show(model: Any, frozen: Any, stream: "Stream", path: Path) -> None:
         rows = texts.rows[:, 0] if config.captions == "classes" else np.unique(texts.rows[texts.test, 0])
         chosen = rows[np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).astype(int)]
-        images.save(_nearest_images(model, dataset, texts.ids[chosen], ROW, stream), dataset, ROW, path)
+        scores = _scores(model, dataset, texts.ids[chosen], stream)
+        images.save(_nearest(dataset, scores, ROW), dataset, ROW, path)
 
     def prepare(folder: Path) -> None:
         from ..language import keep_vocabulary
@@ -144,17 +146,23 @@ def _evaluators(config: Any, dataset: Any, texts: "Texts") -> "tuple[Evaluator, 
     )
 
 
-def _nearest_images(model: Any, dataset: Any, ids: Any, count: int, stream: "Stream") -> Any:
-    """The held-out images in [-1, 1] that are nearest to each text, those of the first text first."""
-    import numpy as np
-
+def _scores(model: Any, dataset: Any, ids: Any, stream: "Stream") -> Any:
+    """Cosines (texts, images) of texts and all held-out images."""
     from ...evaluators.examples import Examples, held_out_images
     from .towers import image_of, text_of
 
-    shown = held_out_images(dataset)
-    scores = stream.gather(text_of, model, Examples.of(text=ids)) @ stream.gather(image_of, model, shown).T
+    pictures = stream.gather(image_of, model, held_out_images(dataset))
+    return stream.gather(text_of, model, Examples.of(text=ids)) @ pictures.T
+
+
+def _nearest(dataset: Any, scores: Any, count: int) -> Any:
+    """The held-out images in [-1, 1] that are nearest to each text, those of the first text first."""
+    import numpy as np
+
+    from ...evaluators.examples import held_out_images
+
     first = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-    return shown.read(first.reshape(-1))["image"]
+    return held_out_images(dataset).read(first.reshape(-1))["image"]
 
 
 def _draw(run: Finished, asked: CaptionSample) -> int:
@@ -172,6 +180,9 @@ def _draw(run: Finished, asked: CaptionSample) -> int:
     ids = np.stack([encode_query(vocabulary, text, run.facts.text) for text in asked.text])
     count = min(asked.n, len(dataset.test_labels))
     stream = Stream(make_mesh(asked.mesh))
-    found = _nearest_images(run.model(stream.mesh), dataset, ids, count, stream)
+    scores = _scores(run.model(stream.mesh), dataset, ids, stream)
+    if not np.isfinite(scores).all():
+        raise UserError(f"--run {asked.run}: the model's features are not numbers: its weights are damaged")
+    found = _nearest(dataset, scores, count)
     form = dataclasses.replace(asked, columns=asked.columns or count) if asked.as_grid else asked
     return form.save([found], np.repeat(np.arange(len(ids), dtype=np.int32), count))
