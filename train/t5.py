@@ -80,7 +80,7 @@ PRESETS = {
 }
 
 ABOUT = {
-    "cmudict": "1.5 M parameters; 3,000 steps of 96 on 2 CPU cores",
+    "cmudict": "1.5 M parameters; 25 minutes of CPU time; phoneme_error 0.106",
     "t5-small": "77 M parameters of version 1.1; 1,000,000 steps of 2,048, for a TPU slice",
     "t5-base": "248 M parameters of version 1.1; 1,000,000 steps of 2,048, for a TPU slice",
 }
