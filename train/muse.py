@@ -133,11 +133,11 @@ ABOUT = {
     "captioned_digits-super": "2.3 M parameters; 1,500 steps of 64 after train.vqgan --preset captioned_digits and "
     "--preset captioned_digits-fine; not trained yet",
     "emoji64": "12 M parameters; 20,000 steps of 64, for a GPU, after train.vqgan --preset emoji64; not trained yet",
-    "muse-632m": "774 M parameters, 167 M of them of an encoder of texts in the place of the paper's frozen one; 1.5 M "
+    "muse-632m": "774 M parameters; 167 M of them of an encoder of texts in the place of the paper's frozen one; 1.5 M "
     "steps of 512, for a TPU slice",
-    "muse-3b": "3,863 M parameters, 637 M of them of the encoder of texts; 1.5 M steps of 512, for a TPU slice; the "
+    "muse-3b": "3,863 M parameters; 637 M of them of the encoder of texts; 1.5 M steps of 512, for a TPU slice; the "
     "paper's FID on MS-COCO is 7.88",
-    "muse-super": "928 M parameters, 167 M of them of the encoder of texts; 1 M steps of 512 on 4,096 tokens of images "
+    "muse-super": "928 M parameters; 167 M of them of the encoder of texts; 1 M steps of 512 on 4,096 tokens of images "
     "of 512 pixels, for a TPU slice",
 }
 """Size, time and the number to expect of each preset, where it was measured."""

@@ -81,8 +81,8 @@ PRESETS = {
 
 ABOUT = {
     "cmudict": "1.5 M parameters; 25 minutes of CPU time; phoneme_error 0.106",
-    "t5-small": "77 M parameters of version 1.1; 1,000,000 steps of 2,048, for a TPU slice",
-    "t5-base": "248 M parameters of version 1.1; 1,000,000 steps of 2,048, for a TPU slice",
+    "t5-small": "77 M parameters; version 1.1; 1,000,000 steps of 2,048, for a TPU slice",
+    "t5-base": "248 M parameters; version 1.1; 1,000,000 steps of 2,048, for a TPU slice",
 }
 """Size, time and the number to expect of each preset, where it was measured."""
 

@@ -121,7 +121,7 @@ BAD_FILES = [
     ("no JSON", written("v.json", "{"), "expected a vocabulary that a run saved, got JSONDecodeError"),
     ("a list", written("v.json", []), "expected a vocabulary that a run saved, got TypeError"),
     ("another format", written("v.json", {"format": "x"}), "not of the format eqxgen-vocabulary 1"),
-    ("another kind", written("v.json", KEPT | {"kind": "words"}), "got KeyError: 'words'"),
+    ("another kind", written("v.json", KEPT | {"kind": "letters"}), "got KeyError: 'letters'"),
     ("out of order", written("v.json", KEPT | {"kind": "chars", "characters": "ba"}), "each once, by code point: got 'ba'"),
     ("no BPE", written("v.json", KEPT | {"kind": "bpe", "tokenizer": {}}), "tokenizer must be a byte-level BPE"),
 ]  # fmt: skip
@@ -165,8 +165,8 @@ BAD_CALLS = [
         "size must be at least 257, for 256 bytes and 1 special tokens: got 256",
     ),
     (
-        lambda: open_vocabulary("words", "any"),
-        "tokenizer must be bytes, chars, bpe-SIZE such as bpe-4096, or a path: got 'words'",
+        lambda: open_vocabulary("letters", "any"),
+        "tokenizer must be bytes, chars, bpe-SIZE such as bpe-4096, or a path: got 'letters'",
     ),
     (lambda: Characters("ab").encode("aüb"), "the vocabulary's 2 alone: got 'ü' at character 1$"),
     (lambda: Characters("ab").encode("aüb你ü"), "got 'ü' at character 1, and in all 2 that it lacks: 'ü' '你'"),
@@ -209,7 +209,7 @@ def test_a_text_is_prepared_with_byte_pairs_and_its_vocabulary_beside_it(tmp_pat
 
 def test_an_unknown_tokenizer_is_a_mistake_that_is_named(tmp_path, monkeypatch, capsys):
     (tmp_path / "x.txt").write_text(TEXT, encoding="utf-8")
-    assert prepare(monkeypatch, tmp_path / "x.txt", tmp_path / "ids", "--tokenizer", "words") == 2
+    assert prepare(monkeypatch, tmp_path / "x.txt", tmp_path / "ids", "--tokenizer", "letters") == 2
     assert (
-        "tokenizer must be bytes, chars, bpe-SIZE such as bpe-4096, or a path: got 'words'" in capsys.readouterr().err
+        "tokenizer must be bytes, chars, bpe-SIZE such as bpe-4096, or a path: got 'letters'" in capsys.readouterr().err
     )

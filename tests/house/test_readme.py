@@ -28,9 +28,9 @@ def test_the_readme_shows_the_commands():
     assert "pip install nox && nox -s tests" in README
 
 
-def _few(config):
+def _few(config, **options):
     """A data set with its first 80 images of each part."""
-    data = load(config)
+    data = load(config, **options)
     names = ("train_images", "train_labels", "test_images", "test_labels")
     return dataclasses.replace(data, **{name: getattr(data, name)[:80] for name in names})
 

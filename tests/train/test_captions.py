@@ -76,7 +76,7 @@ def test_wrong_texts_of_the_data_are_one_line_before_any_token_is_made(pictures,
         r"--text-tokenizer: caption 'blue' of .*: text must have characters of the vocabulary's 7 alone: got 'l'": {
             "text_tokenizer": str(tmp_path / "vocabulary.json")
         },
-        "--text-tokenizer must be bytes, chars, bpe-SIZE .*: got 'words'": {"text_tokenizer": "words"},
+        "--text-tokenizer must be bytes, chars, bpe-SIZE .*: got 'letters'": {"text_tokenizer": "letters"},
         "digits: expected images with captions, got no captions": {"data": DataConfig(name="digits")},
     }.items():
         with pytest.raises(UserError, match=message) as caught:

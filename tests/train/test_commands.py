@@ -204,11 +204,11 @@ BAD_RUNS = {
     ),
     "config is a list": (
         broken("maskgit/config.json", lambda p: p.write_text("[]")),
-        "expected the config of a run of ar, classify, ",
+        "expected the config of a run of ar, bert, classify, ",
     ),
     "another recipe": (
-        broken("maskgit/config.json", lambda p: p.write_text('{"recipe": "bert"}')),
-        "got recipe 'bert'",
+        broken("maskgit/config.json", lambda p: p.write_text('{"recipe": "painter"}')),
+        "got recipe 'painter'",
     ),
     "no model": (broken("maskgit/model.safetensors", Path.unlink), "model.safetensors: no such file"),
     "empty model": (
@@ -232,7 +232,10 @@ BAD_RUNS = {
         broken("maskgit/tokenizer.safetensors", describe(lambda d: d["config"]["model"].update(wings=2))),
         "tokenizer.safetensors: this is not a config of train.vqgan",
     ),
-    "no tokenizer": (broken("maskgit/tokenizer.safetensors", Path.unlink), "tokenizer.safetensors"),
+    "no tokenizer": (
+        broken("maskgit/tokenizer.safetensors", Path.unlink),
+        "--run .*maskgit: has no tokenizer.safetensors",
+    ),
 }
 
 

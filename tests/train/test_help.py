@@ -88,7 +88,7 @@ def test_every_example_can_be_pasted(module):
         if name == "train.data":
             kind = data.COMMANDS[words.pop(0)]
         elif name == "train.sample":
-            (recipe,) = re.findall(r"runs/(\w+)-", line)
+            recipe = re.findall(r"runs/(\w+)-", line)[0]
             kind = importlib.import_module(MODULES[recipe]).RECIPE.sample
         else:
             module = importlib.import_module(name)

@@ -119,7 +119,7 @@ def made(recipe, folder, change=lambda model: model):
     preset = next(iter(found.presets.values()))
     others = (*TEXTS, *BERTS, *PAIRS, "segment")
     data = {} if recipe in others else {"data": dataclasses.replace(preset.data, name="digits")}
-    data |= {"tokenizer": "pixels"} if recipe == "parti" else {}
+    data |= {"tokenizer": "pixels"} if recipe in ("muse", "parti") else {}
     sizes = sizes if isinstance(sizes, dict) else {"model": sizes}
     config = dataclasses.replace(preset, **sizes, **data)
     record = {"recipe": recipe, "config": to_dict(config), "facts": facts.to_record()}
@@ -413,7 +413,7 @@ KNOWN_LATER = [
 
 @pytest.mark.parametrize(("recipe", "words_", "message"), KNOWN_LATER)
 def test_an_option_that_the_run_does_not_allow_is_a_usage_error(recipe, words_, message, runs, tmp_path):
-    out = {} if recipe in TEXTS else {"out": tmp_path / "x.png"}
+    out = {} if recipe in (*TEXTS, *PAIRS) else {"out": tmp_path / "x.png"}
     with pytest.raises(UserError, match=message):
         call(runs[recipe], *words_, **out)
     assert not list(tmp_path.iterdir())
@@ -515,7 +515,8 @@ def test_a_model_of_nan_is_an_error_of_every_recipe(recipe, tmp_path):
     run = made(recipe, tmp_path / recipe, broken)
     options = {"chars": 3} if recipe in TEXTS else {"n": 2, "out": tmp_path / "x.npz"}
     options |= {"text": "ab"} if recipe in CAPTIONED else {}
-    options = {"text": "a [MASK]"} if recipe in BERTS else options
+    others = {"segment": {"out": f"{tmp_path}/masks/"}, "t5": {"text": "ab"}}
+    options = {"text": "a [MASK]"} if recipe in BERTS else others.get(recipe, options)
     with pytest.raises(UserError, match=r"^--run .* are not numbers") as caught:
         call(run, **options, **({"steps": 1} if recipe in ("diffusion", "mage", "maskgit") else {}))
     assert caught.value.status == 1

@@ -189,7 +189,9 @@ def tokenizer_of_run(folder: Path, where: str, facts: TokenFacts) -> Tokenizer:
     kept = _kept(folder)
     if kept is None and where == "pixels" and facts.tokenizer is None:
         return PixelTokenizer(*facts.shape, codes=facts.codes)
-    return tokenizer_at(kept or folder / COPY, facts.shape, f"--run {folder}", "the run")
+    if kept is None:
+        raise UserError(f"--run {folder}: has no {COPY}, which the run began with: put it back, or train again")
+    return tokenizer_at(kept, facts.shape, f"--run {folder}", "the run")
 
 
 def _kept(folder: Path) -> Path | None:

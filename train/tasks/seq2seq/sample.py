@@ -116,6 +116,7 @@ def _answers(
     model: Any, vocabulary: "PairVocabulary", source: Any, length: int, asked: PairSample, config: Any
 ) -> list[str]:
     import equinox as eqx
+    import jax.numpy as jnp
     import jax.random as jr
 
     from eqxgen.decoding.autoregressive import generate
@@ -124,7 +125,7 @@ def _answers(
     from ...data.text.pair_vocabulary import END, PAD
     from ...evaluators.answers import text_of_ids
 
-    written = eqx.nn.inference_mode(model).conditioned(source, mask=source != PAD)
+    written = eqx.nn.inference_mode(model).conditioned(source, mask=jnp.asarray(source != PAD))
     if asked.beams is not None:
         penalty = config.length_penalty if asked.length_penalty is None else asked.length_penalty
         rows = [beam_search(written, [PAD], length, asked.beams, stop=[END], length_penalty=penalty)[0]]
