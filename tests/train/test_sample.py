@@ -131,6 +131,8 @@ def made(recipe, folder, change=lambda model: model):
     if recipe in BERTS:
         PIECES.save(folder / "vocabulary.json")
         (folder / "classes.json").write_text('["x", "y", "z"]')
+    if recipe == "segment":
+        (folder / "classes.json").write_text('[{"value": [0], "name": "x"}, {"value": [255], "name": "y"}]')
     if recipe in PAIRS:
         BOTH.save(folder / "vocabulary.json")
     return folder
@@ -515,7 +517,8 @@ def test_a_model_of_nan_is_an_error_of_every_recipe(recipe, tmp_path):
     run = made(recipe, tmp_path / recipe, broken)
     options = {"chars": 3} if recipe in TEXTS else {"n": 2, "out": tmp_path / "x.npz"}
     options |= {"text": "ab"} if recipe in CAPTIONED else {}
-    others = {"segment": {"out": f"{tmp_path}/masks/"}, "t5": {"text": "ab"}}
+    Image.new("L", (8, 8)).save(tmp_path / "grey.png")
+    others = {"segment": {"images": tmp_path / "grey.png", "out": f"{tmp_path}/masks/"}, "t5": {"text": "ab"}}
     options = {"text": "a [MASK]"} if recipe in BERTS else others.get(recipe, options)
     with pytest.raises(UserError, match=r"^--run .* are not numbers") as caught:
         call(run, **options, **({"steps": 1} if recipe in ("diffusion", "mage", "maskgit") else {}))
