@@ -29,7 +29,7 @@ from .config.data import DataConfig
 from .config.evals import CAPTIONS, FIDELITY, HELD_OUT
 from .config.optim import OptimConfig
 from .config.options import option
-from .tasks.facts import CaptionFacts
+from .tasks.facts import TokenFacts
 from .tasks.image_tokens import tokens_recipe
 from .tasks.low_tokens import STAGES
 from .tasks.masked import MaskedConfig, draw_masked, masked_tokens
@@ -143,7 +143,7 @@ ABOUT = {
 """Size, time and the number to expect of each preset, where it was measured."""
 
 
-def model(config: Config, facts: CaptionFacts) -> Any:
+def model(config: Config, facts: Any) -> Any:
     """Initialiser of the model."""
     from eqxgen.models import Muse
 
@@ -166,12 +166,12 @@ def bind(model: Any, row: Any, key: Any) -> tuple[Any, Any]:
     return model.given(row[-low:], key=key, inference=key is None), row[:-low]
 
 
-def loss(config: Config, facts: CaptionFacts) -> Any:
+def loss(config: Config, facts: TokenFacts) -> Any:
     """Cross-entropy of the masked tokens of a batch."""
     return masked_tokens(config, "text", config.text_dropout, bind)
 
 
-def draw(config: Config, facts: CaptionFacts) -> Any:
+def draw(config: Config, facts: TokenFacts) -> Any:
     """Sampler of an image's tokens: (model, row, key=) -> ids.
 
     Raises:

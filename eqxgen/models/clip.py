@@ -110,13 +110,13 @@ class CLIP(eqx.Module):
         keys, sigmoid = RNG(key), config.sigmoid
         if isinstance(config.vision, ConvNetConfig):  # its last projection is that into the joint space
             self.vision = ConvNet(channels, config.dim, **dataclasses.asdict(config.vision), key=next(keys))
-            width = None
+            pooled = None
         else:
             self.vision = ViT(height, width, channels, None, config.vision, key=next(keys))
-            width = None if sigmoid else config.vision.dim * (1 + (config.vision.pool == "class+mean"))
+            pooled = None if sigmoid else config.vision.dim * (1 + (config.vision.pool == "class+mean"))
         self.text = TextTower(vocab, config.text, key=next(keys))
         project = lambda dim, bias: Projection(dim, config.dim, bias=bias, init=normal, key=next(keys))
-        self.image_head = None if width is None else project(width, False)
+        self.image_head = None if pooled is None else project(pooled, False)
         self.text_head = project(config.text.dim, sigmoid)
         # Section 2.5: the inverse of a temperature of 0.07. SigLIP, section 3.2: 10 and -10.
         self.logit_scale = jnp.asarray(math.log(10.0 if sigmoid else 1 / 0.07))

@@ -15,6 +15,7 @@ from jaxtyping import PRNGKeyArray
 
 from eqxgen.configs import CLIPConfig, TextTowerConfig, ViTConfig
 from eqxgen.models.clip import CLIP as Model
+from eqxgen.models.vit import ViT
 from eqxgen.pretrained import encoders as enc
 from eqxgen.pretrained.family import Family, require_same
 from eqxgen.pretrained.outputs.images import drawn_image, original_outputs
@@ -26,15 +27,21 @@ OPENAI_END = 49407
 """Id of the end of a text in the published vocabulary, its largest."""
 
 
+def vision_of(config: CLIPConfig) -> ViTConfig:
+    """Sizes of the image tower, a transformer in every published model."""
+    assert isinstance(config.vision, ViTConfig)
+    return config.vision
+
+
 def towers(vision: str, text: str, config: CLIPConfig) -> list[Row]:
     """Rows of both towers that Hugging Face's CLIP and SigLIP share."""
     return [
-        *enc.block_rows("vision.stack.blocks.{}.", f"{vision}encoder.layers.{{}}.", config.vision.heads, enc.CLIP),
+        *enc.block_rows("vision.stack.blocks.{}.", f"{vision}encoder.layers.{{}}.", vision_of(config).heads, enc.CLIP),
         *enc.block_rows("text.stack.blocks.{}.", f"{text}encoder.layers.{{}}.", config.text.heads, enc.CLIP),
         *enc.norm_rows("vision.norm", f"{vision}post_layernorm"),
         *enc.norm_rows("text.norm", f"{text}final_layer_norm"),
         *enc.linear_rows(
-            "vision.patches.projection", f"{vision}embeddings.patch_embedding", enc.patches(config.vision.patch)
+            "vision.patches.projection", f"{vision}embeddings.patch_embedding", enc.patches(vision_of(config).patch)
         ),
         Row("vision.positions", f"{vision}embeddings.position_embedding.weight"),
         Row("text.embedding.weight", f"{text}embeddings.token_embedding.weight"),
@@ -55,13 +62,14 @@ def table(config: CLIPConfig) -> Table:
         Row("text_head.weight", "text_projection.weight"),
         Row("logit_scale", "logit_scale"),
     ]
+    heads = vision_of(config).heads
     openai = [
-        *enc.block_rows("vision.stack.blocks.{}.", "visual.transformer.resblocks.{}.", config.vision.heads, enc.OPENAI),
+        *enc.block_rows("vision.stack.blocks.{}.", "visual.transformer.resblocks.{}.", heads, enc.OPENAI),
         *enc.block_rows("text.stack.blocks.{}.", "transformer.resblocks.{}.", config.text.heads, enc.OPENAI),
         *enc.norm_rows("vision.embedding_norm", "visual.ln_pre"),
         *enc.norm_rows("vision.norm", "visual.ln_post"),
         *enc.norm_rows("text.norm", "ln_final"),
-        Row("vision.patches.projection.weight", "visual.conv1.weight", enc.patches(config.vision.patch)),
+        Row("vision.patches.projection.weight", "visual.conv1.weight", enc.patches(vision_of(config).patch)),
         Row("vision.class_token.tokens", "visual.class_embedding", ROW),
         Row("vision.positions", "visual.positional_embedding"),
         Row("text.embedding.weight", "token_embedding.weight"),
@@ -198,6 +206,7 @@ def _openclip(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def tower_values(model: Model) -> tuple[dict[str, Any], dict[str, Any]]:
     """The vision_config and the text_config of a model."""
+    assert isinstance(model.vision, ViT)
     towers = []
     for tower in (model.vision, model.text):
         config, blocks = tower.config, tower.stack.blocks
@@ -256,6 +265,7 @@ def describe(model: Model) -> tuple[dict[str, Any], Table]:
 def outputs(model: Model, original: Any) -> dict[str, tuple[Any, Any]]:
     """Features and logit of both on an image and a text of a fixed seed."""
     net, vision = eqx.nn.inference_mode(model), model.vision
+    assert isinstance(vision, ViT)
     image = drawn_image(vision.height, vision.width, vision.patches.channels)
     ids = np.random.default_rng(1).integers(3, net.text.embedding.vocab, (1, net.text.config.context))
     ids[0, -2] = net.text.config.end or ids[0, -2]

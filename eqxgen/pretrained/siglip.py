@@ -23,7 +23,10 @@ def table(config: CLIPConfig) -> Table:
         *enc.linear_rows("text_head", "text_model.head"),
         Row("vision.pool.probe", f"{pool}probe", enc.FIRST),
         *enc.attention_rows(
-            "vision.pool.attention.", (f"{pool}attention.in_proj_",), f"{pool}attention.out_proj", config.vision.heads
+            "vision.pool.attention.",
+            (f"{pool}attention.in_proj_",),
+            f"{pool}attention.out_proj",
+            clip.vision_of(config).heads,
         ),
         *enc.norm_rows("vision.pool.norm", f"{pool}layernorm"),
         *enc.linear_rows("vision.pool.mlp.up", f"{pool}mlp.fc1"),

@@ -111,7 +111,7 @@ def test_texts_searched_together_are_those_of_a_search_each(model):
 def test_lengths_of_spans_are_the_published_ones():
     spans = Spans.filling(512, 0.15, 3.0)
     assert (spans.tokens, spans.source, spans.target) == (568, 512, 114)
-    assert spans.count == 28
+    assert spans.number == 28
     assert Spans.filling(3, 0.15, 3.0) == (2, 1, 1)
     with pytest.raises(ValueError, match="source must have at least 3 tokens"):
         Spans.filling(2, 0.15, 3.0)
@@ -120,7 +120,7 @@ def test_lengths_of_spans_are_the_published_ones():
 @pytest.mark.parametrize(("tokens", "noise", "span"), [(2, 0.15, 3.0), (37, 0.15, 3.0), (50, 0.5, 1.0), (64, 0.9, 8.0)])
 def test_the_target_fills_the_spans_of_the_source(tokens, noise, span):
     spans, rng = Spans.of(tokens, noise, span), np.random.default_rng(tokens)
-    marks = 999 - np.arange(spans.count)
+    marks = 999 - np.arange(spans.number)
     places = np.zeros(tokens)
     for _ in range(50):
         ids = rng.integers(2, 900, tokens)

@@ -125,7 +125,7 @@ def sampling_of(asked: Any, options: Any) -> Any:
     if asked.asked is None and not asked.text:
         return options
     painted, flow = asked.asked == "inpaint", asked.asked in ("invert", "interpolate", "likelihood")
-    name = {"inpaint": "ddim", "likelihood": "rk4"}.get(asked.asked, "euler")
+    name = {"inpaint": "ddim", "likelihood": "rk4"}.get(asked.asked or "", "euler")
     if (painted or flow) and asked.sampler not in (None, name):
         raise UsageError(f"--sampler must be {name} with --{asked.asked}, or left out: got {asked.sampler}")
     guidance = options.guidance if asked.guidance is not None or not flow else 1.0

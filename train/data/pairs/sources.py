@@ -45,13 +45,13 @@ def _isbi(files: KnownFiles, config: PairConfig) -> Pairs:
     images, masks = npz.read("images", (3,), "u")[..., None], npz.read("masks", (3,), "u")[..., None]
     values = (0,), (255,)
     classes = config.listed or tuple(MaskClass(*row) for row in zip(values, KNOWN[name].masks))
-    rows = [row for row in range(len(images)) if row not in LEFT_OUT], list(LEFT_OUT)
+    kept = [row for row in range(len(images)) if row not in LEFT_OUT]
 
     def part(rows: list[int]) -> Part:
         labels = tuple(labelled(f"{name} {row}", masks[row], classes) for row in rows)
         return Part(tuple(map(str, rows)), tuple(images[row] for row in rows), labels)
 
-    return Pairs(name, *map(part, rows), classes)
+    return Pairs(name, part(kept), part(list(LEFT_OUT)), classes)
 
 
 def _folder(path: Path, config: PairConfig, say: Say) -> Pairs:

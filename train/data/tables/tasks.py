@@ -158,7 +158,7 @@ def _classes(config: TaskConfig, parts: Parts) -> tuple[str, ...]:
     else:
         names = tuple(sorted(found))
     if len(names) < 2:
-        raise DataError(config.name, "at least 2 classes", f"1, {names[0]!r}", "add rows of another label")
+        raise DataError(config.name, "at least 2 classes", f"1, {next(iter(names))!r}", "add rows of another label")
     given = {row.label for row in parts["train"]}
     if missing := [name for name in names if name not in {str(int(x)) if x.isdecimal() else x for x in given}]:
         hint = "add rows, or take another --data.fold"

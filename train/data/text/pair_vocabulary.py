@@ -141,8 +141,9 @@ class OwnPairs(PairVocabulary):
     @classmethod
     def opened(cls, kinds: dict[str, Any], about: dict[str, Any]) -> "OwnPairs":
         """The vocabulary of what its file says."""
-        made = lambda one: None if one is None else kinds[one["kind"]](**{k: v for k, v in one.items() if k != "kind"})
-        return cls(made(about["sources"]), made(about.get("targets")), int(about["sentinels"]))
+        made = lambda one: kinds[one["kind"]](**{name: value for name, value in one.items() if name != "kind"})
+        targets = about.get("targets")
+        return cls(made(about["sources"]), None if targets is None else made(targets), int(about["sentinels"]))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,22 +16,22 @@ class Spans(NamedTuple):
     Attributes:
         tokens: of the text.
         hidden: of them, those in spans.
-        count: of the spans.
+        number: number of the spans.
     """
 
     tokens: int
     hidden: int
-    count: int
+    number: int
 
     @property
     def source(self) -> int:
         """Tokens of the source, with a sentinel for each span and the end."""
-        return self.tokens - self.hidden + self.count + 1
+        return self.tokens - self.hidden + self.number + 1
 
     @property
     def target(self) -> int:
         """Tokens of the target, with the end."""
-        return self.hidden + self.count + 1
+        return self.hidden + self.number + 1
 
     @classmethod
     def of(cls, tokens: int, noise: float, span: float) -> "Spans":
@@ -64,9 +64,12 @@ def hidden_tokens(spans: Spans, drawn: Float[np.ndarray, " tokens"]) -> Bool[np.
         drawn: uniform numbers, `tokens` of them.
     """
     others = spans.tokens - spans.hidden
-    first, last = _parts(others, spans.count, drawn[:others]), _parts(spans.hidden, spans.count, drawn[others:])
+    first, last = (
+        _parts(others, spans.number, drawn[:others]),
+        _parts(spans.hidden, spans.number, drawn[others:]),
+    )
     lengths = np.stack([first, last], axis=1).reshape(-1)
-    return np.repeat(np.arange(2 * spans.count) % 2 == 1, lengths)
+    return np.repeat(np.arange(2 * spans.number) % 2 == 1, lengths)
 
 
 def _parts(size: int, count: int, drawn: np.ndarray) -> Int[np.ndarray, " count"]:

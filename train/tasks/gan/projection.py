@@ -63,7 +63,7 @@ class Projection(eqx.Module):
             noise = 0.05 * deviation * jnp.maximum(0, 1 - done / 0.75) ** 2
             noisy = latent + noise * jr.normal(jr.fold_in(key, number), latent.shape)
             change, moments = rule.update(jax.grad(distance)(noisy), moments)
-            return latent - 0.1 * _rate(done) * change, moments
+            return latent - 0.1 * _rate(done) * jnp.asarray(change), moments
 
         def frame(carry: tuple[Array, Any], ends: tuple[Array, Array]) -> tuple[tuple[Array, Any], Array]:
             carry = jax.lax.fori_loop(*ends, step, carry)

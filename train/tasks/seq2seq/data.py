@@ -50,7 +50,7 @@ class Read(NamedTuple):
     fingerprint: str
 
 
-def read(config: Any, say: Callable[[str], object] = print) -> Read:
+def read(config: Any, say: Callable[[str], None] = print) -> Read:
     """The data of a config.
 
     Raises:
@@ -85,7 +85,7 @@ def span_lengths(data: TextPairConfig) -> Spans:
         raise UsageError(f"--data.source-length: {error}") from None
 
 
-def _pairs(config: Any, say: Callable[[str], object]) -> Read:
+def _pairs(config: Any, say: Callable[[str], None]) -> Read:
     from ...evaluators.examples import Examples
 
     data, pairs = config.data, load_pairs(config.data)
@@ -108,7 +108,7 @@ def _pairs(config: Any, say: Callable[[str], object]) -> Read:
     return Read(facts, vocabulary, rows["source"], batch, examples, asked, pairs.fingerprint)
 
 
-def _judged(config: Any, vocabulary: PairVocabulary, pairs: Pairs, say: Callable[[str], object]) -> Any:
+def _judged(config: Any, vocabulary: PairVocabulary, pairs: Pairs, say: Callable[[str], None]) -> Any:
     """Held-out sources and first targets as rows of the model's context."""
     context, long = config.model.context, config.data.long
     first = [(asked.source, asked.references[0]) for asked in pairs.held_out]
@@ -129,16 +129,16 @@ def _judged(config: Any, vocabulary: PairVocabulary, pairs: Pairs, say: Callable
     return asked, {side: rows[chosen] for side, (rows, _) in zip(sides, kept)}
 
 
-def _spans(config: Any, say: Callable[[str], object]) -> Read:
+def _spans(config: Any, say: Callable[[str], None]) -> Read:
     from ...evaluators.examples import Examples
 
     data, spans = config.data, span_lengths(config.data)
     path, text = text_of(data, say=say)
     parts = cut(path, text, data.held_out)
     vocabulary = _vocabulary(data, [text if data.tokenizer == "chars" else parts[0]], [])
-    if spans.count > vocabulary.sentinels:
+    if spans.number > vocabulary.sentinels:
         raise UsageError(
-            f"--data.sentinels must be at least the {spans.count} spans of a source: got {vocabulary.sentinels}; or "
+            f"--data.sentinels must be at least the {spans.number} spans of a source: got {vocabulary.sentinels}; or "
             "give a shorter --data.source-length"
         )
     for name, length in (("source", spans.source), ("target", spans.target)):
@@ -149,7 +149,7 @@ def _spans(config: Any, say: Callable[[str], object]) -> Read:
     ids = [_one(path, "text", vocabulary.encode, part).astype(np.uint32) for part in parts]
     size = _rows_of_table(data, vocabulary)
     train, held = (Tokens(each, vocab=size, context=spans.tokens - 1, where=path) for each in ids)
-    marks = np.asarray([vocabulary.sentinel(number) for number in range(spans.count)])
+    marks = np.asarray([vocabulary.sentinel(number) for number in range(spans.number)])
 
     def rows(windows: np.ndarray, drawn: np.ndarray) -> Rows:
         made = [corrupted(ids, hidden_tokens(spans, each), marks) for ids, each in zip(windows, drawn)]

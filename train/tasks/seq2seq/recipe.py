@@ -135,9 +135,10 @@ def _task(config: PairsConfig, make: Callable[[Any, TextPairFacts], "Program"]) 
 
     def show(model: Any, frozen: Any, stream: "Stream", path: Path) -> None:
         import equinox as eqx
+        import numpy as np
 
         _, rows = stream.gather(written, eqx.nn.inference_mode(model), found.held_out.first(SHOWN))
-        sources = found.held_out.first(SHOWN).read(range(min(SHOWN, found.held_out.size)))["source"]
+        sources = found.held_out.first(SHOWN).read(np.arange(min(SHOWN, found.held_out.size)))["source"]
         texts = [f"{found.vocabulary.decode(a)}\t{text_of_ids(found.vocabulary, b)}\n" for a, b in zip(sources, rows)]
         if is_first():
             write_atomically(path.with_suffix(".tsv"), lambda part: part.write_text("".join(texts), encoding="utf-8"))
