@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from eqxgen.configs import MaskedDecoding, MuseConfig, VQGANConfig
+from tests.full import FULL
 from tests.train.small_runs import crashed_and_resumed, same, weights, words
 from train import muse, sample, vqgan
 from train._errors import UserError
@@ -64,16 +65,17 @@ def config_of(pictures, folder, **changes):
 def test_two_stages_are_trained_resumed_and_sampled_by_text(pictures, tmp_path, monkeypatch):
     coarse = tokenizer(tmp_path / "coarse", (4, 4, 3))
     first, second = tmp_path / "first", tmp_path / "second"
-    assert muse.main(config_of(pictures, first, tokenizer=coarse)) == 0
+    assert muse.main(config_of(pictures, first, tokenizer=coarse, evals=(), steps=1)) == 0
     staged = config_of(pictures, second, tokenizer="pixels", low_tokenizer=coarse)
     assert muse.main(staged) == 0
     facts = json.loads((second / "config.json").read_text())["facts"]
     assert {k: facts[k] for k in ("vocab", "text", "tokens", "low_tokens", "low_codes")} == {
         "vocab": 9, "text": 8, "tokens": 48, "low_tokens": 4, "low_codes": 5
     }  # fmt: skip
-    again = dataclasses.replace(staged, run_dir=str(tmp_path / "again"))
-    crashed_and_resumed(muse, again, 2, monkeypatch)
-    assert same(weights(second), weights(tmp_path / "again"))
+    if FULL:  # three more compilations
+        again = dataclasses.replace(staged, run_dir=str(tmp_path / "again"))
+        crashed_and_resumed(muse, again, 2, monkeypatch)
+        assert same(weights(second), weights(tmp_path / "again"))
     shutil.rmtree(coarse)  # each run has its own copy
     asked = {"run": second, "text": "red", "n": 2}
     assert sample.main(words(**asked, low=first, out=tmp_path / "x.npz")) == 0
