@@ -28,6 +28,7 @@ from .config.data import AugmentConfig, DataConfig
 from .config.evals import CHOICES, RETRIEVAL, ZERO_SHOT
 from .config.optim import EmaConfig, OptimConfig
 from .config.options import option
+from .tasks.captions import check_text_tokenizer
 from .tasks.clip.recipe import matching_recipe
 from .tasks.facts import PairFacts
 from .tasks.images import ImageConfig
@@ -82,8 +83,7 @@ class Config(ImageConfig):
         require(not wrong, f"templates must have {{}} once each, for the name: got {(wrong or [''])[0]!r}")
         needed = self.captions == "data" or self.templates
         require(bool(needed), 'templates must be given with captions classes, as in "a photo of a {}"')
-        named = bool(self.text_tokenizer.strip()) and "\0" not in self.text_tokenizer
-        require(named, f"text_tokenizer must be chars, bytes, bpe-SIZE, or a path: got {self.text_tokenizer!r}")
+        check_text_tokenizer(self.text_tokenizer)
 
     @property
     def unread(self) -> Mapping[str, str]:

@@ -29,6 +29,7 @@ from .config.data import DataConfig
 from .config.evals import CAPTIONS, FIDELITY, HELD_OUT
 from .config.optim import OptimConfig
 from .config.options import option
+from .tasks.captions import check_text_tokenizer
 from .tasks.facts import TokenFacts
 from .tasks.image_tokens import tokens_recipe
 from .tasks.low_tokens import STAGES
@@ -54,8 +55,7 @@ class Config(MaskedConfig):
     def __post_init__(self):
         super().__post_init__()
         require(0 <= self.text_dropout < 1, f"text_dropout must be in [0, 1): got {self.text_dropout}")
-        wrong = not self.text_tokenizer.strip() or "\0" in self.text_tokenizer
-        require(not wrong, f"text_tokenizer must be chars, bytes, bpe-SIZE, or a path: got {self.text_tokenizer!r}")
+        check_text_tokenizer(self.text_tokenizer)
         mirrored = self.low_tokenizer is not None and self.data.augment.flip
         require(not mirrored, "data.augment.flip must be off with low_tokenizer, whose tokens are not mirrored")
 

@@ -24,7 +24,7 @@ from .config.data import DataConfig
 from .config.evals import CAPTIONS, FIDELITY, HELD_OUT
 from .config.optim import OptimConfig
 from .config.options import option
-from .tasks.captions import TEXTS
+from .tasks.captions import TEXTS, check_text_tokenizer
 from .tasks.facts import TokenFacts
 from .tasks.image_tokens import TokensConfig, tokens_recipe
 from .tasks.one_by_one import draw_one_by_one, one_by_one
@@ -49,8 +49,7 @@ class Config(TokensConfig):
     def __post_init__(self):
         super().__post_init__()
         require(0 <= self.text_dropout < 1, f"text_dropout must be in [0, 1): got {self.text_dropout}")
-        wrong = not self.text_tokenizer.strip() or "\0" in self.text_tokenizer
-        require(not wrong, f"text_tokenizer must be chars, bytes, bpe-SIZE, or a path: got {self.text_tokenizer!r}")
+        check_text_tokenizer(self.text_tokenizer)
 
 
 def _preset(name: str, model: PartiConfig, **changes: Any) -> Config:

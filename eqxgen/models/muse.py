@@ -116,16 +116,6 @@ class Muse(TextConditional):
         self.below, self.grid, self.context = None, (grid[0], grid[1]), config.context
 
     @property
-    def tokens(self) -> int:
-        """Tokens of one image."""
-        return self.grid[0] * self.grid[1]
-
-    @property
-    def codes(self) -> int:
-        """Number of codes; ids are in [0, codes)."""
-        return self.embedding.vocab - 1
-
-    @property
     def mask_id(self) -> int:
         """The id of a masked token."""
         return self.codes

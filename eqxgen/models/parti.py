@@ -73,16 +73,6 @@ class Parti(TextConditional):
         self.head = None if config.tied else Projection(config.dim, codes, bias=False, init=_fan_in, key=head_key)
         self.head_scale, self.grid, self.context = config.head_scale, (grid[0], grid[1]), config.context
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of one image."""
-        return self.grid[0] * self.grid[1]
-
-    @property
-    def codes(self) -> int:
-        """Number of codes; ids are in [0, codes)."""
-        return self.embedding.vocab - 1
-
     def __call__(
         self,
         ids: _check.Ids,

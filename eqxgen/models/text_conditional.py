@@ -7,21 +7,35 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from eqxgen.models.t5 import T5Encoder
-from eqxgen.nn import _check
+from eqxgen.nn import Embedding, _check
 from eqxgen.nn.linear import check_ids
 
 
 class TextConditional(eqx.Module):
-    """A model with an encoder of texts. The empty text, `end` alone, is the null condition of guidance: training
-    replaces texts by it, so that no parameter is of the null alone and attention has a token to read.
+    """A model of image tokens with an encoder of texts. The empty text, `end` alone, is the null condition of guidance:
+    training replaces texts by it, so that no parameter is of the null alone and attention has a token to read.
 
     Attributes:
         text: the encoder, whose last id is the end.
+        embedding: of the codes and one id more.
+        grid: rows and columns of the image tokens.
         context: capacity of a text in ids.
     """
 
     text: eqx.AbstractVar[T5Encoder]
+    embedding: eqx.AbstractVar[Embedding]
+    grid: eqx.AbstractVar[tuple[int, int]]
     context: eqx.AbstractVar[int]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one image."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def codes(self) -> int:
+        """Number of codes; ids are in [0, codes)."""
+        return self.embedding.vocab - 1
 
     @property
     def vocab(self) -> int:

@@ -62,7 +62,7 @@ class TextPairConfig(SourceConfig):
     """Of spans: their mean number of tokens."""
 
     sentinels: int = 100
-    """Of spans: tokens that stand for them, as many as spans of a source at least."""
+    """Sentinels of spans, at least as many as the spans of a source."""
 
     def __post_init__(self):
         if (self.source is None) != (self.target is None):

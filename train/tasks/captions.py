@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._errors import UserError
+from .._errors import UserError, require
 from ..engine.recipes import Finished
 from .conditions import Asked, Conditions, Given
 from .facts import CaptionFacts, TokenFacts
@@ -28,6 +28,12 @@ class Texts(NamedTuple):
     vocabulary: "Vocabulary"
     train: "np.ndarray"
     test: "np.ndarray"
+
+
+def check_text_tokenizer(name: str) -> None:
+    """Raises `ValueError` where `--text-tokenizer` cannot be a name or a path."""
+    wrong = not name.strip() or "\0" in name
+    require(not wrong, f"text_tokenizer must be chars, bytes, bpe-SIZE, or a path: got {name!r}")
 
 
 def padded(ids: "Iterable[np.ndarray]", length: int, end: int) -> "np.ndarray":

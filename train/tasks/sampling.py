@@ -35,6 +35,29 @@ class Sample:
             raise UserError(f"--out {out}: must be a new or empty folder: it holds {len(os.listdir(out))} files")
 
 
+def write_out(out: str | None, whole: str, told: str) -> int:
+    """Writes complete texts on the screen, or in the file `out`; gives the exit status.
+
+    Args:
+        told: what was written, for the line that names the file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    if out is None:
+        print(whole, end="", flush=True)
+        return 0
+    from .._files import write_atomically
+
+    before = os.path.isfile(out)
+    try:
+        write_atomically(Path(out), lambda part: part.write_text(whole, encoding="utf-8"))
+    except UserError as error:
+        raise UserError(f"--out {error}") from None
+    print(f"{told} in {out}{', in place of the file before' if before else ''}")
+    return 0
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pictures(Sample):
     """Images in one grid, or each by itself."""

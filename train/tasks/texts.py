@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from eqxgen.configs import Sampling
 
 from .._errors import UsageError, UserError, require
-from .._files import write_atomically
 from ..engine.recipes import Finished
-from .sampling import Sample
+from .sampling import Sample, write_out
 
 if TYPE_CHECKING:
     from ..data.text.vocabulary import Vocabulary
@@ -122,16 +121,7 @@ def _write(asked: TextSample, starts: list[str], texts: list[str]) -> int:
         whole = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     else:
         whole = "\n---\n".join(start + text for start, text in zip(starts, texts)) + "\n"
-    if asked.out is None:
-        print(whole, end="", flush=True)
-        return 0
-    before = Path(asked.out).is_file()
-    try:
-        write_atomically(Path(asked.out), lambda part: part.write_text(whole, encoding="utf-8"))
-    except UserError as error:
-        raise UserError(f"--out {error}") from None
-    print(f"{len(texts)} texts in {asked.out}{', in place of the file before' if before else ''}")
-    return 0
+    return write_out(asked.out, whole, f"{len(texts)} texts")
 
 
 def encode_prompt(vocabulary: "Vocabulary", prompt: str, flag: str, context: int | None) -> Any:

@@ -1,4 +1,4 @@
-"""Vocabularies of pairs of texts, with ids as T5 has them: 0 fills up, 1 ends a text, the last ones stand for spans."""
+"""Vocabularies of pairs of texts, with T5's ids: 0 is padding, 1 the end of a text, the last are sentinels of spans."""
 
 import dataclasses
 import functools
@@ -68,7 +68,7 @@ class PairVocabulary(Vocabulary):
     """Interface of the vocabularies of pairs."""
 
     sentinels: int
-    """Number of tokens that stand for spans."""
+    """Number of sentinels of spans."""
 
     def source(self, text: str) -> Int32[np.ndarray, " n"]:
         """Ids of a source and its end; `ValueError` where the vocabulary lacks a part of it."""
@@ -93,7 +93,7 @@ class OwnPairs(PairVocabulary):
     Args:
         sources: of the sources.
         targets: of the targets, whose ids come after; None: the same as of the sources.
-        sentinels: number of tokens that stand for spans.
+        sentinels: number of sentinels of spans.
     """
 
     sources: Vocabulary
