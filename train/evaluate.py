@@ -3,14 +3,17 @@
   python -m train.evaluate --run runs/maskgit-mnist
   python -m train.evaluate --run runs/maskgit-mnist --evals classifier --n 10000 --mesh fsdp=8
   python -m train.evaluate --run runs/maskgit-mnist --evals fidelity cas --n 10000
+  python -m train.evaluate --run runs/maskgit-mnist --guidance 3 --steps 16 --out guided.json
 
 Prints the numbers of the run's evaluators, or of those that --evals names, and writes them to evaluation.json in its
-folder. They are those of summary.json where nothing but the devices differs.
+folder. They are those of summary.json where nothing but the devices differs. Options of sampling that are not given are
+those of the run's config; `--run RUN --help` lists them.
 """
 
+import contextlib
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from .config.evals import check_names
 from .config.options import option
 from .engine.command import run
 from .engine.recipes import Finished, recipe_of
+from .tasks.sampling import given, with_options
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,8 @@ class Options:
     """Evaluators; by default all that the data allow but `fidelity` and `cas`."""
     n: int | None = None
     """Samples that the evaluators `classifier`, `fidelity` and `cas` take; by default as the run's config says."""
+    out: str | None = None
+    """JSON file of the numbers; by default evaluation.json in the run's folder."""
     mesh: str = ""
     """Mesh of the devices, such as fsdp=8. By default every device has a copy."""
     coordinator: str | None = None
@@ -49,23 +55,50 @@ class Options:
 
 
 def main(argv: Sequence[str]) -> int:
-    options = flags.parse(Options, "evaluate", __doc__ or "", argv)
-    folder = Path(options.run)
+    name = flags.value_of("--run", argv)
+    if name is None:
+        flags.parse(Options, "evaluate", __doc__ or "", argv)  # --help, or the error
+        raise UsageError("--run must be the folder of a run: got no value")
+    folder = Path(name)
     record = read_json(folder / "config.json")
     recipe = recipe_of(record, folder / "config.json")
     finished = recipe.open(folder, record, folder / "config.json")
-    config = finished.config
-    check_names(options.evals, config.EVALS)
-    given: dict[str, Any] = {"run_dir": options.run, "mesh": options.mesh, "evals": (), "keep_best": ""}
-    if options.n is not None:
+    config, field = finished.config, recipe.options
+    kind = None if field is None else type(getattr(config, field))
+    form = Options if kind is None else with_options(Options, kind, f"{field}.")
+    try:
+        asked = flags.parse(form, "evaluate", __doc__ or "", argv)
+    except UsageError as error:
+        raise UsageError(f"{error}; {name} is a run of train.{recipe.name}") from None
+    check_names(asked.evals, config.EVALS)
+    changed: dict[str, Any] = {"run_dir": asked.run, "mesh": asked.mesh, "evals": (), "keep_best": ""}
+    if asked.n is not None:
         if not hasattr(config, "eval_samples"):
             raise UsageError(f"--n goes with samples that are judged, which train.{record['recipe']} has none of")
-        given["eval_samples"] = options.n
-    return evaluate(dataclasses.replace(finished, config=dataclasses.replace(config, **given)), options)
+        changed["eval_samples"] = asked.n
+    sampling = {} if kind is None else given(asked, kind)
+    if sampling:
+        changed[str(field)] = dataclasses.replace(getattr(config, str(field)), **sampling)
+    with _own_flags(field):
+        finished = dataclasses.replace(finished, config=dataclasses.replace(config, **changed))
+    return evaluate(finished, asked, sampling)
 
 
-def evaluate(finished: Finished, options: Options) -> int:
-    """Runs the evaluators; gives the exit status."""
+@contextlib.contextmanager
+def _own_flags(field: str | None) -> Iterator[None]:
+    """Errors about a recipe's options of sampling name the flags of this command."""
+    try:
+        yield
+    except (ValueError, UsageError) as error:
+        raise UsageError(f"--{str(error).removeprefix('--').removeprefix(f'{field}.')}") from None
+
+
+def evaluate(finished: Finished, options: Options, sampling: Mapping[str, Any]) -> int:
+    """Runs the evaluators; gives the exit status.
+
+    Args:
+        sampling: the options of sampling that were given, for the file of the numbers.
+    """
     import jax
 
     from .engine.compile_cache import use_cache
@@ -84,7 +117,8 @@ def evaluate(finished: Finished, options: Options) -> int:
     mesh = make_mesh(options.mesh)
     say = print if is_first() else lambda text: None
     with StopRequest() as stop:
-        task = finished.recipe.task(finished.config, finished.folder)
+        with _own_flags(finished.recipe.options) if sampling else contextlib.nullcontext():
+            task = finished.recipe.task(finished.config, finished.folder)
         evaluators = chosen(options.evals, task.evaluators)
         model = finished.model(mesh)
         evaluation = Evaluation(evaluators, place(task.program.frozen(), mesh), Stream(mesh, stop.agreed, say))
@@ -96,8 +130,9 @@ def evaluate(finished: Finished, options: Options) -> int:
     if is_first():
         device = f"{mesh.size} x {jax.devices()[0].device_kind}"
         cost = {"evaluation_seconds": round(evaluation.seconds, 2), "jax_version": jax.__version__, "device": device}
-        where = finished.folder / "evaluation.json"
-        write_json(where, {"recipe": finished.recipe.name, **numbers, **evaluation.notes(), **cost})
+        where = finished.folder / "evaluation.json" if options.out is None else Path(options.out)
+        asked = {"sampling": dict(sampling)} if sampling else {}
+        write_json(where, {"recipe": finished.recipe.name, **asked, **numbers, **evaluation.notes(), **cost})
         for name, value in numbers.items():
             print(f"{name:28} {value:.4g}")
         print(f"done: {where}")

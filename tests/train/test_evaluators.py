@@ -261,6 +261,16 @@ def test_a_finished_run_is_evaluated_again_to_the_numbers_of_its_summary(finishe
         assert again[name] == pytest.approx(summary[name], rel=1e-5)
 
 
+def test_a_run_is_evaluated_with_other_options_of_sampling(finished, tmp_path):
+    before = (finished / "evaluation.json").read_bytes()
+    out = tmp_path / "other.json"
+    assert evaluate.main(words(run=finished, n=20, evals="classifier", guidance=2.5, steps=2, out=out)) == 0
+    again = json.loads(out.read_text())
+    assert again["sampling"] == {"steps": 2, "guidance": 2.5}
+    assert (finished / "evaluation.json").read_bytes() == before
+    assert json.loads((finished / "config.json").read_text())["config"]["decode"]["guidance"] != 2.5
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -271,6 +281,9 @@ def test_a_finished_run_is_evaluated_again_to_the_numbers_of_its_summary(finishe
         ({"evals": "held_out:5"}, "evals must be names without a period: got held_out:5"),
         ({"n": 1}, "n must be at least 2: got 1"),
         ({"mesh": "fsdp=3"}, "--mesh must have as many places as there are devices, 1: got fsdp=3"),
+        ({"guidance": "nan"}, "guidance must be finite: got nan"),
+        ({"steps": 0}, "steps must be at least 1: got 0"),
+        ({"eta": 0.5}, "--eta: no such flag"),
     ],
 )
 def test_an_evaluation_that_cannot_be_is_one_line(finished, options, message):

@@ -83,7 +83,7 @@ def denoising_recipe(
         opened=opened,
     )
     flags = with_options(editing.DenoisingSample, kind, "sampling.")
-    return dataclasses.replace(recipe, sample=flags, facts=LatentFacts, on_paper=on_paper)
+    return dataclasses.replace(recipe, sample=flags, facts=LatentFacts, on_paper=on_paper, options="sampling")
 
 
 def _tree(config: Any, facts: ImageFacts, model: Any, frozen: Any, rules: Any, seed: int) -> Any:

@@ -125,6 +125,7 @@ def tokens_recipe(
         task=task,
         sample=with_options(form, kind, f"{options}."),
         draw=sample,
+        options=options,
     )
 
 
