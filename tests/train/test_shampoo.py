@@ -1,6 +1,8 @@
 """Distributed Shampoo against a plain statement of its algorithm in float64, its roots and its quantised storage."""
 
+import dataclasses
 import functools
+import itertools
 
 import equinox as eqx
 import jax
@@ -12,12 +14,18 @@ import pytest
 from eqxgen.nn import Stack
 from eqxgen.nn.linear import Projection
 from tests.arrays import filled
+from train.checkpoint.leaves import restored, to_save
+from train.config.base import TrainConfig
 from train.config.optim import OptimConfig
+from train.engine.recipe import Player, Program, Sums, Turn
+from train.engine.step import Inputs, Setup, make_step, sharded_state
 from train.optim import failures
 from train.optim.groups import Group
 from train.optim.quantised import dequantised, levels, quantised, shrunk
-from train.optim.roots import inverse_roots
+from train.optim.roots import inverse_roots, shared_roots
 from train.optim.shampoo import scale_by_shampoo, sides_of
+from train.parallel import make_mesh
+from train.parallel.mesh import AXES
 
 SHAPES = {"even": (8, 4), "uneven": (7, 5), "kernel": (3, 1, 2, 5), "long": (13, 4), "vector": (5,), "scalar": ()}
 BASE = {"name": "shampoo", "beta1": 0.9, "beta2": 0.95, "block": 4, "every": 3, "graft_steps": 2, "max_side": 12}
@@ -42,7 +50,10 @@ def plain_shampoo(gradients, config, blocks=None):
     first, second, steps, found = 0.0, 0.0, [], {}
     rows, columns = (np.cumsum((0, *side)) for side in blocks or ((), ()))
     places = [
-        (slice(a, b), slice(c, d)) for a, b in zip(rows, rows[1:]) for c, d in zip(columns, columns[1:]) if blocks
+        (slice(a, b), slice(c, d))
+        for a, b in itertools.pairwise(rows)
+        for c, d in itertools.pairwise(columns)
+        if blocks
     ]
     has = (rows[-1] <= config.max_side, columns[-1] <= config.max_side)
     p = config.root or 2 * sum(has)
@@ -144,7 +155,7 @@ def test_the_coupled_newton_iteration_gives_the_inverse_root(p, ridge):
     for number, (root, matrix) in enumerate(zip(found.root, given)):
         exact = plain_root(np.float64(matrix), p, ridge)
         # Where the ridge is all there is of 23 eigenvalues, float32's rounding of the matrix is 0.03 of 1e-6.
-        bound = 2e-4 if number < 3 else 3e-8 / ridge
+        bound = 2e-4 if number < 3 else 1e-4 + 3e-8 / ridge
         assert np.linalg.norm(np.float64(root) - exact, 2) < bound * np.linalg.norm(exact, 2), number
     np.testing.assert_allclose(found.root[-1], np.eye(24), atol=1e-5 if ridge < 1e-3 else 2e-3)
 
@@ -207,8 +218,8 @@ def test_quantised_statistics_stay_within_their_bound_of_the_whole_ones_and_thei
 
 
 def test_a_stack_of_layers_is_grafted_layer_by_layer():
-    stack = filled(lambda: Stack(lambda key: Projection(4, 4, key=key), 2, key=jr.key(0)))
-    params = eqx.filter(stack, eqx.is_inexact_array)
+    stack = filled(lambda key: Stack(lambda key: Projection(4, 4, key=key), 2, key=key))
+    params = {"stack": eqx.filter(stack, eqx.is_inexact_array)}
     rng = np.random.default_rng(0)
     config = OptimConfig(**BASE | {"graft_steps": 0, "ridge": 1e-4})
     tx = scale_by_shampoo(config)
@@ -216,7 +227,58 @@ def test_a_stack_of_layers_is_grafted_layer_by_layer():
     for _ in range(3):
         gradients.append(jax.tree.map(lambda x: jnp.asarray(np.float32(rng.normal(size=x.shape))), params))
         found, state = update(gradients[-1], state)
-        steps.append(np.asarray(found.blocks.weight))
+        steps.append(np.asarray(found["stack"].blocks.weight))
     for layer in (0, 1):
-        plain = plain_shampoo([np.float64(g.blocks.weight[layer]) for g in gradients], config, ((4,), (4,)))
+        plain = plain_shampoo([np.float64(g["stack"].blocks.weight[layer]) for g in gradients], config, ((4,), (4,)))
         np.testing.assert_allclose([step[layer] for step in steps], plain, rtol=5e-3, atol=5e-3)
+
+
+def test_each_device_computes_its_share_of_the_roots():
+    mesh = jax.sharding.AbstractMesh((2, 4, 1), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+    stacks = [jax.ShapeDtypeStruct((count, 6, 6), jnp.float32) for count in (7, 6)]
+    program = jax.make_jaxpr(lambda *stacks: shared_roots(list(stacks), [4, 4], 1e-6, mesh))(*stacks).jaxpr
+    named = lambda jaxpr, name: [equation for equation in jaxpr.eqns if equation.primitive.name == name]
+    (shared,) = named(program, "shard_map")
+    assert not named(program, "while")
+    assert [x.aval.shape for x in shared.invars][-1] == (16, 6, 6), "13 matrices and 3 to fill up"
+    (newton,) = named(shared.params["jaxpr"], "while")
+    assert (2, 6, 6) in [x.aval.shape for x in newton.outvars]
+
+
+def test_it_goes_with_players_averages_micro_batches_loss_scales_spikes_and_resumes_bit_for_bit():
+    def loss(model, batch, keys, context):
+        made = jnp.tanh(batch["x"] @ model["a"]) @ model["b"]
+        return Sums(batch["weight"] @ jnp.mean((made - batch["x"]) ** 2, axis=1), jnp.sum(batch["weight"]), {})
+
+    optim = OptimConfig(**BASE | {"learning_rate": 0.01, "warmup": 0, "decay": "constant", "every": 2})
+    config = TrainConfig(batch_size=4, precision="float16", accumulate=2, skip_spikes=3.0, spike_window=4, optim=optim)
+    core = Program(
+        init=lambda key: dict(zip("ab", jr.normal(key, (2, 6, 6)) / 2)),
+        turns={"main": Turn(loss, ("first", "second"))},
+        shapes={"x": ((6,), "float32")},
+        players={"first": Player("a"), "second": Player("b", dataclasses.replace(optim, statistics="int8"))},
+    )
+    setup = Setup.of(config, core, make_mesh("", jax.devices()[:1]), on_cpu=True)
+    step, first = make_step(setup), sharded_state(setup, jr.key(0))
+
+    def on(state, numbers):
+        metrics = {}
+        for number in numbers:
+            x = np.random.default_rng(number).normal(size=(4, 6)) * (30 if number == 7 else 1)
+            batch = {"x": np.float32(x), "index": np.arange(4, dtype=np.int32), "weight": np.ones(4, np.float32)}
+            state, metrics = step(Inputs(batch, jr.key(1)), state)
+        return state, metrics
+
+    middle, _ = on(first, range(6))
+    held = jax.tree.map(np.array, to_save(middle))  # copies: the step takes the memory over
+    last, metrics = on(middle, range(6, 10))
+    template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype) if eqx.is_array(x) else x, last)
+    again, _ = on(restored(template, jax.tree.map(jnp.asarray, held)), range(6, 10))
+    assert eqx.tree_equal(jax.tree.map(np.asarray, to_save(last)), jax.tree.map(np.asarray, to_save(again)))
+    spikes, skipped = int(metrics["spikes"]), int(metrics["skipped"])
+    assert skipped >= spikes >= 1
+    assert int(metrics["first_failed_roots"]) == int(metrics["second_failed_roots"]) == 0
+    assert int(last.opt_state["first"][1].made) == 10 - skipped > 4, "roots have been computed"
+    assert held["opt_state.second.1.factors.b.statistics.0.off"].dtype == np.int8
+    moved = [np.abs(np.asarray(held[f"model.{name}"]) - np.asarray(held[f"ema.0.{name}"])).max() for name in "ab"]
+    assert min(moved) > 0

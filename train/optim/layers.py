@@ -28,8 +28,10 @@ def trust_ratio(config: OptimConfig) -> optax.GradientTransformation:
 
 
 def lars_ratio(config: OptimConfig) -> optax.GradientTransformation:
-    """λ (g + β w) for each layer's matrix, with λ = η ‖w‖ / (‖g‖ + β ‖w‖), β being its weight decay and η `trust` (LARS,
-    You et al. 2017, arXiv:1708.03888, algorithm 1). Vectors, and layers where a norm is 0, have g + β w.
+    """λ (g + β w) for each layer's matrix, with λ = η ‖w‖ / (‖g‖ + β ‖w‖), β being its weight decay and η `trust`
+    (LARS, You et al. 2017, arXiv:1708.03888, algorithm 1). Vectors, and layers where a norm is 0, have g + β w.
+
+    optax's has ‖g + β w‖ below the line.
     """
 
     def scale(group: Group, gradient: Array, param: Array) -> Array:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float
 
 LIMIT = 100
@@ -93,7 +93,7 @@ def inverse_roots(matrices: Float[Array, "matrices side side"], p: int, ridge: f
     return Roots(jnp.where(found, root, identity), found[:, 0, 0])
 
 
-def shared_roots(matrices: list[Array], powers: list[int], ridge: float, mesh: Mesh | None) -> list[Roots]:
+def shared_roots(matrices: list[Array], powers: list[int], ridge: float, mesh: Mesh | AbstractMesh | None) -> list[Roots]:
     """`inverse_roots` of stacks of matrices, each stack with its p.
 
     Matrices of one size and one p are computed together. Of a mesh of several devices each takes its share of them, and
@@ -112,15 +112,13 @@ def shared_roots(matrices: list[Array], powers: list[int], ridge: float, mesh: M
     return [results[n] for n in range(len(matrices))]
 
 
-def _over_devices(matrices: Array, p: int, ridge: float, mesh: Mesh | None) -> Roots:
+def _over_devices(matrices: Array, p: int, ridge: float, mesh: Mesh | AbstractMesh | None) -> Roots:
     if mesh is None or mesh.size == 1:
         return inverse_roots(matrices, p, ridge)
     count, side = len(matrices), matrices.shape[-1]
     fill = jnp.broadcast_to(jnp.eye(side, dtype=matrices.dtype), (-count % mesh.size, side, side))
     axes = PartitionSpec(mesh.axis_names)
-    own = jax.shard_map(
-        lambda part: inverse_roots(part, p, ridge), mesh=mesh, in_specs=axes, out_specs=Roots(axes, axes)
-    )
+    own = jax.shard_map(lambda part: inverse_roots(part, p, ridge), mesh=mesh, in_specs=axes, out_specs=axes)
     whole = jax.sharding.NamedSharding(mesh, PartitionSpec())
     found = jax.lax.with_sharding_constraint(own(jnp.concatenate([matrices, fill])), whole)
     return Roots(found.root[:count], found.found[:count])

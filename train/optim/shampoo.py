@@ -71,7 +71,7 @@ def scale_by_shampoo(config: OptimConfig, mesh: Mesh | None = None) -> optax.Gra
     Args:
         mesh: its devices share the roots out among them.
     """
-    beta1, beta2 = config.beta1, config.beta2
+    beta1 = config.beta1
 
     def init(params: PyTree) -> ShampooState:
         second = None if config.graft == "sgd" else jax.tree.map(jnp.zeros_like, params)
@@ -169,7 +169,7 @@ def _gather(groups: list, gradients: list, config: OptimConfig, made: Array, fac
         blocks = split(gradient, cut_of(group, config.block), _wide(gradient))
         with jax.default_matmul_precision("highest"):
             products = (blocks @ blocks.mT, blocks.mT @ blocks)
-        statistics = tuple(
+        moved = [
             None
             if old is None
             else _stored(
@@ -178,8 +178,8 @@ def _gather(groups: list, gradients: list, config: OptimConfig, made: Array, fac
                 jr.fold_in(jr.fold_in(jr.key(side), number), made),
             )
             for side, (old, new) in enumerate(zip(factor.statistics, products, strict=True))
-        )
-        results.append(Factors(statistics, factor.roots))
+        ]
+        results.append(Factors((moved[0], moved[1]), factor.roots))
     return results
 
 

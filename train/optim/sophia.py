@@ -3,10 +3,10 @@
 
     m ← β₁ m + (1 - β₁) g        h ← β₂ h + (1 - β₂) u ⊙ (H u), every so many updates        clip(m / max(γ h, ε), ±1)
 
-Where we differ: u has signs for entries, whose estimate has the smaller variance, and no normal numbers. Sophia-G is not
-offered: its estimate (Gauss-Newton-Bartlett) needs labels drawn from the model's own distribution, which a `Loss`, being
-of any kind, does not give. optax's uses each estimate from the update after it on, corrects the bias of m, and would
-keep an estimate that is not finite.
+Where we differ: the entries of u are signs, whose estimate has the smaller variance, and not normal numbers. Sophia-G
+is not offered: its estimate (Gauss-Newton-Bartlett) needs labels drawn from the model's own distribution, which the
+contract of a `Loss` lacks. optax's rule uses an estimate from the next update on, corrects the bias of m, and keeps an
+estimate that is not finite.
 """
 
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def scale_by_sophia(config: OptimConfig) -> optax.GradientTransformationExtraArg
         assert isinstance(state, SophiaState)
         if curvature is None:
             raise ValueError(
-                "curvature must be given to the update of sophia: got None; pass curvature=lambda: hutchinson(...), the "
+                "curvature must be given to the update of sophia: got None; pass curvature=lambda: hutchinson(...), an "
                 "estimate over the whole batch"
             )
 

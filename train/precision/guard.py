@@ -218,8 +218,8 @@ def check_skipped(skipped: Skipped, scale: LossScale, grads: PyTree, *, limit: i
         raise FloatingPointError(
             f"no update could be made in {count} steps in a row (the limit is {limit}): at step {step} "
             f"{('the loss', 'the norm of the gradients')[number]} is a spike, above a mean of {mean:g} by "
-            f"{skipped.factor:g} times the standard deviation {deviation:g} of the last {skipped.seen.shape[1]} accepted "
-            "updates; lower the learning rate, raise the factor, or look at the data"
+            f"{skipped.factor:g} times the standard deviation {deviation:g} of the last {skipped.seen.shape[1]} "
+            "accepted updates; lower the learning rate, raise the factor, or look at the data"
         )
     what = f"the gradient of {paths[culprit]}" if culprit < len(paths) else "the loss"
     raise FloatingPointError(
