@@ -227,6 +227,12 @@ class TrainConfig:
         return {} if self.lora.rank else dict.fromkeys(("lora.alpha", "lora.targets"), "--lora.rank")
 
     @property
+    def without_optim(self) -> Mapping[str, str]:
+        """The fields that the run's optimisers leave unread."""
+        own = [getattr(self, field.name) for field in dataclasses.fields(self)]
+        return {name: flag for part in own if isinstance(part, OptimConfig) for name, flag in part.unread.items()}
+
+    @property
     def without_spikes(self) -> Mapping[str, str]:
         """The fields that are left unread without `skip_spikes`."""
         return {} if math.isfinite(self.skip_spikes) else {"spike_window": "--skip-spikes"}
@@ -276,7 +282,7 @@ def parse(
             _check_file(config, values, preset, path)
         raise
     for name in given:
-        unread = {**parsed.optim.unread, **parsed.unread, **parsed.without_lora, **parsed.without_spikes}
+        unread = {**parsed.without_optim, **parsed.unread, **parsed.without_lora, **parsed.without_spikes}
         if reader := unread.get(name) or unread.get(name.partition(".")[0] + "."):
             raise UsageError(f"{flag_of(name)} goes with {reader}, which was not given")
     parsed.check_given(given)

@@ -93,7 +93,9 @@ def inverse_roots(matrices: Float[Array, "matrices side side"], p: int, ridge: f
     return Roots(jnp.where(found, root, identity), found[:, 0, 0])
 
 
-def shared_roots(matrices: list[Array], powers: list[int], ridge: float, mesh: Mesh | AbstractMesh | None) -> list[Roots]:
+def shared_roots(
+    matrices: list[Array], powers: list[int], ridge: float, mesh: Mesh | AbstractMesh | None
+) -> list[Roots]:
     """`inverse_roots` of stacks of matrices, each stack with its p.
 
     Matrices of one size and one p are computed together. Of a mesh of several devices each takes its share of them, and
