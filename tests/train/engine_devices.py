@@ -67,7 +67,7 @@ def programs():
     }
     config = vqgan.Config(model=moving, precision="float64", optim=OPTIM, batch_size=ROWS, **players)
     yield "vqgan", config, vqgan.program(config, FACTS)
-    # Root and curvature in every update but the first, momentum of the look-ahead; 6 + 4 matrices of one size and p.
+    # Roots in every update but the first: 12 matrices of p = 4, and 8 of the array with one side too long, of p = 2.
     shampoo = dataclasses.replace(
         OPTIM, name="shampoo", block=16, every=1, graft_steps=1, nesterov=True, ridge=1e-4, max_side=60
     )
