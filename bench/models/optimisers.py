@@ -62,14 +62,15 @@ class Course:
     def setup(self, name: Name) -> Setup:
         """nano-cpu with an optimiser of rate 1, whose updates are then scaled by a number in its state."""
         flat = dataclasses.replace(OPTIM, name=name, learning_rate=1.0, warmup=0, decay="constant")
-        scaled = optax.GradientTransformation(
-            lambda params: jnp.ones(()),
-            lambda updates, rate, params=None: (jax.tree.map(lambda u: rate * u, updates), rate),
-        )
+
+        def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+            return jax.tree.map(lambda u: state * u, updates), state
+
+        scaled = optax.GradientTransformation(lambda params: jnp.ones(()), update)
         setup = Setup.of(self.config, self.core, self.mesh, on_cpu=True)
         return setup._replace(optimisers={"model": optax.chain(optimiser(flat, 1, mesh=self.mesh), scaled)})
 
-    def batch(self, step: int) -> dict[str, np.ndarray]:
+    def batch(self, step: int) -> Any:
         part, rows = self.order.part(step), self.config.batch_size
         ids = self.corpus.train.windows(self.corpus.train.drawn(0, part))
         return {"ids": ids, "index": np.arange(rows, dtype=np.int32), "weight": np.ones(rows, np.float32)}
