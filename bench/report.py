@@ -108,6 +108,24 @@ def _ratio(row: Row, column: str) -> str:
     return text + (f" ({row.spreads[column][0]:.2f} to {row.spreads[column][1]:.2f})" if column in row.spreads else "")
 
 
+def optimisers(content: dict[str, Any]) -> str:
+    """The table of `bench.models.optimisers`."""
+    about = content["about"]
+    head = ["optimiser", "rate", "ms of a step", "steps", "CPU seconds", "held-out loss", "trials, loss by rate"]
+    lines = [head, ["---"] * len(head)]
+    for name, row in content["optimisers"].items():
+        trials = ", ".join(f"{rate}: {loss:.3f}" for rate, loss in row["trials"].items())
+        several = lambda values: ", ".join(f"{value:g}" for value in values)
+        cells = [name, f"{row['rate']:g}", f"{row['ms of a step']:g}", f"{row['steps']:,}"]
+        lines.append([*cells, several(row["CPU seconds"]), several(row["held-out loss"]), trials])
+    made = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return (
+        f"{made}\n{about['model']}, batches and weights alike; {about['seconds']:g} CPU seconds, all threads "
+        f"together, after trials of {about['trial seconds']:g} for each rate; blocks of {about['block']} and roots or "
+        f"bases every {about['every']} updates for SOAP and Shampoo; nats per token; jax {about['jax']}.\n"
+    )
+
+
 def with_table(text: str, made: str) -> str:
     """A document with this table in the place of the table with the same head.
 
@@ -132,6 +150,8 @@ def made() -> Iterator[tuple[pathlib.Path, str]]:
     for name in ("suite", "attention", "norm", "layers"):
         for path in sorted(RESULTS.glob(f"*/{name}.json")):
             yield path.with_suffix(".md"), page(read(path))
+    for path in sorted(RESULTS.glob("*/optimisers.json")):
+        yield path.with_suffix(".md"), optimisers(json.loads(path.read_text(encoding="utf-8")))
     for path in sorted(RESULTS.glob("*/gpu.json")):
         yield path.with_suffix(".md"), gpu_table(json.loads(path.read_text(encoding="utf-8")))
     yield gpu_report.README, gpu_report.readme()

@@ -9,7 +9,16 @@ if TYPE_CHECKING:
     from .engine.ddp import ddp, gradients, replicate, unreplicate
     from .engine.recipes import load
     from .params.selection import apply_gradients, freeze, parameterise, parameters, select, unfreeze, update
-    from .precision import DynamicLossScale, NoLossScale, Policy, Skipped, StaticLossScale, guarded_update, with_policy
+    from .precision import (
+        DynamicLossScale,
+        NoLossScale,
+        Policy,
+        Skipped,
+        SpikesSkipped,
+        StaticLossScale,
+        guarded_update,
+        with_policy,
+    )
 
 __all__ = [
     "RNG",
@@ -17,6 +26,7 @@ __all__ = [
     "NoLossScale",
     "Policy",
     "Skipped",
+    "SpikesSkipped",
     "StaticLossScale",
     "apply_gradients",
     "ddp",
@@ -41,6 +51,7 @@ _HOMES = {
         "NoLossScale",
         "Policy",
         "Skipped",
+        "SpikesSkipped",
         "StaticLossScale",
         "guarded_update",
         "with_policy",

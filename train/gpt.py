@@ -63,6 +63,14 @@ _LARGE: dict[str, Any] = {
 PRESETS = {
     # Its README's settings for a MacBook: validation loss 1.88 there over 20 batches, 1.907 over 200 and three seeds.
     "nano-cpu": Config(preset="nano-cpu", steps=2000, batch_size=12, model=GPTConfig(**_SMALL), **_NANO),
+    # Blocks of the model's width. The learning rate is that of Adam, whose norms its updates have.
+    "nano-shampoo": Config(
+        preset="nano-shampoo",
+        steps=2000,
+        batch_size=12,
+        model=GPTConfig(**_SMALL),
+        **_NANO | {"optim": dataclasses.replace(_NANO["optim"], name="shampoo", block=128)},
+    ),
     # Of no more parameters, and the same tokens: LLaMA's parts, and Muon for the matrices between the ends.
     "cpu-char": Config(
         preset="cpu-char",
@@ -97,6 +105,7 @@ PRESETS = {
 
 ABOUT = {
     "nano-cpu": "0.80 M parameters; 7 minutes on 2 CPU cores; val_loss 1.91, as nanoGPT's",
+    "nano-shampoo": "0.80 M parameters; 2,000 steps of 12; nano-cpu by Shampoo",
     "cpu-char": "0.80 M parameters; 7 minutes on 2 CPU cores; val_loss 1.60",
     "nano-char": "10.7 M parameters; 5,000 steps of 64, for a GPU; nanoGPT's val_loss is 1.4697",
     "gpt2": "124 M parameters; 600,000 steps of 480, for 8 GPUs; nanoGPT's val_loss on OpenWebText is 2.85",

@@ -65,6 +65,7 @@ def test_waiting_for_data_is_shown_where_it_matters():
     assert "skipped" not in glance(VALUES | {"skipped": 0.0})
     assert glance(VALUES | {"skipped": 2.0}).endswith("2 updates skipped, not finite")
     assert glance(VALUES | {"skipped": 2.0, "r1_skipped": 1.0}).endswith("3 updates skipped, not finite")
+    assert glance(VALUES | {"skipped": 3.0, "spikes": 2.0}).endswith("3 updates skipped, 2 as spikes")
     assert "waiting" not in glance(VALUES | {"input_wait": 0.02})
     assert glance(VALUES | {"input_wait": 0.25}).endswith("25% waiting for data")
 

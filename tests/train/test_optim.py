@@ -15,10 +15,11 @@ import pytest
 from eqxgen.nn import Stack
 from eqxgen.nn.linear import Projection
 from train._errors import UsageError
-from train.config.optim import OptimConfig
+from train.config.optim import Name, OptimConfig
 from train.optim import check_groups, groups_of, optimiser, schedule, shown, table
+from train.optim.sophia import hutchinson
 
-NAMES = typing.get_args(OptimConfig.__dataclass_fields__["name"].type)
+NAMES = typing.get_args(Name)
 DECAYS = typing.get_args(OptimConfig.__dataclass_fields__["decay"].type)
 RATES = {
     "adamw": 0.05,
@@ -30,6 +31,10 @@ RATES = {
     "schedule_free": 0.1,
     "rmsprop": 0.02,
     "sgd": 0.05,
+    "adabelief": 0.05,
+    "lars": 0.1,
+    "shampoo": 0.05,
+    "sophia": 0.02,
 }
 
 
@@ -80,7 +85,7 @@ def config(**values):
 def test_every_optimiser_fits_a_small_problem_and_keeps_the_shape_of_its_state(name):
     x = jr.normal(jr.key(1), (32, 3))
     y = jnp.sin(x[:, :2] * 2)
-    tx = optimiser(config(name=name, learning_rate=RATES[name], block=3), 60)
+    tx = optax.with_extra_args_support(optimiser(config(name=name, learning_rate=RATES[name], block=3, trust=0.2), 60))
     params = {
         "inside": jr.normal(jr.key(0), (3, 8)) / 2,
         "head": jr.normal(jr.key(2), (8, 2)) / 4,
@@ -91,7 +96,8 @@ def test_every_optimiser_fits_a_small_problem_and_keeps_the_shape_of_its_state(n
     def step(carry, _):
         params, state = carry
         value, grads = jax.value_and_grad(loss)(params)
-        updates, state = tx.update(grads, state, params)
+        estimate = lambda: hutchinson(jax.grad(loss), params, jr.key(4))
+        updates, state = tx.update(grads, state, params, curvature=estimate)
         return (optax.apply_updates(params, updates), state), value
 
     (params, state), values = jax.jit(lambda carry: jax.lax.scan(step, carry, None, length=60))(

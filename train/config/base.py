@@ -53,8 +53,13 @@ class TrainConfig:
     all three as in params=float32,compute=bfloat16,output=float32 (p=f32,c=bf16,o=f32); or full, mixed, half. auto:
     mixed on TPU and GPU, full on CPU."""
     max_skips: int = option(50, free=True)
-    """Number of skipped updates in a row that ends the run; an update is skipped where a gradient is not finite. The
-    count is read every 8 steps."""
+    """Number of skipped updates in a row that ends the run; an update is skipped where a gradient is not finite, or
+    where --skip-spikes says so. The count is read every 8 steps."""
+    skip_spikes: float = math.inf
+    """Standard deviations above the mean of the last accepted updates at which a loss or a norm of the gradients is a
+    spike, such as 6, whose update is skipped; inf: off. No update is skipped before the window is full."""
+    spike_window: int = 128
+    """Number of accepted updates that --skip-spikes compares with."""
     log_every: int = option(50, free=True)
     """Steps between lines of metrics."""
     sample_every: int = option(500, free=True)
@@ -115,6 +120,8 @@ class TrainConfig:
     def __post_init__(self):
         for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep", "accumulate", "max_skips"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1: got {getattr(self, name)}")
+        require(self.skip_spikes > 0, f"skip_spikes must be positive: got {self.skip_spikes}; inf skips none")
+        require(self.spike_window >= 2, f"spike_window must be at least 2 updates: got {self.spike_window}")
         Policy.parse(self.precision)
         for name in ("sample_every", "eval_every"):
             require(getattr(self, name) >= 0, f"{name} must be at least 0: got {getattr(self, name)}")
@@ -219,6 +226,17 @@ class TrainConfig:
         """Of the fields of `lora`, those that are left unread."""
         return {} if self.lora.rank else dict.fromkeys(("lora.alpha", "lora.targets"), "--lora.rank")
 
+    @property
+    def without_optim(self) -> Mapping[str, str]:
+        """The fields that the run's optimisers leave unread."""
+        own = [getattr(self, field.name) for field in dataclasses.fields(self)]
+        return {name: flag for part in own if isinstance(part, OptimConfig) for name, flag in part.unread.items()}
+
+    @property
+    def without_spikes(self) -> Mapping[str, str]:
+        """The fields that are left unread without `skip_spikes`."""
+        return {} if math.isfinite(self.skip_spikes) else {"spike_window": "--skip-spikes"}
+
 
 Config = TypeVar("Config", bound=TrainConfig)
 
@@ -264,7 +282,7 @@ def parse(
             _check_file(config, values, preset, path)
         raise
     for name in given:
-        unread = {**parsed.unread, **parsed.without_lora}
+        unread = {**parsed.without_optim, **parsed.unread, **parsed.without_lora, **parsed.without_spikes}
         if reader := unread.get(name) or unread.get(name.partition(".")[0] + "."):
             raise UsageError(f"{flag_of(name)} goes with {reader}, which was not given")
     parsed.check_given(given)

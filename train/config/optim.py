@@ -2,10 +2,39 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from .._errors import require
 from .options import option
+
+Name = Literal[
+    "adamw",
+    "adabelief",
+    "adafactor",
+    "lamb",
+    "lars",
+    "lion",
+    "muon",
+    "rmsprop",
+    "schedule_free",
+    "sgd",
+    "shampoo",
+    "soap",
+    "sophia",
+]
+"""Optimisers by name."""
+
+READERS: Mapping[str, tuple[str, ...]] = {
+    "block": ("soap", "shampoo"),
+    "every": ("soap", "shampoo", "sophia"),
+    **dict.fromkeys(
+        ("graft", "graft_steps", "root", "ridge", "statistics", "statistics_every", "max_side"), ("shampoo",)
+    ),
+    "gamma": ("sophia",),
+    "trust": ("lars",),
+}
+"""Optimisers that read a field, of those that few read."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,8 +44,9 @@ class OptimConfig:
     FLAG: ClassVar[str] = "optim"
     """Of the command line, for messages."""
 
-    name: Literal["adamw", "lion", "adafactor", "lamb", "muon", "soap", "schedule_free", "rmsprop", "sgd"] = "adamw"
-    """Optimiser. muon and soap precondition matrices, and use Adam for the rest. schedule_free has its own average."""
+    name: Name = "adamw"
+    """Optimiser. muon, soap and shampoo precondition matrices, and use Adam for the rest, or shampoo's grafted rule.
+    sophia is Sophia-H. schedule_free has its own average."""
     learning_rate: float = option(1e-3, first=True, alias="lr")
     """Peak learning rate."""
     warmup: int = 100
@@ -37,9 +67,9 @@ class OptimConfig:
     epsilon: float = 1e-8
     """Term added to the root of the second moment."""
     momentum: float = 0.9
-    """Momentum of sgd, rmsprop and muon's matrices."""
+    """Momentum of sgd, rmsprop, lars and muon's matrices."""
     nesterov: bool = False
-    """Nesterov momentum for sgd and rmsprop."""
+    """Nesterov momentum for sgd, rmsprop and lars; for shampoo in its first moment."""
     weight_decay: float = 0.045
     """Decoupled weight decay of matrices and kernels."""
     undecayed: tuple[str, ...] = ()
@@ -53,9 +83,29 @@ class OptimConfig:
     clip: float = 1.0
     """Largest global norm of the gradients, to which larger ones are scaled; inf: off."""
     block: int = 512
-    """Largest side of soap's blocks of a matrix."""
+    """Largest side of soap's and shampoo's blocks of a matrix."""
     every: int = 10
-    """Steps between soap's changes of basis (its eigenvectors)."""
+    """Updates between soap's changes of basis (its eigenvectors), shampoo's inverse roots, sophia's estimates of the
+    Hessian."""
+    graft: Literal["adam", "rmsprop", "adagrad", "sgd"] = "adam"
+    """Rule whose norm the updates of shampoo's matrices have, and whose updates all else has."""
+    graft_steps: int = 10
+    """First updates of shampoo that are the grafted rule's alone."""
+    root: int | None = None
+    """p of the exponent -1/p of shampoo's statistics; by default twice the number of a matrix's sides that have them:
+    4, or 2 beside a side above max_side."""
+    ridge: float = 1e-6
+    """Term added to the diagonal of shampoo's statistics before the root, relative to their largest eigenvalue."""
+    statistics: Literal["float32", "int16", "int8"] = "float32"
+    """Storage of shampoo's statistics and roots beside their diagonals, which are float32."""
+    statistics_every: int = 1
+    """Updates between the gradients that shampoo's statistics take in."""
+    max_side: int = 8192
+    """Largest side of a matrix for which shampoo has statistics; a longer one has none, blocks or not."""
+    gamma: float = 0.01
+    """Scale of the Hessian's diagonal in sophia: the larger, the fewer entries are clipped."""
+    trust: float = 1e-3
+    """Norm of lars' updates of a layer relative to its weights, at a learning rate of 1."""
 
     def __post_init__(self):
         require(
@@ -84,7 +134,34 @@ class OptimConfig:
         require(0 < self.layer_decay <= 1, f"{self.FLAG}.layer_decay must be in (0, 1]: got {self.layer_decay}")
         require(self.block >= 1, f"{self.FLAG}.block must be at least 1: got {self.block}")
         require(self.every >= 1, f"{self.FLAG}.every must be at least 1: got {self.every}")
+        self._check_preconditioners()
         self.multipliers()
+
+    def _check_preconditioners(self) -> None:
+        for name, low in (("graft_steps", 0), ("statistics_every", 1), ("max_side", 1)):
+            require(getattr(self, name) >= low, f"{self.FLAG}.{name} must be at least {low}: got {getattr(self, name)}")
+        require(
+            self.root is None or 1 <= self.root <= 16,
+            f"{self.FLAG}.root must be in [1, 16], p of the exponent -1/p: got {self.root}",
+        )
+        require(
+            1e-7 <= self.ridge < 1,
+            f"{self.FLAG}.ridge must be in [1e-7, 1), a fraction of the largest eigenvalue: got {self.ridge}; float32 "
+            "resolves no less",
+        )
+        for name in ("gamma", "trust"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, f"{self.FLAG}.{name} must be positive and finite: got {value}")
+
+    @property
+    def unread(self) -> Mapping[str, str]:
+        """Fields that the optimiser leaves unread, with the flag that would read them."""
+        prefix = self.FLAG
+        return {
+            f"{prefix}.{name}": f"--{prefix}.name {' or '.join(readers)}"
+            for name, readers in READERS.items()
+            if self.name not in readers
+        }
 
     def multipliers(self) -> list[tuple[str, float]]:
         """Pattern and factor of each of `rates`."""

@@ -9,6 +9,7 @@ import numpy as np
 from .._files import write_json
 from ..evaluators.stream import Stopped
 from ..parallel.processes import is_first
+from ..precision import SpikesSkipped
 from ..report.card import write_card
 from ..run.signals import StopRequest
 from .loop import Run
@@ -28,6 +29,8 @@ def finish(run: Run, state: State, parameters: int, stop: StopRequest) -> int:
         return stop.status
     run.log.numbers(run.config.steps, numbers)
     if is_first():
+        spikes = [int(turn.spikes) for turn in state.skipped.values() if isinstance(turn, SpikesSkipped)]
+        numbers |= {"spikes": sum(spikes)} if spikes else {}
         _summarise(run, numbers, parameters, int(sum(int(turn.total) for turn in state.skipped.values())))
     return 0
 
@@ -53,7 +56,9 @@ def _summarise(run: Run, numbers: dict[str, float], parameters: int, skipped: in
     for name, value in numbers.items():
         run.log.say(f"{name:24} {value:.4g}")
     if skipped:
-        run.log.say(f"{skipped:,} of {run.config.steps:,} updates were skipped, as their gradients were not finite")
+        spikes = numbers.get("spikes", 0)
+        reason = f"{spikes:,} of them as spikes" if spikes else "as their gradients were not finite"
+        run.log.say(f"{skipped:,} of {run.config.steps:,} updates were skipped, {reason}")
     if run.config.keep_best and run.checkpoints.best() is None:
         run.log.say(f"no best checkpoint: --keep-best {run.config.keep_best} had no finite value at any of them")
     run.log.say(f"done in {summary['seconds']:.0f} s: {run.folder / 'summary.json'}")

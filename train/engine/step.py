@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -18,8 +19,9 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from eqxgen.nn import force_weight_norm
 
 from ..config.base import TrainConfig
-from ..optim import optimiser, shown
+from ..optim import failures, optimiser, shown
 from ..optim.ema import Averages, averages
+from ..optim.sophia import hutchinson
 from ..parallel.rules import map_named, place
 from ..precision import (
     DynamicLossScale,
@@ -27,6 +29,7 @@ from ..precision import (
     NoLossScale,
     Policy,
     Skipped,
+    SpikesSkipped,
     all_finite,
     choose,
     guarded_update,
@@ -39,6 +42,8 @@ from .recipe import Context, Program, Turn
 FULL = Policy()
 MIXING = np.uint32(2**31)
 """What the key of a step's mixing is folded with: no number of a step or a turn."""
+PROBE = np.uint32(2**32 - 1)
+"""What the key of a turn is folded with for the probes of a Hessian: no number of an example."""
 
 
 class State(eqx.Module):
@@ -77,6 +82,7 @@ class Setup(NamedTuple):
     Attributes:
         optimisers: of each player.
         accumulate: micro-batches in an update, one after another on each device.
+        spikes: standard deviations and window of the guard against spikes; None: off.
     """
 
     program: Program
@@ -85,16 +91,18 @@ class Setup(NamedTuple):
     mesh: Mesh
     policy: Policy = FULL
     accumulate: int = 1
+    spikes: tuple[float, int] | None = None
 
     @classmethod
     def of(cls, config: TrainConfig, program: Program, mesh: Mesh, *, on_cpu: bool) -> "Setup":
         """The setup of a config; `on_cpu` decides its precision `auto`."""
         optimisers = {
-            name: optimiser(player.optim or config.optim, config.steps, *program.pace(name))
+            name: optimiser(player.optim or config.optim, config.steps, *program.pace(name), mesh=mesh)
             for name, player in program.players.items()
         }
         ema, policy = averages(config.ema, config.batch_size), Policy.parse(config.precision, on_cpu=on_cpu)
-        return cls(program, optimisers, ema, mesh, policy, config.accumulate)
+        spikes = (config.skip_spikes, config.spike_window) if math.isfinite(config.skip_spikes) else None
+        return cls(program, optimisers, ema, mesh, policy, config.accumulate, spikes)
 
 
 def make_update(
@@ -158,15 +166,42 @@ def _take(
         turn.whole,
     )
 
+    def curvature(player: str, own: PyTree) -> PyTree:
+        """An estimate of the diagonal of the Hessian of the whole batch's mean loss, where the gradients were taken."""
+
+        def gradient(own: PyTree) -> PyTree:
+            there = eqx.combine(own, model)
+            found, _, _ = mean_gradients(
+                turn.loss,
+                there,
+                inputs.batch,
+                key,
+                mesh,
+                setup.policy,
+                state.scale[name],
+                setup.accumulate,
+                claims[player],
+                context,
+                turn.whole,
+            )
+            found = state.scale[name].unscale(found)
+            counted = turn.every if program.pace(player).share < 1 else 1  # as its gradient
+            return found if counted == 1 else jax.tree.map(lambda g: counted * g, found)
+
+        return hutchinson(gradient, own, jr.fold_in(jr.fold_in(key, PROBE), list(claims).index(player)))
+
     def apply(grads: PyTree, kept: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
-        model, opt_state, _ = kept
+        before, opt_state, _ = kept
+        model = before
         opt_state = dict(opt_state)
         for player in turn.players:
             own = _part(grads, claims[player])
             if turn.every > 1 and program.pace(player).share < 1:
                 own = jax.tree.map(lambda g: turn.every * g, own)
             params = trainable(eqx.filter(model, claims[player]))
-            updates, opt_state[player] = setup.optimisers[player].update(own, opt_state[player], params)
+            tx = optax.with_extra_args_support(setup.optimisers[player])
+            estimate = functools.partial(curvature, player, eqx.filter(before, claims[player]))
+            updates, opt_state[player] = tx.update(own, opt_state[player], params, curvature=estimate)
             model = program.constrained(force_weight_norm(apply_updates(model, updates)))
         return model, opt_state, extra
 
@@ -179,6 +214,11 @@ def _take(
         "loss_scale": state.scale[name].factor,
         "skipped": done.skipped.total,
     }
+    if isinstance(done.skipped, SpikesSkipped):
+        metrics["spikes"] = done.skipped.spikes
+    for player in turn.players:
+        prefix = f"{player}_" if len(turn.players) > 1 else ""
+        metrics |= {f"{prefix}{what}": count for what, count in failures(done.kept[1][player]).items()}
     if len(turn.players) > 1:
         metrics |= {
             f"{player}_grad_norm": optax.tree.norm(_part(done.grads, claims[player])) for player in turn.players
@@ -247,7 +287,7 @@ def init_state(model: PyTree, setup: Setup, start: Mapping[str, Array] | None = 
         {name: tx.init(trainable(eqx.filter(model, claims[name]))) for name, tx in setup.optimisers.items()},
         jnp.zeros((), jnp.int32),
         {name: scale() for name in program.turns},
-        {name: Skipped() for name in program.turns},
+        {name: SpikesSkipped(*setup.spikes) if setup.spikes else Skipped() for name in program.turns},
         extra,
         setup.ema.init(extra),
     )

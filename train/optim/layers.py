@@ -27,6 +27,31 @@ def trust_ratio(config: OptimConfig) -> optax.GradientTransformation:
     return optax.stateless(update)
 
 
+def lars_ratio(config: OptimConfig) -> optax.GradientTransformation:
+    """λ (g + β w) for each layer's matrix, with λ = η ‖w‖ / (‖g‖ + β ‖w‖), β being its weight decay and η `trust`
+    (LARS, You et al. 2017, arXiv:1708.03888, algorithm 1). Vectors, and layers where a norm is 0, have g + β w.
+
+    optax's has ‖g + β w‖ below the line.
+    """
+
+    def scale(group: Group, gradient: Array, param: Array) -> Array:
+        beta = config.weight_decay if group.decayed else 0.0
+        decayed = gradient + beta * param
+        if not group.matrix:
+            return decayed
+        axes = tuple(range(int(group.stacked), gradient.ndim))
+        norm = lambda x: jnp.sqrt(jnp.sum(jnp.square(x.astype(jnp.float32)), axis=axes, keepdims=True))
+        of_param, of_gradient = norm(param), norm(gradient)
+        both = (of_param > 0) & (of_gradient > 0)
+        ratio = config.trust * of_param / jnp.where(both, of_gradient + beta * of_param, 1)
+        return decayed * jnp.where(both, ratio, 1).astype(gradient.dtype)
+
+    def update(updates: PyTree, params: PyTree | None) -> PyTree:
+        return jax.tree.map(scale, groups_of(config, updates), updates, params)
+
+    return optax.stateless(update)
+
+
 def scale_by_group(config: OptimConfig) -> optax.GradientTransformation:
     """Each update times its group's multiplier of the learning rate, layer by layer where it is stacked."""
 

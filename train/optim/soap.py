@@ -62,10 +62,10 @@ def cut_of(group: Group, limit: int) -> Cut:
     )
 
 
-def split(x: Array, cut: Cut) -> Float[Array, "blocks rows columns"]:
-    """The blocks of an array, in float32."""
+def split(x: Array, cut: Cut, dtype: jax.typing.DTypeLike = jnp.float32) -> Float[Array, "blocks rows columns"]:
+    """The blocks of an array, in float32 or another type."""
     (down, across), (rows, columns) = cut.counts, cut.block
-    x = x.astype(jnp.float32).reshape(cut.layers, *cut.sides)
+    x = x.astype(dtype).reshape(cut.layers, *cut.sides)
     x = jnp.pad(x, ((0, 0), (0, down * rows - cut.sides[0]), (0, across * columns - cut.sides[1])))
     return x.reshape(cut.layers, down, rows, across, columns).swapaxes(2, 3).reshape(-1, rows, columns)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .policy import ISLANDS, Policy
 
 if TYPE_CHECKING:
-    from .guard import Guarded, Skipped, all_finite, check_skipped, choose, guarded_update
+    from .guard import Guarded, Skipped, SpikesSkipped, all_finite, check_skipped, choose, guarded_update
     from .layers import WithPolicy, to_compute, to_output, to_params, with_policy
     from .scale import DynamicLossScale, LossScale, NoLossScale, StaticLossScale, cast, scale_for
 
@@ -22,6 +22,7 @@ __all__ = [
     "NoLossScale",
     "Policy",
     "Skipped",
+    "SpikesSkipped",
     "StaticLossScale",
     "WithPolicy",
     "all_finite",
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "guard": ("Guarded", "Skipped", "all_finite", "check_skipped", "choose", "guarded_update"),
+    "guard": ("Guarded", "Skipped", "SpikesSkipped", "all_finite", "check_skipped", "choose", "guarded_update"),
     "layers": ("WithPolicy", "to_compute", "to_output", "to_params", "with_policy"),
     "scale": ("DynamicLossScale", "LossScale", "NoLossScale", "StaticLossScale", "cast", "scale_for"),
 }

@@ -99,13 +99,19 @@ def glance(values: dict[str, float | int]) -> str:
     if values.get("input_wait", 0) >= 0.03:
         parts.append(f"{values['input_wait']:.0%} waiting for data")
     if skipped := skipped_of(values):
-        parts.append(f"{skipped:.0f} updates skipped, not finite")
+        spikes = spikes_of(values)
+        parts.append(f"{skipped:.0f} updates skipped, {'not finite' if not spikes else f'{spikes:.0f} as spikes'}")
     return "  ".join(parts)
 
 
 def skipped_of(values: Mapping[str, float | int]) -> float | int:
-    """Updates that were left out, of all turns, since a loss or a gradient was not finite."""
+    """Updates that were left out, of all turns, since a loss or a gradient was not finite, or a spike."""
     return sum(value for name, value in values.items() if name == "skipped" or name.endswith("_skipped"))
+
+
+def spikes_of(values: Mapping[str, float | int]) -> float | int:
+    """Those of the updates left out whose loss or gradient norm was a spike."""
+    return sum(value for name, value in values.items() if name == "spikes" or name.endswith("_spikes"))
 
 
 def time_left(seconds: float) -> str:
