@@ -8,7 +8,17 @@ if TYPE_CHECKING:
 
     from .engine.ddp import ddp, gradients, replicate, unreplicate
     from .engine.recipes import load
-    from .params.selection import apply_gradients, freeze, parameterise, parameters, select, unfreeze, update
+    from .params.selection import (
+        apply_gradients,
+        freeze,
+        parameterise,
+        parameters,
+        select,
+        select_states,
+        unfreeze,
+        update,
+        update_states,
+    )
     from .precision import DynamicLossScale, NoLossScale, Policy, Skipped, StaticLossScale, guarded_update, with_policy
 
 __all__ = [
@@ -28,9 +38,11 @@ __all__ = [
     "parameters",
     "replicate",
     "select",
+    "select_states",
     "unfreeze",
     "unreplicate",
     "update",
+    "update_states",
     "with_policy",
 ]
 
@@ -47,7 +59,17 @@ _HOMES = {
     ),
     ".engine.recipes": ("load",),
     ".engine.ddp": ("ddp", "gradients", "replicate", "unreplicate"),
-    ".params.selection": ("apply_gradients", "freeze", "parameterise", "parameters", "select", "unfreeze", "update"),
+    ".params.selection": (
+        "apply_gradients",
+        "freeze",
+        "parameterise",
+        "parameters",
+        "select",
+        "select_states",
+        "unfreeze",
+        "update",
+        "update_states",
+    ),
 }
 
 
