@@ -70,7 +70,9 @@ def to_onnx(function: Callable, *example: PyTree, path: str | Path) -> Exported:
     leaves, structure = jax.tree.flatten(example)
     flat = lambda *arrays: tuple(jax.tree.leaves(function(*jax.tree.unflatten(structure, arrays))))
     shapes = [jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in leaves]
-    program = jax.make_jaxpr(flat)(*shapes)
+    traced = jax.make_jaxpr(flat)(*shapes)
+    # Before jax2onnx, which puts functions of its own in the place of jax.numpy's while it traces.
+    program = jax.make_jaxpr(lambda *arrays: tuple(_run(traced.jaxpr, traced.consts, arrays)))(*shapes)
     with _quiet():
         try:
             model = convert(lambda *arrays: tuple(_run(program.jaxpr, program.consts, arrays)), shapes)

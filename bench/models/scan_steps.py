@@ -1,15 +1,16 @@
 """`--scan` beside single steps, on small models of the recipes: `python -m bench.models.scan_steps`.
 
-Both sides make the same 50 updates with their batches from a feed, 50 calls and one call, in interleaved rounds in one
-process. Needs the recipes' data (EQXGEN_DATA). Writes bench/results/cpu/scan_steps.json: milliseconds of an update on
-each side, the ratio's median and quartiles, whether the states are equal bit for bit after all rounds, and a profile
-of the single steps: the time that the host needs to prepare and start an update, where the device does not wait for
-it.
+Both sides make the same 10 updates with their batches from a feed, 10 calls and one call, in interleaved rounds in one
+process. The clock is the CPU time of the process, which other processes of the machine change little; with one thread
+(`taskset -c 0`) it is the wall time of an idle machine. Needs the recipes' data (EQXGEN_DATA). Writes
+bench/results/cpu/scan_steps.json: milliseconds of an update on each side, the ratio's median and quartiles, and whether
+the states are equal bit for bit after all rounds.
 """
 
 import argparse
 import dataclasses
 import json
+import os
 import pathlib
 import statistics
 import tempfile
@@ -37,7 +38,7 @@ MODELS = {
     "rnn lstm": ("rnn", "lstm", {}),
     "vae digits": ("vae", "digits", {}),
 }
-COUNT, ROUNDS = 50, 9
+COUNT, ROUNDS = 10, 7
 
 
 class Side:
@@ -72,17 +73,15 @@ class Side:
         self.state, self.metrics = self.step(given, self.state)
         self.start += self.count
 
-    def seconds(self) -> tuple[float, float]:
-        """Of `COUNT` updates, waited for every 8 steps as in the loop; of it the part before a wait."""
-        began, started = time.perf_counter(), 0.0
+    def seconds(self) -> float:
+        """Of `COUNT` updates, waited for every 8 steps as in the loop."""
+        began = time.process_time()
         for number in range(COUNT // self.count):
-            before = time.perf_counter()
             self.update()
-            started += time.perf_counter() - before
             if number % 8 == 7:
                 jax.block_until_ready(self.state)
         jax.block_until_ready(self.state)
-        return time.perf_counter() - began, started
+        return time.process_time() - began
 
 
 def race(name: str, rounds: int, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -95,14 +94,11 @@ def race(name: str, rounds: int, say: Callable[[str], None] = print) -> dict[str
         setup = Setup.of(config, task.program, make_mesh("", jax.devices()[:1]), on_cpu=True)
         sides = [Side(config, task, setup, count, (rounds + 1) * COUNT // count) for count in (1, COUNT)]
         times: list[list[float]] = [[], []]
-        host: list[float] = []
         for number in range(rounds + 1):
             for place in (0, 1) if number % 2 else (1, 0):
-                total, started = sides[place].seconds()
+                total = sides[place].seconds()
                 if number:  # the first compiles
                     times[place].append(1000 * total / COUNT)
-                    if place == 0:
-                        host.append(1000 * started / COUNT)
         arrays = [jax.tree.leaves(eqx.filter(side.state, eqx.is_array)) for side in sides]
         raw = lambda x: np.asarray(jr.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
         same = all(np.array_equal(raw(x), raw(y)) for x, y in zip(*arrays))
@@ -117,7 +113,6 @@ def race(name: str, rounds: int, say: Callable[[str], None] = print) -> dict[str
         "scanned_ms": round(statistics.median(times[1]), 3),
         "ratio": round(middle, 3),
         "quartiles": [round(low, 3), round(high, 3)],
-        "host_ms": round(statistics.median(host), 3),
         "equal": same,
     }
     say(f"{name}: {result}")
@@ -134,7 +129,12 @@ def main() -> None:
     found = {name: race(name, given.rounds) for name in names}
     before = json.loads(RESULT.read_text())["models"] if given.only and RESULT.exists() else {}
     values = {
-        "about": {"updates": COUNT, "rounds": given.rounds, "versions": versions(("jax", "jaxlib"))},
+        "about": {
+            "updates": COUNT,
+            "rounds": given.rounds,
+            "threads": len(os.sched_getaffinity(0)),
+            "versions": versions(("jax", "jaxlib")),
+        },
         "models": before | found,
     }
     RESULT.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
