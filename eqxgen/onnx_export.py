@@ -70,9 +70,8 @@ def to_onnx(function: Callable, *example: PyTree, path: str | Path) -> Exported:
     leaves, structure = jax.tree.flatten(example)
     flat = lambda *arrays: tuple(jax.tree.leaves(function(*jax.tree.unflatten(structure, arrays))))
     shapes = [jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in leaves]
-    traced = jax.make_jaxpr(flat)(*shapes)
-    # Before jax2onnx, which puts functions of its own in the place of jax.numpy's while it traces.
-    program = jax.make_jaxpr(lambda *arrays: tuple(_run(traced.jaxpr, traced.consts, arrays)))(*shapes)
+    # Traced before jax2onnx, which puts functions of its own in the place of jax.numpy's while it traces.
+    program = ordinary(flat, *shapes)
     with _quiet():
         try:
             model = convert(lambda *arrays: tuple(_run(program.jaxpr, program.consts, arrays)), shapes)
@@ -90,6 +89,17 @@ def to_onnx(function: Callable, *example: PyTree, path: str | Path) -> Exported:
         path.unlink()
         raise
     return Exported(path, names(graph.input), names(graph.output), operators, error)
+
+
+def ordinary(function: Callable, *shapes: Any) -> Any:
+    """The program of a function (a closed jaxpr) in which fused ops are ordinary JAX and calls are inlined.
+
+    Args:
+        function: of arrays, to a tuple of arrays.
+        shapes: arrays, or their shapes and types.
+    """
+    traced = jax.make_jaxpr(function)(*shapes)
+    return jax.make_jaxpr(lambda *arrays: tuple(_run(traced.jaxpr, traced.consts, arrays)))(*shapes)
 
 
 def _error(path: Path, expected: Sequence[Any], leaves: Sequence[Any]) -> float:

@@ -23,6 +23,7 @@ from train.optim.ema import averages
 from train.precision import Policy
 from train.report.log import Log
 
+
 def drawn_loss(name: str, scale: float = 1.0):
     """Quadratic in one parameter, with a draw for each example."""
 
