@@ -14,6 +14,8 @@ import numpy as np
 from jax.extend.core import Literal
 from jaxtyping import PyTree
 
+FAULTS = (NotImplementedError, RuntimeError, TypeError, ValueError, KeyError, AttributeError, AssertionError)
+"""Errors of jax2onnx where it has no operator, or not for these arguments."""
 INLINED = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
@@ -75,7 +77,7 @@ def to_onnx(function: Callable, *example: PyTree, path: str | Path) -> Exported:
     with _quiet():
         try:
             model = convert(lambda *arrays: tuple(_run(program.jaxpr, program.consts, arrays)), shapes)
-        except Exception as error:  # jax2onnx's own types: the reason is what the reader needs
+        except FAULTS as error:
             raise ValueError(f"to_onnx {path}: jax2onnx cannot convert the program: {_first_line(error)}") from error
     graph = model.graph
     names = lambda values: tuple(value.name for value in values)
@@ -107,7 +109,9 @@ def _error(path: Path, expected: Sequence[Any], leaves: Sequence[Any]) -> float:
     if importlib.util.find_spec("onnxruntime") is None:
         return float("nan")
     import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as states
 
+    faults = (states.Fail, states.InvalidArgument, states.InvalidGraph, states.NotImplemented, states.RuntimeException)
     try:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # without a line for each constant that it leaves out
@@ -119,9 +123,7 @@ def _error(path: Path, expected: Sequence[Any], leaves: Sequence[Any]) -> float:
                 f"of which {len(names)} are used"
             )
         found = session.run(None, dict(zip(names, map(np.asarray, leaves))))
-    except Exception as error:
-        if isinstance(error, ValueError):
-            raise
+    except faults as error:
         raise ValueError(f"to_onnx {path}: onnxruntime cannot run the file: {_first_line(error)}") from error
     worst = 0.0
     for x, y in zip(expected, found, strict=True):
