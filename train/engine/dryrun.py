@@ -109,7 +109,7 @@ def _several(
     one = len(kinds(program)) == 1
     before = {} if one else eqx.filter_eval_shape(update, inputs, state)[1]
     put = lambda x: _place(x, replicated(mesh))
-    numbers = put(jax.ShapeDtypeStruct((config.scan,), jnp.int32))
+    numbers: Any = put(jax.ShapeDtypeStruct((config.scan,), jnp.int32))
     setup = Setup.of(config, program, mesh, on_cpu=config.compile_for is None and jax.default_backend() == "cpu")
     return make_updates(setup), Several(inputs._replace(batch=batch), numbers, jax.tree.map(put, before))
 

@@ -1,5 +1,6 @@
 """Several updates in one compiled call, `--scan`: a `jax.lax.scan` of the step over stacked batches."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -14,7 +15,8 @@ from .recipe import Program
 from .step import Inputs, Setup, State, make_update
 
 
-class Span(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Span:
     """Steps that one call makes, from `start` on."""
 
     start: int
