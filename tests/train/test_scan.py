@@ -1,4 +1,4 @@
-"""Several updates in one call: the numbers of single steps, bit for bit."""
+"""Several updates in one call: on one device the numbers of single steps, bit for bit."""
 
 import dataclasses
 import os

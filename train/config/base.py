@@ -95,7 +95,8 @@ class TrainConfig:
     accumulate: int = option(1, free=True)
     """Number of micro-batches of a batch; the memory is that of one, the update is the same."""
     scan: int = option(1, free=True)
-    """Number of updates in one compiled call, for small models; the numbers are the same. It must divide the periods of
+    """Number of updates in one compiled call, for small models; the numbers are the same, up to
+    the last bits where XLA fuses otherwise. It must divide the periods of
     what happens between updates: --log-every, --checkpoint-every, --sample-every, --eval-every. A signal is answered
     at its end."""
     mesh: str = option("", free=True, first=True)
