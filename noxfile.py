@@ -130,6 +130,15 @@ def parity(session: nox.Session) -> None:
     session.run("pytest", *files, *session.posargs, env={"JAX_PLATFORMS": "cpu"})
 
 
+@nox.session
+def onnx(session: nox.Session) -> None:
+    """Every model as a file of ONNX, run by onnxruntime (extra `onnx`)."""
+    install(session, "test", extras="onnx")
+    session.run(
+        "pytest", "tests/models/test_onnx.py", *session.posargs, env={"JAX_PLATFORMS": "cpu", "EQXGEN_FULL": "1"}
+    )
+
+
 @nox.session(python=NEWEST)
 def cuda(session: nox.Session) -> None:
     """The kernels for NVIDIA GPUs without a GPU: in JAX's and Triton's simulators, in machine code by ptxas. Several GB

@@ -12,13 +12,33 @@ if TYPE_CHECKING:
     from eqxgen import nn as nn
     from eqxgen import ops as ops
     from eqxgen import pretrained as pretrained
+    from eqxgen.key_use import check_keys as check_keys
     from eqxgen.overview import summary as summary
     from eqxgen.rng import RNG as RNG
+    from eqxgen.tree import check_tree as check_tree
 
 __version__ = "0.1.0"
-__all__ = ["RNG", "configs", "decoding", "losses", "metrics", "models", "nn", "ops", "pretrained", "summary"]
+__all__ = [
+    "RNG",
+    "check_keys",
+    "check_tree",
+    "configs",
+    "decoding",
+    "losses",
+    "metrics",
+    "models",
+    "nn",
+    "ops",
+    "pretrained",
+    "summary",
+]
 
-_HOMES = {"RNG": "eqxgen.rng", "summary": "eqxgen.overview"}
+_HOMES = {
+    "RNG": "eqxgen.rng",
+    "check_keys": "eqxgen.key_use",
+    "check_tree": "eqxgen.tree",
+    "summary": "eqxgen.overview",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,10 @@ import jax
 import jax.random as jr
 import numpy as np
 from jax.core import Tracer
+from jax.extend.source_info_util import register_exclusion
 from jaxtyping import Array, PRNGKeyArray, Scalar, UInt32
+
+register_exclusion(__file__)  # the line that draws a key is the caller's
 
 
 @jax.tree_util.register_pytree_node_class
@@ -77,6 +80,7 @@ def watching() -> Iterator[None]:
 
     Found are copies of a stream and streams made from equal keys, such as two layers made from one key. Not found are
     draws inside a compiled function, and uses of a key by `jax.random` itself: `jax.debug_key_reuse(True)` finds these.
+    `eqxgen.check_keys` finds all of these, and keys that are drawn and never used, in a function that can be traced.
     """
     token = _given.set(set())
     try:

@@ -8,7 +8,17 @@ if TYPE_CHECKING:
 
     from .engine.ddp import ddp, gradients, replicate, unreplicate
     from .engine.recipes import load
-    from .params.selection import apply_gradients, freeze, parameterise, parameters, select, unfreeze, update
+    from .params.selection import (
+        apply_gradients,
+        freeze,
+        parameterise,
+        parameters,
+        select,
+        select_states,
+        unfreeze,
+        update,
+        update_states,
+    )
     from .precision import (
         DynamicLossScale,
         NoLossScale,
@@ -38,9 +48,11 @@ __all__ = [
     "parameters",
     "replicate",
     "select",
+    "select_states",
     "unfreeze",
     "unreplicate",
     "update",
+    "update_states",
     "with_policy",
 ]
 
@@ -58,7 +70,17 @@ _HOMES = {
     ),
     ".engine.recipes": ("load",),
     ".engine.ddp": ("ddp", "gradients", "replicate", "unreplicate"),
-    ".params.selection": ("apply_gradients", "freeze", "parameterise", "parameters", "select", "unfreeze", "update"),
+    ".params.selection": (
+        "apply_gradients",
+        "freeze",
+        "parameterise",
+        "parameters",
+        "select",
+        "select_states",
+        "unfreeze",
+        "update",
+        "update_states",
+    ),
 }
 
 

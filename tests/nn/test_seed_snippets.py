@@ -61,7 +61,7 @@ def test_the_front_door_has_public_names_only():
     code += "print(eqxgen.nn.GRU, eqxgen.ops, eqxgen.models)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     names, modules = done.stdout.splitlines()
-    public = "RNG __version__ configs decoding losses metrics models nn ops pretrained summary"
+    public = "RNG __version__ check_keys check_tree configs decoding losses metrics models nn ops pretrained summary"
     assert sorted(names.split()) == sorted(public.split())
     assert all(name in modules for name in ("eqxgen.nn.recurrent.GRU", "eqxgen.ops", "eqxgen.models"))
     with pytest.raises(AttributeError, match="module 'eqxgen' has no attribute 'layers'"):

@@ -3,7 +3,8 @@
 parity   a classifier with batch norm, and a VQGAN with a discriminator, its lazy penalty and a moving codebook, on several
          meshes against one device; a net of matrices by Shampoo and by Sophia, whose roots and curvature are shared out;
          EQXGEN_FULL=1 takes every mesh
-memory   temporaries of a step of a net of levels, copied and with parameters in parts
+memory   temporaries of a step of a net of levels, copied and with parameters in parts; several updates in one call
+         against single steps
 """
 
 import dataclasses
@@ -29,12 +30,14 @@ from tests.full import FULL
 from train import classify, vqgan
 from train.config.base import TrainConfig
 from train.config.optim import EmaConfig, OptimConfig
+from train.data.feed.feed import stacked
 from train.engine.dryrun import lower
 from train.engine.recipe import Program, Sums
+from train.engine.scan import Span, make_scan, several
 from train.engine.start import Stored, matched, opened
 from train.engine.step import Inputs, Setup, abstract_state, make_step, make_update, sharded_state
 from train.optim.ema import averages
-from train.parallel import make_mesh, replicated, split
+from train.parallel import make_mesh, replicated, split, split_several
 from train.params.paths import named_arrays
 from train.precision import cast
 from train.run.weights import save_model
@@ -169,15 +172,36 @@ def read_in_parts(core: Program, setup: Setup) -> float:
     return max(shares) if all(equal) else math.inf
 
 
-def memory() -> dict[str, Any]:
-    """Bytes of all parameters and of the temporaries on each device; see `read_in_parts`."""
-    width = 64
+def of_levels(width: int, depth: int) -> Program:
+    """Images of random numbers, to be given back."""
 
     def loss(model, batch, keys, context):
         errors = jnp.mean((jax.vmap(model)(batch["x"]) - batch["x"]) ** 2, axis=(1, 2, 3))
         return Sums(batch["weight"] @ errors, jnp.sum(batch["weight"]), {})
 
-    core = Program.of(lambda key: Levels(width, 6, key=key), loss, {"x": ((4, 4, width), "float32")})
+    return Program.of(lambda key: Levels(width, depth, key=key), loss, {"x": ((4, 4, width), "float32")})
+
+
+def scanned(text: str) -> float:
+    """The largest difference of three updates in one call from three steps; infinite where an array is placed otherwise."""
+    core, mesh = of_levels(8, 1), make_mesh(text)
+    setup = Setup(core, {"model": optax.adam(0.1)}, averages(EmaConfig(), 8), mesh)
+    batches = [batch_of(core, 8, number, 8, "float32") for number in range(STEPS)]
+    state, step = sharded_state(setup, jr.key(0)), make_step(setup)
+    for batch in batches:
+        state, _ = step(Inputs(jax.device_put(batch, split(mesh)), jr.key(1)), state)
+    stacks = jax.device_put(stacked(batches), split_several(mesh))
+    other = sharded_state(setup, jr.key(0))
+    other, _ = make_scan(setup)(several(core, Span(0, STEPS), Inputs(stacks, jr.key(1)), {}), other)
+    pairs = list(zip(named_arrays(state).values(), named_arrays(other).values()))
+    placed = all(x.sharding.is_equivalent_to(y.sharding, x.ndim) for x, y in pairs)
+    return max(float(np.max(np.abs(np.asarray(x) - np.asarray(y)))) for x, y in pairs) if placed else math.inf
+
+
+def memory() -> dict[str, Any]:
+    """Bytes of all parameters and of the temporaries on each device; see `read_in_parts` and `scanned`."""
+    width = 64
+    core = of_levels(width, 6)
     found: dict[str, Any] = {}
     for text in ("data=8", "fsdp=8"):
         mesh = make_mesh(text)
@@ -191,6 +215,7 @@ def memory() -> dict[str, Any]:
         found["parameters"] = 4 * sum(x.size for x in named_arrays(state.model).values())
         found[f"gathers of {text}"] = compiled.as_text().count(" all-gather(")
     found["read"] = read_in_parts(core, setup)
+    found["scanned"] = {text: scanned(text) for text in ("data=8", "fsdp=8")}
     return found
 
 

@@ -99,6 +99,11 @@ class TrainConfig:
     for."""
     accumulate: int = option(1, free=True)
     """Number of micro-batches of a batch; the memory is that of one, the update is the same."""
+    scan: int = option(1, free=True)
+    """Number of updates in one compiled call, for small models; the numbers are the same, up to
+    the last bits where XLA fuses otherwise. It must divide the periods of
+    what happens between updates: --log-every, --checkpoint-every, --sample-every, --eval-every. A signal is answered
+    at its end."""
     mesh: str = option("", free=True, first=True)
     """Mesh of devices, such as fsdp=8 or data=2,fsdp=2,model=2: data copies the model, fsdp shards its parameters,
     model shards the width of each layer. By default data has all devices."""
@@ -118,7 +123,7 @@ class TrainConfig:
     """Low-rank updates of a model from --from."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep", "accumulate", "max_skips"):
+        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep", "accumulate", "max_skips", "scan"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1: got {getattr(self, name)}")
         require(self.skip_spikes > 0, f"skip_spikes must be positive: got {self.skip_spikes}; inf skips none")
         require(self.spike_window >= 2, f"spike_window must be at least 2 updates: got {self.spike_window}")
@@ -146,7 +151,20 @@ class TrainConfig:
                 sum(span) <= self.steps,
                 f"profile must be within the steps of the run: got {self.profile} with steps={self.steps}",
             )
+        self._check_scan()
         require(self.compile_for is None or self.dry_run, "compile_for goes with --dry-run, which was not given")
+
+    def _check_scan(self) -> None:
+        names = ("log_every", "checkpoint_every", "sample_every", "eval_every")
+        every = {name: getattr(self, name) for name in names}
+        every |= {f"the period of evals {name}": period for name, period in periods(self.evals, self.EVALS).items()}
+        every |= dict(zip(("the first step of profile", "the count of profile"), self.profiled or ()))
+        for name, period in every.items():
+            require(
+                period % self.scan == 0,
+                f"scan must divide {name}: got scan={self.scan}, {name}={period}; give "
+                f"{math.gcd(self.scan, period)}, or another period",
+            )
 
     def _check_evals(self) -> None:
         every, best = periods(self.evals, self.EVALS), self.keep_best.removeprefix("max:").removeprefix("min:")

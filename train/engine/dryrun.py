@@ -14,9 +14,10 @@ from jax.sharding import Mesh
 from .._errors import UserError
 from ..config.base import TrainConfig
 from ..optim import check_groups, groups_of, table
-from ..parallel import check_batch, check_heads, make_mesh, place, replicated, split
+from ..parallel import check_batch, check_heads, make_mesh, place, replicated, split, split_several
 from ..report.peak import flops_of
 from .recipe import Program
+from .scan import Several, kinds, make_updates
 from .start import opened
 from .step import Inputs, Setup, abstract_state, make_update
 from .tuning import on_paper
@@ -44,6 +45,9 @@ def dry_run(config: TrainConfig, program: Program, recipe: str) -> int:
     print(f"parameters               {parameters:,} ({4 * parameters / 2**20:,.0f} MiB in float32)")
     print(f"steps                    {config.steps:,}, {config.steps * config.batch_size:,} examples")
     print(f"TFLOP per device         {flops_of(update, inputs, state) / mesh.size / 1e12:,.3f}")
+    if config.scan > 1:
+        print(f"updates in one call      {config.scan}")
+        update, inputs = _several(config, program, mesh, update, inputs, state)
     begin = time.perf_counter()
     lowered = lower(update, inputs, state, "cuda" if target == "cuda" else None)
     print(f"lowered                  {time.perf_counter() - begin:.1f} s")
@@ -92,6 +96,22 @@ def abstract_update(config: TrainConfig, program: Program, mesh: Mesh) -> tuple[
     key = _place(jax.eval_shape(lambda: jr.key(0)), replicated(mesh))
     shapes: Any = (batch, key, place(eqx.filter_eval_shape(program.frozen), mesh))
     return make_update(setup), Inputs(*shapes), state
+
+
+def _several(
+    config: TrainConfig, program: Program, mesh: Mesh, update: Any, inputs: Inputs, state: Any
+) -> tuple[Any, Several]:
+    """Several updates, and the shapes of their arguments; see `abstract_update`."""
+    place = split_several(mesh)
+    batch = {
+        name: jax.ShapeDtypeStruct((config.scan, *x.shape), x.dtype, sharding=place) for name, x in inputs.batch.items()
+    }
+    one = len(kinds(program)) == 1
+    before = {} if one else eqx.filter_eval_shape(update, inputs, state)[1]
+    put = lambda x: _place(x, replicated(mesh))
+    numbers: Any = put(jax.ShapeDtypeStruct((config.scan,), jnp.int32))
+    setup = Setup.of(config, program, mesh, on_cpu=config.compile_for is None and jax.default_backend() == "cpu")
+    return make_updates(setup), Several(inputs._replace(batch=batch), numbers, jax.tree.map(put, before))
 
 
 def lower(update: Any, inputs: Any, state: Any, platform: str | None = None) -> Any:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from ..data.feed.feed import Feed, to_devices
 from ..evaluators.base import Evaluator
 from ..evaluators.stream import Stopped
 from ..optim import schedule
-from ..parallel import local_rows, split
+from ..parallel import local_rows, split, split_several
 from ..precision import check_skipped
 from ..report.log import Log, Mute
 from ..report.meter import Meter
@@ -33,6 +33,7 @@ from .best import best_name
 from .command import STARTED
 from .evaluation import Evaluation
 from .recipe import Change, Player
+from .scan import Span, make_scan, several, spans
 from .start import Start
 from .step import Inputs, Setup, State, changed, make_step, make_update, moved_by
 from .task import Task
@@ -76,22 +77,26 @@ class Run:
         data_key, change_key = jr.fold_in(key, 1), jr.fold_in(key, 2)
         profiler = Profiler(config.profiled, self.folder / "profile")
         meter = Meter(config.batch_size, first, tokens=task.tokens)
-        for step in range(first, config.steps):
-            batch = feed.take()
+        for span in self.spans(first):
+            batch, step = feed.take(), span.start
             inputs = Inputs(batch, data_key, self.frozen)
             for number, change in enumerate(change for change in program.changes.values() if self.due(change, step)):
                 own = jr.fold_in(change_key, step) if number == 0 else jr.fold_in(jr.fold_in(change_key, step), number)
-                state = changed(change.change, inputs._replace(key=own), state, self.setup.mesh)
+                one = _first(inputs, span)._replace(key=own)
+                state = changed(change.change, one, state, self.setup.mesh)
             if step == first and peak_of(jax.devices()[0].device_kind):
                 due = program.due(1)  # the turns of most steps
-                meter.flops = flops_of(make_update(self.setup, due), inputs, state) / self.setup.mesh.size
+                meter.flops = flops_of(make_update(self.setup, due), _first(inputs, span), state) / self.setup.mesh.size
             profiler.before(step, state)
-            state, metrics = step_of(program.due(step))(inputs, state)
-            if found := profiler.after(step, metrics):
+            if span.count == 1:
+                state, metrics = step_of(program.due(step))(inputs, state)
+            else:
+                state, metrics = step_of(None)(several(program, span, inputs, self.latest), state)
+            done = step + span.count
+            if found := profiler.after(done - 1, metrics):
                 self.log.say(found)
-            done = step + 1
             self.latest |= metrics
-            if done % 8 == 0 or done == config.steps:
+            if done % 8 == 0 or span.count > 1 or done == config.steps:
                 # It waits: no more than 8 steps in flight, since virtual CPU devices hang from about 32.
                 self.check(state, done)
             due = self.evaluation.due(done, config.eval_every) if done < config.steps else ()
@@ -101,7 +106,7 @@ class Run:
                     "examples": done * config.batch_size,
                     **values,
                     # The schedule counts the updates made.
-                    "learning_rate": float(np.asarray(rate(step - int(values["skipped"])))),
+                    "learning_rate": float(np.asarray(rate(done - 1 - int(values["skipped"])))),
                     **meter.read(done, feed.waited),
                     "seconds": self.seconds(),
                 }
@@ -124,16 +129,17 @@ class Run:
         profiler.close()
         return state
 
-    def compiled(self, due: tuple[str, ...]) -> Callable:
-        """The step of some turns; lines say when its first call begins and ends to compile it."""
-        step, calls = make_step(self.setup, due), [0]
+    def compiled(self, due: tuple[str, ...] | None) -> Callable:
+        """The step of some turns, or those of a scan; lines say when its first call begins and ends to compile it."""
+        step, calls = make_scan(self.setup) if due is None else make_step(self.setup, due), [0]
 
-        def run(inputs: Inputs, state: State) -> tuple[State, dict[str, Any]]:
+        def run(inputs: tuple, state: State) -> tuple[State, dict[str, Any]]:
             calls[0] += 1
             if calls[0] > 1:
                 return step(inputs, state)
-            of = "" if len(self.task.program.turns) == 1 else f" of {', '.join(due)}"
-            self.log.say(f"compiling the step{of} ...")
+            of = "" if due is None or len(self.task.program.turns) == 1 else f" of {', '.join(due)}"
+            what = f"{self.config.scan} steps in one call" if due is None else "the step"
+            self.log.say(f"compiling {what}{of} ...")
             before = time.perf_counter()
             result = step(inputs, state)
             self.log.say(f"compiled in {time.perf_counter() - before:.1f} s")
@@ -146,13 +152,27 @@ class Run:
         placed = step == 0 and self.weights is not None and change.places and self.weights.covers(change.places)
         return change.due(step) and not placed
 
+    def spans(self, first: int) -> Iterator[Span]:
+        """The calls of the steps from one on."""
+        changes = list(self.task.program.changes.values())
+        changing = lambda step: any(self.due(change, step) for change in changes)
+        return spans(first, self.config.steps, self.config.scan, changing)
+
     def feed(self, first: int) -> Feed:
         """The batches from a step on."""
         config, task = self.config, self.task
         order = Order(config.seed, config.batch_size, len(task.source), local_rows(self.setup.mesh, config.batch_size))
-        put = to_devices(split(self.setup.mesh), config.batch_size)
         return Feed(
-            task.batch, task.source, order, put, first=first, last=config.steps, config=config.data, say=self.log.say
+            task.batch,
+            task.source,
+            order,
+            to_devices(split(self.setup.mesh), config.batch_size),
+            first=first,
+            last=config.steps,
+            config=config.data,
+            counts=(span.count for span in self.spans(first)),
+            place_several=to_devices(split_several(self.setup.mesh), config.batch_size, config.scan),
+            say=self.log.say,
         )
 
     def numbers(self) -> dict[str, float]:
@@ -243,3 +263,8 @@ class Run:
         if before is None:
             return f"the last checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
         return f"the last checkpoint before it is of step {steps[-1]}" if steps else "no checkpoint before it is kept"
+
+
+def _first(inputs: Inputs, span: Span) -> Inputs:
+    """The arguments of the first step of a call."""
+    return inputs if span.count == 1 else inputs._replace(batch=jax.tree.map(lambda x: x[0], inputs.batch))

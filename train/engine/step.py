@@ -16,6 +16,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from eqxgen import check_tree
 from eqxgen.nn import force_weight_norm
 
 from ..config.base import TrainConfig
@@ -272,8 +273,9 @@ def init_state(model: PyTree, setup: Setup, start: Mapping[str, Array] | None = 
         start: arrays in place of those of their paths, `model.*` and `state.*`.
 
     Raises:
-        ValueError: a parameter has no player, or two.
+        ValueError: a parameter has no player, or two; or the model has a fault of `eqxgen.check_tree`.
     """
+    check_tree(model)
     program, claims = setup.program, setup.program.claims(model)
     replaced = lambda tree: map_named(lambda path, leaf: (start or {}).get(path, leaf), tree)
     model = replaced({"model": model})["model"]

@@ -1,6 +1,6 @@
 """Many devices: the mesh, where each array is placed on it, and how parts are put together."""
 
-from .mesh import AXES, BATCH, check_batch, local_rows, make_mesh, parse_mesh, parts, replicated, split
+from .mesh import AXES, BATCH, check_batch, local_rows, make_mesh, parse_mesh, parts, replicated, split, split_several
 from .rules import check_heads, place, spec_of
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "replicated",
     "spec_of",
     "split",
+    "split_several",
 ]

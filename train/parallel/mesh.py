@@ -103,6 +103,11 @@ def split(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
+def split_several(mesh: Mesh) -> NamedSharding:
+    """Along the second axis, the batch's, of the batches of several steps."""
+    return NamedSharding(mesh, PartitionSpec(None, BATCH))
+
+
 def local_rows(mesh: Mesh, batch_size: int) -> Int[np.ndarray, " rows"]:
     """Rows of a global batch that this process makes: those of its own devices, in order, each once."""
     places = split(mesh).addressable_devices_indices_map((batch_size,)).values()

@@ -109,6 +109,29 @@ def update(tree: Tree, part: PyTree) -> Tree:
     return jax.tree_util.tree_map_with_path(one, part, tree, is_leaf=lambda x: x is None)
 
 
+def select_states(model: PyTree) -> PyTree:
+    """Arrays of a model that are not trained, such as counts, keys and frozen arrays; `None` in place of the others.
+
+    With `parameters` each array is in one of the two.
+    """
+
+    def state(x: Any) -> Any:
+        x = x.value if is_frozen(x) else None if eqx.is_inexact_array(x) else x
+        return x if eqx.is_array(x) else None
+
+    return jax.tree.map(state, model, is_leaf=is_frozen)
+
+
+def update_states(model: Tree, other: PyTree) -> Tree:
+    """The model with the states of another of the same structure, such as the one that a loss returned: `update` by
+    `select_states(other)`.
+
+    Raises:
+        ValueError: an array has another shape or type than the one in its place.
+    """
+    return update(model, select_states(other))
+
+
 def apply_gradients(
     model: Tree, opt_state: PyTree, gradients: PyTree, optimiser: optax.GradientTransformation
 ) -> tuple[Tree, PyTree]:

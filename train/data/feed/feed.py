@@ -2,7 +2,7 @@
 
 import collections
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.pool import AsyncResult, ThreadPool
 from typing import Any
 
@@ -42,9 +42,12 @@ def pad_batch(arrays: Arrays, multiple: int) -> Arrays:
     return padded | {"weight": (np.arange(size + short) < size).astype(np.float32)}
 
 
-def to_devices(sharding: Any, batch_size: int) -> Callable[[Arrays], dict[str, Any]]:
+def to_devices(sharding: Any, batch_size: int, several: int = 0) -> Callable[[Arrays], dict[str, Any]]:
     """Starts the transfer of a host batch to the devices of a `jax.sharding.Sharding`; of several processes each gives
     its own rows.
+
+    Args:
+        several: batches along a first axis, see `stacked`; 0 is one without that axis.
     """
     import jax
 
@@ -52,13 +55,19 @@ def to_devices(sharding: Any, batch_size: int) -> Callable[[Arrays], dict[str, A
         return lambda arrays: jax.device_put(arrays, sharding)
 
     def place(arrays: Arrays) -> dict[str, Any]:
-        shapes = {name: (batch_size, *array.shape[1:]) for name, array in arrays.items()}
+        lead = (several, batch_size) if several else (batch_size,)
+        shapes = {name: (*lead, *array.shape[len(lead) :]) for name, array in arrays.items()}
         return {
             name: jax.make_array_from_process_local_data(sharding, array, shapes[name])
             for name, array in arrays.items()
         }
 
     return place
+
+
+def stacked(batches: Sequence[Arrays]) -> Arrays:
+    """The batches of several steps along a new first axis."""
+    return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
 
 
 class Feed:
@@ -78,6 +87,8 @@ class Feed:
         config: `timeout`; and of images `threads` and `workers`.
         multiple: the batch is filled up to a multiple of this.
         depth: batches made ahead; 0 makes each when it is asked for.
+        counts: steps of each `take`, one by default; several have their batches `stacked`.
+        place_several: brings the stacked batches to where the steps need them.
         say: takes a line for people.
 
     Attributes:
@@ -97,11 +108,14 @@ class Feed:
         config: SourceConfig,
         multiple: int = 1,
         depth: int = 2,
+        counts: Iterable[int] | None = None,
+        place_several: Callable[[Arrays], Any] = lambda arrays: arrays,
         say: Callable[[str], None] = print,
     ):
         self.waited, self._config, self._say = 0.0, config, say
         self.order, self._place, self._multiple = order, place, multiple
-        self._next, self._last, self._depth = first, last, depth
+        self._counts = iter((1 for _ in range(first, last)) if counts is None else counts)
+        self._place_several, self._depth = place_several, depth
         self._failed = self._closed = False
         if isinstance(source, Lazy) and isinstance(config, DataConfig):
             self._host = Ahead(make, order, source.name, first, last, config.threads, config.workers)
@@ -119,16 +133,15 @@ class Feed:
         self.close()
 
     def take(self) -> Any:
-        """The next step's batch.
+        """The batch of the next step, or those of the next several.
 
         Raises:
             DataError: an example cannot be read, or a worker process has ended.
             DataStalled: no example came for `config.timeout` seconds.
         """
         begin = time.perf_counter()
-        while len(self._ready) <= self._depth and self._next < self._last:
-            self._ready.append(self._thread.apply_async(self._make))
-            self._next += 1
+        while len(self._ready) <= self._depth and (count := next(self._counts, 0)):
+            self._ready.append(self._thread.apply_async(self._make, (count,)))
         try:
             return self._wait(self._ready.popleft())
         except BaseException:
@@ -143,15 +156,18 @@ class Feed:
         self._host.close(kill=self._failed)
         self._thread.terminate()
 
-    def _make(self) -> Any:
+    def _make(self, count: int) -> Any:
         if self._closed or self._failed:
             return None  # it will not be taken; after a fault the reader is in no state to go on
         try:
-            arrays = next(self._host) | {"index": self.order.places}
-            return self._place(pad_batch(arrays, self._multiple))
+            batches = [self._padded() for _ in range(count)]
+            return self._place(batches[0]) if count == 1 else self._place_several(stacked(batches))
         except BaseException:
             self._failed = True
             raise
+
+    def _padded(self) -> Arrays:
+        return pad_batch(next(self._host) | {"index": self.order.places}, self._multiple)
 
     def _wait(self, batch: AsyncResult) -> Any:
         pending, since, said = ("", ""), 0.0, False
