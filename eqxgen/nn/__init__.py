@@ -103,6 +103,10 @@ from eqxgen.nn.transformer.decoder import DecoderBlock as DecoderBlock
 from eqxgen.nn.transformer.joint import Jointformer as Jointformer
 from eqxgen.nn.transformer.mlp import GLU as GLU
 from eqxgen.nn.transformer.mlp import MLP as MLP
+from eqxgen.nn.transformer.moe import MoE as MoE
+from eqxgen.nn.transformer.moe import Routed as Routed
+from eqxgen.nn.transformer.moe import Routing as Routing
+from eqxgen.nn.transformer.moe import rebalanced as rebalanced
 from eqxgen.nn.transformer.stack import LongSkipStack as LongSkipStack
 from eqxgen.nn.transformer.stack import Stack as Stack
 
