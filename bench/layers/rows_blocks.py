@@ -66,6 +66,13 @@ RACES: dict[str, Race] = {
             normal(*TOKENS),
         ),
     ),
+    "Mamba2": Race(
+        lambda: (
+            lambda layer, x: jax.vmap(lambda x: layer(x)[0])(x),
+            nn.Mamba2(TOKENS[-1], key=KEY),
+            normal(*TOKENS),
+        ),
+    ),
     "Embedding": Race(
         lambda: (batched, nn.Embedding(8192, TOKENS[-1], key=KEY), ids()),
         lambda: (each_token, eqx.nn.Embedding(8192, TOKENS[-1], key=KEY), ids()),

@@ -92,6 +92,10 @@ from eqxgen.nn.recurrent import GRU as GRU
 from eqxgen.nn.recurrent import LSTM as LSTM
 from eqxgen.nn.recurrent import LSTMState as LSTMState
 from eqxgen.nn.recurrent import VanillaRNN as VanillaRNN
+from eqxgen.nn.ssm.mamba2 import Mamba2 as Mamba2
+from eqxgen.nn.ssm.mamba2 import Mamba2State as Mamba2State
+from eqxgen.nn.ssm.ssd import ssd as ssd
+from eqxgen.nn.ssm.ssd import ssd_step as ssd_step
 from eqxgen.nn.transformer.blocks import Selformer as Selformer
 from eqxgen.nn.transformer.blocks import Timeformer as Timeformer
 from eqxgen.nn.transformer.blocks import TransformerBlock as TransformerBlock

@@ -298,6 +298,19 @@ def test_a_wrong_flag_is_one_line(flags, message):
         parse("gpt", gpt.Config, gpt.PRESETS, "", flags)
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model.state-dim=8"], "model.state_dim goes with model.cell=mamba2: got 8, model.cell=lstm"),
+        (["--model.cell=mamba2", "--model.head-dim=5"], "model.head_dim must divide 2 . model.dim: got 512 and 5"),
+        (["--model.cell=mamba"], "model.cell must be one of .*: got 'mamba'"),
+    ],
+)
+def test_a_wrong_size_of_a_recurrent_model_is_one_line(flags, message):
+    with pytest.raises(UsageError, match=message):
+        parse("rnn", rnn.Config, rnn.PRESETS, "", flags)
+
+
 def test_what_is_held_out_is_the_end_and_is_measured_alike_at_every_batch_size(verse):
     corpus = load_text(TextConfig(name=str(verse)), 16)
     whole = (VERSE * 10)[: corpus.train.tokens] + (VERSE * 10)[-corpus.held_out.tokens :]

@@ -39,6 +39,7 @@ WHOLE = (
     ),  # kernels of convolutions
     *(f"**.{name}.weight" for name in ("shortcut", "last", "hidden", "pooler", "join")),
     *(f"**.{name}.weight" for name in ("from_input", "from_output")),  # recurrent cells
+    *(f"**.mixer.{name}" for name in ("into.weight", "out.weight", "conv")),  # state spaces
     *(f"**.attention.*_{name}.weight" for name in ("down", "up")),  # latent attention
     "**.router.weight",  # of experts
     *(f"**.{name}" for name in ("*modulation*", "time", "span", "guide")),  # of a condition
@@ -52,6 +53,14 @@ WHOLE = (
 )
 """Matrices and kernels that `--mesh model` leaves whole."""
 
-ISLANDS = ("**.*norm*.**.scale", "**.*norm*.**.bias", "**.head_bias", "**.codebook", "**.router.weight")
+ISLANDS = (
+    "**.*norm*.**.scale",
+    "**.*norm*.**.bias",
+    "**.head_bias",
+    "**.codebook",
+    "**.router.weight",
+    "**.log_a",
+    "**.dt_bias",
+)
 """Parameters that stay float32 in a half-precision model: what norms and loss heads use in float32 anyway, and codes
 that are compared."""
