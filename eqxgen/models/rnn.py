@@ -61,7 +61,7 @@ class RNN(eqx.Module):
     """
 
     embedding: Embedding
-    layers: tuple[Layer, ...]
+    layers: tuple[Any, ...]  # of `Layer`
     norm: RMSNorm | None
     dropout: Dropout
     head: Projection

@@ -10,6 +10,7 @@ from eqxgen.nn.attention.cross import CrossAttention as CrossAttention
 from eqxgen.nn.attention.latent import LatentAttention as LatentAttention
 from eqxgen.nn.attention.linear_attention import LinearAttention as LinearAttention
 from eqxgen.nn.attention.multihead import MultiheadAttention as MultiheadAttention
+from eqxgen.nn.attention.neighborhood import NeighborhoodAttention as NeighborhoodAttention
 from eqxgen.nn.attention.parallel import ParallelAttention as ParallelAttention
 from eqxgen.nn.attention.pooling import AttentionPool as AttentionPool
 from eqxgen.nn.attention.self_attention import SelfAttention as SelfAttention

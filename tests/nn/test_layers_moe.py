@@ -29,7 +29,7 @@ def test_one_expert_is_the_mlp_bit_for_bit(gated):
         np.testing.assert_array_equal(y, wanted)
 
 
-def by_hand(layer, x, room, bias=0.0):
+def by_hand(layer, x, room, bias):
     """Results, loads and dropped choices, by NumPy, one token after another."""
     weights = jax.tree.map(np.asarray, layer.experts)
     logits = np.asarray(x @ layer.router.weight.T, np.float64)
