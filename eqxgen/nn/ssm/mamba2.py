@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from eqxgen import ops
 from eqxgen._widen import widen
 from eqxgen.nn import _check
+from eqxgen.nn._mesh import varying
 from eqxgen.nn.linear import Initializer, Projection, torch_uniform
 from eqxgen.nn.ssm.ssd import ssd, ssd_step
 
@@ -131,7 +132,7 @@ class Mamba2(eqx.Module):
     ) -> tuple[Float[Array, "seq dim"], Mamba2State]:
         """The outputs of a sequence, and the state after it; `state=None` starts from zeros."""
         _check.example(x, "seq", dim=self.into.in_dim)
-        state = self._checked(state)
+        state = self._checked(x, state)
         gate, mixed, dt = self._split(self.into(x))
         past = jnp.concatenate([state.conv.astype(mixed.dtype), mixed])
         inputs, b, c = self._maps(past, x.shape[0])
@@ -145,7 +146,7 @@ class Mamba2(eqx.Module):
     ) -> tuple[Float[Array, " dim"], Mamba2State]:
         """The output for the next entry of a sequence, and the state after it."""
         _check.example(x, dim=self.into.in_dim)
-        state = self._checked(state)
+        state = self._checked(x, state)
         gate, mixed, dt = self._split(self.into(x))
         past = jnp.concatenate([state.conv.astype(mixed.dtype), mixed[None]])
         inputs, b, c = (part[0] for part in self._maps(past, 1))
@@ -154,16 +155,15 @@ class Mamba2(eqx.Module):
         y = self.out(self.norm(y.reshape(gate.shape).astype(x.dtype), gate))
         return y, Mamba2State(past[1:].astype(widen(past).dtype), last)
 
-    def _checked(self, state: Mamba2State | None) -> Mamba2State:
+    def _checked(self, x: Array, state: Mamba2State | None) -> Mamba2State:
         first = self.init_state()
-        if state is None:
-            return first
+        state = first if state is None else state
         if jax.tree.map(jnp.shape, state) != jax.tree.map(jnp.shape, first):
             raise ValueError(
                 f"state must be as init_state() gives it, with shapes {tuple(map(jnp.shape, first))}: got "
                 f"{jax.tree.map(jnp.shape, tuple(state))}"
             )
-        return state
+        return Mamba2State(*(varying(part, x) for part in state))
 
     def _split(self, x: Float[Array, "*leading projected"]) -> tuple[Array, Array, Array]:
         """Gate, what is convolved, and time steps."""

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from eqxgen import ops
 from eqxgen._widen import widen
 from eqxgen.nn import _check
-from eqxgen.nn._mesh import varying
+from eqxgen.nn._mesh import take_rows, varying
 from eqxgen.nn.drop import Dropout
 from eqxgen.nn.linear import Initializer, Projection, torch_uniform
 from eqxgen.nn.transformer.mlp import GLU, MLP
@@ -223,7 +223,7 @@ class Grouped(eqx.Module):
     def __call__(self, x: Float[Array, "rows in_dim"]) -> Float[Array, "rows out_dim"]:
         y = ops.grouped_matmul(x, self.projection.weight, self.groups)
         bias = self.projection.bias
-        return y if bias is None else y + bias.astype(x.dtype)[self.groups]
+        return y if bias is None else y + take_rows(bias.astype(x.dtype), self.groups)
 
 
 def rebalanced(
