@@ -2,6 +2,7 @@
 `isinstance(model, LanguageModel)` tells.
 
 TokenModel     trained by `eqxgen.losses.tokens`
+RoutedModel    with experts, trained by `eqxgen.losses.tokens`
 MaskedModel    trained by `eqxgen.losses.masked`, decoded by `eqxgen.decoding.masked`
 ImageTokenModel  trained by `eqxgen.losses.image_ar`, decoded by `eqxgen.decoding.images`
 LanguageModel  decoded by `eqxgen.decoding.autoregressive` and `eqxgen.decoding.beam`
@@ -25,6 +26,17 @@ class TokenModel(Protocol):
     @property
     def unembedding(self) -> tuple[Array, Array | None]:
         """Weight (vocab, dim) and bias (vocab) of the output projection."""
+        ...
+
+
+@runtime_checkable
+class RoutedModel(TokenModel, Protocol):
+    """A trained model of next tokens with experts: an `eqxgen.models.GPT` of some, or any other with these members."""
+
+    def routed(
+        self, ids: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None
+    ) -> tuple[Array, Any]:
+        """As `hidden`, and the `eqxgen.nn.Routing` of every block, stacked."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Attention, norms and dropout for TPU, GPU and CPU with one API.
+"""Attention, norms, grouped products and dropout for TPU, GPU and CPU with one API.
 
 The names are imported on first use, so that importing this package costs nothing. Code outside this checkout imports
 them from `eqxgen.ops`.
@@ -11,18 +11,29 @@ if TYPE_CHECKING:
     from . import masks
     from ._dropout import dropout_mask
     from .attention import ALiBi, dot_product_attention
+    from .grouped import grouped_matmul
     from .norm import group_norm, layer_norm, rms_norm
 
 # Not eqxgen's version. Hugging Face's `kernels` has the same name, and transformers asks for its version; with one
 # outside the range it accepts, transformers runs without that package in a checkout of ours.
 __version__ = "0.0.0+eqxgen"
-__all__ = ["ALiBi", "dot_product_attention", "dropout_mask", "group_norm", "layer_norm", "masks", "rms_norm"]
+__all__ = [
+    "ALiBi",
+    "dot_product_attention",
+    "dropout_mask",
+    "group_norm",
+    "grouped_matmul",
+    "layer_norm",
+    "masks",
+    "rms_norm",
+]
 
 _HOME = {
     "dot_product_attention": "attention",
     "layer_norm": "norm",
     "rms_norm": "norm",
     "group_norm": "norm",
+    "grouped_matmul": "grouped",
     "ALiBi": "attention",
     "dropout_mask": "_dropout",
     "masks": "masks",

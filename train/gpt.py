@@ -2,6 +2,7 @@
 
   python -m train.gpt                                        # nanoGPT's small CPU model on tiny Shakespeare
   python -m train.gpt --preset cpu-char                      # ours of the same size, steps and tokens: lower loss
+  python -m train.gpt --model.experts 8                      # 8 experts in place of each MLP, 2 for each token
   python -m train.gpt --preset nano-char                     # nanoGPT's GPU model
   python -m train.gpt --data.name ./books --data.tokenizer bpe-2048
   python -m train.gpt --preset gpt2 --data.name ./openwebtext --data.tokenizer ./gpt2
@@ -15,10 +16,12 @@ On two CPU cores nano-cpu takes 7 minutes to val_loss 1.91, cpu-char as long to 
 """
 
 import dataclasses
+import math
 from typing import Any
 
 from eqxgen.configs import GPT2_SIZES, GPTConfig
 
+from ._errors import require
 from .config.data import TextConfig
 from .config.optim import EmaConfig, OptimConfig
 from .config.options import option
@@ -32,6 +35,16 @@ class Config(LanguageConfig):
 
     model: GPTConfig = option(factory=GPTConfig, first=("dim", "depth", "heads", "context", "dropout"))
     """The transformer."""
+    balance_weight: float = 0.01
+    """Weight of the experts' balance loss, with --model.experts."""
+    z_weight: float = 0.001
+    """Weight of the router's z-loss, with --model.experts."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("balance_weight", "z_weight"):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, f"{name} must be at least 0 and finite: got {value}")
 
 
 NO_AVERAGE = EmaConfig(decay=0.0)
@@ -125,7 +138,14 @@ def model(config: Config, facts: TextFacts) -> Any:
     return lambda key: GPT(facts.vocab, config.model, key=key)
 
 
-RECIPE = language_recipe("gpt", "GPT", Config, PRESETS, model, context=lambda config: config.model.context)
+def _router(config: Config) -> tuple[float, float] | None:
+    """Weights of the losses of the experts' router."""
+    return (config.balance_weight, config.z_weight) if config.model.experts else None
+
+
+RECIPE = language_recipe(
+    "gpt", "GPT", Config, PRESETS, model, context=lambda config: config.model.context, router=_router
+)
 main = RECIPE.main
 
 if __name__ == "__main__":

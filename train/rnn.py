@@ -1,7 +1,9 @@
-"""Train a recurrent language model on text: the char-RNN (Graves 2013, arXiv:1308.0850), of LSTM, GRU or plain cells.
+"""Train a recurrent language model on text: the char-RNN (Graves 2013, arXiv:1308.0850), of LSTM, GRU or plain cells,
+or Mamba-2 (Dao and Gu 2024, arXiv:2405.21060).
 
   python -m train.rnn                                        # an LSTM of two layers on tiny Shakespeare
   python -m train.rnn --preset gru
+  python -m train.rnn --preset mamba2                        # four blocks of Mamba-2
   python -m train.sample --run runs/rnn-lstm --prompt "QUEEN" --chars 1000
 
 Writes runs/rnn-PRESET, as `train.gpt` does. The state starts from zeros at each window; in sampling it goes on without
@@ -35,12 +37,16 @@ def _preset(cell: str) -> Config:
     return Config(preset=cell, model=RNNConfig(cell=cell), optim=optim, ema=EmaConfig(decay=0.99), **sizes)
 
 
-PRESETS = {cell: _preset(cell) for cell in ("lstm", "gru")}
+PRESETS = {
+    **{cell: _preset(cell) for cell in ("lstm", "gru")},
+    "mamba2": dataclasses.replace(_preset("mamba2"), model=RNNConfig(cell="mamba2", dim=192, depth=4)),
+}
 
 
 ABOUT = {
     "lstm": "1.08 M parameters; 2,000 steps of 32",
     "gru": "0.82 M parameters; 2,000 steps of 32",
+    "mamba2": "1.03 M parameters; 2,000 steps of 32",
 }
 """Size, time and the number to expect of each preset, where it was measured."""
 

@@ -94,6 +94,13 @@ RACES: dict[str, Race] = {
     "AttentionPool": Race(
         lambda: (batched, nn.AttentionPool(TOKENS[-1], HEADS, key=KEY), normal(*TOKENS)), None, torch_pool
     ),
+    "NeighborhoodAttention": Race(
+        lambda: (
+            batched,
+            nn.NeighborhoodAttention(TOKENS[-1], HEADS, kernel=(7, 7), key=KEY),
+            normal(TOKENS[0], 16, 16, TOKENS[-1]),
+        ),
+    ),
     "RoPE": Race(
         lambda: (batched, nn.RoPE(64), normal(4, 256, 6, 64)),
         lambda: (

@@ -59,6 +59,20 @@ RACES: dict[str, Race] = {
             normal(*TOKENS),
         ),
     ),
+    "MoE": Race(
+        lambda: (
+            lambda layer, x: jax.vmap(lambda x: layer(x).x)(x),
+            nn.MoE(TOKENS[-1], 2 * TOKENS[-1], experts=8, capacity_factor=1.25, key=KEY),
+            normal(*TOKENS),
+        ),
+    ),
+    "Mamba2": Race(
+        lambda: (
+            lambda layer, x: jax.vmap(lambda x: layer(x)[0])(x),
+            nn.Mamba2(TOKENS[-1], key=KEY),
+            normal(*TOKENS),
+        ),
+    ),
     "Embedding": Race(
         lambda: (batched, nn.Embedding(8192, TOKENS[-1], key=KEY), ids()),
         lambda: (each_token, eqx.nn.Embedding(8192, TOKENS[-1], key=KEY), ids()),

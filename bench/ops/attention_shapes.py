@@ -57,6 +57,9 @@ ATTENTION: dict[str, Attention] = {
     "query bias": Attention(batch=2, q_seq=37, kv_seq=75, bias=(False, False, True, False)),
     "alibi": Attention(batch=2, q_seq=37, kv_seq=75, heads=4, alibi=True, mask=MASKS["causal"]),
     "dropout": Attention(batch=2, q_seq=37, kv_seq=75, heads=4, dropout_rate=0.3, mask=MASKS["causal offset"]),
+    "neighborhood": Attention(
+        batch=2, q_seq=77, kv_seq=77, heads=4, kv_heads=2, mask=lambda draw, a: masks.Neighborhood((7, 11), 3, (2, 1))
+    ),
     "everything": Attention(
         batch=2,
         q_seq=37,

@@ -1,4 +1,4 @@
-"""Sizes and variants of GPT: GPT-2's and nanoGPT's, LLaMA's, and one with multi-head latent attention."""
+"""Sizes and variants of GPT: GPT-2's and nanoGPT's, LLaMA's, with multi-head latent attention, with experts."""
 
 import dataclasses
 import math
@@ -74,6 +74,15 @@ class GPTConfig:
     """gelu_tanh (GPT-2), gelu (nanoGPT) or swiglu (LLaMA)."""
     latent: int = 0
     """Width of the latent of keys and values (multi-head latent attention); 0: plain attention."""
+    experts: int = 0
+    """Experts in place of each MLP, of the same inner width each; 0: one MLP."""
+    experts_top_k: int = 2
+    """Experts of each token."""
+    capacity_factor: float | None = None
+    """Places of each expert in training, as a multiple of its even share; what has none is dropped. By default no
+    limit."""
+    router_jitter: float = 0.0
+    """Uniform noise of the router's input in training, 1 ± router_jitter."""
     remat: bool = False
     """Recompute each block in the backward pass: less memory, a third more time."""
 
@@ -101,6 +110,26 @@ class GPTConfig:
         require(self.latent >= 0, f"model.latent must be at least 0: got {self.latent}")
         if self.latent:
             self._check_latent()
+        self._check_experts()
+
+    def _check_experts(self) -> None:
+        require(self.experts >= 0, f"model.experts must be at least 0: got {self.experts}")
+        factor, jitter = self.capacity_factor, self.router_jitter
+        require(
+            factor is None or 0 < factor < math.inf,
+            f"model.capacity_factor must be positive and finite: got {factor}; leave it out for no limit",
+        )
+        require(0 <= jitter < 1, f"model.router_jitter must be in [0, 1): got {jitter}")
+        if self.experts:
+            require(
+                1 <= self.experts_top_k <= self.experts,
+                f"model.experts_top_k must be from 1 to model.experts={self.experts}: got {self.experts_top_k}",
+            )
+            return
+        for name in ("experts_top_k", "capacity_factor", "router_jitter"):
+            default = GPTConfig.__dataclass_fields__[name].default
+            value = getattr(self, name)
+            require(value == default, f"model.{name} needs model.experts of at least 1: got {name}={value}, experts=0")
 
     def _check_latent(self) -> None:
         """Latent attention has no form for the other variants' parts."""

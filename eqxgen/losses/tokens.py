@@ -1,4 +1,4 @@
-"""Cross-entropy of tokens, and of the next token of a language model."""
+"""Cross-entropy of tokens, and of the next token of a language model, with or without experts."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen._widen import widen
 from eqxgen.nn.linear import times_rows
-from eqxgen.protocols import TokenModel
+from eqxgen.protocols import RoutedModel, TokenModel
 
 
 def cross_entropy(logits: Float[Array, "*leading vocab"], targets: Int[Array, "*leading"]) -> Float[Array, "*leading"]:
@@ -71,3 +71,22 @@ def next_token_losses(
     """
     weight, bias = model.unembedding
     return projected_cross_entropy(model.hidden(ids, key=key, inference=inference), weight, targets, bias=bias)
+
+
+def routed_losses(
+    model: RoutedModel, ids: Int[Array, " seq"], targets: Int[Array, " seq"], *, key: PRNGKeyArray | None = None
+) -> tuple[Float[Array, " seq"], dict[str, Float[Array, " blocks"]]]:
+    """`next_token_losses` of a model with experts in training, and numbers of each of its blocks: `balance_loss`,
+    `z_loss`, `overflow`, the share of choices that were dropped, and `expert_load`, that of the fullest expert as a
+    multiple of an even share.
+    """
+    weight, bias = model.unembedding
+    x, routing = model.routed(ids, key=key)
+    choices, experts = jnp.sum(routing.load, 1), routing.load.shape[1]
+    numbers = {
+        "balance_loss": routing.balance_loss,
+        "z_loss": routing.z_loss,
+        "overflow": routing.overflow / choices,
+        "expert_load": jnp.max(routing.load, 1) * experts / choices,
+    }
+    return projected_cross_entropy(x, weight, targets, bias=bias), numbers

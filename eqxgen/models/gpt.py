@@ -5,8 +5,9 @@ from a normal of deviation 0.02, and those that end a residual branch from one o
 biases start at zero.
 
 Other configs give nanoGPT's model (no biases, exact GELU), LLaMA's (RMSNorm, SwiGLU, rotary positions, grouped queries,
-an untied head) and one with DeepSeek's latent attention; see `eqxgen.configs.GPTConfig`. The loss is
-`eqxgen.losses.tokens.next_token_losses`, the samplers are `eqxgen.decoding.autoregressive` and `eqxgen.decoding.beam`;
+an untied head), one with DeepSeek's latent attention and one with experts for MLPs; see `eqxgen.configs.GPTConfig`. The
+loss is `eqxgen.losses.tokens.next_token_losses`, or `routed_losses` with experts; the samplers are
+`eqxgen.decoding.autoregressive` and `eqxgen.decoding.beam`;
 `eqxgen.pretrained.gpt2` reads and writes published weights.
 """
 
@@ -28,10 +29,12 @@ from eqxgen.nn import (
     Embedding,
     LatentAttention,
     LayerNorm,
+    MoE,
     Projection,
     RMSNorm,
     RoPE,
     RoPEScaling,
+    Routing,
     SelfAttention,
     Stack,
     TransformerBlock,
@@ -75,7 +78,8 @@ class GPT(eqx.Module):
         )
         self.dropout = Dropout(config.dropout if config.embedding_dropout is None else config.embedding_dropout)
         stack = Stack(functools.partial(_block, config), config.depth, remat=config.remat, key=stack_key)
-        ends = lambda stack: (stack.blocks.attention.out.weight, stack.blocks.mlp.down.weight)
+        mlp = lambda stack: stack.blocks.mlp.experts if config.experts else stack.blocks.mlp
+        ends = lambda stack: (stack.blocks.attention.out.weight, mlp(stack).down.weight)
         self.stack = eqx.tree_at(ends, stack, [weight / math.sqrt(2 * config.depth) for weight in ends(stack)])
         self.norm = _norm(config)
         self.head = None if config.tied else Projection(config.dim, vocab, bias=False, init=_normal, key=head_key)
@@ -106,6 +110,25 @@ class GPT(eqx.Module):
         self, ids: _check.Ids, *, key: PRNGKeyArray | None = None, inference: bool | None = None
     ) -> Float[Array, "seq dim"]:
         """Input of the output projection; the arguments are those of a call."""
+        x, key = self._embedded(ids, key, inference)
+        return self.norm(self.stack(x, key=key, inference=inference))
+
+    def routed(
+        self, ids: _check.Ids, *, key: PRNGKeyArray | None = None, inference: bool | None = None
+    ) -> tuple[Float[Array, "seq dim"], Routing]:
+        """As `hidden`, and the routing of every block, stacked; of a model with experts.
+
+        Raises:
+            ValueError: the model has none.
+        """
+        x, key = self._embedded(ids, key, inference)
+        x, routing = self.stack.routed(x, key=key, inference=inference)
+        return self.norm(x), routing
+
+    def _embedded(
+        self, ids: _check.Ids, key: PRNGKeyArray | None, inference: bool | None
+    ) -> tuple[Float[Array, "seq dim"], PRNGKeyArray | None]:
+        """Input of the stack, and its key."""
         ids = check_ids(ids, self.vocab, "ids", "vocab")
         _check.example(ids, "seq", name="ids")
         if ids.shape[0] > self.context:
@@ -114,8 +137,7 @@ class GPT(eqx.Module):
         x = self.embedding(ids)
         if self.positions is not None:
             x = x + self.positions[: ids.shape[0]].astype(x.dtype)
-        x = self.dropout(x, key=embed_key, inference=inference)
-        return self.norm(self.stack(x, key=stack_key, inference=inference))
+        return self.dropout(x, key=embed_key, inference=inference), stack_key
 
     def cache(self, dtype: DTypeLike = jnp.float32) -> Caches:
         """The empty memory, with room for `context` tokens."""
@@ -169,16 +191,20 @@ def _norm(config: GPTConfig) -> LayerNorm | RMSNorm:
 def _block(config: GPTConfig, key: PRNGKeyArray) -> TransformerBlock:
     attention_key, mlp_key = jr.split(key)
     options = {"bias": config.bias, "dropout": config.dropout, "init": _normal}
-    mlp = GLU if config.mlp == "swiglu" else MLP
+    gated = config.mlp == "swiglu"
+    mlp = GLU if gated else MLP
+    if config.experts:
+        mlp = functools.partial(
+            MoE,
+            experts=config.experts,
+            top_k=config.experts_top_k,
+            capacity_factor=config.capacity_factor,
+            gated=gated,
+            jitter=config.router_jitter,
+        )
     return TransformerBlock(
         _attention(config, options, attention_key),
-        mlp(
-            config.dim,
-            config.hidden_dim,
-            activation={"swiglu": "swish"}.get(config.mlp, config.mlp),
-            **options,
-            key=mlp_key,
-        ),
+        mlp(config.dim, config.hidden_dim, activation="swish" if gated else config.mlp, **options, key=mlp_key),
         attention_norm=_norm(config),
         mlp_norm=_norm(config),
     )

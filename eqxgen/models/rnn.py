@@ -1,6 +1,10 @@
 """Recurrent language model: an embedding, recurrent layers with dropout between them, a head (Graves 2013,
 arXiv:1308.0850; Karpathy's char-rnn). Weights are initialised as torch's: uniform in ±1/sqrt(width), the embedding
 normal with deviation 1.
+
+With the cell mamba2 each layer is `x + mamba2(rms_norm(x))`, and a norm precedes the head (Dao and Gu 2024,
+arXiv:2405.21060; the published language models tie the head to the embedding, ours does not). It trains by the scan in
+chunks and is decoded by the recurrence.
 """
 
 import math
@@ -14,10 +18,38 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from eqxgen._widen import widen
 from eqxgen.configs import RNNConfig
-from eqxgen.nn import GRU, LSTM, Dropout, Embedding, Projection, VanillaRNN, _check
+from eqxgen.nn import GRU, LSTM, Dropout, Embedding, Mamba2, Mamba2State, Projection, RMSNorm, VanillaRNN, _check
 from eqxgen.nn.linear import check_ids
 
 CELLS = {"lstm": LSTM, "gru": GRU, "rnn": VanillaRNN}
+
+
+class MambaBlock(eqx.Module):
+    """`x + mamba2(rms_norm(x))`, with the methods of a recurrent layer."""
+
+    norm: RMSNorm
+    mixer: Mamba2
+
+    def __init__(self, dim: int, *, state_dim: int, head_dim: int, key: PRNGKeyArray):
+        self.norm = RMSNorm(dim)
+        self.mixer = Mamba2(dim, state_dim=state_dim, head_dim=head_dim, key=key)
+
+    def init_state(self) -> Mamba2State:
+        """Zeros."""
+        return self.mixer.init_state()
+
+    def __call__(self, x: Float[Array, "seq dim"], state: Mamba2State) -> tuple[Float[Array, "seq dim"], Mamba2State]:
+        """The outputs of a sequence, and the state after it."""
+        y, state = self.mixer(self.norm(x), state)
+        return x + y, state
+
+    def step(self, x: Float[Array, " dim"], state: Mamba2State) -> tuple[Float[Array, " dim"], Mamba2State]:
+        """The output for the next entry of a sequence, and the state after it."""
+        y, state = self.mixer.step(self.norm(x), state)
+        return x + y, state
+
+
+Layer = LSTM | GRU | VanillaRNN | MambaBlock
 
 
 class RNN(eqx.Module):
@@ -29,7 +61,8 @@ class RNN(eqx.Module):
     """
 
     embedding: Embedding
-    layers: tuple[LSTM | GRU | VanillaRNN, ...]
+    layers: tuple[Any, ...]  # of `Layer`
+    norm: RMSNorm | None
     dropout: Dropout
     head: Projection
     context = None
@@ -40,7 +73,13 @@ class RNN(eqx.Module):
         edge = 1 / math.sqrt(config.dim)
         init: Any = lambda key, shape, dtype=jnp.float32: jr.uniform(key, shape, dtype, -edge, edge)
         self.embedding = Embedding(vocab, config.dim, key=embed_key)
-        self.layers = tuple(CELLS[config.cell](config.dim, config.dim, init=init, key=key) for key in keys)
+        if config.cell == "mamba2":
+            sizes = {"state_dim": config.state_dim or 64, "head_dim": config.head_dim or 32}
+            self.layers = tuple(MambaBlock(config.dim, **sizes, key=key) for key in keys)
+            self.norm = RMSNorm(config.dim)
+        else:
+            self.layers = tuple(CELLS[config.cell](config.dim, config.dim, init=init, key=key) for key in keys)
+            self.norm = None
         self.dropout = Dropout(config.dropout)
         self.head = Projection(config.dim, vocab, init=init, key=head_key)
 
@@ -76,7 +115,7 @@ class RNN(eqx.Module):
         for layer, key in zip(self.layers, keys[1:]):
             x, _ = layer(x, layer.init_state())
             x = self.dropout(x, key=key, inference=inference)
-        return x
+        return x if self.norm is None else self.norm(x)
 
     @property
     def unembedding(self) -> tuple[Float[Array, "vocab dim"], Float[Array, " vocab"] | None]:
@@ -105,14 +144,15 @@ class RNN(eqx.Module):
         for layer, state in zip(self.layers, cache):
             x, state = _until(layer, x, state, count)
             states.append(state)
-        return self._logits(jax.lax.dynamic_slice_in_dim(x, last, 1))[0], tuple(states)
+        x = jax.lax.dynamic_slice_in_dim(x, last, 1)
+        return self._logits(x if self.norm is None else self.norm(x))[0], tuple(states)
 
     def _logits(self, x: Float[Array, "seq dim"]) -> Float[Array, "seq vocab"]:
         y = self.head(x)
         return widen(y)
 
 
-def _until(layer: LSTM | GRU | VanillaRNN, x: Array, state: PyTree, count: Array) -> tuple[Array, PyTree]:
+def _until(layer: Layer, x: Array, state: PyTree, count: Array) -> tuple[Array, PyTree]:
     """Outputs of a layer, and its state after the first `count` entries."""
 
     def step(state: PyTree, entry: tuple[Array, Array]) -> tuple[PyTree, Array]:

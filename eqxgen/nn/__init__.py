@@ -10,6 +10,7 @@ from eqxgen.nn.attention.cross import CrossAttention as CrossAttention
 from eqxgen.nn.attention.latent import LatentAttention as LatentAttention
 from eqxgen.nn.attention.linear_attention import LinearAttention as LinearAttention
 from eqxgen.nn.attention.multihead import MultiheadAttention as MultiheadAttention
+from eqxgen.nn.attention.neighborhood import NeighborhoodAttention as NeighborhoodAttention
 from eqxgen.nn.attention.parallel import ParallelAttention as ParallelAttention
 from eqxgen.nn.attention.pooling import AttentionPool as AttentionPool
 from eqxgen.nn.attention.self_attention import SelfAttention as SelfAttention
@@ -92,6 +93,10 @@ from eqxgen.nn.recurrent import GRU as GRU
 from eqxgen.nn.recurrent import LSTM as LSTM
 from eqxgen.nn.recurrent import LSTMState as LSTMState
 from eqxgen.nn.recurrent import VanillaRNN as VanillaRNN
+from eqxgen.nn.ssm.mamba2 import Mamba2 as Mamba2
+from eqxgen.nn.ssm.mamba2 import Mamba2State as Mamba2State
+from eqxgen.nn.ssm.ssd import ssd as ssd
+from eqxgen.nn.ssm.ssd import ssd_step as ssd_step
 from eqxgen.nn.transformer.blocks import Selformer as Selformer
 from eqxgen.nn.transformer.blocks import Timeformer as Timeformer
 from eqxgen.nn.transformer.blocks import TransformerBlock as TransformerBlock
@@ -103,6 +108,10 @@ from eqxgen.nn.transformer.decoder import DecoderBlock as DecoderBlock
 from eqxgen.nn.transformer.joint import Jointformer as Jointformer
 from eqxgen.nn.transformer.mlp import GLU as GLU
 from eqxgen.nn.transformer.mlp import MLP as MLP
+from eqxgen.nn.transformer.moe import MoE as MoE
+from eqxgen.nn.transformer.moe import Routed as Routed
+from eqxgen.nn.transformer.moe import Routing as Routing
+from eqxgen.nn.transformer.moe import rebalanced as rebalanced
 from eqxgen.nn.transformer.stack import LongSkipStack as LongSkipStack
 from eqxgen.nn.transformer.stack import Stack as Stack
 

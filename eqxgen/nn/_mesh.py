@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 
 def take_rows(table: Float[Array, "rows dim"], ids: Int[Array, "*leading"]) -> Float[Array, "*leading dim"]:
@@ -48,7 +48,7 @@ def in_steps(x: Array, *patterns: str, **sizes: int) -> Array:
     return x
 
 
-def varying(x: Float[Array, "*shape"], *others: Array) -> Float[Array, "*shape"]:
+def varying(x: Shaped[Array, "*shape"], *others: Array) -> Shaped[Array, "*shape"]:
     """x, marked as varying wherever any of the others does: over manual mesh axes, and over axes of `jax.vmap` on an
     explicit mesh. The initial state of a scan must be marked so.
     """

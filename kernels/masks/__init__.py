@@ -9,6 +9,7 @@ Plain Python integers are part of the traced program; pass an array for a number
 """
 
 from .base import And, Dense, Mask, Or, as_mask
+from .neighborhood import Neighborhood
 from .packing import Lengths, Segments
 from .pattern import BlockSparse
 from .positions import Causal, PrefixLM, Window
@@ -20,6 +21,7 @@ __all__ = [
     "Dense",
     "Lengths",
     "Mask",
+    "Neighborhood",
     "Or",
     "PrefixLM",
     "Segments",

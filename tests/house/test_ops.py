@@ -13,12 +13,13 @@ import kernels
 from eqxgen import ops
 
 CHECKOUT = Path(__file__).parents[2]
-CALLS = """from eqxgen.ops import ALiBi, dot_product_attention, dropout_mask, group_norm, layer_norm, masks, rms_norm
+CALLS = """from eqxgen.ops import ALiBi, dot_product_attention, dropout_mask, group_norm, grouped_matmul, layer_norm, masks, rms_norm
 
 reveal_type(ALiBi)
 reveal_type(dot_product_attention)
 reveal_type(dropout_mask)
 reveal_type(group_norm)
+reveal_type(grouped_matmul)
 reveal_type(layer_norm)
 reveal_type(masks.Causal)
 reveal_type(rms_norm)
@@ -29,6 +30,7 @@ TYPES = {
     "dot_product_attention": "Overload[(query: ",
     "dropout_mask": "(key: Array, shape: tuple[int, ...], rate: float) -> Array",
     "group_norm": "(x: Array, scale: Array | None = None, bias: Array | None = None, *, groups: int, ",
+    "grouped_matmul": "(x: Array, weight: Array, groups: Array) -> Array",
     "layer_norm": "Overload[(x: Array, scale: Array | None = None, bias: Array | None = None, *, residual: None",
     "masks.Causal": "type[Causal]",
     "rms_norm": "Overload[(x: Array, scale: Array | None = None, *, residual: None",

@@ -73,6 +73,52 @@ def test_each_mask_allows_what_its_docstring_says():
     same(masks.BlockSparse(np.indices((5, 7)).sum(0) % 2 == 0, 8), (p + q) % 2 == 0)
 
 
+def nearest(size, kernel, dilation):
+    """Along one axis: of the positions of a query's residue, the run of `kernel` around it that stays inside."""
+    seen = np.zeros((size, size), bool)
+    for query in range(size):
+        alike = [place for place in range(size) if place % dilation == query % dilation]
+        starts = range(len(alike) - kernel + 1)
+        start = min(starts, key=lambda start: abs(alike.index(query) - kernel // 2 - start))
+        seen[query, alike[start : start + kernel]] = True
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "dilation"),
+    [
+        ((37,), (5,), (1,)),
+        ((37,), (4,), (3,)),
+        ((5, 7), (3, 4), (1, 1)),
+        ((6, 7), (2, 3), (3, 2)),
+        ((3, 4, 3), (2,) * 3, (1,) * 3),
+    ],
+)
+def test_a_neighborhood_is_that_of_each_axis_in_the_whole_and_by_blocks(shape, kernel, dilation):
+    mask, count = masks.Neighborhood(shape, kernel, dilation), int(np.prod(shape))
+    wanted = np.ones((1, 1), bool)
+    for numbers in zip(shape, kernel, dilation):
+        wanted = np.kron(wanted, nearest(*numbers))
+    assert (wanted.sum(1) == np.prod(kernel)).all()
+    bound, found = pairs(mask, Attention(q_seq=count, kv_seq=count, heads=1))
+    np.testing.assert_array_equal(found[0, 0], wanted)
+    np.testing.assert_array_equal(mask.matrix(), wanted)
+    for q_block, kv_block in ((4, 8), (1, 1), (16, 5)):
+        active, full = schedule.block_bounds(bound, count, count, q_block, kv_block)
+        assert isinstance(active, np.ndarray)
+        assert isinstance(full, np.ndarray)
+        for (_, _, qi, kj), is_active in np.ndenumerate(active):
+            tile = wanted[qi * q_block : (qi + 1) * q_block, kj * kv_block : (kj + 1) * kv_block]
+            assert is_active or not tile.any()
+            assert not full[0, 0, qi, kj] or tile.all()
+
+
+def test_a_block_of_a_neighborhood_computes_its_own_keys_and_those_beside():
+    bound, _ = pairs(masks.Neighborhood(1024, 64), Attention(q_seq=1024, kv_seq=1024, heads=1))
+    active, _ = schedule.block_bounds(bound, 1024, 1024, 64, 64)
+    assert (active.sum(-1) <= 3).all()
+
+
 def test_patterns_of_sparse_attention():
     i, j = np.indices((6, 6))
     strided = masks.BlockSparse.strided(6, block=4, stride=3).pattern.matrix
@@ -102,6 +148,14 @@ def test_masks_are_pytrees_whose_integers_are_part_of_the_program():
 
 
 WRONG = [
+    (lambda: masks.Neighborhood(8, 0), ValueError, r"kernel must be positive ints: got 0"),
+    (lambda: masks.Neighborhood((4, 5), (3,)), ValueError, r"kernel must have one number for each axis, 2: got \(3,\)"),
+    (lambda: masks.Neighborhood(8, 3, 3), ValueError, r"at most the size of its axis: got kernel=3, dilation=3 for 8"),
+    (
+        lambda: pairs(masks.Neighborhood((6, 6), 3)),
+        ValueError,
+        r"got \(6, 6\), 36 positions, for 37 queries and 53 keys",
+    ),
     (lambda: masks.Window(-1, 0), ValueError, r"left must not be negative: got left=-1"),
     (lambda: masks.Window(1.5, 0), TypeError, r"left must be an int or None: got 1.5"),
     (lambda: masks.Causal(0.5), TypeError, r"offset must be integers: got float64"),

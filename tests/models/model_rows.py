@@ -263,8 +263,10 @@ ROWS = {
     "GPT": Row(gpt(dropout=0.1), text, draws=True),
     "GPT, LLaMA's": Row(gpt(**LLAMA), text),
     "GPT, latent": Row(gpt(positions="rotary", latent=8), text),
+    "GPT, experts": Row(gpt(experts=3, capacity_factor=1.0), text),
     "RNN": Row(lambda key: RNN(7, RNNConfig(dim=12, dropout=0.1), key=key), text, draws=True),
     "RNN, GRU": Row(lambda key: RNN(7, RNNConfig(dim=12, cell="gru"), key=key), text),
+    "RNN, Mamba-2": Row(lambda key: RNN(7, RNNConfig(dim=12, cell="mamba2", state_dim=4, head_dim=8), key=key), text),
     "MaskGIT": Row(maskgit(placement="pre"), labelled, draws=True),
     "MaskGIT, rematerialised": Row(maskgit(placement="post", remat=True), labelled, draws=True),
     "MaskGIT, published": Row(

@@ -18,10 +18,11 @@ from safetensors.numpy import load_file, save_file
 
 from eqxgen.configs import GPTConfig, Sampling
 from eqxgen.decoding.autoregressive import generate
-from eqxgen.losses.tokens import cross_entropy, next_token_losses, projected_cross_entropy
+from eqxgen.losses.tokens import cross_entropy, next_token_losses, projected_cross_entropy, routed_losses
 from eqxgen.models.gpt import GPT
 from eqxgen.pretrained.gpt2 import from_pretrained, to_pretrained
 from tests import oracles
+from tests.arrays import integers
 from tests.oracles.gpt2 import SIZES
 from train.config.optim import OptimConfig
 from train.engine.step import trainable
@@ -260,3 +261,20 @@ BAD_CONFIGS = [
 def test_sizes_that_cannot_be_are_an_error(options, message):
     with pytest.raises(ValueError, match=message):
         GPTConfig(**options)
+
+
+def test_experts_decode_as_they_are_called_and_give_the_routing_of_each_block():
+    sizes = {"dim": 16, "depth": 2, "heads": 2, "hidden_dim": 12, "context": 8}
+    model = GPT(7, GPTConfig(**sizes, experts=3, capacity_factor=0.5), key=jr.key(0))
+    ids = integers((6,), 7)
+
+    both = lambda model: (model(ids, inference=True), model.routed(ids)[1], routed_losses(model, ids, ids)[1])
+    called, routing, numbers = eqx.filter_jit(both)(model)
+    step, cache = eqx.filter_jit(lambda model, token, cache: model.extend(token, cache)), model.cache()
+    for place in range(6):
+        logits, cache = step(model, ids[place : place + 1], cache)
+        np.testing.assert_allclose(logits, called[place], atol=1e-5)
+    np.testing.assert_array_equal(routing.load.sum(1), [12, 12])
+    assert routing.overflow.sum() > 0
+    np.testing.assert_allclose(numbers["overflow"], routing.overflow / 12, rtol=1e-6)
+    np.testing.assert_allclose(numbers["expert_load"], routing.load.max(1) / 4, rtol=1e-6)

@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from tests.full import FULL
+from tests.nn import moe_devices
 from tests.nn.layer_rows import Row, call, of_each_class, table
 
 BATCH, DEVICES = 8, 8
@@ -135,8 +136,10 @@ def leaves(tree: Any) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
-def main(rows: dict[str, Any]) -> None:
-    """Rows are those of the table of layers, or have the same fields; `whole` ones are not split by `shard_map`."""
+def main(rows: dict[str, Any], **others: Callable[[], dict[str, str]]) -> None:
+    """Rows are those of the table of layers, or have the same fields; `whole` ones are not split by `shard_map`. Others
+    give failures of their own.
+    """
     jax.config.update("jax_numpy_rank_promotion", "raise")
     alone = {name: built(row) for name, row in rows.items()} if FULL else {}
     found = computed({name: loss_of(row) for name, row in rows.items()}, alone)
@@ -146,8 +149,8 @@ def main(rows: dict[str, Any]) -> None:
         kind: failures(split if shards else rows, mesh, is_set, shards, wanted)
         for kind, (mesh, is_set, shards) in kinds().items()
     }
-    json.dump(results, sys.stdout, indent=1)
+    json.dump(results | {name: run() for name, run in others.items()}, sys.stdout, indent=1)
 
 
 if __name__ == "__main__":
-    main(table() if FULL else of_each_class())
+    main(table() if FULL else of_each_class(), experts=moe_devices.failures)

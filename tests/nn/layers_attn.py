@@ -17,6 +17,13 @@ def latent(key, **options):
 
 
 LAYERS = {
+    "NeighborhoodAttention": Row(lambda key: nn.NeighborhoodAttention(8, 2, kernel=3, key=key), (7, 8), ((7, 8),)),
+    "NeighborhoodAttention on an image": Row(
+        lambda key: nn.NeighborhoodAttention(8, 2, kernel=(3, 2), dilation=(1, 2), dropout=0.1, key=key),
+        (5, 6, 8),
+        ((5, 6, 8),),
+        draws=True,
+    ),
     "SelfAttention, window": Row(lambda key: nn.SelfAttention(8, 2, window=2, key=key), (5, 8), ((5, 8),)),
     "SelfAttention, rotary and normalised": Row(
         lambda key: nn.SelfAttention(8, 2, causal=True, rope=nn.RoPE(4), qk_norm=True, key=key), (5, 8), ((5, 8),)
@@ -72,6 +79,19 @@ LAYERS = {
 ROWS = jnp.ones((3, 2, 4))
 
 WRONG = [
+    Wrong(lambda: nn.NeighborhoodAttention(8, 2, kernel=0, key=KEY), "kernel must be an integer of at least 1: got 0"),
+    Wrong(
+        lambda: nn.NeighborhoodAttention(8, 2, kernel=4, dilation=2, key=KEY)(jnp.ones((7, 8))),
+        "kernel . dilation must be at most the size of its axis: got kernel=4, dilation=2 for 7 positions",
+    ),
+    Wrong(
+        lambda: nn.NeighborhoodAttention(8, 2, kernel=(3, 3), key=KEY)(jnp.ones((7, 8))),
+        r"x must be \(height, width, dim=8\): got shape \(7, 8\)",
+    ),
+    Wrong(
+        lambda: nn.NeighborhoodAttention(8, 2, kernel=3, dilation=(1, 2), key=KEY),
+        r"dilation must be one number or one for each of kernel=\(3,\): got \(1, 2\)",
+    ),
     Wrong(lambda: nn.KVCache(0, 2, 4), "length must be an integer of at least 1: got 0"),
     Wrong(
         lambda: nn.KVCache(4, 2, 5).append(ROWS, ROWS),

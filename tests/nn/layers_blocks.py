@@ -83,6 +83,13 @@ LAYERS = {
         (5, 8),
         ((5, 8), (6,)),
     ),
+    "MoE": Row(lambda key: nn.MoE(8, 12, experts=3, key=key), (5, 8), ((5, 8),)),
+    "MoE, gated, with a capacity": Row(
+        lambda key: nn.MoE(8, 12, experts=3, gated=True, capacity_factor=0.5, jitter=0.1, dropout=0.2, key=key),
+        (5, 8),
+        ((5, 8),),
+        draws=True,
+    ),
     "Timeformer": Row(lambda key: awake(nn.Timeformer(8, 2, key=key)), (5, 8), ((5, 8), (8,))),
     "Jointformer": Row(lambda key: awake(nn.Jointformer(8, 2, key=key)), (5, 8), ((5, 8), (3, 8), (8,))),
     "Timeformer that drops": Row(
@@ -165,6 +172,18 @@ WRONG = [
         lambda: nn.LongSkipStack(lambda key: nn.MLP(4, key=key), 4, dim=4, key=KEY),
         "depth must be odd and at least 3, for two halves .*: got 4",
     ),
+    Wrong(lambda: nn.MoE(8, experts=2, top_k=3, key=KEY), "top_k must be at most experts: got top_k=3, experts=2"),
+    Wrong(
+        lambda: nn.MoE(8, experts=2, capacity_factor=0.0, key=KEY),
+        "capacity_factor must be positive and finite: got 0.0",
+    ),
+    Wrong(lambda: nn.MoE(8, experts=2, jitter=1.0, key=KEY), r"jitter must be in \[0, 1\): got 1.0"),
+    Wrong(
+        lambda: nn.MoE(8, experts=2, jitter=0.1, key=KEY)(X),
+        "jitter needs key=... in training: pass one, or inference=True",
+    ),
+    Wrong(lambda: nn.MoE(6, experts=2, key=KEY)(X), r"x must be \(seq, dim=6\): got shape \(5, 8\)"),
+    Wrong(lambda: block(**parts()).routed(X), "routed needs a block whose mlp is an MoE: got MLP; call the block"),
     Wrong(
         lambda: nn.AdaLN(8, 6, key=KEY)(X, jnp.ones(8)),
         r"condition must be \(condition_dim=6,\): got shape \(8,\)",

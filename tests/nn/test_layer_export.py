@@ -15,8 +15,9 @@ from tests.nn.layer_rows import call, of_each_class
 LAYERS = of_each_class()
 BOUNDED = ("LearnedPositions", "Convolution1D")  # a table of positions or a kernel bounds the length
 BOUNDS = ["t >= 4", "t <= 7"]
-# The shape is that of `like`; the number of rows is computed from it; as many tokens are drawn without repetition.
-FIXED = ("EMA", "Unpatch", "TokenDrop")
+# The shape is that of `like`; the number of rows is computed from it; as many tokens are drawn without repetition; the
+# mask is a table over the grid.
+FIXED = ("EMA", "Unpatch", "TokenDrop", "NeighborhoodAttention")
 
 
 def sequences(name: str) -> list[bool]:

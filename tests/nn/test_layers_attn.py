@@ -423,3 +423,16 @@ def test_attention_pooling_is_attention_of_the_probe_then_an_mlp():
     weights = jax.nn.softmax(jnp.einsum("qhd,khd->hqk", q, k) / 2, axis=-1)
     y = layer.attention.out(jnp.einsum("hqk,khd->qhd", weights, v).reshape(1, 8))[0]
     np.testing.assert_allclose(layer(x), y + layer.mlp(layer.norm(y[None])[0]), rtol=1e-5, atol=1e-6)
+
+
+def test_neighborhood_attention_is_attention_by_hand_to_the_window():
+    layer = nn.NeighborhoodAttention(8, 2, kernel=(3, 2), dilation=(1, 2), key=jr.key(0))
+    x = jr.normal(jr.key(1), (5, 6, 8))
+
+    @eqx.filter_jit
+    def both(layer, x):
+        dense = jnp.asarray(ops.masks.Neighborhood((5, 6), (3, 2), (1, 2)).matrix())
+        return layer(x), layer.attention(x.reshape(30, 8), mask=dense).reshape(x.shape)
+
+    found, wanted = both(layer, x)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)

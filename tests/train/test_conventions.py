@@ -37,7 +37,12 @@ FACTS = {
 }
 SMALL = {"dim": 64, "depth": 2, "heads": 4, "context": 64}
 VARIANTS: dict[str, list[Any]] = {
-    "gpt": [GPTConfig.llama(**SMALL, kv_heads=2), GPTConfig.mla(**SMALL, latent=16), GPTConfig(tied=False)],
+    "gpt": [
+        GPTConfig.llama(**SMALL, kv_heads=2),
+        GPTConfig.mla(**SMALL, latent=16),
+        GPTConfig(tied=False),
+        GPTConfig(**SMALL, experts=4),
+    ],
     "vqgan": [VQGANConfig(codebook="ema")],
     "rnn": [RNNConfig(dim=32, cell=cell) for cell in ("lstm", "gru", "rnn")],
 }

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from eqxgen.configs import GPTConfig
+from tests.full import full
 from tests.train.small_runs import metrics, same, weights, words
 from train import gpt, rnn, sample
 from train._errors import UsageError, UserError
@@ -283,6 +284,10 @@ BAD_FLAGS = [
     (["--eval-batches=-1"], "eval_batches must be at least 0: got -1"),
     (["--prompt="], "prompt must be one or more characters"),
     (["--sample-tokens=0"], "sample_tokens must be at least 1: got 0"),
+    (["--model.experts=2", "--model.experts-top-k=3"], "experts_top_k must be from 1 to model.experts=2: got 3"),
+    (["--model.experts=2", "--model.capacity-factor=0"], "model.capacity_factor must be positive and finite: got 0"),
+    (["--model.capacity-factor=1"], "model.capacity_factor needs model.experts of at least 1: got capacity_factor=1"),
+    (["--balance-weight=-1"], "balance_weight must be at least 0 and finite: got -1"),
     (["--model.heads=3"], "model.heads must divide model.dim: got model.dim=128, model.heads=3"),
 ]
 
@@ -291,6 +296,19 @@ BAD_FLAGS = [
 def test_a_wrong_flag_is_one_line(flags, message):
     with pytest.raises(UsageError, match=message):
         parse("gpt", gpt.Config, gpt.PRESETS, "", flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model.state-dim=8"], "model.state_dim goes with model.cell=mamba2: got 8, model.cell=lstm"),
+        (["--model.cell=mamba2", "--model.head-dim=5"], "model.head_dim must divide 2 . model.dim: got 512 and 5"),
+        (["--model.cell=mamba"], "model.cell must be one of .*: got 'mamba'"),
+    ],
+)
+def test_a_wrong_size_of_a_recurrent_model_is_one_line(flags, message):
+    with pytest.raises(UsageError, match=message):
+        parse("rnn", rnn.Config, rnn.PRESETS, "", flags)
 
 
 def test_what_is_held_out_is_the_end_and_is_measured_alike_at_every_batch_size(verse):
@@ -303,6 +321,16 @@ def test_what_is_held_out_is_the_end_and_is_measured_alike_at_every_batch_size(v
     loss = lambda *sizes: validation_loss(model, held_out_windows(corpus.held_out, *sizes), stream).result()
     assert loss(1, 0) == pytest.approx(loss(5, 0), rel=1e-6)
     assert loss(3, 2) == loss(3, 2)
+
+
+@full
+def test_a_run_with_experts_reports_its_routing(verse, tmp_path):
+    assert train("gpt", verse, tmp_path, "--model.experts=4", "--model.capacity-factor=0.5") == 0
+    last = metrics(tmp_path)[-1]
+    assert last["overflow"] >= 0.4, "half of the places must drop near half of the choices"
+    assert 1 <= last["expert_load"] <= 4
+    total = last["token_loss"] + 0.01 * last["balance_loss"] + 0.001 * last["z_loss"]
+    assert last["loss"] == pytest.approx(total, rel=1e-5)
 
 
 def test_windows_of_training_are_those_of_the_place_in_the_batch(verse):

@@ -11,6 +11,8 @@ WIDTH: tuple[tuple[str, int], ...] = (
     ("**.mlp.up.weight", -2),
     ("**.mlp.up.bias", -1),
     ("**.mlp.down.weight", -1),
+    ("**.mlp.experts.*.weight", -3),  # whole experts
+    ("**.mlp.experts.*.bias", -2),
 )
 """Axis, from the last, that `--mesh model` splits (Shoeybi et al. 2019, arXiv:1909.08053): of two projections in a row
 the first is split by its outputs and the second by its inputs, so that one sum over the devices follows both."""
@@ -37,7 +39,9 @@ WHOLE = (
     ),  # kernels of convolutions
     *(f"**.{name}.weight" for name in ("shortcut", "last", "hidden", "pooler", "join")),
     *(f"**.{name}.weight" for name in ("from_input", "from_output")),  # recurrent cells
+    *(f"**.mixer.{name}" for name in ("into.weight", "out.weight", "conv")),  # state spaces
     *(f"**.attention.*_{name}.weight" for name in ("down", "up")),  # latent attention
+    "**.router.weight",  # of experts
     *(f"**.{name}" for name in ("*modulation*", "time", "span", "guide")),  # of a condition
     *(f"**.quantizer.{name}" for name in ("start", "logits.weight", "down.weight", "up.weight")),
     *(f"**.{name}" for name in ("encoder.down.weight", "decoder.up.weight", "encoder.latents", "decoder.mask")),
@@ -49,6 +53,14 @@ WHOLE = (
 )
 """Matrices and kernels that `--mesh model` leaves whole."""
 
-ISLANDS = ("**.*norm*.**.scale", "**.*norm*.**.bias", "**.head_bias", "**.codebook")
+ISLANDS = (
+    "**.*norm*.**.scale",
+    "**.*norm*.**.bias",
+    "**.head_bias",
+    "**.codebook",
+    "**.router.weight",
+    "**.log_a",
+    "**.dt_bias",
+)
 """Parameters that stay float32 in a half-precision model: what norms and loss heads use in float32 anyway, and codes
 that are compared."""

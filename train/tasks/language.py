@@ -58,6 +58,7 @@ def language_recipe(
     model: Callable[[Any, TextFacts], Any],
     *,
     context: Callable[[Any], int],
+    router: Callable[[Any], tuple[float, float] | None] = lambda _: None,
 ) -> Recipe:
     """A recipe of this kind, with the mean cross-entropy of the next token as its loss.
 
@@ -65,8 +66,9 @@ def language_recipe(
         model: (config, facts) -> what makes the model from a key; see `eqxgen.protocols.TokenModel` and
             `eqxgen.protocols.LanguageModel`.
         context: config -> tokens of a window.
+        router: config -> weights of the balance loss and the z-loss of a model with experts; None for one without.
     """
-    make = lambda config, facts: _program(model(config, facts), facts.context)
+    make = lambda config, facts: _program(model(config, facts), facts.context, router(config))
     return Recipe(
         name=name,
         title=title,
@@ -82,17 +84,18 @@ def language_recipe(
     )
 
 
-def _program(init: Callable[[Any], Any], context: int) -> "Program":
+def _program(init: Callable[[Any], Any], context: int, router: tuple[float, float] | None) -> "Program":
     """A language model and its loss: the mean cross-entropy in nats of each token of a window but the first.
 
     Args:
         init: makes the model from a key.
         context: tokens of a window, which has one more as the last target.
+        router: see `language_recipe`.
     """
     import jax
     import jax.numpy as jnp
 
-    from eqxgen.losses.tokens import next_token_losses
+    from eqxgen.losses.tokens import next_token_losses, routed_losses
 
     from ..engine.recipe import Context, Program, Sums
 
@@ -101,7 +104,16 @@ def _program(init: Callable[[Any], Any], context: int) -> "Program":
         losses = jax.vmap(lambda ids, key: jnp.sum(next_token_losses(model, ids[:-1], ids[1:], key=key)))(ids, keys)
         return Sums(batch["weight"] @ losses, jnp.sum(batch["weight"]) * context, {})
 
-    return Program.of(init, loss, {"ids": ((context + 1,), "int32")})
+    def loss_with_experts(model: Any, batch: dict[str, jax.Array], keys: jax.Array, _: Context) -> Sums:
+        ids, (balance, normaliser) = batch["ids"], router or (0.0, 0.0)
+        losses, routing = jax.vmap(lambda ids, key: routed_losses(model, ids[:-1], ids[1:], key=key))(ids, keys)
+        means = {name: jnp.mean(x, 1) for name, x in routing.items()}  # over blocks
+        total = losses.sum(1) + context * (balance * means["balance_loss"] + normaliser * means["z_loss"])
+        weight = batch["weight"]
+        metrics = {name: context * (weight @ x) for name, x in means.items()} | {"token_loss": weight @ losses.sum(1)}
+        return Sums(weight @ total, jnp.sum(weight) * context, metrics)
+
+    return Program.of(init, loss_with_experts if router else loss, {"ids": ((context + 1,), "int32")})
 
 
 def _task(config: LanguageConfig, context: int, make: Callable[[Any, TextFacts], "Program"]) -> "Task":

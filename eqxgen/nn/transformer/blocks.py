@@ -19,6 +19,7 @@ from eqxgen.nn.linear import Initializer, torch_uniform
 from eqxgen.nn.norm.fused import LayerNorm
 from eqxgen.nn.transformer.condition import AdaLNZero
 from eqxgen.nn.transformer.mlp import GLU, MLP
+from eqxgen.nn.transformer.moe import Routed, Routing
 
 PLACEMENTS = ("pre", "post", "sandwich", "parallel")
 Layer = Callable[..., Any]
@@ -42,7 +43,7 @@ class TransformerBlock(eqx.Module):
 
     Args:
         attention: `(seq, dim) -> (seq, dim)`; the context of the call is passed on to it.
-        mlp: `(seq, dim) -> (seq, dim)`.
+        mlp: `(seq, dim) -> (seq, dim)`, or an `MoE`, see `routed`.
         attention_norm, mlp_norm: norms of the two branches. A parallel block without `mlp_norm` has one norm for both,
             as in its sources; with it, each branch has its own, as in GPT-NeoX.
         attention_out_norm, mlp_out_norm: norms after the branches; for sandwich blocks only.
@@ -105,6 +106,17 @@ class TransformerBlock(eqx.Module):
             x, lambda x, key: (run(attention, x, *context, key=key, inference=inference), None), key, inference
         )[0]
 
+    def routed(
+        self, x: Float[Array, "seq dim"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
+    ) -> tuple[Float[Array, "seq dim"], Routing]:
+        """The result of a block whose `mlp` is an `MoE`, and its routing; a call leaves the routing out."""
+        found: list[Routing] = []
+        attend = lambda x, key: (run(self.attention, x, key=key, inference=inference), None)
+        x, _ = self._branches(x, attend, key, inference, found.append)
+        if not found:
+            raise ValueError(f"routed needs a block whose mlp is an MoE: got {type(self.mlp).__name__}; call the block")
+        return x, found[0]
+
     def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> Any:
         """An empty cache of the attention for `length` tokens."""
         return caching(self.attention).cache(length, dtype)
@@ -129,12 +141,24 @@ class TransformerBlock(eqx.Module):
         return self._branches(x, lambda x, key: attention.extend(x, cache, count=count, **options), None, True)
 
     def _branches(
-        self, x: Array, attend: Callable[..., tuple[Array, Any]], key: PRNGKeyArray | None, inference: bool | None
+        self,
+        x: Array,
+        attend: Callable[..., tuple[Array, Any]],
+        key: PRNGKeyArray | None,
+        inference: bool | None,
+        routing: Callable[[Routing], None] = lambda _: None,
     ):
         if x.ndim != 2:
             _check.example(x, "seq", "dim")
         attention_key, mlp_key, *drop_keys = (None,) * 4 if key is None else jr.split(key, 4)
-        mlp = lambda x: run(self.mlp, x, key=mlp_key, inference=inference)
+
+        def mlp(x: Array) -> Array:
+            y = run(self.mlp, x, key=mlp_key, inference=inference)
+            if not isinstance(y, Routed):
+                return y
+            routing(y.routing)
+            return y.x
+
         drop, drop_mlp = (functools.partial(self.drop_path, key=key, inference=inference) for key in drop_keys)
         norm, mlp_norm = self.attention_norm, self.attention_norm if self.mlp_norm is None else self.mlp_norm
         out, mlp_out = self.attention_out_norm, self.mlp_out_norm

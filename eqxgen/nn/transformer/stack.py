@@ -13,6 +13,7 @@ from eqxgen.nn import _check
 from eqxgen.nn._call import given
 from eqxgen.nn.attention.self_attention import Bias, Mask
 from eqxgen.nn.linear import Initializer, Projection, torch_uniform
+from eqxgen.nn.transformer.moe import Routing
 
 REMATS = ("none", "dots", "full")
 
@@ -76,6 +77,13 @@ class Stack(eqx.Module):
             return block(x, *context, key=key, inference=inference, **options), None
 
         return self.scan(step, x, None if key is None else jr.split(key, self.depth))[0]
+
+    def routed(
+        self, x: Float[Array, "seq dim"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
+    ) -> tuple[Float[Array, "seq dim"], Routing]:
+        """The result of blocks with an `MoE`, and their routings, stacked; see `TransformerBlock.routed`."""
+        step = lambda block, x, key: block.routed(x, key=key, inference=inference)
+        return self.scan(step, x, None if key is None else jr.split(key, self.depth))
 
     def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> PyTree:
         """Empty caches of the blocks for `length` tokens, stacked like their parameters."""

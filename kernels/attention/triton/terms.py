@@ -11,7 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ...masks import And, BlockSparse, Causal, Dense, Lengths, Mask, Or, PrefixLM, Segments, Window
+from ...masks import And, BlockSparse, Causal, Dense, Lengths, Mask, Neighborhood, Or, PrefixLM, Segments, Window
 from ..problem import unsqueeze
 
 UPPER, LOWER, KEY_BELOW, QUERY_BELOW, SAME, PATTERN, DENSE = range(7)
@@ -62,7 +62,11 @@ def in_one_run(mask: Mask | None) -> bool:
 def _foreign(mask: Mask) -> type | None:
     if isinstance(mask, (And, Or)):
         return _foreign(mask.left) or _foreign(mask.right)
-    return None if isinstance(mask, (BlockSparse, Causal, Dense, Lengths, PrefixLM, Segments, Window)) else type(mask)
+    return (
+        None
+        if isinstance(mask, (BlockSparse, Causal, Dense, Lengths, Neighborhood, PrefixLM, Segments, Window))
+        else type(mask)
+    )
 
 
 def _joined(arrays: list[Any], dtype) -> Any:
@@ -103,6 +107,8 @@ class _Writer:
             case BlockSparse():
                 matrix = mask.pattern.matrix
                 return [[_term(PATTERN, self._append(self.table, matrix), mask.block, matrix.shape[1])]]
+            case Neighborhood():
+                return [[self._plane(jnp.asarray(mask.matrix())[None, None])]]
             case Dense():
                 return [[self._plane(unsqueeze(mask.array, "bhqk"))]]
         raise AssertionError(mask)
