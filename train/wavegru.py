@@ -8,8 +8,8 @@
 
 Net: convolutions on the frames, a GRU on the samples. Loss: -log p of each sample given those before it. Held-out
 speakers are in no training cut. Writes runs/wavegru-PRESET with samples/ (each recording and its resynthesis as .wav,
-their spectrograms as .png); summary.json has eval_bits, bits of a held-out sample, and mel_distance, the mean difference
-in dB between the spectrograms of recordings and of their resynthesis.
+their spectrograms as .png); summary.json has eval_bits, bits of a held-out sample, and mel_distance, the mean
+difference in dB between the spectrograms of recordings and of their resynthesis.
 """
 
 import dataclasses
@@ -53,13 +53,14 @@ class Config(SoundTrainConfig):
 
 PRESETS = {
     "fsdd": Config(
-        steps=600,
+        steps=400,
         batch_size=32,
+        frames=4,
         log_every=20,
-        sample_every=300,
+        sample_every=400,
         checkpoint_every=100,
-        model=WaveGRUConfig(128, 64, 128),
-        optim=OptimConfig(learning_rate=4e-3, warmup=50, beta2=0.99, weight_decay=0.01, final=0.05),
+        model=WaveGRUConfig(64, 32, 64),
+        optim=OptimConfig(learning_rate=6e-3, warmup=30, beta2=0.99, weight_decay=0.01, final=0.05),
         ema=EmaConfig(decay=0.98),
     ),
     # Pax's sizes, at LJSpeech's own rate.

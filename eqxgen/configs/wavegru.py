@@ -28,8 +28,8 @@ class MelConfig:
         at_least_one(self, "rate", "n_fft", "hop", "mels")
         require(
             self.hop <= self.n_fft and (self.n_fft - self.hop) % 2 == 0,
-            f"mel.n_fft must be at least mel.hop and an even number more, so that a frame is centred on its samples: got "
-            f"mel.n_fft={self.n_fft}, mel.hop={self.hop}",
+            "mel.n_fft must be at least mel.hop and an even number more, so that a frame is centred on its samples: "
+            f"got mel.n_fft={self.n_fft}, mel.hop={self.hop}",
         )
         require(
             0 <= self.low < self.top <= self.rate / 2,

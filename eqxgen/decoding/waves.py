@@ -49,7 +49,9 @@ def stream(
     return _stream(model, mels, chunk, temperature, key)
 
 
-def _stream(model: WaveGRU, mels: np.ndarray, chunk: int, temperature: float, key: PRNGKeyArray) -> Iterator[np.ndarray]:
+def _stream(
+    model: WaveGRU, mels: np.ndarray, chunk: int, temperature: float, key: PRNGKeyArray
+) -> Iterator[np.ndarray]:
     count, frames, _ = mels.shape
     context, short = model.context, -frames % chunk
     ends = ((0, 0), (context, context + short), (0, 0))
@@ -58,9 +60,7 @@ def _stream(model: WaveGRU, mels: np.ndarray, chunk: int, temperature: float, ke
     states = jax.tree.map(lambda x: jnp.broadcast_to(x[None], (count, *x.shape)), model.start())
     for start in range(0, frames, chunk):
         part = mels[:, start : start + chunk + 2 * context]
-        states, waves, finite = _part(
-            (model, keys, np.int32(start * model.hop), np.float32(temperature), part), states
-        )
+        states, waves, finite = _part((model, keys, np.int32(start * model.hop), np.float32(temperature), part), states)
         if not bool(finite):
             raise FloatingPointError("the model's samples are not numbers")
         yield np.asarray(waves)[:, : (min(chunk, frames - start)) * model.hop]

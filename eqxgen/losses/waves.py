@@ -11,9 +11,7 @@ LOG_SCALE = -7.0
 """Least logarithm of a logistic distribution's scale (Salimans et al. 2017, arXiv:1701.05517)."""
 
 
-def dual_cross_entropy(
-    logits: Float[Array, "*samples 512"], codes: Int[Array, "*samples"]
-) -> Float[Array, "*samples"]:
+def dual_cross_entropy(logits: Float[Array, "*samples 512"], codes: Int[Array, "*samples"]) -> Float[Array, "*samples"]:
     """-log p of 16-bit samples by two softmaxes (Kalchbrenner et al. 2018, arXiv:1802.08435, section 2).
 
     Args:

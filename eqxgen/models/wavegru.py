@@ -5,12 +5,12 @@ Convolutions on frames, transposed convolutions and repetition bring the spectro
 recurrent layer gets the sum of that and of the embedded sample before. The convolutions do not pad: they take `context`
 frames more on either side, so that frame t is that of the samples [t * hop, (t + 1) * hop).
 
-Where we differ from WaveRNN: samples are embedded by tables in place of scalars, the bias of the recurrent weights is
-PyTorch's, and each byte has a hidden layer of the same width.
+Where we differ from WaveRNN: samples are embedded by tables in place of scalars, which are smooth at initialisation;
+the bias of the recurrent weights is PyTorch's; each byte has a hidden layer of the same width.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,7 +19,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from eqxgen.audio import from_levels, to_levels
+from eqxgen.audio import QUIET, from_levels, to_levels
 from eqxgen.configs import WaveGRUConfig
 from eqxgen.losses.tokens import cross_entropy
 from eqxgen.losses.waves import dual_cross_entropy, logistics_loss, split_logistics
@@ -28,6 +28,14 @@ from eqxgen.rng import RNG
 
 CENTRE, SPREAD = -5.0, 3.0
 """Subtracted from a log-mel spectrogram, and divided by then: about the mean and the deviation of speech."""
+
+
+def _smooth(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[Array, "rows dim"]:
+    """A table whose neighbouring rows are alike, as levels are: cosines of drawn frequencies and phases."""
+    rows, dim = shape
+    frequency_key, phase_key = jr.split(key)
+    frequency, phase = 3.0 * jr.normal(frequency_key, (1, dim)), jr.uniform(phase_key, (1, dim), maxval=2 * math.pi)
+    return (math.sqrt(2) * jnp.cos(jnp.linspace(-1, 1, rows)[:, None] * frequency + phase)).astype(dtype)
 
 
 class WaveState(NamedTuple):
@@ -108,10 +116,10 @@ class WaveGRU(eqx.Module):
         if config.head == "logistics":
             self.embedding = Projection(1, width, key=next(keys))
         else:
-            self.embedding = Embedding(256, width, key=next(keys))
+            self.embedding = Embedding(256, width, init=_smooth, key=next(keys))
         if dual:
-            self.embedding_fine = Embedding(256, width, key=next(keys))
-            self.embedding_coarse = Embedding(256, width, key=next(keys))
+            self.embedding_fine = Embedding(256, width, init=_smooth, key=next(keys))
+            self.embedding_coarse = Embedding(256, width, init=_smooth, key=next(keys))
             in_dim = 2 * width
         self.cell = GRU(in_dim, config.dim, key=next(keys))
         outputs = 3 * config.mixtures if config.head == "logistics" else 256
@@ -153,7 +161,7 @@ class WaveGRU(eqx.Module):
         frames = len(mel) - 2 * self.context
         if frames < 1:
             raise ValueError(
-                f"mel must have more than twice context={self.context} frames: got {len(mel)}; pad it by log({1e-5})"
+                f"mel must have more than twice context={self.context} frames: got {len(mel)}; pad it by log({QUIET})"
             )
         if not self.config.conditional:
             return jnp.zeros((frames * self.hop, self.config.width), mel.dtype)
@@ -188,8 +196,8 @@ class WaveGRU(eqx.Module):
         samples = (len(mel) - 2 * self.context) * self.hop
         if len(levels) != samples:
             raise ValueError(
-                f"levels must have hop={self.hop} samples for each of the {samples // self.hop} inner frames of mel: got "
-                f"{len(levels)}"
+                f"levels must have hop={self.hop} samples for each of the {samples // self.hop} inner frames of mel: "
+                f"got {len(levels)}"
             )
         # By padding: a constant beside examples would not be split over a mesh as they are.
         past = jnp.pad(levels[:-1], (1, 0), constant_values=self.levels // 2)

@@ -16,6 +16,7 @@ from train.engine.recipes import RECIPES, named
 from train.params.conventions import ENDS, ISLANDS, WHOLE, WIDTH
 from train.params.paths import leaves, matches
 from train.tasks.facts import (
+    AudioFacts,
     CaptionFacts,
     ImageFacts,
     LabelFacts,
@@ -27,6 +28,7 @@ from train.tasks.facts import (
 )
 
 FACTS = {
+    AudioFacts: AudioFacts(8000, 100, 40),
     ImageFacts: ImageFacts((32, 32, 3), 10),
     TokenFacts: TokenFacts((32, 32, 3), 10, 64, 512),
     CaptionFacts: CaptionFacts((32, 32, 3), 10, 64, 512, vocab=65, text=16),

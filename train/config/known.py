@@ -224,9 +224,7 @@ KNOWN = {
         title="Free Spoken Digit Dataset, Z. Jackson et al.",
         licence="CC BY-SA 4.0",
         rate=8000,
-        files=_files(
-            (), "fsdd.npz 13004146 363103725c6ea0001fe7640a8763779e8d188d8baee12ed9bd24971044f07ba0"
-        ),
+        files=_files((), "fsdd.npz 13004146 363103725c6ea0001fe7640a8763779e8d188d8baee12ed9bd24971044f07ba0"),
     ),
 }
 """By the name of the folder, which but for those of `COLLECTIONS` is the name that --data.name takes."""
@@ -238,7 +236,5 @@ COLLECTIONS = ("text_classification", "glue")
 TEXT_PAIRS = tuple(name for name, known in KNOWN.items() if known.pairs)
 SOUNDS = tuple(name for name, known in KNOWN.items() if known.rate)
 TEXTS = tuple(
-    name
-    for name, known in KNOWN.items()
-    if not (known.shape or known.pairs or known.rate or name in COLLECTIONS)
+    name for name, known in KNOWN.items() if not (known.shape or known.pairs or known.rate or name in COLLECTIONS)
 )

@@ -28,8 +28,8 @@ class SoundConfig(SourceConfig):
     LJSpeech's form, metadata.csv and wavs/."""
 
     speakers: tuple[str, ...] = option((), first=True)
-    """Held-out speakers: of fsdd, by default jackson and yweweler, or subfolders of a folder. A folder without any given
-    holds out --data.held-out of its recordings."""
+    """Held-out speakers: of fsdd, by default jackson and yweweler, or subfolders of a folder. A folder without any
+    given holds out --data.held-out of its recordings."""
 
     held_out: float = 0.05
     """Fraction of a folder's recordings that is held out where no speaker is, always the same ones."""

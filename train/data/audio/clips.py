@@ -11,7 +11,7 @@ from ..._errors import DataError
 from ..files.lazy import fingerprint_of
 from .files import Sound, to_int16
 
-CLIPPED = 16
+CLIPPED = 8
 """Samples in a row at the largest value of a file from which it counts as clipped."""
 FULL = 0.999
 """Share of the range of a file from which a sample is at its end."""

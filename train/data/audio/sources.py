@@ -93,9 +93,7 @@ def _ljspeech(path: Path) -> tuple[list[str], list[str]]:
     return names, [""] * len(names)
 
 
-def _parted(
-    name: str, rate: int, rows: list[tuple[str, str, Clip]], config: SoundConfig, where: str
-) -> Sounds:
+def _parted(name: str, rate: int, rows: list[tuple[str, str, Clip]], config: SoundConfig, where: str) -> Sounds:
     known = sorted({who for _, who, _ in rows} - {""})
     if unknown := [who for who in config.left_out if who not in known]:
         expected = f"speakers of {', '.join(known[:8]) or 'no subfolder'}"
@@ -107,5 +105,7 @@ def _parted(
         raise DataError(where, "two or more recordings, one to hold out", f"{len(rows)}", "add recordings")
     else:
         held = held_out(np.zeros(len(rows), np.int32), config.held_out, where)
-    part = lambda chosen: Part(*map(tuple, zip(*(row for row, kept in zip(rows, chosen) if kept)))) if any(chosen) else Part((), (), ())
+    part = lambda chosen: (
+        Part(*map(tuple, zip(*(row for row, kept in zip(rows, chosen) if kept)))) if any(chosen) else Part((), (), ())
+    )
     return Sounds(name, rate, part(~held), part(held))

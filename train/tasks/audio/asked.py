@@ -29,13 +29,9 @@ class SoundSample(Sample):
         super().__post_init__()
         require(self.out.endswith("/") and self.out.strip("/.") != "", f"out must be FOLDER/: got {self.out!r}")
         require(self.n >= 1, f"n must be at least 1: got {self.n}")
-        require(
-            0 < self.temperature < math.inf, f"temperature must be positive and finite: got {self.temperature}"
-        )
+        require(0 < self.temperature < math.inf, f"temperature must be positive and finite: got {self.temperature}")
         for name in ("mix", "resample"):
-            require(
-                not getattr(self, name) or self.wavs is not None, f"{name} goes with wavs, which was not given"
-            )
+            require(not getattr(self, name) or self.wavs is not None, f"{name} goes with wavs, which was not given")
 
     @property
     def picture(self) -> str:

@@ -42,7 +42,7 @@ def draw(run: Finished, asked: SoundSample) -> int:
     config, folder = run.config.mel, Path(asked.out)
     found = _held_out(run, asked) if asked.wavs is None else _of_files(run, asked)
     model, key = run.model(make_mesh(asked.mesh)), jr.key(asked.seed)
-    rows, seconds, took = [], 0.0, 0.0
+    rows, seconds, took, number = [], 0.0, 0.0, 0
     for number, (name, wave) in enumerate(found):
         mel, kept = mel_of(wave, config), []
         parts = _parts(model, mel, len(wave), asked, jr.fold_in(key, number), kept)
@@ -75,9 +75,7 @@ def mel_of(wave: Wave, config: MelConfig) -> Float32[np.ndarray, "frames mels"]:
     return np.concatenate([np.asarray(part) for part in parts])[:frames]
 
 
-def _parts(
-    model: Any, mel: np.ndarray, length: int, asked: SoundSample, key: Any, kept: list[Wave]
-) -> Iterator[Wave]:
+def _parts(model: Any, mel: np.ndarray, length: int, asked: SoundSample, key: Any, kept: list[Wave]) -> Iterator[Wave]:
     """Parts of a waveform of so many samples, as they are drawn; they are kept too."""
     left = length
     for part in waves.stream(model, mel[None], temperature=asked.temperature, key=key):
@@ -86,7 +84,8 @@ def _parts(
         yield kept[-1]
 
 
-def _of_files(run: Finished, asked: SoundSample) -> Iterator[tuple[str, Wave]]:
+def _of_files(run: Finished, asked: SoundSample) -> list[tuple[str, Wave]]:
+    """Names and samples of files, all of which are checked before a model is read."""
     path = Path(asked.wavs or "")
     if path.is_file():
         folder, names = path.parent, [path.name]
@@ -99,7 +98,6 @@ def _of_files(run: Finished, asked: SoundSample) -> Iterator[tuple[str, Wave]]:
     if twice := [name for name, stem in zip(names, stems) if stems.count(stem) > 1]:
         raise DataError(path, "sounds of different names without their endings", first(twice), "rename them")
     config = run.config
-    # All are checked before one is drawn.
     read = [
         checked(
             folder / name,
@@ -113,7 +111,7 @@ def _of_files(run: Finished, asked: SoundSample) -> Iterator[tuple[str, Wave]]:
         )
         for name in names
     ]
-    yield from ((stem, wave / np.float32(32768)) for stem, wave in zip(stems, read))
+    return [(stem, wave / np.float32(32768)) for stem, wave in zip(stems, read)]
 
 
 def _held_out(run: Finished, asked: SoundSample) -> Iterator[tuple[str, Wave]]:

@@ -44,6 +44,8 @@ class SoundTrainConfig(TrainConfig):
     """Frames of a cut that is trained on."""
     eval_frames: int = 40
     """Frames of the windows that held-out recordings are cut into, each of which starts from a state of zeros."""
+    eval_windows: int = 400
+    """Held-out windows that bits are measured on, evenly spread; 0: all."""
     eval_sounds: int = 32
     """Held-out windows that are resynthesised for the distance of spectrograms."""
     sparse: SparseConfig = option(factory=SparseConfig, first=("sparsity",))
@@ -53,6 +55,7 @@ class SoundTrainConfig(TrainConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        require(self.eval_windows >= 0, f"eval_windows must be at least 0: got {self.eval_windows}")
         for name in ("frames", "eval_frames", "eval_sounds"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1: got {getattr(self, name)}")
 
@@ -140,7 +143,8 @@ def held_out_windows(sounds: "Sounds", config: Any) -> "Examples":
 
     cut = Cut.of(config.eval_frames, config.model.context, config.mel)
     rows, starts = cut.windows(sounds.test)
-    return Examples(len(rows), lambda numbers: cut.batch(sounds.test, rows[numbers], starts[numbers]), 64)
+    examples = Examples(len(rows), lambda numbers: cut.batch(sounds.test, rows[numbers], starts[numbers]), 64)
+    return spread(examples, config.eval_windows) if config.eval_windows else examples
 
 
 def spread(examples: "Examples", count: int) -> "Examples":
