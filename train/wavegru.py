@@ -82,8 +82,8 @@ PRESETS = {
 PRESETS = {name: dataclasses.replace(preset, preset=name) for name, preset in PRESETS.items()}
 
 ABOUT = {
-    "fsdd": "0.00 M parameters; not yet",
-    "ljspeech": "0.00 M parameters; 200,000 steps of 128 cuts of 4,096 samples, for a GPU or TPU",
+    "fsdd": "0.069 M parameters; 400 steps of 32 cuts of 400 samples",
+    "ljspeech": "7.4 M parameters; 200,000 steps of 128 cuts of 4,096 samples, for a GPU or TPU",
 }
 """Size, time and the number to expect of each preset, where it was measured."""
 

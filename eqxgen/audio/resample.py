@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,4 +44,5 @@ def _filter(up: int, down: int) -> Float64[np.ndarray, " taps"]:
     from scipy.signal import firwin
 
     slower = max(up, down)
-    return firwin(20 * slower + 1, 1 / slower, window=("kaiser", 5.0)) * up
+    window: Any = "kaiser", 5.0
+    return np.asarray(firwin(20 * slower + 1, 1 / slower, window=window)) * up

@@ -30,12 +30,12 @@ CENTRE, SPREAD = -5.0, 3.0
 """Subtracted from a log-mel spectrogram, and divided by then: about the mean and the deviation of speech."""
 
 
-def _smooth(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[Array, "rows dim"]:
+def _smooth(key: PRNGKeyArray, shape: Any, dtype: Any = None, out_sharding: Any = None) -> Float[Array, "rows dim"]:
     """A table whose neighbouring rows are alike, as levels are: cosines of drawn frequencies and phases."""
     rows, dim = shape
     frequency_key, phase_key = jr.split(key)
     frequency, phase = 3.0 * jr.normal(frequency_key, (1, dim)), jr.uniform(phase_key, (1, dim), maxval=2 * math.pi)
-    return (math.sqrt(2) * jnp.cos(jnp.linspace(-1, 1, rows)[:, None] * frequency + phase)).astype(dtype)
+    return math.sqrt(2) * jnp.cos(jnp.linspace(-1, 1, rows)[:, None] * frequency + phase)
 
 
 class WaveState(NamedTuple):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from eqxgen.audio import log_mel
 from eqxgen.configs import MelConfig
@@ -104,5 +104,7 @@ def distance(wave: np.ndarray, original: np.ndarray, length: int, mel: MelConfig
     return DECIBELS * np.abs(ours - theirs)
 
 
-spectrogram = eqx.filter_jit(log_mel)
-"""`log_mel`, compiled."""
+@eqx.filter_jit
+def spectrogram(wave: Float[Array | np.ndarray, " samples"], config: MelConfig) -> Float[Array, "frames mels"]:
+    """`eqxgen.audio.log_mel`, compiled."""
+    return log_mel(jnp.asarray(wave), config)

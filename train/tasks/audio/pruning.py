@@ -4,7 +4,7 @@ blocks of Kalchbrenner et al. 2018, arXiv:1802.08435, section 3).
 The masks are model state. A weight outside of them counts as zero and gets no gradient; the released weights are zero.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -12,7 +12,6 @@ from einops import reduce, repeat
 from jaxtyping import Array, Bool, Float, Int
 
 from eqxgen.models.wavegru import WaveGRU
-from eqxgen.nn import GRU
 
 from .sparse import SparseConfig
 
@@ -70,5 +69,5 @@ def pruned(model: WaveGRU, masks: Masks | None) -> WaveGRU:
     return eqx.tree_at(lambda model: _matrices(model.cell), model, weights)
 
 
-def _matrices(cell: GRU) -> list[Array]:
+def _matrices(cell: Any) -> list[Any]:
     return [cell.from_input.weight, cell.from_output.weight]
