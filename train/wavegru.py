@@ -2,7 +2,7 @@
 
   python -m train.wavegru --data.root DATA              # fsdd: spoken digits of 8 kHz, from a folder that has fsdd/
   python -m train.wavegru --model.head dual             # coarse and fine byte of 16 bits; logistics: a mixture
-  python -m train.wavegru --no-model.conditional --run-dir runs/alone      # without the spectrogram, to compare with
+  python -m train.wavegru --model.no-conditional --run-dir runs/alone      # without the spectrogram, to compare with
   python -m train.wavegru --preset ljspeech --data.name ./LJSpeech-1.1
   python -m train.sample --run runs/wavegru-fsdd --wavs recordings/ --out sounds/
 
@@ -53,15 +53,15 @@ class Config(SoundTrainConfig):
 
 PRESETS = {
     "fsdd": Config(
-        steps=400,
-        batch_size=32,
-        frames=4,
-        log_every=20,
-        sample_every=400,
-        checkpoint_every=100,
-        model=WaveGRUConfig(64, 32, 64),
-        optim=OptimConfig(learning_rate=6e-3, warmup=30, beta2=0.99, weight_decay=0.01, final=0.05),
-        ema=EmaConfig(decay=0.98),
+        steps=5000,
+        batch_size=16,
+        frames=6,
+        log_every=100,
+        sample_every=2500,
+        checkpoint_every=1000,
+        model=WaveGRUConfig(96, 48, 96),
+        optim=OptimConfig(learning_rate=3e-3, warmup=100, beta2=0.99, weight_decay=0.01, final=0.02),
+        ema=EmaConfig(decay=0.99),
     ),
     # Pax's sizes, at LJSpeech's own rate.
     "ljspeech": Config(
@@ -82,7 +82,7 @@ PRESETS = {
 PRESETS = {name: dataclasses.replace(preset, preset=name) for name, preset in PRESETS.items()}
 
 ABOUT = {
-    "fsdd": "0.069 M parameters; 400 steps of 32 cuts of 400 samples",
+    "fsdd": "0.13 M parameters; 5,000 steps of 16 cuts of 600 samples",
     "ljspeech": "7.4 M parameters; 200,000 steps of 128 cuts of 4,096 samples, for a GPU or TPU",
 }
 """Size, time and the number to expect of each preset, where it was measured."""

@@ -97,7 +97,7 @@ def main() -> None:
     """Measures; prints and keeps the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", required=True, type=pathlib.Path, help="folder of a run of train.wavegru")
-    parser.add_argument("--alone", required=True, type=pathlib.Path, help="the same with --no-model.conditional")
+    parser.add_argument("--alone", required=True, type=pathlib.Path, help="the same with --model.no-conditional")
     asked = parser.parse_args()
     (run, summary), (_, alone) = opened(asked.run), opened(asked.alone)
     config = run.config

@@ -28,7 +28,6 @@ from train.tasks.facts import (
 )
 
 FACTS = {
-    AudioFacts: AudioFacts(8000, 100, 40),
     ImageFacts: ImageFacts((32, 32, 3), 10),
     TokenFacts: TokenFacts((32, 32, 3), 10, 64, 512),
     CaptionFacts: CaptionFacts((32, 32, 3), 10, 64, 512, vocab=65, text=16),
@@ -73,7 +72,7 @@ def shapes(family):
     if family == "vqgan":
         configs += [dataclasses.replace(configs[0], quantizer=kind) for kind in ("fsq", "gumbel")]
         configs = [dataclasses.replace(config, adversarial=0.1) for config in configs]
-    facts = lambda config: recipe.on_paper(config) if recipe.facts is LatentFacts else FACTS[recipe.facts]
+    facts = lambda config: recipe.on_paper(config) if recipe.facts in (AudioFacts, LatentFacts) else FACTS[recipe.facts]
     return [abstract(recipe.program(config, facts(config)).init) for config in configs]
 
 
