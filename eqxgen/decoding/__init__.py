@@ -1,1 +1,1 @@
-"""Samplers of discrete tokens: masked decoding, autoregressive decoding, beam search."""
+"""Samplers of discrete tokens: masked decoding, autoregressive decoding, beam search; and of samples of sound."""

@@ -10,5 +10,6 @@ reconstruction tokenizers of images: quantisation and entropy terms
 adversarial    losses of a generator and a discriminator in five forms, R1, LeCam
 adaptive       weight of the adversarial term by the last layer's gradients
 elbo           bounds of the likelihood of models with latents
+waves          samples of sound: two softmaxes, a mixture of discretised logistics
 gan            forms of adversarial losses, penalties of gradients, path length
 """

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from eqxgen.models.vae import VAE
     from eqxgen.models.vit import ViT
     from eqxgen.models.vqgan import VQGAN
+    from eqxgen.models.wavegru import WaveGRU
 
 __all__ = [
     "BERT",
@@ -85,6 +86,7 @@ __all__ = [
     "VQAutoencoder",
     "ViT",
     "ViTVQGAN",
+    "WaveGRU",
 ]
 _HOMES = {
     "BERTClassifier": "bert",

@@ -40,6 +40,7 @@ from eqxgen.configs import (
     ViTConfig,
     ViTVQGANConfig,
     VQGANConfig,
+    WaveGRUConfig,
 )
 from eqxgen.models.autoencoder import KLAutoencoder, VQAutoencoder
 from eqxgen.models.bert import BERTMaskedLM
@@ -74,6 +75,7 @@ from eqxgen.models.tokenizers.vit_vqgan import ViTVQGAN
 from eqxgen.models.vae import VAE
 from eqxgen.models.vit import ViT
 from eqxgen.models.vqgan import VQGAN
+from eqxgen.models.wavegru import WaveGRU
 from tests.arrays import Seed, drawn, integers
 
 
@@ -129,6 +131,11 @@ def labelled(seed: Seed) -> tuple[jax.Array, jax.Array]:
 def captioned(seed: Seed) -> tuple[jax.Array, jax.Array]:
     rng = np.random.default_rng(seed)
     return integers((9,), 7, rng), integers((5,), 6, rng)
+
+
+def sound(seed: Seed) -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(seed)
+    return drawn((5, 5), rng), integers((12,), 256, rng)
 
 
 def noised(seed: Seed) -> tuple[jax.Array, ...]:
@@ -258,6 +265,7 @@ SMALL_R3GAN = R3GANConfig(6, (8, 6), (2, 2), (1, 1), label_dim=3)
 SMALL_STYLEGAN2 = StyleGAN2Config(latent_dim=6, mapping=2, width=32, max_width=8)
 SMALL_RESNET = ResNetConfig(width=8, multipliers=(1, 2), blocks=1)
 SMALL_SEGMENTATION = SegmentationConfig(width=4, multipliers=(1, 2))
+SMALL_WAVEGRU = WaveGRUConfig(dim=12, width=8, hidden=10, mixtures=2, dilations=(1,), upsample=(2,))
 
 ROWS = {
     "GPT": Row(gpt(dropout=0.1), text, draws=True),
@@ -267,6 +275,11 @@ ROWS = {
     "RNN": Row(lambda key: RNN(7, RNNConfig(dim=12, dropout=0.1), key=key), text, draws=True),
     "RNN, GRU": Row(lambda key: RNN(7, RNNConfig(dim=12, cell="gru"), key=key), text),
     "RNN, Mamba-2": Row(lambda key: RNN(7, RNNConfig(dim=12, cell="mamba2", state_dim=4, head_dim=8), key=key), text),
+    "WaveGRU": Row(lambda key: WaveGRU(5, 4, SMALL_WAVEGRU, key=key), sound),
+    "WaveGRU, dual": Row(lambda key: WaveGRU(5, 4, dataclasses.replace(SMALL_WAVEGRU, head="dual"), key=key), sound),
+    "WaveGRU, logistics": Row(
+        lambda key: WaveGRU(5, 4, dataclasses.replace(SMALL_WAVEGRU, head="logistics"), key=key), sound
+    ),
     "MaskGIT": Row(maskgit(placement="pre"), labelled, draws=True),
     "MaskGIT, rematerialised": Row(maskgit(placement="post", remat=True), labelled, draws=True),
     "MaskGIT, published": Row(

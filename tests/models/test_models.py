@@ -36,7 +36,7 @@ from eqxgen.models.vit import ViT
 from eqxgen.models.vqgan import VQGAN
 from tests.arrays import drawn, filled
 from tests.full import full
-from tests.models.model_rows import ROWS, SMALL_VIT, hidden, image, labelled, noised, pair, text
+from tests.models.model_rows import ROWS, SMALL_VIT, hidden, image, labelled, noised, pair, sound, text
 from train.precision import cast
 from train.run.weights import load_model, save_model
 
@@ -110,6 +110,10 @@ MODELS = [
     Row("BERTMaskedLM", lambda key: BERTMaskedLM(7, BERT, key=key), text, (9, 7), train_text),
     Row("BERTClassifier", lambda key: BERTClassifier(7, 3, BERT, key=key), text, (3,), train_text),
     Row("T5", lambda key: T5(7, T5_SIZES, key=key), lambda seed: (*text(seed), *text(seed, 5)), (5, 7), train_text),
+    *(
+        Row(name, row_of(name), sound, (12, outputs))
+        for name, outputs in {"WaveGRU": 256, "WaveGRU, dual": 512, "WaveGRU, logistics": 6}.items()
+    ),
     Row("DiT", dit, noised, (6, 4, 6)),
     Row("DiT, modern", row_of("DiT, modern"), noised, (6, 4, 3)),
     Row("UViT", row_of("UViT"), noised, (6, 4, 3)),

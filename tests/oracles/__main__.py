@@ -8,7 +8,7 @@ import numpy as np
 
 from tests.oracles import FOLDER
 
-LIBRARIES = ("diffusers", "torch", "torchmetrics", "transformers", "vector-quantize-pytorch")
+LIBRARIES = ("diffusers", "librosa", "torch", "torchmetrics", "transformers", "vector-quantize-pytorch")
 
 
 def subjects() -> list[str]:

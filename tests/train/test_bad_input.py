@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.train import bad_checkpoints, bad_classes, bad_config, bad_data, bad_pairs, bad_start, bad_texts
+from tests.train import bad_checkpoints, bad_classes, bad_config, bad_data, bad_pairs, bad_sounds, bad_start, bad_texts
 from tests.train.bad_input import KEYS, Case, compiled, status_of
 
 CASES: list[Case] = [
@@ -14,6 +14,7 @@ CASES: list[Case] = [
     *bad_start.CASES,
     *bad_classes.CASES,
     *bad_pairs.CASES,
+    *bad_sounds.CASES,
     *bad_texts.CASES,
 ]
 

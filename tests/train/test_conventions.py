@@ -16,6 +16,7 @@ from train.engine.recipes import RECIPES, named
 from train.params.conventions import ENDS, ISLANDS, WHOLE, WIDTH
 from train.params.paths import leaves, matches
 from train.tasks.facts import (
+    AudioFacts,
     CaptionFacts,
     ImageFacts,
     LabelFacts,
@@ -76,7 +77,7 @@ def shapes(family):
     if family == "vqgan":
         configs += [dataclasses.replace(configs[0], quantizer=kind) for kind in ("fsq", "gumbel")]
         configs = [dataclasses.replace(config, adversarial=0.1) for config in configs]
-    facts = lambda config: recipe.on_paper(config) if recipe.facts is LatentFacts else FACTS[recipe.facts]
+    facts = lambda config: recipe.on_paper(config) if recipe.facts in (AudioFacts, LatentFacts) else FACTS[recipe.facts]
     return [abstract(recipe.program(config, facts(config)).init) for config in configs]
 
 

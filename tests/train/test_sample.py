@@ -34,6 +34,7 @@ from eqxgen.configs import (
     TextTowerConfig,
     VAEConfig,
     VQGANConfig,
+    WaveGRUConfig,
 )
 from eqxgen.decoding.stopping import cut
 from tests.train.small_runs import words
@@ -42,6 +43,7 @@ from train._errors import UsageError, UserError
 from train._files import remove_parts
 from train.config import flags
 from train.config.base import to_dict
+from train.data.audio.files import write_sound
 from train.data.images.grid import FORMATS
 from train.data.text.bpe import train_byte_pairs
 from train.data.text.pair_vocabulary import OwnPairs, Words
@@ -53,6 +55,7 @@ from train.parallel import make_mesh
 from train.run.weights import save_model
 from train.tasks.draw import drawn, labelled
 from train.tasks.facts import (
+    AudioFacts,
     CaptionFacts,
     ImageFacts,
     LabelFacts,
@@ -100,6 +103,7 @@ MODELS = {
         CaptionFacts((8, 8, 1), 10, 64, 17, vocab=CHARACTERS.size, text=8, vocabulary=CHARACTERS.sha256),
     ),
     "segment": (SegmentationConfig(width=4, multipliers=(1, 2)), ImageFacts((8, 8, 1), 2)),
+    "wavegru": (WaveGRUConfig(8, 4, 4, dilations=(1,)), AudioFacts(8000, 100, 40)),
     "vae": (VAEConfig(hidden=(8,), latent_dim=3), ImageFacts((8, 8, 1), 10, 17)),
     "vqgan": (VQGANConfig(width=8, latent_dim=4, codes=16, multipliers=(1, 2)), ImageFacts((8, 8, 1), 10, 17)),
     "gpt": (GPTConfig(dim=8, depth=1, heads=2, context=32), TextFacts(CHARACTERS.size, 32, CHARACTERS.sha256)),
@@ -117,7 +121,7 @@ def made(recipe, folder, change=lambda model: model):
     """A run of untrained weights, on digits or on a vocabulary of ten characters."""
     found, (sizes, facts) = named(recipe), MODELS[recipe]
     preset = next(iter(found.presets.values()))
-    others = (*TEXTS, *BERTS, *PAIRS, "segment")
+    others = (*TEXTS, *BERTS, *PAIRS, "segment", "wavegru")
     data = {} if recipe in others else {"data": dataclasses.replace(preset.data, name="digits")}
     data |= {"tokenizer": "pixels"} if recipe in ("muse", "parti") else {}
     sizes = sizes if isinstance(sizes, dict) else {"model": sizes}
@@ -321,6 +325,14 @@ MASKS = {
     "--n 3": "--n: no such flag",
     "--label 1": "--label: no such flag",
 }
+SOUNDS = {
+    "--out x.wav": "out must be FOLDER/: got 'x.wav'",
+    "--temperature 0": "temperature must be positive and finite: got 0",
+    "--mix": "mix goes with wavs, which was not given",
+    "--resample": "resample goes with wavs, which was not given",
+    "--n 0": "n must be at least 1: got 0",
+    "--label 1": "--label: no such flag",
+}
 ANSWERS = {
     "": "text must be given, as in --text",
     "--text=": "text must be one or more words: got ''",
@@ -345,6 +357,7 @@ WRONG = [
         "muse": (EVERY, PICTURES | TEXTUAL, {f"{words_} --text a": message for words_, message in DRAWN.items()}),
         "parti": (EVERY, CAPTION),
         "segment": (EVERY, MASKS, ALONE),
+        "wavegru": (EVERY, SOUNDS),
         "bert": (EVERY, ANSWERS, {"--text a": r"text must have a gap, written \[MASK\]: got 'a'"}),
         "glue": (EVERY, ANSWERS, {"--text a b --second c": "second must be a text for each of --text: got 1 for 2"}),
         "gpt": (EVERY, TEXT),
@@ -518,7 +531,12 @@ def test_a_model_of_nan_is_an_error_of_every_recipe(recipe, tmp_path):
     options = {"chars": 3} if recipe in TEXTS else {"n": 2, "out": tmp_path / "x.npz"}
     options |= {"text": "ab"} if recipe in CAPTIONED else {}
     Image.new("L", (8, 8)).save(tmp_path / "grey.png")
-    others = {"segment": {"images": tmp_path / "grey.png", "out": f"{tmp_path}/masks/"}, "t5": {"text": "ab"}}
+    write_sound(tmp_path / "tone.wav", [np.sin(np.arange(300, dtype=np.float32))], 8000)
+    others = {
+        "segment": {"images": tmp_path / "grey.png", "out": f"{tmp_path}/masks/"},
+        "t5": {"text": "ab"},
+        "wavegru": {"wavs": tmp_path / "tone.wav", "out": f"{tmp_path}/sounds/"},
+    }
     options = {"text": "a [MASK]"} if recipe in BERTS else others.get(recipe, options)
     with pytest.raises(UserError, match=r"^--run .* are not numbers") as caught:
         call(run, **options, **({"steps": 1} if recipe in ("diffusion", "mage", "maskgit") else {}))

@@ -63,6 +63,8 @@ LATENTS = Evaluation("reconstruction", ("eval_loss", "psnr", "eval_divergence"))
 PHONEMES = Evaluation("phonemes", ("phoneme_error", "word_error", "phoneme_error_near", "word_error_near"))
 ANSWERS = Evaluation("answers", ("word_error", "exact_match"))
 PROBE = Evaluation("probe", ("probe_accuracy", "probe_train_accuracy"))
+BITS = Evaluation("bits", ("eval_loss", "eval_bits"))
+RESYNTHESIS = Evaluation("resynthesis", ("mel_distance",))
 ELBO = Evaluation("elbo", ("eval_loss", "eval_divergence", "psnr"))
 
 

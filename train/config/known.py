@@ -59,6 +59,7 @@ class KnownSet:
         captions: images have texts.
         masks: classes of a pixel, of images with masks.
         pairs: two texts a line.
+        rate: samples a second, of sounds.
     """
 
     title: str
@@ -70,6 +71,7 @@ class KnownSet:
     captions: bool = False
     masks: tuple[str, ...] = ()
     pairs: bool = False
+    rate: int = 0
 
 
 def _files(places: tuple[str, ...], *rows: str) -> tuple[KnownFile, ...]:
@@ -218,6 +220,12 @@ KNOWN = {
             "cmudict.test.tsv 180557 f8aac4352591036c7c29ec510003dbf33eef2a6827ec8bdf1115fb0f01bec9d2",
         ),
     ),
+    "fsdd": KnownSet(
+        title="Free Spoken Digit Dataset, Z. Jackson et al.",
+        licence="CC BY-SA 4.0",
+        rate=8000,
+        files=_files((), "fsdd.npz 13004146 363103725c6ea0001fe7640a8763779e8d188d8baee12ed9bd24971044f07ba0"),
+    ),
 }
 """By the name of the folder, which but for those of `COLLECTIONS` is the name that --data.name takes."""
 
@@ -226,4 +234,7 @@ PAIRS = tuple(name for name, known in KNOWN.items() if known.masks)
 COLLECTIONS = ("text_classification", "glue")
 """Folders of the tables that the tasks of `train.config.tasks` are read from."""
 TEXT_PAIRS = tuple(name for name, known in KNOWN.items() if known.pairs)
-TEXTS = tuple(name for name, known in KNOWN.items() if not (known.shape or known.pairs or name in COLLECTIONS))
+SOUNDS = tuple(name for name, known in KNOWN.items() if known.rate)
+TEXTS = tuple(
+    name for name, known in KNOWN.items() if not (known.shape or known.pairs or known.rate or name in COLLECTIONS)
+)

@@ -36,6 +36,7 @@ RECIPES = (
     "t5",
     "vae",
     "vqgan",
+    "wavegru",
 )
 
 

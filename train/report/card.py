@@ -16,6 +16,7 @@ def card(
     kind: str,
     pictures: dict[str, str],
     text: str = "",
+    sounds: dict[str, str] | None = None,
 ) -> str:
     """The card as Markdown.
 
@@ -27,6 +28,7 @@ def card(
         kind: of the examples, such as "images of 8 x 8 x 1".
         pictures: caption and file beside the card.
         text: a block of text of the model.
+        sounds: caption and file beside the card, each with a player.
     """
     config, recipe = record["config"], record["recipe"]
     data = config["data"]["name"]
@@ -37,6 +39,8 @@ def card(
         if name not in skipped and isinstance(value, int | float)
     )
     shown = "\n\n".join(f"![{caption}]({file})" for caption, file in pictures.items())
+    for caption, file in (sounds or {}).items():  # the link is for readers without a player
+        shown += f'\n\n<audio controls src="{file}"></audio> [{caption}]({file})'
     return f"""# {title} on {data}
 
 {summary["parameters"]:,} parameters, trained for {summary["steps"]:,} steps of {config["batch_size"]} examples on \
@@ -99,4 +103,8 @@ def write_card(folder: Path, summary: dict[str, Any], examples: int, title: str,
         pictures["samples along the way"] = "samples.webp"
     if (folder / FILM).exists():
         pictures["from noise to samples: ancestral sampling beside DDIM"] = FILM
-    (folder / "README.md").write_text(card(record, summary, examples, title, kind, pictures, text), encoding="utf-8")
+    sounds = {}
+    if waves := sorted((folder / "samples").glob("step-*.wav")):
+        sounds["recordings, each followed by its resynthesis, at the end"] = f"samples/{waves[-1].name}"
+    content = card(record, summary, examples, title, kind, pictures, text, sounds)
+    (folder / "README.md").write_text(content, encoding="utf-8")

@@ -152,6 +152,21 @@ class PairFacts(ImageFacts):
 
 
 @dataclasses.dataclass(frozen=True)
+class AudioFacts(Facts):
+    """Facts of recordings and of their spectrograms."""
+
+    rate: int
+    """Samples a second."""
+    hop: int
+    """Samples of a frame."""
+    mels: int
+    """Bands of a frame."""
+
+    def __str__(self) -> str:
+        return f"sounds of {self.rate:,} samples a second, {self.mels} mel bands for each {self.hop} samples"
+
+
+@dataclasses.dataclass(frozen=True)
 class TextFacts(Facts):
     """Facts of text as tokens."""
 

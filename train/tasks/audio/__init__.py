@@ -1,0 +1,1 @@
+"""Parts of recipes of sound: their task, resynthesis of files, pictures of spectrograms, pruning."""
