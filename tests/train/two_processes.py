@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from train._errors import UserError
 from train.checkpoint import Checkpoints
 from train.config.base import TrainConfig
-from train.parallel import make_mesh
+from train.parallel import make_mesh, rules
 from train.parallel.processes import from_first, is_first, on_host, start
 from train.run.folder import RunFolder
 from train.run.signals import StopRequest
@@ -48,6 +48,10 @@ def main(folder: Path, port: str, number: int) -> None:
     model, _ = load_model(run / "model.safetensors", lambda description: {"w": jnp.zeros((description["size"], 4))})
     assert np.array_equal(np.asarray(model["w"]), whole)
     assert raised(lambda: from_first(fail)) == "it cannot be"
+    mine = {"up": jax.device_put(np.arange(1024, dtype=np.float32).reshape(4, 256), jax.local_devices()[1])}
+    placed = rules.place(mine | {"key": jax.random.key(3)}, make_mesh("fsdp=4"))
+    assert np.array_equal(on_host(placed["up"]), mine["up"])
+    assert np.array_equal(on_host(jax.random.key_data(placed["key"])), jax.random.key_data(jax.random.key(3)))
     print("stopped at", stop_step(number))
 
 

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
+import jax.random as jr
+import numpy as np
 from jax.core import Tracer
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
@@ -91,6 +93,18 @@ def place(tree: Tree, mesh: Mesh) -> Tree:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
         if isinstance(leaf, Tracer):
             return jax.lax.with_sharding_constraint(leaf, sharding)
+        if not sharding.is_fully_addressable and getattr(leaf, "is_fully_addressable", True):
+            return _put_by_each(leaf, sharding)
         return jax.device_put(leaf, sharding)
 
     return map_named(put, tree)
+
+
+def _put_by_each(leaf: Any, sharding: NamedSharding) -> Any:
+    """An array that each process has, over the devices of all. JAX takes numbers, but neither keys nor arrays that were
+    put on devices.
+    """
+    if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.device_put(np.asarray(leaf), sharding)
+    numbers = jax.device_put(np.asarray(jr.key_data(leaf)), sharding)
+    return jr.wrap_key_data(numbers, impl=jr.key_impl(leaf))
