@@ -23,7 +23,7 @@ from .config import flags
 from .config.evals import check_names
 from .config.options import option
 from .engine.command import run
-from .engine.recipes import Finished, recipe_of
+from .engine.recipes import Finished, Recipe, recipe_of
 from .tasks.sampling import given, with_options
 
 
@@ -63,11 +63,9 @@ def main(argv: Sequence[str]) -> int:
     record = read_json(folder / "config.json")
     recipe = recipe_of(record, folder / "config.json")
     finished = recipe.open(folder, record, folder / "config.json")
-    config, field = finished.config, recipe.options
-    kind = None if field is None else type(getattr(config, field))
-    form = Options if kind is None else with_options(Options, kind, f"{field}.")
+    config, field, kind = finished.config, recipe.options, _options_of(recipe)
     try:
-        asked = flags.parse(form, "evaluate", __doc__ or "", argv)
+        asked = flags.parse(form_of(recipe), "evaluate", __doc__ or "", argv)
     except UsageError as error:
         raise UsageError(f"{error}; {name} is a run of train.{recipe.name}") from None
     check_names(asked.evals, config.EVALS)
@@ -82,6 +80,17 @@ def main(argv: Sequence[str]) -> int:
     with _own_flags(field):
         finished = dataclasses.replace(finished, config=dataclasses.replace(config, **changed))
     return evaluate(finished, asked, sampling)
+
+
+def form_of(recipe: Recipe) -> type[Options]:
+    """The flags for runs of a recipe: with the options of its sampler, where its samples are evaluated."""
+    kind = _options_of(recipe)
+    return Options if kind is None else with_options(Options, kind, f"{recipe.options}.")
+
+
+def _options_of(recipe: Recipe) -> type | None:
+    preset = next(iter(recipe.presets.values()))
+    return None if recipe.options is None else type(getattr(preset, recipe.options))
 
 
 @contextlib.contextmanager

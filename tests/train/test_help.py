@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from train import evaluate
 from train.config import usage
 from train.config.flags import read
 from train.config.options import options
@@ -87,12 +88,12 @@ def test_every_example_can_be_pasted(module):
         _, _, name, *words = shlex.split(line, comments=True)
         if name == "train.data":
             kind = data.COMMANDS[words.pop(0)]
-        elif name == "train.sample":
-            recipe = re.findall(r"runs/(\w+)-", line)[0]
-            kind = importlib.import_module(MODULES[recipe]).RECIPE.sample
+        elif name in ("train.sample", "train.evaluate"):
+            recipe = importlib.import_module(MODULES[re.findall(r"runs/(\w+)-", line)[0]]).RECIPE
+            kind = recipe.sample if name == "train.sample" else evaluate.form_of(recipe)
         else:
             module = importlib.import_module(name)
-            kind = module.Options if name in ("train.evaluate", "train.search") else module.Config
+            kind = module.Options if name == "train.search" else module.Config
         read(words, options(kind))
 
 
