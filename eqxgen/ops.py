@@ -19,4 +19,15 @@ except ModuleNotFoundError as error:
         ) from None
     from kernels import *  # noqa: F403
 
-__all__ = ["ALiBi", "dot_product_attention", "dropout_mask", "group_norm", "layer_norm", "masks", "rms_norm"]  # noqa: F405
+__all__ = [
+    "ALiBi",  # noqa: F405
+    "context_attention",  # noqa: F405
+    "dot_product_attention",  # noqa: F405
+    "dropout_mask",  # noqa: F405
+    "from_zigzag",  # noqa: F405
+    "group_norm",  # noqa: F405
+    "layer_norm",  # noqa: F405
+    "masks",  # noqa: F405
+    "rms_norm",  # noqa: F405
+    "to_zigzag",  # noqa: F405
+]

@@ -11,15 +11,30 @@ if TYPE_CHECKING:
     from . import masks
     from ._dropout import dropout_mask
     from .attention import ALiBi, dot_product_attention
+    from .context import context_attention, from_zigzag, to_zigzag
     from .norm import group_norm, layer_norm, rms_norm
 
 # Not eqxgen's version. Hugging Face's `kernels` has the same name, and transformers asks for its version; with one
 # outside the range it accepts, transformers runs without that package in a checkout of ours.
 __version__ = "0.0.0+eqxgen"
-__all__ = ["ALiBi", "dot_product_attention", "dropout_mask", "group_norm", "layer_norm", "masks", "rms_norm"]
+__all__ = [
+    "ALiBi",
+    "context_attention",
+    "dot_product_attention",
+    "dropout_mask",
+    "from_zigzag",
+    "group_norm",
+    "layer_norm",
+    "masks",
+    "rms_norm",
+    "to_zigzag",
+]
 
 _HOME = {
     "dot_product_attention": "attention",
+    "context_attention": "context",
+    "to_zigzag": "context",
+    "from_zigzag": "context",
     "layer_norm": "norm",
     "rms_norm": "norm",
     "group_norm": "norm",
