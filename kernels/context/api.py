@@ -108,8 +108,9 @@ def context_attention(
         method: "ring" sends keys and values around, and stores no others than its own for the backward pass;
             "all_to_all" exchanges tokens for heads, whose number the devices must divide. None takes the one that
             sends fewer bytes in both passes: with n devices and Q, K, V, O, L bytes of a device's query, key, value,
-            output and logsumexp, r = lcm(kv_heads, n) / kv_heads, and gradients of the ring in float32,
-            2 (n - 1) (K + V) + n (dK + dV) against 2 (n - 1) / n (Q + r (K + V) + O + L) and what it sends of a bias.
+            output and logsumexp, r = lcm(kv_heads, n) / kv_heads, and dK, dV those of gradients in float32,
+            (2 n - 1) (K + V) + (n - 1) (dK + dV) against 2 (n - 1) / n (Q + r (K + V) + O + L) and what the latter
+            sends of a bias or a dense mask.
         order: "contiguous", or "zigzag" where the sequence was put in the order of `to_zigzag`, which gives all devices
             of a ring the same work under a causal mask.
         query_seq_lengths, key_value_seq_lengths: (*batch,) integers, of the whole sequences.

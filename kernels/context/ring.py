@@ -93,7 +93,7 @@ class Ring(primitives.Attention):
         if self.geometry.devices > 1:
             state = (k, v, *travelling), sums, grads
             (_, sums, grads), _ = jax.lax.scan(turn, state, jnp.arange(1, self.geometry.devices, dtype=jnp.int32))
-            grads = self._rotated(grads)
+            grads = self._rotated(tuple(x.astype(y.dtype) for x, y in zip(grads, (k, v))))
         (dq, *dbias), (dk, dv) = sums, grads
         return [x.astype(y.dtype) for x, y in zip((dq, dk, dv, *dbias), (q, k, v, bias)[: len(primals)])]
 

@@ -14,8 +14,8 @@ METHODS = ("ring", "all_to_all")
 def sent(q, k, v, extras: Extras, devices: int) -> dict[str, float]:
     """Bytes that a device sends by each method; arrays are those of one device.
 
-    ring: keys and values in each pass, `n - 1` times, and their gradients in the accumulator's dtype, `n` times:
-        `2 (n - 1) (K + V) + n (dK + dV)`
+    ring: keys and values in each pass, `n - 1` times, with their gradients in the accumulator's dtype as often, and the
+        last turn of those in the dtype of keys and values: `(2 n - 1) (K + V) + (n - 1) (dK + dV)`
     all_to_all: query, key, value, output and logsumexp to the heads and their gradients back, and the rows of a bias or
         a dense mask:
         `2 (n - 1) / n (Q + r (K + V) + O + L) + rows`, with key heads repeated `r` times so that `n` divides them
@@ -24,7 +24,7 @@ def sent(q, k, v, extras: Extras, devices: int) -> dict[str, float]:
     keys, rows = k.size + v.size, math.prod(q.shape[:3])
     out = rows * v.shape[3]
     both = 2 * (devices - 1) / devices
-    ring = 2 * (devices - 1) * keys * item + devices * keys * wide
+    ring = (2 * devices - 1) * keys * item + (devices - 1) * keys * wide
     heads = both * ((q.size + repeats(k.shape[2], devices) * keys + out) * item + rows * wide)
     return {"ring": float(ring), "all_to_all": heads + _rows(extras, q.shape[1], devices)}
 

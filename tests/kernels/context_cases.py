@@ -1,9 +1,10 @@
 """Run by test_context.py in a process of its own: attention over a sequence that is sharded over virtual devices, in
 float64, against one device. Prints, as JSON, the largest relative difference of each row's values and gradients.
 
-  python -m tests.kernels.context_cases [short|long]
+  python -m tests.kernels.context_cases [short|long|special]
 """
 
+import functools
 import json
 import sys
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from kernels import ALiBi, context_attention, dot_product_attention, from_zigzag, masks, to_zigzag
@@ -177,33 +178,97 @@ def _each(move, x, devices: int, axes):
 
 SHORT = [
     ("no mask", 4, "ring", "contiguous", True, True),
-    ("causal", 4, "ring", "zigzag", True, False),
+    ("causal segments", 4, "ring", "zigzag", True, False),
     ("window, 2 key heads", 8, "ring", "contiguous", False, False),
-    ("segments of queries and keys", 2, "ring", "zigzag", True, False),
-    ("causal, ALiBi", 4, "ring", "zigzag", True, False),
     ("bias", 4, "ring", "zigzag", False, False),
     ("lengths", 2, "all_to_all", "zigzag", True, False),
-    ("bias", 2, "all_to_all", "zigzag", True, False),
 ]
+WAYS = ("ring", "contiguous"), ("ring", "zigzag"), ("all_to_all", "zigzag")
 
 
 def cases(kind: str):
     """`(seq, name, devices, method, order, vma, second)` of each comparison."""
     if kind == "short":
         return [(48, *case) for case in SHORT]
-    table = rows(48)
-    every = [
-        (48, name, devices, method, order, vma, devices == 4)
-        for name in table
-        for devices in (1, 2, 4, 8)
-        for method, order in (("ring", "contiguous"), ("ring", "zigzag"), ("all_to_all", "zigzag"))
-        for vma in (True, False)
-    ]
-    return every + [(2560, name, 8, "ring", order, True, False) for name in table for order in ("contiguous", "zigzag")]
+    names = rows(48)
+    small = [(48, name, devices, *way, True, devices == 4) for name in names for devices in (2, 4, 8) for way in WAYS]
+    unchecked = [(48, name, 4, *way, False, False) for name in names for way in WAYS]
+    alone = [(48, name, 1, *way, True, False) for name in ("causal segments", "bias") for way in WAYS]
+    # Enough tokens on a device for loops over tiles.
+    tiled = [(2560, name, 4, "ring", order, True, False) for name in names for order in ("contiguous", "zigzag")]
+    return small + unchecked + alone + tiled
+
+
+def special() -> dict[str, float]:
+    """Dropout, numbers that are not finite, a batch over an explicit mesh axis, and memory."""
+    mesh = jax.make_mesh((4,), ("context",), devices=jax.devices()[:4])
+    tokens, key, rate = P(None, "context"), jax.random.key(3), 0.25
+    q, k, weights = (draw.standard_normal((1, 48, HEADS, size)) for size in (DIM, DIM, 48))
+    seen = np.broadcast_to(np.eye(48)[None, :, None], (1, 48, HEADS, 48)).copy()  # values that read the weights off
+
+    def mapped(function, places=mesh, specs=(tokens,) * 4, out=tokens, **options):
+        placed = jax.jit(jax.shard_map(function, mesh=places, in_specs=specs, out_specs=out, **options))
+        return lambda *x: placed(*(jax.device_put(a, NamedSharding(places, s)) for a, s in zip(x, specs)))
+
+    def dropped(q, k, v, w, **options):
+        attend = lambda v: context_attention(
+            q, k, v, axis_name="context", dropout_rate=rate, dropout_key=key, is_causal=True, **options
+        )
+        out, pull = jax.vjp(attend, v)
+        return out, pull(w)[0]
+
+    plain = np.asarray(dot_product_attention(q, k, seen, is_causal=True))
+    ring, gradient = map(np.asarray, mapped(functools.partial(dropped, method="ring"))(q, k, seen, weights))
+    kept = ring != 0
+    pairs = np.einsum("bqhk,bqhv->bkhv", ring, weights)
+    found = {
+        "ring: difference of the kept weights": float(np.max(np.abs(np.where(kept, ring * (1 - rate) - plain, 0)))),
+        "ring: share of the kept weights": float(kept.sum() / (plain != 0).sum()),
+        "ring: difference of the value's gradient": difference([gradient], [pairs]),
+    }
+    heads, _ = mapped(functools.partial(dropped, method="all_to_all"))(q, k, seen, weights)
+    one = dot_product_attention(q, k, seen, dropout_rate=rate, dropout_key=key, is_causal=True)
+    found["all_to_all: difference of the dropped weights from one device's"] = difference([heads], [one])
+
+    k[0, 30, 2], v = np.nan, draw.standard_normal((1, 48, HEADS, V_DIM))
+    v[0, 41, 3] = np.inf
+    attend = functools.partial(context_attention, axis_name="context", method="ring")
+    got = mapped(lambda q, k, v: attend(q, k, v, is_causal=True), specs=(tokens,) * 3)(q, k, v)
+    want = np.asarray(dot_product_attention(q, k, v, is_causal=True))
+    finite = np.isfinite(want)
+    found["other rows than one device's are not finite"] = int((np.isfinite(got) != finite).sum())
+    found["difference of the rows that are finite"] = difference([np.asarray(got)[finite]], [want[finite]])
+
+    both = jax.make_mesh((2, 4), ("data", "context"), axis_types=(AxisType.Explicit, AxisType.Explicit))
+    q, k, v = (draw.standard_normal((BATCH, 48, HEADS, size)) for size in (DIM, DIM, V_DIM))
+    total = lambda q, k, v: jnp.sum(jnp.sin(attend(q, k, v, is_causal=True)))
+    with jax.set_mesh(both):
+        placed = [jax.device_put(x, NamedSharding(both, P("data", "context"))) for x in (q, k, v)]
+        part = jax.shard_map(
+            jax.grad(total, (0, 1, 2)), in_specs=(tokens,) * 3, out_specs=(tokens,) * 3, axis_names={"context"}
+        )
+        got = jax.jit(part)(*placed)
+    whole = lambda q, k, v: jnp.sum(jnp.sin(dot_product_attention(q, k, v, is_causal=True)))
+    found["data over an explicit axis: difference"] = difference(got, jax.jit(jax.grad(whole, (0, 1, 2)))(q, k, v))
+    found["memory of 8 devices over 4"] = _memory(8) / _memory(4)
+    return found
+
+
+def _memory(devices: int) -> int:
+    """Temporary bytes of a device's gradients, for 1024 tokens on each."""
+    mesh = jax.make_mesh((devices,), ("context",), devices=jax.devices()[:devices])
+    spec = P(None, "context")
+    x = jax.ShapeDtypeStruct((1, 1024 * devices, 2, 64), jnp.float32, sharding=NamedSharding(mesh, spec))
+    total = lambda q, k, v: jnp.sum(jnp.sin(context_attention(q, k, v, axis_name="context", method="ring")))
+    part = jax.shard_map(jax.grad(total, (0, 1, 2)), mesh=mesh, in_specs=(spec,) * 3, out_specs=(spec,) * 3)
+    return jax.jit(part).lower(x, x, x).compile().memory_analysis().temp_size_in_bytes
 
 
 def main() -> None:
     jax.config.update("jax_enable_x64", True)
+    if sys.argv[1] == "special":
+        print(json.dumps(special()))
+        return
     found = {}
     tables: dict[int, dict[str, Row]] = {}
     for seq, name, devices, method, order, vma, second in cases(sys.argv[1]):
