@@ -7,10 +7,10 @@ what a chip sends by the compiled program and by the formula that chooses the me
 """
 
 import argparse
+import collections
 import functools
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bench.machine import RESULTS
 from bench.tpu.attention import topology
-from bench.tpu.scaling import ARRAY, _bodies, _bytes, _reachable
+from bench.tpu.scaling import ARRAY, bodies_of, bytes_of, reachable
 from kernels import context_attention
 from kernels.attention.problem import Extras
 from kernels.context.traffic import METHODS, sent
@@ -43,9 +43,9 @@ class Exchange(NamedTuple):
 
 def exchanges(text: str, devices: int) -> list[Exchange]:
     """The exchanges of a program's optimised HLO; those in a loop run once for each step of the ring but one."""
-    bodies = _bodies(text)
+    bodies = bodies_of(text)
     loops = {name for lines in bodies.values() for line in lines for name in re.findall(r"body=%([\w.\-]+)", line)}
-    inside = _reachable(bodies, loops)
+    inside = reachable(bodies, loops)
     found = []
     for body, lines in bodies.items():
         for line in lines:
@@ -54,7 +54,7 @@ def exchanges(text: str, devices: int) -> list[Exchange]:
                 arrays = ARRAY.findall(result)
                 # The start of an asynchronous exchange has its operand, its result and two numbers.
                 arrays = arrays[1:2] if start else arrays
-                size = sum(_bytes(*array) for array in arrays)
+                size = sum(bytes_of(*array) for array in arrays)
                 found.append(Exchange(kind, size, devices - 1 if body in inside else 1))
     return found
 
@@ -77,7 +77,7 @@ def route(start: Place, end: Place) -> Iterator[tuple[Place, Place]]:
 
 def busiest(found: list[Exchange], places: list[Place]) -> float:
     """Bytes of the link that carries the most, on a grid that is not closed."""
-    loads: Counter[Any] = Counter()
+    loads: dict[Any, float] = collections.defaultdict(float)
     count = len(places)
     for one in found:
         for i, place in enumerate(places):
@@ -109,7 +109,7 @@ def measure(name: str, kv_heads: int, method: str) -> dict[str, Any]:
 
     q, k = whole(HEADS), whole(kv_heads)
     mapped = jax.shard_map(both, mesh=mesh, in_specs=(spec,) * 4, out_specs=(PartitionSpec("context"), (spec,) * 3))
-    compiled = jax.jit(mapped).lower(q, k, k, q).compile()
+    compiled: Any = jax.jit(mapped).lower(q, k, k, q).compile()
     text = compiled.as_text()
     found = exchanges(text, mesh.size)
     unexpected = {one.kind for one in found} - {"collective-permute", "all-to-all"}

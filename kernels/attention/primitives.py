@@ -93,7 +93,7 @@ class Attention(Op):
     def plain(self, q, k, v, *leaves):
         return plain.attend(q, k, v, self._extras(leaves), self.setting)
 
-    def axes(self, q, k, v, *leaves) -> Axes:
+    def axes(self, q, k, v, *leaves) -> Axes | None:
         heads, kv_heads = q.shape[2], k.shape[2]
         operands = QUERY, KEY, KEY, *self._leaf_axes()
         if kv_heads == 1:

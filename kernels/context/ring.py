@@ -95,7 +95,8 @@ class Ring(primitives.Attention):
             (_, sums, grads), _ = jax.lax.scan(turn, state, jnp.arange(1, self.geometry.devices, dtype=jnp.int32))
             grads = self._rotated(tuple(x.astype(y.dtype) for x, y in zip(grads, (k, v))))
         (dq, *dbias), (dk, dv) = sums, grads
-        return [x.astype(y.dtype) for x, y in zip((dq, dk, dv, *dbias), (q, k, v, bias)[: len(primals)])]
+        dbias = [x.astype(y.dtype) for x, y in zip(dbias, leaves)]
+        return [dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), *dbias]
 
     def _pass(self, q, k, v, extras: Extras):
         """(out, logsumexp) by one turn of the ring."""
