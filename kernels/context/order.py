@@ -4,14 +4,14 @@ Under a causal mask every device then has the same number of pairs, where contig
 """
 
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Shaped
+from jaxtyping import Array
 
 ORDERS = ("contiguous", "zigzag")
-Sequence = Shaped[Array | np.ndarray, "..."]
+Sequence = TypeVar("Sequence", Array, np.ndarray)
 
 
 def chunks_of(order: str) -> int:

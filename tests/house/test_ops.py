@@ -33,12 +33,12 @@ TYPES = {
     "context_attention": "Overload[(query: ",
     "dot_product_attention": "Overload[(query: ",
     "dropout_mask": "(key: Array, shape: tuple[int, ...], rate: float) -> Array",
-    "from_zigzag": "(x: Array | ndarray[_AnyShape, dtype[Any]], devices: int, *, axis: int = 0) -> ",
+    "from_zigzag": "(x: Sequence@from_zigzag, devices: int, *, axis: int = 0) -> Sequence@from_zigzag",
     "group_norm": "(x: Array, scale: Array | None = None, bias: Array | None = None, *, groups: int, ",
     "layer_norm": "Overload[(x: Array, scale: Array | None = None, bias: Array | None = None, *, residual: None",
     "masks.Causal": "type[Causal]",
     "rms_norm": "Overload[(x: Array, scale: Array | None = None, *, residual: None",
-    "to_zigzag": "(x: Array | ndarray[_AnyShape, dtype[Any]], devices: int, *, axis: int = 0) -> ",
+    "to_zigzag": "(x: Sequence@to_zigzag, devices: int, *, axis: int = 0) -> Sequence@to_zigzag",
 }
 
 
