@@ -159,14 +159,18 @@ def compare(seq: int, row: Row, devices: int, method: str, order: str, *, vma: b
     got = jax.jit(mapped)(given((*main, *row.arrays), axes, specs), given(tangents, axes_of_moving, specs_of_moving))
 
     def unmoved(result):
-        (value, aux), grads = result
-        aux = tuple(back(x, (1,)) for x in aux)
-        return (value, aux), tuple(back(g, a) for g, a in zip(grads, axes_of_moving))
+        (_, aux), grads = result
+        return tuple(back(x, (1,)) for x in aux), tuple(back(g, a) for g, a in zip(grads, axes_of_moving))
 
     if not second:
         got, want = (got,), (want,)
     names = ("value", "gradient"), ("tangent", "second order")
-    return {name: difference(x, y) for part, a, b in zip(names, got, want) for name, x, y in zip(part, unmoved(a), b)}
+    # The total is a sum whose terms cancel, so it is not compared.
+    return {
+        name: difference(x, y)
+        for part, a, ((_, aux), grads) in zip(names, got, want)
+        for name, x, y in zip(part, unmoved(a), (aux, grads))
+    }
 
 
 def _each(move, x, devices: int, axes):
@@ -177,11 +181,9 @@ def _each(move, x, devices: int, axes):
 
 
 SHORT = [
-    ("no mask", 4, "ring", "contiguous", True, True),
-    ("causal segments", 4, "ring", "zigzag", True, False),
-    ("window, 2 key heads", 8, "ring", "contiguous", False, False),
+    ("causal segments", 2, "ring", "contiguous", True, True),
     ("bias", 4, "ring", "zigzag", False, False),
-    ("lengths", 2, "all_to_all", "zigzag", True, False),
+    ("window, 2 key heads", 2, "all_to_all", "zigzag", True, False),
 ]
 # Devices, method, order, check_vma and whether to take the second order too.
 WAYS = [

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from bench.tpu.context import OUT
+from bench.machine import RESULTS
 from kernels import ALiBi, context_attention, from_zigzag, masks, to_zigzag
 from kernels.attention.problem import Extras
 from kernels.context import checks
@@ -47,13 +47,13 @@ def test_dropout_places_and_numbers_that_are_not_finite():
     assert found["memory of 8 devices over 4"] < 1.1
 
 
-def of_abstract_devices(devices: int = 4, axes=("context",), **arguments):
+def of_abstract_devices(devices: int = 4, **arguments):
     """The abstract result inside `jax.shard_map`; nothing is compiled."""
     shapes = {"query": (2, 24, 4, 8), "key": (2, 24, 2, 8), "value": (2, 24, 2, 8)}
     shapes |= {name: arguments.pop(name) for name in tuple(arguments) if name in shapes}
     names = {"axis_name": "context"} | arguments
-    spec = PartitionSpec(None, *axes)
-    mesh = AbstractMesh((devices,), axes)
+    spec = PartitionSpec(None, "context")
+    mesh = AbstractMesh((devices,), ("context",), axis_types=(AxisType.Auto,))
     mapped = jax.shard_map(
         lambda *operands: context_attention(*operands, **names), mesh=mesh, in_specs=(spec,) * 3, out_specs=spec
     )
@@ -136,7 +136,7 @@ def test_the_method_is_the_one_that_sends_less(heads, kv_heads, devices, bias, c
 
 
 def test_the_bytes_of_the_choice_are_those_of_compiled_programs():
-    rows = json.loads(OUT.read_text(encoding="utf-8"))["rows"]
+    rows = json.loads((RESULTS / "tpu" / "context.json").read_text(encoding="utf-8"))["rows"]
     assert {row["method"] for row in rows} == {"ring", "all_to_all"}
     for row in rows:
         assert row["kernels"] > 0, row
