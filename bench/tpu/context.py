@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bench.machine import RESULTS
 from bench.tpu.attention import topology
-from bench.tpu.scaling import ARRAY, bodies_of, bytes_of, reachable
+from bench.tpu.scaling import ARRAY, bodies_of, bytes_of
 from kernels import context_attention
 from kernels.attention.problem import Extras
 from kernels.context.traffic import METHODS, sent
@@ -41,11 +41,15 @@ class Exchange(NamedTuple):
     times: int
 
 
-def exchanges(text: str, devices: int) -> list[Exchange]:
-    """The exchanges of a program's optimised HLO; those in a loop run once for each step of the ring but one."""
+def exchanges(text: str) -> list[Exchange]:
+    """The exchanges of a program's optimised HLO, with the number of turns of the loop around them."""
     bodies = bodies_of(text)
-    loops = {name for lines in bodies.values() for line in lines for name in re.findall(r"body=%([\w.\-]+)", line)}
-    inside = reachable(bodies, loops)
+    turns = {
+        body: _turns(bodies[condition])
+        for lines in bodies.values()
+        for line in lines
+        for condition, body in re.findall(r" while\(.*condition=%([\w.\-]+), body=%([\w.\-]+)", line)
+    }
     found = []
     for body, lines in bodies.items():
         for line in lines:
@@ -55,8 +59,16 @@ def exchanges(text: str, devices: int) -> list[Exchange]:
                 # The start of an asynchronous exchange has its operand, its result and two numbers.
                 arrays = arrays[1:2] if start else arrays
                 size = sum(bytes_of(*array) for array in arrays)
-                found.append(Exchange(kind, size, devices - 1 if body in inside else 1))
+                found.append(Exchange(kind, size, turns.get(body, 1)))
     return found
+
+
+def _turns(condition: list[str]) -> int:
+    """The bound of a loop that counts from 0, from the lines of its condition."""
+    text = "\n".join(condition)
+    (bound,) = re.findall(r"ROOT .* compare\(%[\w.\-]+, %([\w.\-]+)\), direction=LT", text)
+    (turns,) = re.findall(rf"%{re.escape(bound)} = s32\[\]\S* constant\((\d+)\)", text)
+    return int(turns)
 
 
 def circle(rows: int, columns: int) -> list[Place]:
@@ -111,7 +123,7 @@ def measure(name: str, kv_heads: int, method: str) -> dict[str, Any]:
     mapped = jax.shard_map(both, mesh=mesh, in_specs=(spec,) * 4, out_specs=(PartitionSpec("context"), (spec,) * 3))
     compiled: Any = jax.jit(mapped).lower(q, k, k, q).compile()
     text = compiled.as_text()
-    found = exchanges(text, mesh.size)
+    found = exchanges(text)
     unexpected = {one.kind for one in found} - {"collective-permute", "all-to-all"}
     if unexpected:
         raise RuntimeError(f"bench.tpu.context counts permutes and all-to-alls: the program has {sorted(unexpected)}")

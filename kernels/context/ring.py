@@ -82,18 +82,22 @@ class Ring(primitives.Attention):
 
             return self._pairs(pair, (sums, zeros(k, v)))
 
-        sums, grads = step(self.geometry.index(), (k, v, *travelling), start)
-
         def turn(state, t):
             carried, sums, grads = state
-            carried, grads = self._rotated(carried), self._rotated(grads)
+            # The next keys and the gradients of these travel while these are computed.
+            after, grads = self._rotated(carried), self._rotated(grads)
             sums, more = step(self._source(t), carried, sums)
-            return (carried, sums, jax.tree.map(jnp.add, grads, more)), None
+            return (after, sums, jax.tree.map(jnp.add, grads, more)), None
 
-        if self.geometry.devices > 1:
-            state = (k, v, *travelling), sums, grads
-            (_, sums, grads), _ = jax.lax.scan(turn, state, jnp.arange(1, self.geometry.devices, dtype=jnp.int32))
-            grads = self._rotated(tuple(x.astype(y.dtype) for x, y in zip(grads, (k, v))))
+        own, last = (k, v, *travelling), self.geometry.devices - 1
+        sums, grads = step(self.geometry.index(), own, start)
+        if last > 0:
+            state = self._rotated(own), sums, grads
+            (carried, sums, grads), _ = jax.lax.scan(turn, state, jnp.arange(1, last, dtype=jnp.int32))
+            grads = self._rotated(grads)
+            sums, more = step(self._source(last), carried, sums)
+            # The last turn brings them home.
+            grads = self._rotated(tuple((x + y).astype(z.dtype) for x, y, z in zip(grads, more, (k, v))))
         (dq, *dbias), (dk, dv) = sums, grads
         dbias = [x.astype(y.dtype) for x, y in zip(dbias, leaves)]
         return [dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), *dbias]
