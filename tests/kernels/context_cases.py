@@ -258,6 +258,17 @@ def special() -> dict[str, float]:
         got = jax.jit(part)(*placed)
     whole = lambda q, k, v: jnp.sum(jnp.sin(dot_product_attention(q, k, v, is_causal=True)))
     found["data over an explicit axis: difference"] = difference(got, jax.jit(jax.grad(whole, (0, 1, 2)))(q, k, v))
+    square = jax.make_mesh((2, 2), ("a", "b"), devices=jax.devices()[:4])
+    names, over = ("a", "b"), P(None, ("a", "b"))
+    for implementation in (None, "reference"):
+        attend = functools.partial(
+            context_attention, axis_name=names, method="ring", is_causal=True, implementation=implementation
+        )
+        # JAX's `vmap` folds the examples into the op's batch.
+        total = lambda q, k, v, attend=attend: jnp.sum(jnp.sin(jax.vmap(attend)(q, k, v)))
+        got = mapped(jax.grad(total, (0, 1, 2)), square, (over,) * 3, (over,) * 3)(q, k, v)
+        want = jax.jit(jax.grad(whole, (0, 1, 2)))(q, k, v)
+        found[f"vmap over two mesh axes, {implementation}: difference"] = difference(got, want)
     found["memory of 8 devices over 4"] = _memory(8) / _memory(4)
     return found
 

@@ -35,7 +35,7 @@ def test_every_mask_method_order_and_number_of_devices_gives_what_one_device_giv
 
 
 @full
-def test_dropout_places_and_numbers_that_are_not_finite():
+def test_dropout_other_mesh_axes_memory_and_numbers_that_are_not_finite():
     found = printed("tests.kernels.context_cases", "special", timeout=1000)
     assert found["all_to_all: difference of the dropped weights from one device's"] <= LIMIT
     assert found["ring: difference of the kept weights"] <= LIMIT
@@ -44,6 +44,8 @@ def test_dropout_places_and_numbers_that_are_not_finite():
     assert found["other rows than one device's are not finite"] == 0
     assert found["difference of the rows that are finite"] <= LIMIT
     assert found["data over an explicit axis: difference"] <= LIMIT
+    assert found["vmap over two mesh axes, None: difference"] <= LIMIT
+    assert found["vmap over two mesh axes, reference: difference"] <= LIMIT
     assert found["memory of 8 devices over 4"] < 1.1
 
 
