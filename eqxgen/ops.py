@@ -21,11 +21,14 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "ALiBi",  # noqa: F405
+    "context_attention",  # noqa: F405
     "dot_product_attention",  # noqa: F405
     "dropout_mask",  # noqa: F405
+    "from_zigzag",  # noqa: F405
     "group_norm",  # noqa: F405
     "grouped_matmul",  # noqa: F405
     "layer_norm",  # noqa: F405
     "masks",  # noqa: F405
     "rms_norm",  # noqa: F405
+    "to_zigzag",  # noqa: F405
 ]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from . import masks
     from ._dropout import dropout_mask
     from .attention import ALiBi, dot_product_attention
+    from .context import context_attention, from_zigzag, to_zigzag
     from .grouped import grouped_matmul
     from .norm import group_norm, layer_norm, rms_norm
 
@@ -19,17 +20,23 @@ if TYPE_CHECKING:
 __version__ = "0.0.0+eqxgen"
 __all__ = [
     "ALiBi",
+    "context_attention",
     "dot_product_attention",
     "dropout_mask",
+    "from_zigzag",
     "group_norm",
     "grouped_matmul",
     "layer_norm",
     "masks",
     "rms_norm",
+    "to_zigzag",
 ]
 
 _HOME = {
     "dot_product_attention": "attention",
+    "context_attention": "context",
+    "to_zigzag": "context",
+    "from_zigzag": "context",
     "layer_norm": "norm",
     "rms_norm": "norm",
     "group_norm": "norm",

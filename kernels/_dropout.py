@@ -24,6 +24,11 @@ def seeds(key, batch: int, heads: int):
     return jax.lax.bitcast_convert_type(jax.random.bits(key, (batch, heads, 2), jnp.uint32), jnp.int32)
 
 
+def of_block(seeds, number):
+    """Seeds for a block of pairs that counts its positions from 0, from those of whole sequences and its number."""
+    return _mix(seeds ^ _mix(number * jnp.int32(-1640531527) + jnp.int32(1)))
+
+
 def keep(seed0, seed1, i, j, rate: float):
     """True with probability `1 - rate`, as a function of the seeds of an example and head, of the query `i` and of the
     key `j`, all int32 arrays. The rate is rounded to a multiple of 2^-24.

@@ -64,8 +64,8 @@ def collectives(text: str, depth: int) -> list[Collective]:
         text: the program's optimised HLO.
         depth: number of layers.
     """
-    bodies = _bodies(text)
-    inside = _reachable(
+    bodies = bodies_of(text)
+    inside = reachable(
         bodies, {name for lines in bodies.values() for line in lines for name in re.findall(r"body=%([\w.\-]+)", line)}
     )
     found: dict[tuple[str, str], Collective] = {}
@@ -76,7 +76,7 @@ def collectives(text: str, depth: int) -> list[Collective]:
                 chain = re.search(r'chain_id="\d+"', line)
                 channel = re.search(r"channel_id=\d+", line)
                 devices = _group(line)
-                size = sum(_bytes(dtype, shape) for dtype, shape in ARRAY.findall(result)) * (
+                size = sum(bytes_of(dtype, shape) for dtype, shape in ARRAY.findall(result)) * (
                     devices if kind == "reduce-scatter" else 1
                 )
                 key = (kind, f"{chain.group()} {channel.group()}" if chain and channel else name)
@@ -84,7 +84,7 @@ def collectives(text: str, depth: int) -> list[Collective]:
     return list(found.values())
 
 
-def _bodies(text: str) -> dict[str, list[str]]:
+def bodies_of(text: str) -> dict[str, list[str]]:
     """The lines of each computation."""
     bodies: dict[str, list[str]] = {}
     lines: list[str] = []
@@ -96,7 +96,7 @@ def _bodies(text: str) -> dict[str, list[str]]:
     return bodies
 
 
-def _reachable(bodies: dict[str, list[str]], names: set[str]) -> set[str]:
+def reachable(bodies: dict[str, list[str]], names: set[str]) -> set[str]:
     """These computations and all that they call."""
     seen: set[str] = set()
     while names:
@@ -114,7 +114,7 @@ def _group(line: str) -> int:
     return 2
 
 
-def _bytes(dtype: str, shape: str) -> int:
+def bytes_of(dtype: str, shape: str) -> int:
     bits = 8 if dtype == "pred" else int(re.sub(r"\D", "", dtype))
     return bits // 8 * math.prod(int(size) for size in shape.split(",") if size)
 

@@ -128,19 +128,12 @@ def dot_product_attention(
     """
     q, k, v = checks.arrays(query, key, value)
     batch = q.shape[:-3]
-    q, setting = _setting(q, scale, logits_soft_cap, checks.dropout(dropout_rate, dropout_key))
+    q, setting = setting_of(q, scale, logits_soft_cap, checks.dropout(dropout_rate, dropout_key))
     lengths = (
         checks.lengths("query_seq_lengths", query_seq_lengths, batch, q.shape[-3]),
         checks.lengths("key_value_seq_lengths", key_value_seq_lengths, batch, k.shape[-3]),
     )
-    parts = [
-        masks.as_mask(mask) if mask is not None else None,
-        masks.Causal() if is_causal else None,
-        checks.window(local_window_size),
-        masks.Lengths(*lengths) if lengths != (None, None) else None,
-    ]
-    parts = [part for part in parts if part is not None]
-    joined = functools.reduce(lambda a, b: a & b, parts) if parts else None
+    joined = joined_mask(mask, is_causal, local_window_size, lengths)
     rows = spec_like(q, k, v, axes=len(batch))[:-1]
     places = places_of((q, k, v), (*rows[: len(batch)], None, rows[-1], None), whole=(-3, -1), lead=len(batch))
     out, lse = on_auto_axes(
@@ -175,7 +168,19 @@ def _seeds(dropout_key, batch: int, heads: int, places: Places | None):
     return seeds if places is None else jax.lax.with_sharding_constraint(seeds, PartitionSpec())
 
 
-def _setting(q, scale, soft_cap, dropout_rate) -> tuple[jax.Array, Setting]:
+def joined_mask(mask, is_causal: bool, local_window_size, lengths: tuple[Any, Any]) -> masks.Mask | None:
+    """One mask of all arguments that restrict the pairs."""
+    parts = [
+        masks.as_mask(mask) if mask is not None else None,
+        masks.Causal() if is_causal else None,
+        checks.window(local_window_size),
+        masks.Lengths(*lengths) if lengths != (None, None) else None,
+    ]
+    parts = [part for part in parts if part is not None]
+    return functools.reduce(lambda a, b: a & b, parts) if parts else None
+
+
+def setting_of(q, scale, soft_cap, dropout_rate) -> tuple[jax.Array, Setting]:
     """The static numbers of the call, and the query times a scale that is traced."""
     if scale is None:
         scale = q.shape[-1] ** -0.5

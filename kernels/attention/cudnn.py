@@ -22,7 +22,8 @@ def supports(q, k, v, extras: Extras, setting: Setting) -> str | None:
         return "it draws other dropout bits than this op's"
     if extras.bias is not None:
         return "it has no gradient for a bias that broadcasts"
-    if not (extras.mask is None or (isinstance(extras.mask, masks.Causal) and extras.mask.offset == 0)):
+    offset = extras.mask.offset if isinstance(extras.mask, masks.Causal) else None
+    if extras.mask is not None and not (isinstance(offset, int) and offset == 0):
         return (
             "its masked rows, and what is not finite under a mask, differ from this op's, except with no mask or "
             "`is_causal=True`"

@@ -30,6 +30,21 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, implementation: str | N
     return tuple(PRIMITIVES.bind(Attention(tree, setting, implementation, places), *vary_alike(q, k, v, *leaves)))
 
 
+def gradients(
+    q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool, implementation: str | None
+):
+    """Cotangents of q, k, v and, with `with_bias`, of the bias, by a backend.
+
+    Keys and values may be some of those that `out` and `lse` were computed from: the cotangents are then those of the
+    whole call, of which `q` and the bias get a part. `reference` and `cudnn` compute `lse` again and cannot do that.
+    """
+    leaves, tree = jax.tree.flatten(extras)
+    operands = vary_alike(q, k, v, *leaves, out, lse, dout, dlse)
+    cut, count = (3 + len(leaves), 5 + len(leaves)), 3 + with_bias
+    op = Attention(tree, setting, implementation)
+    return PRIMITIVES.backward.bind(*operands, op=op, cut=cut, given=(True, True), count=count)
+
+
 def _repeated(k, v, places: Places | None):
     """Key and value with the fewest key heads that the devices of the heads divide; the query's are a multiple."""
     if places is None:
@@ -78,7 +93,7 @@ class Attention(Op):
     def plain(self, q, k, v, *leaves):
         return plain.attend(q, k, v, self._extras(leaves), self.setting)
 
-    def axes(self, q, k, v, *leaves) -> Axes:
+    def axes(self, q, k, v, *leaves) -> Axes | None:
         heads, kv_heads = q.shape[2], k.shape[2]
         operands = QUERY, KEY, KEY, *self._leaf_axes()
         if kv_heads == 1:

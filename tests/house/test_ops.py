@@ -13,27 +13,34 @@ import kernels
 from eqxgen import ops
 
 CHECKOUT = Path(__file__).parents[2]
-CALLS = """from eqxgen.ops import ALiBi, dot_product_attention, dropout_mask, group_norm, grouped_matmul, layer_norm, masks, rms_norm
+CALLS = """from eqxgen.ops import ALiBi, context_attention, dot_product_attention, dropout_mask, from_zigzag
+from eqxgen.ops import group_norm, grouped_matmul, layer_norm, masks, rms_norm, to_zigzag
 
 reveal_type(ALiBi)
+reveal_type(context_attention)
 reveal_type(dot_product_attention)
 reveal_type(dropout_mask)
+reveal_type(from_zigzag)
 reveal_type(group_norm)
 reveal_type(grouped_matmul)
 reveal_type(layer_norm)
 reveal_type(masks.Causal)
 reveal_type(rms_norm)
+reveal_type(to_zigzag)
 """
 WRONG = CALLS + "rms_norm(bias=None)\n"
 TYPES = {
     "ALiBi": "type[ALiBi]",
+    "context_attention": "Overload[(query: ",
     "dot_product_attention": "Overload[(query: ",
     "dropout_mask": "(key: Array, shape: tuple[int, ...], rate: float) -> Array",
+    "from_zigzag": "(x: Sequence@from_zigzag, devices: int, *, axis: int = 0) -> Sequence@from_zigzag",
     "group_norm": "(x: Array, scale: Array | None = None, bias: Array | None = None, *, groups: int, ",
     "grouped_matmul": "(x: Array, weight: Array, groups: Array) -> Array",
     "layer_norm": "Overload[(x: Array, scale: Array | None = None, bias: Array | None = None, *, residual: None",
     "masks.Causal": "type[Causal]",
     "rms_norm": "Overload[(x: Array, scale: Array | None = None, *, residual: None",
+    "to_zigzag": "(x: Sequence@to_zigzag, devices: int, *, axis: int = 0) -> Sequence@to_zigzag",
 }
 
 
