@@ -20,6 +20,7 @@ Writes runs/muse-PRESET, as train.parti does, with the same evaluation. The same
 """
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 from eqxgen.configs import MaskedDecoding, MuseConfig
@@ -29,7 +30,7 @@ from .config.data import DataConfig
 from .config.evals import CAPTIONS, FIDELITY, HELD_OUT
 from .config.optim import OptimConfig
 from .config.options import option
-from .tasks.captions import check_text_tokenizer
+from .tasks.captions import check_text_encoder, check_text_tokenizer, check_tokenizer_given
 from .tasks.facts import TokenFacts
 from .tasks.image_tokens import tokens_recipe
 from .tasks.low_tokens import STAGES
@@ -44,6 +45,9 @@ class Config(MaskedConfig):
 
     low_tokenizer: str | None = option(None, first=True)
     """Folder of the train.vqgan run whose tokens a second stage reads; by default the model is a first stage."""
+    text_encoder: str = option("", first=True)
+    """Folder of a frozen encoder of texts with its tokenizer: a published T5 or CLIP, or a run of train.t5 or
+    train.clip; by default the model has an encoder that is trained."""
     text_tokenizer: str = option("chars", first=True)
     """chars: the characters of the captions; bytes; bpe-2000: as many byte pairs, learnt from them; or a path: a
     tokenizer.json, a folder with GPT-2's vocab.json and merges.txt, or a vocabulary.json of another run."""
@@ -56,8 +60,12 @@ class Config(MaskedConfig):
         super().__post_init__()
         require(0 <= self.text_dropout < 1, f"text_dropout must be in [0, 1): got {self.text_dropout}")
         check_text_tokenizer(self.text_tokenizer)
+        check_text_encoder(self.text_encoder)
         mirrored = self.low_tokenizer is not None and self.data.augment.flip
         require(not mirrored, "data.augment.flip must be off with low_tokenizer, whose tokens are not mirrored")
+
+    def check_given(self, given: Collection[str]) -> None:
+        check_tokenizer_given(self, given)
 
 
 def _preset(name: str, model: MuseConfig, **changes: Any) -> Config:
@@ -89,7 +97,7 @@ def _muse(name: str, size: str, steps: int, decode: MaskedDecoding, **changes: A
         "sample_every": 10_000,
         "checkpoint_every": 5000,
         "tokenizer": "runs/vqgan-imagenet256",
-        "text_tokenizer": "bpe-16000",
+        "text_encoder": "./t5-v1_1-xxl",
         "data": DataConfig(name="./captioned", image_size=256),
         "optim": OptimConfig(
             name="adafactor", learning_rate=1e-4, warmup=5000, beta1=0.9, beta2=0.96, weight_decay=0.045
@@ -148,7 +156,9 @@ def model(config: Config, facts: Any) -> Any:
     from eqxgen.models import Muse
 
     low = (facts.low_tokens, facts.low_codes) if facts.low_tokens else None
-    return lambda key: Muse(facts.grid, facts.codes, facts.vocab, config.model, low=low, key=key)
+    return lambda key: Muse(
+        facts.grid, facts.codes, facts.own_vocab, config.model, text_dim=facts.text_dim, low=low, key=key
+    )
 
 
 def bind(model: Any, row: Any, key: Any) -> tuple[Any, Any]:
