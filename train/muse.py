@@ -9,8 +9,10 @@
   python -m train.muse --preset muse-3b --dry-run            # the paper's: 256 tokens of 8,192 codes, batch 512
 
 Captions come with --data.name: captioned_digits, emoji64, or a folder with captions.jsonl or a .txt for each picture.
---text-tokenizer is chars, bytes, bpe-SIZE or the path of a vocabulary. Guidance is by texts that training hides
-(--text-dropout), in whose place is the empty text; --decode.guidance-ramp 1 raises it step by step, as the paper does.
+--text-tokenizer is chars, bytes, bpe-SIZE or the path of a vocabulary. --text-encoder FOLDER is a frozen T5 or CLIP,
+published or of a run, in place of an encoder that is trained; config.json has its hash. Guidance is by texts that
+training hides (--text-dropout), in whose place is the empty text; --decode.guidance-ramp 1 raises it step by step, as
+the paper does.
 
 --low-tokenizer RUN makes a second stage: RUN is the tokenizer of the first stage, of the same images or of these made
 smaller by a whole number, and its tokens are read beside the text, also where the text is hidden. Its evaluation is
@@ -141,11 +143,11 @@ ABOUT = {
     "captioned_digits-super": "2.3 M parameters; 1,500 steps of 64 after train.vqgan --preset captioned_digits and "
     "--preset captioned_digits-fine; not trained yet",
     "emoji64": "12 M parameters; 20,000 steps of 64, for a GPU, after train.vqgan --preset emoji64; not trained yet",
-    "muse-632m": "774 M parameters; 167 M of them of an encoder of texts in the place of the paper's frozen one; 1.5 M "
-    "steps of 512, for a TPU slice",
-    "muse-3b": "3,863 M parameters; 637 M of them of the encoder of texts; 1.5 M steps of 512, for a TPU slice; the "
+    "muse-632m": "611 M parameters; beside the 4,762 M of a frozen T5-XXL, as in the paper; 1.5 M steps of 512, for a "
+    "TPU slice",
+    "muse-3b": "3,235 M parameters; beside the 4,762 M of a frozen T5-XXL; 1.5 M steps of 512, for a TPU slice; the "
     "paper's FID on MS-COCO is 7.88",
-    "muse-super": "928 M parameters; 167 M of them of the encoder of texts; 1 M steps of 512 on 4,096 tokens of images "
+    "muse-super": "765 M parameters; beside the 4,762 M of a frozen T5-XXL; 1 M steps of 512 on 4,096 tokens of images "
     "of 512 pixels, for a TPU slice",
 }
 """Size, time and the number to expect of each preset, where it was measured."""

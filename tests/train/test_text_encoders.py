@@ -50,7 +50,7 @@ def config_of(recipe, pictures, folder, encoder, **changes):
         "log_every": 1,
         "sample_every": 0,
         "checkpoint_every": 1,
-        "evals": ("held_out",),
+        "evals": ("held_out",) if FULL else ("none",),
         "tokenizer": "pixels",
         "text_encoder": str(encoder),
         "data": DataConfig(name=str(pictures), image_size=4),
@@ -123,7 +123,7 @@ def test_the_tokenizer_of_each_kind_makes_rows_without_begin_and_end(folders):
     for kind, (text, ids, begin, end) in {
         "t5": ("red dot", [3, 9, 6, 5, 3, 5, 8, 10], None, 1),
         "clip": ("red", [5, 2, 9], 16, 17),
-        "t5 run": ("abc", [3, 4, 5], None, 1),
+        "t5 run": ("abc", [4, 5, 6], None, 1),
         "clip run": ("abc", [2, 3, 4], None, 10),
     }.items():
         texts = open_texts(str(folders[kind]))
@@ -206,7 +206,8 @@ def test_each_wrong_folder_and_text_is_one_line_before_any_token_is_made(picture
 
 
 @full
-def test_an_encoder_in_parts_over_a_mesh_gives_the_same_losses(pictures, folders, tmp_path):
-    found = printed("tests.train.text_encoder_devices", str(pictures), str(folders["t5"]), str(tmp_path))
-    np.testing.assert_allclose(found["fsdp=8"], found["data=1"], rtol=1e-5)
-    assert found["parts"] > 0
+def test_an_encoder_in_parts_over_a_mesh_gives_the_same_losses(pictures, tmp_path):
+    encoder = t5_folder(tmp_path / "t5", vocab=128)  # its table is large enough to be shared out
+    found = printed("tests.train.text_encoder_devices", str(pictures), str(encoder), str(tmp_path))
+    np.testing.assert_allclose(found["fsdp=8"], found["data=8"], rtol=1e-5)
+    assert "fsdp" in found["parts"]

@@ -1,5 +1,5 @@
 """Run by test_text_encoders.py in a process of its own on 8 virtual devices: prints the losses of a run with a frozen
-encoder on one device and in parts over all, as JSON.
+encoder with copies on all devices and with parts, as JSON.
 """
 
 import json
@@ -17,7 +17,7 @@ from train.tasks.text_encoders import open_text_encoder
 def main(pictures: str, encoder: str, folder: str) -> None:
     sizes = MuseConfig(dim=16, depth=1, decoder_depth=1, heads=1, head_dim=16, hidden_dim=16, context=10, dropout=0.0)
     found = {}
-    for mesh in ("data=1", "fsdp=8"):
+    for mesh in ("data=8", "fsdp=8"):
         run = Path(folder) / mesh
         config = muse.Config(
             run_dir=str(run),
@@ -36,9 +36,7 @@ def main(pictures: str, encoder: str, folder: str) -> None:
         assert muse.main(config) == 0
         found[mesh] = [line["loss"] for line in metrics(run)]
     placed = open_text_encoder(encoder, 10, make_mesh("fsdp=8"))
-    found["parts"] = sum(
-        not leaf.sharding.is_fully_replicated for leaf in [placed.net.embedding.weight, placed.net.encoder.norm.scale]
-    )
+    found["parts"] = str(placed.net.embedding.weight.sharding.spec)
     print(f"\n{json.dumps(found)}")
 
 

@@ -21,14 +21,14 @@ VIT = ViTConfig(patch=2, dim=8, depth=1, heads=1, hidden_dim=8, patch_bias=False
 TOWER = TextTowerConfig(dim=8, depth=1, heads=1, hidden_dim=8, context=12)
 
 
-def t5_folder(folder: Path) -> Path:
+def t5_folder(folder: Path, vocab: int = 16) -> Path:
     """A T5 with its decoder, which is not read, and a tokenizer.json: an id for a space and one for each letter."""
     tokenizers = pytest.importorskip("tokenizers")
     pieces = ["<pad>", "</s>", "<unk>", "▁", *LETTERS]
     library = tokenizers.Tokenizer(tokenizers.models.Unigram([(piece, -1.0) for piece in pieces], unk_id=2))
     library.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
     library.add_special_tokens(pieces[:2])
-    to_pretrained(filled(lambda key: T5(len(pieces) + 4, SIZES, key=key)), folder, "t5")
+    to_pretrained(filled(lambda key: T5(vocab, SIZES, key=key)), folder, "t5")
     library.save(str(folder / "tokenizer.json"))
     return folder
 

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax.random as jr
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Int
+from jaxtyping import Integer
 
 from eqxgen.configs import T5_SIZES, T5_SIZES_V1_1, T5Config, TextTowerConfig
 from eqxgen.models.clip import TextTower
@@ -55,13 +55,13 @@ class EncoderTexts(NamedTuple):
         sha256: of the tokenizer.
     """
 
-    ids: Callable[[str], Int[np.ndarray, " n"]]
+    ids: Callable[[str], Integer[np.ndarray, " n"]]
     end: int
     begin: int | None
     size: int
     sha256: str
 
-    def encode(self, text: str) -> Int[np.ndarray, " n"]:
+    def encode(self, text: str) -> Integer[np.ndarray, " n"]:
         """Ids of a text without begin and end.
 
         Raises:
