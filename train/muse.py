@@ -9,10 +9,9 @@
   python -m train.muse --preset muse-3b --dry-run            # the paper's: 256 tokens of 8,192 codes, batch 512
 
 Captions come with --data.name: captioned_digits, emoji64, or a folder with captions.jsonl or a .txt for each picture.
---text-tokenizer is chars, bytes, bpe-SIZE or the path of a vocabulary. --text-encoder FOLDER is a frozen T5 or CLIP,
-published or of a run, in place of an encoder that is trained; config.json has its hash. Guidance is by texts that
-training hides (--text-dropout), in whose place is the empty text; --decode.guidance-ramp 1 raises it step by step, as
-the paper does.
+--text-tokenizer is chars, bytes, bpe-SIZE or the path of a vocabulary; --text-encoder a frozen T5 or CLIP instead.
+Guidance is by texts that training hides (--text-dropout), in whose place is the empty text; --decode.guidance-ramp 1
+raises it step by step, as the paper does.
 
 --low-tokenizer RUN makes a second stage: RUN is the tokenizer of the first stage, of the same images or of these made
 smaller by a whole number, and its tokens are read beside the text, also where the text is hidden. Its evaluation is

@@ -28,10 +28,9 @@ MUSE, PARTI = MuseConfig(**HALVES, dropout=0.1), PartiConfig(**HALVES, dropout=0
 def folders(tmp_path_factory):
     """Published folders, and runs of untrained weights."""
     root = tmp_path_factory.mktemp("encoders")
-    t5_folder(root / "t5"), clip_folder(root / "clip")
     return {
-        "t5": root / "t5",
-        "clip": root / "clip",
+        "t5": t5_folder(root / "t5"),
+        "clip": clip_folder(root / "clip"),
         "t5 run": run_folder("t5", root / "runs-t5"),
         "clip run": run_folder("clip", root / "runs-clip"),
     }

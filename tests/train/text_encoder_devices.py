@@ -36,7 +36,7 @@ def main(pictures: str, encoder: str, folder: str) -> None:
         assert muse.main(config) == 0
         found[mesh] = [line["loss"] for line in metrics(run)]
     placed = open_text_encoder(encoder, 10, make_mesh("fsdp=8"))
-    found["parts"] = str(placed.net.embedding.weight.sharding.spec)
+    found["parts"] = str(placed.net.embedding.weight.sharding)
     print(f"\n{json.dumps(found)}")
 
 
