@@ -79,9 +79,10 @@ def test_a_run_reads_a_frozen_t5_that_its_files_are_without(pictures, folders, t
         evaluation = json.loads((run / "evaluation.json").read_text())
         assert evaluation["eval_loss"] == json.loads((run / "summary.json").read_text())["eval_loss"]
     asked = {"run": run, "text": "red let", "n": 2, "out": tmp_path / "x.npz"}
-    assert sample.main(words(**asked)) == 0
-    with np.load(tmp_path / "x.npz") as arrays:
-        assert arrays["images"].shape == (2, 4, 4, 3)
+    if FULL:  # the pictures of the run itself are drawn by the same functions
+        assert sample.main(words(**asked)) == 0
+        with np.load(tmp_path / "x.npz") as arrays:
+            assert arrays["images"].shape == (2, 4, 4, 3)
     # Other weights, and then another tokenizer, in the place of those that the run was begun with.
     shutil.copy(_changed(encoder), encoder / "model.safetensors")
     with pytest.raises(UserError, match=r"--text-encoder .*: its encoder is another than the run was begun with"):
