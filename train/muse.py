@@ -9,8 +9,9 @@
   python -m train.muse --preset muse-3b --dry-run            # the paper's: 256 tokens of 8,192 codes, batch 512
 
 Captions come with --data.name: captioned_digits, emoji64, or a folder with captions.jsonl or a .txt for each picture.
---text-tokenizer is chars, bytes, bpe-SIZE or the path of a vocabulary. Guidance is by texts that training hides
-(--text-dropout), in whose place is the empty text; --decode.guidance-ramp 1 raises it step by step, as the paper does.
+--text-tokenizer is chars, bytes, bpe-SIZE or the path of a vocabulary; --text-encoder a frozen T5 or CLIP instead.
+Guidance is by texts that training hides (--text-dropout), in whose place is the empty text; --decode.guidance-ramp 1
+raises it step by step, as the paper does.
 
 --low-tokenizer RUN makes a second stage: RUN is the tokenizer of the first stage, of the same images or of these made
 smaller by a whole number, and its tokens are read beside the text, also where the text is hidden. Its evaluation is
@@ -20,6 +21,7 @@ Writes runs/muse-PRESET, as train.parti does, with the same evaluation. The same
 """
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 from eqxgen.configs import MaskedDecoding, MuseConfig
@@ -29,7 +31,7 @@ from .config.data import DataConfig
 from .config.evals import CAPTIONS, FIDELITY, HELD_OUT
 from .config.optim import OptimConfig
 from .config.options import option
-from .tasks.captions import check_text_tokenizer
+from .tasks.captions import check_text_encoder, check_text_tokenizer, check_tokenizer_given
 from .tasks.facts import TokenFacts
 from .tasks.image_tokens import tokens_recipe
 from .tasks.low_tokens import STAGES
@@ -44,6 +46,9 @@ class Config(MaskedConfig):
 
     low_tokenizer: str | None = option(None, first=True)
     """Folder of the train.vqgan run whose tokens a second stage reads; by default the model is a first stage."""
+    text_encoder: str = option("", first=True)
+    """Folder of a frozen encoder of texts with its tokenizer: a published T5 or CLIP, or a run of train.t5 or
+    train.clip; by default the model has an encoder that is trained."""
     text_tokenizer: str = option("chars", first=True)
     """chars: the characters of the captions; bytes; bpe-2000: as many byte pairs, learnt from them; or a path: a
     tokenizer.json, a folder with GPT-2's vocab.json and merges.txt, or a vocabulary.json of another run."""
@@ -56,8 +61,12 @@ class Config(MaskedConfig):
         super().__post_init__()
         require(0 <= self.text_dropout < 1, f"text_dropout must be in [0, 1): got {self.text_dropout}")
         check_text_tokenizer(self.text_tokenizer)
+        check_text_encoder(self.text_encoder)
         mirrored = self.low_tokenizer is not None and self.data.augment.flip
         require(not mirrored, "data.augment.flip must be off with low_tokenizer, whose tokens are not mirrored")
+
+    def check_given(self, given: Collection[str]) -> None:
+        check_tokenizer_given(self, given)
 
 
 def _preset(name: str, model: MuseConfig, **changes: Any) -> Config:
@@ -89,7 +98,7 @@ def _muse(name: str, size: str, steps: int, decode: MaskedDecoding, **changes: A
         "sample_every": 10_000,
         "checkpoint_every": 5000,
         "tokenizer": "runs/vqgan-imagenet256",
-        "text_tokenizer": "bpe-16000",
+        "text_encoder": "./t5-v1_1-xxl",
         "data": DataConfig(name="./captioned", image_size=256),
         "optim": OptimConfig(
             name="adafactor", learning_rate=1e-4, warmup=5000, beta1=0.9, beta2=0.96, weight_decay=0.045
@@ -133,11 +142,11 @@ ABOUT = {
     "captioned_digits-super": "2.3 M parameters; 1,500 steps of 64 after train.vqgan --preset captioned_digits and "
     "--preset captioned_digits-fine; not trained yet",
     "emoji64": "12 M parameters; 20,000 steps of 64, for a GPU, after train.vqgan --preset emoji64; not trained yet",
-    "muse-632m": "774 M parameters; 167 M of them of an encoder of texts in the place of the paper's frozen one; 1.5 M "
-    "steps of 512, for a TPU slice",
-    "muse-3b": "3,863 M parameters; 637 M of them of the encoder of texts; 1.5 M steps of 512, for a TPU slice; the "
+    "muse-632m": "611 M parameters; beside the 4,762 M of a frozen T5-XXL, as in the paper; 1.5 M steps of 512, for a "
+    "TPU slice",
+    "muse-3b": "3,235 M parameters; beside the 4,762 M of a frozen T5-XXL; 1.5 M steps of 512, for a TPU slice; the "
     "paper's FID on MS-COCO is 7.88",
-    "muse-super": "928 M parameters; 167 M of them of the encoder of texts; 1 M steps of 512 on 4,096 tokens of images "
+    "muse-super": "765 M parameters; beside the 4,762 M of a frozen T5-XXL; 1 M steps of 512 on 4,096 tokens of images "
     "of 512 pixels, for a TPU slice",
 }
 """Size, time and the number to expect of each preset, where it was measured."""
@@ -148,7 +157,9 @@ def model(config: Config, facts: Any) -> Any:
     from eqxgen.models import Muse
 
     low = (facts.low_tokens, facts.low_codes) if facts.low_tokens else None
-    return lambda key: Muse(facts.grid, facts.codes, facts.vocab, config.model, low=low, key=key)
+    return lambda key: Muse(
+        facts.grid, facts.codes, facts.own_vocab, config.model, text_dim=facts.text_dim, low=low, key=key
+    )
 
 
 def bind(model: Any, row: Any, key: Any) -> tuple[Any, Any]:

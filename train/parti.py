@@ -7,14 +7,16 @@
   python -m train.parti --preset parti-350m --dry-run        # the paper's: 1,024 tokens of 8,192 codes, batch 8,192
 
 Captions come with --data.name: captioned_digits, emoji64, or a folder with captions.jsonl or a .txt for each picture.
---text-tokenizer is chars, bytes, bpe-SIZE or the path of a vocabulary. Guidance is by texts that training hides
-(--text-dropout), in whose place is the empty text. Writes runs/parti-PRESET: config.json, vocabulary.json,
-metrics.jsonl, samples/, checkpoints/, TensorBoard events, model.safetensors, and summary.json. Of captioned_digits it
-has the exact match of pictures with held-out captions, cell by cell, of scenes that are in training
+--text-tokenizer is chars, bytes, bpe-SIZE or the path of a vocabulary. --text-encoder FOLDER is a frozen T5 or CLIP,
+published or of a run, in place of an encoder that is trained; config.json has its hash. Guidance is by texts that
+training hides (--text-dropout), in whose place is the empty text. Writes runs/parti-PRESET: config.json,
+vocabulary.json, metrics.jsonl, samples/, checkpoints/, TensorBoard events, model.safetensors, and summary.json. Of
+captioned_digits it has the exact match of pictures with held-out captions, cell by cell, of scenes that are in training
 (caption_cells_seen) and of others (caption_cells_held_out). The same command again resumes.
 """
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 from eqxgen.configs import ImageSampling, PartiConfig
@@ -24,7 +26,7 @@ from .config.data import DataConfig
 from .config.evals import CAPTIONS, FIDELITY, HELD_OUT
 from .config.optim import OptimConfig
 from .config.options import option
-from .tasks.captions import TEXTS, check_text_tokenizer
+from .tasks.captions import TEXTS, check_text_encoder, check_text_tokenizer, check_tokenizer_given
 from .tasks.facts import TokenFacts
 from .tasks.image_tokens import TokensConfig, tokens_recipe
 from .tasks.one_by_one import draw_one_by_one, one_by_one
@@ -36,6 +38,9 @@ class Config(TokensConfig):
 
     EVALS = (HELD_OUT, CAPTIONS, FIDELITY)
 
+    text_encoder: str = option("", first=True)
+    """Folder of a frozen encoder of texts with its tokenizer: a published T5 or CLIP, or a run of train.t5 or
+    train.clip; by default the model has an encoder that is trained."""
     text_tokenizer: str = option("chars", first=True)
     """chars: the characters of the captions; bytes; bpe-2000: as many byte pairs, learnt from them; or a path: a
     tokenizer.json, a folder with GPT-2's vocab.json and merges.txt, or a vocabulary.json of another run."""
@@ -50,6 +55,10 @@ class Config(TokensConfig):
         super().__post_init__()
         require(0 <= self.text_dropout < 1, f"text_dropout must be in [0, 1): got {self.text_dropout}")
         check_text_tokenizer(self.text_tokenizer)
+        check_text_encoder(self.text_encoder)
+
+    def check_given(self, given: Collection[str]) -> None:
+        check_tokenizer_given(self, given)
 
 
 def _preset(name: str, model: PartiConfig, **changes: Any) -> Config:
@@ -113,7 +122,7 @@ def model(config: Config, facts: Any) -> Any:
     """Initialiser of the model."""
     from eqxgen.models import Parti
 
-    return lambda key: Parti(facts.grid, facts.codes, facts.vocab, config.model, key=key)
+    return lambda key: Parti(facts.grid, facts.codes, facts.own_vocab, config.model, text_dim=facts.text_dim, key=key)
 
 
 def loss(config: Config, facts: TokenFacts) -> Any:

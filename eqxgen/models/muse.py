@@ -6,10 +6,10 @@ own reads them, and its states follow those of the text in the attention.
 
 The loss is `eqxgen.losses.masked`, whose cosine schedule of a uniform number is the paper's density of the masked
 share, 2 / (π √(1 - r²)). The sampler is `eqxgen.decoding.masked`; the paper's guidance rises with the steps
-(`guidance_ramp=1`). A text is a row of ids that `end` fills up, see `eqxgen.models.text_conditional`.
+(`guidance_ramp=1`). A text is a row of ids that `end` fills up, see `eqxgen.models.text_conditional`. Its encoder is a
+frozen one, in the paper that of T5-XXL, or the model's own.
 
-Differences: the text is read by T5's encoder with the vocabulary of the data, trained with the rest, in place of a
-frozen one; the head is a norm and a matrix.
+Difference: the head is a norm and a matrix.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from eqxgen.configs import MuseConfig
 from eqxgen.models.t5 import T5Encoder, T5Half
-from eqxgen.models.text_conditional import TextConditional
+from eqxgen.models.text_conditional import FrozenText, TextConditional, text_parts
 from eqxgen.nn import Embedding, Projection, _check
 from eqxgen.nn.linear import check_ids, times_rows
 
@@ -80,12 +80,15 @@ class Muse(TextConditional):
     Args:
         grid: rows and columns of the tokens.
         codes: size of the image tokenizer's codebook.
-        vocab: size of the texts' vocabulary.
+        vocab: size of the texts' vocabulary; None with a frozen encoder.
         config: the sizes.
+        text_dim: width of the states of a frozen encoder of texts, see `reading`; by default the model has its own.
         low: tokens and codes of the low-resolution images; None for a first stage.
     """
 
-    text: T5Encoder
+    text: T5Encoder | None
+    projection: Projection | None
+    frozen: FrozenText | None
     low: LowEncoder | None
     embedding: Embedding
     positions: Float[Array, "tokens dim"]
@@ -99,15 +102,17 @@ class Muse(TextConditional):
         self,
         grid: tuple[int, int],
         codes: int,
-        vocab: int,
+        vocab: int | None,
         config: MuseConfig,
         *,
+        text_dim: int | None = None,
         low: tuple[int, int] | None = None,
         key: PRNGKeyArray,
     ):
-        _check.positive(rows=grid[0], columns=grid[1], codes=codes, vocab=vocab)
+        _check.positive(rows=grid[0], columns=grid[1], codes=codes)
         text_key, low_key, code_key, place_key, decoder_key, head_key = jr.split(key, 6)
-        self.text = T5Encoder(vocab + 1, config, key=text_key)
+        self.text, self.projection = text_parts(vocab, text_dim, config, key=text_key)
+        self.frozen = None
         self.low = None if low is None else LowEncoder(*low, config, key=low_key)
         self.embedding = Embedding(codes + 1, config.dim, key=code_key)
         self.positions = _normal(place_key, (grid[0] * grid[1], config.dim), jnp.float32)

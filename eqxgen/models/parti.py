@@ -4,7 +4,8 @@ T5's encoder reads the text in both directions, T5's decoder writes the image's 
 attention to the text. The decoder's first token is a start of its own. The loss is `eqxgen.losses.image_ar`, the
 sampler `eqxgen.decoding.images`.
 
-A text is a row of ids that `end` fills up, see `eqxgen.models.text_conditional`.
+A text is a row of ids that `end` fills up, see `eqxgen.models.text_conditional`, which also has frozen encoders in the
+place of the model's own.
 
 Differences: the decoder's attention is dense, where the paper's is sparse with the form of a convolution; positions are
 T5's biases and a learned position of each image token, of which the paper says nothing; the encoder is not pretrained.
@@ -18,7 +19,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray, PyTree
 
 from eqxgen.configs import PartiConfig
 from eqxgen.models.t5 import T5Encoder, T5Half
-from eqxgen.models.text_conditional import TextConditional
+from eqxgen.models.text_conditional import FrozenText, TextConditional, text_parts
 from eqxgen.nn import Embedding, Projection, _check
 from eqxgen.nn.linear import check_ids, times_rows
 from eqxgen.nn.transformer.decoder import Bound
@@ -49,11 +50,14 @@ class Parti(TextConditional):
     Args:
         grid: rows and columns of the tokens.
         codes: size of the image tokenizer's codebook.
-        vocab: size of the texts' vocabulary.
+        vocab: size of the texts' vocabulary; None with a frozen encoder.
         config: the sizes.
+        text_dim: width of the states of a frozen encoder of texts, see `reading`; by default the model has its own.
     """
 
-    text: T5Encoder
+    text: T5Encoder | None
+    projection: Projection | None
+    frozen: FrozenText | None
     embedding: Embedding
     positions: Float[Array, "tokens dim"] | None
     decoder: T5Half
@@ -62,10 +66,20 @@ class Parti(TextConditional):
     grid: tuple[int, int] = eqx.field(static=True)
     context: int = eqx.field(static=True)
 
-    def __init__(self, grid: tuple[int, int], codes: int, vocab: int, config: PartiConfig, *, key: PRNGKeyArray):
-        _check.positive(rows=grid[0], columns=grid[1], codes=codes, vocab=vocab)
+    def __init__(
+        self,
+        grid: tuple[int, int],
+        codes: int,
+        vocab: int | None,
+        config: PartiConfig,
+        *,
+        text_dim: int | None = None,
+        key: PRNGKeyArray,
+    ):
+        _check.positive(rows=grid[0], columns=grid[1], codes=codes)
         text_key, code_key, place_key, decoder_key, head_key = jr.split(key, 5)
-        self.text = T5Encoder(vocab + 1, config, key=text_key)
+        self.text, self.projection = text_parts(vocab, text_dim, config, key=text_key)
+        self.frozen = None
         self.embedding = Embedding(codes + 1, config.dim, key=code_key)
         places = (grid[0] * grid[1], config.dim)
         self.positions = _normal(place_key, places, jnp.float32) if config.positions else None

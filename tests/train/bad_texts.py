@@ -1,5 +1,6 @@
-"""Tasks of texts that cannot be: cases 141 to 143 of the list of bad inputs."""
+"""Tasks of texts that cannot be: cases 141 to 144 of the list of bad inputs."""
 
+import json
 import shlex
 from pathlib import Path
 
@@ -37,6 +38,17 @@ def start(what: str, says: str, words: str, status: int = 1) -> Case:
     return Case(143, what, prepare, says, status)
 
 
+def encoder(what: str, config: dict[str, str], says: str) -> Case:
+    """A folder whose config.json is of no encoder of texts, or that is all that is there of one."""
+
+    def prepare(folder: Path) -> list[str]:
+        (folder / "w").mkdir()
+        (folder / "w" / "config.json").write_text(json.dumps(config))
+        return ["train.muse", "--run-dir", "run", "--text-encoder", "w", "--dry-run"]
+
+    return Case(144, what, prepare, says)
+
+
 CASES = [
     table("a text column that is missing", TABLE, "x.tsv: expected a column 'txt', got columns label, text: correct --data.columns", "--data.columns label txt"),
     table("one class of texts alone", TABLE.replace("good", "bad"), "x.tsv: expected at least 2 classes, got 1, 'bad'"),
@@ -51,4 +63,11 @@ CASES = [
     wrong("--masked 1", "masked must be between 0 and 1: got 1", "train.bert"),
     wrong("--from w --data.tokenizer words-99", r"--data\.tokenizer words-99: must be left out with --from"),
     start("a start without weights", "--from w: must be the folder of a run", "--from w", 2),
+    wrong("--text-encoder x --text-tokenizer bytes", "--text-tokenizer bytes: must be left out with --text-encoder x, whose own", "train.muse"),
+    wrong("--text-encoder ' '", "text_encoder must be the folder of an encoder of texts: got ' '", "train.parti"),
+    flags(142, "--text-encoder x --dry-run", "--text-encoder x: must be on paper a folder that is there, or be named t5-small, t5-", 1, "train.muse"),
+    wrong("--text-encoder clip-vit-base-patch32 --model.context 77 --dry-run", "--model.context must be at most the 76 tokens of --text-encoder clip-", "train.parti"),
+    encoder("an encoder of images", {"model_type": "vit"}, "--text-encoder w: must be an encoder of texts: got model_type 'vit': give the folder of"),
+    encoder("a run of another recipe", {"recipe": "vqgan"}, "--text-encoder w: is a run of train.vqgan, which has no encoder of texts: give"),
+    encoder("an encoder without its tokenizer", {"model_type": "t5"}, "--text-encoder w: w: must have a tokenizer, one of tokenizer.json, "),
 ]  # fmt: skip

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from PIL import Image
 
 from eqxgen.configs import ImageSampling, PartiConfig
 from eqxgen.metrics import Mean
+from tests.train.captioned_pictures import captioned_pictures
 from tests.train.small_runs import metrics, words
 from train import load as load_model
 from train import parti, sample
@@ -23,17 +23,11 @@ from train.evaluators.captions import LARGE, Read, matched, read, scene_codes
 from train.tasks.captions import TEXTS, padded
 
 TINY = PartiConfig(dim=16, depth=1, decoder_depth=2, heads=2, head_dim=8, hidden_dim=24, context=8, dropout=0.0)
-TEXT = ("red dot", "blue", "dot")
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    values = np.random.default_rng(0).integers(0, 256, (15, 4, 4, 3), np.uint8)
-    for number, value in enumerate(values):
-        Image.fromarray(value).save(folder / f"{number:02}.png")
-        (folder / f"{number:02}.txt").write_text(TEXT[number % 3])
-    return folder
+    return captioned_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 def config_of(pictures, folder, **changes):

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from PIL import Image
 
 from eqxgen.configs import MaskedDecoding, MuseConfig, VQGANConfig
 from tests.full import FULL
+from tests.train.captioned_pictures import captioned_pictures
 from tests.train.small_runs import crashed_and_resumed, same, weights, words
 from train import muse, sample, vqgan
 from train._errors import UserError
@@ -24,17 +24,11 @@ from train.tasks.low_tokens import shrunk
 TINY = MuseConfig(
     dim=8, depth=1, decoder_depth=1, heads=1, head_dim=8, hidden_dim=8, context=8, dropout=0.1, low_depth=0
 )
-TEXT = ("red dot", "blue", "dot")
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    values = np.random.default_rng(0).integers(0, 256, (15, 4, 4, 3), np.uint8)
-    for number, value in enumerate(values):
-        Image.fromarray(value).save(folder / f"{number:02}.png")
-        (folder / f"{number:02}.txt").write_text(TEXT[number % 3])
-    return folder
+    return captioned_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 def tokenizer(folder, shape):

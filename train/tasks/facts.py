@@ -15,6 +15,7 @@ _MEANING = {
     tuple[int, int, int]: "three whole numbers",
     tuple[int, int, int] | None: "three whole numbers or null",
     tuple[float, ...]: "numbers",
+    int | None: "a whole number or null",
     str | None: "text or null",
 }
 
@@ -123,17 +124,33 @@ class CaptionFacts(TokenFacts):
 
     _: dataclasses.KW_ONLY
     vocab: int
-    """Size of the texts' vocabulary, without their end."""
+    """Size of the texts' vocabulary, without their end; number of ids of a frozen encoder."""
     text: int
     """Tokens of a text, the end included."""
     vocabulary: str | None = rare(None)
     """SHA-256 of the vocabulary; None on paper."""
+    text_encoder: str | None = rare(None)
+    """SHA-256 of the frozen encoder's weights; None on paper, and without one."""
+    text_dim: int | None = rare(None)
+    """Width of its states."""
+    text_end: int | None = rare(None)
+    """Its id of the end of a text."""
     low_tokens: int = rare(0)
     """Low-resolution tokens of one image, beside its text; 0 for a first stage."""
     low_codes: int = rare(0)
     """Size of their tokenizer's codebook."""
     low_tokenizer: str | None = rare(None)
     """SHA-256 of its weights; None on paper."""
+
+    @property
+    def end(self) -> int:
+        """Id that texts are filled up with."""
+        return self.vocab if self.text_end is None else self.text_end
+
+    @property
+    def own_vocab(self) -> int | None:
+        """Size of the vocabulary of the model's own encoder; None with a frozen one."""
+        return self.vocab if self.text_dim is None else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +235,9 @@ def _is(value: Any, kind: Any) -> bool:
         return True
     if kind in (tuple[int, int, int], tuple[int, int, int] | None):
         return isinstance(value, tuple) and len(value) == 3 and all(type(part) is int for part in value)
-    return type(value) is int if kind is int else value is None or isinstance(value, str)
+    if kind in (int, int | None):
+        return type(value) is int or (value is None and kind is not int)
+    return value is None or isinstance(value, str)
 
 
 def image_facts(data: DataConfig) -> ImageFacts:

@@ -19,7 +19,7 @@ from .sampling import Pictures, given, ranked, with_options
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from ..data import Part
     from ..data.encoded import Encoded
-    from ..engine.recipe import Program
+    from ..engine.recipe import Context, Program, Sums
     from ..engine.task import Task
     from ..evaluators.base import Evaluator
 
@@ -89,7 +89,12 @@ def tokens_recipe(
         shapes = {"ids": ((facts.tokens,), "int32"), conditions.name: (conditions.shape(facts), "int32")}
         shapes |= dict.fromkeys(numbers(config, 0.0), ((), "float32"))
         shapes |= {"other": shapes["ids"]} if pairs(config) else {}
-        return Program.of(model(config, facts), loss(config, facts), shapes)
+        of_bound = loss(config, facts)
+
+        def total(net: Any, batch: Any, keys: Any, context: "Context") -> "Sums":
+            return of_bound(conditions.bound(net, context.frozen), batch, keys, context)
+
+        return Program.of(model(config, facts), total, shapes, frozen=lambda: conditions.frozen(config, facts, None))
 
     def check(config: Any, prefix: str = "") -> None:
         guidance, dropout = getattr(config, options).guidance, getattr(config, conditions.dropout)
@@ -200,11 +205,11 @@ def _task(
         return {"ids": view(0), name: given.train[part.example]} | constants | other
 
     def show(model: Any, frozen: Any, stream: Stream, path: Path) -> None:
-        tree = model, tokenizer, sampler, jr.key(config.seed)
+        tree = conditions.bound(model, frozen), tokenizer, sampler, jr.key(config.seed)
         asked = Examples.of(250, **{name: given.shown})
         images.save(stream.gather(given.draw, tree, asked), found, 8, path)
 
-    parts = lambda model, frozen: (model, tokenizer, sampler, jr.key(config.seed + 1))
+    parts = lambda model, frozen: (conditions.bound(model, frozen), tokenizer, sampler, jr.key(config.seed + 1))
     evaluators = offered(config, found, (held_out(core.loss, tested), *given.evaluators(parts)))
 
     def prepare(folder: Path) -> None:
@@ -224,7 +229,7 @@ def _sample(run: Finished, asked: Pictures, conditions: Conditions, sampler: Sam
 
     found, mesh = conditions.asked(run, asked), make_mesh(asked.mesh)
     tokenizer = tokenizer_of_run(run.folder, run.config.tokenizer, run.facts)
-    tree = run.model(mesh), tokenizer, sampler, jr.key(asked.seed)
+    tree = conditions.model_of(run, mesh), tokenizer, sampler, jr.key(asked.seed)
     arrays, draw = {conditions.name: found.rows}, found.draw
     if getattr(asked, "rerank", None):
         from .clip.ranking import ranking
