@@ -152,43 +152,22 @@ def _take(
     key = jr.fold_in(inputs.key if number == 0 else jr.fold_in(inputs.key, np.uint32(2**32 - number)), state.step)
     moved = jax.tree.map(lambda *own: any(own), *(claims[player] for player in turn.players))
     model, _, extra = kept
-    context = Context(extra, inputs.frozen, state.step)
-    grads, found, extra = mean_gradients(
-        turn.loss,
-        model,
-        inputs.batch,
-        key,
-        mesh,
-        setup.policy,
-        state.scale[name],
-        setup.accumulate,
-        moved,
-        context,
-        turn.whole,
-    )
+    context, scale, policy = Context(extra, inputs.frozen, state.step), state.scale[name], setup.policy
+
+    def gradients(model: PyTree, moved: PyTree) -> tuple[PyTree, dict[str, Array], PyTree]:
+        given = (inputs.batch, key, mesh, policy, scale, setup.accumulate, moved, context, turn.whole)
+        return mean_gradients(turn.loss, model, *given)
+
+    grads, found, extra = gradients(model, moved)
+
+    def counted(player: str, own: PyTree) -> PyTree:
+        """The gradients of a lazy turn stand for those of the steps without it."""
+        lazy = turn.every > 1 and program.pace(player).share < 1
+        return jax.tree.map(lambda g: turn.every * g, own) if lazy else own
 
     def curvature(player: str, own: PyTree) -> PyTree:
         """An estimate of the diagonal of the Hessian of the whole batch's mean loss, where the gradients were taken."""
-
-        def gradient(own: PyTree) -> PyTree:
-            there = eqx.combine(own, model)
-            found, _, _ = mean_gradients(
-                turn.loss,
-                there,
-                inputs.batch,
-                key,
-                mesh,
-                setup.policy,
-                state.scale[name],
-                setup.accumulate,
-                claims[player],
-                context,
-                turn.whole,
-            )
-            found = state.scale[name].unscale(found)
-            counted = turn.every if program.pace(player).share < 1 else 1  # as its gradient
-            return found if counted == 1 else jax.tree.map(lambda g: counted * g, found)
-
+        gradient = lambda own: counted(player, scale.unscale(gradients(eqx.combine(own, model), claims[player])[0]))
         return hutchinson(gradient, own, jr.fold_in(jr.fold_in(key, PROBE), list(claims).index(player)))
 
     def apply(grads: PyTree, kept: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
@@ -196,9 +175,7 @@ def _take(
         model = before
         opt_state = dict(opt_state)
         for player in turn.players:
-            own = _part(grads, claims[player])
-            if turn.every > 1 and program.pace(player).share < 1:
-                own = jax.tree.map(lambda g: turn.every * g, own)
+            own = counted(player, _part(grads, claims[player]))
             params = trainable(eqx.filter(model, claims[player]))
             tx = optax.with_extra_args_support(setup.optimisers[player])
             estimate = functools.partial(curvature, player, eqx.filter(before, claims[player]))
@@ -208,11 +185,11 @@ def _take(
 
     # State that is not finite counts as a loss that is not.
     loss = found["loss"] if extra is None else jnp.where(all_finite(extra), found["loss"], jnp.nan)
-    done = guarded_update(apply, grads, loss, kept, state.scale[name], state.skipped[name])
+    done = guarded_update(apply, grads, loss, kept, scale, state.skipped[name])
     metrics = {
         "loss": found.pop("loss"),
         "grad_norm": optax.tree.norm(done.grads),
-        "loss_scale": state.scale[name].factor,
+        "loss_scale": scale.factor,
         "skipped": done.skipped.total,
     }
     if isinstance(done.skipped, SpikesSkipped):
