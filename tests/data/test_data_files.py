@@ -525,7 +525,7 @@ def test_damaged_bytes_give_a_data_error_or_a_valid_array(tmp_path):
 
 
 def test_every_known_file_has_a_sum_and_every_url_is_https():
-    assert len(FILES) == 43
+    assert len(FILES) == 44
     for name, known in FILES.items():
         assert len(bytes.fromhex(known.sha256)) == 32
         assert known.size > 0
@@ -538,6 +538,7 @@ def test_every_known_file_has_a_sum_and_every_url_is_https():
             "emoji64",
             "tiny_shakespeare",
             "isbi_membrane",
+            "fsdd",
             "text_classification",
             "glue",
             "cmudict",

@@ -281,7 +281,7 @@ def test_a_run_is_evaluated_with_other_options_of_sampling(finished, tmp_path):
         ({"evals": "held_out:5"}, "evals must be names without a period: got held_out:5"),
         ({"n": 1}, "n must be at least 2: got 1"),
         ({"mesh": "fsdp=3"}, "--mesh must have as many places as there are devices, 1: got fsdp=3"),
-        ({"guidance": "nan"}, "guidance must be finite: got nan"),
+        ({"guidance": "nan"}, "guidance must be at least 0 and finite: got nan"),
         ({"steps": 0}, "steps must be at least 1: got 0"),
         ({"eta": 0.5}, "--eta: no such flag"),
     ],

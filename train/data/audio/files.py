@@ -90,7 +90,7 @@ def to_int16(samples: Float32[np.ndarray, "*shape"]) -> Int16[np.ndarray, "*shap
     return np.clip(np.rint(samples * np.float32(32767)), -32768, 32767).astype(np.int16)
 
 
-def write_sound(path: Path, parts: Iterable[Float32[np.ndarray, " samples"]], rate: int) -> int:
+def write_sound(path: Path, parts: Iterable[Float32[np.ndarray, " _"]], rate: int) -> int:
     """Writes a wav file of 16 bits, part by part as they come, whole or not at all; gives the number of samples.
 
     Raises:
