@@ -262,12 +262,12 @@ def test_a_finished_run_is_evaluated_again_to_the_numbers_of_its_summary(finishe
 
 
 def test_a_run_is_evaluated_with_other_options_of_sampling(finished, tmp_path):
-    before = (finished / "evaluation.json").read_bytes()
-    out = tmp_path / "other.json"
+    own, out = finished / "evaluation.json", tmp_path / "other.json"
+    own.write_text("{}")
     assert evaluate.main(words(run=finished, n=20, evals="classifier", guidance=2.5, steps=2, out=out)) == 0
     again = json.loads(out.read_text())
     assert again["sampling"] == {"steps": 2, "guidance": 2.5}
-    assert (finished / "evaluation.json").read_bytes() == before
+    assert own.read_text() == "{}"
     assert json.loads((finished / "config.json").read_text())["config"]["decode"]["guidance"] != 2.5
 
 
