@@ -82,7 +82,7 @@ PRESETS = {
 PRESETS = {name: dataclasses.replace(preset, preset=name) for name, preset in PRESETS.items()}
 
 ABOUT = {
-    "fsdd": "0.13 M parameters; 5,000 steps of 16 cuts of 600 samples",
+    "fsdd": "0.13 M parameters; 16 minutes of CPU time; eval_bits 5.15, mel_distance 5.5",
     "ljspeech": "7.4 M parameters; 200,000 steps of 128 cuts of 4,096 samples, for a GPU or TPU",
 }
 """Size, time and the number to expect of each preset, where it was measured."""

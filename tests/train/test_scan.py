@@ -1,7 +1,6 @@
 """Several updates in one call: on one device the numbers of single steps, bit for bit."""
 
 import dataclasses
-import os
 import signal
 
 import equinox as eqx
@@ -94,7 +93,7 @@ def test_calls_begin_at_multiples_and_the_rest_are_single_steps(first, last, sca
     assert [span.start for span in found] == [first + sum(counts[:number]) for number in range(len(counts))]
 
 
-OPTIONS = {"steps": 8, "log_every": 3, "checkpoint_every": 3, "evals": ("none",), "accumulate": 2}
+OPTIONS = {"steps": 17, "log_every": 3, "checkpoint_every": 3, "evals": ("none",), "accumulate": 2}
 
 
 @pytest.mark.usefixtures("shared_data")
@@ -107,10 +106,10 @@ def test_a_run_is_the_same_with_it_and_resumes_between_two_calls(tmp_path, monke
     def interrupted(self, step, values):
         metric(self, step, values)
         if step == 3:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     metric = Log.metrics
-    with monkeypatch.context() as patch:  # three single steps and a signal, which is answered at the next step or so
+    with monkeypatch.context() as patch:  # single steps, and a signal that is answered within a few
         patch.setattr(Log, "metrics", interrupted)
         assert maskgit.RECIPE.main(dataclasses.replace(scanned, log_every=1)) == 130
     compiled.clear()
