@@ -57,7 +57,8 @@ class _Keys:
         used: numbers of the keys that are used.
         spent: how often each key is used up.
         places: lines that use each key up.
-        inner: keys of a loop's body that stand for keys outside of it, on which their uses are counted.
+        inner: the key outside of a loop for each key that its body is given; uses of the latter count as uses of the
+            former.
         here: line of the call whose program runs: programs that JAX keeps have no lines of their own.
     """
 

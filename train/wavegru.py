@@ -13,6 +13,7 @@ difference in dB between the spectrograms of recordings and of their resynthesis
 """
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 from eqxgen.configs import MelConfig, WaveGRUConfig
@@ -37,9 +38,7 @@ class Config(SoundTrainConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        factor = 1
-        for part in self.model.upsample:
-            factor *= part
+        factor = math.prod(self.model.upsample)
         require(
             self.mel.hop % factor == 0,
             f"model.upsample must have a product that divides mel.hop: got {factor} and mel.hop={self.mel.hop}",

@@ -161,7 +161,7 @@ def _take(
     grads, found, extra = gradients(model, moved)
 
     def counted(player: str, own: PyTree) -> PyTree:
-        """The gradients of a lazy turn stand for those of the steps without it."""
+        """The gradients of a player; those of a lazy turn times the number of steps between its updates."""
         lazy = turn.every > 1 and program.pace(player).share < 1
         return jax.tree.map(lambda g: turn.every * g, own) if lazy else own
 
