@@ -1,19 +1,12 @@
 """The blocks of docs/diffusion.md run from top to bottom, and give what the page says."""
 
-import re
-import runpy
-
 import numpy as np
 
-from tests.house.layout import CHECKOUT
-
-PAGE = (CHECKOUT / "docs" / "diffusion.md").read_text(encoding="utf-8")
+from tests.house.pages import run_blocks
 
 
 def test_the_blocks_run_from_top_to_bottom(tmp_path):
-    path = tmp_path / "diffusion.py"
-    path.write_text("\n".join(re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)), encoding="utf-8")
-    found = runpy.run_path(str(path))
+    found = run_blocks("diffusion", tmp_path)
     np.testing.assert_allclose(found["x"], found["plain_x"], atol=1e-5)
     np.testing.assert_allclose(found["v"], found["plain_v"], atol=1e-5)
     np.testing.assert_allclose(found["back"], found["x0"], atol=1e-5)

@@ -1,10 +1,8 @@
 """The blocks of docs/metrics.md run from top to bottom, and its tables name every metric."""
 
-import re
-import runpy
-
 from eqxgen import metrics
 from tests.house.layout import CHECKOUT
+from tests.house.pages import run_blocks
 
 PAGE = (CHECKOUT / "docs" / "metrics.md").read_text(encoding="utf-8")
 # Results of functions, and the sums of streams.
@@ -13,10 +11,7 @@ PARTS |= {"PrecisionRecall", "Score", "nearest"}
 
 
 def test_the_blocks_run(capsys, tmp_path):
-    source = "\n".join(re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
-    path = tmp_path / "page.py"
-    path.write_text(source, encoding="utf-8")
-    runpy.run_path(str(path))
+    run_blocks("metrics", tmp_path)
     assert "fd_judge" in capsys.readouterr().out
 
 

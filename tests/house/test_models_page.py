@@ -1,13 +1,11 @@
 """The blocks of docs/models.md run from top to bottom, and its tables name every model and sampler."""
 
-import re
-import runpy
-
 import jax
 import numpy as np
 
 from eqxgen import models
 from tests.house.layout import CHECKOUT
+from tests.house.pages import run_blocks
 
 PAGE = (CHECKOUT / "docs" / "models.md").read_text(encoding="utf-8")
 
@@ -19,9 +17,7 @@ def table(header: str) -> str:
 
 def test_the_blocks_run_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / "models.py"
-    path.write_text("\n".join(re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)), encoding="utf-8")
-    found = runpy.run_path(str(path))
+    found = run_blocks("models", tmp_path)
     assert "MaskGIT" in capsys.readouterr().out
     assert found["shapes"].embedding.weight.shape == (1024 + 1 + 1000 + 1, 768)
     assert found["losses"][-1] < 0.6 * found["losses"][0]
