@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from ._errors import UsageError, require
-from ._files import read_json, write_json
-from .config import flags
+from ._files import write_json
 from .config.evals import check_names
 from .config.options import option
 from .engine.command import run
-from .engine.recipes import Finished, Recipe, recipe_of
+from .engine.recipes import Finished, Recipe, asked_of_run
 from .tasks.sampling import given, with_options
 
 
@@ -55,19 +54,10 @@ class Options:
 
 
 def main(argv: Sequence[str]) -> int:
-    name = flags.value_of("--run", argv)
-    if name is None:
-        flags.parse(Options, "evaluate", __doc__ or "", argv)  # --help, or the error
-        raise UsageError("--run must be the folder of a run: got no value")
-    folder = Path(name)
-    record = read_json(folder / "config.json")
-    recipe = recipe_of(record, folder / "config.json")
+    recipe, record, asked = asked_of_run("evaluate", __doc__ or "", argv, Options, form_of)
+    folder = Path(asked.run)
     finished = recipe.open(folder, record, folder / "config.json")
     config, field, kind = finished.config, recipe.options, _options_of(recipe)
-    try:
-        asked = flags.parse(form_of(recipe), "evaluate", __doc__ or "", argv)
-    except UsageError as error:
-        raise UsageError(f"{error}; {name} is a run of train.{recipe.name}") from None
     check_names(asked.evals, config.EVALS)
     changed: dict[str, Any] = {"run_dir": asked.run, "mesh": asked.mesh, "evals": (), "keep_best": ""}
     if asked.n is not None:

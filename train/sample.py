@@ -21,28 +21,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ._errors import UsageError
-from ._files import read_json
-from .config import flags
 from .engine.command import run
-from .engine.recipes import recipe_of
+from .engine.recipes import asked_of_run
 from .tasks.sampling import Sample
 
 
 def main(argv: Sequence[str]) -> int:
-    folder = flags.value_of("--run", argv)
-    if folder is None:
-        flags.parse(Sample, "sample", __doc__ or "", argv)  # --help, or the error
-        raise UsageError("--run must be the folder of a run: got no value")
-    path = Path(folder) / "config.json"
-    record = read_json(path)
-    recipe = recipe_of(record, path)
-    try:
-        asked = flags.parse(recipe.sample, "sample", __doc__ or "", argv)
-    except UsageError as error:
-        raise UsageError(f"{error}; {folder} is a run of train.{recipe.name}") from None
+    recipe, record, asked = asked_of_run("sample", __doc__ or "", argv, Sample, lambda recipe: recipe.sample)
     asked.check_out()
-    return recipe.draw(recipe.open(Path(folder), record, path), asked)
+    folder = Path(asked.run)
+    return recipe.draw(recipe.open(folder, record, folder / "config.json"), asked)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._errors import UserError
+from .._errors import UsageError, UserError
+from .._files import read_json
+from ..config import flags
 from ..config.base import TrainConfig, from_dict, parse
 from .command import run
 
@@ -136,6 +138,32 @@ def recipe_of(record: Any, where: object) -> Recipe:
     if name not in RECIPES:
         raise UserError(f"{where}: expected the config of a run of {', '.join(RECIPES)}: got recipe {name!r}")
     return named(name)
+
+
+def asked_of_run(
+    name: str, doc: str, argv: Sequence[str], form: type, form_of: Callable[[Recipe], type]
+) -> tuple[Recipe, dict[str, Any], Any]:
+    """The recipe of the run that `--run` names, what its config.json says, and the flags of a command that takes a run.
+
+    Args:
+        name, doc: of the command.
+        form: flags of every run, for `--help` without one.
+        form_of: flags of the command for a run of the recipe.
+
+    Raises:
+        UserError: there is no run, or a flag or its value is none of the command's for such a run.
+    """
+    folder = flags.value_of("--run", argv)
+    if folder is None:
+        flags.parse(form, name, doc, argv)  # --help, or the error
+        raise UsageError("--run must be the folder of a run: got no value")
+    path = Path(folder) / "config.json"
+    record = read_json(path)
+    recipe = recipe_of(record, path)
+    try:
+        return recipe, record, flags.parse(form_of(recipe), name, doc, argv)
+    except UsageError as error:
+        raise UsageError(f"{error}; {folder} is a run of train.{recipe.name}") from None
 
 
 def load(path: str | Path, recipe: str | None = None, mesh: "Mesh | None" = None, *, where: str = "") -> "PyTree":
