@@ -7,9 +7,11 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Generator, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # libtpu, where it is installed, would wait for a metadata server
@@ -38,12 +40,27 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 import jax
 import jaxtyping
 import pytest
+from jax._src.interpreters import mlir
 
 from tests.costs import longest_first
 from tests.hints import hint_of
 from tests.oracles import DATA
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+_contexts = threading.local()
+_make_context = mlir.make_ir_context
+
+
+def _context_of_thread() -> Any:
+    """The compiler's context of all dialects, made once in a thread: JAX makes one for each program, a fifth of the
+    time that a program of one operation takes.
+    """
+    if not hasattr(_contexts, "made"):
+        _contexts.made = _make_context()
+    return _contexts.made
+
+
+mlir.make_ir_context = _context_of_thread
 # The modules of this process are decorated with type checks; one that runs here as a command would leave that as the
 # bytecode of all.
 sys.dont_write_bytecode = True
@@ -105,6 +122,7 @@ def _forget_programs() -> Iterator[None]:
     yield
     if resident() > 3e9:
         jax.clear_caches()
+        vars(_contexts).clear()
 
 
 def resident() -> float:

@@ -24,6 +24,7 @@ from bench.race import Clock, Side, Turn, compare, prepare, race
 from kernels.attention import choice
 from kernels.attention import triton as attention_triton
 from kernels.norm import triton
+from tests.full import full
 
 TURN = Turn()
 
@@ -39,6 +40,7 @@ def without_torch(monkeypatch):
     monkeypatch.setattr(gpu_attention, "torch_maker", lambda *_: missing)
 
 
+@full
 def test_every_section_writes_rows_and_the_table_names_them(tmp_path, without_torch):
     book = Book(tmp_path)
     with jax.numpy_rank_promotion("allow"):

@@ -173,7 +173,16 @@ MODELS = [
 ]
 
 
-LONG = ("UNet, ADM", "MaskGIT, rematerialised", "VQAutoencoder")
+LONG = (
+    "UNet, ADM",
+    "UNetClassifier",
+    "PaxUNet",
+    "MaskGIT, post-norm",
+    "MaskGIT, rematerialised",
+    "VQAutoencoder",
+    "Taming",
+    "CLIP, SigLIP's",
+)
 """Rows whose like is in the suite."""
 
 

@@ -13,6 +13,7 @@ import pytest
 from eqxgen import nn
 from tests import oracles
 from tests.devices import printed
+from tests.full import full
 from tests.oracles.batchnorm_mnist import RATE, batches
 from tests.oracles.norms import BATCH_NORMS
 
@@ -128,6 +129,7 @@ class Net(eqx.Module):
         return self.head(x.reshape(-1)), tuple(after)
 
 
+@full
 def test_batch_norm_trains_a_net_on_mnist_as_torchs_does(shared_data):
     """The loss of each of 100 steps, from the same weights on the same batches; in float64, as rounding grows from step
     to step.

@@ -17,6 +17,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, matthews_corrcoe
 from eqxgen.configs import BERTConfig
 from eqxgen.models import BERT, BERTClassifier, BERTMaskedLM
 from eqxgen.pretrained.bert import from_pretrained, to_pretrained
+from tests.full import full
 from tests.train.small_runs import crashed_and_resumed, metrics, same, weights
 from train import bert, evaluate, glue, sample
 from train._errors import UsageError
@@ -82,6 +83,7 @@ def test_a_run_of_masked_words_is_resumed_bit_for_bit(masked, questions, tmp_pat
     assert "[" in (masked / "samples" / "step-0000006.txt").read_text()
 
 
+@full
 def test_a_classifier_takes_the_weights_and_the_words_of_a_run_and_is_resumed_bit_for_bit(
     labelled, masked, questions, tmp_path, monkeypatch
 ):

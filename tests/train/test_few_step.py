@@ -40,6 +40,7 @@ def whole(tmp_path_factory):
     return folder
 
 
+@full
 def test_a_resumed_run_of_meanflow_equals_an_uninterrupted_one_bit_for_bit(whole, tmp_path, monkeypatch):
     crashed_and_resumed(diffusion, config_of(tmp_path), 3, monkeypatch)
     assert same(weights(whole), weights(tmp_path))
@@ -176,6 +177,7 @@ def awake(config):
     return eqx.combine(jax.tree.unflatten(shape, leaves), still)
 
 
+@full
 def test_the_loss_of_a_model_in_bfloat16_is_computed_in_float32():
     config = config_of(".", few_step=FewStepLoss(power=0.0, equal=0.0), label_dropout=0.0)
     model = jax.tree.map(lambda x: x.astype(jnp.bfloat16) if eqx.is_inexact_array(x) else x, awake(config))

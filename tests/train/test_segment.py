@@ -13,6 +13,7 @@ import train
 from eqxgen.configs import SegmentationConfig
 from eqxgen.metrics import Confusion
 from eqxgen.nn import WithState
+from tests.full import full
 from tests.train.small_runs import crashed_and_resumed, metrics, same, weights, words
 from train import evaluate, sample, segment
 from train._errors import DataError, UsageError
@@ -54,6 +55,7 @@ def whole(tmp_path_factory, folder):
     return run
 
 
+@full
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(whole, folder, tmp_path, monkeypatch):
     crashed_and_resumed(segment, config_of(tmp_path, folder), 3, monkeypatch)
     assert same(weights(whole), weights(tmp_path))

@@ -20,6 +20,7 @@ from eqxgen.nn import WithState
 from eqxgen.pretrained import to_pretrained
 from tests import oracles
 from tests.arrays import filled
+from tests.full import full
 from tests.oracles._drawn import published as drawn
 from tests.train.small_runs import metrics, same, tiny, weights
 from train import classify, gpt, maskgit, vqgan
@@ -236,6 +237,7 @@ def test_data_of_another_vocabulary_are_named(tmp_path):
     assert found.line.endswith("; its data had another vocabulary")
 
 
+@full
 def test_a_run_is_extended_bit_for_bit_where_the_schedule_is_constant(parent, tmp_path, capsys):
     whole, longer = tmp_path / "whole", tmp_path / "longer"
     assert maskgit.main(short(whole, steps=6)) == 0

@@ -14,6 +14,7 @@ from eqxgen.configs import T5Config
 from eqxgen.decoding.beam import beam_search, searched
 from eqxgen.models import T5
 from eqxgen.pretrained import t5 as published
+from tests.full import full
 from tests.train.small_runs import crashed_and_resumed, metrics, same, weights, words
 from train import sample, t5
 from train._errors import UserError
@@ -47,6 +48,7 @@ def config_of(table, folder, **changes):
     return t5.Config(run_dir=str(folder), data=TextPairConfig(name=name, **data), model=TINY, **values | changes)
 
 
+@full
 def test_a_run_resumes_bit_for_bit(table, tmp_path, monkeypatch):
     assert t5.main(config_of(table, tmp_path / "whole", evals=("held_out",))) == 0
     crashed_and_resumed(t5, config_of(table, tmp_path / "cut", evals=("held_out",)), 3, monkeypatch)

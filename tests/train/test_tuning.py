@@ -12,6 +12,7 @@ import pytest
 import train
 from eqxgen import nn
 from eqxgen.configs import ResNetConfig, ViTConfig
+from tests.full import full
 from tests.train.small_runs import crashed_and_resumed, metrics, same, weights
 from train import classify
 from train._errors import UsageError
@@ -77,6 +78,7 @@ def test_low_rank_updates_alone_are_in_the_checkpoints_and_the_merged_model_is_r
     assert metrics(tmp_path / "other") == metrics(tmp_path / "lora")
 
 
+@full
 def test_a_low_rank_update_begins_as_the_base_and_has_gradients_alone():
     config = config_of("new", start_from="base", lora=LoraConfig(rank=3))
     program = classify.program(config, FACTS)
