@@ -9,11 +9,13 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from train._errors import UserError
+from train.data.audio.files import write_sound
 from train.report.log import Log, glance, time_left
 from train.report.sinks import TensorBoard, WeightsAndBiases
 
@@ -93,7 +95,10 @@ def test_a_run_of_weights_and_biases_is_resumed_by_its_id(tmp_path, monkeypatch)
         return Run()
 
     library = types.SimpleNamespace(
-        init=init, Image=lambda path: ("image", path), Table=lambda columns, data: ("table", columns, data)
+        init=init,
+        Image=lambda path: ("image", path),
+        Table=lambda columns, data: ("table", columns, data),
+        Audio=lambda path: ("sound", path),
     )
     monkeypatch.setitem(sys.modules, "wandb", library)
     for _ in range(2):
@@ -111,15 +116,18 @@ def test_a_run_of_weights_and_biases_is_resumed_by_its_id(tmp_path, monkeypatch)
     sink = WeightsAndBiases(tmp_path, "project", {})
     sink.sample(4, picture)
     sink.sample(4, text)
+    sink.sample(4, text.with_suffix(".wav"))
     assert logged == [
         (4, {"samples": ("image", str(picture))}),
         (4, {"texts": ("table", ["text"], [["To be"]])}),
+        (4, {"sounds": ("sound", str(text.with_suffix(".wav")))}),
     ]
 
 
 def drawn(folder):
-    """A picture and a text, as a run draws them."""
+    """A picture and a text, as a run draws them, beside a sound of 4 samples."""
     picture, text = folder / "step-0000004.png", folder / "step-0000004.txt"
+    write_sound(folder / "step-0000004.wav", [np.zeros(4, np.float32)], 8000)
     Image.new("RGB", (4, 2), (255, 0, 0)).save(picture)
     text.write_text("To be")
     return picture, text
@@ -149,6 +157,9 @@ def test_tensorboard_has_evaluations_pictures_texts_and_hyperparameters(tmp_path
     assert (found["sample_accuracy"][0], found["sample_accuracy"][1].simple_value) == (9, 0.75)
     step, picture = found["samples"]
     assert (step, picture.image.width, picture.image.height) == (4, 4, 2)
+    sound = found["sounds"][1].audio
+    assert (sound.sample_rate, sound.num_channels, sound.length_frames, sound.content_type) == (8000, 1, 4, "audio/wav")
+    assert sound.encoded_audio_string == (tmp_path / "step-0000004.wav").read_bytes()
     assert "To be" in found["samples/text_summary"][1].tensor.string_val[0].decode()
     assert '"steps": 9' in found["config/text_summary"][1].tensor.string_val[0].decode()
     hyper = found["_hparams_/session_start_info"][1].metadata.plugin_data.content
@@ -185,6 +196,7 @@ sink = WeightsAndBiases(folder, "mine", {"recipe": "classify", "config": {"steps
 sink.write(3, {"loss": 1.5})
 sink.sample(4, folder / "step-0000004.png")
 sink.sample(4, folder / "step-0000004.txt")
+sink.sample(4, folder / "step-0000004.wav")
 sink.write(9, {"val_accuracy": 0.75})
 sink.close()
 """
@@ -205,5 +217,7 @@ def test_the_library_of_weights_and_biases_keeps_numbers_pictures_texts_and_hype
     (picture,) = record.parent.glob("files/media/images/samples*.png")
     with Image.open(picture) as image:
         assert image.size == (4, 2)
+    (sound,) = record.parent.glob("files/media/audio/sounds*.wav")
+    assert sound.read_bytes() == (tmp_path / "step-0000004.wav").read_bytes()
     (table,) = record.parent.glob("files/media/table/texts*.json")
     assert json.loads(table.read_text())["data"] == [["To be"]]

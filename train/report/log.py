@@ -45,7 +45,7 @@ class Log:
             print(f"step {step}/{self._steps}  {numbers}  {left} left", flush=True)
 
     def samples(self, step: int, path: Path) -> None:
-        """Gives the sinks what was drawn at a step: the pictures and texts of a path without suffix."""
+        """Gives the sinks what was drawn at a step: the pictures, texts and sounds of a path without suffix."""
         for file in sorted(path.parent.glob(f"{path.name}.*")):
             for sink in self._sinks:
                 sink.sample(step, file)

@@ -1,9 +1,10 @@
-"""Sinks of numbers, pictures and texts beside the run's own files: TensorBoard, and Weights & Biases on demand."""
+"""Sinks of numbers, pictures, texts and sounds beside the files of a run: TensorBoard; Weights & Biases on demand."""
 
 import importlib
 import json
 import logging
 import secrets
+import wave
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,7 +17,7 @@ PICTURES = (".png", ".webp", ".jpg")
 
 @runtime_checkable
 class Sink(Protocol):
-    """Receiver of the numbers, pictures and texts of a step."""
+    """Receiver of the numbers of a step, and of the pictures, texts and sounds drawn then."""
 
     def write(self, step: int, values: dict[str, float | int]) -> None: ...
 
@@ -72,6 +73,8 @@ class TensorBoard:
                 self._writer.add_image("samples", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
         elif file.suffix == ".txt":
             self._writer.add_text("samples", f"```\n{file.read_text(encoding='utf-8')}\n```", step)
+        elif file.suffix == ".wav":
+            self._writer.file_writer.add_summary(_sound(file), step)
 
     def close(self) -> None:
         self._check()
@@ -114,9 +117,26 @@ class WeightsAndBiases:
         elif file.suffix == ".txt":
             table = self._wandb.Table(columns=["text"], data=[[file.read_text(encoding="utf-8")]])
             self._run.log({"texts": table}, step=step)
+        elif file.suffix == ".wav":
+            self._run.log({"sounds": self._wandb.Audio(str(file))}, step=step)
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _sound(file: Path) -> Any:
+    """TensorBoard's record of a wav file, as it is: `add_audio` would need soundfile to encode it once more."""
+    from tensorboardX.proto.summary_pb2 import Summary
+
+    with wave.open(str(file)) as sound:
+        audio = Summary.Audio(
+            sample_rate=sound.getframerate(),
+            num_channels=sound.getnchannels(),
+            length_frames=sound.getnframes(),
+            encoded_audio_string=file.read_bytes(),
+            content_type="audio/wav",
+        )
+    return Summary(value=[Summary.Value(tag="sounds", audio=audio)])
 
 
 def _is_plain(value: Any) -> bool:
