@@ -20,6 +20,7 @@ from eqxgen.nn import lora, merge_lora, not_lora
 
 from .._errors import UsageError
 from ..config.base import TrainConfig
+from ..parallel.gather import combined
 from ..parallel.rules import map_named, place
 from ..params.paths import any_of, leaves, mask, matches, named_arrays
 from .recipe import Context, Program, Turn
@@ -119,7 +120,7 @@ def tuned(program: Program, parts: Division, rest: Callable[[], PyTree]) -> Prog
         @functools.wraps(function)
         def call(model: PyTree, batch: dict[str, Array], keys: Array, context: Context) -> Any:
             own, rest = context.frozen
-            return function(eqx.combine(model, rest), batch, keys, context._replace(frozen=own))
+            return function(combined(model, rest), batch, keys, context._replace(frozen=own))
 
         return call
 

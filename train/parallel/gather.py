@@ -74,6 +74,21 @@ def gathered(model: PyTree, specs: PyTree) -> PyTree:
     return jax.tree.map(put, model, specs, is_leaf=lambda node: isinstance(node, Stack))
 
 
+def combined(part: PyTree, rest: PyTree) -> PyTree:
+    """`eqx.combine` of two parts of a model that `gathered` was given together: a stack gathers the arrays of both."""
+
+    def put(node: Any, other: Any) -> Any:
+        if not isinstance(node, Stack):
+            return other if node is None else node
+        plain = eqx.combine(node.fetching(None), other.fetching(None))
+        if node.fetch is None:
+            return plain
+        axes = [found for pair in zip(_axes(node), _axes(other), strict=True) for found in pair if found is not _NONE]
+        return plain.fetching(Gather(tuple(axes)))
+
+    return jax.tree.map(put, part, rest, is_leaf=lambda node: node is None or isinstance(node, Stack))
+
+
 def forgetting(function: Callable[..., Any], specs: PyTree) -> Callable[..., Any]:
     """The function, whose backward pass puts parameters together again rather than keep those of the forward pass.
 
@@ -89,6 +104,16 @@ def forgetting(function: Callable[..., Any], specs: PyTree) -> Callable[..., Any
 
 def _split(specs: PyTree) -> bool:
     return any(leaf != WHOLE for leaf in jax.tree.leaves(specs) if isinstance(leaf, PartitionSpec))
+
+
+_NONE = object()
+
+
+def _axes(stack: Stack) -> list[Any]:
+    """What `Gather` knows of each place of a stack, `_NONE` where the array is in another part of the model."""
+    known = iter(stack.fetch.axes if isinstance(stack.fetch, Gather) else ())
+    places = jax.tree.leaves(stack.fetching(None), is_leaf=lambda leaf: leaf is None)
+    return [next(known) if eqx.is_array(leaf) else _NONE for leaf in places]
 
 
 def _axis(spec: PartitionSpec) -> int | None:

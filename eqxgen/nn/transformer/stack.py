@@ -48,7 +48,7 @@ class Stack(eqx.Module):
         self.blocks = eqx.filter_vmap(block)(jr.split(key, depth))
         self.depth, self.remat, self.fetch = depth, policy, None
 
-    def fetching(self, fetch: Callable[[PyTree], PyTree]) -> "Stack":
+    def fetching(self, fetch: Callable[[PyTree], PyTree] | None) -> "Stack":
         """The same stack with `fetch` called on the arrays of each block before the block runs, in both passes.
 
         For parameters that are sharded over devices, or stored elsewhere. The backward pass keeps the results of matrix
