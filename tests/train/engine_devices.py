@@ -1,6 +1,6 @@
 """Run by test_engine_devices.py in processes of their own on 8 virtual devices; prints JSON.
 
-parity   a classifier with batch norm, and a VQGAN with a discriminator, its lazy penalty and a moving codebook, on several
+parity   a classifier with batch norm, one of blocks of which a part is trained, and a VQGAN with a discriminator, its lazy penalty and a moving codebook, on several
          meshes against one device; a net of matrices by Shampoo and by Sophia, whose roots and curvature are shared out;
          EQXGEN_FULL=1 takes every mesh
 memory   temporaries of a step of a net of levels, copied and with parameters in parts; several updates in one call
@@ -24,7 +24,7 @@ import numpy as np
 import optax
 
 from bench.reliability.small import batch_of
-from eqxgen.configs import ResNetConfig, VQGANConfig
+from eqxgen.configs import ResNetConfig, ViTConfig, VQGANConfig
 from eqxgen.nn import Convolution
 from tests.full import FULL
 from train import classify, vqgan
@@ -36,8 +36,9 @@ from train.engine.recipe import Program, Sums
 from train.engine.scan import Span, make_scan, several
 from train.engine.start import Stored, matched, opened
 from train.engine.step import Inputs, Setup, abstract_state, make_step, make_update, sharded_state
+from train.engine.tuning import division, tuned
 from train.optim.ema import averages
-from train.parallel import make_mesh, replicated, split, split_several
+from train.parallel import make_mesh, place, replicated, split, split_several
 from train.params.paths import named_arrays
 from train.precision import cast
 from train.run.weights import save_model
@@ -49,6 +50,7 @@ COMPARED = {
     name: list(MESHES)[1:] if FULL else few
     for name, few in {
         "classify": ["fsdp=8"],
+        "tuned": ["fsdp=8"],
         "vqgan": ["data=2,fsdp=4"],
         "shampoo": ["data=8", "fsdp=8"],
         "sophia": ["fsdp=8"],
@@ -62,6 +64,12 @@ def programs():
     sizes = ResNetConfig(width=16, multipliers=(1, 2), blocks=1)
     config = classify.Config(model=sizes, precision="float64", optim=OPTIM, batch_size=ROWS)
     yield "classify", config, classify.program(config, FACTS)
+    blocks = ViTConfig(patch=4, dim=32, depth=2, heads=2, hidden_dim=64, dropout=0.0)
+    config = dataclasses.replace(config, backbone="vit", vit=blocks, freeze=("**.mlp**",), start_from="a run")
+    whole = classify.program(config, FACTS)
+    parts = division(config, whole, ())
+    rest = eqx.filter_jit(lambda key: parts.rest(parts.make(key)))(jr.key(0))
+    yield "tuned", config, tuned(whole, parts, lambda: rest)
     moving = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=4, codes=16, codebook="ema")
     players = {
         "adversarial": 0.1,
@@ -97,11 +105,11 @@ def trained(config: Any, core: Program, text: str) -> dict[str, np.ndarray]:
     """Arrays of the state after some steps, by path."""
     mesh = make_mesh(text, jax.devices()[: MESHES[text]])
     wide = dataclasses.replace(core, init_state=lambda model: cast(core.init_state(model), jnp.float64))
-    setup = Setup.of(config, wide, mesh, on_cpu=True)
+    setup, frozen = Setup.of(config, wide, mesh, on_cpu=True), place(core.frozen(), mesh)
     state, step = sharded_state(setup, jr.key(0)), make_step(setup)
     for number in range(STEPS):
         batch = batch_of(core, ROWS, number, COUNT, "float64")
-        state, _ = step(Inputs(jax.device_put(batch, split(mesh)), jr.key(1)), state)
+        state, _ = step(Inputs(jax.device_put(batch, split(mesh)), jr.key(1), frozen), state)
         jax.block_until_ready(state)
     parts = (state.model, state.ema, state.state, state.averaged_state)
     return {name: np.asarray(x, np.float64) for name, x in named_arrays(parts).items()}

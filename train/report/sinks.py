@@ -47,15 +47,15 @@ class TensorBoard:
         self._folder = folder / "tensorboard"
         # No bound of the queue: a full one would wait for ever for a thread that ended at a failed write.
         self._writer = SummaryWriter(str(self._folder), purge_step=start or None, max_queue=0)
-        events: Any = self._writer.file_writer
-        self._thread = events.event_writer._worker
-        events.event_writer._event_queue.cancel_join_thread()
+        self._events: Any = self._writer.file_writer
+        self._thread = self._events.event_writer._worker
+        self._events.event_writer._event_queue.cancel_join_thread()
         if not record or start:
             return
         config = record.get("config", {})
         plain = {name: value if _is_plain(value) else str(value) for name, value in flat(config).items()}
         for part in hparams(plain, {"loss": None}):
-            events.add_summary(part)
+            self._events.add_summary(part)
         self._writer.add_text("config", f"```\n{json.dumps(config, indent=2)}\n```")
 
     def write(self, step: int, values: dict[str, float | int]) -> None:
@@ -74,7 +74,7 @@ class TensorBoard:
         elif file.suffix == ".txt":
             self._writer.add_text("samples", f"```\n{file.read_text(encoding='utf-8')}\n```", step)
         elif file.suffix == ".wav":
-            self._writer.file_writer.add_summary(_sound(file), step)
+            self._events.add_summary(_sound(file), step)
 
     def close(self) -> None:
         self._check()
@@ -126,8 +126,9 @@ class WeightsAndBiases:
 
 def _sound(file: Path) -> Any:
     """TensorBoard's record of a wav file, as it is: `add_audio` would need soundfile to encode it once more."""
-    from tensorboardX.proto.summary_pb2 import Summary
+    import tensorboardX.proto.summary_pb2 as module
 
+    Summary: Any = vars(module)["Summary"]  # made when it is imported
     with wave.open(str(file)) as sound:
         audio = Summary.Audio(
             sample_rate=sound.getframerate(),
