@@ -142,7 +142,7 @@ def train_byte_pairs(text: str, size: int, special: tuple[str, ...] = (END,)) ->
 
 
 def _byte_pairs(vocab: dict[str, int], merges: list[tuple[str, str]], special: list[str]) -> BytePairs:
-    if lost := next((pair for pair in merges if not {*pair, "".join(pair)} <= set(vocab)), None):
+    if lost := next((pair for pair in merges if not {*pair, "".join(pair)} <= vocab.keys()), None):
         raise ValueError(f"merges.txt joins {lost[0]!r} and {lost[1]!r}, of which vocab.json lacks a part or the whole")
     library = tokenizers_library()
     tokenizer = _plain(library, library.models.BPE(vocab, merges))
