@@ -143,8 +143,7 @@ class Parti(TextConditional):
         x = self._placed(x, places)
         bias = self.decoder.bias(cache.count[None], jnp.arange(self.tokens)).astype(x.dtype)
         bind = lambda block, text: Bound(block, text, cache.seen)
-        bound = self.decoder.stack.each(bind, cache.texts)
-        stack = eqx.tree_at(lambda stack: stack.blocks, self.decoder.stack, bound)
+        stack = self.decoder.stack.bound(self.decoder.stack.each(bind, cache.texts))
         x, blocks = stack.extend(x, cache.blocks, bias=bias)
         return self._logits(self.decoder.norm(x))[0], Caches(blocks, cache.texts, cache.seen, cache.count + 1)
 

@@ -253,8 +253,9 @@ class ConditionedT5(eqx.Module):
 def _conditioned(model: T5, source: Array, mask: Array | None) -> ConditionedT5:
     states = model.encode(source, mask=mask, inference=True)
     seen = None if mask is None else mask[None, None, :]
-    blocks = model.decoder.stack.each(lambda block: block.bound(states, context_mask=seen))
-    decoder = eqx.tree_at(lambda half: half.stack.blocks, model.decoder, blocks)
+    stack = model.decoder.stack
+    bound = stack.bound(stack.each(lambda block: block.bound(states, context_mask=seen)))
+    decoder = eqx.tree_at(lambda half: half.stack, model.decoder, bound)
     return ConditionedT5(model.embedding, decoder, model.head, model.head_scale, model.context)
 
 

@@ -7,13 +7,15 @@ import json
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from eqxgen.configs import DiTConfig, MaskedDecoding, MaskGITConfig
+from eqxgen.configs import DiTConfig, ImageARConfig, ImageSampling, MaskedDecoding, MaskGITConfig, PartiConfig
+from eqxgen.decoding import images
 from eqxgen.decoding.masked import generate
 from eqxgen.metrics import Accuracy, Moments
-from eqxgen.models import MaskGIT
+from eqxgen.models import ImageAR, MaskGIT, Parti
 from tests.full import FULL
 from train import diffusion
 from train.evaluators import stream as module
@@ -67,6 +69,25 @@ def denoised_by(stream):
     return stream.gather(denoised.drawn, tree, labelled(np.arange(12) % 10)).ravel().tolist()
 
 
+def decoded(tree, example):
+    """Ids of two models that keep a memory of their blocks, which are put together before the first token."""
+    (ar, parti), key = tree
+    key = jr.fold_in(key, example["index"])
+    text = (example["label"] + jnp.arange(5)) % 9
+    options = ImageSampling(guidance=2.0)
+    return jnp.concatenate(
+        [images.generate(ar, example["label"], options, key=key), images.generate(parti, text, options, key=key)]
+    )
+
+
+def decoded_by(stream):
+    sizes = {"dim": 32, "depth": 2, "heads": 4, "hidden_dim": 128}
+    ar = ImageAR((2, 2), 17, 10, ImageARConfig(dropout=0.0, **sizes), key=jr.key(0))
+    ar = eqx.tree_at(lambda model: model.head.weight, ar, jr.normal(jr.key(1), ar.head.weight.shape))  # zero at first
+    parti = Parti((2, 2), 17, 9, PartiConfig(context=5, **sizes), key=jr.key(2))
+    return stream.gather(decoded, ((ar, parti), jr.key(3)), labelled(np.arange(12) % 10)).tolist()
+
+
 def memory(mesh, tree):
     """Bytes of arguments and temporaries on each device, in sizes of the whole model."""
     batch = {"label": np.zeros(BATCH, np.int32), "index": np.arange(BATCH, dtype=np.int32)}
@@ -87,6 +108,7 @@ def main():
                 **{name: drawn(Stream(make_mesh(name)), tree) for name in MESHES},
                 "denoised": {"one": denoised_by(Stream(alone))}
                 | {name: denoised_by(Stream(make_mesh(name))) for name in MESHES[-2:] if FULL or name == MESHES[-1]},
+                "decoded": [decoded_by(Stream(mesh)) for mesh in (alone, make_mesh(MESHES[-1]))],
                 "memory": {name: memory(make_mesh(name), tree) for name in MESHES[:-1]} | {"one": memory(alone, tree)},
             }
         )

@@ -58,6 +58,12 @@ def test_images_of_diffusion_depend_on_no_devices(streamed, mesh):
     np.testing.assert_allclose(found, one, atol=2e-5)
 
 
+def test_ids_that_are_decoded_from_memory_depend_on_no_devices(streamed):
+    alone, parts = streamed["decoded"]
+    assert len({tuple(ids) for ids in alone}) > 6
+    assert parts == alone
+
+
 def test_a_device_holds_its_part_of_the_parameters_while_it_samples(streamed):
     memory = streamed["memory"]
     assert memory.get("data=8", memory["one"])["arguments"] > 0.99

@@ -90,8 +90,16 @@ class Stack(eqx.Module):
         return self.each(lambda block: block.cache(length, dtype))
 
     def each(self, function: Callable[..., PyTree], *others: PyTree) -> PyTree:
-        """`function(block, *its slices of others)` of all blocks at once; the results are stacked."""
-        return eqx.filter_vmap(function)(self.blocks, *others)
+        """`function(block, *its slices of others)` of all blocks at once, fetched where they must be; the results are
+        stacked.
+        """
+        arrays, rest = eqx.partition(self.blocks, eqx.is_array)
+        of = lambda block, *others: function(self._whole(block, rest), *others)
+        return eqx.filter_vmap(of)(arrays, *others)
+
+    def bound(self, blocks: PyTree) -> "Stack":
+        """The stack with what `each` made of its blocks in their place; nothing is left to fetch."""
+        return eqx.tree_at(lambda stack: stack.blocks, self.fetching(None), blocks)
 
     def extend(
         self,
@@ -117,10 +125,11 @@ class Stack(eqx.Module):
 
     def unrolled(self) -> "Unrolled":
         """The same blocks with arrays of their own, for decoding: a scan would copy the parameters of each block out of
-        the stack at every token.
+        the stack at every token, and fetch them at every token. All are fetched, so that all are in memory.
         """
         arrays, rest = eqx.partition(self.blocks, eqx.is_array)
-        return Unrolled(tuple(eqx.combine(jax.tree.map(lambda x, i=i: x[i], arrays), rest) for i in range(self.depth)))
+        block = lambda i: self._whole(jax.tree.map(lambda x: x[i], arrays), rest)
+        return Unrolled(tuple(block(i) for i in range(self.depth)))
 
     def scan(self, step: Callable[..., tuple[Array, PyTree]], x: Array, others: PyTree) -> tuple[Array, PyTree]:
         """`step(block, x, other) -> (x, result)` for each block in order, with its slice of `others`; the results are
@@ -130,8 +139,7 @@ class Stack(eqx.Module):
 
         def body(x: Array, layer):
             block, other = layer
-            block = block if self.fetch is None else self.fetch(block)
-            return step(eqx.combine(block, rest), x, other)
+            return step(self._whole(block, rest), x, other)
 
         if self.remat == "full":
             body = jax.checkpoint(body, prevent_cse=False)  # scan already separates the passes
@@ -142,6 +150,10 @@ class Stack(eqx.Module):
         elif self.fetch is not None:
             body = jax.checkpoint(body, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable)
         return jax.lax.scan(body, x, (arrays, others))
+
+    def _whole(self, arrays: PyTree, rest: PyTree) -> Any:
+        """A block of its arrays, fetched where they must be, and all else."""
+        return eqx.combine(arrays if self.fetch is None else self.fetch(arrays), rest)
 
 
 class Unrolled(eqx.Module):
@@ -156,6 +168,10 @@ class Unrolled(eqx.Module):
     def each(self, function: Callable[..., PyTree], *others: PyTree) -> PyTree:
         """As `Stack.each`, of and as tuples with one for each block."""
         return tuple(function(*given) for given in zip(self.blocks, *others))
+
+    def bound(self, blocks: PyTree) -> "Unrolled":
+        """As `Stack.bound`."""
+        return Unrolled(blocks)
 
     def extend(
         self,
