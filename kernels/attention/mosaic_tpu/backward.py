@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -26,7 +25,7 @@ def gradients(
     q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool, kind: str, interpret: Any
 ):
     """Cotangents of q, k, v and, with `with_bias`, of the bias."""
-    most = blocks.backward(tiling.widest(q, v), kind, plain=extras.plain)
+    most = blocks.backward(tiling.widest(q, v), kind, plain=extras.plain, masked=extras.mask is not None)
     shape, stored = tiling.tiled(shape_of(q, k, v), most), tiling.layout(q, v)
     delta, empty = row_sums(dout, out) - dlse, lse == -jnp.inf
     lse, delta = jnp.where(empty, 0.0, lse * LOG2E), jnp.where(empty, 0.0, delta)
@@ -36,11 +35,11 @@ def gradients(
     operands = [*wide, tiling.rows(shape, lse, delta)]
     prepared = ScoreOperands(extras, shape, flip=True)
     work = Pass(shape, stored, setting, extras, prepared, operands, active, full, True, interpret)
-    grads = _gradients(work, q.dtype, tiling.groups(0, shape.q_block, most.rows), blocks.sum_bytes(kind))
+    grads = _gradients(work, q.dtype, tiling.divisor(shape.q_block, most.rows), blocks.sum_bytes(kind))
     return (*grads, bias_gradient(work)) if with_bias else tuple(grads)
 
 
-def _gradients(work: Pass, dtype, groups: Sequence[Any], most: int):
+def _gradients(work: Pass, dtype, group_rows: int, most: int):
     """One kernel for the gradients of q, k and v.
 
     A row is a block of keys, whose sums are in scratch memory. So is the query's gradient of a span of queries, for the
@@ -50,6 +49,7 @@ def _gradients(work: Pass, dtype, groups: Sequence[Any], most: int):
     fold, spans = _chunks(shape, most, 4 + dtype.itemsize)
     plan = schedule(by_keys(work.active, spans), by_keys(work.full, spans))
     per, unrolled = parts(shape.q_blocks, spans), math.gcd(shape.parts, UNROLLED)
+    turns_of_group = shape.parts // unrolled
 
     def start_of(ids):
         b, chunk, row, n = ids
@@ -92,11 +92,12 @@ def _gradients(work: Pass, dtype, groups: Sequence[Any], most: int):
             dq[at, pl.ds(first, tile.rows.size)] += dot(ds, finite(k) if masked else k, (0, 0))
 
         def some(turn, _):
+            group, first = div(turn, turns_of_group), rem(turn, turns_of_group) * unrolled
             for part in range(unrolled):
-                for rows in groups:
-                    compute(dataclasses.replace(refs.tile, part=turn * unrolled + part, rows=rows), False)
+                rows = pl.ds(group * group_rows, group_rows)
+                compute(dataclasses.replace(refs.tile, part=first + part, rows=rows), False)
 
-        whole = lambda: jax.lax.fori_loop(0, shape.parts // unrolled, some, None)
+        whole = lambda: jax.lax.fori_loop(0, turns_of_group * (shape.q_block // group_rows), some, None)
 
         turn = rem(n, plan.steps)
         piece = lambda number, masked: compute(shape.piece(refs.tile, number), masked)
