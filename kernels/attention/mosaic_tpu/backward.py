@@ -51,22 +51,27 @@ def _gradients(work: Pass, dtype, group_rows: int, most: int):
     per, unrolled = parts(shape.q_blocks, spans), math.gcd(shape.parts, UNROLLED)
     turns_of_group = shape.parts // unrolled
 
+    # Scalar divisions of each operand's index would take a third of a step, and are left out where they are known.
+    lap = lambda n: div(n, plan.steps) if fold > 1 else 0
+    turn_of = lambda n: rem(n, plan.steps) if fold > 1 else n
+    span_of = lambda column: div(column, per) if spans > 1 else 0
+
     def start_of(ids):
         b, chunk, row, n = ids
         return plan.start(b, head(chunk, n), rem(chunk, spans) * shape.kv_blocks + row)
 
     def head(chunk, n):
-        return div(chunk, spans) * fold + div(n, plan.steps)
+        return div(chunk, spans) * fold + lap(n)
 
     def where(ids, entries):
         b, chunk, row, n = ids
-        column = plan.column(entries[start_of(ids) + 1 + rem(n, plan.steps)])
+        column = plan.column(entries[start_of(ids) + 1 + turn_of(n)])
         return Tile(b, head(chunk, n), rem(chunk, spans) * per + column, row)
 
     def kernel(refs: Refs):
         (dq_ref, dk_ref, dv_ref), (dq, dk, dv) = refs.outs, refs.scratch
         chunk, row, n = refs.ids[1:]
-        at, start = div(n, plan.steps), start_of(refs.ids)
+        at, start = lap(n), start_of(refs.ids)
         column = refs.tile.q - rem(chunk, spans) * per
         block = lambda column: pl.ds(column * shape.q_block, shape.q_block)
         turns = lambda do: jax.lax.fori_loop(0, fold * per, lambda i, _: do(div(i, per), block(rem(i, per))), None)
@@ -99,7 +104,7 @@ def _gradients(work: Pass, dtype, group_rows: int, most: int):
 
         whole = lambda: jax.lax.fori_loop(0, turns_of_group * (shape.q_block // group_rows), some, None)
 
-        turn = rem(n, plan.steps)
+        turn = turn_of(n)
         piece = lambda number, masked: compute(shape.piece(refs.tile, number), masked)
         plan.run(turn < refs.entries[start], refs.entries[start + 1 + turn], whole, piece)
 
@@ -123,7 +128,7 @@ def _gradients(work: Pass, dtype, group_rows: int, most: int):
             stored.shape(shape.batch, shape.kv_blocks * shape.kv_block, chunks, dim),
             summed,
             stored.block(1, shape.kv_block, dim),
-            lambda t: stored.place(t.b, div(t.h, fold) * spans + div(t.q, per), t.k),
+            lambda t: stored.place(t.b, div(t.h, fold) * spans + span_of(t.q), t.k),
             wide=True,
         )
         for dim in (shape.dim, shape.v_dim)
@@ -132,7 +137,7 @@ def _gradients(work: Pass, dtype, group_rows: int, most: int):
         stored.shape(shape.batch, spans * seq, shape.heads, shape.dim),
         dtype,
         stored.block(fold, seq, shape.dim),
-        lambda t: stored.place(t.b, div(t.h, fold), div(t.q, per)),
+        lambda t: stored.place(t.b, div(t.h, fold), span_of(t.q)),
         once=True,
         wide=True,
     )

@@ -226,8 +226,7 @@ def score_gradients(scores: Scores, tile: Tile, masked: bool, q, k, v, dout, lse
     allowed = scores.allowed(tile, s.shape) if masked else None
     only = lambda x: x if allowed is None else jnp.where(allowed, x, 0.0)
     # At most 1 in exact arithmetic; rounding of huge logits must not overflow.
-    p = jnp.exp2(jnp.minimum(s - lse, 0.0))
-    p = only(p + delta * 0.0) if masked else p
+    p = only(jnp.exp2(jnp.minimum(s - (lse + delta * 0.0 if masked else lse), 0.0)))
     dp = dot(v, dout, (1, 1))
     dropped = p
     kept = scores.kept(tile)
