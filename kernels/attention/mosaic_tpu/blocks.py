@@ -44,9 +44,9 @@ SUM_BYTES = 32 << 20
 LATER = ("v5", "v6", "v7", "7x")
 
 
-def forward(widest: int, *, plain: bool) -> Blocks:
-    """The row of the forward kernel; `plain` as in `Extras`."""
-    return _row(FORWARD if plain else PAIRED_FORWARD, widest)
+def forward(widest: int, *, narrow: bool) -> Blocks:
+    """The row of the forward kernel; `narrow` as in `Extras`."""
+    return _row(FORWARD if narrow else PAIRED_FORWARD, widest)
 
 
 def backward(widest: int, kind: str, *, plain: bool, masked: bool) -> Blocks:

@@ -25,7 +25,7 @@ HEAD_BYTES = 6 << 20
 
 def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False):
     """(out, logsumexp) as `reference.attend` gives them, by one kernel."""
-    most = blocks.forward(tiling.widest(q, v), plain=extras.plain)
+    most = blocks.forward(tiling.widest(q, v), narrow=extras.narrow)
     shape, stored = tiling.tiled(shape_of(q, k, v), most), tiling.layout(q, v)
     active, full = bounds_of(extras.mask, shape)
     plan = schedule(active, full)
