@@ -45,6 +45,11 @@ class Problem:
         return np.searchsorted(np.sort(cuts), np.arange(self.seq), side="right").astype(np.int32)[None]
 
     @property
+    def trivial(self) -> bool:
+        """True for a window that is the causal mask."""
+        return self.case == "window" and self.seq <= WINDOW
+
+    @property
     def pairs(self) -> int:
         """Pairs of a query and a key that the mask allows, of all heads."""
         n, w = self.seq, min(WINDOW, self.seq)
@@ -60,12 +65,14 @@ class Problem:
 class Call:
     """Attention of q, k, v and `extras`. Its arrays are a projection's, (1, seq, heads * head_dim), or (heads, seq,
     head_dim), with an axis of the batch if `batched`: each rival has the layout for which it transposes nothing.
+    `blocks`: a rival's block sizes by pass.
     """
 
     function: Callable[..., Any]
     extras: tuple[Any, ...] = ()
     heads_first: bool = False
     batched: bool = True
+    blocks: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     def forward(self, *arrays: Any) -> Any:
         """The result of q, k, v and the extras."""
@@ -99,11 +106,16 @@ def calls(problem: Problem) -> Iterator[tuple[str, Call]]:
     if problem.case in ("full", "causal", "window", "segments", "soft cap", "gqa"):
         for forward, backward in SPLASH:
             if max(*forward, *backward) <= problem.seq:
-                yield f"splash {'/'.join(map(str, forward))}", _splash(problem, forward, backward)
+                yield f"splash {sizes(forward)} {sizes(backward)}", _splash(problem, forward, backward)
     if problem.case in ("full", "causal", "segments", "bias"):
         yield "flash", _flash(problem)
     if problem.case in ("full", "causal", "window", "segments", "bias", "gqa"):
         yield "xla", _xla(problem)
+
+
+def sizes(blocks: tuple[int, ...]) -> str:
+    """Block sizes as in the table."""
+    return "/".join(map(str, blocks))
 
 
 def _ours(problem: Problem) -> Call:
@@ -130,7 +142,7 @@ def _splash(problem: Problem, forward: tuple[int, ...], backward: tuple[int, ...
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as patterns
 
-    shape = (problem.seq, problem.seq)
+    shape, blocks = (problem.seq, problem.seq), {"forward": forward, "backward": backward}
     mask = patterns.CausalMask(shape) if problem.causal else patterns.FullMask(shape)
     mask = patterns.LocalMask(shape, (WINDOW - 1, 0), 0) if problem.case == "window" else mask
     kernel = splash.make_splash_mha(
@@ -142,8 +154,8 @@ def _splash(problem: Problem, forward: tuple[int, ...], backward: tuple[int, ...
     )
     if problem.case == "segments":
         packed = lambda q, k, v, ids: kernel(q, k, v, splash.SegmentIds(ids[0], ids[0]))
-        return Call(packed, (problem.ids,), heads_first=True, batched=False)
-    return Call(lambda q, k, v: kernel(q, k, v), heads_first=True, batched=False)
+        return Call(packed, (problem.ids,), heads_first=True, batched=False, blocks=blocks)
+    return Call(lambda q, k, v: kernel(q, k, v), heads_first=True, batched=False, blocks=blocks)
 
 
 def _flash(problem: Problem) -> Call:

@@ -37,10 +37,10 @@ class Row:
     """A kernel over the whole problem: one of Pallas, or an operation of XLA, whose bytes are not counted.
 
     `code` bundles of its text; `steps` of its grid; `total` bundles times visits; `least` of them for the products;
-    `spills` slots of one pass over its text; `bytes` copied to and from main memory, and `least_bytes` with each
-    operand and result copied once; `compute` and `memory` seconds of both at the chip's clock and bandwidth. The only
-    stalls counted are those of a body whose bundles issue products faster than the units take rows. `exact` is false
-    where a count is an upper bound: every block is then taken to run in every step.
+    `spills` slots of one pass over its text; `bytes` copied to and from main memory, `once_bytes` with each block
+    copied once, `least_bytes` with each operand and result; `compute` and `memory` seconds of both at the chip's clock
+    and bandwidth. The only stalls counted are those of a body whose bundles issue products faster than the units take
+    rows. `exact` is false where a count is an upper bound: every block is then taken to run in every step.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Row:
     least: float
     spills: int
     bytes: int
+    once_bytes: int
     least_bytes: int
     compute: float
     memory: float
@@ -85,7 +86,7 @@ def row(program: Program, chip: Chip, grid: Grid | None = None, *, pallas: bool 
         ran[owner] += _trips(program, owner, i, steps)
     total = sum(once * times for once, times in zip(ran.values(), [*visits, steps]))
     known = all(x.trips for x in program.loops) and (grid is None or None not in grid.visits)
-    copied, least_bytes = (grid.bytes, grid.least_bytes) if grid else (0, 0)
+    copied, once, least_bytes = (grid.bytes, grid.once_bytes, grid.least_bytes) if grid else (0, 0, 0)
     cores = chip.cores if grid and grid.parallel else 1
     stalls = sum(max(x.least - once, 0) * x.visits for x, once in zip(bodies, ran.values()))
     return Row(
@@ -98,6 +99,7 @@ def row(program: Program, chip: Chip, grid: Grid | None = None, *, pallas: bool 
         least=sum(x.least * x.visits for x in bodies),
         spills=sum(x[FILL] + x[SPILL] for x in program.slots),
         bytes=copied,
+        once_bytes=once,
         least_bytes=least_bytes,
         compute=(total + stalls) / (cores * chip.clock),
         memory=copied / (cores * chip.bandwidth),

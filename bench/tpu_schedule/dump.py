@@ -8,6 +8,7 @@ import tempfile
 
 UNITS = ("MXU", "XLU", "VALU", "VPOP", "EUP", "VLOAD", "FILL", "VSTORE", "SPILL", "SALU")
 SLOTS, BUNDLES = "-final_hlo-static-per-bundle-utilization.txt", "-final_bundles.txt"
+PASSES = "final_bundles|final_hlo.*"
 DELAY = 5  # a branch takes effect after four bundles
 _ARGS = "LIBTPU_INIT_ARGS"
 
@@ -47,7 +48,8 @@ def folder() -> pathlib.Path:
     found = re.search(r"--xla_jf_dump_to=(\S+)", os.environ.get(_ARGS, ""))
     if not found:
         path = tempfile.mkdtemp(prefix="tpu_schedule_")
-        flags = f"--xla_jf_dump_to={path} --xla_jf_dump_llo_text=true"
+        # All other passes as text take longer than the compilation.
+        flags = f"--xla_jf_dump_to={path} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex={PASSES}"
         os.environ[_ARGS] = f"{os.environ.get(_ARGS, '')} {flags}".strip()
         return pathlib.Path(path)
     return pathlib.Path(found[1])
@@ -89,7 +91,11 @@ def _bundles_of(slots: pathlib.Path) -> pathlib.Path:
 
 
 def _slots(path: pathlib.Path) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-    rows = [tuple(map(int, x.split())) for x in path.read_text().splitlines() if re.fullmatch(r"[\d\s]*\d[\d\s]*", x)]
+    text = path.read_text()
+    rows = [tuple(map(int, x.split())) for x in text.splitlines() if re.fullmatch(r"[\d\s]*\d[\d\s]*", x)]
+    if "\nMATMUL, MATPUSH," in text:
+        # Since 0.0.52 libtpu has a column for the loads of a matrix unit's operand, which were not counted before.
+        rows = [(x[0], *x[2:]) for x in rows]
     if not rows or {len(x) for x in rows} != {len(UNITS)}:
         raise DumpError(f"{path.name} must have {len(UNITS)} numbers per line, one for each of {', '.join(UNITS)}")
     return rows[0], rows[1:]

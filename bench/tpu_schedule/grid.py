@@ -36,8 +36,9 @@ class Grid:
 
     `visits` are the executions of each block, None where the predicate needs more than the step and the schedule.
     `products` are the matrix products (rows, contracted, columns) of each block, of the code outside of them last.
-    `bytes` counts a copy for each change of a block's index, `least_bytes` one for each operand and result. `parallel`
-    is true if a grid axis of several steps may be divided between cores.
+    `bytes` counts a copy for each change of a block's index, `once_bytes` one for each block that is used,
+    `least_bytes` one for each operand and result. `parallel` is true if a grid axis of several steps may be divided
+    between cores.
     """
 
     name: str | None
@@ -46,6 +47,7 @@ class Grid:
     visits: tuple[int | None, ...]
     products: tuple[tuple[tuple[int, int, int], ...], ...]
     bytes: int
+    once_bytes: int
     least_bytes: int
     parallel: bool
 
@@ -254,16 +256,17 @@ def _read(equation: Any, inputs: list[Any]) -> Any:
     return np.asarray(table)[tuple(transforms[0].indices)]
 
 
-def _copied(block: Any, ids: list[np.ndarray], grid: tuple[int, ...], tables: list[Any]) -> tuple[int, int]:
-    """Bytes that the pipeline copies for an operand, a block per change of its index, and bytes of the operand."""
+def _copied(block: Any, ids: list[np.ndarray], grid: tuple[int, ...], tables: list[Any]) -> tuple[int, int, int]:
+    """Bytes of an operand: copied by the pipeline at each change of a block's index, of each block once, of all."""
     aval = block.array_aval
     whole = math.prod(aval.shape) * aval.dtype.itemsize
     jaxpr = block.index_map_jaxpr.jaxpr
     values = [*ids[: len(grid)], *tables]
     index = _Blocks(ids, grid).run(jaxpr, values[: len(jaxpr.invars)], np.ones(len(ids[0]), bool))
     if any(x is None for x in index):
-        return whole, whole
+        return whole, whole, whole
     index = np.stack([np.broadcast_to(x, ids[0].shape) for x in index])
     changes = 1 + int((index[:, 1:] != index[:, :-1]).any(0).sum())
     size = math.prod(x if isinstance(x, int) else getattr(x, "block_size", 1) for x in block.block_shape)
-    return changes * size * aval.dtype.itemsize, whole
+    blocks, size = np.unique(index, axis=1).shape[1], size * aval.dtype.itemsize
+    return changes * size, blocks * size, whole

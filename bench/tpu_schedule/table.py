@@ -9,6 +9,7 @@ from typing import Any
 from .count import Row
 
 Summary = dict[str, Any]
+NAME = "schedule.json"
 KEY = ("chip", "op", "case", "seq", "head_dim", "phase", "by")
 COLUMNS = {
     "tile": "bundles of a tile",
@@ -18,8 +19,10 @@ COLUMNS = {
     "matrix": "matrix work over least",
     "visits": "visits",
     "total": "bundles x visits",
+    "ratio": "over splash's",
     "outside": "bundles outside",
     "bytes": "bytes over least",
+    "once": "with each block once",
     "compute": "bundles, ms",
     "memory": "bytes, ms",
     "bound": "bound",
@@ -37,6 +40,7 @@ def summary(rows: Sequence[Row], outside: Sequence[Row], least: float | None = N
     tile = main.tile
     compute, memory = sum(x.compute for x in rows), sum(x.memory for x in rows)
     total, copied = sum(x.total for x in rows), sum(x.bytes for x in rows)
+    over_least = lambda n: round(n / sum(x.least_bytes for x in rows), 3) if copied else None
     units = {unit: round(share, 3) for unit, share in tile.filled.items()}
     return {
         "tile": tile.bundles,
@@ -47,7 +51,8 @@ def summary(rows: Sequence[Row], outside: Sequence[Row], least: float | None = N
         "visits": sum(sum(b.visits for b in x.bodies if b.least) or x.tile.visits for x in rows),
         "total": total,
         "outside": sum(x.total for x in outside),
-        "bytes": round(copied / sum(x.least_bytes for x in rows), 2) if copied else None,
+        "bytes": over_least(copied),
+        "once": over_least(sum(x.once_bytes for x in rows)),
         "compute": round(compute * 1e3, 4),
         "memory": round(memory * 1e3, 4) if copied else None,
         "bound": ("bundles" if compute > memory else "bytes") if copied else None,
@@ -62,21 +67,31 @@ def _kernel(row: Row) -> Summary:
     return {"name": row.name, "code": row.code, "total": row.total, "bytes": row.bytes, "bodies": bodies}
 
 
-def merged(path: pathlib.Path, found: Sequence[Summary]) -> list[Summary]:
-    """The summaries of a file with those of the same key replaced."""
-    old = json.loads(path.read_text(encoding="utf-8"))["schedules"] if path.exists() else []
-    key = lambda x: tuple(str(x[k]) for k in KEY)
-    return list({key(x): x for x in (*old, *found)}.values())
+def read(folder: pathlib.Path | None) -> list[Summary]:
+    """The summaries of `schedule.json`, none without the file."""
+    path = folder / NAME if folder else None
+    return json.loads(path.read_text(encoding="utf-8"))["schedules"] if path and path.exists() else []
 
 
-def write(folder: pathlib.Path, found: Sequence[Summary], version: str) -> None:
+def merged(old: Sequence[Summary], found: Sequence[Summary]) -> list[Summary]:
+    """The summaries with those of the same key replaced."""
+    return list({_key(x): x for x in (*old, *found)}.values())
+
+
+def write(folder: pathlib.Path, found: Sequence[Summary]) -> None:
     """`schedule.json` and `schedule.md`, with the rows that other runs wrote."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "schedule.json"
-    rows = sorted(merged(path, found), key=lambda x: tuple(str(x[k]) for k in KEY))
+    rows = sorted(merged(read(folder), found), key=_key)
     lines = ",\n".join(json.dumps(x) for x in rows)
-    path.write_text(f'{{"jax": "{version}", "schedules": [\n{lines}\n]}}\n', encoding="utf-8")
+    # An interrupted run leaves the last whole file.
+    part = folder / f"{NAME}.part"
+    part.write_text(f'{{"schedules": [\n{lines}\n]}}\n', encoding="utf-8")
+    part.replace(folder / NAME)
     (folder / "schedule.md").write_text(markdown(rows), encoding="utf-8")
+
+
+def _key(row: Summary) -> tuple[str, ...]:
+    return tuple(str(row[k]) for k in KEY)
 
 
 def markdown(rows: Sequence[Summary]) -> str:
@@ -85,17 +100,22 @@ def markdown(rows: Sequence[Summary]) -> str:
         "# Schedules of the TPU kernels\n",
         "libtpu's own schedule, compiled without a TPU by `python -m bench.tpu_schedule`. It is no timing: a bundle is"
         " one clock if nothing stalls, and bytes take their time at the full bandwidth of main memory.\n",
-        "`splash` is the best of a small grid of blocks; `visits` are executions of all tiles; the least matrix work is"
-        " that of 2 products forward and 5 backward over the pairs that the mask allows; `bundles outside` are those of"
-        " XLA's operations in the same program (both passes). `~` marks an upper bound.\n",
+        "`splash` is the best of a small grid of blocks, of queries, keys and keys of a part; `visits` are executions"
+        " of all tiles; the least matrix work is that of 2 products forward and 5 backward over the pairs that the mask"
+        " allows; `bundles outside` are those of XLA's operations in the same program (both passes). `~` marks an upper"
+        " bound. `bytes over least` counts a block again each time it is read; `with each block once` does not.\n",
     ]
     groups = dict.fromkeys((x["chip"], x["op"]) for x in rows)
     for chip, op in groups:
         keys = ["case", *(["seq", "head_dim"] if op == "attention" else []), "phase", "by"]
         parts.append(f"## {chip}, {op}\n")
-        parts.append("| " + " | ".join([*keys, *COLUMNS.values()]) + " |\n" + "|---" * (len(keys) + len(COLUMNS)) + "|")
-        for x in _best(y for y in rows if (y["chip"], y["op"]) == (chip, op)):
-            parts[-1] += "\n| " + " | ".join(_cell(x, k) for k in (*keys, *COLUMNS)) + " |"
+        shown = {k: name for k, name in COLUMNS.items() if op == "attention" or k != "ratio"}
+        parts.append("| " + " | ".join([*keys, *shown.values()]) + " |\n" + "|---" * (len(keys) + len(shown)) + "|")
+        best = _best(y for y in rows if (y["chip"], y["op"]) == (chip, op))
+        rival = {_problem(x): x["total"] for x in best if x["by"].startswith("splash")}
+        for x in best:
+            ratio = round(x["total"] / rival[_problem(x)], 3) if x["by"] == "ours" and _problem(x) in rival else None
+            parts[-1] += "\n| " + " | ".join(_cell(x | {"ratio": ratio}, k) for k in (*keys, *shown)) + " |"
         parts[-1] += "\n"
     return "\n".join(parts)
 
@@ -104,14 +124,18 @@ def _best(rows: Any) -> list[Summary]:
     """Splash attention with its best blocks alone."""
     best: dict[Any, Summary] = {}
     for x in rows:
-        key = (*(x[k] for k in KEY[:-1]), x["by"].split(" ")[0])
+        key = _problem(x), x["by"].split(" ")[0]
         if key not in best or x["total"] < best[key]["total"]:
             best[key] = x
     return list(best.values())
 
 
+def _problem(row: Summary) -> tuple[str, ...]:
+    return _key(row)[:-1]
+
+
 def _cell(row: Summary, key: str) -> str:
-    value = row[key]
+    value = row.get(key)
     if value is None:
         return ""
     if key == "MXU":

@@ -60,8 +60,16 @@ class Extras:
     @property
     def plain(self) -> bool:
         """True if neither bias nor mask holds a number for each pair or block of pairs."""
-        paired = any(isinstance(x, (BlockSparse, Dense)) for x in parts(self.mask))
-        return not paired and (self.bias is None or isinstance(self.bias, ALiBi))
+        return not self._paired_mask and (self.bias is None or isinstance(self.bias, ALiBi))
+
+    @property
+    def narrow(self) -> bool:
+        """True if the only numbers for each pair, if any, are a bias of bfloat16."""
+        return self.plain or (not self._paired_mask and self.bias.dtype == jnp.bfloat16)
+
+    @property
+    def _paired_mask(self) -> bool:
+        return any(isinstance(x, (BlockSparse, Dense)) for x in parts(self.mask))
 
 
 jax.tree_util.register_dataclass(Extras, data_fields=("bias", "mask", "seeds"), meta_fields=())

@@ -27,8 +27,8 @@ def interpreted(monkeypatch, *, simulated=False):
         patch.setattr(tiling, "LANES", 16)
         for table in ("FORWARD", "PAIRED_FORWARD"):
             patch.setattr(blocks, table, {1024: blocks.Blocks(64, 64, 32, 32, 16)})
-        for table in ("BACKWARD", "PAIRED_BACKWARD"):
-            patch.setattr(blocks, table, {1024: blocks.Blocks(64, 64, 32, 32, 64)})
+        for table in ("BACKWARD", "PAIRED_BACKWARD", "UNMASKED_BACKWARD", "WIDE_PAIRED_BACKWARD"):
+            patch.setattr(blocks, table, {1024: blocks.Blocks(64, 64, 32, 32, 32)})
         patch.setattr(blocks, "SUM_BYTES", 16 * 2 * (64 * 16 * 8))  # two blocks of queries
         if simulated:
             patch.setattr(primitives, "attend", _attend)

@@ -58,6 +58,8 @@ SIZES = (
     Size("v5e", 128, 77, "full"),
     Size("v5p", 128, 257, "causal", "float32"),
     Size("v5p", 256, 4096, "full"),
+    Size("v5e", 256, 32768, "full"),
+    Size("v4", 256, 4096, "bias"),
     Size("v6e", 64, 257, "bias"),
     Size("v4", 64, 1024, "full"),
     Size("v5p", 256, 32768, "options"),

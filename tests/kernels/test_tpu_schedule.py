@@ -1,6 +1,7 @@
 """Schedules of TPU kernels: libtpu's dump, the grid of a call, and both together where libtpu is installed."""
 
 import importlib.util
+import math
 import os
 import subprocess
 import sys
@@ -68,6 +69,48 @@ def test_loops_and_conditional_blocks_are_read_from_a_recorded_dump(tmp_path):
     assert [(x.start, x.stop) for x in program.blocks] == [(9, 36), BLOCKS["zeros"], BLOCKS["products"]]
 
 
+def test_a_column_for_the_loads_of_the_matrix_units_is_no_product(tmp_path):
+    recorded(tmp_path)
+    (before,) = programs(tmp_path)
+    (path,) = tmp_path.glob("*static-per-bundle-utilization.txt")
+    wide = lambda x: " ".join([x.split()[0], "3", *x.split()[1:]]) if x.split() and x.split()[0].isdigit() else x
+    text = "\n".join(map(wide, path.read_text().splitlines()))
+    path.write_text(text.replace("MXU, XLU", "MATMUL, MATPUSH, XLU"))
+    assert programs(tmp_path) == [before]
+
+
+def test_blocks_that_are_read_again_are_counted_once_beside(tmp_path):
+    spec = pl.BlockSpec((128, 128), lambda i, j: (j, 0))
+    call = pl.pallas_call(
+        lambda x, out: out.__setitem__(..., x[...]),
+        grid=(3, 2),
+        in_specs=[spec],
+        out_specs=pl.BlockSpec((128, 128), lambda i, j: (i, 0)),
+        out_shape=jax.ShapeDtypeStruct((384, 128), jnp.float32),
+    )
+    (grid,) = grids(call, jax.ShapeDtypeStruct((256, 128), jnp.float32))
+    block = 128 * 128 * 4
+    assert (grid.bytes, grid.once_bytes, grid.least_bytes) == ((6 + 3) * block, (2 + 3) * block, (2 + 3) * block)
+
+
+def test_a_finished_program_is_not_compiled_again(tmp_path, monkeypatch):
+    from bench.tpu_schedule import __main__ as command
+
+    recorded(tmp_path)
+    rows, asked = [row(programs(tmp_path)[0], CHIPS["v5e"])], []
+    monkeypatch.setattr(command.importlib.metadata, "version", lambda name: "1")
+    monkeypatch.setattr(command, "measure", lambda *shapes, **how: asked.append(shapes) or rows)
+    monkeypatch.setattr(command, "_phases", lambda rows: [("forward", rows, 2), ("backward", rows, 5)])
+    flags = f"--for v5e --ops attention --cases full --dims 64 --lengths 1024 --by ours --out {tmp_path}"
+    monkeypatch.setattr(sys, "argv", ["command", *flags.split()])
+    command.main()
+    command.main()
+    assert len(asked) == 1
+    monkeypatch.setattr(command, "_code", lambda op: "code changed")
+    command.main()
+    assert len(asked) == 2
+
+
 def test_bundles_are_counted_by_the_visits_of_each_block(tmp_path):
     recorded(tmp_path)
 
@@ -113,7 +156,7 @@ def test_visits_are_those_of_the_mask():
         (grid,) = grids(lambda q, k, v, mask=mask: dot_product_attention(q, k, v, mask=mask), x, x, x)
         assert grid.name == "eqxgen_attention_forward"
         assert None not in grid.visits
-        sums[name] = sum(n * len(products) for n, products in zip(grid.visits, grid.products))
+        sums[name] = sum(n * sum(map(math.prod, products)) for n, products in zip(grid.visits, grid.products))
     assert sums["causal"] < sums["full"]
 
 

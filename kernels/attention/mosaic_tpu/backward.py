@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -26,7 +25,7 @@ def gradients(
     q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool, kind: str, interpret: Any
 ):
     """Cotangents of q, k, v and, with `with_bias`, of the bias."""
-    most = blocks.backward(tiling.widest(q, v), kind, plain=extras.plain)
+    most = blocks.backward(tiling.widest(q, v), kind, plain=extras.plain, masked=extras.mask is not None)
     shape, stored = tiling.tiled(shape_of(q, k, v), most), tiling.layout(q, v)
     delta, empty = row_sums(dout, out) - dlse, lse == -jnp.inf
     lse, delta = jnp.where(empty, 0.0, lse * LOG2E), jnp.where(empty, 0.0, delta)
@@ -36,11 +35,11 @@ def gradients(
     operands = [*wide, tiling.rows(shape, lse, delta)]
     prepared = ScoreOperands(extras, shape, flip=True)
     work = Pass(shape, stored, setting, extras, prepared, operands, active, full, True, interpret)
-    grads = _gradients(work, q.dtype, tiling.groups(0, shape.q_block, most.rows), blocks.sum_bytes(kind))
+    grads = _gradients(work, q.dtype, tiling.divisor(shape.q_block, most.rows), blocks.sum_bytes(kind))
     return (*grads, bias_gradient(work)) if with_bias else tuple(grads)
 
 
-def _gradients(work: Pass, dtype, groups: Sequence[Any], most: int):
+def _gradients(work: Pass, dtype, group_rows: int, most: int):
     """One kernel for the gradients of q, k and v.
 
     A row is a block of keys, whose sums are in scratch memory. So is the query's gradient of a span of queries, for the
@@ -50,23 +49,29 @@ def _gradients(work: Pass, dtype, groups: Sequence[Any], most: int):
     fold, spans = _chunks(shape, most, 4 + dtype.itemsize)
     plan = schedule(by_keys(work.active, spans), by_keys(work.full, spans))
     per, unrolled = parts(shape.q_blocks, spans), math.gcd(shape.parts, UNROLLED)
+    turns_of_group = shape.parts // unrolled
+
+    # Scalar divisions of each operand's index would take a third of a step, and are left out where they are known.
+    lap = lambda n: div(n, plan.steps) if fold > 1 else 0
+    turn_of = lambda n: rem(n, plan.steps) if fold > 1 else n
+    span_of = lambda column: div(column, per) if spans > 1 else 0
 
     def start_of(ids):
         b, chunk, row, n = ids
         return plan.start(b, head(chunk, n), rem(chunk, spans) * shape.kv_blocks + row)
 
     def head(chunk, n):
-        return div(chunk, spans) * fold + div(n, plan.steps)
+        return div(chunk, spans) * fold + lap(n)
 
     def where(ids, entries):
         b, chunk, row, n = ids
-        column = plan.column(entries[start_of(ids) + 1 + rem(n, plan.steps)])
+        column = plan.column(entries[start_of(ids) + 1 + turn_of(n)])
         return Tile(b, head(chunk, n), rem(chunk, spans) * per + column, row)
 
     def kernel(refs: Refs):
         (dq_ref, dk_ref, dv_ref), (dq, dk, dv) = refs.outs, refs.scratch
         chunk, row, n = refs.ids[1:]
-        at, start = div(n, plan.steps), start_of(refs.ids)
+        at, start = lap(n), start_of(refs.ids)
         column = refs.tile.q - rem(chunk, spans) * per
         block = lambda column: pl.ds(column * shape.q_block, shape.q_block)
         turns = lambda do: jax.lax.fori_loop(0, fold * per, lambda i, _: do(div(i, per), block(rem(i, per))), None)
@@ -92,13 +97,14 @@ def _gradients(work: Pass, dtype, groups: Sequence[Any], most: int):
             dq[at, pl.ds(first, tile.rows.size)] += dot(ds, finite(k) if masked else k, (0, 0))
 
         def some(turn, _):
+            group, first = div(turn, turns_of_group), rem(turn, turns_of_group) * unrolled
             for part in range(unrolled):
-                for rows in groups:
-                    compute(dataclasses.replace(refs.tile, part=turn * unrolled + part, rows=rows), False)
+                rows = pl.ds(group * group_rows, group_rows)
+                compute(dataclasses.replace(refs.tile, part=first + part, rows=rows), False)
 
-        whole = lambda: jax.lax.fori_loop(0, shape.parts // unrolled, some, None)
+        whole = lambda: jax.lax.fori_loop(0, turns_of_group * (shape.q_block // group_rows), some, None)
 
-        turn = rem(n, plan.steps)
+        turn = turn_of(n)
         piece = lambda number, masked: compute(shape.piece(refs.tile, number), masked)
         plan.run(turn < refs.entries[start], refs.entries[start + 1 + turn], whole, piece)
 
@@ -122,7 +128,7 @@ def _gradients(work: Pass, dtype, groups: Sequence[Any], most: int):
             stored.shape(shape.batch, shape.kv_blocks * shape.kv_block, chunks, dim),
             summed,
             stored.block(1, shape.kv_block, dim),
-            lambda t: stored.place(t.b, div(t.h, fold) * spans + div(t.q, per), t.k),
+            lambda t: stored.place(t.b, div(t.h, fold) * spans + span_of(t.q), t.k),
             wide=True,
         )
         for dim in (shape.dim, shape.v_dim)
@@ -131,7 +137,7 @@ def _gradients(work: Pass, dtype, groups: Sequence[Any], most: int):
         stored.shape(shape.batch, spans * seq, shape.heads, shape.dim),
         dtype,
         stored.block(fold, seq, shape.dim),
-        lambda t: stored.place(t.b, div(t.h, fold), div(t.q, per)),
+        lambda t: stored.place(t.b, div(t.h, fold), span_of(t.q)),
         once=True,
         wide=True,
     )

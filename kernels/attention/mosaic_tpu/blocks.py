@@ -34,20 +34,26 @@ BACKWARD = {
     1024: Blocks(128, 256, 128, 128, 128),
 }
 PAIRED_BACKWARD = BACKWARD | {256: Blocks(512, 512, 512, 512, 512)}
+# Without a mask no tile is computed in part, and the larger ones have half of the steps.
+UNMASKED_BACKWARD = BACKWARD | {256: Blocks(2048, 2048, 512, 1024, 1024)}
+# With a number for each pair, on chips with room.
+WIDE_PAIRED_BACKWARD = BACKWARD | {256: Blocks(1024, 1024, 512, 512, 512)}
 
 # Bytes of vector memory for the gradient of the query, and chips with at least 64 MiB of it.
 SUM_BYTES = 32 << 20
 LATER = ("v5", "v6", "v7", "7x")
 
 
-def forward(widest: int, *, plain: bool) -> Blocks:
-    """The row of the forward kernel; `plain` as in `Extras`."""
-    return _row(FORWARD if plain else PAIRED_FORWARD, widest)
+def forward(widest: int, *, narrow: bool) -> Blocks:
+    """The row of the forward kernel; `narrow` as in `Extras`."""
+    return _row(FORWARD if narrow else PAIRED_FORWARD, widest)
 
 
-def backward(widest: int, kind: str, *, plain: bool) -> Blocks:
+def backward(widest: int, kind: str, *, plain: bool, masked: bool) -> Blocks:
     """The row of the backward kernels; `plain` as in `Extras`, `kind` as in `Target`."""
-    return _row(BACKWARD if plain and _later(kind) else PAIRED_BACKWARD, widest)
+    if not _later(kind):
+        return _row(PAIRED_BACKWARD, widest)
+    return _row((BACKWARD if masked else UNMASKED_BACKWARD) if plain else WIDE_PAIRED_BACKWARD, widest)
 
 
 def sum_bytes(kind: str) -> int:

@@ -16,7 +16,7 @@ from ..problem import Extras, Setting, shape_of
 from . import blocks, tiling
 from .launch import Pass, Refs, launch
 from .schedule import bounds_of, schedule
-from .scores import ScoreOperands, dot, finite, flag
+from .scores import ScoreOperands, dot, finite, flag, inverse, marks
 from .tiling import Output, Tile, Tiled, widen
 
 LOW = -0.7 * float(np.finfo(np.float32).max)
@@ -25,7 +25,7 @@ HEAD_BYTES = 6 << 20
 
 def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False):
     """(out, logsumexp) as `reference.attend` gives them, by one kernel."""
-    most = blocks.forward(tiling.widest(q, v), plain=extras.plain)
+    most = blocks.forward(tiling.widest(q, v), narrow=extras.narrow)
     shape, stored = tiling.tiled(shape_of(q, k, v), most), tiling.layout(q, v)
     active, full = bounds_of(extras.mask, shape)
     plan = schedule(active, full)
@@ -43,11 +43,12 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False)
         n, start = refs.ids[3], plan.start(refs.tile.b, refs.tile.h, refs.tile.q)
         refs = _of_head(refs, refs.ids[4] if fold > 1 else 0)
         pl.when(n == 0)(lambda: _begin(refs))
-        whole = lambda: _step(refs, range(shape.parts), tiling.groups(0, shape.q_block, most.rows), masked=False)
+        groups = lambda first, count: tiling.groups(first, count, most.rows)
+        whole = lambda: _step(refs, range(shape.parts), groups(0, shape.q_block), masked=False)
 
         def piece(number, masked):
             tile = shape.piece(refs.tile, number)
-            _step(refs, [tile.part], tiling.groups(tile.rows.start, shape.group, most.rows), masked)
+            _step(refs, [tile.part], groups(tile.rows.start, shape.group), masked)
 
         plan.run(n < refs.entries[start], refs.entries[start + 1 + n], whole, piece)
         pl.when(n == plan.steps - 1)(lambda: _end(refs))
@@ -131,23 +132,24 @@ def _step(refs: Refs, parts: Sequence[Any], groups: Sequence[Any], masked: bool)
     def load(n: int):
         k, v = (ref[refs.scores.shape.keys(parts[n])] for ref in refs.operands[1:])
         if not _guarded(refs):
-            return k, v
-        # All queries of a block without a mask see the value, and its sum tells.
-        return (flag(k, v), finite(v)) if masked else (flag(k), v)
+            return k, v, None
+        return (k, finite(v), marks(k, v)) if masked else (flag(k), v, marks(v))
 
     def product(n: int, rows: Any):
-        k, v = load(n)
-        return dot(query[rows], k, (1, 1)), v
+        k, v, marked = load(n)
+        return dot(query[rows], k, (1, 1)), v, marked
 
     ahead: Any = product(*pairs[0])
     for pair, after in zip(pairs, [*pairs[1:], None]):
-        (s, v), ahead = ahead, product(*after) if after else (None, None)
+        (s, v, marked), ahead = ahead, product(*after) if after else (None, None, None)
         tile = dataclasses.replace(refs.tile, part=parts[pair[0]], rows=pair[1])
-        p, shrink, top[tile.rows], total[tile.rows] = _softmax(refs, tile, s, top[tile.rows], total[tile.rows], masked)
+        p, shrink, top[tile.rows], total[tile.rows] = _softmax(
+            refs, tile, s, marked, top[tile.rows], total[tile.rows], masked
+        )
         acc[tile.rows] = acc[tile.rows] * widen(shrink, acc.shape[1]) + dot(p.astype(v.dtype), v, (1, 0))
 
 
-def _softmax(refs: Refs, tile: Tile, s, top, total, masked: bool):
+def _softmax(refs: Refs, tile: Tile, s, marked, top, total, masked: bool):
     """(weights, factor of earlier weights, maximum, sums by lane) after one more part.
 
     The maximum is finite, so that a masked logit of minus infinity has the weight 0.
@@ -155,12 +157,16 @@ def _softmax(refs: Refs, tile: Tile, s, top, total, masked: bool):
     scores = refs.scores
     s, _ = scores.logits(s, tile)
     if masked:
+        s = s if marked is None else s + marked
         s = jnp.where(scores.allowed(tile, s.shape), s, -jnp.inf)
     now = jnp.maximum(top, jnp.max(s, axis=1, keepdims=True))
     p = jnp.exp2(s - widen(now, s.shape[1]))
     shrink = jnp.exp2(top - now)
     lanes = [slice(at, at + tiling.LANES) for at in range(0, p.shape[1], tiling.LANES)]
     total = shrink * total + sum(p[:, some] for some in lanes)
+    if marked is not None and not masked:
+        # All queries of a block without a mask see all its keys.
+        total = total + sum(marked[:, some] for some in lanes)
     kept = scores.kept(tile)
     if kept is not None:
         p = jnp.where(kept, p * (1.0 / (1.0 - scores.setting.dropout_rate)), 0.0)
@@ -172,7 +178,7 @@ def _end(refs: Refs):
     total = jnp.broadcast_to(jnp.sum(total[...], axis=1, keepdims=True), total.shape)
     empty = total == 0.0
     safe = jnp.where(empty, 1.0, total)
-    result = acc[...] * widen(1.0 / safe, acc.shape[1])
-    out[...] = (flag(result, result) if _guarded(refs) else result).astype(out.dtype)
+    result = acc[...] * widen(inverse(safe, out.dtype), acc.shape[1])
+    out[...] = result.astype(out.dtype)
     top, total = tiling.along_lanes(top[...]), tiling.along_lanes(total)
     lse[...] = jnp.where(total == 0.0, -jnp.inf, top * math.log(2.0) + jnp.log(total))

@@ -91,6 +91,7 @@ def schedule(active, full) -> Plan:
         active, full = _shared(active, full)
     lib: Any = np if isinstance(active, np.ndarray) else jnp
     count = active.shape[-1]
+    assert 2 * count + 1 + active.shape[-2].bit_length() < 32, "an entry has 31 bits"
     pieces = lib.concatenate([active, active & full], -1)
     bits = sum(pieces[..., n].astype(np.int32) << n for n in range(2 * count))
     some, every = active.any(-1), full.all(-1)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ... import _dropout
@@ -14,6 +15,8 @@ from ..problem import ALiBi, Extras, Setting, unsqueeze
 from . import pattern
 from .tiling import Operand, Tile, Tiled
 
+# Moved to `pltpu` in jax 0.12.
+RECIPROCAL: Any = getattr(pltpu, "reciprocal", None) or pl.reciprocal
 LOG2E = math.log2(math.e)
 
 
@@ -54,7 +57,7 @@ class ScoreOperands:
             self.offset = self._scalar(extras.bias.offset)
             self.slopes = self._numbers(extras.bias.slopes.astype(jnp.float32))
         elif extras.bias is not None:
-            self.bias = self._tile(extras.bias.astype(jnp.float32), "bhqk")
+            self.bias = self._tile(extras.bias, "bhqk")
         if extras.seeds is not None:
             self.seeds = dataclasses.replace(self._scalar(extras.seeds.reshape(-1)), many=extras.seeds.shape[0] > 1)
 
@@ -87,8 +90,9 @@ class ScoreOperands:
         has_q, has_k = "q" in axes and x.shape[2] > 1, "k" in axes and x.shape[3] > 1
         x = pad(x, 2, self._shape.q_block) if has_q else x
         x = pad(x, 3, self._shape.kv_block) if has_k else x
-        if not (has_q and has_k) and x.dtype == jnp.int8:
-            x = x.astype(jnp.int32)
+        if not (has_q and has_k and x.dtype in (jnp.int8, jnp.bfloat16)):
+            # A vector has no whole tile of a narrow dtype.
+            x = x.astype(jnp.float32 if jnp.issubdtype(x.dtype, jnp.floating) else jnp.int32)
         many, heads = x.shape[0] > 1, x.shape[1] > 1
         block = (1, 1, self._shape.q_block if has_q else 1, self._shape.kv_block if has_k else 1)
         place = lambda t: (t.b if many else 0, t.h if heads else 0, t.q if has_q else 0, t.k if has_k else 0)
@@ -133,7 +137,7 @@ class Scores:
         rows = tile.rows if slot.queries and tile.rows is not None else slice(None)
         keys = self.shape.keys(tile.part) if slot.keys else slice(None)
         x = self.operands[slot.at][(0, 0, *((keys, rows) if self.flip and slot.kind == "tile" else (rows, keys)))]
-        x = x.astype(jnp.int32) if x.dtype == jnp.int8 else x
+        x = x.astype({"int8": jnp.int32, "bfloat16": jnp.float32}.get(x.dtype.name, x.dtype))
         return x.T if slot.kind == "transposed" else x
 
     def distance(self, tile: Tile):
@@ -189,11 +193,28 @@ def finite(x):
     return jnp.where(jnp.abs(x.astype(jnp.float32)) < jnp.inf, x, jnp.zeros_like(x))
 
 
-def flag(x, *others):
-    """`x` with NaN for numbers that are not finite, and for rows in which others have such a number."""
-    wide = [y.astype(jnp.float32) for y in (x, *others)]
-    bad = [jnp.sum(y * 0.0, axis=1, keepdims=True) for y in wide[1:]]
-    return sum(bad, wide[0] + wide[0] * 0.0).astype(x.dtype)
+def flag(x):
+    """`x` with NaN for numbers that are not finite."""
+    wide = x.astype(jnp.float32)
+    return (wide + wide * 0.0).astype(x.dtype)
+
+
+def marks(*blocks):
+    """(1, keys): NaN for the keys of which some block, (keys, dim), has a number that is not finite, else 0.
+
+    By the matrix units, since a sum along lanes fills the slots that the softmax needs. A factor so small that no
+    finite number overflows is no zero that the compiler would fold.
+    """
+    small = lambda x: jnp.full((8, x.shape[1]), 2.0**-100, x.dtype)
+    return sum(dot(small(x), x, (1, 1))[0:1] for x in blocks) * 0.0
+
+
+def inverse(x, dtype):
+    """`1 / x` of positive normal numbers, for results of this dtype."""
+    if dtype == jnp.float32:
+        return 1.0 / x
+    near = RECIPROCAL(x, approx=True)
+    return near * (2.0 - x * near)
 
 
 def score_gradients(scores: Scores, tile: Tile, masked: bool, q, k, v, dout, lse, delta):
@@ -205,8 +226,7 @@ def score_gradients(scores: Scores, tile: Tile, masked: bool, q, k, v, dout, lse
     allowed = scores.allowed(tile, s.shape) if masked else None
     only = lambda x: x if allowed is None else jnp.where(allowed, x, 0.0)
     # At most 1 in exact arithmetic; rounding of huge logits must not overflow.
-    p = jnp.exp2(jnp.minimum(s - lse, 0.0))
-    p = only(p + delta * 0.0) if masked else p
+    p = only(jnp.exp2(jnp.minimum(s - (lse + delta * 0.0 if masked else lse), 0.0)))
     dp = dot(v, dout, (1, 1))
     dropped = p
     kept = scores.kept(tile)

@@ -16,7 +16,7 @@ def supports(q, k, v, extras: Extras, setting: Setting) -> str | None:
     dim = max(q.shape[-1], v.shape[-1])
     if dim > WIDEST:
         return f"head_dim above {WIDEST} does not fit the fast memory: got {dim}"
-    sizes = tiling.tiled(shape_of(q, k, v), blocks.forward(tiling.widest(q, v), plain=extras.plain))
+    sizes = tiling.tiled(shape_of(q, k, v), blocks.forward(tiling.widest(q, v), narrow=extras.narrow))
     if mask := too_fine(extras.mask, sizes):
         return f"a pattern of blocks of {mask.block} does not fit the scalar memory at {sizes.kv_seq} keys"
     return None

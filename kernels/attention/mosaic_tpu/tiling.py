@@ -142,6 +142,12 @@ def even(seq: int, most: int) -> int:
     return LANES * parts(seq, LANES * parts(seq, most))
 
 
+def divisor(count: int, most: int) -> int:
+    """The largest divisor of so many queries, of whole lanes and at most `most`; all if that is less than a half."""
+    found = max(side for side in range(LANES, max(most, LANES) + 1, LANES) if count % side == 0)
+    return found if 2 * found >= min(most, count) else count
+
+
 def groups(first: Any, count: int, most: int) -> list[Any]:
     """So many queries of a block in groups of at most `most`, each a `pl.ds`."""
     side = even(count, most)
