@@ -181,8 +181,8 @@ class _Machine:
         elif name == "MARK":
             push(_MARK)
         elif name in ("GLOBAL", "STACK_GLOBAL"):
-            names = argument.split(" ") if name == "GLOBAL" else [self.pop(), self.pop()][::-1]
-            push(_known(*names, self.beside))
+            module, kind = argument.split(" ") if name == "GLOBAL" else [self.pop(), self.pop()][::-1]
+            push(_known(module, kind, self.beside))
         elif (made := _BUILDERS.get(name)) is not None:
             made(self)
         elif name not in ("PROTO", "FRAME"):
