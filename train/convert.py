@@ -13,6 +13,7 @@ and ours. The folder is written whole or not at all, and one that holds files is
 import dataclasses
 import json
 import math
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -55,7 +56,11 @@ class Config:
 def main(config: Config) -> int:
     source, target = Path(config.source).expanduser(), Path(config.target).expanduser()
     if not source.exists():
-        raise UsageError(f"--from {printable(config.source)}: must be a folder or a file of weights: there is none")
+        hint = f"; for a model of the hub: hf download {config.source} --local-dir FOLDER"
+        hint = printable(hint) if re.fullmatch(r"[\w.-]+/[\w.-]+", config.source) else ""
+        raise UsageError(
+            f"--from {printable(config.source)}: must be a folder or a file of weights: there is none{hint}"
+        )
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"--to {printable(config.target)}: must be an empty folder, or not there: it holds files")
     try:

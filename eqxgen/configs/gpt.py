@@ -52,6 +52,8 @@ class GPTConfig:
     """Another rate of the attention probabilities; by default dropout."""
     bias: bool = True
     """Biases in projections and layer norms."""
+    attention_bias: bool | None = None
+    """Biases in the attention's projections; by default bias."""
     tied: bool = True
     """The embedding's table as the head."""
     positions: str = "learned"
@@ -138,6 +140,8 @@ class GPTConfig:
             "model.latent goes with model.positions=rotary and without model.kv_heads and model.head_dim, as its keys "
             "are rotated and not shared",
         )
+        own = self.attention_bias not in (None, self.bias)
+        require(not own, f"model.latent goes without model.attention_bias: got {self.attention_bias}")
         rates = {self.dropout, self.attention_dropout or 0.0}
         require(self.rope_factor == 1, f"model.latent goes without model.rope_factor: got {self.rope_factor}")
         require(rates == {0}, f"model.latent goes without model.dropout: got model.dropout={max(rates)}")

@@ -43,7 +43,6 @@ from eqxgen.nn import (
 from eqxgen.nn.linear import check_ids, times_rows
 
 _normal = jax.nn.initializers.normal(0.02)
-EPSILON = 1e-5
 
 
 class Caches(eqx.Module):
@@ -215,6 +214,7 @@ def _attention(config: GPTConfig, options: dict, key: PRNGKeyArray) -> SelfAtten
     if not config.latent:
         options = {"causal": True, "rope": _rope(config), "probs_dropout": config.attention_dropout, **options}
         options["head_dim"] = config.head_dim
+        options["bias"] = config.bias if config.attention_bias is None else config.attention_bias
         return SelfAttention(config.dim, config.heads, kv_heads=config.kv_heads, **options, key=key)
     turned = head_dim // 4 * 2  # half of each query and key is for the position, the other half for the content
     sizes: dict[str, Any] = {

@@ -93,10 +93,10 @@ def family_of(source: str | Path, family: str | None = None) -> "Family":
     source = Path(source)
     where = files.config_of(source)
     if not where.exists() and source.exists() and (like := recognised(files.open_arrays(source))) is not None:
-        raise ValueError(
-            f"{where}: no such file, of a model's sizes; the arrays look like those of {like}: fetch config.json, or "
-            f'give family="{like}" if it has none'
-        )
+        known = named(like)
+        own = known.infer is not None or not known.types
+        hint = f'give family="{like}", whose files have no config.json' if own else "fetch config.json"
+        raise ValueError(f"{where}: no such file, of a model's sizes; the arrays look like those of {like}: {hint}")
     kind = kind_of(files.read_json(where))
     found = next((known.module for known in FAMILIES if kind in known.types), None)
     if found is None:

@@ -62,7 +62,7 @@ def table(kind: type, heads: int, tied: bool = True) -> Table:
             copies = (Tied(f"{DECODER}bias", "cls.predictions.bias"), Tied(f"{DECODER}weight", EMBEDDING))
         else:
             rows += [Row("head.weight", f"{DECODER}weight"), Row("bias", f"{DECODER}bias")]
-            ignored["cls.predictions.bias"] = "bias of a tied decoder"
+            copies = (Tied("cls.predictions.bias", f"{DECODER}bias", written=True, equal=False),)
         rows.append(Row("bias", "cls.predictions.bias"))
         ignored |= {"cls.seq_relationship.*": "head of the next sentence", "pooler.*": "vector of the next sentence"}
     renames = {".gamma": ".weight", ".beta": ".bias"}

@@ -50,6 +50,7 @@ def table(config: ViTConfig, classifier: bool, kind: str) -> Table:
     rows += [*vit.timm_rows(config.heads, config.patch)[:6], Row("mask_token", "mask_token")]
     rows += [Row("registers.tokens", "register_tokens", enc.FIRST)]
     ignored = {} if config.mask_token else {"embeddings.mask_token": "token of the pretraining"}
+    ignored |= {} if config.registers else {"embeddings.register_tokens": "no tokens"}
     ignored |= {} if classifier else {"classifier.*": "head of a classifier"}
     return Table("DINOv2", tuple(rows), ignored=ignored, prefixes=tuple(PREFIX.values()))
 

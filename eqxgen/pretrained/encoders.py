@@ -9,9 +9,12 @@ from eqxgen.pretrained.transforms import SAME, Transform, layout, qkv
 
 ACTIVATIONS = {
     "gelu": "gelu",
+    "gelu_python": "gelu",
     "quick_gelu": "quick_gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
     "relu": "relu",
     "silu": "swish",
     "swish": "swish",

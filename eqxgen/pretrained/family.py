@@ -195,7 +195,19 @@ def integers(values: Mapping[str, Any], sizes: Mapping[str, tuple[str, int]]) ->
         values: of config.json.
         sizes: by our name the published one, and its default.
     """
-    return {ours: int(values.get(theirs, default)) for ours, (theirs, default) in sizes.items()}
+    return {ours: integer(values, theirs, default) for ours, (theirs, default) in sizes.items()}
+
+
+def integer(values: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """A size of a config; without a default it must be there.
+
+    Raises:
+        Unsupported: it is no whole number.
+    """
+    value = values.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise Unsupported(f"{name} must be an integer: got {value!r}")
+    return int(value)
 
 
 def require_parts(model: Any, mapping: Table) -> None:

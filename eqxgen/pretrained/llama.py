@@ -14,7 +14,7 @@ from jaxtyping import PRNGKeyArray
 from eqxgen.configs import GPTConfig
 from eqxgen.models.gpt import GPT
 from eqxgen.nn import GLU, RMSNorm, RoPE
-from eqxgen.pretrained.family import Family, Unsupported, integers, require_fixed, require_parts, require_same
+from eqxgen.pretrained.family import Family, Unsupported, integers, require_parts, require_same
 from eqxgen.pretrained.outputs.texts import causal
 from eqxgen.pretrained.table import Row, Table, Tied
 from eqxgen.pretrained.transforms import GATED, SAME, qkv
@@ -26,11 +26,11 @@ SIZES = {
     "hidden_dim": ("intermediate_size", 11008),
     "context": ("max_position_embeddings", 2048),
 }
-FIXED = {"hidden_act": ("silu", "silu")}
+ACTIVATIONS = ("silu", "swish")
 KINDS = ("default", "linear", "llama3")
 
 
-def table(heads: int, kv_heads: int, *, tied: bool, bias: bool) -> Table:
+def table(heads: int, kv_heads: int, *, tied: bool, attention_bias: bool, mlp_bias: bool) -> Table:
     """Names of `transformers.LlamaForCausalLM`."""
     ours, theirs = "stack.blocks.{}.", "model.layers.{}."
     rows = [Row("embedding.weight", "model.embed_tokens.weight"), Row("norm.scale", "model.norm.weight")]
@@ -44,8 +44,8 @@ def table(heads: int, kv_heads: int, *, tied: bool, bias: bool) -> Table:
         ("mlp.up", "mlp.", ("up_proj", "gate_proj"), GATED),
         ("mlp.down", "mlp.", ("down_proj",), SAME),
     )
-    for part in ("weight", "bias") if bias else ("weight",):
-        for path, start, names, how in layers:
+    for path, start, names, how in layers:
+        for part in ("weight", "bias") if (attention_bias if start == "self_attn." else mlp_bias) else ("weight",):
             rows.append(Row(f"{ours}{path}.{part}", tuple(f"{theirs}{start}{name}.{part}" for name in names), how))
     copies = (Tied("lm_head.weight", "model.embed_tokens.weight"),) if tied else ()
     rows += [] if tied else [Row("head.weight", "lm_head.weight")]
@@ -55,10 +55,9 @@ def table(heads: int, kv_heads: int, *, tied: bool, bias: bool) -> Table:
 
 def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], GPT], Table]:
     """The model of a config, and its table."""
-    require_fixed(values, FIXED, "LLaMA")
-    bias = bool(values.get("attention_bias", False))
-    if bias != bool(values.get("mlp_bias", False)):
-        raise Unsupported(f"attention_bias and mlp_bias must be equal: got {bias} and {not bias}")
+    if (activation := values.get("hidden_act", "silu")) not in ACTIVATIONS:
+        raise Unsupported(f"hidden_act must be 'silu', as LLaMA's: got {activation!r}")
+    biases = {name: bool(values.get(name, False)) for name in ("attention_bias", "mlp_bias")}
     sizes = integers(values, SIZES)
     known = {name: values.get(name) for name in ("num_key_value_heads", "head_dim")}
     whole = {name: None if value is None else int(value) for name, value in known.items()}
@@ -70,7 +69,8 @@ def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], GPT], Tab
         kv_heads=whole["num_key_value_heads"],
         head_dim=whole["head_dim"],
         attention_dropout=float(values.get("attention_dropout") or 0.0),
-        bias=bias,
+        bias=biases["mlp_bias"],
+        attention_bias=biases["attention_bias"],
         tied=bool(values.get("tie_word_embeddings", False)),
         positions="rotary",
         norm="rms",
@@ -78,7 +78,7 @@ def build(values: Mapping[str, Any]) -> tuple[Callable[[PRNGKeyArray], GPT], Tab
         mlp="swiglu",
     )
     vocab = int(values.get("vocab_size", 32000))
-    mapping = table(config.heads, config.kv_heads or config.heads, tied=config.tied, bias=bias)
+    mapping = table(config.heads, config.kv_heads or config.heads, tied=config.tied, **biases)
     return lambda key: GPT(vocab, config, key=key), mapping
 
 
@@ -112,8 +112,8 @@ def describe(model: GPT) -> tuple[dict[str, Any], Table]:
     require_same(same and model.positions is None, "LLaMA", "rotary positions, RMS norms, gated MLPs")
     swish = mlp.activation.name in ("swish", "silu") and not rope.interleaved
     require_same(swish and attention.q_norm is None, "LLaMA", "SwiGLU, queries without norm, rotated halves")
-    bias = attention.out.bias is not None
-    mapping = table(attention.heads, attention.kv_heads, tied=model.head is None, bias=bias)
+    biases = {"attention_bias": attention.out.bias is not None, "mlp_bias": mlp.down.bias is not None}
+    mapping = table(attention.heads, attention.kv_heads, tied=model.head is None, **biases)
     require_parts(model, mapping)
     depth, dim, hidden = mlp.down.weight.shape
     config = {
@@ -131,11 +131,10 @@ def describe(model: GPT) -> tuple[dict[str, Any], Table]:
         "rope_theta": rope.base,
         "rope_scaling": _scaling(rope),
         "attention_dropout": attention.probs_dropout.rate,
-        "attention_bias": bias,
-        "mlp_bias": bias,
+        **biases,
         "tie_word_embeddings": model.head is None,
+        "hidden_act": ACTIVATIONS[0],
         "torch_dtype": str(model.embedding.weight.dtype),
-        **{name: value for name, (value, _) in FIXED.items()},
     }
     return config, mapping
 

@@ -31,6 +31,7 @@ SIZES = {
 FORWARD = {
     "relu": ("relu", False),
     "gated-gelu": ("gelu_tanh", True),
+    "gated-gelu_new": ("gelu_tanh", True),
     "gated-silu": ("swish", True),
     "gated-relu": ("relu", True),
     "gelu_new": ("gelu_tanh", False),

@@ -23,7 +23,8 @@ from eqxgen.models.gpt import GPT
 from eqxgen.pretrained.gpt2 import from_pretrained, to_pretrained
 from tests import oracles
 from tests.arrays import integers
-from tests.oracles.gpt2 import SIZES
+from tests.oracles._drawn import published as drawn_files
+from tests.oracles.gpt2 import OTHER, SIZES
 from train.config.optim import OptimConfig
 from train.engine.step import trainable
 from train.optim import optimiser
@@ -88,6 +89,22 @@ def test_files_go_back_as_they_came(published, folder, tmp_path):
     assert json.loads((tmp_path / "back" / "config.json").read_text()).items() >= CONFIG.items()
 
 
+def test_another_activation_epsilon_and_head_are_the_published_ones(published, tmp_path):
+    case = published["other"]
+    arrays = drawn_files(case["shapes"])
+    save_file(arrays, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(str(case["config"]))
+    model, ids = from_pretrained(tmp_path), jnp.asarray(published["run"]["ids"][0, :, :-1])
+    found = jax.jit(jax.vmap(lambda ids: model(ids, inference=True)))(ids)
+    np.testing.assert_allclose(found, case["logits"], atol=1e-5 * np.abs(case["logits"]).max())
+    to_pretrained(model, tmp_path / "back")
+    back, config = load_file(tmp_path / "back" / "model.safetensors"), json.loads(str(case["config"]))
+    assert back.keys() == arrays.keys()
+    assert all(np.array_equal(back[name], arrays[name]) for name in arrays)
+    written = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert {name: written[name] for name in OTHER} == {name: config[name] for name in OTHER} == OTHER
+
+
 def rewritten(**changes):
     def change(folder):
         (folder / "config.json").write_text(json.dumps(CONFIG | changes))
@@ -110,11 +127,11 @@ BAD_FOLDERS = [
     ("a config that is no JSON", lambda f: (f / "config.json").write_text("{"), r"config\.json: cannot be read as JSON"),
     ("a config that is a list", lambda f: (f / "config.json").write_text("[]"), "must be a JSON object: got list"),
     ("another family", rewritten(model_type="bert"), "model_type must be 'gpt2': got 'bert'"),
-    ("another activation", rewritten(activation_function="relu"), "activation_function must be 'gelu_new', as GPT-2's: got 'relu'"),
-    ("another epsilon", rewritten(layer_norm_epsilon=1e-3), "layer_norm_epsilon must be 1e-05.*: got 0.001"),
+    ("another activation", rewritten(activation_function="relu"), "activation_function must be one of gelu_new, .*: got 'relu'"),
+    ("scaled layers", rewritten(scale_attn_by_inverse_layer_idx=True), "scale_attn_by_inverse_layer_idx must be False, as GPT-2's: got True"),
     ("a rate that is none", rewritten(attn_pdrop=1.5), r"model.attention_dropout must be in \[0, 1\): got 1.5"),
     ("heads that do not divide", rewritten(n_head=3), "model.heads must divide model.dim"),
-    ("no vocabulary", rewritten(vocab_size=None), "is not the config of a GPT-2: TypeError"),
+    ("no vocabulary", rewritten(vocab_size=None), "vocab_size must be an integer: got None"),
     ("another depth", rewritten(n_layer=3), "array h.2.ln_1.weight is missing"),
     ("a smaller depth", rewritten(n_layer=1), "array h.1.attn.c_attn.bias is not of a GPT-2 of this config"),
     ("another width", rewritten(n_embd=32), r"array wte.weight must be floating-point\[37, 32\].*got float32\[37, 16\]"),
@@ -136,7 +153,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(change, message, folder):
 
 
 def test_a_model_of_another_architecture_is_not_written_as_a_gpt2(tmp_path):
-    for config in (GPTConfig.llama(8, 1, 2, 1, 8), GPTConfig(8, 1, 2, bias=False), GPTConfig(8, 1, 2, mlp="gelu")):
+    for config in (GPTConfig.llama(8, 1, 2, 1, 8), GPTConfig(8, 1, 2, bias=False), GPTConfig(8, 1, 2, head_dim=3)):
         with pytest.raises(ValueError, match="model must be of GPT-2's architecture"):
             to_pretrained(GPT(5, config, key=jr.key(0)), tmp_path)
     assert not list(tmp_path.iterdir())

@@ -2,7 +2,10 @@
 
 import numpy as np
 
+from tests.oracles._drawn import redrawn
+
 SIZES = {"vocab_size": 37, "n_positions": 24, "n_embd": 16, "n_layer": 2, "n_head": 2}
+OTHER = {"activation_function": "gelu", "layer_norm_epsilon": 1e-3, "tie_word_embeddings": False, "n_inner": 24}
 STEPS, BATCH = 20, 4
 
 
@@ -43,4 +46,11 @@ def cases():
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adamw.step()
         losses.append(loss.item())
-    return {"weights": start, "run": {"ids": ids, "logits": logits, "greedy": greedy, "losses": np.asarray(losses)}}
+    with torch.no_grad():
+        other, files = redrawn(GPT2LMHeadModel(GPT2Config(**SIZES, **OTHER)))
+        files["logits"] = other(torch.tensor(ids[0, :, :-1]).long()).logits.numpy()
+    return {
+        "other": files,
+        "weights": start,
+        "run": {"ids": ids, "logits": logits, "greedy": greedy, "losses": np.asarray(losses)},
+    }

@@ -22,6 +22,7 @@ VARIANTS = {
     "2": {"num_key_value_heads": 4, "rms_norm_eps": 1e-5},
     "3.1": {"num_key_value_heads": 2, "rope_scaling": LLAMA3, "rope_theta": 500_000.0},
     "narrow heads": {"num_key_value_heads": 1, "head_dim": 6, "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+    "biases of attention": {"num_key_value_heads": 2, "attention_bias": True},
     "tied": {"num_key_value_heads": 2, "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True},
 }
 

@@ -47,7 +47,7 @@ CONFIGS = {
     },
     "no attention": SMALL
     | {
-        "block_out_channels": [8, 8],
+        "block_out_channels": [4, 6],  # attention_head_dim, 8 by default, says nothing
         "down_block_types": ["DownBlock2D"] * 2,
         "up_block_types": ["UpBlock2D"] * 2,
         "add_attention": False,

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from eqxgen.pretrained.formats import open_file, opened, safetensors
 from eqxgen.pretrained.formats.stored import held
 from tests import oracles
-from tests.pretrained.files import VALUES, mapping, number, packed, tensor, torch_file
+from tests.pretrained.files import VALUES, call, mapping, named, number, packed, tensor, text, torch_file
 
 TYPES = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint64", "uint8", "bool"]
 
@@ -165,3 +165,44 @@ def test_what_is_beside_the_dictionary_that_is_read_has_a_reason(key, chosen, tm
         "epoch": "not of the dictionary that is read",
     }
     assert beside == {name: reason for name, reason in reasons.items() if name != chosen}
+
+
+MODULE = "pytorch_lightning.callbacks.model_checkpoint"
+NAMESPACE = named("argparse", "Namespace") + b")\x81" + mapping(lr=number(1)) + b"b"
+
+
+def checkpoint(**parts):
+    """A trainer's: the state of a callback by its class, and other parts."""
+    states = b"}(" + named(MODULE, "ModelCheckpoint") + mapping(best=number(1)) + b"u"
+    return mapping(state_dict=mapping(a=tensor()), callbacks=states, **parts)
+
+
+def test_records_of_training_are_left_out_by_name_where_the_dictionary_is_named(tmp_path):
+    path = tmp_path / "last.ckpt"
+    torch_file(path, checkpoint(args=NAMESPACE, epoch=number(3)))
+    with pytest.raises(ValueError, match=rf"got {MODULE}\.ModelCheckpoint: name the dictionary to read"):
+        open_file(path)
+    found, beside = opened(path, "state_dict")
+    np.testing.assert_array_equal(found["a"].read(...), VALUES)
+    assert beside == {
+        "callbacks": f"a record of training, {MODULE}.ModelCheckpoint, which is not read",
+        "args": "a record of training, argparse.Namespace, which is not read",
+        "epoch": "not of the dictionary that is read",
+    }
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"args": call("os", "system", text("true"))}, r"got os\.system: nothing else of a pickle is read"),
+        ({"args": call("builtins", "eval", text("1"))}, r"got builtins\.eval: nothing else"),
+        ({"args": named("pytorch_lightningx", "A")}, r"got pytorch_lightningx\.A: nothing else"),
+        ({"args": named("torch", "Size") + b")\x81"}, "got the opcode NEWOBJ: nothing else"),
+        ({"model": mapping(a=tensor(), args=NAMESPACE)}, "got args of argparse.Namespace beside them"),
+    ],
+)
+def test_programs_are_refused_beside_a_named_dictionary_too(parts, message, tmp_path):
+    path = tmp_path / "last.ckpt"
+    torch_file(path, checkpoint(**parts))
+    with pytest.raises(ValueError, match=message):
+        open_file(path, "model" if "model" in parts else "state_dict")

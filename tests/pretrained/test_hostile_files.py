@@ -35,6 +35,8 @@ from tests.pretrained.files import (
 )
 
 DAMAGED = "this file is damaged"
+PACKED = "an archive or a compressed file: unpack it, and give the file within"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 548105171\n"
 GOOD = mapping(a=tensor())
 
 
@@ -241,12 +243,16 @@ CASES = [
     ("a key that is a number", "msgpack", msgpack(b"\x81\x01\x01"), "keys that are texts"),
     ("a key twice", "msgpack", msgpack(b"\x82\xa1a\xc0\xa1a\xc0"), "each once"),
     # archives of other kinds
-    ("a tar by that name", "pt", raw(TAR), DAMAGED),
-    ("a tar of arrays", "npz", raw(TAR), DAMAGED),
-    ("a tar of parameters", "msgpack", raw(TAR), f"{DAMAGED}|arrays alone|a dictionary"),
-    ("a gzip", "safetensors", raw(gzip.compress(VALUES.tobytes())), DAMAGED),
-    ("a gzip of a pickle", "pt", raw(gzip.compress(b"\x80\x02" + GOOD + b".")), DAMAGED),
-    ("a gzip of parameters", "msgpack", raw(gzip.compress(packed({"a": VALUES}))), f"{DAMAGED}|a dictionary"),
+    ("a tar by that name", "pt", raw(TAR), PACKED),
+    ("a tar of arrays", "npz", raw(TAR), PACKED),
+    ("a tar of parameters", "msgpack", raw(TAR), PACKED),
+    ("a gzip", "safetensors", raw(gzip.compress(VALUES.tobytes())), PACKED),
+    ("a gzip of a pickle", "pt", raw(gzip.compress(b"\x80\x02" + GOOD + b".")), PACKED),
+    ("a gzip of parameters", "msgpack", raw(gzip.compress(packed({"a": VALUES}))), PACKED),
+    ("a gzip by its name", "gz", raw(gzip.compress(VALUES.tobytes())), "got .gz: unpack it, and give the file within"),
+    ("a pointer of Git LFS", "safetensors", raw(POINTER), "a pointer to one, as Git leaves it without LFS: run git lfs pull"),
+    ("a pointer of Git LFS", "bin", raw(POINTER), "run git lfs pull"),
+    ("a web page", "bin", raw(b"\n<!DOCTYPE html><html>404"), "a web page: fetch the file itself"),
     ("a zip within a zip", "npz", npz(a__npz=inner_zip()), "entries that end in .npy"),
     ("a zip for an array", "npz", npz(a__npy=inner_zip()), DAMAGED),
     ("a zip for a pickle", "pt", lambda p: zip_file(p, **{"archive/data__pkl": inner_zip()}), DAMAGED),
@@ -303,6 +309,7 @@ FUZZED = 3_000 if FULL else 20
 """Files of each kind and change."""
 
 
+@pytest.mark.timeout(3600 if FULL else 300)  # seconds of a busy machine; the test has its own of the processor
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("kind", [*WHOLE, "old.pt"])
 def test_a_changed_file_gives_arrays_or_one_line_soon_and_in_little_memory(kind, change, tmp_path):

@@ -14,6 +14,7 @@ from jaxtyping import Array
 from eqxgen.nn.attention.self_attention import split_heads
 from eqxgen.pretrained import from_pretrained, gpt2, open_pretrained, to_pretrained, transforms
 from eqxgen.pretrained import table as tables
+from eqxgen.pretrained.families import recognised
 from eqxgen.pretrained.formats import open_file, safetensors
 from eqxgen.pretrained.formats.copies import copied, fresh
 from eqxgen.pretrained.formats.stored import Stored, held
@@ -21,7 +22,10 @@ from eqxgen.pretrained.table import Row, Table, Tied, match, written
 from eqxgen.pretrained.transforms import CONV, CROPPED, SAME, TRANSPOSED, constant, layout, qkv, then
 from tests import oracles
 from tests.devices import printed
+from tests.oracles import bert, llama, t5
 from tests.oracles.gpt2 import SIZES
+from tests.oracles.vision import MODELS
+from tests.pretrained.test_vision import FAMILIES
 
 TRANSFORMS = {
     "same": (SAME, (3, 5), [(3, 5)]),
@@ -285,6 +289,38 @@ def test_the_front_door_knows_a_family_by_its_config_or_says_what_the_arrays_loo
     (tmp_path / "config.json").write_text('{"_class_name": "Unknown2D"}')
     with pytest.raises(ValueError, match=r"config\.json: must be of one of .*: got model_type 'Unknown2D'"):
         from_pretrained(tmp_path)
+
+
+VARIANTS = {"bert": bert.VARIANTS, "llama": llama.VARIANTS, "t5": t5.VARIANTS}
+RECOGNISED = [
+    *((family, family, f"{variant}/files") for family in ("bert", "llama", "t5") for variant in VARIANTS[family]),
+    *(("vision", FAMILIES[case.split(",")[0]], case) for case in MODELS),
+    *(("unet", "unet", case) for case in ("DDPM", "no attention")),
+    ("autoencoders", "autoencoder_kl", "AutoencoderKL"),
+    ("autoencoders", "autoencoder_vq", "VQModel"),
+    ("dit", "dit", "defaults"),
+]
+
+
+@pytest.mark.parametrize(("subject", "family", "case"), RECOGNISED, ids=[f"{f}: {c}" for _, f, c in RECOGNISED])
+def test_a_family_is_recognised_by_the_names_of_its_arrays(subject, family, case):
+    assert recognised(json.loads(str(oracles.load(subject)[case]["shapes"]))) == family
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("clip", "visual.transformer.resblocks.0.attn.in_proj_weight"),
+        ("dinov2", "blocks.0.ls1.gamma"),
+        ("dit", "blocks.0.adaLN_modulation.1.weight"),
+        ("vit", "blocks.0.attn.qkv.weight"),
+        ("resnet", "layer1.0.bn1.running_mean"),
+        ("autoencoder_kl", "first_stage_model.encoder.down.0.block.0.conv1.weight"),
+        ("uvit", "in_blocks.0.attn.qkv.weight"),
+    ],
+)
+def test_a_family_is_recognised_by_an_original_name(family, name):
+    assert recognised(["x", name]) == family
 
 
 def same_bits(found, expected):

@@ -78,11 +78,13 @@ def test_outputs_equal_the_published_models_and_its_files_come_back_to_the_bit(
     assert_equal_outputs(family, variant, model, run)
     pretrained.to_pretrained(model, tmp_path / "back", family)
     stored, back = load_file(source / "model.safetensors"), load_file(tmp_path / "back" / "model.safetensors")
-    left = {name.removeprefix("bert.") for name in stored.keys() - back.keys()}
-    assert left == opened.coverage.ignored.keys()
+    short = lambda names: {name.removeprefix("bert.") for name in names}
+    ignored = opened.coverage.ignored.keys()
+    assert short(stored.keys() - back.keys()) == ignored - short(back)
     assert not back.keys() - stored.keys()
     for name, array in back.items():
-        np.testing.assert_array_equal(array, stored[name], err_msg=name)
+        if name not in ignored:
+            np.testing.assert_array_equal(array, stored[name], err_msg=name)
     assert eqx.tree_equal(pretrained.from_pretrained(tmp_path / "back"), model)
 
 
@@ -133,11 +135,16 @@ OLDER = [
     ("llama", "3.1", None, {"rope_parameters": None, "rope_theta": 500_000.0, "rope_scaling": llama.LLAMA3}),
     ("llama", "narrow heads", None, {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 4.0}}),
     ("t5", "1.0", old_t5, {"scale_decoder_outputs": None}),
+    ("llama", "tied", None, {"hidden_act": "swish"}),
+    ("bert", "masked, untied", None, {"hidden_act": "gelu_fast"}),
     ("t5", "1.1", None, {"scale_decoder_outputs": None, "tie_word_embeddings": False}),
+    ("t5", "1.1", None, {"feed_forward_proj": "gated-gelu_new"}),
 ]
 
 
-@pytest.mark.parametrize(("family", "variant", "arrays", "changes"), OLDER, ids=[f"{f} {v}" for f, v, *_ in OLDER])
+@pytest.mark.parametrize(
+    ("family", "variant", "arrays", "changes"), OLDER, ids=[f"{f} {v} {i}" for i, (f, v, *_) in enumerate(OLDER)]
+)
 def test_files_and_configs_of_older_libraries_give_the_same_model(family, variant, arrays, changes, folder):
     model = pretrained.from_pretrained(folder(family, variant))
     assert eqx.tree_equal(pretrained.from_pretrained(folder(family, variant, arrays, **changes)), model)
@@ -168,7 +175,8 @@ UNSUPPORTED = [
     ("bert", "encoder", {"num_attention_heads": 5}, "model.heads must divide model.dim"),
     ("bert", "encoder", {"num_hidden_layers": 3}, "encoder.layer.2"),
     ("llama", "2", {"hidden_act": "gelu"}, "hidden_act must be 'silu', as LLaMA's: got 'gelu'"),
-    ("llama", "2", {"attention_bias": True}, "attention_bias and mlp_bias must be equal: got True and False"),
+    ("llama", "2", {"attention_bias": True}, "self_attn.q_proj.bias is missing, and 7 more"),
+    ("bert", "encoder", {"hidden_size": [3, 4]}, r"hidden_size must be an integer: got \[3, 4\]"),
     ("llama", "2", {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "rope_type must be one of default, linear, llama3: got 'yarn'"),
     ("llama", "2", {"rope_parameters": {"rope_type": "llama3", "factor": 2.0}}, "is not the config of a LLaMA: KeyError: 'low_freq_factor'"),
     ("llama", "2", {"partial_rotary_factor": 0.5}, "partial_rotary_factor must be 1, as LLaMA's: got 0.5"),

@@ -113,7 +113,7 @@ def sizes(values: Mapping[str, Any]) -> UNetConfig:
     if middle and given != groups and (scaled or given is not None):
         raise Unsupported(f"attn_norm_num_groups must be norm_num_groups={groups}: got {given}")
     channels, out = _channels(values)
-    head_dim = values.get("attention_head_dim", 8)
+    head_dim = values.get("attention_head_dim", 8) if attention or middle else None
     padding = int(values.get("downsample_padding", 1))
     if padding not in (0, 1):
         raise Unsupported(f"downsample_padding must be 0 or 1: got {padding}")

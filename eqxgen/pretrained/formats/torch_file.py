@@ -22,8 +22,13 @@ OLD = 0x1950A86A20F9469CFC6C
 """First value of a file before torch 1.6."""
 
 
-def open_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """The dictionary of the file: a `Stored` for each tensor, a dictionary for each dictionary, and None for the rest.
+def open_file(path: Path, *, beside: bool = False) -> tuple[dict[str, Any], dict[str, str]]:
+    """The dictionary of the file: a `Stored` for each tensor, a dictionary for each dictionary, a `Left` for an object
+    that is passed over, and None for the rest.
+
+    Args:
+        path: of the file.
+        beside: passes over the records of training, see `eqxgen.pretrained.formats.torch_pickle.RECORDS`.
 
     Raises:
         ValueError: the file is damaged or a program, or its pickle holds anything but tensors, numbers and texts, which
@@ -31,14 +36,14 @@ def open_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
-    values, data = _archived(path) if is_zip else _old(path)
+    values, data = (_archived if is_zip else _old)(path, beside)
     if not isinstance(values, dict):
         got = "a tensor" if isinstance(values, Tensor) else type(values).__name__
         raise refused(path, "a dictionary of tensors", got, "save model.state_dict()")
     return Reader(path, data).dictionary(values), {}
 
 
-def _archived(path: Path) -> tuple[Any, Any]:
+def _archived(path: Path, beside: bool) -> tuple[Any, Any]:
     archive = Archive(path)
     names = [name for name in archive.entries if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(names) != 1:
@@ -51,7 +56,7 @@ def _archived(path: Path) -> tuple[Any, Any]:
         raise refused(
             path, f"a pickle of at most {PICKLE:,} bytes, not compressed", "another", "it is no file of torch"
         )
-    values, _ = loads(archive.content(names[0]), path)
+    values, _ = loads(archive.content(names[0]), path, beside=beside)
     return values, functools.partial(_entry, archive, folder)
 
 
@@ -60,7 +65,7 @@ def _entry(archive: Archive, folder: str, storage: Storage) -> np.ndarray | None
     return archive.view(place) if place in archive.entries else None
 
 
-def _old(path: Path) -> tuple[Any, Any]:
+def _old(path: Path, beside: bool) -> tuple[Any, Any]:
     """Five pickles (a magic number, a version, the machine, the value, the keys), then length and bytes by key."""
     data = mapped(path) if path.stat().st_size else np.zeros(0, np.uint8)
     head, at, values = data[:PICKLE].tobytes(), 0, []
@@ -68,7 +73,7 @@ def _old(path: Path) -> tuple[Any, Any]:
         raise damaged(path, "a zip archive or a pickle, as torch writes", repr(head[:8]))
     storages: dict[str, Storage] = {}
     for place in range(5):
-        value, at = loads(head, path, at, storages)
+        value, at = loads(head, path, at, storages, beside=beside)
         values.append(value)
         if place == 0 and value != OLD:
             raise refused(path, "a file of torch", "another pickle", "save model.state_dict() by torch.save")

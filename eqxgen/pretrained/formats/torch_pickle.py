@@ -2,9 +2,11 @@
 
 An opcode of the pickle machine acts on numbers, texts, tuples, lists and dictionaries alone. A global is a pair of
 names, and calling one gives an array's place in the file for the few functions that rebuild tensors; every other global
-is refused with its name.
+is refused with its name. Where the caller says which dictionary to read, the records that trainers keep beside it
+(`RECORDS`) are passed over instead: a `Left` with the name of the class takes the place of the object.
 """
 
+import fnmatch
 import io
 import pickletools
 from typing import Any, NamedTuple
@@ -36,6 +38,14 @@ TENSOR, TENSOR_V2, TENSOR_V3, PARAMETER = (
 KNOWN = {MAPPING, SIZE, TENSOR, TENSOR_V2, TENSOR_V3, PARAMETER}
 KNOWN |= {("torch", name) for name in (*STORAGES, *DTYPES)} | {("torch.storage", "UntypedStorage")}
 
+RECORDS = (
+    *("pytorch_lightning.*", "lightning.*", "lightning_fabric.*", "omegaconf.*", "argparse.Namespace", "pathlib.*Path"),
+    *("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "torch.device", "typing.Any"),
+    *("collections.defaultdict", "_codecs.encode", "builtins.dict", "builtins.list", "builtins.int"),
+    *("__builtin__.dict", "__builtin__.list", "__builtin__.int"),
+)
+"""Names of what trainers keep in a checkpoint beside the weights: states of callbacks, options, numbers."""
+
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": list}
 _VALUES = {
@@ -44,6 +54,7 @@ _VALUES = {
     *("SHORT_BINSTRING", "BINSTRING", "STRING"),
 }
 _HINT = "nothing else of a pickle is read: save the tensors alone, as safetensors"
+_CHOOSE = "name the dictionary to read, such as key state_dict or model, and such a record of training is left out"
 
 
 class Storage(NamedTuple):
@@ -71,6 +82,16 @@ class Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
+class Left(NamedTuple):
+    """An object of a class that is not read, in place of the object.
+
+    Attributes:
+        name: of the class.
+    """
+
+    name: str
+
+
 class _Global(NamedTuple):
     module: str
     name: str
@@ -79,7 +100,9 @@ class _Global(NamedTuple):
 _MARK = object()
 
 
-def loads(data: bytes, where: object, start: int = 0, storages: dict[str, Storage] | None = None) -> tuple[Any, int]:
+def loads(
+    data: bytes, where: object, start: int = 0, storages: dict[str, Storage] | None = None, *, beside: bool = False
+) -> tuple[Any, int]:
     """The value of a pickle: numbers, texts, tuples, lists and dictionaries, with a `Tensor` for each tensor; and the
     place after it.
 
@@ -88,11 +111,12 @@ def loads(data: bytes, where: object, start: int = 0, storages: dict[str, Storag
         where: the file, for messages.
         start: of the pickle.
         storages: is given the storages of the pickle by key.
+        beside: gives a `Left` for each object of `RECORDS`, which is an error by default.
 
     Raises:
         ValueError: the pickle is damaged, or holds anything else, which is named.
     """
-    machine = _Machine({} if storages is None else storages)
+    machine = _Machine({} if storages is None else storages, beside)
     file = io.BytesIO(data)
     file.seek(start)
     try:
@@ -101,7 +125,7 @@ def loads(data: bytes, where: object, start: int = 0, storages: dict[str, Storag
                 return machine.pop(), file.tell()
             machine.do(opcode.name, argument)
     except _Refused as error:
-        raise refused(where, "a pickle of tensors", error, _HINT) from None
+        raise refused(where, "a pickle of tensors", error, error.hint) from None
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise damaged(where, "a pickle of tensors", f"{type(error).__name__}: {error}"[:200]) from None
     raise damaged(where, "a pickle that ends", "none")
@@ -110,14 +134,18 @@ def loads(data: bytes, where: object, start: int = 0, storages: dict[str, Storag
 class _Refused(Exception):
     """A part of a pickle that is not read."""
 
+    def __init__(self, what: str, hint: str = _HINT):
+        super().__init__(what)
+        self.hint = hint
+
 
 class _Machine:
     """The stack and the memo of a pickle."""
 
-    def __init__(self, storages: dict[str, Storage]):
+    def __init__(self, storages: dict[str, Storage], beside: bool = False):
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-        self.storages = storages
+        self.storages, self.beside = storages, beside
 
     def pop(self) -> Any:
         if (value := self.stack.pop()) is _MARK:
@@ -153,18 +181,22 @@ class _Machine:
         elif name == "MARK":
             push(_MARK)
         elif name in ("GLOBAL", "STACK_GLOBAL"):
-            names = argument.split(" ") if name == "GLOBAL" else [self.pop(), self.pop()][::-1]
-            push(_known(*names))
+            module, kind = argument.split(" ") if name == "GLOBAL" else [self.pop(), self.pop()][::-1]
+            push(_known(module, kind, self.beside))
         elif (made := _BUILDERS.get(name)) is not None:
             made(self)
         elif name not in ("PROTO", "FRAME"):
             raise _Refused(f"the opcode {name}")
 
 
-def _known(module: str, name: str) -> _Global:
-    if (module, name) not in KNOWN:
-        raise _Refused(f"{module}.{name}"[:200])
-    return _Global(module, name)
+def _known(module: str, name: str, beside: bool) -> _Global | Left:
+    if (module, name) in KNOWN:
+        return _Global(module, name)
+    whole = f"{module}.{name}"
+    record = any(fnmatch.fnmatchcase(whole, pattern) for pattern in RECORDS)
+    if not (record and beside):
+        raise _Refused(whole[:200], _CHOOSE if record else _HINT)
+    return Left(whole[:200])
 
 
 def _tuple(count: int | None) -> Any:
@@ -178,7 +210,8 @@ def _tuple(count: int | None) -> Any:
 def _append(many: bool) -> Any:
     def make(machine: _Machine) -> None:
         values = machine.marked() if many else [machine.pop()]
-        machine.stack[-1].extend(values)
+        if not isinstance(machine.stack[-1], Left):
+            machine.stack[-1].extend(values)
 
     return make
 
@@ -186,10 +219,11 @@ def _append(many: bool) -> Any:
 def _set_items(many: bool) -> Any:
     def make(machine: _Machine) -> None:
         values = machine.marked() if many else [machine.pop(), machine.pop()][::-1]
-        into = machine.stack[-1]
+        if isinstance(into := machine.stack[-1], Left):
+            return
         for key, value in zip(values[::2], values[1::2], strict=True):
             # Of other kinds a key may take very long to be hashed.
-            if not isinstance(key, str) and not (type(key) is int and abs(key) < 2**63):
+            if not isinstance(key, str | Left) and not (type(key) is int and abs(key) < 2**63):
                 raise _Refused(f"a {type(key).__name__} as the key of a dictionary")
             if not isinstance(into, dict):
                 raise ValueError("an item of no dictionary")
@@ -201,7 +235,7 @@ def _set_items(many: bool) -> Any:
 def _build(machine: _Machine) -> None:
     """Attributes of a dictionary, such as `_metadata`, which hold versions of layers."""
     machine.pop()
-    if not isinstance(machine.stack[-1], dict):
+    if not isinstance(machine.stack[-1], dict | Left):
         raise _Refused("attributes of an object")
 
 
@@ -219,6 +253,9 @@ def _persistent(machine: _Machine) -> None:
 
 def _reduce(machine: _Machine) -> None:
     arguments, function = machine.pop(), machine.pop()
+    if isinstance(function, Left):
+        machine.stack.append(function)
+        return
     if not isinstance(function, _Global) or not isinstance(arguments, tuple):
         raise _Refused("a call of what is no function")
     if function == MAPPING:
@@ -231,6 +268,18 @@ def _reduce(machine: _Machine) -> None:
         machine.stack.append(_tensor(function, *arguments))
     else:
         raise _Refused(f"a call of {function.module}.{function.name}")
+
+
+def _new(options: bool) -> Any:
+    """An object of a class, of which none but those of `RECORDS` are passed over."""
+
+    def make(machine: _Machine) -> None:
+        *_, kind = [machine.pop() for _ in range(3 if options else 2)]
+        if not isinstance(kind, Left):
+            raise _Refused(f"the opcode NEWOBJ{'_EX' if options else ''}")
+        machine.stack.append(kind)
+
+    return make
 
 
 def _tensor(function: _Global, storage: Any, offset: Any, shape: Any, strides: Any, *more: Any) -> Tensor:
@@ -278,5 +327,7 @@ _BUILDERS = {
     "BUILD": _build,
     "BINPERSID": _persistent,
     "REDUCE": _reduce,
+    "NEWOBJ": _new(False),
+    "NEWOBJ_EX": _new(True),
     "POP": _Machine.pop,
 }

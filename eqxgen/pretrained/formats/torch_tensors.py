@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from eqxgen.pretrained.formats.stored import Stored, check_count, check_entry, damaged, held, refused
-from eqxgen.pretrained.formats.torch_pickle import Storage, Tensor
+from eqxgen.pretrained.formats.torch_pickle import Left, Storage, Tensor
 
 DICTIONARIES, LEVELS = 10_000, 8
 """Most dictionaries of a file, and within each other."""
@@ -28,7 +28,9 @@ class Reader:
         self.open: set[int] = set()
 
     def dictionary(self, values: dict[Any, Any]) -> dict[str, Any]:
-        """A dictionary with arrays and dictionaries, in which every other value is None."""
+        """A dictionary with arrays and dictionaries, in which every other value but a `Left` is None; what has a class
+        for its key is one.
+        """
         self.dictionaries += 1  # one may be at many places
         if id(values) in self.open or len(self.open) > LEVELS or self.dictionaries > DICTIONARIES:
             expected = f"at most {DICTIONARIES:,} dictionaries in {LEVELS} levels"
@@ -36,8 +38,10 @@ class Reader:
         self.open.add(id(values))
         found: dict[str, Any] = {}
         for key, value in values.items():
-            name = str(key)
-            if isinstance(value, Tensor):
+            name = key.name if isinstance(key, Left) else str(key)
+            if isinstance(key, Left) or isinstance(value, Left):
+                found[name] = key if isinstance(key, Left) else value
+            elif isinstance(value, Tensor):
                 found[name] = self.stored(value, name)
             else:
                 found[name] = self.dictionary(value) if isinstance(value, dict) else None

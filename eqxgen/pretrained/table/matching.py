@@ -87,6 +87,9 @@ def _tied(table: Table, given: dict[str, Stored], where: object) -> dict[str, st
             if of not in given:
                 given[of] = copy
                 continue
+            if not tied.equal:
+                reasons[name] = "not used by the published model"
+                continue
             if not _equal(copy, given[of]):
                 raise ValueError(
                     printable(f"{where}: {name} must equal {of}, as {table.family}'s config ties them: they differ")

@@ -30,17 +30,19 @@ class Row(NamedTuple):
 
 
 class Tied(NamedTuple):
-    """A published array that repeats another: it must be equal to it, and may be there in its stead.
+    """A published array that repeats another, and may be there in its stead.
 
     Attributes:
         name: of the copy; `{}` matches any number.
         of: the array that a row names.
         written: the published library needs the copy in the file.
+        equal: it must be equal to the other; otherwise the published model does not use it where both are there.
     """
 
     name: str
     of: str
     written: bool = False
+    equal: bool = True
 
 
 @dataclass(frozen=True)
