@@ -58,6 +58,8 @@ def folder(tmp_path_factory):
     pictures = {"a": pixels[0], "b": pixels[1], "mask": mask, "black": 0 * mask, "soft": mask // 2}
     pictures |= {"wide": np.zeros((8, 9), np.uint8), "wide_mask": np.full((8, 9), 255, np.uint8)}
     pictures["colour"] = np.zeros((8, 8, 3), np.uint8)
+    pictures |= {"small": pixels[0, :4, :4] // 2 + 64, "thin": pixels[0, :4, :2]}
+    pictures["small_colour"] = np.zeros((4, 4, 3), np.uint8)
     for name, array in pictures.items():
         Image.fromarray(array).save(folder / f"{name}.png")
     (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:40])
@@ -106,6 +108,21 @@ def test_an_inversion_writes_the_noise_and_the_image_that_it_makes(folder, tmp_p
         assert (arrays["images"][1] != images[0]).any()
 
 
+def test_a_small_picture_is_the_means_of_the_blocks_of_those_that_it_is_enlarged_to(folder, tmp_path, capsys):
+    line = "--upscale small --steps 2 --sampler euler --label 3 --guidance 2 --guidance-rule apg --n 2"
+    assert call(folder, line, out=tmp_path / "x.npz") == 0
+    assert "4 evaluations of the network an image" in capsys.readouterr().out
+    with np.load(tmp_path / "x.npz") as arrays:
+        images = arrays["images"].astype(float)
+    assert images.shape == (2, 8, 8, 1)
+    small, means = pixels(folder, "small"), images.reshape(2, 4, 2, 4, 2, 1).mean((2, 4))
+    # The file is clipped to [-1, 1].
+    inside = ((images > 0) & (images < 255)).reshape(2, 4, 2, 4, 2, 1).all((2, 4))
+    assert inside.mean() > 0.2
+    assert np.abs(means - small)[inside].max() <= 0.5
+    assert (images[0] != images[1]).any()
+
+
 def test_a_likelihood_is_printed_with_its_error_and_its_evaluations(folder, capsys):
     assert call(folder, "--likelihood --n 5 --steps 3") == 0
     said = capsys.readouterr().out
@@ -127,6 +144,11 @@ REFUSED = {
     "--edit wide": "^--edit .*: must be 8 x 8",
     "--edit a --steps 1": "^--steps must be at least 2 with --edit",
     "--edit a --strength 1e-12": "^--strength: share must be large enough for the times to differ: got 1e-12",
+    "--upscale a": "^--upscale .*: the small image must have the sides 8 x 8 divided by .*, at least 2: got 8 x 8",
+    "--upscale wide": "the sides 8 x 8 divided by the same number, at least 2: got 8 x 9",
+    "--upscale thin": "the sides 8 x 8 divided by the same number, at least 2: got 4 x 2",
+    "--upscale small_colour": "^--upscale .*: must be in grey, as the run's images: got 4 x 4 in colour",
+    "--upscale small --guidance 2": "^--guidance must be 1 without --label, as there is no class: got 2",
     "--invert wide": "^--invert .*: must be 8 x 8",
     "--invert a --label 1 --guidance 2 --guidance-rule apg": "^--apg-momentum must be 0 with --invert, .*: got -0.5",
     "--edit a --apg-norm 2": "^--apg_norm must be 0 with guidance_rule cfg, as it is of apg: got 2",

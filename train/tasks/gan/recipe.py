@@ -296,7 +296,7 @@ def _project(run: Finished, asked: Any) -> int:
     from ...evaluators.examples import Examples
     from ...evaluators.stream import Stream
     from ...parallel import make_mesh
-    from ..editing import picture_of
+    from ..pictures import picture_of
     from .projection import Projection
 
     if run.config.conditional and asked.label is None:
