@@ -7,7 +7,6 @@ from typing import Any
 from .._errors import UsageError, UserError, require
 from ..engine.recipes import Finished
 from . import images
-from .pictures import mask_of, picture_of, small_of
 from .sampling import ImageSample
 
 EDITS = ("inpaint", "edit", "upscale", "invert", "interpolate", "likelihood")
@@ -180,7 +179,7 @@ def _inpaint(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any]) 
         path_of(steps, jump, repeats)
     except ValueError as error:
         raise UsageError(f"--{error}") from None
-    picture, mask = picture_of(run, "inpaint", asked.inpaint), mask_of(run, asked.mask)
+    picture, mask = images.picture_of(run, "inpaint", asked.inpaint), images.mask_of(run, asked.mask)
     return _variants(run, asked, Inpaint(jump, repeats), tree(rules), picture, image=picture, mask=mask)
 
 
@@ -195,7 +194,7 @@ def _edit(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any]) -> 
     except ValueError as error:
         hint = "--steps must be at least 2 with --edit" if len(rules.times) < 3 else f"--strength: {error}"
         raise UsageError(hint) from None
-    picture = picture_of(run, "edit", asked.edit)
+    picture = images.picture_of(run, "edit", asked.edit)
     parts = tree(dataclasses.replace(rules, times=times))
     return _variants(run, asked, Change(), parts, picture, image=picture)
 
@@ -206,7 +205,7 @@ def _upscale(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any]) 
 
     if latents_of(run.config.autoencoder, run.facts) is not None:
         raise UsageError("--upscale: the run is of latents, whose means are not those of the images")
-    small = small_of(run, asked.upscale)
+    small = images.small_of(run, asked.upscale)
     factor = run.facts.shape[0] // small.shape[0]
     return _variants(run, asked, Upscale(), tree(rules), small.repeat(factor, 0).repeat(factor, 1), small=small)
 
@@ -231,7 +230,7 @@ def _variants(run: Finished, asked: Any, function: Any, tree: Any, picture: Any,
 def _invert(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any]) -> int:
     import numpy as np
 
-    picture, labels = picture_of(run, "invert", asked.invert)[None], _labels(run, asked, 1)
+    picture, labels = images.picture_of(run, "invert", asked.invert)[None], _labels(run, asked, 1)
     found = _inverted(asked, tree(rules), picture, labels)
     off = float(np.sqrt(np.mean(np.square(found.image - picture))))
     print(f"reconstruction: root mean squared error {off:.4g} in a range of 2")
@@ -249,7 +248,7 @@ def _interpolate(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], An
 
     from .edits import Between
 
-    both = np.stack([picture_of(run, "interpolate", path) for path in asked.interpolate])
+    both = np.stack([images.picture_of(run, "interpolate", path) for path in asked.interpolate])
     labels, parts = _labels(run, asked, asked.n), tree(rules)
     a, b = _inverted(asked, parts, both, labels[:2]).noise
     shares = np.linspace(0, 1, len(labels), dtype=np.float32)
