@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eqxgen.configs import DiTConfig
+from eqxgen.configs import DenoiserConfig, DiffusionLoss, DiffusionSampling, DiTConfig
 from eqxgen.diffusion.editing import strength
 from tests.train.small_runs import words
 from tests.train.test_sample import COMPILED, made
@@ -26,7 +26,7 @@ from train.run.weights import digest
 from train.tasks.denoised import NO_CLASS, counted, tree_of
 from train.tasks.edits import Change, Inpaint
 from train.tasks.encoded import latents
-from train.tasks.facts import ImageFacts
+from train.tasks.facts import ImageFacts, LatentFacts
 
 FACTS = ImageFacts((8, 8, 1), 10, 17)
 SIZES = DiTConfig(dim=8, depth=1, heads=2, hidden_dim=16, patch=4, learn_variance=False)
@@ -52,6 +52,18 @@ def folder(tmp_path_factory):
     untrained(folder / "digits", "digits")
     untrained(folder / "alone", "digits", label_dropout=0.0)
     untrained(folder / "cifar10", "cifar10", ImageFacts((32, 32, 3), 10))
+    untrained(folder / "average", "digits-meanflow")
+    learned = dataclasses.replace(PRESET.dit, learn_variance=True)
+    untrained(
+        folder / "learned",
+        "digits",
+        dit=learned,
+        denoiser=DenoiserConfig(),
+        loss=DiffusionLoss(variance=0.001),
+        sampling=DiffusionSampling(sampler="ddpm", grid="linspace", variance="learned"),
+    )
+    latents = LatentFacts((32, 32, 3), 10, latent_shape=(4, 4, 4), latent_mean=(0.0,) * 4, latent_deviation=(1.0,) * 4)
+    untrained(folder / "latents", "digits", latents, autoencoder="elsewhere")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8)).astype(np.uint8)
     mask = np.zeros((8, 8), np.uint8)
     mask[2:5, 3:] = 255
@@ -159,6 +171,10 @@ REFUSED = {
     "--sigma-min 60": "^--sigma_min must be below sigma_max: got 60.0 and 40.0",
 }
 OF_RUN = {
+    ("average", "--upscale small --label 1"): "^--sampler must be another than average with --upscale",
+    ("learned", "--upscale small --label 1"): "^--variance must be small or large with --upscale, .*: got learned",
+    ("latents", "--upscale small --label 1"): "^--upscale: the run is of latents, whose means are not those of the",
+    ("latents", "--likelihood"): "^--likelihood: the run is of latents, whose density is not that of the images",
     ("alone", "--edit a"): "^--label must be given with --edit: the model was trained on classes alone",
     ("cifar10", "--grid karras"): r"^--sigma_min must be at least the schedule's first .* 0.0100005, .*: got 0.002",
     ("cifar10", "--grid karras --sigma-min 0.009"): "^--sigma_min must be at least .* got 0.009",
