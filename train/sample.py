@@ -7,6 +7,7 @@
   python -m train.sample --run runs/diffusion-digits --sampler rk45 --steps 2 --guidance-rule apg --guidance 2
   python -m train.sample --run runs/diffusion-digits --inpaint 3.png --mask lower.png --label 3   # white is painted
   python -m train.sample --run runs/diffusion-digits --edit 3.png --strength 0.6 --label 8 --out eights.png
+  python -m train.sample --run runs/diffusion-digits --upscale small.png --label 3 --out large.png
   python -m train.sample --run runs/diffusion-digits --invert 3.png --steps 30 --out inverted.npz
   python -m train.sample --run runs/diffusion-digits --interpolate 3.png 8.png --n 9 --out between.png
   python -m train.sample --run runs/diffusion-digits --likelihood --n 100

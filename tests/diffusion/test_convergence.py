@@ -126,8 +126,8 @@ EVERY = {
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_the_last_step_is_the_denoised_image_and_evaluations_are_true(name):
-    """The defect of DDIM that ends at the first level of training: its pictures keep that level's noise."""
+def test_the_last_step_is_the_denoised_image_and_not_the_seeds_first_level_and_evaluations_are_true(name):
+    """The seeds' DDIM ends at alpha-bar of the first step of training: its pictures keep that level's noise."""
     seen, steps = [], 6
     grid = np.append(np.geomspace(60, 0.02, steps), 0)
     denoiser = Mixture(VE(), called=lambda t: seen.append(float(t)))
@@ -259,9 +259,9 @@ DEFINED = {
 
 
 @pytest.mark.parametrize("name", DEFINED)
-def test_stochastic_solvers_equal_their_definition_with_sigma_hat_in_both_halves(name):
-    """The defect of a Heun whose second half starts from sigma instead of sigma-hat: its slope divides by the wrong
-    level. The definition here has sigma-hat in both.
+def test_stochastic_solvers_equal_their_definition_with_sigma_hat_and_not_the_seeds_sigma(name):
+    """The seed's Heun has sigma where its second half has sigma-hat: its slope is divided by the wrong level. The
+    definition here has sigma-hat in both.
     """
     solver, definition, numbers = DEFINED[name]
     sigmas = np.append(np.asarray(grids.karras(9, 0.01, 50.0), np.float64), 0)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from eqxgen.diffusion import grids
-from eqxgen.diffusion.editing import Upsampled, inpaint, invert, path_of, sdedit, slerp, strength
+from eqxgen.diffusion.editing import NullSpace, Upsampled, factor_of, inpaint, invert, path_of, sdedit, slerp, strength
 from eqxgen.diffusion.likelihood import Likelihood, dequantised, log_likelihood
 from eqxgen.diffusion.schedules import VE, VP, Flow
 from eqxgen.diffusion.solvers import Euler, Heun, sample
+from tests.arrays import drawn
 from tests.diffusion.mixture import DEVIATIONS, MEANS, WEIGHTS, Mixture
 
 
@@ -167,6 +168,35 @@ def test_super_resolution_gives_the_network_the_enlarged_image():
     assert net.null_label == 3
 
 
+class Pixels(eqx.Module):
+    """The exact denoiser of independent normal pixels."""
+
+    schedule: eqx.Module
+    mean, deviation = 0.2, 0.5
+
+    def __call__(self, x, t, condition=None, *, key=None, inference=None):
+        alpha, sigma = self.schedule(t)
+        share = alpha * self.deviation**2 / (alpha**2 * self.deviation**2 + sigma**2)
+        return self.mean + share * (x - alpha * self.mean)
+
+
+@pytest.mark.parametrize("schedule", [VE(), Flow()], ids=["ve", "flow"])
+def test_super_resolution_by_any_denoiser_keeps_the_means_of_blocks_and_has_the_rest_of_the_data(schedule):
+    """Of independent normal pixels, differences within a block are independent of its mean, with their own variance."""
+    small = drawn((2, 3, 1))
+    # exact for one denoised step too: the end of a solver is x_0
+    times = jnp.asarray(grids.times(schedule, grids.karras(30, 0.002, 80.0)), jnp.float32)
+    found = NullSpace(Pixels(schedule), small)
+    noise = schedule(times[0]).sigma * drawn((500, 4, 6, 1), 1)
+    x = jax.jit(jax.vmap(lambda x: sample(found, x, times, Heun()).x))(noise)
+    blocks = np.asarray(x).reshape(500, 2, 2, 3, 2, 1).transpose(0, 1, 3, 5, 2, 4).reshape(500, 2, 3, 1, 4)
+    np.testing.assert_allclose(blocks.mean(-1), np.broadcast_to(small, (500, 2, 3, 1)), atol=1e-5)
+    rest = blocks - blocks.mean(-1, keepdims=True)
+    variance = Pixels.deviation**2 * 3 / 4
+    assert abs(rest.var() / variance - 1) < 0.04  # 9,000 normal numbers: a standard error of 0.015
+    assert (abs(rest.mean(0)) < 5 * math.sqrt(variance / 500)).all()
+
+
 X, TIMES = jnp.zeros((4, 4, 2)), jnp.asarray([5.0, 1.0, 0.0])
 BAD = {
     "mask must have the image's shape": lambda: inpaint(
@@ -183,6 +213,10 @@ BAD = {
     "iterations must be at least 1": lambda: invert(Mixture(VE()), X, TIMES, iterations=0),
     "times must be at least three": lambda: log_likelihood(Mixture(VE()), X, TIMES[1:]),
     "probes must be at least 1, with key=": lambda: log_likelihood(Mixture(VE()), X, TIMES, probes=2),
+    "the small image must have the sides 4 x 4 divided by the same number, at least 2: got 2 x 1": lambda: NullSpace(
+        Mixture(VE()), jnp.zeros((2, 1, 2))
+    )(X, jnp.asarray(1.0)),
+    "divided by the same number, at least 2: got 4 x 4": lambda: factor_of((4, 4), (4, 4)),
     "the small image must be at most": lambda: Upsampled(lambda *_, **__: None)(
         X, jnp.asarray(1.0), (jnp.zeros((5, 5, 2)), None)
     ),

@@ -19,6 +19,8 @@ def test_the_blocks_run_from_top_to_bottom(tmp_path):
     assert (painted[4:] != picture[4:]).all()
     assert np.sqrt(np.mean((again - picture) ** 2)) < 0.05 < np.std(picture) / 4
     assert np.isfinite(np.asarray(found["edited"])).all()
+    means = np.asarray(found["enlarged"]).reshape(4, 2, 4, 2, 1).mean((1, 3))
+    np.testing.assert_allclose(means, found["small"], atol=1e-5)
     few = np.asarray(found["one_step"])
     np.testing.assert_allclose([few.mean(), few.std()], [found["MEAN"], found["DEVIATION"]], atol=0.02)
     assert np.isfinite(found["at_once"]).all()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -407,6 +408,19 @@ def test_compiling_for_a_tpu_names_the_extra_that_is_missing(monkeypatch, capsys
     monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", refuse)
     assert command("maskgit", "--dry-run", "--compile-for", "v5e:2x4") == 1
     assert said(capsys) == 'error: --compile-for v5e:2x4: needs libtpu: pip install "eqxgen[tpu]"'
+
+
+def test_an_update_that_does_not_fit_in_a_devices_memory_is_one_line(monkeypatch, capsys):
+    class Lowered:
+        def compile(self):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: required 16.68G exceeds available HBM\nHLO module: f")
+
+    monkeypatch.setattr("train.engine.dryrun.lower", lambda *_: Lowered())
+    assert command("maskgit", "--dry-run", "--model.depth", "1") == 1
+    message = (
+        "error: --dry-run: the update does not fit in the memory of a cpu: raise --accumulate, .*: RESOURCE_EXHAUSTED"
+    )
+    assert re.search(f"{message}: required 16.68G", said(capsys))
 
 
 def test_a_dry_run_writes_nothing(tmp_path, monkeypatch, capsys):

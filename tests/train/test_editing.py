@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eqxgen.configs import DiTConfig
+from eqxgen.configs import DenoiserConfig, DiffusionLoss, DiffusionSampling, DiTConfig
 from eqxgen.diffusion.editing import strength
 from tests.train.small_runs import words
 from tests.train.test_sample import COMPILED, made
@@ -26,7 +26,7 @@ from train.run.weights import digest
 from train.tasks.denoised import NO_CLASS, counted, tree_of
 from train.tasks.edits import Change, Inpaint
 from train.tasks.encoded import latents
-from train.tasks.facts import ImageFacts
+from train.tasks.facts import ImageFacts, LatentFacts
 
 FACTS = ImageFacts((8, 8, 1), 10, 17)
 SIZES = DiTConfig(dim=8, depth=1, heads=2, hidden_dim=16, patch=4, learn_variance=False)
@@ -52,12 +52,26 @@ def folder(tmp_path_factory):
     untrained(folder / "digits", "digits")
     untrained(folder / "alone", "digits", label_dropout=0.0)
     untrained(folder / "cifar10", "cifar10", ImageFacts((32, 32, 3), 10))
+    untrained(folder / "average", "digits-meanflow")
+    learned = dataclasses.replace(PRESET.dit, learn_variance=True)
+    untrained(
+        folder / "learned",
+        "digits",
+        dit=learned,
+        denoiser=DenoiserConfig(),
+        loss=DiffusionLoss(variance=0.001),
+        sampling=DiffusionSampling(sampler="ddpm", grid="linspace", variance="learned"),
+    )
+    latents = LatentFacts((32, 32, 3), 10, latent_shape=(4, 4, 4), latent_mean=(0.0,) * 4, latent_deviation=(1.0,) * 4)
+    untrained(folder / "latents", "digits", latents, autoencoder="elsewhere")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8)).astype(np.uint8)
     mask = np.zeros((8, 8), np.uint8)
     mask[2:5, 3:] = 255
     pictures = {"a": pixels[0], "b": pixels[1], "mask": mask, "black": 0 * mask, "soft": mask // 2}
     pictures |= {"wide": np.zeros((8, 9), np.uint8), "wide_mask": np.full((8, 9), 255, np.uint8)}
     pictures["colour"] = np.zeros((8, 8, 3), np.uint8)
+    pictures |= {"small": pixels[0, :4, :4] // 2 + 64, "thin": pixels[0, :4, :2]}
+    pictures["small_colour"] = np.zeros((4, 4, 3), np.uint8)
     for name, array in pictures.items():
         Image.fromarray(array).save(folder / f"{name}.png")
     (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:40])
@@ -106,6 +120,21 @@ def test_an_inversion_writes_the_noise_and_the_image_that_it_makes(folder, tmp_p
         assert (arrays["images"][1] != images[0]).any()
 
 
+def test_a_small_picture_is_the_means_of_the_blocks_of_those_that_it_is_enlarged_to(folder, tmp_path, capsys):
+    line = "--upscale small --steps 2 --sampler euler --label 3 --guidance 2 --guidance-rule apg --n 2"
+    assert call(folder, line, out=tmp_path / "x.npz") == 0
+    assert "4 evaluations of the network an image" in capsys.readouterr().out
+    with np.load(tmp_path / "x.npz") as arrays:
+        images = arrays["images"].astype(float)
+    assert images.shape == (2, 8, 8, 1)
+    small, means = pixels(folder, "small"), images.reshape(2, 4, 2, 4, 2, 1).mean((2, 4))
+    # The file is clipped to [-1, 1].
+    inside = ((images > 0) & (images < 255)).reshape(2, 4, 2, 4, 2, 1).all((2, 4))
+    assert inside.mean() > 0.2
+    assert np.abs(means - small)[inside].max() <= 0.5
+    assert (images[0] != images[1]).any()
+
+
 def test_a_likelihood_is_printed_with_its_error_and_its_evaluations(folder, capsys):
     assert call(folder, "--likelihood --n 5 --steps 3") == 0
     said = capsys.readouterr().out
@@ -127,6 +156,11 @@ REFUSED = {
     "--edit wide": "^--edit .*: must be 8 x 8",
     "--edit a --steps 1": "^--steps must be at least 2 with --edit",
     "--edit a --strength 1e-12": "^--strength: share must be large enough for the times to differ: got 1e-12",
+    "--upscale a": "^--upscale .*: the small image must have the sides 8 x 8 divided by .*, at least 2: got 8 x 8",
+    "--upscale wide": "the sides 8 x 8 divided by the same number, at least 2: got 8 x 9",
+    "--upscale thin": "the sides 8 x 8 divided by the same number, at least 2: got 4 x 2",
+    "--upscale small_colour": "^--upscale .*: must be in grey, as the run's images: got 4 x 4 in colour",
+    "--upscale small --guidance 2": "^--guidance must be 1 without --label, as there is no class: got 2",
     "--invert wide": "^--invert .*: must be 8 x 8",
     "--invert a --label 1 --guidance 2 --guidance-rule apg": "^--apg-momentum must be 0 with --invert, .*: got -0.5",
     "--edit a --apg-norm 2": "^--apg_norm must be 0 with guidance_rule cfg, as it is of apg: got 2",
@@ -137,6 +171,10 @@ REFUSED = {
     "--sigma-min 60": "^--sigma_min must be below sigma_max: got 60.0 and 40.0",
 }
 OF_RUN = {
+    ("average", "--upscale small --label 1"): "^--sampler must be another than average with --upscale",
+    ("learned", "--upscale small --label 1"): "^--variance must be small or large with --upscale, .*: got learned",
+    ("latents", "--upscale small --label 1"): "^--upscale: the run is of latents, whose means are not those of the",
+    ("latents", "--likelihood"): "^--likelihood: the run is of latents, whose density is not that of the images",
     ("alone", "--edit a"): "^--label must be given with --edit: the model was trained on classes alone",
     ("cifar10", "--grid karras"): r"^--sigma_min must be at least the schedule's first .* 0.0100005, .*: got 0.002",
     ("cifar10", "--grid karras --sigma-min 0.009"): "^--sigma_min must be at least .* got 0.009",

@@ -218,6 +218,8 @@ DENOISED = {
     "--edit a.png --strength 0": r"strength must be in \(0, 1\]: got 0; 0 would be the picture itself",
     "--edit a.png --strength 1.5": r"strength must be in \(0, 1\]: got 1.5",
     "--edit a.png --strength nan": r"strength must be in \(0, 1\]: got nan",
+    "--upscale a.png --edit b.png": "edit goes without upscale: give one of them",
+    "--upscale a.png --strength 0.5": "strength must have --edit",
     "--iterations 3 --edit a.png": "iterations must have --invert or --interpolate",
     "--invert a.png --iterations 0": "iterations must be at least 1: got 0",
     "--invert a.png --n 3": "n goes without invert, which makes one image: got 3",

@@ -28,6 +28,7 @@ def dry_run(config: TrainConfig, program: Program, recipe: str) -> int:
 
     Raises:
         UsageError: the file of `--from` is missing or of another family.
+        UserError: the update does not fit in a device's memory.
     """
     if opened(config, recipe) is not None:
         print(f"--from {config.start_from}: found; its arrays are compared with the model when the run starts")
@@ -58,7 +59,7 @@ def dry_run(config: TrainConfig, program: Program, recipe: str) -> int:
         )
         return 0
     begin = time.perf_counter()
-    compiled = lowered.compile()
+    compiled = _compiled(lowered, mesh)
     print(
         f"compiled                 {time.perf_counter() - begin:.1f} s for {mesh.size} x "
         f"{mesh.devices.flat[0].device_kind}"
@@ -123,6 +124,24 @@ def lower(update: Any, inputs: Any, state: Any, platform: str | None = None) -> 
 
     traced = jax.jit(function, donate_argnums=1).trace(inputs, state)
     return traced.lower() if platform is None else traced.lower(lowering_platforms=(platform,))
+
+
+def _compiled(lowered: Any, mesh: Mesh) -> Any:
+    """The compiled update.
+
+    Raises:
+        UserError: it does not fit in a device's memory.
+    """
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        kind, (why, *_) = mesh.devices.flat[0].device_kind, str(error).splitlines()
+        raise UserError(
+            f"--dry-run: the update does not fit in the memory of a {kind}: raise --accumulate, or divide the "
+            f"parameters by --mesh fsdp=N: {why}"
+        ) from None
 
 
 def memory_of(compiled: Any) -> dict[str, float]:

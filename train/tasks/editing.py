@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from .._errors import UsageError, UserError, require
@@ -10,7 +9,7 @@ from ..engine.recipes import Finished
 from . import images
 from .sampling import ImageSample
 
-EDITS = ("inpaint", "edit", "invert", "interpolate", "likelihood")
+EDITS = ("inpaint", "edit", "upscale", "invert", "interpolate", "likelihood")
 COUNT = 8
 """Images of an edit, by default."""
 OF = {
@@ -49,6 +48,10 @@ class DenoisingSample(ImageSample):
     """Picture of the run's size that is changed: noised and denoised again, by SDEdit."""
     strength: float | None = None
     """Share of the noise levels that an edit goes through, in (0, 1]; 0.5 by default, 1 is the most change."""
+    upscale: str | None = None
+    """Small picture, of the run's sides divided by a whole number, that is enlarged to the run's size. Each of its
+    pixels is the mean of a block of the result.
+    """
     invert: str | None = None
     """Picture of the run's size whose noise is found, by the probability flow in Euler's steps. A grid has the picture,
     the noise and the reconstruction; .npz the arrays `noise`, of deviation 1, and `images`.
@@ -128,6 +131,10 @@ def sampling_of(asked: Any, options: Any) -> Any:
     name = {"inpaint": "ddim", "likelihood": "rk4"}.get(asked.asked or "", "euler")
     if (painted or flow) and asked.sampler not in (None, name):
         raise UsageError(f"--sampler must be {name} with --{asked.asked}, or left out: got {asked.sampler}")
+    if asked.upscale and options.sampler == "average":
+        raise UsageError("--sampler must be another than average with --upscale, which takes x_0")
+    if asked.upscale and options.sampler == "ddpm" and options.variance == "learned":
+        raise UsageError("--variance must be small or large with --upscale, which takes x_0 alone: got learned")
     guidance = options.guidance if asked.guidance is not None or not flow else 1.0
     if asked.likelihood and guidance != 1:
         raise UsageError(f"--guidance must be 1 with --likelihood, of the model's own density: got {guidance:g}")
@@ -157,7 +164,7 @@ def edit(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any]) -> i
         UserError: a picture cannot be read or is of another size.
     """
     _check_class(run, asked)
-    kind = {"inpaint": _inpaint, "edit": _edit, "invert": _invert, "interpolate": _interpolate}
+    kind = {"inpaint": _inpaint, "edit": _edit, "upscale": _upscale, "invert": _invert, "interpolate": _interpolate}
     return kind.get(asked.asked, _likelihood)(run, asked, rules, tree)
 
 
@@ -172,8 +179,8 @@ def _inpaint(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any]) 
         path_of(steps, jump, repeats)
     except ValueError as error:
         raise UsageError(f"--{error}") from None
-    picture, mask = picture_of(run, "inpaint", asked.inpaint), mask_of(run, asked.mask)
-    return _variants(run, asked, Inpaint(jump, repeats), tree(rules), image=picture, mask=mask)
+    picture, mask = images.picture_of(run, "inpaint", asked.inpaint), images.mask_of(run, asked.mask)
+    return _variants(run, asked, Inpaint(jump, repeats), tree(rules), picture, image=picture, mask=mask)
 
 
 def _edit(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any]) -> int:
@@ -187,26 +194,43 @@ def _edit(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any]) -> 
     except ValueError as error:
         hint = "--steps must be at least 2 with --edit" if len(rules.times) < 3 else f"--strength: {error}"
         raise UsageError(hint) from None
-    picture = picture_of(run, "edit", asked.edit)
-    return _variants(run, asked, Change(), tree(dataclasses.replace(rules, times=times)), image=picture)
+    picture = images.picture_of(run, "edit", asked.edit)
+    parts = tree(dataclasses.replace(rules, times=times))
+    return _variants(run, asked, Change(), parts, picture, image=picture)
 
 
-def _variants(run: Finished, asked: Any, function: Any, tree: Any, **given: Any) -> int:
-    """Images of one picture, in a grid after it."""
+def _upscale(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any]) -> int:
+    from .edits import Upscale
+    from .encoded.latents import latents_of
+
+    if latents_of(run.config.autoencoder, run.facts) is not None:
+        raise UsageError("--upscale: the run is of latents, whose means are not those of the images")
+    small = images.small_of(run, asked.upscale)
+    factor = run.facts.shape[0] // small.shape[0]
+    return _variants(run, asked, Upscale(), tree(rules), small.repeat(factor, 0).repeat(factor, 1), small=small)
+
+
+def _variants(run: Finished, asked: Any, function: Any, tree: Any, picture: Any, **given: Any) -> int:
+    """Images of one picture, in a grid after it.
+
+    Args:
+        picture: of the run's size.
+        given: what the function takes of an example.
+    """
     import numpy as np
 
     labels = _labels(run, asked, asked.n)
     repeated = {name: _rows(value, labels) for name, value in given.items()}
     made, evaluations = _gathered(asked, function, tree, label=labels, **repeated)
     print(f"{int(np.mean(evaluations)):,} evaluations of the network an image")
-    first = [given["image"][None]] if asked.as_grid else []
+    first = [picture[None]] if asked.as_grid else []
     return _wide(asked, len(labels) + len(first)).save([*first, made], labels)
 
 
 def _invert(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any]) -> int:
     import numpy as np
 
-    picture, labels = picture_of(run, "invert", asked.invert)[None], _labels(run, asked, 1)
+    picture, labels = images.picture_of(run, "invert", asked.invert)[None], _labels(run, asked, 1)
     found = _inverted(asked, tree(rules), picture, labels)
     off = float(np.sqrt(np.mean(np.square(found.image - picture))))
     print(f"reconstruction: root mean squared error {off:.4g} in a range of 2")
@@ -224,7 +248,7 @@ def _interpolate(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], An
 
     from .edits import Between
 
-    both = np.stack([picture_of(run, "interpolate", path) for path in asked.interpolate])
+    both = np.stack([images.picture_of(run, "interpolate", path) for path in asked.interpolate])
     labels, parts = _labels(run, asked, asked.n), tree(rules)
     a, b = _inverted(asked, parts, both, labels[:2]).noise
     shares = np.linspace(0, 1, len(labels), dtype=np.float32)
@@ -258,41 +282,6 @@ def _likelihood(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any
     print(f"{np.mean(bits):.4f}{error} bits per dimension, {len(bits):,} held-out images of {run.facts.levels} levels")
     print(f"{int(np.mean(evaluations)):,} evaluations of the network an image")
     return 0
-
-
-def picture_of(run: Finished, flag: str, path: str) -> Any:
-    """A picture of the run's size as an image in [-1, 1]; a grey one has three equal channels where the run has three.
-
-    Raises:
-        UserError: it cannot be read, or is of another size or in colour.
-    """
-    import numpy as np
-
-    from ..data.images.picture import REPLACE, read_picture
-
-    pixels = read_picture(Path(path), None, hint=REPLACE)
-    height, width, channels = run.facts.shape
-    if pixels.shape[:2] != (height, width) or pixels.shape[2] > channels:
-        kind = "grey" if channels == 1 else "colour"
-        got = f"{pixels.shape[0]} x {pixels.shape[1]} in {'grey' if pixels.shape[2] == 1 else 'colour'}"
-        raise UserError(f"--{flag} {path}: must be {height} x {width} in {kind}, as the run's images: got {got}")
-    return np.broadcast_to(pixels, run.facts.shape).astype(np.float32) * np.float32(2 / 255) - np.float32(1)
-
-
-def mask_of(run: Finished, path: str) -> Any:
-    """A mask of the run's size: True where it is white.
-
-    Raises:
-        UserError: it cannot be read, is of another size, or is not of black and white.
-    """
-    from ..data.images.picture import read_mask
-
-    mask = read_mask(Path(path))
-    if mask.shape != run.facts.shape[:2]:
-        height, width, _ = run.facts.shape
-        got = f"{mask.shape[0]} x {mask.shape[1]}"
-        raise UserError(f"--mask {path}: must be {height} x {width}, as the run's images: got {got}")
-    return mask
 
 
 def _check_class(run: Finished, asked: Any) -> None:

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int
 
-from eqxgen.diffusion.editing import inpaint, invert, sdedit, slerp
+from eqxgen.diffusion.editing import NullSpace, inpaint, invert, sdedit, slerp
 from eqxgen.diffusion.generate import guided
 from eqxgen.diffusion.likelihood import dequantised, log_likelihood
-from eqxgen.diffusion.solvers import Euler, sample
+from eqxgen.diffusion.solvers import Euler, prior, sample
 
 from .denoised import condition_of, decoded, encoded
 
@@ -66,6 +66,18 @@ class Change(eqx.Module):
         x = encoded(tree, example["image"])
         found = sdedit(denoiser, x, rules.times, rules.solver, key=key, condition=condition)
         return decoded(tree, found.x), found.evaluations
+
+
+class Upscale(eqx.Module):
+    """An image whose means over blocks are the pixels of `small`, by the null space of the means."""
+
+    def __call__(self, tree: Any, example: dict[str, Array]) -> tuple[Float[Array, "height width channels"], Array]:
+        rules, (denoiser, condition, key) = tree[2], _parts(tree, example)
+        start, steps = jr.split(key)
+        restored = NullSpace(denoiser, example["small"])
+        x = prior(denoiser.schedule, rules.times[0], rules.shape, key=start)
+        found = sample(restored, x, rules.times, rules.solver, key=steps, condition=condition)
+        return found.x, found.evaluations
 
 
 class Invert(eqx.Module):

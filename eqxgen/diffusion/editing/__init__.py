@@ -2,6 +2,6 @@
 
 from eqxgen.diffusion.editing.changes import invert, sdedit, slerp, strength
 from eqxgen.diffusion.editing.inpainting import inpaint, path_of
-from eqxgen.diffusion.editing.super_resolution import Upsampled
+from eqxgen.diffusion.editing.super_resolution import NullSpace, Upsampled, factor_of
 
-__all__ = ["Upsampled", "inpaint", "invert", "path_of", "sdedit", "slerp", "strength"]
+__all__ = ["NullSpace", "Upsampled", "factor_of", "inpaint", "invert", "path_of", "sdedit", "slerp", "strength"]

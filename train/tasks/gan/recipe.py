@@ -296,12 +296,11 @@ def _project(run: Finished, asked: Any) -> int:
     from ...evaluators.examples import Examples
     from ...evaluators.stream import Stream
     from ...parallel import make_mesh
-    from ..editing import picture_of
     from .projection import Projection
 
     if run.config.conditional and asked.label is None:
         raise UsageError("--label must be given with --project, as the model has classes")
-    picture, label, mesh = picture_of(run, "project", asked.project), asked.label or 0, make_mesh(asked.mesh)
+    picture, label, mesh = images.picture_of(run, "project", asked.project), asked.label or 0, make_mesh(asked.mesh)
     examples = Examples.of(
         1,
         image=picture[None],
