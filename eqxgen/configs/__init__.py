@@ -29,13 +29,14 @@ from eqxgen.configs.mage import MAGEConfig, MaskRatio
 from eqxgen.configs.maskgit import MaskGITConfig
 from eqxgen.configs.muse import MUSE_SIZES, MuseConfig
 from eqxgen.configs.parti import PARTI_SIZES, PartiConfig
-from eqxgen.configs.quantizer import QUANTIZERS, QuantizerConfig
+from eqxgen.configs.quantizer import QUANTIZERS, VAR_SCALES, QuantizerConfig
 from eqxgen.configs.resnet import ConvNetConfig, ResNetConfig
 from eqxgen.configs.rnn import RNNConfig
 from eqxgen.configs.segmentation import SegmentationConfig
 from eqxgen.configs.t5 import T5_SIZES, T5_SIZES_V1_1, T5Config
 from eqxgen.configs.titok import TiTokConfig
 from eqxgen.configs.vae import VAEConfig
+from eqxgen.configs.var import VAR_SIZES, VARConfig
 from eqxgen.configs.vit import MAEConfig, ViTConfig
 from eqxgen.configs.vit_vqgan import ViTVQGANConfig
 from eqxgen.configs.vqgan import VQGANConfig
@@ -53,6 +54,8 @@ __all__ = [
     "SCHEDULES",
     "T5_SIZES",
     "T5_SIZES_V1_1",
+    "VAR_SCALES",
+    "VAR_SIZES",
     "WEIGHTINGS",
     "AutoencoderConfig",
     "BERTConfig",
@@ -92,6 +95,7 @@ __all__ = [
     "UNetConfig",
     "UViTConfig",
     "VAEConfig",
+    "VARConfig",
     "VQGANConfig",
     "ViTConfig",
     "ViTVQGANConfig",

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from eqxgen.models.tokenizers.titok import TiTok
     from eqxgen.models.tokenizers.vit_vqgan import ViTVQGAN
     from eqxgen.models.vae import VAE
+    from eqxgen.models.var import VAR
     from eqxgen.models.vit import ViT
     from eqxgen.models.vqgan import VQGAN
     from eqxgen.models.wavegru import WaveGRU
@@ -52,6 +53,7 @@ __all__ = [
     "RNN",
     "T5",
     "VAE",
+    "VAR",
     "VQGAN",
     "BERTClassifier",
     "BERTMaskedLM",
