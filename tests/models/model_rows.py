@@ -298,7 +298,7 @@ ROWS = {
     ),
     "VAR": Row(
         lambda key: VAR((1, 2, 3), 8, 4, 3, VARConfig(16, 2, 2, 24, dropout=0.1), key=key).reading(
-            MultiScaleVQ(VectorQuantizer(8, 4, key=key), (1, 2, 3), phis=2, key=key)
+            MultiScaleVQ(VectorQuantizer(8, 4, key=key), (1, 2, 3), phis=1, key=key)
         ),
         scaled,
         draws=True,
