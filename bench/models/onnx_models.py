@@ -13,14 +13,12 @@ import pathlib
 import tempfile
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 
 from eqxgen.onnx_export import to_onnx
-from tests.arrays import filled
 from tests.models.model_rows import ROWS
-from tests.nn.layer_rows import call
+from tests.models.test_onnx import model_of
 
 RESULT = pathlib.Path(__file__).parents[1] / "results" / "cpu" / "onnx.json"
 LIBRARIES = ("jax", "jax2onnx", "onnxruntime")
@@ -28,8 +26,7 @@ LIBRARIES = ("jax", "jax2onnx", "onnxruntime")
 
 def measured(name: str, folder: pathlib.Path) -> dict[str, Any]:
     """Numbers of one model."""
-    model = eqx.nn.inference_mode(filled(ROWS[name].make))
-    function = lambda *inputs: call(model, ROWS[name], inputs)
+    function = model_of(name)
     inputs = ROWS[name].inputs(0)
     try:
         found = to_onnx(function, *inputs, path=folder / "model.onnx")
