@@ -24,7 +24,7 @@ from eqxgen.configs.denoisers.uvit import UViTConfig
 from eqxgen.configs.diffusion import DenoiserConfig, DiffusionLoss, DiffusionSampling, FewStepLoss, ScheduleConfig
 from eqxgen.configs.gan import DCGANConfig, R3GANConfig, StyleGAN2Config
 from eqxgen.configs.gpt import GPT2_SIZES, LLAMA2_SIZES, LLAMA3_1_SIZES, GPTConfig
-from eqxgen.configs.image_ar import LLAMAGEN_SIZES, ImageARConfig
+from eqxgen.configs.image_ar import LLAMAGEN_SIZES, VAR_SIZES, ImageARConfig, VARConfig
 from eqxgen.configs.mage import MAGEConfig, MaskRatio
 from eqxgen.configs.maskgit import MaskGITConfig
 from eqxgen.configs.muse import MUSE_SIZES, MuseConfig
@@ -36,7 +36,6 @@ from eqxgen.configs.segmentation import SegmentationConfig
 from eqxgen.configs.t5 import T5_SIZES, T5_SIZES_V1_1, T5Config
 from eqxgen.configs.titok import TiTokConfig
 from eqxgen.configs.vae import VAEConfig
-from eqxgen.configs.var import VAR_SIZES, VARConfig
 from eqxgen.configs.vit import MAEConfig, ViTConfig
 from eqxgen.configs.vit_vqgan import ViTVQGANConfig
 from eqxgen.configs.vqgan import VQGANConfig
