@@ -22,7 +22,7 @@ from ._errors import require
 from .config.data import AugmentConfig, DataConfig
 from .config.optim import OptimConfig
 from .config.options import option
-from .tasks.by_scale import SCALED, check_scales, draw_by_scale
+from .tasks.encoded.by_scale import SCALED, check_scales, draw_by_scale
 from .tasks.facts import TokenFacts
 from .tasks.image_tokens import TokensConfig, tokens_recipe
 from .tasks.one_by_one import draw_one_by_one, one_by_one
@@ -121,7 +121,8 @@ PRESETS = {
 ABOUT = {
     "digits": "0.45 M parameters; 14 minutes on 2 CPU cores beside other work; sample_accuracy 0.994",
     "mnist": "0.8 M parameters; 2 CPU cores after train.vqgan --preset mnist",
-    "digits-scales": "0.70 M parameters; 2 CPU cores after train.vqgan --preset digits-scales",
+    "digits-scales": "0.70 M parameters; 4 minutes of CPU time after train.vqgan --preset digits-scales; "
+    "sample_accuracy 0.992",
     "llamagen-b": "87 M parameters; 1.5 M steps of 256, for a TPU slice; the paper's FID, with 16,384 codes, is 5.46",
     "llamagen-l": "311 M parameters; 1.5 M steps of 256, for a TPU slice; the paper's FID, with 16,384 codes, is 3.80",
     "llamagen-xl": "735 M parameters; 1.5 M steps of 256, for a TPU slice; the paper's FID, with 16,384 codes, is 3.39",

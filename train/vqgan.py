@@ -161,7 +161,7 @@ PRESETS = {
 
 ABOUT = {
     "digits": "0.37 M parameters; 500 steps of 64",
-    "digits-scales": "0.37 M parameters; 1,000 steps of 64",
+    "digits-scales": "0.37 M parameters; 3 minutes of CPU time; psnr 25.1, codebook_usage 1.0",
     "mnist": "0.39 M parameters; 6 minutes on 2 CPU cores; psnr 23.8, codebook_usage 1.0",
     "fashion_mnist": "0.40 M parameters; 800 steps of 64",
     "captioned_digits": "0.41 M parameters; 9 minutes of CPU time; psnr 26.5, codebook_usage 1.0",

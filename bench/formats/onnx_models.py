@@ -1,4 +1,4 @@
-"""Every model of the table of tests/models/model_rows.py as ONNX: `python -m bench.models.onnx_models` (extra `onnx`).
+"""Every model of the table of tests/models/model_rows.py as ONNX: `python -m bench.formats.onnx_models` (extra `onnx`).
 
 Writes bench/results/cpu/onnx.json: of each model the largest difference of onnxruntime from JAX relative to the largest
 entry of the result, the nodes of the graph, the largest entry, and the change of the result by another input, both of

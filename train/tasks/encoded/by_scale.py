@@ -5,9 +5,9 @@ trained. Imports nothing heavy.
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from .._errors import UsageError
-from .conditions import LABELS
-from .facts import TokenFacts
+from ..._errors import UsageError
+from ..conditions import LABELS
+from ..facts import TokenFacts
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh

@@ -1,4 +1,4 @@
-"""Matrices of int8 and fp8 by qwix: `python -m bench.models.quantised_weights`, where qwix is installed.
+"""Matrices of int8 and fp8 by qwix: `python -m bench.formats.quantised_weights`, where qwix is installed.
 
 Prints, and writes to bench/results/cpu/quantised_weights.json: how much smaller a 512 x 512 float32 matrix becomes, and
 the root mean square difference of the products of 64 normal vectors with it, relative to that of the products; and what
