@@ -5,6 +5,7 @@ TokenModel     trained by `eqxgen.losses.tokens`
 RoutedModel    with experts, trained by `eqxgen.losses.tokens`
 MaskedModel    trained by `eqxgen.losses.masked`, decoded by `eqxgen.decoding.masked`
 ImageTokenModel  trained by `eqxgen.losses.image_ar`, decoded by `eqxgen.decoding.images`
+ScaleTokenModel  trained by `eqxgen.losses.image_ar`, decoded by `eqxgen.decoding.scales`
 LanguageModel  decoded by `eqxgen.decoding.autoregressive` and `eqxgen.decoding.beam`
 LatentModel    trained by `eqxgen.losses.elbo`
 Denoiser       trained by `eqxgen.diffusion.losses`, sampled by `eqxgen.diffusion.solvers`
@@ -133,6 +134,49 @@ class ImageTokenModel(Protocol):
 
     def extend(self, token: Array, cache: Any) -> tuple[Array, Any]:
         """Logits of the next token, and the memory with the token added."""
+        ...
+
+    def __call__(
+        self, ids: Array, condition: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None
+    ) -> Array:
+        """Logits (tokens, codes) of one example; a call without `inference=True` may need the key."""
+        ...
+
+
+@runtime_checkable
+class ScaleTokenModel(Protocol):
+    """A model of image tokens scale by scale, with a condition: `eqxgen.models.VAR`."""
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Sides of the token maps."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one image."""
+        ...
+
+    @property
+    def codes(self) -> int:
+        """Number of codes; ids are in [0, codes)."""
+        ...
+
+    @property
+    def null_label(self) -> int | None:
+        """Value that fills the condition of an example without one; None for a model that has none."""
+        ...
+
+    def check_condition(self, condition: Any) -> Array:
+        """The condition as an array of integers; `ValueError` where it is none of the model's."""
+        ...
+
+    def start(self, condition: Array) -> tuple[Array, Any]:
+        """Logits (tokens of the scale, codes) of the first scale, and the memory of the condition."""
+        ...
+
+    def extend(self, ids: Array, memory: Any) -> tuple[Array, Any]:
+        """Logits of the next scale, and the memory with the ids of the one before."""
         ...
 
     def __call__(

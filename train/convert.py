@@ -4,6 +4,7 @@
   python -m train.convert --from ./gpt2/pytorch_model.bin --to ./ours --as eqxgen          # for --from of a recipe
   python -m train.convert --from last.ckpt --key state_dict --to ./plain --as torch-names  # another format alone
   python -m train.convert --from runs/gpt-nano --family gpt2 --to ./published              # a model that we trained
+  python -m train.convert --from runs/gpt-nano --to ./onnx --as onnx                     # its forward pass (extra onnx)
 
 Reads safetensors, torch's files, .npz, flax's .msgpack and Keras' .h5, of one file or several with an index. Prints the
 sizes, the use of every array and, where the original library is installed, the largest difference between its outputs
@@ -38,8 +39,9 @@ class Config:
     """Folder of a published model or of a run, or a file of weights."""
     target: str = option(first=True, alias="to")
     """Folder to write, which must be empty or not there."""
-    layout: Literal["hf", "eqxgen", "torch-names"] = option("hf", first=True, alias="as")
-    """The published names (hf), the paths of our model (eqxgen), or the names as they are in the file (torch-names)."""
+    layout: Literal["hf", "eqxgen", "torch-names", "onnx"] = option("hf", first=True, alias="as")
+    """The published names (hf), the paths of our model (eqxgen), the names as they are in the file (torch-names),
+    or the forward pass of a run's model as model.onnx (onnx)."""
     family: str | None = option(None, first=True)
     """Family of the model; by default the one that its config.json names."""
     key: str | None = option(None, first=True)
@@ -63,6 +65,8 @@ def main(config: Config) -> int:
         )
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"--to {printable(config.target)}: must be an empty folder, or not there: it holds files")
+    if config.layout == "onnx":
+        return _onnx(source, target, config)
     try:
         arrays, more, check = _NAMES[config.layout](source, config)
     except (ValueError, ModuleNotFoundError) as error:
@@ -123,6 +127,36 @@ def _same_names(source: Path, config: Config) -> Made:
     arrays = files.open_arrays(source, config.key)
     beside = files.config_of(source)
     return arrays, files.read_json(beside) if beside.exists() else None, lambda target: []
+
+
+def _onnx(source: Path, target: Path, config: Config) -> int:
+    """Writes model.onnx of a run."""
+    for name, value in (("family", config.family), ("key", config.key), ("mesh", config.mesh)):
+        if value is not None:
+            raise UsageError(f"--{name} goes with published weights: got it with --as onnx, which takes a run")
+    if not (record := _run(source)):
+        raise UsageError(f"--from {printable(config.source)}: must be the folder of a run with --as onnx: it is none")
+    from eqxgen._files import part_of, sync
+
+    from .engine.recipes import recipe_of
+    from .report.onnx import write_onnx
+
+    where = source / "config.json"
+    run, part = recipe_of(record, where).open(source, record, where), part_of(target)
+    with writing(target):
+        try:
+            part.mkdir(parents=True)
+            lines = write_onnx(run, part / "model.onnx")
+            if target.exists():
+                target.rmdir()
+            part.replace(target)
+        except (ValueError, ModuleNotFoundError) as error:
+            raise UserError(f"--as onnx: {error}") from None
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        sync(target.parent)
+    print("\n".join([f"wrote {target / 'model.onnx'}", *lines]))
+    return 0
 
 
 _NAMES: dict[str, Callable[[Path, Config], Made]] = {"hf": _published, "eqxgen": _ours, "torch-names": _same_names}

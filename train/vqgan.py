@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from eqxgen.configs import QuantizerConfig, TamingConfig, ViTVQGANConfig, VQGANConfig
 
+from ._errors import UsageError
 from .config.data import AugmentConfig, DataConfig
 from .config.optim import DiscriminatorConfig, OptimConfig
 from .tasks.facts import ImageFacts
@@ -37,7 +38,7 @@ def _preset(name: str, steps: int, model: VQGANConfig, flip: bool = False, **cha
     values: dict[str, Any] = {
         "batch_size": 64,
         "entropy": 0.01,
-        "data": DataConfig(name=name.removesuffix("-fine"), augment=AugmentConfig(flip=flip)),
+        "data": DataConfig(name=name.removesuffix("-fine").removesuffix("-scales"), augment=AugmentConfig(flip=flip)),
         "optim": OptimConfig(**rule),
         "discriminator": DiscriminatorConfig(**rule),
     }
@@ -76,6 +77,14 @@ _TAMING: dict[str, Any] = _PAPER | {"learning_rate": 96 * 4.5e-6, "beta1": 0.5, 
 
 PRESETS = {
     "digits": _preset("digits", 500, VQGANConfig(width=32, multipliers=(1, 2), blocks=1, latent_dim=8, codes=64)),
+    # Sides 1 to 4 of the 4 x 4 grid, for train.ar --order scales.
+    "digits-scales": _preset(
+        "digits-scales",
+        1000,
+        VQGANConfig(width=32, multipliers=(1, 2), blocks=1, latent_dim=8, codes=64),
+        quantizer="multiscale",
+        scales=(1, 2, 3, 4),
+    ),
     "mnist": _preset("mnist", 400, VQGANConfig(width=16, multipliers=(1, 2, 4), blocks=1, latent_dim=16, codes=128)),
     "fashion_mnist": _preset(
         "fashion_mnist", 800, VQGANConfig(width=16, multipliers=(1, 2, 4), blocks=1, latent_dim=16, codes=256)
@@ -152,6 +161,7 @@ PRESETS = {
 
 ABOUT = {
     "digits": "0.37 M parameters; 500 steps of 64",
+    "digits-scales": "0.37 M parameters; 3 minutes of CPU time; psnr 25.1, codebook_usage 1.0",
     "mnist": "0.39 M parameters; 6 minutes on 2 CPU cores; psnr 23.8, codebook_usage 1.0",
     "fashion_mnist": "0.40 M parameters; 800 steps of 64",
     "captioned_digits": "0.41 M parameters; 9 minutes of CPU time; psnr 26.5, codebook_usage 1.0",
@@ -180,6 +190,12 @@ def _tokenizer(config: Config, facts: ImageFacts, code: QuantizerConfig) -> Any:
     why = f"{halved}: each but the first halves the image, so" if halved else f"{config.net}.patch:"
     check_sides(f"--{why}", factor, facts.shape)
     kind = {"maskgit": VQGAN, "taming": Taming, "vit": ViTVQGAN, "titok": TiTok}[config.net]
+    grid = config.grid(*facts.shape[:2])
+    if code.kind == "multiscale" and grid != (code.scales[-1],) * 2:
+        raise UsageError(
+            f"--scales must end at the grid of --net {config.net}, {' x '.join(map(str, grid))}, and that be a square: "
+            f"got {' '.join(map(str, code.scales))}"
+        )
     laplace = config.pixel_loss == "logit-laplace"
     return lambda key: kind(*facts.shape, config.sizes, quantizer=code, laplace=laplace, key=key)
 

@@ -8,6 +8,8 @@ import jax.random as jr
 
 from bench.layers.contenders import Race, batched, each_token, normal, tensor, torch_layers
 from eqxgen import nn
+from eqxgen.configs import VAR_SCALES
+from tests.oracles.var import make as published
 
 KEY = jr.key(0)
 TOKENS = (16, 64, 256)
@@ -75,6 +77,20 @@ def quantizer_of_torch(**options):
     return layer, tensor(normal(*TOKENS))
 
 
+def scales_of_torch():
+    torch = torch_layers()
+
+    class Sum(torch.Module):
+        def __init__(self):
+            super().__init__()
+            self.quantizer = published(VAR_SCALES, 32, 4, 1024).float()
+
+        def forward(self, f):
+            return self.quantizer(f)[1]
+
+    return Sum(), tensor(normal(4, 16, 16, 32))
+
+
 RACES: dict[str, Race] = {
     "Projection": tokens(
         lambda: nn.Projection(256, 256, key=KEY),
@@ -109,5 +125,14 @@ RACES: dict[str, Race] = {
         lambda: (vectors, nn.VectorQuantizer(1024, 256, key=KEY), normal(*TOKENS)),
         None,
         lambda: quantizer_of_torch(rotation_trick=False),
+    ),
+    "MultiScaleVQ": Race(
+        lambda: (
+            vectors,
+            nn.MultiScaleVQ(nn.VectorQuantizer(1024, 32, key=KEY), VAR_SCALES, key=KEY),
+            normal(4, 16, 16, 32),
+        ),
+        None,
+        scales_of_torch,
     ),
 }

@@ -24,12 +24,12 @@ from eqxgen.configs.denoisers.uvit import UViTConfig
 from eqxgen.configs.diffusion import DenoiserConfig, DiffusionLoss, DiffusionSampling, FewStepLoss, ScheduleConfig
 from eqxgen.configs.gan import DCGANConfig, R3GANConfig, StyleGAN2Config
 from eqxgen.configs.gpt import GPT2_SIZES, LLAMA2_SIZES, LLAMA3_1_SIZES, GPTConfig
-from eqxgen.configs.image_ar import LLAMAGEN_SIZES, ImageARConfig
+from eqxgen.configs.image_ar import LLAMAGEN_SIZES, VAR_SIZES, ImageARConfig, VARConfig
 from eqxgen.configs.mage import MAGEConfig, MaskRatio
 from eqxgen.configs.maskgit import MaskGITConfig
 from eqxgen.configs.muse import MUSE_SIZES, MuseConfig
 from eqxgen.configs.parti import PARTI_SIZES, PartiConfig
-from eqxgen.configs.quantizer import QUANTIZERS, QuantizerConfig
+from eqxgen.configs.quantizer import QUANTIZERS, VAR_SCALES, QuantizerConfig
 from eqxgen.configs.resnet import ConvNetConfig, ResNetConfig
 from eqxgen.configs.rnn import RNNConfig
 from eqxgen.configs.segmentation import SegmentationConfig
@@ -53,6 +53,8 @@ __all__ = [
     "SCHEDULES",
     "T5_SIZES",
     "T5_SIZES_V1_1",
+    "VAR_SCALES",
+    "VAR_SIZES",
     "WEIGHTINGS",
     "AutoencoderConfig",
     "BERTConfig",
@@ -92,6 +94,7 @@ __all__ = [
     "UNetConfig",
     "UViTConfig",
     "VAEConfig",
+    "VARConfig",
     "VQGANConfig",
     "ViTConfig",
     "ViTVQGANConfig",

@@ -80,6 +80,8 @@ class ImageSampling:
     """First token that is guided."""
     guidance_to: int | None = None
     """Token before which the guidance ends; by default the last is guided too."""
+    guidance_ramp: float = 0.0
+    """Guidance grows as the progress to this power, from 1 to `guidance`; 0 is constant, 1 linear as in VAR."""
     temperature: float = 1.0
     """Divides the guided logits; 0 takes the likeliest code."""
     top_k: int | None = None
@@ -90,7 +92,7 @@ class ImageSampling:
     """Images drawn for each that is kept, the best by a scorer."""
 
     def __post_init__(self):
-        not_negative(self, "guidance", prefix="decode.")
+        not_negative(self, "guidance", "guidance_ramp", prefix="decode.")
         first, last = self.guidance_from, self.guidance_to
         require(first >= 0, f"decode.guidance_from must be at least 0: got {first}")
         require(

@@ -1,4 +1,6 @@
-"""Sizes of class-conditional autoregressive models of image tokens: LlamaGen's (Sun et al. 2024, arXiv:2406.06525)."""
+"""Sizes of class-conditional autoregressive models of image tokens: LlamaGen's, one by one (Sun et al. 2024,
+arXiv:2406.06525), and VAR's, scale by scale (Tian et al. 2024, arXiv:2404.02905).
+"""
 
 import dataclasses
 
@@ -13,6 +15,11 @@ LLAMAGEN_SIZES = {
 }
 """Width, depth and heads of the published models (table 1 of the paper): 111 M to 3.1 B parameters, of which 16,384
 codes and 1,000 classes are a part.
+"""
+
+VAR_SIZES = {"d16": 16, "d20": 20, "d24": 24, "d30": 30}
+"""Depth of the published models (table 1 and section 4 of the paper): 310 M, 600 M, 1.0 B and 2.0 B parameters. A block
+has as many heads of 64 as there are blocks.
 """
 
 
@@ -60,3 +67,40 @@ class ImageARConfig:
         require(name in LLAMAGEN_SIZES, f"name must be one of {', '.join(LLAMAGEN_SIZES)}: got {name!r}")
         dim, depth, heads = LLAMAGEN_SIZES[name]
         return cls(dim=dim, depth=depth, heads=heads, blank_prefix=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class VARConfig:
+    """Sizes of `eqxgen.models.var.VAR`."""
+
+    dim: int = 1024
+    """Width of a token."""
+    depth: int = 16
+    """Number of transformer blocks."""
+    heads: int = 16
+    """Attention heads; must divide dim."""
+    hidden_dim: int | None = None
+    """Inner width of each MLP; 4 dim by default."""
+    dropout: float = 0.0
+    """Dropout rate of the probabilities and the output of every branch."""
+    qk_norm: bool = True
+    """Normalise queries and keys."""
+    epsilon: float = 1e-6
+    """Of the norms."""
+    null: bool = True
+    """A null label, for classifier-free guidance."""
+    remat: bool = False
+    """Recompute each block in the backward pass: less memory, a third more time."""
+
+    def __post_init__(self):
+        at_least_one(self, "dim", "depth", "heads", "hidden_dim")
+        heads_divide_dim(self)
+        dropout(self)
+        positive(self, "epsilon")
+
+    @classmethod
+    def var(cls, name: str = "d16") -> "VARConfig":
+        """A published size, one of `VAR_SIZES`."""
+        require(name in VAR_SIZES, f"name must be one of {', '.join(VAR_SIZES)}: got {name!r}")
+        depth = VAR_SIZES[name]
+        return cls(dim=64 * depth, depth=depth, heads=depth)

@@ -1,11 +1,14 @@
 """Choice of a quantiser, and of its sizes."""
 
 import dataclasses
+import itertools
 import math
 
 from eqxgen.configs._check import one_of, require
 
-QUANTIZERS = ("vq", "cosine", "ema", "fsq", "lfq", "residual", "gumbel")
+QUANTIZERS = ("vq", "cosine", "ema", "fsq", "lfq", "residual", "multiscale", "gumbel")
+VAR_SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+"""Sides of the published token maps (Tian et al. 2024, arXiv:2404.02905)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +17,7 @@ class QuantizerConfig:
 
     kind: str = "vq"
     """vq: a learned codebook; cosine: of unit vectors; ema: of moving averages; fsq: a grid; lfq: signs; residual: of
-    the rests, one after another; gumbel: drawn codes."""
+    the rests, one after another; multiscale: of the rests at several scales; gumbel: drawn codes."""
     codes: int = 1024
     """Number of codes."""
     dim: int = 256
@@ -25,6 +28,8 @@ class QuantizerConfig:
     """Bits of lfq; 0: log2 of codes."""
     stages: int = 4
     """Codebooks of residual, and tokens of each place."""
+    scales: tuple[int, ...] = VAR_SCALES
+    """Sides of the token maps of multiscale, which end at the grid."""
     commitment: float = 0.25
     """Weight of the encoder's part of the quantisation loss."""
     legacy: bool = False
@@ -41,6 +46,11 @@ class QuantizerConfig:
     def __post_init__(self):
         one_of(self, "kind", QUANTIZERS, prefix="quantizer.")
         require(self.stages >= 1, f"stages must be at least 1: got {self.stages}")
+        sides = self.scales
+        require(
+            len(sides) > 0 and sides[0] >= 1 and all(before < after for before, after in itertools.pairwise(sides)),
+            f"scales must be integers of at least 1 that increase: got {sides}",
+        )
         require(
             math.isfinite(self.gumbel_temperature) and self.gumbel_temperature > 0,
             f"gumbel_temperature must be positive: got {self.gumbel_temperature}",

@@ -31,11 +31,14 @@ class ImageRules(eqx.Module):
 
     Attributes:
         guidance: None for the conditional model alone.
+        ramp: None for a constant guidance.
+        first, last: token from which, and before which, the guidance holds.
         candidates: static.
     """
 
     draws: Rules
     guidance: Float[Array, ""] | None
+    ramp: Float[Array, ""] | None
     first: Int[Array, ""]
     last: Int[Array, ""]
     candidates: int = eqx.field(static=True)
@@ -53,14 +56,22 @@ class ImageRules(eqx.Module):
                 raise ValueError(f"decode.{name} must be at most the number of tokens, {tokens}: got {value}")
         guidance = number(options.guidance, neutral=1)
         first, last = (jnp.asarray(value, jnp.int32) for value in (options.guidance_from, last))
-        return cls(Rules.of(options.draws), guidance, first, last, options.candidates)
+        ramp = number(options.guidance_ramp, neutral=0)
+        return cls(Rules.of(options.draws), guidance, ramp, first, last, options.candidates)
 
-    def guided(self, logits: Float[Array, "halves codes"], token: Int[Array, ""]) -> Float[Array, " codes"]:
-        """Logits `null + guidance * (given - null)` of a token inside the interval, those of the condition outside."""
+    def guided(
+        self, logits: Float[Array, "halves codes"], token: Int[Array, ""], progress: float | Float[Array, ""]
+    ) -> Float[Array, " codes"]:
+        """Logits `null + guidance * (given - null)` of a token inside the interval, those of the condition outside.
+
+        Args:
+            progress: from 0 at the first draw to 1 at the last, for the ramp.
+        """
         if self.guidance is None:
             return logits[0]
+        scale = self.guidance if self.ramp is None else 1 + (self.guidance - 1) * progress**self.ramp
         inside = (self.first <= token) & (token < self.last)
-        return jnp.where(inside, logits[1] + self.guidance * (logits[0] - logits[1]), logits[0])
+        return jnp.where(inside, logits[1] + scale * (logits[0] - logits[1]), logits[0])
 
 
 def generate(
@@ -88,7 +99,23 @@ def generate(
             is asked of a model without a null label.
         FloatingPointError: the logits are NaN; inside a compiled program, ids are `NO_TOKEN`, -1, instead.
     """
-    condition, null = model.check_condition(condition), model.null_label
+    return sampled(_drawn, model, condition, options, scorer, key)
+
+
+def sampled(
+    drawn: Callable[[Any, Array, ImageRules, PRNGKeyArray], Array],
+    model: Any,
+    condition: _check.Ids,
+    options: ImageSampling | ImageRules,
+    scorer: Scorer | None,
+    key: PRNGKeyArray,
+) -> Int[Array, " tokens"]:
+    """The best of the candidates of an order of tokens; see `generate`.
+
+    Args:
+        drawn: (model for decoding, condition, rules, key) -> ids of an image.
+    """
+    given, null = model.check_condition(condition), model.null_label
     rules = options if isinstance(options, ImageRules) else ImageRules.of(options, model.tokens)
     if rules.guidance is not None and null is None:
         raise ValueError(
@@ -96,28 +123,35 @@ def generate(
         )
     if rules.candidates > 1 and scorer is None and null is None:
         raise ValueError("candidates need a scorer for a model without a null label: got none")
-    found = _generated(model, condition, rules, scorer, key)
+    found = _generated(drawn, model, given, rules, scorer, key)
     check_drawn(found)
     return found
 
 
 @eqx.filter_jit
-def _generated(model: Any, condition: Array, rules: ImageRules, scorer: Scorer | None, key: PRNGKeyArray) -> Array:
+def _generated(
+    drawn: Callable[[Any, Array, ImageRules, PRNGKeyArray], Array],
+    model: Any,
+    condition: Array,
+    rules: ImageRules,
+    scorer: Scorer | None,
+    key: PRNGKeyArray,
+) -> Array:
     reader = decoding(model)
     if rules.candidates == 1:
-        return _drawn(reader, condition, rules, key)
+        return drawn(reader, condition, rules, key)
     judge = scorer or (lambda ids, condition: evidence(model, ids, condition))
-    drawn = jax.vmap(lambda key: _drawn(reader, condition, rules, key))(jr.split(key, rules.candidates))
-    return drawn[jnp.argmax(jax.vmap(lambda ids: judge(ids, condition))(drawn))]
+    found = jax.vmap(lambda key: drawn(reader, condition, rules, key))(jr.split(key, rules.candidates))
+    return found[jnp.argmax(jax.vmap(lambda ids: judge(ids, condition))(found))]
 
 
 def _drawn(model: Any, condition: Array, rules: ImageRules, key: PRNGKeyArray) -> Array:
-    unseen = jnp.zeros(model.codes, bool)
-    halves = condition[None]
-    if rules.guidance is not None:
-        halves = jnp.stack([condition, jnp.full_like(condition, model.null_label)])
+    halves, unseen = both(model, condition, rules), jnp.zeros(model.codes, bool)
     one = lambda logits, token: draw(
-        rules.guided(logits.astype(jnp.float32), token), rules.draws, unseen, key=jr.fold_in(key, token)
+        rules.guided(logits.astype(jnp.float32), token, token / max(model.tokens - 1, 1)),
+        rules.draws,
+        unseen,
+        key=jr.fold_in(key, token),
     )
 
     def step(memory: tuple[Array, Any], token: Array) -> tuple[tuple[Array, Any], Array]:
@@ -127,6 +161,13 @@ def _drawn(model: Any, condition: Array, rules: ImageRules, key: PRNGKeyArray) -
 
     (logits, _), codes = jax.lax.scan(step, eqx.filter_vmap(model.start)(halves), jnp.arange(model.tokens - 1))
     return jnp.append(codes, one(logits, jnp.asarray(model.tokens - 1)))
+
+
+def both(model: Any, condition: Condition, rules: ImageRules) -> Int[Array, "halves ..."]:
+    """The condition, and with guidance the null after it."""
+    if rules.guidance is None:
+        return condition[None]
+    return jnp.stack([condition, jnp.full_like(condition, model.null_label)])
 
 
 def log_likelihood(model: ImageTokenModel, ids: Int[Array, " tokens"], condition: _check.Ids) -> Float[Array, ""]:

@@ -28,16 +28,17 @@ if TYPE_CHECKING:
     from eqxgen.models.maskgit import MaskGIT
     from eqxgen.models.muse import Muse
     from eqxgen.models.parti import Parti
-    from eqxgen.models.pixels import PixelTokenizer
     from eqxgen.models.resnet import ResNet
     from eqxgen.models.rnn import RNN
     from eqxgen.models.segmentation import SegmentationUNet
     from eqxgen.models.t5 import T5, T5Encoder
     from eqxgen.models.tokenizers.patch_discriminator import PatchDiscriminator
+    from eqxgen.models.tokenizers.pixels import PixelTokenizer
     from eqxgen.models.tokenizers.taming import Taming
     from eqxgen.models.tokenizers.titok import TiTok
     from eqxgen.models.tokenizers.vit_vqgan import ViTVQGAN
     from eqxgen.models.vae import VAE
+    from eqxgen.models.var import VAR
     from eqxgen.models.vit import ViT
     from eqxgen.models.vqgan import VQGAN
     from eqxgen.models.wavegru import WaveGRU
@@ -52,6 +53,7 @@ __all__ = [
     "RNN",
     "T5",
     "VAE",
+    "VAR",
     "VQGAN",
     "BERTClassifier",
     "BERTMaskedLM",
@@ -99,7 +101,7 @@ _HOMES = {
     "KLAutoencoder": "autoencoder",
     "PatchDiscriminator": "tokenizers.patch_discriminator",
     "PaxUNet": "denoisers.pax_unet",
-    "PixelTokenizer": "pixels",
+    "PixelTokenizer": "tokenizers.pixels",
     "R3GANDiscriminator": "gan.r3gan",
     "R3GANGenerator": "gan.r3gan",
     "SegmentationUNet": "segmentation",

@@ -84,6 +84,7 @@ from eqxgen.nn.quantize.ema import EMAQuantizer as EMAQuantizer
 from eqxgen.nn.quantize.finite import FSQ as FSQ
 from eqxgen.nn.quantize.gumbel import GumbelQuantizer as GumbelQuantizer
 from eqxgen.nn.quantize.lookup_free import LFQ as LFQ
+from eqxgen.nn.quantize.multiscale import MultiScaleVQ as MultiScaleVQ
 from eqxgen.nn.quantize.quantized import Quantized as Quantized
 from eqxgen.nn.quantize.residual import ResidualVQ as ResidualVQ
 from eqxgen.nn.quantize.vector import VectorQuantizer as VectorQuantizer

@@ -1,8 +1,9 @@
 """Argument checks of the layers. Each error names the argument, the constraint and what came."""
 
 import difflib
+import itertools
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -30,6 +31,15 @@ def _at_least(least: int, numbers: dict[str, Any]) -> None:
     for name, value in numbers.items():
         if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
             raise ValueError(f"{name} must be an integer of at least {least}: got {value!r}")
+
+
+def increasing(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    """The numbers, which must be one or more integers of at least 1, each above the one before."""
+    found = tuple(values)
+    whole = all(isinstance(value, Integral) and not isinstance(value, bool) for value in found)
+    if not found or not whole or found[0] < 1 or any(after <= before for before, after in itertools.pairwise(found)):
+        raise ValueError(f"{name} must be integers of at least 1 that increase: got {found}")
+    return tuple(int(value) for value in found)
 
 
 def rate(**numbers: float) -> None:

@@ -1,4 +1,4 @@
-"""Run by test_op_meshes.py in a process of its own: attention and norms on eight virtual devices, sharded over explicit,
+"""Run by test_op_meshes.py in a process of its own: attention, norms and grouped products on eight virtual devices, sharded over explicit,
 automatic and manual mesh axes. Prints, as JSON, the cases that fail and why, for each kind of axes.
 
 Results, gradients and the shardings of results are compared with those of one device and of the operands. EQXGEN_FULL=1
@@ -19,6 +19,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from bench.ops.attention_shapes import ATTENTION, MASKS, Attention
 from bench.ops.norm_shapes import Case as NormCase
+from kernels import grouped_matmul
+from tests.arrays import drawn, integers
 from tests.full import FULL
 from tests.kernels.attention_cases import call, inputs
 
@@ -66,6 +68,13 @@ def norm(case: NormCase, *layouts: Layout, implementation: str | None = None) ->
     return Case(results, arrays, axes, ("bsc",) * (2 if case.residual else 1), layouts)
 
 
+def grouped(*layouts: Layout) -> Case:
+    arrays = {"groups": integers((BATCH, 11), 4, 2), "weight": drawn((4, 3, 5), 1), "x": drawn((BATCH, 11, 5))}
+    product = jax.vmap(grouped_matmul, (0, None, 0))
+    results = lambda given: (product(given["x"], given["weight"], given["groups"]),)
+    return Case(results, arrays, ["br", "goi", "bri"], ("bro",), layouts)
+
+
 def cases() -> dict[str, Case]:
     segments = lambda length, **more: Attention(q_seq=length, kv_seq=length, mask=MASKS["segments"], **WIDE | more)
     adaptive = NormCase("layer_norm", (BATCH, 5, 12), bias=True, residual=True, modulation=(BATCH, 1, 12))
@@ -78,6 +87,7 @@ def cases() -> dict[str, Case]:
         "length 300": attention(segments(300, kv_heads=4), BY_BATCH),
         "adaptive layer norm": norm(adaptive, BY_BATCH),
         "group norm": norm(groups, BY_BATCH),
+        "grouped matmul": grouped(BY_BATCH),
     }
     if not FULL:
         return short

@@ -1,4 +1,4 @@
-"""Attention and norms exported by `jax.export` with a symbolic batch and length."""
+"""Attention, norms and grouped products exported by `jax.export` with a symbolic batch and length."""
 
 import functools
 
@@ -10,7 +10,8 @@ from jax import export
 
 from bench.ops.attention_shapes import Attention
 from bench.ops.norm_shapes import Case
-from kernels import masks
+from kernels import grouped_matmul, masks
+from tests.arrays import drawn, integers
 from tests.kernels.attention_cases import call, inputs
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -92,3 +93,16 @@ def test_norms_export_with_symbolic_rows(case):
     for arrays in (example(2, 5), example(3, 7)):
         got, want = program.call(arrays), value_and_gradient(function)(arrays)
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), got, want)
+
+
+def test_grouped_products_export_with_a_symbolic_batch():
+    def function(arrays):
+        (x, groups), weight = arrays
+        return jax.vmap(grouped_matmul, (0, None, 0))(x, weight, groups)
+
+    rows = lambda batch: (drawn((batch, 7, 5), batch), integers((batch, 7), 4, batch))
+    weight = drawn((4, 3, 5))
+    program = export.export(jax.jit(function))((symbolic(rows(2), "b"), weight))
+    for batch in (1, 3):
+        arrays = (rows(batch), weight)
+        np.testing.assert_allclose(program.call(arrays), function(arrays), rtol=1e-5, atol=1e-5)

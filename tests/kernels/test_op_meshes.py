@@ -1,4 +1,4 @@
-"""Attention and norms on explicit, automatic and manual mesh axes."""
+"""Attention, norms and grouped products on explicit, automatic and manual mesh axes."""
 
 import json
 

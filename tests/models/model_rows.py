@@ -37,6 +37,7 @@ from eqxgen.configs import (
     UNetConfig,
     UViTConfig,
     VAEConfig,
+    VARConfig,
     ViTConfig,
     ViTVQGANConfig,
     VQGANConfig,
@@ -73,9 +74,11 @@ from eqxgen.models.tokenizers.taming import Taming
 from eqxgen.models.tokenizers.titok import TiTok
 from eqxgen.models.tokenizers.vit_vqgan import ViTVQGAN
 from eqxgen.models.vae import VAE
+from eqxgen.models.var import VAR
 from eqxgen.models.vit import ViT
 from eqxgen.models.vqgan import VQGAN
 from eqxgen.models.wavegru import WaveGRU
+from eqxgen.nn import MultiScaleVQ, VectorQuantizer
 from tests.arrays import Seed, drawn, integers
 
 
@@ -126,6 +129,11 @@ def texts(seed: Seed) -> tuple[jax.Array, jax.Array]:
 def labelled(seed: Seed) -> tuple[jax.Array, jax.Array]:
     rng = np.random.default_rng(seed)
     return integers((9,), 8, rng), integers((), 4, rng)
+
+
+def scaled(seed: Seed) -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(seed)
+    return integers((14,), 8, rng), integers((), 4, rng)
 
 
 def captioned(seed: Seed) -> tuple[jax.Array, jax.Array]:
@@ -287,6 +295,13 @@ ROWS = {
     ),
     "ImageAR": Row(
         lambda key: ImageAR((3, 3), 8, 3, ImageARConfig(16, 2, 2, 24, targets=True), key=key), labelled, draws=True
+    ),
+    "VAR": Row(
+        lambda key: VAR((1, 2, 3), 8, 4, 3, VARConfig(16, 2, 2, 24, dropout=0.1), key=key).reading(
+            MultiScaleVQ(VectorQuantizer(8, 4, key=key), (1, 2, 3), phis=1, key=key)
+        ),
+        scaled,
+        draws=True,
     ),
     "MAGE": Row(mage(head_gradient=True), labelled, draws=True),
     "Parti": Row(lambda key: Parti((3, 3), 7, 5, SMALL_PARTI, key=key), captioned, draws=True),

@@ -90,12 +90,36 @@ def test_every_net_takes_every_quantiser(net):
         ids = settled.encode(image[0])
         return made, quantized, ids, settled.decode(ids)
 
-    for quantizer in QUANTIZERS:
+    for quantizer in set(QUANTIZERS) - {"multiscale"}:
         made, quantized, ids, image = eqx.filter_eval_shape(run, quantizer)
         assert (made.shape, image.shape) == ((2, 8, 12, 1), (8, 12, 1))
         places = 3 if net == "titok" else 6 if net == "vit" else 24
         assert ids.shape == (places * (4 if quantizer == "residual" else 1),)
         assert quantized.assignment.shape[-1] == 16
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_scales_end_at_the_grid_of_a_net(net):
+    kind, config, dim = NETS[net]
+    make = lambda *scales: kind(
+        8, 8, 1, config, quantizer=QuantizerConfig("multiscale", 16, dim, scales=scales), key=jr.key(0)
+    )
+    if net == "titok":
+        with pytest.raises(ValueError, match=r"the last of scales must be both sides of the grid, 3: got \(1, 3\)"):
+            make(1, 3)
+        return
+    side = 2 if net == "vit" else 4
+    with pytest.raises(ValueError, match=rf"both sides of the grid, {side} x {side}: got \(1, 3\)"):
+        make(1, 3)
+
+    def run():
+        model = make(1, side)
+        ids = model.encode(jnp.zeros((8, 8, 1)))
+        return model(jnp.zeros((8, 8, 1)))[0], ids, model.decode(ids)
+
+    made, ids, image = eqx.filter_eval_shape(run)
+    assert made.shape == image.shape == (8, 8, 1)
+    assert ids.shape == (1 + side * side,)
 
 
 @pytest.mark.parametrize("kind", ["vq", "cosine", "residual"])
@@ -137,7 +161,11 @@ def test_tamings_tokenizer_is_the_published_autoencoder():
         ({"kind": "fsq", "codes": 8, "levels": (8, 1)}, "levels must be integers of at least 2"),
         ({"kind": "lfq", "codes": 1000}, r"bits must be log2 of model\.codes: got bits=9 .* give --model.codes 512"),
         ({"kind": "lfq", "codes": 64, "bits": 7}, r"bits must be log2 of model\.codes: got bits=7 .* 128"),
-        ({"kind": "wave"}, "quantizer.kind must be one of vq, cosine, ema, fsq, lfq, residual, gumbel: got 'wave'"),
+        (
+            {"kind": "wave"},
+            "quantizer.kind must be one of vq, cosine, ema, fsq, lfq, residual, multiscale, gumbel: got 'wave'",
+        ),
+        ({"scales": (2, 1)}, r"scales must be integers of at least 1 that increase: got \(2, 1\)"),
         ({"stages": 0}, "stages must be at least 1: got 0"),
         ({"kind": "gumbel", "gumbel_temperature": 0.0}, "gumbel_temperature must be positive: got 0"),
         ({"kind": "ema", "legacy": True}, "legacy must be false for quantizer ema"),

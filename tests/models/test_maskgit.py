@@ -11,7 +11,7 @@ from eqxgen.configs import MaskedDecoding, MaskGITConfig
 from eqxgen.decoding.masked import generate, guided, region
 from eqxgen.losses.masked import masked_loss
 from eqxgen.models.maskgit import MaskGIT
-from eqxgen.models.pixels import PixelTokenizer
+from eqxgen.models.tokenizers.pixels import PixelTokenizer
 
 SIZES = MaskGITConfig(dim=16, depth=1, heads=2, hidden_dim=24, dropout=0.0, placement="pre")
 LABEL = jnp.asarray(2)

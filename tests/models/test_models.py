@@ -105,6 +105,7 @@ MODELS = [
     Row("MaskGIT, rematerialised", maskgit(remat=True), labelled, (9, 7), train_maskgit),
     Row("MAGE", row_of("MAGE"), labelled, (9, 7), train_maskgit),
     Row("ImageAR", row_of("ImageAR"), labelled, (9, 8), train_maskgit),
+    Row("VAR", row_of("VAR"), ROWS["VAR"].inputs, (14, 8), train_maskgit),
     Row("Muse", row_of("Muse"), ROWS["Muse"].inputs, (9, 7), train_maskgit),
     Row("Parti", row_of("Parti"), ROWS["Parti"].inputs, (9, 7), train_maskgit),
     Row("BERTMaskedLM", lambda key: BERTMaskedLM(7, BERT, key=key), text, (9, 7), train_text),

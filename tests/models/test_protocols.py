@@ -15,6 +15,7 @@ from eqxgen.losses.tokens import next_token_losses
 
 HAVE = {
     "MaskedModel": {"MAGE", "MaskGIT", "Muse"},
+    "ScaleTokenModel": {"VAR"},
     "TokenModel": {"GPT", "RNN"},
     "LanguageModel": {"GPT", "RNN"},
     "LatentModel": {"VAE"},

@@ -26,6 +26,10 @@ def residual(key=KEY, count=4, **options):
     return nn.ResidualVQ([codebook(part) for part in jr.split(key, count)], **options)
 
 
+def multiscale(key=KEY, scales=(1, 2, 4)):
+    return nn.MultiScaleVQ(codebook(key), scales, key=key)
+
+
 LAYERS = {
     "GLU": Row(lambda key: nn.GLU(5, 6, dropout=0.1, key=key), (7, 5), ((7, 5),), draws=True),
     "GLU, gelu, with bias": Row(lambda key: nn.GLU(5, 6, activation="gelu", bias=True, key=key), (7, 5), ((7, 5),)),
@@ -56,6 +60,7 @@ LAYERS = {
     "LFQ": Row(lambda key: nn.LFQ(3), (7, 3), ((7, 3),)),
     "ResidualVQ": Row(lambda key: residual(key), (7, 3), ((7, 3),)),
     "ResidualVQ with dropout": Row(lambda key: residual(key, 3, dropout=True), (7, 3), ((7, 3),), draws=True),
+    "MultiScaleVQ": Row(multiscale, (4, 4, 3), ((4, 4, 3),)),
     "LoRA": Row(lambda key: nn.LoRA(projection(key), 2, alpha=4.0, key=key), (7, 3), ((7, 5),)),
 }
 
@@ -113,5 +118,7 @@ WRONG = [
         lambda: nn.ResidualVQ([codebook(), codebook(codes=8)]), r"of equal codes and dim: got \[\(7, 3\), \(8, 3\)\]"
     ),
     Wrong(lambda: residual(dropout=True)(jnp.ones(3)), "ResidualVQ with dropout needs key"),
+    Wrong(lambda: multiscale(scales=(1, 2, 2)), r"scales must be integers .* that increase: got \(1, 2, 2\)"),
+    Wrong(lambda: multiscale()(jnp.ones((4, 3, 3))), r"z must have shape .* = \(4, 4, 3\), .*: got \(4, 3, 3\)"),
     Wrong(lambda: residual().lookup(jnp.zeros((2, 5), int)), r"at most quantizers=4 entries: got shape \(2, 5\)"),
 ]

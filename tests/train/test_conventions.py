@@ -77,7 +77,9 @@ def shapes(family):
     if family == "vqgan":
         configs += [dataclasses.replace(configs[0], quantizer=kind) for kind in ("fsq", "gumbel")]
         configs = [dataclasses.replace(config, adversarial=0.1) for config in configs]
-    facts = lambda config: recipe.on_paper(config) if recipe.facts in (AudioFacts, LatentFacts) else FACTS[recipe.facts]
+    scaled = lambda config: "scales" in (getattr(config, "order", ""), config.preset.rpartition("-")[2])
+    on_paper = lambda config: recipe.facts in (AudioFacts, LatentFacts) or scaled(config)
+    facts = lambda config: recipe.on_paper(config) if on_paper(config) else FACTS[recipe.facts]
     return [abstract(recipe.program(config, facts(config)).init) for config in configs]
 
 

@@ -1,6 +1,7 @@
 """`train.convert`: formats and names of published weights, and parity with the original library where it is installed."""
 
 import dataclasses
+import importlib.util
 import json
 import re
 
@@ -66,19 +67,60 @@ def test_the_same_names_in_another_format_need_no_family(folder, tmp_path):
     assert load_file(target / "model.safetensors").keys() == np.load(folder / "model.npz").keys()
 
 
-def test_a_model_that_we_trained_is_written_as_a_published_one(tmp_path):
+def run_of_gpt(run):
+    """A run of an untrained model."""
     config = dataclasses.replace(gpt.PRESETS["nano-cpu"], model=GPTConfig(dim=8, depth=1, heads=2, context=6))
-    facts, run = TextFacts(11, 6), tmp_path / "run"
+    facts = TextFacts(11, 6)
     run.mkdir()
     model = gpt.model(config, facts)(jax.random.key(0))
     record = {"recipe": "gpt", "config": to_dict(config), "facts": facts.to_record()}
     save_model(run / "model.safetensors", model, record)
     (run / "config.json").write_text(json.dumps(record))
+    return model
+
+
+def test_a_model_that_we_trained_is_written_as_a_published_one(tmp_path):
+    run = tmp_path / "run"
+    model = run_of_gpt(run)
     with pytest.raises(UserError, match="is the folder of a run: give --family"):
         converted(run, tmp_path / "out")
     leaves = open_pretrained(converted(run, tmp_path / "out", family="gpt2")).leaves
     ours = named_arrays(model)
     assert all(np.array_equal(leaves[name].read(...), ours[name]) for name in ours)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax2onnx") is None, reason="needs the extra onnx")
+def test_the_forward_pass_of_a_run_is_written_as_onnx(tmp_path, capsys):
+    run_of_gpt(tmp_path / "run")
+    target = converted(tmp_path / "run", tmp_path / "out", layout="onnx")
+    assert [path.name for path in target.iterdir()] == ["model.onnx"]
+    said = capsys.readouterr().out
+    assert re.search(r"takes ids int32\[6\] as \w+; gives logits of the next token\n.* differs by \d\.\de-0\d of", said)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax2onnx") is not None, reason="jax2onnx is installed")
+def test_without_jax2onnx_the_extra_is_named_and_no_folder_is_left(tmp_path):
+    run_of_gpt(tmp_path / "run")
+    with pytest.raises(UserError, match=r'--as onnx: to_onnx needs jax2onnx: pip install "eqxgen\[onnx\]"'):
+        converted(tmp_path / "run", tmp_path / "out", layout="onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_only_a_run_of_a_recipe_with_a_forward_pass_is_written_as_onnx(folder, tmp_path):
+    run_of_gpt(tmp_path / "run")
+    record = {"recipe": "bert", "config": {}, "facts": {"vocab": 9, "context": 8, "vocabulary": None}}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text(json.dumps(record))
+    for message, source, options in (
+        (r"--from .*hub: must be the folder of a run with --as onnx: it is none", folder, {}),
+        (r"--family goes with published weights: got it with --as onnx", tmp_path / "run", {"family": "gpt2"}),
+        (r"--mesh goes with published weights", tmp_path / "run", {"mesh": "fsdp=2"}),
+        (r"--as onnx: must have a run of train\.gpt, .*: got one of train\.bert", tmp_path / "other", {}),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            converted(source, tmp_path / "out", layout="onnx", **options)
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "out").exists()
 
 
 BAD = [

@@ -28,8 +28,17 @@ SMALL: dict[str, dict] = {
     "titok": {"titok": TiTokConfig(patch=4, latents=3, dim=16, depth=1, heads=2, codes=16, code_dim=4)},
 }
 ADDED = (
-    *("net", "quantizer", "levels", "bits", "stages", "gumbel_temperature", "legacy", "data_start", "pixel_loss"),
-    *("pixel", "perceptual", "perceptual_net", "perceptual_name", "adversarial_form", "adversarial_start", "adaptive"),
+    *("net", "quantizer", "levels", "bits", "stages", "scales", "gumbel_temperature", "legacy", "data_start"),
+    *(
+        "pixel_loss",
+        "pixel",
+        "perceptual",
+        "perceptual_net",
+        "perceptual_name",
+        "adversarial_form",
+        "adversarial_start",
+        "adaptive",
+    ),
     *("alternate", "critic", "critic_width", "critic_layers", "critic_norm", "lecam", "taming", "vit", "titok"),
 )
 """Fields that runs of older versions lack."""
@@ -103,6 +112,7 @@ def test_a_config_of_an_older_version_is_today_what_it_was():
         ({"adversarial_start": -1}, "adversarial_start must be at least 0: got -1"),
         ({"perceptual": 0.1}, "perceptual_net must name a file of weights"),
         ({"lecam": -0.1}, "lecam must be at least 0 and finite: got -0.1"),
+        ({"quantizer": "multiscale", "scales": ()}, r"scales must be integers of at least 1 that increase: got \(\)"),
         ({"quantizer": "lfq", "bits": 3}, r"bits must be log2 of model\.codes: got bits=3 and model\.codes=16"),
         ({"quantizer": "fsq", "levels": (3, 5)}, r"levels must multiply to model\.codes: got 3 x 5 = 15"),
         (
@@ -124,6 +134,13 @@ def test_values_that_cannot_be_are_one_line(changes, message):
         ("taming", {}, (15, 16, 3), "--taming.widths: each but the first halves the image, so 2 must divide"),
         ("vit", {}, (18, 16, 3), "--vit.patch: 4 must divide its sides"),
         ("titok", {}, (18, 16, 3), "--titok.patch: 4 must divide its sides"),
+        (
+            "maskgit",
+            {"quantizer": "multiscale", "scales": (1, 2, 4)},
+            (16, 16, 3),
+            "--scales must end at the grid of --net maskgit, 8 x 8, and that be a square: got 1 2 4",
+        ),
+        ("titok", {"quantizer": "multiscale"}, (16, 16, 3), "--scales must end at the grid of --net titok, 3, and"),
         ("maskgit", {"adversarial": 0.1}, (16, 8, 3), "--critic style must have square images"),
         (
             "maskgit",
@@ -151,6 +168,7 @@ def test_a_perceptual_net_that_is_missing_or_cannot_take_the_images_is_one_line(
     ("line", "reader"),
     [
         ("--levels 4 4", "--levels goes with --quantizer fsq"),
+        ("--scales 1 2", "--scales goes with --quantizer multiscale"),
         ("--critic patch --adversarial 0.1 --r1 1", "--r1 goes with --critic style"),
         ("--critic-layers 2 --adversarial 0.1", "--critic-layers goes with --critic patch"),
         ("--net vit --model.width 8", "--model.width goes with --net maskgit"),

@@ -35,7 +35,7 @@ ENDS = tuple(f"**.{name}" for name in _ENDS)
 WHOLE = (
     *ENDS,
     *(
-        f"**.{name}" for name in ("convs", "downs", "ups", "levels", "middle", "after", "before")
+        f"**.{name}" for name in ("convs", "downs", "ups", "levels", "middle", "after", "before", "phi")
     ),  # kernels of convolutions
     *(f"**.{name}.weight" for name in ("shortcut", "last", "hidden", "pooler", "join")),
     *(f"**.{name}.weight" for name in ("from_input", "from_output")),  # recurrent cells

@@ -239,7 +239,7 @@ def _vocabulary_of_run(run: Finished) -> Any:
     return vocabulary_of_run(run.folder, run.facts)
 
 
-def _frozen(config: Any, facts: CaptionFacts, mesh: "Mesh | None") -> Any:
+def _frozen(config: Any, facts: CaptionFacts, mesh: "Mesh | None", tokenizer: Any) -> Any:
     """The frozen encoder, of random weights on paper; None where the model has its own."""
     if not config.text_encoder:
         return None

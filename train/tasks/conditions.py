@@ -70,8 +70,8 @@ class Conditions:
         opened: (config, source, facts of the tokens) -> the conditions of the data.
         asked: those of `train.sample`.
         read: (config, data set) -> `Source.texts`, of captioned images; None for images without captions.
-        frozen: (config, facts, mesh, by default the config's) -> a part that the model is given and that is not
-            trained, or None.
+        frozen: (config, facts, mesh, by default the config's, the image tokenizer, None on paper) -> a part that the
+            model is given and that is not trained, or None.
         bound: (model, that part) -> the model with it.
     """
 
@@ -84,14 +84,18 @@ class Conditions:
     opened: Callable[[Any, "Source", TokenFacts], Given]
     asked: Callable[[Finished, Any], Asked]
     read: "Callable[[Any, Dataset], Any] | None" = None
-    frozen: "Callable[[Any, Any, Mesh | None], Any]" = lambda config, facts, mesh: None
+    frozen: "Callable[[Any, Any, Mesh | None, Any], Any]" = lambda config, facts, mesh, tokenizer: None
     bound: Callable[[Any, Any], Any] = lambda model, frozen: model
 
-    def model_of(self, run: Finished, mesh: "Mesh") -> Any:
-        """The model of a run with its frozen part, in parts over a mesh."""
+    def model_of(self, run: Finished, mesh: "Mesh", tokenizer: Any) -> Any:
+        """The model of a run with its frozen part, in parts over a mesh.
+
+        Args:
+            tokenizer: of the run's images.
+        """
         from ..parallel import place
 
-        return self.bound(run.model(mesh), place(self.frozen(run.config, run.facts, mesh), mesh))
+        return self.bound(run.model(mesh), place(self.frozen(run.config, run.facts, mesh, tokenizer), mesh))
 
 
 def _labels(config: Any, source: "Source", facts: TokenFacts) -> Given:

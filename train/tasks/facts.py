@@ -15,6 +15,7 @@ _MEANING = {
     tuple[int, int, int]: "three whole numbers",
     tuple[int, int, int] | None: "three whole numbers or null",
     tuple[float, ...]: "numbers",
+    tuple[int, ...]: "whole numbers",
     int | None: "a whole number or null",
     str | None: "text or null",
 }
@@ -103,6 +104,10 @@ class TokenFacts(Facts):
     """Size of the tokenizer's codebook."""
     tokenizer: str | None = rare(None)
     """SHA-256 of the tokenizer's weights; None for pixels, and in older runs."""
+    scales: tuple[int, ...] = rare(())
+    """Sides of the token maps of a tokenizer of several scales."""
+    code_dim: int = rare(0)
+    """Width of its codes."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -231,6 +236,8 @@ class TextPairFacts(Facts):
 def _is(value: Any, kind: Any) -> bool:
     if kind == tuple[float, ...]:
         return isinstance(value, tuple) and all(type(part) in (int, float) for part in value)
+    if kind == tuple[int, ...]:
+        return isinstance(value, tuple) and all(type(part) is int for part in value)
     if kind == tuple[int, int, int] | None and value is None:
         return True
     if kind in (tuple[int, int, int], tuple[int, int, int] | None):

@@ -67,6 +67,7 @@ def tokens_recipe(
     offered: Offered = lambda config, tokens, evaluators: evaluators,
     pairs: Callable[[Any], bool] = lambda config: False,
     conditions: Conditions = LABELS,
+    fits: Callable[[Any, TokenFacts], None] = lambda config, facts: None,
 ) -> Recipe:
     """A recipe of this kind.
 
@@ -81,9 +82,14 @@ def tokens_recipe(
         pairs: (config) -> true where a batch has `other` beside `ids`: tokens of the same images, with a draw of
             --data.augment.flip of their own. Batches of held-out examples lack them.
         conditions: what the images are of.
+        fits: (config, facts of the tokens) raises `UsageError` for a tokenizer whose tokens the model cannot take.
     """
 
-    def program(config: Any, facts: TokenFacts) -> "Program":
+    def checked(config: Any, facts: TokenFacts) -> TokenFacts:
+        fits(config, facts)
+        return facts
+
+    def program(config: Any, facts: TokenFacts, tokenizer: Any = None) -> "Program":
         from ..engine.recipe import Program
 
         shapes = {"ids": ((facts.tokens,), "int32"), conditions.name: (conditions.shape(facts), "int32")}
@@ -94,7 +100,8 @@ def tokens_recipe(
         def total(net: Any, batch: Any, keys: Any, context: "Context") -> "Sums":
             return of_bound(conditions.bound(net, context.frozen), batch, keys, context)
 
-        return Program.of(model(config, facts), total, shapes, frozen=lambda: conditions.frozen(config, facts, None))
+        frozen = lambda: conditions.frozen(config, facts, None, tokenizer)
+        return Program.of(model(config, facts), total, shapes, frozen=frozen)
 
     def check(config: Any, prefix: str = "") -> None:
         guidance, dropout = getattr(config, options).guidance, getattr(config, conditions.dropout)
@@ -105,7 +112,7 @@ def tokens_recipe(
 
     def task(config: Any, folder: Path) -> "Task":
         check(config)
-        return _task(config, folder, conditions, program, functools.partial(_sampler, draw), numbers, offered)
+        return _task(config, folder, conditions, program, functools.partial(_sampler, draw), numbers, offered, fits)
 
     def sample(run: Finished, asked: Any) -> int:
         values = dataclasses.replace(getattr(run.config, options), **given(asked, kind))
@@ -124,7 +131,7 @@ def tokens_recipe(
         config=config,
         presets=presets,
         facts=conditions.facts,
-        on_paper=lambda config: conditions.on_paper(config, _on_paper(config)),
+        on_paper=lambda config: conditions.on_paper(config, checked(config, _on_paper(config))),
         model=model,
         program=program,
         task=task,
@@ -149,7 +156,8 @@ def _on_paper(config: TokensConfig) -> TokenFacts:
         places = (height // sizes.factor, width // sizes.factor)
         return TokenFacts(facts.shape, facts.classes, math.prod(places), sizes.codes)
     made = presets[name]
-    return TokenFacts(facts.shape, facts.classes, math.prod(made.places(height, width)), made.sizes.codes)
+    own = {"scales": made.scales, "code_dim": made.code.dim} if made.code.kind == "multiscale" else {}
+    return TokenFacts(facts.shape, facts.classes, math.prod(made.places(height, width)), made.sizes.codes, **own)
 
 
 def _sampler(draw: Callable[[Any, TokenFacts], Sampler], config: Any, facts: TokenFacts, prefix: str = "") -> Sampler:
@@ -164,10 +172,11 @@ def _task(
     config: Any,
     folder: Path,
     conditions: Conditions,
-    program: Callable[[Any, TokenFacts], "Program"],
+    program: Callable[..., "Program"],
     draw: Callable[[Any, TokenFacts], Sampler],
     numbers: Numbers,
     offered: Offered,
+    fits: Callable[[Any, TokenFacts], None],
 ) -> "Task":
     import jax.random as jr
     import numpy as np
@@ -179,18 +188,23 @@ def _task(
     from ..evaluators.stream import Stream
     from ..parallel.processes import is_first
     from .encoded.token_data import opened
-    from .tokenizers import COPY, keep_tokenizer
+    from .tokenizers import COPY, keep_tokenizer, token_facts
     from .usage import tokenizer_usage
 
-    source = opened(config, folder, functools.partial(conditions.read, config) if conditions.read else None)
+    source = opened(
+        config,
+        folder,
+        functools.partial(conditions.read, config) if conditions.read else None,
+        lambda images, tokenizer: fits(config, token_facts(images, tokenizer)),
+    )
     found, tokenizer, flip = source.tokens, source.tokenizer, config.data.augment.flip
     begins = source.where != "pixels" and not (folder / COPY).exists() and is_first()
     if begins and (hint := tokenizer_usage(source.where, tokenizer.codes)):
         print(hint)
-    facts = TokenFacts(found.image_shape, found.num_classes, tokenizer.tokens, tokenizer.codes, found.sha256 or None)
+    facts = dataclasses.replace(token_facts(found, tokenizer), tokenizer=found.sha256 or None)
     given = conditions.opened(config, source, facts)
     facts, name = given.facts, conditions.name
-    sampler, core = draw(config, facts), program(config, facts)
+    sampler, core = draw(config, facts), program(config, facts, tokenizer)
     arrays: dict[str, Any] = {"ids": found.test.astype(np.int32), name: given.test}
     tested = Examples.of(**arrays)
 
@@ -229,7 +243,7 @@ def _sample(run: Finished, asked: Pictures, conditions: Conditions, sampler: Sam
 
     found, mesh = conditions.asked(run, asked), make_mesh(asked.mesh)
     tokenizer = tokenizer_of_run(run.folder, run.config.tokenizer, run.facts)
-    tree = conditions.model_of(run, mesh), tokenizer, sampler, jr.key(asked.seed)
+    tree = conditions.model_of(run, mesh, tokenizer), tokenizer, sampler, jr.key(asked.seed)
     arrays, draw = {conditions.name: found.rows}, found.draw
     if getattr(asked, "rerank", None):
         from .clip.ranking import ranking

@@ -155,7 +155,7 @@ def _drawn_below(run: "Finished", asked: StagedSample, found: Asked) -> "np.ndar
     from .masked import draw_masked
 
     first, mesh = _first_stage(run, asked.low), make_mesh(asked.mesh)
-    tree = TEXTS.model_of(first, mesh), draw_masked(first.config, first.facts), jr.fold_in(jr.key(asked.seed), 1)
+    tree = TEXTS.model_of(first, mesh, None), draw_masked(first.config, first.facts), jr.fold_in(jr.key(asked.seed), 1)
     rows = texts_asked(first, asked).rows
     ids = np.asarray(Stream(mesh).gather(ids_by_text, tree, Examples.of(250, text=rows)))
     if (ids < 0).any():

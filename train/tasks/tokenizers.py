@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from eqxgen.models import PixelTokenizer
 from eqxgen.models.autoencoder import VQAutoencoder
+from eqxgen.nn import MultiScaleVQ
 from eqxgen.pretrained import to_pretrained
 
 from .._errors import UserError
@@ -100,6 +101,13 @@ class GridTokenizer(eqx.Module):
     def decode(self, ids: Int[Array, " tokens"]) -> Float[Array, "height width channels"]:
         """The image of ids."""
         return self.net.decode(ids.reshape(self.grid))
+
+
+def token_facts(images: Dataset | Encoded, tokenizer: Tokenizer) -> TokenFacts:
+    """Facts of images as tokens, without the tokenizer's hash."""
+    quantizer = getattr(tokenizer, "quantizer", None)
+    own = {"scales": quantizer.scales, "code_dim": quantizer.dim} if isinstance(quantizer, MultiScaleVQ) else {}
+    return TokenFacts(images.image_shape, images.num_classes, tokenizer.tokens, tokenizer.codes, **own)
 
 
 def open_tokenizer(where: str, dataset: Dataset, folder: Path) -> Tokenizer:

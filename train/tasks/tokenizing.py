@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from eqxgen.configs import QuantizerConfig, TamingConfig, TiTokConfig, ViTVQGANConfig, VQGANConfig
+from eqxgen.configs import VAR_SCALES, QuantizerConfig, TamingConfig, TiTokConfig, ViTVQGANConfig, VQGANConfig
 
 from .._errors import require
 from ..config.evals import CLASSIFIER, FIDELITY, RECONSTRUCTION
@@ -22,15 +22,19 @@ class Config(JudgedConfig):
     net: Literal["maskgit", "taming", "vit", "titok"] = option("maskgit", first=True)
     """maskgit: convolutions; taming: with attention at the smallest size; vit: transformers over patches (ViT-VQGAN);
     titok: a short row of tokens in place of a grid."""
-    quantizer: Literal["vq", "cosine", "ema", "fsq", "lfq", "residual", "gumbel"] = option("vq", first=True)
+    quantizer: Literal["vq", "cosine", "ema", "fsq", "lfq", "residual", "multiscale", "gumbel"] = option(
+        "vq", first=True
+    )
     """vq: a learned codebook; cosine: of unit vectors; ema: of moving averages; fsq: a grid; lfq: signs; residual: of
-    rests; gumbel: drawn codes, whose weight is --quantisation."""
+    rests; multiscale: of rests at several scales (VAR); gumbel: drawn codes, whose weight is --quantisation."""
     levels: tuple[int, ...] = ()
     """Levels of each dimension of fsq, which multiply to the number of codes; by default powers of 2."""
     bits: int = 0
     """Bits of lfq, log2 of the number of codes; 0: that."""
     stages: int = 4
     """Codebooks of residual, and tokens of each place."""
+    scales: tuple[int, ...] = VAR_SCALES
+    """Sides of the token maps of multiscale, which increase to the side of the grid."""
     gumbel_temperature: float = 1.0
     """Temperature of gumbel's draws."""
     legacy: bool = False
@@ -63,10 +67,16 @@ class Config(JudgedConfig):
         """Sizes of the net."""
         return self.model if self.net == "maskgit" else getattr(self, self.net)
 
+    def grid(self, height: int, width: int) -> tuple[int, ...]:
+        """Sides of the latents of an image."""
+        factor = self.sizes.factor if self.net in ("maskgit", "taming") else self.sizes.patch
+        return (self.titok.latents,) if self.net == "titok" else (height // factor, width // factor)
+
     def places(self, height: int, width: int) -> tuple[int, ...]:
         """Sides of the ids of an image."""
-        factor = self.sizes.factor if self.net in ("maskgit", "taming") else self.sizes.patch
-        grid = (self.titok.latents,) if self.net == "titok" else (height // factor, width // factor)
+        grid = self.grid(height, width)
+        if self.quantizer == "multiscale":
+            return (sum(side * side for side in self.scales),)
         return (*grid, self.stages) if self.quantizer == "residual" else grid
 
     @property
@@ -80,6 +90,7 @@ class Config(JudgedConfig):
             levels=self.levels,
             bits=self.bits,
             stages=self.stages,
+            scales=self.scales,
             commitment=own.commitment,
             legacy=self.legacy,
             past_norm=self.net == "vit",
@@ -91,7 +102,13 @@ class Config(JudgedConfig):
     @property
     def unread(self) -> Mapping[str, str]:
         names = dict(super().unread)
-        of = {"levels": "fsq", "bits": "lfq", "stages": "residual", "gumbel_temperature": "gumbel"}
+        of = {
+            "levels": "fsq",
+            "bits": "lfq",
+            "stages": "residual",
+            "scales": "multiscale",
+            "gumbel_temperature": "gumbel",
+        }
         names |= {name: f"--quantizer {kind}" for name, kind in of.items() if kind != self.quantizer}
         names |= {f"{net}.": f"--net {net}" for net in ("taming", "vit", "titok") if net != self.net}
         own = ("width", "multipliers", "blocks", "latent_dim", "codes", "form")

@@ -13,7 +13,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen.losses.likelihood import from_location
-from eqxgen.nn import EMAQuantizer, GumbelQuantizer, ResidualVQ, VectorQuantizer, _check
+from eqxgen.nn import EMAQuantizer, GumbelQuantizer, MultiScaleVQ, ResidualVQ, VectorQuantizer, _check
 from eqxgen.nn.quantize import Averages, Quantized
 
 
@@ -28,6 +28,9 @@ class ImageTokenizer(eqx.Module):
         unit: the parts take and give images in [0, 1]; those of the tokenizer stay in [-1, 1].
         laplace: the decoder gives location and ln of the scale of a logit-Laplace distribution, see
             `eqxgen.losses.likelihood`.
+
+    Raises:
+        ValueError: the scales of a multi-scale quantiser do not end at the grid.
     """
 
     encoder: Any
@@ -49,6 +52,11 @@ class ImageTokenizer(eqx.Module):
         unit: bool = False,
         laplace: bool = False,
     ):
+        if isinstance(quantizer, MultiScaleVQ) and tuple(grid) != (quantizer.side, quantizer.side):
+            raise ValueError(
+                f"the last of scales must be both sides of the grid, {' x '.join(map(str, grid))}: got "
+                f"{quantizer.scales}"
+            )
         self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
         self.image_shape, self.grid, self.unit, self.laplace = image_shape, grid, unit, laplace
 
@@ -71,7 +79,11 @@ class ImageTokenizer(eqx.Module):
 
     @property
     def ids_shape(self) -> tuple[int, ...]:
-        """Of the ids before they become a row: the grid, and the stages of a residual quantiser."""
+        """Of the ids before they become a row: the grid, and the stages of a residual quantiser; of a multi-scale one
+        they are a row.
+        """
+        if isinstance(self.quantizer, MultiScaleVQ):
+            return (self.quantizer.tokens,)
         stages = (len(self.quantizer.quantizers),) if isinstance(self.quantizer, ResidualVQ) else ()
         return (*self.grid, *stages)
 
@@ -149,7 +161,7 @@ class ImageTokenizer(eqx.Module):
         return eqx.tree_at(lambda model: model.quantizer, self, learned)
 
     def encode(self, image: Float[Array, "height width channels"]) -> Int[Array, " tokens"]:
-        """Ids of an image in [-1, 1]: row by row, and at each place stage by stage."""
+        """Ids of an image in [-1, 1]: row by row, and at each place stage by stage; or scale by scale."""
         return self._settled.nearest(self.latents(image)).reshape(-1)
 
     def decode(self, ids: _check.Ids) -> Float[Array, "height width channels"]:

@@ -13,6 +13,7 @@ from eqxgen.nn import (
     EMAQuantizer,
     FactorisedQuantizer,
     GumbelQuantizer,
+    MultiScaleVQ,
     ResidualVQ,
     VectorQuantizer,
 )
@@ -34,6 +35,8 @@ def chosen(config: QuantizerConfig, *, key: PRNGKeyArray) -> Any:
         return CosineQuantizer(learned(key), past_norm=config.past_norm)
     if config.kind == "residual":
         return ResidualVQ([learned(key) for key in jr.split(key, config.stages)])
+    if config.kind == "multiscale":
+        return MultiScaleVQ(learned(own), config.scales, commitment=config.commitment, key=other)
     if config.kind == "gumbel":
         return GumbelQuantizer(config.codes, config.dim, temperature=config.gumbel_temperature, key=key)
     inner = FSQ(config.grid) if config.kind == "fsq" else LFQ(config.codes.bit_length() - 1, **soft, key=own)

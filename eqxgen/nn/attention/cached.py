@@ -21,6 +21,7 @@ def attend(
     bias: Any = None,
     scale: float | None = None,
     shared: int | None = None,
+    together: bool = False,
 ) -> tuple[Float[Array, "new heads out_dim"], KVCache]:
     """Causal attention of the next tokens over the cache and one another, and the cache with them.
 
@@ -37,13 +38,17 @@ def attend(
         scale: of the logits; 1 / sqrt(head_dim) by default.
         shared: number of leading entries of the keys that serve as values; v is then empty, (new, kv_heads, 0), and so
             is the cache's.
+        together: the next tokens see one another whatever their order, where the sequence is causal by blocks.
 
     Returns:
         The result in q's dtype, all NaN after an overflow inside a compiled program; and the new cache.
 
     Raises:
-        ValueError: as `KVCache.append`; or a ring without a window, or with one longer than its rows.
+        ValueError: as `KVCache.append`; a ring without a window, or with one longer than its rows; or tokens together
+            with a window.
     """
+    if together and window is not None:
+        raise ValueError(f"together needs attention without a window: got window={window}")
     if cache.ring and (window is None or window > cache.length):
         raise ValueError(f"a ring of {cache.length} rows needs a window of at most as many tokens: got window={window}")
     if cache.ring and bias is not None and not isinstance(bias, ops.ALiBi):
@@ -68,7 +73,7 @@ def attend(
     elif window is not None:
         y = ops.dot_product_attention(q, keys, values, bias, _seen(at, held, window), scale=scale)
     else:
-        mask = ops.masks.Causal(cache.count)
+        mask = None if together else ops.masks.Causal(cache.count)
         y = ops.dot_product_attention(q, keys, values, bias, mask, scale=scale, key_value_seq_lengths=after.count)
     return (y if cache.ring else jnp.where(after.count > cache.length, jnp.nan, y)), after
 

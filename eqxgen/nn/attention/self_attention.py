@@ -151,6 +151,7 @@ class SelfAttention(eqx.Module):
         *,
         count: int | Int[Array, ""] | None = None,
         bias: Bias | None = None,
+        together: bool = False,
     ) -> tuple[Float[Array, "new dim"], KVCache]:
         """The results of the next tokens, and the cache with them: many tokens at first (prefill), then one at a time.
 
@@ -162,16 +163,22 @@ class SelfAttention(eqx.Module):
             count: number of real tokens, where x is padded at its end so that few lengths are compiled. The results of
                 the padding are undefined, and the cache does not hold it.
             bias: as `eqxgen.nn.attention.cached.attend` takes it.
+            together: the tokens see one another whatever their order, in a layer that is not causal: its calls on the
+                whole sequence have a mask that is causal by blocks, and each block is one `extend`.
 
         Raises:
-            ValueError: the layer is not causal; the cache has no room. Inside a compiled program, where the count is
-                not known, the result is NaN.
+            ValueError: the layer is not causal, or it is and the tokens are `together`; the cache has no room. Inside a
+                compiled program, where the count is not known, the result is NaN.
         """
-        if not self.causal:
+        if not self.causal and not together:
             raise ValueError("extend needs causal=True: the result of a token must not depend on later tokens")
+        if self.causal and together:
+            raise ValueError("together needs causal=False: got a causal layer, whose tokens do not see later ones")
         _check.example(x, "new", dim=self.qkv.in_dim)
         q, k, v = self._heads(x, cache.count + jnp.arange(x.shape[0], dtype=jnp.int32))
-        y, cache = attend(q, k, v, cache, count=count, window=self.window, bias=bias, scale=self.scale)
+        y, cache = attend(
+            q, k, v, cache, count=count, window=self.window, bias=bias, scale=self.scale, together=together
+        )
         return self.out(join_heads(y)), cache
 
     def _heads(self, x: Float[Array, "seq dim"], positions: Int[Array, " seq"] | None) -> tuple[Array, Array, Array]:

@@ -2,8 +2,8 @@
 
 Every quantiser has `quantizer(z) -> Quantized`, `nearest(z)`, which returns the ids only, `lookup(ids)`, the vectors of
 ids, and `codes`, their number, so that quantisers are interchangeable. `CosineQuantizer` and `FactorisedQuantizer` wrap
-another quantiser, `ResidualVQ` several. The gradient estimator is an argument: `straight_through` or `rotate`.
-ViT-VQGAN's quantiser (arXiv:2110.04627, section 3.2) is
+another quantiser, `ResidualVQ` several, `MultiScaleVQ` one for maps of several scales. The gradient estimator is an
+argument: `straight_through` or `rotate`. ViT-VQGAN's quantiser (arXiv:2110.04627, section 3.2) is
 
 >>> FactorisedQuantizer(CosineQuantizer(VectorQuantizer(8192, 32, key=code_key)), 768, key=key)
 """
@@ -25,6 +25,7 @@ from eqxgen.nn.quantize.estimator import straight_through as straight_through
 from eqxgen.nn.quantize.finite import FSQ as FSQ
 from eqxgen.nn.quantize.gumbel import GumbelQuantizer as GumbelQuantizer
 from eqxgen.nn.quantize.lookup_free import LFQ as LFQ
+from eqxgen.nn.quantize.multiscale import MultiScaleVQ as MultiScaleVQ
 from eqxgen.nn.quantize.quantized import Quantized as Quantized
 from eqxgen.nn.quantize.residual import ResidualVQ as ResidualVQ
 from eqxgen.nn.quantize.vector import VectorQuantizer as VectorQuantizer

@@ -294,6 +294,27 @@ class Timeformer(eqx.Module):
         y, gate = self.mlp_norm(x, condition)
         return x + gate * self.mlp(y, key=mlp_key, inference=inference)
 
+    def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> Any:
+        """An empty cache of the attention for `length` tokens."""
+        return self.attention.cache(length, dtype)
+
+    def extend(
+        self,
+        x: Float[Array, "seq dim"],
+        cache: Any,
+        condition: Float[Array, " condition_dim"],
+        *,
+        count: int | Int[Array, ""] | None = None,
+    ) -> tuple[Float[Array, "seq dim"], Any]:
+        """The results of a block of tokens that see one another and those in the cache, and the cache with them;
+        without dropout. Calls on the whole sequence have a mask that is causal by blocks.
+        """
+        y, gate = self.attention_norm(x, condition)
+        y, cache = self.attention.extend(y, cache, count=count, together=True)
+        x = x + gate * y
+        y, gate = self.mlp_norm(x, condition)
+        return x + gate * self.mlp(y, inference=True), cache
+
 
 def caching(attention: Any) -> Any:
     """The attention, which must have the methods of step-by-step decoding."""

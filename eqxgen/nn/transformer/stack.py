@@ -177,14 +177,14 @@ class Unrolled(eqx.Module):
         self,
         x: Float[Array, "seq dim"],
         caches: PyTree,
-        *,
+        *context: Array,
         count: int | Int[Array, ""] | None = None,
         bias: Bias | None = None,
     ) -> tuple[Float[Array, "seq dim"], PyTree]:
         """As `Stack.extend`."""
         after = []
         for block, cache in zip(self.blocks, caches):
-            x, cache = block.extend(x, cache, count=count, **given(bias=bias))
+            x, cache = block.extend(x, cache, *context, count=count, **given(bias=bias))
             after.append(cache)
         return x, tuple(after)
 

@@ -36,12 +36,18 @@ class Source(NamedTuple):
     folder: Path = Path()
 
 
-def opened(config: Any, folder: Path, read: Callable[[Dataset], Any] | None = None) -> Source:
+def opened(
+    config: Any,
+    folder: Path,
+    read: Callable[[Dataset], Any] | None = None,
+    fits: Callable[[Dataset | Encoded, Tokenizer], None] = lambda images, tokenizer: None,
+) -> Source:
     """The tokens that `--data` and `--tokenizer` name.
 
     Args:
         folder: of the run.
         read: takes what a run needs of the captions, before any token is made.
+        fits: raises an error for a tokenizer that the model cannot take, before any token is made.
 
     Raises:
         DataError: the data cannot be read, or captions are asked for and missing.
@@ -51,19 +57,21 @@ def opened(config: Any, folder: Path, read: Callable[[Dataset], Any] | None = No
         if read is not None:
             hint = "give the images that they were made of"
             raise DataError(config.data.name, "images with captions", "prepared tokens, which have none", hint)
-        return _prepared(config, folder)
+        return _prepared(config, folder, fits)
     dataset = load(config.data, captions=read is not None).enough_for(config.batch_size)
     texts = None if read is None else read(dataset)
     tokenizer = open_tokenizer(config.tokenizer, dataset, folder)
+    fits(dataset, tokenizer)
     flip = config.data.augment.flip
     tokens = tokenized(dataset, tokenizer, config.tokenizer, make_mesh(config.mesh), mirror=flip)
     return Source(tokens, tokenizer, config.tokenizer, dataset, "", dataset.fingerprint, texts, folder)
 
 
-def _prepared(config: Any, folder: Path) -> Source:
+def _prepared(config: Any, folder: Path, fits: Callable[[Encoded, Tokenizer], None]) -> Source:
     found = read_encoded(config.data, IDS).check(config.data, config.batch_size)
     grid = {"tokens": found.copies[0].shape[1], "codes": found.codes, "tokenizer": found.sha256}
     refuse_others(folder, config.data.name, grid)
     tokenizer = tokenizer_of_prepared(config.tokenizer, found, folder)
+    fits(found, tokenizer)
     where = found.tokenizer if config.tokenizer == "pixels" else config.tokenizer
     return Source(found, tokenizer, where, *found.images_or_reason(config.data.root), found.fingerprint)

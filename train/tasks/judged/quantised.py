@@ -105,14 +105,14 @@ def changes(config: Any, quantizer: Any) -> dict[str, Change]:
     """The codebook placed on data before the first step, and its dead codes restarted every so often."""
     moving = config.code.kind == "ema"
 
-    def placed(learned: Any, averages: Any) -> Any:
+    def placed(learned: Any, averages: Any, first: bool = False) -> Any:
         def change(model: dict[str, Any], batch: dict[str, Array], key: Array, context: Context) -> Any:
             latents = jax.vmap(model["tokenizer"].latents)(batch["image"])
             latents = latents.reshape(-1, latents.shape[-1])
             if moving:
                 codes = averages(codes_of(context.state), latents, key=key)
                 return model, codes if context.state is codes_of(context.state) else context.state._replace(codes=codes)
-            found = with_codebooks(learned, model["tokenizer"].quantizer, latents, key=key)
+            found = with_codebooks(learned, model["tokenizer"].quantizer, latents, placed=not first, key=key)
             return eqx.tree_at(lambda m: m["tokenizer"].quantizer, model, found), context.state
 
         return change
@@ -124,7 +124,7 @@ def changes(config: Any, quantizer: Any) -> dict[str, Change]:
     found: dict[str, Change] = {}
     if moving or has_codebook(quantizer):
         if config.data_start:
-            found["start"] = Change(placed(data_start, start), lambda step: step == 0, places)
+            found["start"] = Change(placed(data_start, start, first=True), lambda step: step == 0, places)
         rare = functools.partial(restart_rare_codes, least=1.0)
         found["restart"] = Change(placed(restart_dead_codes, rare), restarts)
     return found
