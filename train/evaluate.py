@@ -4,6 +4,8 @@
   python -m train.evaluate --run runs/maskgit-mnist --evals classifier --n 10000 --mesh fsdp=8
   python -m train.evaluate --run runs/maskgit-mnist --evals fidelity cas --n 10000
   python -m train.evaluate --run runs/maskgit-mnist --guidance 3 --steps 16 --out guided.json
+  python -m train.evaluate --run runs/maskgit-mnist --evals none --n 10000 --inception pt_inception.pth
+  python -m train.evaluate --run runs/vqgan-cifar10 --lpips vgg vgg16-397923af.pth heads.pth
 
 Prints the numbers of the run's evaluators, or of those that --evals names, and writes them to evaluation.json in its
 folder. They are those of summary.json where nothing but the devices differs. Options of sampling that are not given are
@@ -15,7 +17,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ._errors import UsageError, require
 from ._files import write_json
@@ -24,6 +26,9 @@ from .config.options import option
 from .engine.command import run
 from .engine.recipes import Finished, Recipe, asked_of_run
 from .tasks.sampling import given, with_options
+
+if TYPE_CHECKING:
+    from .evaluators.base import Evaluator
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,18 @@ class Options:
     """Evaluators; by default all that the data allow but `fidelity` and `cas`."""
     n: int | None = None
     """Samples that the evaluators `classifier`, `fidelity` and `cas` take; by default as the run's config says."""
+    inception: str | None = None
+    """File of FID's Inception, pytorch-fid's: its scores of the samples are computed as well, called FID, sFID and IS
+    with these weights alone."""
+    reference: Literal["held_out", "training"] = "held_out"
+    """With --inception: the real images that samples are compared with."""
+    statistics: str | None = None
+    """With --inception: .npz of mu and sigma of the real images, as other tools write it, in the place of images."""
+    write_statistics: str | None = None
+    """With --inception: .npz file that mu and sigma of the real images are written to."""
+    lpips: tuple[str, ...] = ()
+    """Of a run that reconstructs images: NET FEATURES HEADS, which are alex, vgg or squeeze, torchvision's file of it
+    and the package lpips' file of its heads. LPIPS and SSIM of the reconstructions are computed as well."""
     out: str | None = None
     """JSON file of the numbers; by default evaluation.json in the run's folder."""
     mesh: str = ""
@@ -51,6 +68,20 @@ class Options:
         require(self.n is None or self.n >= 2, f"n must be at least 2: got {self.n}")
         periodic = [word for word in self.evals if ":" in word]
         require(not periodic, f"evals must be names without a period: got {' '.join(periodic)}")
+        for name in ("statistics", "write_statistics"):
+            require(
+                getattr(self, name) is None or self.inception is not None,
+                f"{name} goes with inception, which was not given",
+            )
+        real = self.reference == "held_out" or self.inception is not None
+        require(real, "reference goes with inception, which was not given")
+        given = self.statistics is None or (self.write_statistics is None and self.reference == "held_out")
+        require(given, "statistics takes the place of images: leave write_statistics and reference out")
+        written = self.write_statistics
+        require(written is None or written.endswith(".npz"), f"write_statistics must end in .npz: got {written!r}")
+        nets = ("alex", "squeeze", "vgg")
+        fits = not self.lpips or (len(self.lpips) == 3 and self.lpips[0] in nets)
+        require(fits, f"lpips must be one of {', '.join(nets)} and two files: got {' '.join(self.lpips)}")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -118,7 +149,10 @@ def evaluate(finished: Finished, options: Options, sampling: Mapping[str, Any]) 
     with StopRequest() as stop:
         with _own_flags(finished.recipe.options) if sampling else contextlib.nullcontext():
             task = finished.recipe.task(finished.config, finished.folder)
-        evaluators = chosen(options.evals, task.evaluators)
+        evaluators = (
+            *chosen(options.evals, task.evaluators),
+            *published(options, task.evaluators, finished.recipe.name),
+        )
         model = finished.model(mesh)
         evaluation = Evaluation(evaluators, place(task.program.frozen(), mesh), Stream(mesh, stop.agreed, say))
         try:
@@ -136,6 +170,32 @@ def evaluate(finished: Finished, options: Options, sampling: Mapping[str, Any]) 
             print(f"{name:28} {value:.4g}")
         print(f"done: {where}")
     return 0
+
+
+def published(options: Options, offered: "Sequence[Evaluator]", recipe: str) -> "tuple[Evaluator, ...]":
+    """The evaluators by published networks that are asked for.
+
+    Raises:
+        UsageError: the run has no images that are judged, or they do not fit.
+        UserError: a file is missing, damaged, or of something else.
+    """
+    if options.inception is None and not options.lpips:
+        return ()
+    from .evaluators.published import inception_scores, pair_scores
+
+    judged = next((evaluator.judged for evaluator in offered if evaluator.judged is not None), None)
+    if judged is None:
+        flag = "--inception" if options.inception is not None else "--lpips"
+        raise UsageError(f"{flag} goes with images that are judged, which train.{recipe} has none of")
+    found = []
+    if options.inception is not None:
+        path = lambda text: None if text is None else Path(text)
+        files = {"statistics": path(options.statistics), "written": path(options.write_statistics)}
+        found.append(inception_scores(judged, Path(options.inception), reference=options.reference, **files))
+    if options.lpips:
+        net, features, heads = options.lpips
+        found.append(pair_scores(judged, net, Path(features), Path(heads)))
+    return tuple(found)
 
 
 if __name__ == "__main__":

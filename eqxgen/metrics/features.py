@@ -10,6 +10,8 @@ from jaxtyping import Float, PyTree
 # Names that a score has with the weights of its paper alone, by the beginning of the SHA-256 of their published files.
 _OWN_WEIGHTS = {
     ("fd", "inception"): ("FID", ("6726825d",)),
+    ("sfd", "inception"): ("sFID", ("6726825d",)),
+    ("class_score", "inception"): ("IS", ("6726825d",)),
     ("lpips", "alex"): ("LPIPS_alex", ("7be5be79",)),
     ("lpips", "vgg"): ("LPIPS_vgg", ("397923af",)),
     ("lpips", "squeeze"): ("LPIPS_squeeze", ("b8a52dc0", "f364aa15")),

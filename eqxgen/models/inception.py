@@ -15,6 +15,7 @@ from eqxgen.nn import Projection, _check
 
 EPSILON = 1e-3
 FEATURES, OUTPUTS, SIDE = 2048, 1008, 299
+SPATIAL = 7  # channels
 
 
 class Unit(eqx.Module):
@@ -157,6 +158,18 @@ class Inception(eqx.Module):
         """
         return self.head(self.features(image))
 
+    def judged(
+        self, image: Float[Array, "height width channels"]
+    ) -> tuple[Float[Array, " features"], Float[Array, " places"], Float[Array, " outputs"]]:
+        """The features, the spatial features and the logits of an image in [-1, 1], as scores of samples have them.
+
+        The spatial ones are the first 7 channels of a branch in the middle, 17 x 17 (sFID: Nash et al. 2021,
+        arXiv:2103.03841). The logits are without the bias, which the graph of 2015 leaves out of its Inception score.
+        """
+        maps, middle = self._maps(image, resize=True)
+        features = jnp.mean(maps, axis=(0, 1))
+        return features, middle[..., :SPATIAL].ravel(), self.head.weight @ features
+
     def features(
         self, image: Float[Array, "height width channels"], *, resize: bool = True
     ) -> Float[Array, " features"]:
@@ -175,6 +188,10 @@ class Inception(eqx.Module):
         self, image: Float[Array, "height width channels"], *, resize: bool = True
     ) -> Float[Array, "rows columns features"]:
         """The maps before the last pool; see `features`."""
+        return self._maps(image, resize=resize)[0]
+
+    def _maps(self, image: Array, *, resize: bool) -> tuple[Array, Array]:
+        """The maps before the last pool, and those of a branch in the middle."""
         _check.image(image, channels=3)
         if not resize and min(image.shape[:2]) < 75:
             raise ValueError(f"x must be at least 75 pixels high and wide, or be resized: got shape {image.shape}")
@@ -188,11 +205,13 @@ class Inception(eqx.Module):
         for name in ("5b", "5c", "5d"):
             x = self._a(f"Mixed_{name}", x)
         x = self._joined("Mixed_6a", x, "branch3x3", "branch3x3dbl")
+        middle = x
         for name in ("6b", "6c", "6d", "6e"):
+            middle = self.units["Mixed_6d.branch1x1"](x) if name == "6d" else middle
             x = self._joined(f"Mixed_{name}", x, "branch1x1", "branch7x7", "branch7x7dbl", pooled=_mean(x))
         x = self._joined("Mixed_7a", x, "branch3x3", "branch7x7x3")
         x = self._e("Mixed_7b", x, _mean(x))
-        return self._e("Mixed_7c", x, _max(x, 1))
+        return self._e("Mixed_7c", x, _max(x, 1)), middle
 
     def _a(self, block: str, x: Array) -> Array:
         return self._joined(block, x, "branch1x1", "branch5x5", "branch3x3dbl", pooled=_mean(x))

@@ -24,6 +24,7 @@ class Evaluator:
         run: computes them.
         lacks: reason for which the data cannot give them; empty where it can.
         every: steps between runs beside the one at the end; 0: those of --eval-every.
+        judged: images of the model that it judges, as `train.evaluators.fidelity.Judged`; None without.
         notes: texts that belong to its numbers, such as the hash of a network; complete after a run.
     """
 
@@ -32,6 +33,7 @@ class Evaluator:
     lacks: str = ""
     every: int = 0
     notes: dict[str, str] = dataclasses.field(default_factory=dict)
+    judged: Any = None
 
     def due(self, step: int, eval_every: int) -> bool:
         """True where it runs after a step, with that --eval-every."""

@@ -1,7 +1,7 @@
 """Fidelity, diversity and memorisation of samples by the features of the judge."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -21,8 +21,28 @@ from .stream import Function, Stream
 _SIZES = 15  # of the extrapolation
 
 
+class Judged(NamedTuple):
+    """Images of a model that are judged; see `train.evaluators.classifier.classifier`.
+
+    Attributes:
+        dataset: the real images.
+        paired: each is the reconstruction of its example's `image`.
+    """
+
+    dataset: Dataset
+    draw: Function
+    samples: Examples
+    parts: Callable[[PyTree, Any], PyTree]
+    paired: bool = False
+
+
 def fidelity(
-    dataset: Dataset, draw: Function, samples: Examples, parts: Callable[[PyTree, Any], PyTree] = lambda model, _: model
+    dataset: Dataset,
+    draw: Function,
+    samples: Examples,
+    parts: Callable[[PyTree, Any], PyTree] = lambda model, _: model,
+    *,
+    paired: bool = False,
 ) -> Evaluator:
     """Scores of samples by the judge's features against the held-out images: `fd_judge` with its bootstrap interval,
     `fd_judge_infinity`, `kid_judge`, precision, recall, density, coverage; against the training images: memorisation.
@@ -35,6 +55,7 @@ def fidelity(
         draw: see `train.evaluators.classifier.classifier`.
         samples: likewise.
         parts: likewise.
+        paired: see `Judged`.
     """
     known: dict[str, Any] = {}  # the judge of the run and its features of real images, from the first evaluation on
     notes: dict[str, str] = {}
@@ -42,7 +63,7 @@ def fidelity(
     def run(model: PyTree, frozen: Any, stream: Stream) -> dict[str, float]:
         if not known:
             judge = judge_of(dataset, stream).model
-            _enough(judge.head.in_dim, samples.size, len(dataset.test_labels))
+            enough("--evals fidelity", judge.head.in_dim, samples.size, len(dataset.test_labels))
             features = Features("judge", weights_sha256(judge))
             kept = {"reference": held_out_images(dataset), "training": training_images(dataset)}
             real = {name: features_of(None, None, judge, images, features, stream) for name, images in kept.items()}
@@ -56,7 +77,7 @@ def fidelity(
         return {name: value for score in found for name, value in score.numbers().items()}
 
     lacks = "" if dataset.num_classes > 1 else "the images have one class"
-    return Evaluator(FIDELITY, run, lacks=lacks, notes=notes)
+    return Evaluator(FIDELITY, run, lacks=lacks, notes=notes, judged=Judged(dataset, draw, samples, parts, paired))
 
 
 class Rounded(eqx.Module):
@@ -74,14 +95,12 @@ class Rounded(eqx.Module):
         return jnp.round((jnp.clip(image, -1, 1) + 1) * ((self.levels - 1) / 2))
 
 
-def _enough(dim: int, samples: int, held_out: int) -> None:
+def enough(flag: str, dim: int, samples: int, real: int | None = None, hint: str = "leave it out") -> None:
+    """Raises `UsageError` where there are too few samples, or real images, for so many features."""
     if samples <= dim + _SIZES:
         raise UsageError(
-            f"--evals fidelity must have more samples than {dim} features and {_SIZES} sizes together: got {samples}; "
+            f"{flag} must have more samples than {dim} features and {_SIZES} sizes together: got {samples}; "
             f"give --eval-samples {dim + _SIZES + 1} or more (train.evaluate: --n), or leave it out"
         )
-    if held_out <= dim:
-        raise UsageError(
-            f"--evals fidelity must have more held-out images than the judge's {dim} features: got {held_out}; "
-            "leave it out"
-        )
+    if real is not None and real <= dim:
+        raise UsageError(f"{flag} must have more real images than the {dim} features: got {real}; {hint}")

@@ -78,7 +78,8 @@ def write_onnx(run: Finished, path: Path) -> list[str]:
     if getattr(run.facts, "scales", ()) and name == "ar":
         from ..tasks.tokenizers import tokenizer_of_run
 
-        model = model.reading(tokenizer_of_run(run.folder, run.config.tokenizer, run.facts).quantizer)
+        tokenizer: Any = tokenizer_of_run(run.folder, run.config.tokenizer, run.facts)
+        model = model.reading(tokenizer.quantizer)
     model, example = eqx.nn.inference_mode(model), forward.example(run.facts)
     found = to_onnx(lambda *given: forward.call(model, *given), *example.values(), path=path)
     shown = [

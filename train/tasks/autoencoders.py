@@ -160,8 +160,11 @@ def _latent_evaluators(config: Any, dataset: "Dataset") -> "tuple[Evaluator, ...
 
     held_out = held_out_images(dataset)
     judged = held_out.first(config.eval_samples)
-    judges = (kind(dataset, through_mean, judged) for kind in (classifier, fidelity))
-    return latent_reconstruction(held_out), *judges
+    return (
+        latent_reconstruction(held_out),
+        classifier(dataset, through_mean, judged),
+        fidelity(dataset, through_mean, judged, paired=True),
+    )
 
 
 def _prior_evaluators(config: Any, dataset: "Dataset") -> "tuple[Evaluator, ...]":

@@ -27,7 +27,7 @@ def _evaluators(config: Any, dataset: "Dataset") -> "tuple[Evaluator, ...]":
     return (
         reconstruction(config.sizes.codes, held_out),
         classifier(dataset, reconstructed, held_out.first(config.eval_samples)),
-        fidelity(dataset, reconstructed, held_out.first(config.eval_samples)),
+        fidelity(dataset, reconstructed, held_out.first(config.eval_samples), paired=True),
     )
 
 

@@ -1,0 +1,165 @@
+"""`train.evaluate --inception` and `--lpips`: scores by published networks, under their honest names."""
+
+import hashlib
+from types import SimpleNamespace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from eqxgen.metrics import class_score, frechet_distance, read_statistics, ssim
+from eqxgen.models.inception import Inception
+from eqxgen.nn import Projection
+from train import evaluate
+from train._errors import UsageError, UserError
+from train.config.data import DataConfig
+from train.data import load
+from train.evaluators import published
+from train.evaluators.examples import held_out_images, training_images
+from train.evaluators.fidelity import Judged
+from train.evaluators.stream import Stream
+from train.parallel import make_mesh
+
+
+class Net(eqx.Module):
+    """A stand-in for Inception, of 4 features."""
+
+    head: Projection
+
+    def judged(self, image):
+        assert image.shape[2] == 3, "grey images have three channels"
+        rows = jnp.mean(image, axis=(1, 2))
+        return rows[:4] ** 2 + rows[4:], rows, 3 * rows[:3]
+
+
+NET = Net(Projection(4, 3, key=jr.key(0)))
+
+
+def noisy(tree, example):
+    return jnp.clip(example["image"] + tree * jnp.sin(40 * example["image"]), -1, 1)
+
+
+@pytest.fixture
+def judged(monkeypatch, tmp_path):
+    """Held-out digits with noise, judged by the stand-in."""
+    (tmp_path / "net.pth").write_bytes(b"weights")
+    monkeypatch.setattr(published.inception_files, "from_pretrained", lambda file: NET)
+    dataset = load(DataConfig(name="digits"))
+    return Judged(dataset, noisy, held_out_images(dataset), lambda model, _: model, paired=True)
+
+
+def rows_of(images):
+    read = images.read(np.arange(images.size))["image"]
+    return [np.stack(part) for part in zip(*(NET.judged(np.repeat(x, 3, axis=2)) for x in read))]
+
+
+def stream():
+    return Stream(make_mesh("", jax.devices()[:1]), say=lambda text: None)
+
+
+def grey(images, levels):
+    return np.round((images + 1) * ((levels - 1) / 2)) * (2 / (levels - 1)) - 1
+
+
+def test_scores_are_those_of_the_features_under_names_that_say_whose(judged, tmp_path):
+    evaluator = published.inception_scores(
+        judged, tmp_path / "net.pth", reference="training", written=tmp_path / "a.npz"
+    )
+    found = evaluator.run(jnp.float32(0.3), None, stream())
+    images = held_out_images(judged.dataset)
+    made = grey(
+        np.asarray(jax.vmap(lambda x: noisy(0.3, {"image": x}))(images.read(np.arange(images.size))["image"])), 17
+    )
+    samples = [np.stack(part) for part in zip(*(NET.judged(np.repeat(x, 3, axis=2)) for x in made))]
+    real = rows_of(training_images(judged.dataset))
+    assert found["fd_inception"] == pytest.approx(frechet_distance(samples[0], real[0]), rel=1e-4)
+    assert found["sfd_inception"] == pytest.approx(frechet_distance(samples[1], real[1]), rel=1e-4)
+    assert found["class_score_inception"] == pytest.approx(class_score(samples[2]).value, rel=1e-5)
+    assert {"kid_inception", "recall_inception", "fd_inception_infinity_low", "fd_inception_high"} <= found.keys()
+    assert evaluator.notes == {"inception_sha256": hashlib.sha256(b"weights").hexdigest()}
+    kept = read_statistics(tmp_path / "a.npz")
+    np.testing.assert_allclose(kept.mean, real[0].mean(0), atol=1e-6)
+    np.savez(tmp_path / "other.npz", mu=kept.mean, sigma=kept.covariance)
+    given = published.inception_scores(judged, tmp_path / "net.pth", statistics=tmp_path / "other.npz")
+    again = given.run(jnp.float32(0.3), None, stream())
+    for name in ("fd_inception", "fd_inception_low", "fd_inception_infinity", "class_score_inception"):
+        assert again[name] == pytest.approx(found[name], rel=1e-5), name
+    assert "sfd_inception" not in again
+
+
+def test_the_published_file_alone_makes_an_fid_an_sfid_and_an_is(judged, tmp_path, monkeypatch):
+    sha256 = "6726825d" + 56 * "0"
+    monkeypatch.setattr(published.hashlib, "sha256", lambda data: SimpleNamespace(hexdigest=lambda: sha256))
+    found = published.inception_scores(judged, tmp_path / "net.pth").run(jnp.float32(0.3), None, stream())
+    assert {"FID", "FID_low", "FID_infinity", "sFID", "IS", "IS_deviation", "kid_inception"} <= found.keys()
+
+
+def test_the_inception_gives_its_features_a_branch_in_the_middle_and_logits_without_bias():
+    net = eqx.filter_eval_shape(lambda key: Inception(key=key), jr.key(0))
+    shapes = eqx.filter_eval_shape(lambda net, image: net.judged(image), net, jnp.zeros((32, 32, 3)))
+    assert [shape.shape for shape in shapes] == [(2048,), (17 * 17 * 7,), (1008,)]
+
+
+def test_reconstructions_have_the_distance_of_a_net_and_their_similarity(judged, tmp_path, monkeypatch):
+    distance = lambda net, file, heads: lambda made, image: jnp.mean(jnp.abs(made - image))
+    monkeypatch.setattr(published.lpips_net, "with_files", distance)
+    wide = lambda images: np.repeat(np.repeat(images, 2, axis=1), 2, axis=2)
+    dataset = judged.dataset
+    dataset = type(dataset)(**{field: getattr(dataset, field) for field in dataset.__dataclass_fields__} | {
+        "train_images": wide(dataset.train_images), "test_images": wide(dataset.test_images)
+    })  # fmt: skip
+    images = held_out_images(dataset).first(20)
+    pairs = Judged(dataset, noisy, images, lambda model, _: model, paired=True)
+    found = published.pair_scores(pairs, "vgg", tmp_path / "net.pth", tmp_path / "h").run(
+        jnp.float32(0.3), None, stream()
+    )
+    real = images.read(np.arange(20))["image"]
+    made = grey(np.asarray(jax.vmap(lambda x: noisy(0.3, {"image": x}))(real)), 17)
+    assert found["lpips_vgg"] == pytest.approx(np.mean(np.abs(made - real)), rel=1e-5)
+    assert found["ssim"] == pytest.approx(
+        np.mean(np.asarray(jax.vmap(ssim)(jnp.asarray(made), jnp.asarray(real)))), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"statistics": "a.npz"}, "statistics goes with inception, which was not given"),
+        ({"reference": "training"}, "reference goes with inception, which was not given"),
+        ({"inception": "a", "write_statistics": "a.txt"}, "write_statistics must end in .npz: got 'a.txt'"),
+        ({"inception": "a", "statistics": "a.npz", "reference": "training"}, "statistics takes the place of images"),
+        ({"lpips": ("vgg", "a")}, "lpips must be one of alex, squeeze, vgg and two files: got vgg a"),
+        ({"lpips": ("resnet", "a", "b")}, "lpips must be one of alex, squeeze, vgg and two files: got resnet a b"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_one_line(flags, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate.Options(run="r", **flags)
+
+
+def test_what_cannot_be_scored_is_one_line_before_anything_is_drawn(judged, tmp_path):
+    file = tmp_path / "net.pth"
+    few = judged._replace(samples=judged.samples.first(19))
+    wrong = {
+        "--inception must have more samples than 4 features and 15 sizes together: got 19; give --eval-samples 20": (
+            lambda: published.inception_scores(few, file)
+        ),
+        "--statistics .*none.npz": lambda: published.inception_scores(judged, file, statistics=tmp_path / "none.npz"),
+        "--lpips .*none.pth": lambda: published.pair_scores(judged, "vgg", tmp_path / "none.pth", file),
+        "--lpips goes with runs that reconstruct images": (
+            lambda: published.pair_scores(judged._replace(paired=False), "vgg", file, file)
+        ),
+    }
+    for message, call in wrong.items():
+        with pytest.raises((UsageError, UserError), match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_run_without_judged_images_has_no_such_scores():
+    options = evaluate.Options(run="r", inception="a.pth")
+    with pytest.raises(UsageError, match="--inception goes with images that are judged, which train"):
+        evaluate.published(options, (), "gpt")
