@@ -36,7 +36,11 @@ def measured(quantizer: str, steps: int, folder: pathlib.Path) -> dict[str, floa
     seconds = time.perf_counter() - began
     summary = read_json(folder / "summary.json")
     found = {name: round(summary[name], 4) for name in COLUMNS[:4]}
-    return {**found, "tokens": math.prod(config.places(8, 8)), "seconds": round(seconds - summary["evaluation_seconds"], 1)}
+    return {
+        **found,
+        "tokens": math.prod(config.places(8, 8)),
+        "seconds": round(seconds - summary["evaluation_seconds"], 1),
+    }
 
 
 def main() -> None:
