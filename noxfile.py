@@ -37,7 +37,8 @@ def full(session: nox.Session) -> None:
     """The test suite with its long tables: every layer on every kind of mesh axes, every mask and width alone."""
     install(session, "test")
     env = {"JAX_PLATFORMS": "cpu", "EQXGEN_FULL": "1"}
-    session.run("pytest", "-n", "2", "--dist", "loadfile", *session.posargs, env=env)
+    longer = ("-o", "timeout=3600", "-o", "faulthandler_timeout=3660")  # some tables are half an hour of one test
+    session.run("pytest", "-n", "2", "--dist", "loadfile", *longer, *session.posargs, env=env)
 
 
 @nox.session(venv_backend="none")

@@ -309,7 +309,6 @@ FUZZED = 3_000 if FULL else 20
 """Files of each kind and change."""
 
 
-@pytest.mark.timeout(3600 if FULL else 300)  # seconds of a busy machine; the test has its own of the processor
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("kind", [*WHOLE, "old.pt"])
 def test_a_changed_file_gives_arrays_or_one_line_soon_and_in_little_memory(kind, change, tmp_path):

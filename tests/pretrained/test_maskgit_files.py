@@ -134,5 +134,5 @@ def test_published_sizes_have_their_numbers_of_parameters(tmp_path):
     for count, make in nets.items():
         leaves = jax.tree.leaves(eqx.filter_eval_shape(make, jr.key(0)))
         assert sum(leaf.size for leaf in leaves if isinstance(leaf, jax.ShapeDtypeStruct)) == count
-    with pytest.raises(ValueError, match="like those of maskgit: fetch config"):
+    with pytest.raises(ValueError, match='like those of maskgit: give family="maskgit", whose files'):
         open_pretrained(file_of("transformer", tmp_path / "x.msgpack"))

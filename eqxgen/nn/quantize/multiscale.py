@@ -174,6 +174,8 @@ class MultiScaleVQ(eqx.Module):
         return jnp.concatenate([each.reshape(-1, self.dim) for each in found])
 
     def _check_map(self, z: Array) -> None:
+        if z.ndim > 3:
+            _check.example(z, name="z", side=self.side, width=self.side, dim=self.dim)
         if z.shape != (self.side, self.side, self.dim):
             raise ValueError(
                 f"z must have shape (side, side, dim) = {(self.side, self.side, self.dim)}, whose side the last of "
