@@ -54,7 +54,7 @@ def attention(case: Attention, *layouts: Layout, implementation: str | None = No
     mask = jax.tree.map(jnp.asarray, rest.pop("mask", None))
     names = {"query": "bqhx", "key": "bkhx", "value": "bkhx", "bias": "bhqk", "slopes": "h"}
     axes = [names[name] for name in sorted(arrays)]
-    if mask is not None:
+    if jax.tree.leaves(mask):  # a neighbourhood makes its tables when it is called
         axes += [a for a, x in zip(mask.axes, mask.arrays()) if not isinstance(x, int)]
     function = lambda both: call(both[0], rest | {"mask": both[1]}, implementation)
     calls = jax.vmap(function) if vmap else function
