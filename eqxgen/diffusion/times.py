@@ -15,7 +15,7 @@ import math
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from eqxgen.configs.diffusion import DiffusionLoss
 from eqxgen.diffusion.schedules import VE, Schedule, steps_of
@@ -27,14 +27,22 @@ LEAST_SIGMA = 0.002
 """Least sigma of a uniform time of ve and edm."""
 
 
-def uniforms(keys: Array, stratified: bool = False) -> Float[Array, " n"]:
+def uniforms(
+    keys: Array, stratified: bool = False, *, places: Int[Array, " n"] | None = None, size: int | None = None
+) -> Float[Array, " n"]:
     """Numbers in (0, 1), one for each key.
 
     Args:
-        stratified: the one of key i is in (i / n, (i + 1) / n).
+        stratified: the one at place i of a batch of `size` is in (i / size, (i + 1) / size).
+        places: those of the keys in the batch, of which a device or a micro-batch has a part, modulo `size`; by
+            default the keys are the whole batch.
+        size: of the batch; by default the number of keys.
     """
     drawn = jax.vmap(lambda key: jr.uniform(key, minval=1e-6, maxval=1 - 1e-6))(keys)
-    return (jnp.arange(len(drawn)) + drawn) / len(drawn) if stratified else drawn
+    if not stratified:
+        return drawn
+    size, places = size or len(drawn), jnp.arange(len(drawn)) if places is None else places
+    return (places % size + drawn) / size
 
 
 def time_of_uniform(

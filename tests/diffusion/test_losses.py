@@ -155,6 +155,12 @@ def test_stratified_times_have_one_in_each_part_of_the_distribution():
     alone = np.asarray(uniforms(jr.split(jr.key(0), 40)))
     assert ((alone > 0) & (alone < 1)).all()
     assert len(np.unique(np.floor(alone * 40))) < 40
+    places = jnp.arange(40)
+    parts = [
+        uniforms(jr.split(jr.key(0), 40)[half], True, places=places[half], size=40)
+        for half in (slice(15), slice(15, 40))
+    ]
+    np.testing.assert_array_equal(np.concatenate(parts), u)  # a device's part, or a micro-batch, is that of the whole
 
 
 def reference_bound(betas, step, x0, x, mean, fraction, levels):

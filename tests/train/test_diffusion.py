@@ -161,6 +161,19 @@ TRACED = {
 }
 
 
+def test_the_loss_of_a_batch_is_that_of_its_parts_however_it_is_split():
+    config = dataclasses.replace(diffusion.PRESETS["digits"], batch_size=6, dit=SIZES)
+    assert config.loss.stratified, "times of the whole batch, of which a part has its own"
+    core = diffusion.program(config, FACTS)
+    model = core.init(jr.key(0))
+    batch = {"image": jr.normal(jr.key(2), (6, 8, 8, 1)), "label": jnp.arange(6), "index": jnp.arange(6)}
+    batch["weight"] = jnp.ones(6)
+    loss = jax.jit(lambda batch, keys: core.loss(model, batch, keys, Context(frozen=core.frozen())).loss)
+    part = lambda rows: loss({name: array[rows] for name, array in batch.items()}, jr.split(jr.key(1), 6)[rows])
+    whole, halves = part(slice(0, 6)), part(slice(0, 3)) + part(slice(3, 6))
+    np.testing.assert_allclose(halves, whole, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", TRACED)
 def test_the_loss_of_a_preset_can_be_traced_and_its_sampler_has_the_shape_of_its_examples(name):
     config = dataclasses.replace(diffusion.PRESETS[name], batch_size=2, **TRACED[name])
@@ -170,7 +183,10 @@ def test_the_loss_of_a_preset_can_be_traced_and_its_sampler_has_the_shape_of_its
 
     def loss(key, batch):
         return core.loss(
-            core.init(key), batch | {"weight": jnp.ones(2)}, jr.split(key, 2), Context(frozen=core.frozen())
+            core.init(key),
+            batch | {"index": jnp.arange(2), "weight": jnp.ones(2)},
+            jr.split(key, 2),
+            Context(frozen=core.frozen()),
         )
 
     found = jax.eval_shape(loss, jr.key(0), shapes)

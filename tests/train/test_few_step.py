@@ -141,7 +141,9 @@ def test_the_loss_of_an_objective_and_its_gradients_can_be_traced(case):
     shapes = {key: jax.ShapeDtypeStruct((2, *shape), kind) for key, (shape, kind) in core.shapes.items()}
 
     def loss(model, state, key, batch):
-        sums = core.loss(model, batch | {"weight": jnp.ones(2)}, jr.split(key, 2), Context(state))
+        sums = core.loss(
+            model, batch | {"index": jnp.arange(2), "weight": jnp.ones(2)}, jr.split(key, 2), Context(state)
+        )
         return sums.loss, sums
 
     def run(key, batch):
@@ -182,7 +184,12 @@ def test_the_loss_of_a_model_in_bfloat16_is_computed_in_float32():
     config = config_of(".", few_step=FewStepLoss(power=0.0, equal=0.0), label_dropout=0.0)
     model = jax.tree.map(lambda x: x.astype(jnp.bfloat16) if eqx.is_inexact_array(x) else x, awake(config))
     wide = jax.tree.map(lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, model)
-    batch = {"image": jr.normal(jr.key(2), (2, 8, 8, 1)), "label": jnp.array([3, 5]), "weight": jnp.ones(2)}
+    batch = {
+        "image": jr.normal(jr.key(2), (2, 8, 8, 1)),
+        "label": jnp.array([3, 5]),
+        "index": jnp.arange(2),
+        "weight": jnp.ones(2),
+    }
     core = eqx.filter_jit(
         lambda model: diffusion.loss(config, FACTS)({"denoiser": model}, batch, jr.split(jr.key(3), 2), Context())
     )
@@ -193,7 +200,7 @@ def test_the_target_of_shortcut_is_the_average_of_the_weights_and_moves_towards_
     config, core = parts_of("shortcut", accumulate=2, few_step=FewStepLoss(equal=0.0))
     model = {"denoiser": awake(config)}
     state = jax.tree.map(jnp.zeros_like, target(config, model))
-    batch = {"image": jnp.zeros((1, 8, 8, 1)), "label": jnp.array([3]), "weight": jnp.ones(1)}
+    batch = {"image": jnp.zeros((1, 8, 8, 1)), "label": jnp.array([3]), "index": jnp.arange(1), "weight": jnp.ones(1)}
     loss = jax.jit(lambda state: core.loss(model, batch, jr.split(jr.key(3), 1), Context(state, step=100_000)))
     once = loss(state)
     twice = loss(once.state)
@@ -232,7 +239,12 @@ def test_the_derivative_of_a_net_of_two_times_is_that_of_finite_differences(back
 def test_equal_times_alone_train_the_velocity_of_a_flow():
     config = config_of(".", few_step=FewStepLoss(power=0.0, equal=1.0), label_dropout=0.0)
     model = awake(config)
-    batch = {"image": jr.normal(jr.key(2), (2, 8, 8, 1)), "label": jnp.array([3, 5]), "weight": jnp.ones(2)}
+    batch = {
+        "image": jr.normal(jr.key(2), (2, 8, 8, 1)),
+        "label": jnp.array([3, 5]),
+        "index": jnp.arange(2),
+        "weight": jnp.ones(2),
+    }
     sums = diffusion.loss(config, FACTS)({"denoiser": model}, batch, jr.split(jr.key(3), 2), Context())
     assert sums.metrics["error"] * 64 == pytest.approx(float(sums.loss), rel=1e-5)
     one = lambda t: meanflow_loss(model.average, batch["image"][0], t, t, 3, noise=batch["image"][1], power=0.0)

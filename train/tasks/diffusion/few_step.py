@@ -149,7 +149,8 @@ def few_step(config: Any, facts: ImageFacts, *, last: bool = False) -> "Loss":
     def total(model: dict[str, Any], batch: dict[str, "jax.Array"], keys: "jax.Array", context: "Context") -> "Sums":
         denoiser = _wide(model["denoiser"])
         columns = [jax.vmap(lambda key, i=i: jr.fold_in(key, i))(keys) for i in (7, 8, 9)]
-        u = jnp.stack([uniforms(column, stratified and i == 0) for i, column in enumerate(columns)])
+        strata = {"places": batch["index"], "size": config.batch_size}
+        u = jnp.stack([uniforms(column, stratified and i == 0, **strata) for i, column in enumerate(columns)])
         one, (t, r) = one_of(config, denoiser, u, context, last)
 
         def found(example: dict[str, "jax.Array"], t: "jax.Array", r: "jax.Array", key: "jax.Array") -> Any:

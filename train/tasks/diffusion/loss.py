@@ -90,7 +90,8 @@ def denoising(config: Any, facts: ImageFacts, side: int) -> "Loss":
                 key=key,
             )
 
-        u = uniforms(jax.vmap(lambda key: jr.fold_in(key, 7))(keys), rules.stratified)
+        own = jax.vmap(lambda key: jr.fold_in(key, 7))(keys)
+        u = uniforms(own, rules.stratified, places=batch["index"], size=config.batch_size)
         t = time_of_uniform(denoiser.schedule, u, rules, sigma_data=sigma_data, side=side)
         found, weight = jax.vmap(one)({name: batch[name] for name in names}, t, keys), batch["weight"]
         metrics = {"error": weight @ found.error}
