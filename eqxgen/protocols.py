@@ -104,10 +104,8 @@ class MaskedModel(Protocol):
 
 
 @runtime_checkable
-class ImageTokenModel(Protocol):
-    """A model of image tokens one by one, with a condition: a label, `eqxgen.models.ImageAR`, or a text,
-    `eqxgen.models.Parti`.
-    """
+class ConditionalTokenModel(Protocol):
+    """A model of all tokens of an image, with a condition: a label or a text."""
 
     @property
     def tokens(self) -> int:
@@ -126,14 +124,6 @@ class ImageTokenModel(Protocol):
 
     def check_condition(self, condition: Any) -> Array:
         """The condition as an array of integers; `ValueError` where it is none of the model's."""
-        ...
-
-    def start(self, condition: Array) -> tuple[Array, Any]:
-        """Logits (codes) of the first token, and the memory of the condition."""
-        ...
-
-    def extend(self, token: Array, cache: Any) -> tuple[Array, Any]:
-        """Logits of the next token, and the memory with the token added."""
         ...
 
     def __call__(
@@ -144,31 +134,27 @@ class ImageTokenModel(Protocol):
 
 
 @runtime_checkable
-class ScaleTokenModel(Protocol):
+class ImageTokenModel(ConditionalTokenModel, Protocol):
+    """A model of image tokens one by one, with a condition: a label, `eqxgen.models.ImageAR`, or a text,
+    `eqxgen.models.Parti`.
+    """
+
+    def start(self, condition: Array) -> tuple[Array, Any]:
+        """Logits (codes) of the first token, and the memory of the condition."""
+        ...
+
+    def extend(self, token: Array, cache: Any) -> tuple[Array, Any]:
+        """Logits of the next token, and the memory with the token added."""
+        ...
+
+
+@runtime_checkable
+class ScaleTokenModel(ConditionalTokenModel, Protocol):
     """A model of image tokens scale by scale, with a condition: `eqxgen.models.VAR`."""
 
     @property
     def scales(self) -> tuple[int, ...]:
         """Sides of the token maps."""
-        ...
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of one image."""
-        ...
-
-    @property
-    def codes(self) -> int:
-        """Number of codes; ids are in [0, codes)."""
-        ...
-
-    @property
-    def null_label(self) -> int | None:
-        """Value that fills the condition of an example without one; None for a model that has none."""
-        ...
-
-    def check_condition(self, condition: Any) -> Array:
-        """The condition as an array of integers; `ValueError` where it is none of the model's."""
         ...
 
     def start(self, condition: Array) -> tuple[Array, Any]:
@@ -177,12 +163,6 @@ class ScaleTokenModel(Protocol):
 
     def extend(self, ids: Array, memory: Any) -> tuple[Array, Any]:
         """Logits of the next scale, and the memory with the ids of the one before."""
-        ...
-
-    def __call__(
-        self, ids: Array, condition: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None
-    ) -> Array:
-        """Logits (tokens, codes) of one example; a call without `inference=True` may need the key."""
         ...
 
 

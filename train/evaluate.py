@@ -68,13 +68,9 @@ class Options:
         require(self.n is None or self.n >= 2, f"n must be at least 2: got {self.n}")
         periodic = [word for word in self.evals if ":" in word]
         require(not periodic, f"evals must be names without a period: got {' '.join(periodic)}")
-        for name in ("statistics", "write_statistics"):
-            require(
-                getattr(self, name) is None or self.inception is not None,
-                f"{name} goes with inception, which was not given",
-            )
-        real = self.reference == "held_out" or self.inception is not None
-        require(real, "reference goes with inception, which was not given")
+        for name, default in {"statistics": None, "write_statistics": None, "reference": "held_out"}.items():
+            known = getattr(self, name) == default or self.inception is not None
+            require(known, f"{name} goes with inception, which was not given")
         given = self.statistics is None or (self.write_statistics is None and self.reference == "held_out")
         require(given, "statistics takes the place of images: leave write_statistics and reference out")
         written = self.write_statistics

@@ -51,9 +51,12 @@ def judged(monkeypatch, tmp_path):
     return Judged(dataset, noisy, held_out_images(dataset), lambda model, _: model, paired=True)
 
 
+def all_of(images):
+    return images.read(np.arange(images.size))["image"]
+
+
 def rows_of(images):
-    read = images.read(np.arange(images.size))["image"]
-    return [np.stack(part) for part in zip(*(NET.judged(np.repeat(x, 3, axis=2)) for x in read))]
+    return [np.stack(part) for part in zip(*(NET.judged(np.repeat(x, 3, axis=2)) for x in images))]
 
 
 def stream():
@@ -70,11 +73,9 @@ def test_scores_are_those_of_the_features_under_names_that_say_whose(judged, tmp
     )
     found = evaluator.run(jnp.float32(0.3), None, stream())
     images = held_out_images(judged.dataset)
-    made = grey(
-        np.asarray(jax.vmap(lambda x: noisy(0.3, {"image": x}))(images.read(np.arange(images.size))["image"])), 17
-    )
-    samples = [np.stack(part) for part in zip(*(NET.judged(np.repeat(x, 3, axis=2)) for x in made))]
-    real = rows_of(training_images(judged.dataset))
+    made = grey(np.asarray(jax.vmap(lambda x: noisy(0.3, {"image": x}))(all_of(images))), 17)
+    samples = rows_of(made)
+    real = rows_of(all_of(training_images(judged.dataset)))
     assert found["fd_inception"] == pytest.approx(frechet_distance(samples[0], real[0]), rel=1e-4)
     assert found["sfd_inception"] == pytest.approx(frechet_distance(samples[1], real[1]), rel=1e-4)
     assert found["class_score_inception"] == pytest.approx(class_score(samples[2]).value, rel=1e-5)

@@ -184,10 +184,9 @@ def _opened(flag: str, file: Path, read: Callable[[], Any]) -> tuple[Any, str]:
 
 def _statistics(path: Path, features: Features) -> Statistics:
     try:
-        found = read_statistics(path, features)
+        return read_statistics(path, features)
     except (ValueError, OSError) as error:
         raise UserError(f"--statistics {error}") from None
-    return found
 
 
 def _write(path: Path, found: Statistics) -> None:
