@@ -11,6 +11,7 @@ from jax import export
 from bench.ops.attention_shapes import Attention
 from bench.ops.norm_shapes import Case
 from kernels import grouped_matmul, masks
+from tests.full import full
 from tests.arrays import drawn, integers
 from tests.kernels.attention_cases import call, inputs
 
@@ -52,6 +53,7 @@ def test_attention_exports_with_a_symbolic_batch_and_length(rest):
     agree(function, arrays_of(2, 5), "bt", arrays_of(2, 5), arrays_of(3, 150))
 
 
+@full
 def test_attention_of_a_fixed_length_in_tiles_exports_with_a_symbolic_batch():
     function = value_and_gradient(lambda arrays: call(arrays, {"is_causal": True}, None)[0])
     for length in (150, 300):

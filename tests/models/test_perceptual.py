@@ -9,6 +9,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+from tests.full import full
 from eqxgen.models.inception import Inception
 from eqxgen.models.lpips import LPIPS, NETS
 from eqxgen.pretrained import inception, lpips_net, table
@@ -45,6 +46,7 @@ def test_a_perceptual_distance_is_the_packages_on_every_net(net):
     assert all(np.array_equal(written[name].read(...), arrays[name]) for name in written)
 
 
+@full
 def test_the_inception_has_the_packages_features_and_logits():
     arrays = arrays_of("inception")
     arrays["Conv2d_1a_3x3.bn.num_batches_tracked"] = np.zeros((), np.int64)

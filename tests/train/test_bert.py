@@ -74,6 +74,7 @@ def labelled(questions, masked, tmp_path_factory):
     return folder
 
 
+@full
 def test_a_run_of_masked_words_is_resumed_bit_for_bit(masked, questions, tmp_path, monkeypatch):
     crashed_and_resumed(bert, config_of(bert, questions, tmp_path / "run"), 5, monkeypatch)
     assert same(weights(tmp_path / "run"), weights(masked))
@@ -132,6 +133,7 @@ def test_a_start_from_texts_that_are_tested_on_is_refused_unless_it_is_allowed(q
     assert "was trained on" in capsys.readouterr().out
 
 
+@full
 def test_grades_are_learnt_as_numbers(questions, tmp_path, capsys):
     path = tmp_path / "grades.tsv"
     text = questions.read_text(encoding="utf-8").replace("yes\t", "1.5\t").replace("no\t", "-0.5\t")

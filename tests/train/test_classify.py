@@ -15,7 +15,7 @@ import train
 from eqxgen.configs import ConvNetConfig, ResNetConfig, ViTConfig
 from eqxgen.models import ResNet, ViT
 from eqxgen.nn import WithState
-from tests.full import FULL
+from tests.full import FULL, full
 from tests.train.small_runs import crashed_and_resumed, metrics, same, weights, words
 from train import classify, sample
 from train._errors import DataError, UsageError
@@ -96,6 +96,7 @@ def test_a_run_ends_with_pictures_of_its_confusion_and_attention(whole, transfor
     assert not (whole / "attention.png").exists()
 
 
+@full
 def test_attention_is_a_share_of_every_token(transformer):
     model = train.load(transformer / "model.safetensors")
     assert isinstance(model, ViT)

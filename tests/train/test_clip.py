@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.full import full
 from eqxgen.configs import ConvNetConfig, TextTowerConfig, ViTConfig
 from eqxgen.losses.contrastive import LARGEST_SCALE, sigmoid_bias
 from tests.devices import printed
@@ -122,6 +123,7 @@ def test_a_search_that_cannot_be_is_one_line(run, tmp_path, flags, message):
     assert "\n" not in str(caught.value)
 
 
+@full
 def test_a_denoiser_is_guided_and_a_model_of_tokens_is_ranked_by_a_run(run, tmp_path, capsys):
     denoiser, tokens = made("diffusion", tmp_path / "diffusion"), made("ar", tmp_path / "ar")
     given = ["--text", "a seven", "the digit 4", f"--matcher={run}"]

@@ -8,6 +8,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+from tests.full import full
 from eqxgen.configs import DiTConfig, PaxUNetConfig, UNetConfig
 from eqxgen.diffusion.precondition import EDM
 from tests.train.small_runs import crashed_and_resumed, metrics, same, weights, words
@@ -40,6 +41,7 @@ def whole(tmp_path_factory):
     return folder
 
 
+@full
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(whole, tmp_path, monkeypatch):
     crashed_and_resumed(diffusion, config_of(tmp_path), 3, monkeypatch)
     assert same(weights(whole), weights(tmp_path))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.full import full
 from eqxgen.configs import DenoiserConfig, DiffusionLoss, DiffusionSampling, DiTConfig
 from eqxgen.diffusion.editing import strength
 from tests.train.small_runs import words
@@ -103,6 +104,7 @@ def test_a_picture_is_kept_to_the_bit_outside_the_mask(folder, tmp_path, capsys)
     assert (images[0] != images[1]).any()
 
 
+@full
 def test_an_inversion_writes_the_noise_and_the_image_that_it_makes(folder, tmp_path, capsys):
     line = "--invert a --steps 2 --iterations 3 --label 3"
     assert call(folder, line, out=tmp_path / "x.npz") == 0

@@ -316,6 +316,7 @@ runpy.run_module("train.maskgit", run_name="__main__", alter_sys=True)
 """`python -m train.maskgit`, which says after half a second how far an evaluation is."""
 
 
+@full
 def test_a_signal_ends_an_evaluation_within_seconds_and_the_same_command_takes_it_up(tmp_path):
     flags = ["--steps=2", "--model.dim=16", "--model.heads=2", "--model.depth=1", "--model.hidden-dim=32"]
     flags += ["--decode.steps=2", "--batch-size=8", f"--run-dir={tmp_path / 'run'}", "--eval-samples=10000000"]
@@ -352,6 +353,7 @@ def test_fidelity_of_real_images_has_no_distance_and_copies_are_flagged():
         fidelity(dataset, draw, held_out_images(dataset).first(79)).run((), None, stream)
 
 
+@full
 def test_a_classifier_trained_on_real_images_as_samples_is_as_good_as_the_judge(monkeypatch):
     monkeypatch.setattr("train.evaluators.classifier._plan", lambda dataset: _plan(dataset) | {"steps": 60})
     monkeypatch.setattr("train.evaluators.cas.judge_of", lambda *_: SimpleNamespace(accuracy=0.97))

@@ -236,6 +236,7 @@ def test_the_derivative_of_a_net_of_two_times_is_that_of_finite_differences(back
     np.testing.assert_allclose(change, wanted, atol=0.02 * np.abs(wanted).max())
 
 
+@full
 def test_equal_times_alone_train_the_velocity_of_a_flow():
     config = config_of(".", few_step=FewStepLoss(power=0.0, equal=1.0), label_dropout=0.0)
     model = awake(config)

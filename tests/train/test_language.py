@@ -110,6 +110,7 @@ def test_every_file_of_a_run_has_the_mode_of_the_umask(finished):
     assert {"model.safetensors", "best.safetensors", "vocabulary.json", "config.json"} <= modes.keys()
 
 
+@full
 def test_a_run_on_one_line_is_sampled_without_a_prompt(tmp_path, capsys):
     (tmp_path / "x.txt").write_text("to be or not " * 60, encoding="utf-8")
     assert train("gpt", tmp_path / "x.txt", tmp_path / "run") == 0

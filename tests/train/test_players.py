@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.full import full
 from eqxgen.configs import EDM2Config
 from eqxgen.models import EDM2UNet
 from eqxgen.nn import MagnitudePreserving
@@ -340,6 +341,7 @@ def test_context_on_one_device_sums_nothing():
     assert Change(lambda *_: None, lambda step: step == 2).due(2)
 
 
+@full
 def test_every_weight_of_edm2s_unet_keeps_its_magnitude_in_steps_of_the_optimiser():
     """Along their own direction, in which Adam would let them grow."""
     sizes = EDM2Config(4, (1,), blocks=1, attention=(0,), head_dim=4)

@@ -94,6 +94,7 @@ def test_cached_decoding_of_a_padded_source_equals_the_full_forward(model):
     np.testing.assert_allclose(whole, short, atol=1e-5, rtol=1e-5)
 
 
+@full
 def test_texts_searched_together_are_those_of_a_search_each(model):
     sources = jnp.asarray([[5, 9, 3, 1, 0], [2, 1, 0, 0, 0], [7, 7, 7, 7, 1]])
 

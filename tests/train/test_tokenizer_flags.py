@@ -8,6 +8,7 @@ import jax
 import jax.random as jr
 import pytest
 
+from tests.full import full
 from eqxgen.configs import AutoencoderConfig, TamingConfig, TiTokConfig, ViTVQGANConfig, VQGANConfig
 from train import klvae, vqgan
 from train._errors import UsageError, UserError
@@ -88,6 +89,7 @@ def test_nets_quantisers_losses_and_critics_go_together(changes, metrics, turns)
     assert made == turns
 
 
+@full
 def test_an_autoencoder_with_a_gaussian_of_latents_is_judged_as_a_tokenizer_is():
     sizes = AutoencoderConfig(widths=(4, 8), blocks=1, latent_dim=2, groups=2, middle_attention=False)
     paper = {"adversarial": 0.5, "adversarial_form": "hinge", "adaptive": True, "alternate": True, "critic": "patch"}

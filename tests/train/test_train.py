@@ -55,6 +55,7 @@ def test_every_line_of_metrics_has_every_number(finished):
         assert {"loss", "accuracy", "learning_rate", "grad_norm", "examples_per_s"} <= line.keys()
 
 
+@full
 def test_where_the_devices_peak_is_known_each_line_has_the_share_of_it_that_the_model_makes_use_of(
     tmp_path, monkeypatch, finished
 ):

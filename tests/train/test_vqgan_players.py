@@ -6,6 +6,7 @@ import json
 import jax
 import pytest
 
+from tests.full import full
 from eqxgen.configs import VQGANConfig
 from tests.train.small_runs import crashed_and_resumed, metrics, same, weights
 from train import vqgan
@@ -38,6 +39,7 @@ def whole(tmp_path_factory):
     return folder
 
 
+@full
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(whole, tmp_path, monkeypatch):
     crashed_and_resumed(vqgan, config_of(tmp_path, **ALL), 3, monkeypatch)
     assert same(weights(whole), weights(tmp_path))
