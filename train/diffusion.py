@@ -62,13 +62,13 @@ class Config(ImageConfig):
     """Share of the examples whose label training hides, for guidance."""
     non_leaking: float = 0.0
     """Probability of each geometric augmentation of EDM, whose parameters the unet is given as well: 0.12 there."""
-    autoencoder: str = ""
+    autoencoder: str = option("", moves=True)
     """Folder of a KL autoencoder, published or of a run, whose latents are denoised; by default pixels are, or what
     --data.name has prepared."""
     autoencoder_scale: float | None = None
     """Factor of all channels of these latents; by default the published one, 0.18215 of Stable Diffusion. Prepared
     latents have statistics of their own."""
-    teacher: str = ""
+    teacher: str = option("", moves=True)
     """With --objective consistency: folder of a run of this recipe, which is distilled; none by default."""
     denoiser: DenoiserConfig = option(factory=DenoiserConfig, first=("prediction",))
     """Prediction of the network, and noise schedule."""

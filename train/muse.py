@@ -46,7 +46,7 @@ class Config(MaskedConfig):
 
     low_tokenizer: str | None = option(None, first=True)
     """Folder of the train.vqgan run whose tokens a second stage reads; by default the model is a first stage."""
-    text_encoder: str = option("", first=True)
+    text_encoder: str = option("", moves=True, first=True)
     """Folder of a frozen encoder of texts with its tokenizer: a published T5 or CLIP, or a run of train.t5 or
     train.clip; by default the model has an encoder that is trained."""
     text_tokenizer: str = option("chars", first=True)

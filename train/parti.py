@@ -38,7 +38,7 @@ class Config(TokensConfig):
 
     EVALS = (HELD_OUT, CAPTIONS, FIDELITY)
 
-    text_encoder: str = option("", first=True)
+    text_encoder: str = option("", moves=True, first=True)
     """Folder of a frozen encoder of texts with its tokenizer: a published T5 or CLIP, or a run of train.t5 or
     train.clip; by default the model has an encoder that is trained."""
     text_tokenizer: str = option("chars", first=True)

@@ -43,7 +43,9 @@ from train.tasks.encoded.latents import autoencoder_of_run, latents_of
 
 EVALUATIONS = (1, 2, 4, 8, 18, 50)
 PER_STEP = {"rk4": 4} | dict.fromkeys(("heun", "flow_heun", "churn", "dpm2", "dpmpp_2s"), 2)
-"""Evaluations in a step, of samplers that make more than one."""
+"""Evaluations in a step, of samplers that make more than one; of the last step, which ends at 0, there is one."""
+BEFORE = {"pndm": 1}
+"""Evaluations of the first step beside its own."""
 NOISY = ("dpmpp_2m_sde", "dpmpp_3m_sde")
 """Samplers that have eta 1, as they would otherwise be those without noise."""
 DEFAULTS = tuple(name for name in SAMPLERS if name != "rk45")
@@ -79,9 +81,9 @@ def opened(folder: pathlib.Path) -> Finished:
 
 
 def steps_of(sampler: str, evaluations: int) -> int:
-    """Most steps of a sampler within some evaluations: the last step of a second-order one, to 0, is of first order."""
+    """Most steps of a sampler within some evaluations."""
     each = PER_STEP.get(sampler, 1)
-    return max(1, (evaluations + (each == 2)) // each)
+    return max(1, (evaluations - BEFORE.get(sampler, 0) + each - 1) // each)
 
 
 def distinct(samplers: Sequence[str], evaluations: Sequence[int]) -> Iterator[tuple[str, int]]:

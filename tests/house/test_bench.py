@@ -115,8 +115,8 @@ def test_a_sampler_has_as_many_steps_as_its_evaluations_allow():
     from eqxgen.configs.diffusion import SAMPLERS
 
     assert {*PER_STEP, *NOISY} < set(SAMPLERS)
-    found = {name: [steps_of(name, count) for count in (1, 2, 18, 50)] for name in ("euler", "heun", "rk4")}
-    assert found == {"euler": [1, 2, 18, 50], "heun": [1, 1, 9, 25], "rk4": [1, 1, 4, 12]}
+    found = {name: [steps_of(name, count) for count in (1, 2, 18, 50)] for name in ("euler", "heun", "rk4", "pndm")}
+    assert found == {"euler": [1, 2, 18, 50], "heun": [1, 1, 9, 25], "rk4": [1, 1, 5, 13], "pndm": [1, 1, 17, 49]}
     assert list(distinct(("euler", "heun"), (2, 1, 4))) == [
         ("euler", 1),
         ("heun", 1),

@@ -11,8 +11,8 @@ from jax import export
 from bench.ops.attention_shapes import Attention
 from bench.ops.norm_shapes import Case
 from kernels import grouped_matmul, masks
-from tests.full import full
 from tests.arrays import drawn, integers
+from tests.full import full
 from tests.kernels.attention_cases import call, inputs
 
 pytestmark = pytest.mark.usefixtures("unchecked")

@@ -9,12 +9,12 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from tests.full import full
 from eqxgen.models.inception import Inception
 from eqxgen.models.lpips import LPIPS, NETS
 from eqxgen.pretrained import inception, lpips_net, table
 from eqxgen.pretrained.formats.stored import held
 from tests import oracles
+from tests.full import full
 from tests.oracles.perceptual import weights
 
 CASES = oracles.load("perceptual")

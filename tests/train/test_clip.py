@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.full import full
 from eqxgen.configs import ConvNetConfig, TextTowerConfig, ViTConfig
 from eqxgen.losses.contrastive import LARGEST_SCALE, sigmoid_bias
 from tests.devices import printed
+from tests.full import full
 from tests.pretrained.test_vision import CASES, published, write
 from tests.train.small_runs import metrics, words
 from tests.train.test_sample import made

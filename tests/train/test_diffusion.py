@@ -8,9 +8,9 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from tests.full import full
 from eqxgen.configs import DiTConfig, PaxUNetConfig, UNetConfig
 from eqxgen.diffusion.precondition import EDM
+from tests.full import full
 from tests.train.small_runs import crashed_and_resumed, metrics, same, weights, words
 from tests.train.test_sample import COMPILED
 from train import diffusion, load, sample

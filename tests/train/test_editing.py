@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.full import full
 from eqxgen.configs import DenoiserConfig, DiffusionLoss, DiffusionSampling, DiTConfig
 from eqxgen.diffusion.editing import strength
+from tests.full import full
 from tests.train.small_runs import words
 from tests.train.test_sample import COMPILED, made
 from train import diffusion, sample

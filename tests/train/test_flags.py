@@ -7,12 +7,12 @@ from typing import Literal
 
 import pytest
 
-from train import gpt, maskgit
+from train import diffusion, gpt, maskgit
 from train._errors import UsageError, UserError
 from train.config.base import flat, from_dict, parse, to_dict
 from train.config.file import decode
 from train.config.flags import parse as parse_words
-from train.config.options import free, option, options
+from train.config.options import free, moving, option, options
 from train.run.folder import RunFolder
 
 
@@ -183,6 +183,7 @@ def test_the_fields_that_may_change_at_a_resumption_are_marked_beside_their_defa
         assert not {"preset", "seed", "steps", "batch_size", "precision", "data.name"} & free(config)
         assert not any(name.startswith(("optim.", "ema.", "model.", "decode.")) for name in free(config))
     assert {"data.threads", "data.workers"} <= free(maskgit.Config)
+    assert moving(diffusion.Config) == {"autoencoder", "teacher"} < free(diffusion.Config)
 
 
 def older(name):
@@ -210,6 +211,22 @@ def test_a_run_of_a_version_without_a_field_loads_and_resumes_with_its_default(n
     other = dataclasses.replace(same, precision="bfloat16")
     with pytest.raises(UserError, match="--precision was auto and is bfloat16"), RunFolder.open(other, "maskgit"):
         pass
+
+
+def test_frozen_parts_may_move_and_may_not_change(tmp_path, capsys):
+    config = lambda where: dataclasses.replace(
+        diffusion.PRESETS["digits"], run_dir=str(tmp_path), autoencoder=where, log_every=len(where)
+    )
+    with RunFolder.open(config("old"), "diffusion") as run:
+        run.describe({}, frozen="ab")
+    with RunFolder.open(config("new place"), "diffusion") as run:
+        with pytest.raises(UserError, match=r"holds a run with other frozen parts \(SHA-256 ab and not cd\)"):
+            run.describe({}, frozen="cd")
+        run.describe({}, frozen="ab")
+    assert "its frozen parts have moved: autoencoder is new place\n" in capsys.readouterr().out
+    kept = json.loads((tmp_path / "config.json").read_text())
+    assert (kept["config"]["autoencoder"], kept["config"]["log_every"], kept["frozen"]) == ("new place", 3, "ab")
+    assert run.record == kept
 
 
 def test_an_unknown_field_of_a_config_is_an_error_that_names_it():

@@ -10,10 +10,10 @@ import numpy as np
 import optax
 import pytest
 
-from tests.full import full
 from eqxgen.configs import EDM2Config
 from eqxgen.models import EDM2UNet
 from eqxgen.nn import MagnitudePreserving
+from tests.full import full
 from train.config.base import TrainConfig
 from train.config.optim import EmaConfig, OptimConfig
 from train.engine.recipe import Change, Context, Player, Program, Sums, Turn

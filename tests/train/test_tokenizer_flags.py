@@ -8,8 +8,8 @@ import jax
 import jax.random as jr
 import pytest
 
-from tests.full import full
 from eqxgen.configs import AutoencoderConfig, TamingConfig, TiTokConfig, ViTVQGANConfig, VQGANConfig
+from tests.full import full
 from train import klvae, vqgan
 from train._errors import UsageError, UserError
 from train.config.base import from_dict, parse, to_dict

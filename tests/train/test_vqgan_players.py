@@ -6,8 +6,8 @@ import json
 import jax
 import pytest
 
-from tests.full import full
 from eqxgen.configs import VQGANConfig
+from tests.full import full
 from tests.train.small_runs import crashed_and_resumed, metrics, same, weights
 from train import vqgan
 from train._errors import UsageError

@@ -21,6 +21,7 @@ def option(
     *,
     factory: Any = MISSING,
     free: bool = False,
+    moves: bool = False,
     first: bool | tuple[str, ...] = False,
     alias: str = "",
     positional: bool = False,
@@ -31,11 +32,12 @@ def option(
         default: its value where none is given; required without it.
         factory: makes the default, of a nested dataclass.
         free: may differ between a run and its resumption, as it changes no number.
+        moves: a path, which may differ too where the SHA-256 of the frozen parts is the same.
         first: is shown by `--help`; of a nested dataclass, the names of its fields that are. `--help-all` shows all.
         alias: a short form of the flag, without dashes.
         positional: is given by its place, without a flag.
     """
-    metadata = {"free": free, "first": first, "alias": alias, "positional": positional}
+    metadata = {"free": free, "moves": moves, "first": first, "alias": alias, "positional": positional}
     given = {"default_factory": factory} if default is MISSING else {"default": default}
     return dataclasses.field(**given, metadata=metadata)
 
@@ -47,6 +49,7 @@ class Option(NamedTuple):
     kind: Any
     default: Any
     free: bool
+    moves: bool
     first: bool
     alias: str
     positional: bool
@@ -66,14 +69,20 @@ def options(config: type, prefix: str = "", first: Collection[str] = ()) -> dict
             found |= options(type(start), f"{name}.", facts.get("first") or ())
         else:
             shown = bool(facts.get("first")) or field.name in first
-            more = facts.get("free", False), shown, facts.get("alias", ""), facts.get("positional", False)
-            found[name] = Option(name, kinds[field.name], start, *more)
+            may = facts.get("free", False), facts.get("moves", False)
+            more = shown, facts.get("alias", ""), facts.get("positional", False)
+            found[name] = Option(name, kinds[field.name], start, *may, *more)
     return found
 
 
 def free(config: type) -> frozenset[str]:
     """Dotted names of the fields that may differ between a run and its resumption."""
-    return frozenset(name for name, option in options(config).items() if option.free)
+    return frozenset(name for name, option in options(config).items() if option.free or option.moves)
+
+
+def moving(config: type) -> frozenset[str]:
+    """Names of the paths that may differ where the frozen parts are the same."""
+    return frozenset(name for name, option in options(config).items() if option.moves)
 
 
 def build(config: type[T], values: Mapping[str, Any], default: T | None = None, prefix: str = "") -> T:

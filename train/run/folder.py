@@ -11,7 +11,7 @@ from typing import Any
 from .._errors import UserError
 from .._files import read_json, remove_parts, write_json
 from ..config.base import TrainConfig, to_dict
-from ..config.options import free
+from ..config.options import free, moving
 from .lock import NAME as LOCK
 from .lock import locked
 from .metadata import differences
@@ -23,6 +23,8 @@ class RunFolder:
 
     path: Path
     record: dict[str, Any]
+    moving: frozenset[str] = frozenset()
+    """Fields of the config with paths of frozen parts."""
     grown_from: int | None = None
     """Steps of the run so far, where the config has more."""
 
@@ -46,7 +48,7 @@ class RunFolder:
         from ..parallel.processes import from_first
 
         path = Path(config.run_dir or from_first(lambda: str(default_folder(recipe, config, default))))
-        run = cls(path, {"recipe": recipe, "config": to_dict(config)})
+        run = cls(path, {"recipe": recipe, "config": to_dict(config)}, moving(type(config)))
         with ExitStack() as held:
             run.grown_from = from_first(lambda: _claim(path, recipe, config, default or type(config)(), held))
             yield run
@@ -88,7 +90,8 @@ class RunFolder:
     ) -> None:
         """Writes config.json where there is none, or checks that it is of the same data.
 
-        A run of a version that kept no fingerprint of its data gets that of the present ones, and a line says so.
+        A run of a version that kept no fingerprint of its data gets that of the present ones, and a line says so. So
+        do new paths of the same frozen parts.
 
         Args:
             facts: of the data, which the config does not say, such as the shape of the images.
@@ -105,10 +108,10 @@ class RunFolder:
         record = {**self.record, "facts": json.loads(json.dumps(facts))} | ({"data": data} if data else {})
         record |= {} if frozen is None else {"frozen": frozen}
         record |= {} if start is None else {"from": start}
-        self.record = from_first(lambda: _describe(self.path / "config.json", record, changed=changed))
+        self.record = from_first(lambda: _describe(self.path / "config.json", record, self.moving, changed=changed))
 
 
-def _describe(path: Path, record: dict[str, Any], *, changed: bool) -> dict[str, Any]:
+def _describe(path: Path, record: dict[str, Any], moving: frozenset[str], *, changed: bool) -> dict[str, Any]:
     if not path.exists():
         write_json(path, record)
     old, new = read_json(path), record["facts"]
@@ -131,6 +134,10 @@ def _describe(path: Path, record: dict[str, Any], *, changed: bool) -> dict[str,
             f"--run-dir {path.parent}: was to start from other weights (SHA-256 {start} and not "
             f"{record['from']['sha256']}): give the same file, or another folder"
         )
+    if moved := {name: record["config"][name] for name in moving if old["config"].get(name) != record["config"][name]}:
+        print(f"{path.parent}: its frozen parts have moved: {', '.join(f'{n} is {moved[n]}' for n in sorted(moved))}")
+        old = old | {"config": old["config"] | moved}
+        write_json(path, old)
     before, now = old.get("data"), record.get("data")
     if before == now or now is None:
         return old
