@@ -45,8 +45,7 @@ AMPLIFIED = {"maskgit": 1.0, "vqgan": 10.0, "mage": 1.0}
 ROWS = 16
 # Mesh, micro-batches, examples that count; the first of as many examples is what the others must equal.
 SHORT = {
-    "maskgit": [("data=1", 1, 13), ("data=2,fsdp=2,model=2", 1, 13), ("fsdp=8", 2, 13)],
-    "vqgan": [("data=1", 1, 13), ("data=8", 2, 13)],
+    "maskgit": [("data=1", 1, 13), ("data=2,fsdp=2,model=2", 2, 13)],
 }
 FULL = {
     "maskgit": [
@@ -60,7 +59,7 @@ FULL = {
         ("data=1", 1, 13),
         ("data=8", 2, 13),
         ("fsdp=8", 2, 13),
-        ("data=2,fsdp=2,model=2", 1, 13),
+        ("data=2,fsdp=2,model=2", 2, 13),
     ],
     "vqgan": [
         ("data=1", 1, 16),

@@ -60,7 +60,7 @@ COMPACT = {
     ),
 }
 INTERPRETED = COMPACT | ATTENTION if FULL else COMPACT
-SIMULATED = INTERPRETED if FULL else ("packed",)
+SIMULATED = INTERPRETED if FULL else ()
 
 
 @pytest.mark.parametrize("name", INTERPRETED)

@@ -215,6 +215,7 @@ def test_the_output_has_its_shape_and_is_finite(row, output):
     assert np.isfinite(output).all()
 
 
+@full
 def test_the_same_key_makes_the_same_model_of_finite_numbers_and_another_another(row):
     leaves = lambda m: [np.asarray(x) for x in jax.tree.leaves(eqx.filter(m, eqx.is_array))]
     first, again, other = (leaves(row.make(jr.key(seed))) for seed in (0, 0, 1))

@@ -46,16 +46,8 @@ from train.tasks.facts import ImageFacts
 
 ROWS, COUNT, STEPS = 16, 13, 3
 MESHES = {"data=1": 1, "data=2": 2, "data=8": 8, "fsdp=8": 8, "data=2,fsdp=4": 8}
-COMPARED = {
-    name: list(MESHES)[1:] if FULL else few
-    for name, few in {
-        "classify": ["fsdp=8"],
-        "tuned": ["fsdp=8"],
-        "vqgan": ["data=2,fsdp=4"],
-        "shampoo": ["data=8", "fsdp=8"],
-        "sophia": ["fsdp=8"],
-    }.items()
-}
+SHORT = {"classify": ["fsdp=8"], "shampoo": ["fsdp=8"]}
+COMPARED = dict.fromkeys(("classify", "tuned", "vqgan", "shampoo", "sophia"), list(MESHES)[1:]) if FULL else SHORT
 FACTS = ImageFacts((8, 8, 1), 10, 17)
 OPTIM = OptimConfig(learning_rate=1e-2, warmup=0, decay="constant")
 
@@ -64,6 +56,14 @@ def programs():
     sizes = ResNetConfig(width=16, multipliers=(1, 2), blocks=1)
     config = classify.Config(model=sizes, precision="float64", optim=OPTIM, batch_size=ROWS)
     yield "classify", config, classify.program(config, FACTS)
+    # Roots in every update but the first: 12 matrices of p = 4, and 8 of the array with one side too long, of p = 2.
+    shampoo = dataclasses.replace(
+        OPTIM, name="shampoo", block=16, every=1, graft_steps=1, nesterov=True, ridge=1e-4, max_side=60
+    )
+    yield "shampoo", *of_two_layers(shampoo)
+    if not FULL:
+        return
+    yield "sophia", *of_two_layers(dataclasses.replace(OPTIM, name="sophia", every=1, beta2=0.5))
     blocks = ViTConfig(patch=4, dim=32, depth=2, heads=2, hidden_dim=64, dropout=0.0)
     config = dataclasses.replace(config, backbone="vit", vit=blocks, freeze=("**.mlp**",), start_from="a run")
     whole = classify.program(config, FACTS)
@@ -78,14 +78,11 @@ def programs():
     }
     config = vqgan.Config(model=moving, precision="float64", optim=OPTIM, batch_size=ROWS, **players)
     yield "vqgan", config, vqgan.program(config, FACTS)
-    # Roots in every update but the first: 12 matrices of p = 4, and 8 of the array with one side too long, of p = 2.
-    shampoo = dataclasses.replace(
-        OPTIM, name="shampoo", block=16, every=1, graft_steps=1, nesterov=True, ridge=1e-4, max_side=60
-    )
-    sophia = dataclasses.replace(OPTIM, name="sophia", every=1, beta2=0.5)
-    for optim in (shampoo, sophia):
-        config = TrainConfig(precision="float64", optim=optim, batch_size=ROWS, accumulate=2)
-        yield optim.name, config, Program.of(two_layers, squares, {"x": ((48,), "float32")})
+
+
+def of_two_layers(optim: OptimConfig) -> tuple[TrainConfig, Program]:
+    config = TrainConfig(precision="float64", optim=optim, batch_size=ROWS, accumulate=2)
+    return config, Program.of(two_layers, squares, {"x": ((48,), "float32")})
 
 
 def two_layers(key: Any) -> dict[str, jax.Array]:
@@ -223,7 +220,7 @@ def memory() -> dict[str, Any]:
         found["parameters"] = 4 * sum(x.size for x in named_arrays(state.model).values())
         found[f"gathers of {text}"] = compiled.as_text().count(" all-gather(")
     found["read"] = read_in_parts(core, setup)
-    found["scanned"] = {text: scanned(text) for text in ("data=8", "fsdp=8")}
+    found["scanned"] = {text: scanned(text) for text in ("data=8", "fsdp=8")[1 - FULL :]}
     return found
 
 

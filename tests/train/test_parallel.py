@@ -43,7 +43,8 @@ def test_the_model_has_as_many_operations_on_every_mesh(rows, case):
 
 def test_fully_sharded_devices_hold_their_share_of_parameters_and_optimiser(rows):
     # Small arrays stay whole; of a model of this size they are a few hundredths.
-    assert rows["maskgit", "fsdp=8", 2, 13]["held"] <= 1 / 8 + 0.1
+    for mesh, parts in {"data=2,fsdp=2,model=2": 4, **({"fsdp=8": 8} if FULL else {})}.items():
+        assert rows["maskgit", mesh, 2, 13]["held"] <= 1 / parts + 0.1
 
 
 @pytest.mark.parametrize(
