@@ -82,10 +82,10 @@ class TextTower(eqx.Module):
             _check.example(mask, name="mask", seq=len(ids))
         return self.norm(self.stack(x, mask=None if mask is None else mask[None, None]))
 
-    def _place(self, ids: Int[Array, " seq"]) -> Int[Array, ""]:
+    def _place(self, ids: Int[Array, " seq"]) -> Int[Array, ""] | int:
         """Of the feature's token. A text without an end has that of its first token, as Hugging Face's."""
         if self.config.pool == "last":
-            return jnp.asarray(len(ids) - 1)
+            return len(ids) - 1
         return jnp.argmax(ids if self.config.pool == "largest" else ids == self.config.end)
 
 

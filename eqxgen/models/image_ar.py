@@ -125,7 +125,7 @@ class ImageAR(eqx.Module):
         x = jnp.concatenate([self._label(label)[None], self.embedding(ids[places[:-1]])])
         if self.target_positions is not None:
             x = x + self.target_positions[places].astype(x.dtype)
-        positions = None if order is None else jnp.concatenate([jnp.zeros(1, order.dtype), 1 + order[:-1]])
+        positions = None if order is None else jnp.pad(1 + order[:-1], (1, 0))
         embed_key, stack_key = (None, None) if key is None else jr.split(key)
         x = self.dropout(x, key=embed_key, inference=inference)
         return self._logits(self.stack(x, positions=positions, key=stack_key, inference=inference))

@@ -215,7 +215,7 @@ class MAGE(eqx.Module):
         x = self.embedding(states)
         numbers = jnp.arange(self.tokens) if kept is None else kept
         state = jnp.zeros(self.tokens, jnp.int32).at[numbers].set(jnp.arange(1, len(x), dtype=jnp.int32))
-        places = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.where(masked, 0, state)])
+        places = jnp.pad(jnp.where(masked, 0, state), (1, 0))
         x = self.stack(x[places] + self.positions.astype(x.dtype), key=key, inference=inference)
         x = self.head_norm(Activation("gelu")(self.head(self.norm(x)[1:])))
         table = self.encoder.embedding.weight[: self.codes]

@@ -111,8 +111,8 @@ class Parti(TextConditional):
         _check.example(ids, name="ids", tokens=self.tokens)
         text_key, decoder_key = (None, None) if key is None else jr.split(key)
         states, seen = self.read(text, text_key, inference)
-        start = jnp.full((1,), self.codes, ids.dtype)
-        x = self._placed(self.embedding(jnp.concatenate([start, ids[:-1]])), self.positions)
+        before = jnp.pad(ids[:-1], (1, 0), constant_values=self.codes)
+        x = self._placed(self.embedding(before), self.positions)
         return self._logits(self.decoder(x, states, context_mask=seen, key=decoder_key, inference=inference))
 
     def start(self, text: _check.Ids, dtype: DTypeLike = jnp.float32) -> tuple[Float[Array, " codes"], Caches]:

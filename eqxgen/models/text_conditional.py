@@ -62,8 +62,8 @@ class FrozenText(eqx.Module):
         """States of the begin, where there is one, and of the row; and a mask of those up to the first end."""
         real = until_end(text, self.end)
         if self.begin is not None:
-            text = jnp.concatenate([jnp.full((1,), self.begin, text.dtype), text])
-            real = jnp.concatenate([jnp.ones((1,), bool), real])
+            text = jnp.pad(text, (1, 0), constant_values=self.begin)
+            real = jnp.pad(real, (1, 0), constant_values=True)
         if isinstance(self.net, TextTower):
             return self.net.tokens(text, mask=real), real
         return self.net(text, mask=real, inference=True), real

@@ -1,7 +1,10 @@
 """Operations that work on arrays sharded over explicit and manual mesh axes too."""
 
+import contextlib
 import functools
 import re
+from contextlib import AbstractContextManager
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +57,19 @@ def varying(x: Shaped[Array, "*shape"], *others: Array) -> Shaped[Array, "*shape
     """
     is_zero = functools.reduce(jnp.logical_or, (other.ravel()[:1].sum() == 0 for other in others))
     return x + (is_zero.astype(jnp.int32) * 0).astype(x.dtype)
+
+
+def on_mesh_of(x: Array) -> AbstractContextManager[Any]:
+    """Code inside knows the explicit mesh of x, as under `jax.set_mesh`. JAX 0.11 and 0.12 otherwise reject gradients
+    of gathers, and of weights that a scan reads.
+    """
+    mesh = jax.typeof(x).sharding.mesh
+    known = not jax.sharding.get_abstract_mesh().empty
+    return (
+        jax.sharding.use_abstract_mesh(mesh)
+        if AxisType.Explicit in mesh.axis_types and not known
+        else contextlib.nullcontext()
+    )
 
 
 def sharded_as(mask: Array, x: Array) -> Array:

@@ -30,7 +30,7 @@ def keeping_slope(both: Callable[[Array], tuple[Array, Array]]) -> Function:
         value, slope = both(widen(x))
         # The lower bound keeps the square of the reciprocal finite, which second derivatives need.
         least = max(1e-12, float(jnp.finfo(x.dtype).tiny))
-        slope = jnp.where(jnp.abs(slope) < least, jnp.where(slope < 0, -least, least), slope)
+        slope = jnp.where(slope < 0, jnp.minimum(slope, -least), jnp.maximum(slope, least))
         return value.astype(x.dtype), (1 / slope).astype(x.dtype)
 
     function = jax.custom_jvp(lambda x: narrow(x)[0])

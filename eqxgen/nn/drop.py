@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen import ops
 from eqxgen.nn import _check
-from eqxgen.nn._mesh import sharded_as
+from eqxgen.nn._mesh import on_mesh_of, sharded_as
 
 
 class Dropout(eqx.Module):
@@ -93,7 +93,8 @@ class TokenDrop(eqx.Module):
         if key is None:
             raise ValueError("token drop needs key=... in training: pass one, or inference=True")
         places = jnp.sort(jr.permutation(key, x.shape[0])[: self.count])
-        return x[places], places
+        with on_mesh_of(x):
+            return x[places], places
 
     def restore(
         self, kept: Float[Array, "kept dim"], places: Int[Array, " kept"], others: Float[Array, "seq dim"]

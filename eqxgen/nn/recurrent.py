@@ -14,7 +14,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.nn import _check
-from eqxgen.nn._mesh import varying
+from eqxgen.nn._mesh import on_mesh_of, varying
 from eqxgen.nn.linear import Initializer, Projection, torch_uniform
 
 
@@ -62,7 +62,9 @@ class _Recurrent(eqx.Module):
             return state, _output(state).astype(x.dtype)
 
         # Split into gates before the scan: XLA on a CPU does not vectorise a slice of a slice.
-        state, y = jax.lax.scan(step, state, self._gates(self.from_input(x)))
+        inputs = self._gates(self.from_input(x))
+        with on_mesh_of(x):
+            state, y = jax.lax.scan(step, state, inputs)
         return y, state
 
     def step(

@@ -191,7 +191,7 @@ class EDM2UNet(eqx.Module):
         """
         check_image(x, self.channels, self.config.factor)
         condition = self._condition(time, label).astype(x.dtype)
-        h = self.stem(jnp.concatenate([x, jnp.ones((*x.shape[:2], 1), x.dtype)], -1))
+        h = self.stem(jnp.pad(x, ((0, 0), (0, 0), (0, 1)), constant_values=1))
         skips, blocks = [h], [block for level in self.downs for block in level]
         run = functools.partial(_run, remat=self.config.remat, condition=condition, inference=inference)
         keys = iter(split(key, len(blocks) + 2 + sum(map(len, self.ups))))

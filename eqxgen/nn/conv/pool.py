@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.nn import _check
+from eqxgen.nn._mesh import on_mesh_of
 
 
 class MaxPool(eqx.Module):
@@ -195,4 +196,5 @@ def _adaptive_windows(x: Array, axis: int, size: int) -> Array:
         return x.reshape(*x.shape[:axis], size, n // size, *x.shape[axis + 1 :])
     starts, ends = _adaptive_bounds(n, size)
     places = starts[:, None] + np.arange(max(ends - starts))
-    return jnp.take(x, np.minimum(places, ends[:, None] - 1), axis)
+    with on_mesh_of(x):
+        return jnp.take(x, np.minimum(places, ends[:, None] - 1), axis)

@@ -75,7 +75,7 @@ class T5Bias(eqx.Module):
         distance = jnp.maximum(-offset, 0) if self.causal else jnp.abs(offset)
         starts = jnp.asarray(self._starts(side)).reshape(*(1,) * distance.ndim, -1)
         found = jnp.sum(starts <= distance[..., None], axis=-1, dtype=jnp.int32)
-        return found if self.causal else found + jnp.where(offset > 0, side, 0)
+        return found if self.causal else found + side * (offset > 0)
 
     def _starts(self, side: int) -> np.ndarray:
         """The first distances of buckets 1, 2, ..., computed on the host: a logarithm on the device may fall short of

@@ -46,7 +46,7 @@ class LFQ(eqx.Module):
 
     def __call__(self, z: Float[Array, "*leading dim"], *, key: PRNGKeyArray | None = None) -> Quantized:
         ids = self.nearest(z)
-        signs = jnp.where(z > 0, 1, -1).astype(jnp.float32)
+        signs = 2 * (z > 0).astype(jnp.float32) - 1
         distance = self.commitment * jnp.mean((z.astype(jnp.float32) - signs) ** 2, axis=-1)
         entropy, assignment = soft_assignment(
             squared_distances(flat(z), self.lookup(jnp.arange(self.codes))), self.temperature
