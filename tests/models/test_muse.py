@@ -11,6 +11,7 @@ from eqxgen.configs import MUSE_SIZES, MaskedDecoding, MuseConfig
 from eqxgen.decoding.masked import generate, masked_decode
 from eqxgen.losses.masked import masked_loss
 from eqxgen.models import Muse
+from tests.full import full
 
 SMALL = MuseConfig(dim=16, depth=1, heads=2, head_dim=8, hidden_dim=24, context=9, buckets=8, dropout=0.0, low_depth=1)
 CODES, END = 7, 5
@@ -71,6 +72,7 @@ def test_the_states_of_the_low_resolution_tokens_are_learnt_and_each_is_read(sec
         assert jnp.abs(leaf).max() > 0
 
 
+@full
 def test_tokens_that_the_model_makes_independent_have_its_marginals_in_every_order_without_bias(model):
     """Blocks of zeros add nothing: the logits of a masked token depend on its place alone."""
     alone = eqx.tree_at(lambda m: m.decoder.stack, model, replace_fn=lambda s: jax.tree.map(lambda x: 0 * x, s))

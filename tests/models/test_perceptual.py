@@ -14,7 +14,7 @@ from eqxgen.models.lpips import LPIPS, NETS
 from eqxgen.pretrained import inception, lpips_net, table
 from eqxgen.pretrained.formats.stored import held
 from tests import oracles
-from tests.full import full
+from tests.full import full, rows
 from tests.oracles.perceptual import weights
 
 CASES = oracles.load("perceptual")
@@ -30,7 +30,7 @@ def read(mapping, arrays, make):
     return table.read(mapping, stored, eqx.filter_eval_shape(make, jr.key(0)))
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", rows(NETS, "vgg"))
 def test_a_perceptual_distance_is_the_packages_on_every_net(net):
     case, arrays = CASES[net], arrays_of(net)
     heads = {name: array for name, array in case.items() if name.startswith("head")}

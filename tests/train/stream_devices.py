@@ -107,7 +107,7 @@ def main():
                 "one, in other batches": drawn(Stream(alone), tree, batch=5),
                 **{name: drawn(Stream(make_mesh(name)), tree) for name in MESHES},
                 "denoised": {"one": denoised_by(Stream(alone))}
-                | {name: denoised_by(Stream(make_mesh(name))) for name in MESHES[-2:] if FULL or name == MESHES[-1]},
+                | {name: denoised_by(Stream(make_mesh(name))) for name in MESHES[-2:] if FULL},
                 "decoded": [decoded_by(Stream(mesh)) for mesh in (alone, make_mesh(MESHES[-1]))],
                 "memory": {name: memory(make_mesh(name), tree) for name in MESHES[:-1]} | {"one": memory(alone, tree)},
             }

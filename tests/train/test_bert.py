@@ -17,6 +17,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, matthews_corrcoe
 from eqxgen.configs import BERTConfig
 from eqxgen.models import BERT, BERTClassifier, BERTMaskedLM
 from eqxgen.pretrained.bert import from_pretrained, to_pretrained
+from tests import full as tables
 from tests.full import full
 from tests.train.small_runs import crashed_and_resumed, metrics, same, weights
 from train import bert, evaluate, glue, sample
@@ -162,7 +163,7 @@ FOLDERS = {
 }
 
 
-@pytest.mark.parametrize("kind", FOLDERS)
+@pytest.mark.parametrize("kind", tables.rows(FOLDERS, "masked", "encoder"))
 def test_a_published_folder_gives_its_weights_and_its_vocabulary(kind, questions, tmp_path):
     make, left = FOLDERS[kind]
     sizes = BERTConfig(dim=16, depth=1, heads=2, hidden_dim=32, context=12)

@@ -162,9 +162,9 @@ def script(name, *flags, **env):
     ("name", "count", "flags"),
     [
         ("kill_in_save", 4 if FULL else 2, ()),
-        ("corruption", 40 if FULL else 12, ()),
+        pytest.param("corruption", 40, (), marks=full),
         pytest.param("resume_every_step", 4, ("--recipe", "vqgan"), marks=full),
-        ("disk_full", 1, ()),
+        pytest.param("disk_full", 1, (), marks=full),
     ],
     ids=str,
 )
