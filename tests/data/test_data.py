@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.full import full
 from train.data import DataConfig, DataError, Dataset, batch_indices, image_grid, load, save_picture
 from train.data.images.held_out import held_out
 
@@ -37,6 +38,7 @@ def test_real_sets_have_their_published_sizes_and_mean(
         assert round(float(data.train_images.mean() / 255), 4) == mean
 
 
+@full
 @pytest.mark.slow
 def test_cifar10_batches_are_read_and_their_decoded_pixels_kept(shared_data, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

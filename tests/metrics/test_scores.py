@@ -39,6 +39,7 @@ from eqxgen.metrics import (
     weights_sha256,
 )
 from tests import oracles
+from tests.full import full
 
 RNG = np.random.default_rng(0)
 FAKE, REAL = RNG.normal(size=(123, 5)) * [1, 2, 3, 1, 1] + 0.3, RNG.normal(size=(97, 5)) * [1, 2, 3, 1, 1]
@@ -258,6 +259,7 @@ def test_a_training_copy_is_flagged_whole_or_in_part_and_new_data_is_not():
     assert fresh.authentic == pytest.approx(np.mean(wanted.min(axis=1) > spacing), rel=1e-12)
 
 
+@full
 def test_two_halves_of_real_data_give_the_floor_and_scores_carry_their_features():
     from sklearn.datasets import load_digits
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from eqxgen.configs import MaskedDecoding, MuseConfig, VQGANConfig
-from tests.full import FULL
+from tests.full import FULL, full
 from tests.train.captioned_pictures import captioned_pictures
 from tests.train.small_runs import crashed_and_resumed, same, weights, words
 from train import muse, sample, vqgan
@@ -56,6 +56,7 @@ def config_of(pictures, folder, **changes):
     return muse.Config(run_dir=str(folder), **values | changes)
 
 
+@full
 def test_two_stages_are_trained_resumed_and_sampled_by_text(pictures, tmp_path, monkeypatch):
     coarse = tokenizer(tmp_path / "coarse", (4, 4, 3))
     first, second = tmp_path / "first", tmp_path / "second"

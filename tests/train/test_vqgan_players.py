@@ -67,6 +67,7 @@ def test_each_player_has_an_optimiser_of_its_own():
     assert set(state.opt_state) == {"generator", "discriminator"}
 
 
+@full
 def test_a_moving_codebook_is_released_as_a_learned_one(whole):
     assert "quantizer.codebook" in weights(whole)
     assert json.loads((whole / "config.json").read_text())["config"]["model"]["codebook"] == "ema"
