@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from tests.full import full
 from tests.house.pages import run_blocks
 
 
+@full
 def test_the_blocks_run_from_top_to_bottom(tmp_path):
     found = run_blocks("gan", tmp_path)
     assert found["losses"].shape == (4,)

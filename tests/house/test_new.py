@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.full import full
 from tests.house.layout import CHECKOUT, PACKAGES
 from tests.new.__main__ import main
 from tests.new.edits import Checkout
@@ -48,6 +49,7 @@ def copy(tmp_path_factory):
     return folder
 
 
+@full
 def test_the_tests_of_every_skeleton_pass_at_once(copy):
     line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", *ROWS]
     env = {**os.environ, "PYTHONPATH": str(copy)}

@@ -17,7 +17,7 @@ from bench.tpu.attention import topology
 from kernels import ALiBi, dot_product_attention, masks
 from kernels.attention import mosaic_tpu, schedule
 from kernels.attention.problem import Extras, Setting
-from tests.full import FULL
+from tests.full import full, rows
 from tests.kernels.attention_cases import call, inputs, measure
 from tests.kernels.attention_interpret import interpreted
 from tests.kernels.attention_oracle import agree
@@ -59,11 +59,12 @@ COMPACT = {
         ),
     ),
 }
-INTERPRETED = COMPACT | ATTENTION if FULL else COMPACT
-SIMULATED = INTERPRETED if FULL else ()
+INTERPRETED = COMPACT | ATTENTION
+LONG = (*(ATTENTION.keys() - COMPACT.keys()), "five", "lengths key bias")
+"""Rows of `nox -s full` alone; "packed" has their options together."""
 
 
-@pytest.mark.parametrize("name", INTERPRETED)
+@pytest.mark.parametrize("name", rows(INTERPRETED, *LONG))
 def test_the_kernels_have_the_value_and_every_gradient_of_the_formula(name, monkeypatch):
     arrays, rest = inputs(INTERPRETED[name])
     with interpreted(monkeypatch):
@@ -71,7 +72,8 @@ def test_the_kernels_have_the_value_and_every_gradient_of_the_formula(name, monk
     agree(got, INTERPRETED[name], arrays, rest, tolerance=1e-4)
 
 
-@pytest.mark.parametrize("name", SIMULATED)
+@full
+@pytest.mark.parametrize("name", INTERPRETED)
 def test_the_kernels_read_nothing_that_they_did_not_write_on_a_simulated_tpu(name, monkeypatch):
     arrays, rest = inputs(INTERPRETED[name])
     with interpreted(monkeypatch, simulated=True):

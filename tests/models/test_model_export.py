@@ -13,7 +13,7 @@ from tests.models.model_rows import ROWS
 from tests.nn.layer_rows import call
 
 pytestmark = pytest.mark.usefixtures("unchecked")
-SHORT = ("GPT", "GPT, LLaMA's", "RNN", "MaskGIT", "DiT", "VQGAN", "ConvNet", "ResNet")
+SHORT = ("GPT", "RNN", "DiT", "VQGAN", "ResNet")
 NAMES = [name for name in ROWS if not ROWS[name].whole] if FULL else SHORT
 CONTEXT = "t <= 512"  # of BERT and the GPTs, bounds the length
 

@@ -44,6 +44,7 @@ def whole(tmp_path_factory):
     return folder
 
 
+@full
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(whole, tmp_path, monkeypatch):
     crashed_and_resumed(classify, config_of(tmp_path, sample_every=6), 3, monkeypatch)
     assert same(weights(whole), weights(tmp_path))

@@ -220,7 +220,7 @@ def test_a_second_time_changes_no_parameter_of_a_net_of_one_time():
     assert one.guide is None
 
 
-@pytest.mark.parametrize("backbone", ["dit", "unet"])
+@pytest.mark.parametrize("backbone", ["dit", pytest.param("unet", marks=full)])
 def test_the_derivative_of_a_net_of_two_times_is_that_of_finite_differences(backbone):
     config = config_of(".", backbone=backbone, unet=dataclasses.replace(NET, dropout=0.3))
     denoiser = awake(config)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from eqxgen.configs import GPTConfig
-from tests.full import full
+from tests.full import FULL, full
 from tests.train.small_runs import metrics, same, weights, words
 from train import gpt, rnn, sample
 from train._errors import UsageError, UserError
@@ -65,6 +65,14 @@ def finished(request, verse, tmp_path_factory):
     return request.param, folder
 
 
+@pytest.fixture
+def of_gpt(finished):
+    """A run of the GPT; with the long tables that of the RNN too, which has the same loop and streams."""
+    if finished[0] != "gpt" and not FULL:
+        pytest.skip("of the long tables: set EQXGEN_FULL=1, as `nox -s full` does")
+    return finished
+
+
 def unfinished(folder, copy):
     """A copy of a finished run, as if it had been stopped after its last step."""
     shutil.copytree(folder, copy)
@@ -72,8 +80,8 @@ def unfinished(folder, copy):
     return copy
 
 
-def test_a_run_goes_on_with_its_own_text_alone_unless_the_flag_allows_another(finished, verse, tmp_path, capsys):
-    recipe, folder = finished
+def test_a_run_goes_on_with_its_own_text_alone_unless_the_flag_allows_another(of_gpt, verse, tmp_path, capsys):
+    recipe, folder = of_gpt
     copy, flags = unfinished(folder, tmp_path / "run"), ("--eval-every=2", "--keep-best=val_loss")
     text = verse.read_text(encoding="utf-8")
     try:
@@ -151,8 +159,8 @@ def drawn(folder, capsys, **options):
     return capsys.readouterr().out
 
 
-def test_the_stream_is_the_batchs_text_and_the_files(finished, capsys, tmp_path):
-    _, folder = finished
+def test_the_stream_is_the_batchs_text_and_the_files(of_gpt, capsys, tmp_path):
+    _, folder = of_gpt
     alone = drawn(folder, capsys, prompt="To be", chars=40, seed=3)
     assert alone.startswith("To be")
     assert len(alone) == 5 + 40 + 1
@@ -168,8 +176,8 @@ def test_the_stream_is_the_batchs_text_and_the_files(finished, capsys, tmp_path)
     )
 
 
-def test_text_comes_out_while_it_is_made(finished):
-    _, folder = finished
+def test_text_comes_out_while_it_is_made(of_gpt):
+    _, folder = of_gpt
     line = [sys.executable, "-m", "train.sample", *words(run=folder, prompt="To be", chars=100_000)]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
     assert process.stdout is not None

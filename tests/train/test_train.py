@@ -177,7 +177,7 @@ def test_a_run_killed_outright_resumes_from_its_last_checkpoint(stopped):
     assert [line["step"] for line in metrics(folder)][:14] == list(range(1, 15))
 
 
-@pytest.mark.parametrize(("limit", "steps"), [(3, 6), (4, 7)])
+@pytest.mark.parametrize(("limit", "steps"), [pytest.param(3, 6, marks=full), (4, 7)])
 def test_updates_that_are_not_finite_are_left_out_until_their_limit(tmp_path, finished, capsys, limit, steps):
     def spoilt(config, folder):
         task = maskgit.RECIPE.task(config, folder)
