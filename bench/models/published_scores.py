@@ -41,8 +41,13 @@ def main() -> None:
     began = time.process_time()
     found = PARTS[given.part](given.run, given.folder, given.n)
     found |= {"cpu_seconds": round(time.process_time() - began, 1), "load": round(os.getloadavg()[0], 1)}
+    keep(given.part, found)
+
+
+def keep(part: str, found: dict[str, Any]) -> None:
+    """Writes what a part has found so far."""
     known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    RESULT.write_text(json.dumps(known | {given.part: found}, indent=2) + "\n", encoding="utf-8")
+    RESULT.write_text(json.dumps(known | {part: found}, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=2))
 
 
@@ -128,25 +133,129 @@ def by_pytorch_fid(images: np.ndarray, file: Path) -> list[np.ndarray]:
         return [pool.numpy(), spatial.numpy(), (pool @ head.T).numpy()]
 
 
+def lpips_of_pairs(run: Path, folder: Path, n: int | None) -> dict[str, Any]:
+    """LPIPS of a tokenizer's reconstructions by the package lpips, of each net."""
+    import torch
+
+    from train.evaluators.fidelity import Rounded
+
+    judged, tree, stream = judged_of(run)
+    images = judged.samples.first(CHECKED)._replace(batch=CHECKED)
+    (made,) = stream.map(Rounded(judged.draw, judged.dataset.levels), tree, images)
+    real, found = images.read(np.arange(CHECKED))["image"], {}
+    for net in ("vgg", "alex", "squeeze"):
+        file, heads = lpips_files(net, folder)
+        numbers, passed = evaluated(run, folder, "--lpips", net, str(file), str(heads))
+        ours, similar = (np.concatenate(part) for part in zip(*passed))
+        with torch.no_grad():
+            theirs = by_lpips(net, heads, torch.float32)(made, real)
+        found[net] = {
+            "images": len(ours),
+            "bytes": file.stat().st_size,
+            "numbers": numbers,
+            "differ": float(np.abs(ours[:CHECKED] - theirs).max() / theirs.max()),
+            "mean_differs": float(abs(numbers[f"lpips_{net}"] - ours.mean()) / ours.mean()),
+            "ssim_differs": float(abs(numbers["ssim"] - similar.mean())),
+        }
+        keep("lpips", found)
+    return found
+
+
+def lengths_of_paths(run: Path, folder: Path, n: int | None) -> dict[str, Any]:
+    """Path lengths of a generator by the package lpips in float64, on the images of both ends of each step."""
+    import jax.numpy as jnp
+    import torch
+
+    judged, tree, stream = judged_of(run)
+    count, found = n or CHECKED, {}
+    file, heads = lpips_files("vgg", folder)
+    for space, sampling, epsilon in (("w", "end", 1e-4), ("z", "full", 1e-3)):
+        path = "--path-space", space, "--path-sampling", sampling, "--path-epsilon", str(epsilon)
+        numbers, passed = evaluated(run, folder, "--n", str(count), "--lpips", "vgg", str(file), str(heads), *path)
+        ours = np.concatenate(passed) / epsilon**2
+        paths = judged.samples.first(count)._replace(batch=count)
+        (ends,) = stream.map(judged.path(space, sampling), (tree, jnp.float32(epsilon)), paths)
+        with torch.no_grad():
+            theirs = by_lpips("vgg", heads, torch.float64)(*ends) / epsilon**2
+        kept = (theirs >= np.quantile(theirs, 0.01, method="lower")) & (
+            theirs <= np.quantile(theirs, 0.99, method="higher")
+        )
+        mean = float(theirs[kept].mean())
+        found[f"{space}, {sampling}, {epsilon:g}"] = {
+            "paths": len(ours),
+            "numbers": numbers,
+            "lpips_in_float64": mean,
+            "differs": abs(numbers[f"path_length_vgg_{space}{sampling}"] - mean) / mean,
+            "paths_differ": float(np.abs(ours - theirs).max() / theirs.max()),
+        }
+    return found
+
+
+def lpips_files(net: str, folder: Path) -> tuple[Path, Path]:
+    """Files of drawn weights where torchvision would have downloaded its own, and of the heads."""
+    import torch
+    import torchvision
+
+    os.environ["TORCH_HOME"] = str(folder)
+    name, file = {
+        "alex": ("alexnet", "alexnet-owt-7be5be79.pth"),
+        "squeeze": ("squeezenet1_1", "squeezenet1_1-b8a52dc0.pth"),
+        "vgg": ("vgg16", "vgg16-397923af.pth"),
+    }[net]
+    where, heads = folder / "hub" / "checkpoints" / file, folder / f"{net}.pth"
+    where.parent.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    torch.save(getattr(torchvision.models, name)().state_dict(), where)
+    drawn = {key: SHAPES[net][key] for key in SHAPES[net] if key.startswith("head")}
+    torch.save(
+        {f"lin{key[4:]}.model.1.weight": torch.from_numpy(head.reshape(1, -1, 1, 1)) for key, head in drawn.items()},
+        heads,
+    )
+    return where, heads
+
+
+def by_lpips(net: str, heads: Path, dtype: Any) -> Any:
+    """The package's distance of two batches of images in [-1, 1]."""
+    import lpips
+    import torch
+
+    model = lpips.LPIPS(net=net, model_path=str(heads), verbose=False).eval().to(dtype)
+    given = lambda x: torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2))).to(dtype)
+
+    def distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        parts = range(0, len(first), 16)
+        found = [model(given(first[at : at + 16]), given(second[at : at + 16])).ravel().numpy() for at in parts]
+        return np.concatenate(found)
+
+    return distance
+
+
 def drawn(run: Path, count: int) -> np.ndarray:
     """The first samples of a run as `train.evaluate` has them, in three channels."""
+    from train.evaluators.fidelity import Rounded
+
+    judged, tree, stream = judged_of(run)
+    samples = judged.samples.first(count)._replace(batch=count)
+    (images,) = stream.map(Rounded(judged.draw, judged.dataset.levels), tree, samples)
+    return np.broadcast_to(images, (*images.shape[:3], 3)) if images.shape[3] == 1 else images
+
+
+def judged_of(run: Path) -> tuple[Any, Any, Stream]:
+    """The images of a run that are judged, what draws them, and a stream on one device."""
     import jax
 
     from train.engine.recipes import asked_of_run
-    from train.evaluators.fidelity import Rounded
     from train.parallel import make_mesh
 
     recipe, record, _ = asked_of_run("evaluate", "", ["--run", str(run)], evaluate.Options, evaluate.form_of)
     finished = recipe.open(run, record, run / "config.json")
-    judged = next(e.judged for e in recipe.task(finished.config, run).evaluators if e.judged is not None)
+    task = recipe.task(finished.config, run)
+    judged = next(e.judged for e in task.evaluators if e.judged is not None)
     stream = Stream(make_mesh("", jax.devices()[:1]))
-    tree = judged.parts(finished.model(), recipe.task(finished.config, run).program.frozen())
-    made = Rounded(judged.draw, judged.dataset.levels)
-    images = np.concatenate([*stream.map(made, tree, judged.samples.first(count)._replace(batch=64))])
-    return np.broadcast_to(images, (*images.shape[:3], 3)) if images.shape[3] == 1 else images
+    return judged, judged.parts(finished.model(), task.program.frozen()), stream
 
 
-PARTS = {"inception": inception}
+PARTS = {"inception": inception, "lpips": lpips_of_pairs, "paths": lengths_of_paths}
 
 if __name__ == "__main__":
     main()
