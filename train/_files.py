@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from eqxgen._files import PART, atomic
+from eqxgen._files import PART, atomic, part_of
 
 from ._errors import UserError
 
@@ -29,6 +29,25 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(unwritten(path, error.strerror or str(error))) from None
+
+
+def check_writable(path: Path, flag: str) -> None:
+    """Makes and removes an empty file where a file is to be written, or in the nearest folder above that exists.
+
+    Raises:
+        UserError: nothing can be written there; the message begins with the flag.
+    """
+    if path.is_dir():
+        raise UserError(f"{flag} {path}: must be a file: it is a folder")
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    part = part_of(folder / path.name)
+    try:
+        part.touch(exist_ok=False)
+        part.unlink()
+    except OSError as error:
+        raise UserError(f"{flag} {path}: cannot be written: {error.strerror or error}") from None
 
 
 def unwritten(path: Path, reason: str) -> str:

@@ -6,6 +6,7 @@
   python -m train.evaluate --run runs/maskgit-mnist --guidance 3 --steps 16 --out guided.json
   python -m train.evaluate --run runs/maskgit-mnist --evals none --n 10000 --inception pt_inception.pth
   python -m train.evaluate --run runs/vqgan-cifar10 --lpips vgg vgg16-397923af.pth heads.pth
+  python -m train.evaluate --run runs/gan-cifar10 --evals none --n 50000 --lpips vgg vgg16-397923af.pth heads.pth
 
 Prints the numbers of the run's evaluators, or of those that --evals names, and writes them to evaluation.json in its
 folder. They are those of summary.json where nothing but the devices differs. Options of sampling that are not given are
@@ -17,11 +18,12 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ._errors import UsageError, require
-from ._files import write_json
+from ._files import check_writable, write_json
 from .config.evals import check_names
+from .config.nets import LpipsNet
 from .config.options import option
 from .engine.command import run
 from .engine.recipes import Finished, Recipe, asked_of_run
@@ -51,8 +53,15 @@ class Options:
     write_statistics: str | None = None
     """With --inception: .npz file that mu and sigma of the real images are written to."""
     lpips: tuple[str, ...] = ()
-    """Of a run that reconstructs images: NET FEATURES HEADS, which are alex, vgg or squeeze, torchvision's file of it
-    and the package lpips' file of its heads. LPIPS and SSIM of the reconstructions are computed as well."""
+    """NET FEATURES HEADS, which are alex, vgg or squeeze, torchvision's file of it and the package lpips' file of its
+    heads: LPIPS and SSIM of a run that reconstructs images, the perceptual path length of a run of train.gan, called
+    PPL with the published vgg alone."""
+    path_space: Literal["w", "z"] | None = None
+    """With --lpips: latents of the path, style vectors (w) or normal ones (z); by default w of stylegan2, else z."""
+    path_sampling: Literal["end", "full"] = "end"
+    """With --lpips: lengths at the first end of each path, or at a uniform place of it."""
+    path_epsilon: float = 1e-4
+    """With --lpips: step along the path."""
     out: str | None = None
     """JSON file of the numbers; by default evaluation.json in the run's folder."""
     mesh: str = ""
@@ -68,16 +77,26 @@ class Options:
         require(self.n is None or self.n >= 2, f"n must be at least 2: got {self.n}")
         periodic = [word for word in self.evals if ":" in word]
         require(not periodic, f"evals must be names without a period: got {' '.join(periodic)}")
-        for name, default in {"statistics": None, "write_statistics": None, "reference": "held_out"}.items():
-            known = getattr(self, name) == default or self.inception is not None
-            require(known, f"{name} goes with inception, which was not given")
+        for flag, with_it, defaults in (
+            ("inception", self.inception is not None, _OF_INCEPTION),
+            ("lpips", bool(self.lpips), _OF_PATHS),
+        ):
+            for name, default in defaults.items():
+                known = with_it or getattr(self, name) == default
+                require(known, f"{name} goes with {flag}, which was not given")
+        epsilon = self.path_epsilon
+        require(1e-6 <= epsilon < 1, f"path_epsilon must be in [1e-6, 1), as float32 resolves: got {epsilon}")
         given = self.statistics is None or (self.write_statistics is None and self.reference == "held_out")
         require(given, "statistics takes the place of images: leave write_statistics and reference out")
         written = self.write_statistics
         require(written is None or written.endswith(".npz"), f"write_statistics must end in .npz: got {written!r}")
-        nets = ("alex", "squeeze", "vgg")
+        nets = get_args(LpipsNet)
         fits = not self.lpips or (len(self.lpips) == 3 and self.lpips[0] in nets)
         require(fits, f"lpips must be one of {', '.join(nets)} and two files: got {' '.join(self.lpips)}")
+
+
+_OF_INCEPTION = {"statistics": None, "write_statistics": None, "reference": "held_out"}
+_OF_PATHS = {"path_space": None, "path_sampling": "end", "path_epsilon": 1e-4}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -141,6 +160,11 @@ def evaluate(finished: Finished, options: Options, sampling: Mapping[str, Any]) 
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     mesh = make_mesh(options.mesh)
+    where = finished.folder / "evaluation.json" if options.out is None else Path(options.out)
+    if is_first():
+        check_writable(where, "--out" if options.out is not None else "--run")
+        if options.write_statistics is not None:
+            check_writable(Path(options.write_statistics), "--write-statistics")
     say = print if is_first() else lambda text: None
     with StopRequest() as stop:
         with _own_flags(finished.recipe.options) if sampling else contextlib.nullcontext():
@@ -159,7 +183,6 @@ def evaluate(finished: Finished, options: Options, sampling: Mapping[str, Any]) 
     if is_first():
         device = f"{mesh.size} x {jax.devices()[0].device_kind}"
         cost = {"evaluation_seconds": round(evaluation.seconds, 2), "jax_version": jax.__version__, "device": device}
-        where = finished.folder / "evaluation.json" if options.out is None else Path(options.out)
         asked = {"sampling": dict(sampling)} if sampling else {}
         write_json(where, {"recipe": finished.recipe.name, **asked, **numbers, **evaluation.notes(), **cost})
         for name, value in numbers.items():
@@ -177,7 +200,7 @@ def published(options: Options, offered: "Sequence[Evaluator]", recipe: str) -> 
     """
     if options.inception is None and not options.lpips:
         return ()
-    from .evaluators.published import inception_scores, pair_scores
+    from .evaluators.published import inception_scores, pair_scores, path_scores
 
     judged = next((evaluator.judged for evaluator in offered if evaluator.judged is not None), None)
     if judged is None:
@@ -189,8 +212,16 @@ def published(options: Options, offered: "Sequence[Evaluator]", recipe: str) -> 
         files = {"statistics": path(options.statistics), "written": path(options.write_statistics)}
         found.append(inception_scores(judged, Path(options.inception), reference=options.reference, **files))
     if options.lpips:
-        net, features, heads = options.lpips
-        found.append(pair_scores(judged, net, Path(features), Path(heads)))
+        net, *of_net = options.lpips[0], *map(Path, options.lpips[1:])
+        along = {name.removeprefix("path_"): getattr(options, name) for name in _OF_PATHS}
+        changed = [name for name, default in _OF_PATHS.items() if getattr(options, name) != default]
+        if judged.path is None and changed:
+            flag = changed[0].replace("_", "-")
+            raise UsageError(f"--{flag} goes with runs of train.gan: got one of train.{recipe}")
+        scores = (
+            pair_scores(judged, net, *of_net) if judged.path is None else path_scores(judged, net, *of_net, **along)
+        )
+        found.append(scores)
     return tuple(found)
 
 

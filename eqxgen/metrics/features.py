@@ -14,6 +14,7 @@ _OWN_WEIGHTS = {
     ("class_score", "inception"): ("IS", ("6726825d",)),
     ("lpips", "alex"): ("LPIPS_alex", ("7be5be79",)),
     ("lpips", "vgg"): ("LPIPS_vgg", ("397923af",)),
+    ("path_length", "vgg"): ("PPL", ("397923af",)),
     ("lpips", "squeeze"): ("LPIPS_squeeze", ("b8a52dc0", "f364aa15")),
 }
 
@@ -34,7 +35,8 @@ class Features(NamedTuple):
         return f"{self.name} (sha256 {self.sha256[:12] or 'unknown'})"
 
     def score(self, kind: str) -> str:
-        """Name of a score of these features: `fd_judge`. `FID` and `LPIPS_...` are said with their own weights alone.
+        """Name of a score of these features: `fd_judge`. `FID`, `LPIPS_...` and `PPL` are said with their own
+        weights alone.
 
         Args:
             kind: `fd`, `kid`, `precision`, `lpips` and so on.

@@ -87,7 +87,7 @@ def path_points(
     first: Float[Array, "*n dim"],
     second: Float[Array, "*n dim"],
     t: Float[Array, "*n"],
-    epsilon: float = 1e-4,
+    epsilon: float | Float[Array, ""] = 1e-4,
     *,
     spherical: bool = True,
 ) -> tuple[Float[Array, "*n dim"], Float[Array, "*n dim"]]:

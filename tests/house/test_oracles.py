@@ -3,6 +3,7 @@ installed.
 """
 
 import importlib
+import warnings
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from tests.oracles.__main__ import subjects
 @pytest.mark.parametrize("subject", subjects())
 def test_a_kept_answer_is_what_the_library_gives(subject):
     try:
-        found = importlib.import_module(f"tests.oracles.{subject}").cases()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the published code
+            found = importlib.import_module(f"tests.oracles.{subject}").cases()
     except ModuleNotFoundError as error:
         pytest.skip(f"{error.name} is not installed here; `nox -s parity` installs it")
     except FileNotFoundError as error:
@@ -25,6 +28,9 @@ def test_a_kept_answer_is_what_the_library_gives(subject):
         for name, array in parts.items():
             array = np.asarray(array)
             if array.dtype.kind == "f":
-                np.testing.assert_allclose(array, kept[case][name], rtol=1e-5, atol=1e-6, err_msg=f"{case}: {name}")
+                scale = np.max(np.abs(kept[case][name]), initial=1, where=np.isfinite(kept[case][name]))
+                np.testing.assert_allclose(
+                    array, kept[case][name], rtol=1e-5, atol=1e-6 * scale, err_msg=f"{case}: {name}"
+                )
             else:
                 np.testing.assert_array_equal(array, kept[case][name], err_msg=f"{case}: {name}")

@@ -37,6 +37,16 @@ CONFIGS = {
         "num_vq_embeddings": 11,
         "vq_embed_dim": 6,
     },
+    "VQModel without attention in the middle": {
+        "block_out_channels": [8, 12],
+        "down_block_types": ["AttnDownEncoderBlock2D", "DownEncoderBlock2D"],
+        "up_block_types": ["UpDecoderBlock2D", "AttnUpDecoderBlock2D"],
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "latent_channels": 5,
+        "num_vq_embeddings": 11,
+        "mid_block_add_attention": False,
+    },
 }
 
 

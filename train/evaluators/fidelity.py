@@ -27,6 +27,8 @@ class Judged(NamedTuple):
     Attributes:
         dataset: the real images.
         paired: each is the reconstruction of its example's `image`.
+        path: (space, sampling) -> function ((parts, epsilon), example) -> two images of latents that are epsilon apart
+            on a path, with its `space`; None without. `UsageError` where the model has no such space.
     """
 
     dataset: Dataset
@@ -34,6 +36,7 @@ class Judged(NamedTuple):
     samples: Examples
     parts: Callable[[PyTree, Any], PyTree]
     paired: bool = False
+    path: Callable[[str | None, str], Any] | None = None
 
 
 def fidelity(
@@ -43,6 +46,7 @@ def fidelity(
     parts: Callable[[PyTree, Any], PyTree] = lambda model, _: model,
     *,
     paired: bool = False,
+    path: Callable[[str | None, str], Any] | None = None,
 ) -> Evaluator:
     """Scores of samples by the judge's features against the held-out images: `fd_judge` with its bootstrap interval,
     `fd_judge_infinity`, `kid_judge`, precision, recall, density, coverage; against the training images: memorisation.
@@ -56,6 +60,7 @@ def fidelity(
         samples: likewise.
         parts: likewise.
         paired: see `Judged`.
+        path: likewise.
     """
     known: dict[str, Any] = {}  # the judge of the run and its features of real images, from the first evaluation on
     notes: dict[str, str] = {}
@@ -77,7 +82,8 @@ def fidelity(
         return {name: value for score in found for name, value in score.numbers().items()}
 
     lacks = "" if dataset.num_classes > 1 else "the images have one class"
-    return Evaluator(FIDELITY, run, lacks=lacks, notes=notes, judged=Judged(dataset, draw, samples, parts, paired))
+    judged = Judged(dataset, draw, samples, parts, paired, path)
+    return Evaluator(FIDELITY, run, lacks=lacks, notes=notes, judged=judged)
 
 
 class Rounded(eqx.Module):

@@ -1,4 +1,4 @@
-"""Scores by published networks: FID's Inception of samples, LPIPS of reconstructions."""
+"""Scores by published networks: FID's Inception of samples, LPIPS of reconstructions, lengths of paths of latents."""
 
 import hashlib
 from collections.abc import Callable
@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
+from einops import reduce
 from jaxtyping import Array, PyTree
 
 from eqxgen.metrics import (
@@ -19,6 +22,7 @@ from eqxgen.metrics import (
     frechet,
     frechet_infinity,
     frechet_interval,
+    path_length,
     read_statistics,
     ssim,
     write_statistics,
@@ -30,6 +34,7 @@ from eqxgen.pretrained import lpips_net
 
 from .._errors import UsageError, UserError
 from ..config.evals import Evaluation
+from ..parallel.processes import is_first
 from .base import Evaluator
 from .examples import Examples, held_out_images, training_images
 from .fidelity import Judged, Rounded, enough
@@ -37,6 +42,7 @@ from .stream import Function, Stream
 
 _BATCH = 16  # images of 299 x 299 at a time on a device
 _WINDOW = 11  # of the structural similarity
+_HEADS = {"alex": "df73285e", "squeeze": "4a5350f2", "vgg": "a78928a0"}  # SHA-256 of lpips 0.1.4's files
 _REAL = {"held_out": held_out_images, "training": training_images}
 
 
@@ -90,7 +96,7 @@ def inception_scores(
             real, real_spatial, _ = seen(_image, None, images, stream)
             found = {k: v for score in scores(pool, real) for k, v in score.numbers().items()}
             found[features.score("sfd")] = frechet(spatial, real_spatial).value
-            if written is not None:
+            if written is not None and is_first():
                 _write(written, statistics_of("reference", real))
         else:
             found = _against(pool, given)
@@ -115,8 +121,11 @@ def pair_scores(judged: Judged, net: str, file: Path, heads: Path) -> Evaluator:
         UserError: a file is missing, damaged, or of something else.
     """
     if not judged.paired:
-        raise UsageError("--lpips goes with runs that reconstruct images, such as those of train.vqgan")
-    model, sha256 = _opened("--lpips", file, lambda: lpips_net.with_files(net, file, heads))
+        raise UsageError(
+            "--lpips goes with runs that reconstruct images, such as those of train.vqgan, or have paths of latents, "
+            "train.gan"
+        )
+    model, sha256 = _distance(judged, net, file, heads)
     similar = min(judged.dataset.image_shape[:2]) >= _WINDOW
     name = Features(net, sha256).score("lpips")
 
@@ -129,11 +138,70 @@ def pair_scores(judged: Judged, net: str, file: Path, heads: Path) -> Evaluator:
         distance, similarity = stream.total(distance, similarity)
         return {name: distance.result()} | ({"ssim": similarity.result()} if similar else {})
 
+    return Evaluator(Evaluation("lpips", ()), run, notes={"lpips_sha256": sha256})
+
+
+def path_scores(
+    judged: Judged,
+    net: str,
+    file: Path,
+    heads: Path,
+    *,
+    space: str | None = None,
+    sampling: str = "end",
+    epsilon: float = 1e-4,
+) -> Evaluator:
+    """Perceptual path length of a generator by LPIPS' net, of as many paths as there are samples, and its deviation.
+
+    It is called PPL with the published weights of vgg alone, then space and sampling: `PPL_wend`. The nets run in
+    float32 on every device, as a step of epsilon changes an image by little. Images above 256 pixels are made smaller
+    by means, as the authors do.
+
+    Args:
+        net: alex, vgg or squeeze.
+        file: torchvision's of the net.
+        heads: the package's of the net.
+        space: w or z; by default w where the generator has style vectors.
+        sampling: end or full.
+        epsilon: step along the path.
+
+    Raises:
+        UsageError: the generator has no such space, or its images are too small for the net.
+        UserError: a file is missing, damaged, or of something else.
+
+    Source: Karras et al. 2019 (arXiv:1812.04948, section 4.1), and 2020 (arXiv:1912.04958) for w and its ends.
+    """
+    assert judged.path is not None
+    path = judged.path(space, sampling)
+    model, sha256 = _distance(judged, net, file, heads)
+    name = f"{Features(net, sha256).score('path_length')}_{path.space}{sampling}"
+
+    def run(generator: PyTree, frozen: Any, stream: Stream) -> dict[str, float]:
+        paths = judged.samples._replace(batch=min(judged.samples.batch, _BATCH * stream.mesh.size))
+        tree = (judged.parts(generator, frozen), jnp.float32(epsilon)), model
+        found = path_length(np.concatenate([*stream.map(_Near(path), tree, paths)]), epsilon)
+        return {name: found.value, f"{name}_deviation": found.deviation}
+
+    notes = {"lpips_sha256": sha256, "path_length": f"{judged.samples.size} paths, epsilon {epsilon:g}"}
+    return Evaluator(Evaluation("path_length", ()), run, notes=notes)
+
+
+def _distance(judged: Judged, net: str, file: Path, heads: Path) -> tuple[Any, str]:
+    """LPIPS of the run's images, and the SHA-256 of its features, or of both files where the heads are not published.
+
+    Raises:
+        UsageError: the images are too small for the net.
+        UserError: a file is missing, damaged, or of something else.
+    """
+    model, sha256 = _opened("--lpips", file, lambda: lpips_net.with_files(net, file, heads))
+    own = heads.read_bytes()
+    if not hashlib.sha256(own).hexdigest().startswith(_HEADS[net]):
+        sha256 = hashlib.sha256(file.read_bytes() + own).hexdigest()
     try:
         eqx.filter_eval_shape(lambda x: model(x, x), jnp.zeros((*judged.dataset.image_shape[:2], 3)))
     except ValueError as error:
         raise UsageError(f"--lpips {net}: the run's images: {error}") from None
-    return Evaluator(Evaluation("lpips", ()), run, notes={"lpips_sha256": sha256})
+    return model, sha256
 
 
 class _Seen(eqx.Module):
@@ -153,6 +221,21 @@ class _Pair(eqx.Module):
         made, image = self.made(parts, example), example["image"].astype(jnp.float32)
         near = ssim(made, image) if self.similar else jnp.zeros(())
         return net(_coloured(made), _coloured(image)), near
+
+
+class _Near(eqx.Module):
+    path: Function = eqx.field(static=True)
+
+    def __call__(self, tree: PyTree, example: dict[str, Array]) -> Array:
+        parts, net = tree
+        with jax.default_matmul_precision("highest"):
+            return net(*(_coloured(_small(image)) for image in self.path(parts, example)))
+
+
+def _small(image: Array) -> Array:
+    """Means of blocks of an image whose least side is 512 pixels or more."""
+    by = min(image.shape[:2]) // 256
+    return image if by < 2 else reduce(image, "(h a) (w b) c -> h w c", "mean", a=by, b=by)
 
 
 def _image(tree: PyTree, example: dict[str, Array]) -> Array:

@@ -223,16 +223,20 @@ def _drawn(config: Any, parts: tuple[Any, Any], dataset: "Dataset", stream: "Str
 
 
 def _evaluators(config: Any, dataset: "Dataset") -> "tuple[Evaluator, ...]":
+    import functools
+
     import numpy as np
 
     from ...evaluators.cas import trained_on_samples
     from ...evaluators.classifier import classifier
     from ...evaluators.fidelity import fidelity
     from ..draw import labelled
+    from .paths import path_images
 
     judged = labelled(np.arange(config.eval_samples) % dataset.num_classes)
     parts = lambda model, frozen: _tree(model, config.seed + 1)
-    judges = [kind(dataset, _image, judged, parts) for kind in (classifier, fidelity, trained_on_samples)]
+    scored = functools.partial(fidelity, path=functools.partial(path_images, config.family))
+    judges = [kind(dataset, _image, judged, parts) for kind in (classifier, scored, trained_on_samples)]
     if not config.conditional:
         judges = [judges[1], *(dataclasses.replace(each, lacks="the model has no classes") for each in judges[::2])]
     return tuple(judges)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from ..._errors import require
+from ...config.nets import PerceptualNet
 from ...config.optim import DiscriminatorConfig
 from ...config.options import option
 from ..images import ImageConfig
@@ -18,7 +19,7 @@ class JudgedConfig(ImageConfig):
     """Weight of the perceptual loss."""
     perceptual_net: str = ""
     """File of published weights of --perceptual-name."""
-    perceptual_name: Literal["vgg", "alex", "squeeze", "inception"] = "vgg"
+    perceptual_name: PerceptualNet = "vgg"
     """LPIPS on vgg, alex or squeeze, or the features of inception."""
     adversarial: float = option(0.0, first=True)
     """Weight of the discriminator's judgement; 0 trains without one."""
