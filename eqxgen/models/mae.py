@@ -5,6 +5,7 @@ drawn numbers.
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -13,7 +14,6 @@ from eqxgen.configs import MAEConfig
 from eqxgen.losses.pixels import masked_pixel_loss
 from eqxgen.models.vit import ViT, encoder, normal
 from eqxgen.nn import LayerNorm, Projection, Stack, _check
-from eqxgen.nn._mesh import argsort
 from eqxgen.rng import RNG
 
 
@@ -72,8 +72,9 @@ class MAE(eqx.Module):
         x = self.encoder.embedded(image)
         noise = jr.uniform(noise_key, (len(x),)) if noise is None else noise  # type: ignore[arg-type]
         _check.example(noise, name="noise", patches=len(x))
-        order = argsort(noise)
-        place, seen = argsort(order), int(len(x) * (1 - self.config.masked))
+        # The derivative of a sort is one of sharding too, which JAX 0.10 does not have on explicit axes.
+        order = jnp.argsort(jax.lax.stop_gradient(noise))
+        place, seen = jnp.argsort(order), int(len(x) * (1 - self.config.masked))
         y = self.encoder.encoded(x[order[:seen]], key=encoder_key, inference=inference)
         pixels = self._decoded(self.embedding(y), place)
         wide = jnp.promote_types(pixels.dtype, jnp.float32)

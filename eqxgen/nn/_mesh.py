@@ -59,11 +59,6 @@ def varying(x: Shaped[Array, "*shape"], *others: Array) -> Shaped[Array, "*shape
     return x + (is_zero.astype(jnp.int32) * 0).astype(x.dtype)
 
 
-def argsort(x: Shaped[Array, " n"]) -> Int[Array, " n"]:
-    """`jnp.argsort(x)`, whose places JAX 0.10 does not shard as x over an axis of `jax.vmap` on an explicit mesh."""
-    return jax.lax.sort((x, varying(jnp.arange(len(x), dtype=jnp.int32), x)), num_keys=1)[1]
-
-
 def on_mesh_of(x: Array) -> AbstractContextManager[Any]:
     """Code inside knows the explicit mesh of x, as under `jax.set_mesh`. JAX 0.11 and 0.12 otherwise reject gradients
     of gathers, and of weights that a scan reads.
