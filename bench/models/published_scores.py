@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from eqxgen.metrics.frechet import statistics_of
 from tests import oracles
 from tests.oracles.perceptual import weights
 from train import evaluate
-from train.evaluators.stream import Stream
+from train.evaluators.examples import Examples
+from train.evaluators.stream import Function, Stream
 
 RESULT = Path(__file__).parents[1] / "results" / "cpu" / "published_scores.json"
 CHECKED = 64  # images whose features PyTorch computes too
@@ -55,8 +57,8 @@ def evaluated(run: Path, folder: Path, *flags: str) -> tuple[dict[str, Any], lis
     """What `train.evaluate` writes, and the results of each batch that it took."""
     passed, stream = [], Stream.map
 
-    def recorded(self: Stream, *args: Any) -> Any:
-        for result in stream(self, *args):
+    def recorded(self: Stream, function: Function, tree: Any, examples: Examples) -> Iterator[Any]:
+        for result in stream(self, function, tree, examples):
             passed.append(result)
             yield result
 
