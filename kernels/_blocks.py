@@ -29,13 +29,17 @@ def pad(x, axis: int, unit: int):
 
 
 def div(a, b: int):
-    """`a // b` of a non-negative scalar of a kernel."""
+    """`a // b` of a non-negative scalar of a kernel, which may be known."""
+    if isinstance(a, int):
+        return a // b
     # Python's `//` rounds down, for which Pallas queries the device of the process and not the kernel's.
     return a if b == 1 else jax.lax.div(a, jnp.int32(b))
 
 
 def rem(a, b: int):
-    """`a % b` of a non-negative scalar of a kernel."""
+    """`a % b` of a non-negative scalar of a kernel, which may be known."""
+    if isinstance(a, int):
+        return a % b
     return jnp.int32(0) if b == 1 else jax.lax.rem(a, jnp.int32(b))
 
 

@@ -87,6 +87,7 @@ def _gradients(work: Pass, dtype, group_rows: int, most: int):
 
         def compute(tile, masked):
             keys, (q, k, v, dout, *rows) = shape.keys(tile.part), refs.load(tile)
+            q, k, v, dout = (tiling.whole_lanes(x) for x in (q, k, v, dout))
             # A row that sees no key may have any cotangent; of others, delta is NaN where one is not finite.
             dout = finite(dout) if masked else dout
             p, ds, _ = score_gradients(refs.scores, tile, masked, q, k, v, dout, *rows)
@@ -105,18 +106,23 @@ def _gradients(work: Pass, dtype, group_rows: int, most: int):
         whole = lambda: jax.lax.fori_loop(0, turns_of_group * (shape.q_block // group_rows), some, None)
 
         turn = turn_of(n)
-        piece = lambda number, masked: compute(shape.piece(refs.tile, number), masked)
-        plan.run(turn < refs.entries[start], refs.entries[start + 1 + turn], whole, piece)
+
+        def pieces(some):
+            for number, masked in some:
+                compute(shape.piece(refs.tile, number), masked)
+
+        plan.run(turn < refs.entries[start], refs.entries[start + 1 + turn], whole, pieces)
 
         @pl.when(n == plan.steps * fold - 1)
         def _():
-            stored.head(dk_ref, 0, shape.dim)[...] = (dk[...] * work.setting.scale).astype(dk_ref.dtype)
-            stored.head(dv_ref, 0, shape.v_dim)[...] = dv[...].astype(dv_ref.dtype)
+            stored.head(dk_ref, 0, shape.dim)[...] = (dk[:, : shape.dim] * work.setting.scale).astype(dk_ref.dtype)
+            stored.head(dv_ref, 0, shape.v_dim)[...] = dv[:, : shape.v_dim].astype(dv_ref.dtype)
 
         @pl.when((row == shape.kv_blocks - 1) & (n == plan.steps * fold - 1))
         def _():
             def store(head, rows):
-                stored.head(dq_ref, head, shape.dim)[rows] = (dq[head, rows] * work.setting.scale).astype(dtype)
+                total = dq[head, rows, : shape.dim] * work.setting.scale
+                stored.head(dq_ref, head, shape.dim)[rows] = total.astype(dtype)
 
             turns(store)
 
@@ -141,7 +147,8 @@ def _gradients(work: Pass, dtype, group_rows: int, most: int):
         once=True,
         wide=True,
     )
-    sides = (fold, seq, shape.dim), (shape.kv_block, shape.dim), (shape.kv_block, shape.v_dim)
+    dim, v_dim = (x + -x % tiling.LANES for x in (shape.dim, shape.v_dim))
+    sides = (fold, seq, dim), (shape.kv_block, dim), (shape.kv_block, v_dim)
     dq, *both = launch(
         work,
         "backward",

@@ -21,6 +21,7 @@ from .tiling import Output, Tile, Tiled, widen
 
 LOW = -0.7 * float(np.finfo(np.float32).max)
 HEAD_BYTES = 6 << 20
+STRAIGHT = 8  # pieces of blocks that need the mask, as in `schedule`
 
 
 def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False):
@@ -28,7 +29,7 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False)
     most = blocks.forward(tiling.widest(q, v), narrow=extras.narrow)
     shape, stored = tiling.tiled(shape_of(q, k, v), most), tiling.layout(q, v)
     active, full = bounds_of(extras.mask, shape)
-    plan = schedule(active, full)
+    plan = schedule(active, full, STRAIGHT)
     fold = _fold(shape, q.dtype.itemsize) if plan.shape[1] == 1 else 1
     operands = [tiling.queries(q, shape, stored, fold), tiling.keys(k, shape, stored), tiling.keys(v, shape, stored)]
     prepared = ScoreOperands(extras, shape, flip=False)
@@ -44,13 +45,13 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False)
         refs = _of_head(refs, refs.ids[4] if fold > 1 else 0)
         pl.when(n == 0)(lambda: _begin(refs))
         groups = lambda first, count: tiling.groups(first, count, most.rows)
-        whole = lambda: _step(refs, range(shape.parts), groups(0, shape.q_block), masked=False)
+        whole = lambda: _step(refs, [(n, groups(0, shape.q_block), False) for n in range(shape.parts)])
 
-        def piece(number, masked):
-            tile = shape.piece(refs.tile, number)
-            _step(refs, [tile.part], groups(tile.rows.start, shape.group), masked)
+        def pieces(some):
+            tiles = [(shape.piece(refs.tile, number), masked) for number, masked in some]
+            _step(refs, [(t.part, groups(t.rows.start, shape.group), masked) for t, masked in tiles])
 
-        plan.run(n < refs.entries[start], refs.entries[start + 1 + n], whole, piece)
+        plan.run(n < refs.entries[start], refs.entries[start + 1 + n], whole, pieces)
         pl.when(n == plan.steps - 1)(lambda: _end(refs))
 
     bq, dim, v_dim, seq = shape.q_block, shape.dim, shape.v_dim, shape.q_blocks * shape.q_block
@@ -120,17 +121,18 @@ def _begin(refs: Refs):
     acc[...] = jnp.zeros_like(acc)
 
 
-def _step(refs: Refs, parts: Sequence[Any], groups: Sequence[Any], masked: bool):
-    """Each group of queries against each part of the keys; the product of the next pair is issued ahead of the softmax
-    of this one.
+def _step(refs: Refs, work: Sequence[tuple[Any, Sequence[Any], bool]]):
+    """Each part of the keys against groups of queries, with the mask or without; the product of the next pair is issued
+    ahead of the softmax of this one.
     """
     query, top, total, acc = refs.scratch
     query = query if _guarded(refs) else refs.operands[0]
-    pairs = [(n, rows) for n in range(len(parts)) for rows in groups]
+    pairs = [(n, rows) for n, (_, groups, _) in enumerate(work) for rows in groups]
 
     @functools.cache
     def load(n: int):
-        k, v = (ref[refs.scores.shape.keys(parts[n])] for ref in refs.operands[1:])
+        part, _, masked = work[n]
+        k, v = (ref[refs.scores.shape.keys(part)] for ref in refs.operands[1:])
         if not _guarded(refs):
             return k, v, None
         return (k, finite(v), marks(k, v)) if masked else (flag(k), v, marks(v))
@@ -142,7 +144,8 @@ def _step(refs: Refs, parts: Sequence[Any], groups: Sequence[Any], masked: bool)
     ahead: Any = product(*pairs[0])
     for pair, after in zip(pairs, [*pairs[1:], None]):
         (s, v, marked), ahead = ahead, product(*after) if after else (None, None, None)
-        tile = dataclasses.replace(refs.tile, part=parts[pair[0]], rows=pair[1])
+        part, _, masked = work[pair[0]]
+        tile = dataclasses.replace(refs.tile, part=part, rows=pair[1])
         p, shrink, top[tile.rows], total[tile.rows] = _softmax(
             refs, tile, s, marked, top[tile.rows], total[tile.rows], masked
         )

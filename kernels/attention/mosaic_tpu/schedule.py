@@ -1,6 +1,7 @@
 """Schedules in scalar memory, which the grid's index maps read (scalar prefetch)."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -15,6 +16,7 @@ from .tiling import Tiled
 
 # Scalar memory is small; a longer schedule is shared by all examples and heads.
 MOST_ENTRIES = 1 << 15
+Pieces = tuple[tuple[int, bool], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,35 +28,42 @@ class Plan(Schedule):
         whole: some block needs no mask, as far as known while tracing.
         partial: some block needs it.
         mixed: some block needs it for a few of its pieces.
+        kinds: the pieces (number, masked) of each kind of block that needs the mask, each kind one straight program;
+            none if a loop computes one piece a turn.
     """
 
     pieces: int
     whole: bool
     partial: bool
     mixed: bool
+    kinds: tuple[Pieces, ...]
 
     def column(self, entry):
         """The column of an entry."""
         return entry >> (2 * self.pieces + 1)
 
-    def run(self, inside, entry, whole, piece) -> None:
-        """`whole()` for a block that needs no mask, `piece(n, masked)` for each active piece of one that does."""
+    def run(self, inside, entry, whole, pieces) -> None:
+        """`whole()` for a block that needs no mask, `pieces(some)` for the active pieces of one that does."""
         if self.whole:
             pl.when(inside & (entry & 1 == 0))(whole)
-        if not self.partial:
+        for kind in self.kinds:
+            word = sum(1 << n | (not masked) << n + self.pieces for n, masked in kind)
+            same = entry & ((2 << 2 * self.pieces) - 1) == 2 * word + 1
+            pl.when(inside & same)(functools.partial(pieces, kind))
+        if self.kinds or not self.partial:
             return
 
         def turn(n, _):
             active, clear = ((entry >> (n + at + 1)) & 1 == 1 for at in (0, self.pieces))
             if self.mixed:
-                pl.when(clear)(lambda: piece(n, False))
+                pl.when(clear)(lambda: pieces([(n, False)]))
                 active = active & ~clear
-            pl.when(active)(lambda: piece(n, True))
+            pl.when(active)(lambda: pieces([(n, True)]))
 
         @pl.when(inside & (entry & 1 == 1))
         def _():
             if self.pieces == 1:
-                piece(0, True)
+                pieces([(0, True)])
             else:
                 jax.lax.fori_loop(0, self.pieces, turn, None)
 
@@ -85,8 +94,13 @@ def by_keys(x, spans: int):
     return x.reshape(b, h, spans, -1, columns, parts).swapaxes(3, 4).reshape(b, h, spans * columns, -1, parts)
 
 
-def schedule(active, full) -> Plan:
-    """The schedule of the active blocks in each row, of a length that fits."""
+def schedule(active, full, straight: int = 0) -> Plan:
+    """The schedule of the active blocks in each row, of a length that fits.
+
+    Args:
+        straight: the most pieces, of all kinds of blocks that need the mask, for which `Plan.kinds` are made. The code
+            grows with them, and the mask must be known while tracing.
+    """
     if _too_long(active.any(-1).shape):
         active, full = _shared(active, full)
     lib: Any = np if isinstance(active, np.ndarray) else jnp
@@ -98,8 +112,17 @@ def schedule(active, full) -> Plan:
     found, counts = shared.entries(some, every)
     found = (((found >> 1) << 2 * count | lib.take_along_axis(bits, found >> 1, axis=-1)) << 1) | (found & 1)
     table = jnp.asarray(lib.concatenate([counts[..., None], found], -1)).reshape(-1)
-    kinds = some & every, some & ~every, (active & full & ~every[..., None]).any(-1)
-    return Plan(table, found.shape, count, *(lib is jnp or bool(kind.any()) for kind in kinds))
+    states = some & every, some & ~every, (active & full & ~every[..., None]).any(-1)
+    words = np.unique(bits[states[1]]).tolist() if lib is np else []
+    kinds = tuple(_pieces(word, count) for word in words)
+    kinds = kinds if sum(map(len, kinds)) <= straight else ()
+    return Plan(table, found.shape, count, *(lib is jnp or bool(x.any()) for x in states), kinds)
+
+
+def _pieces(word: int, count: int) -> Pieces:
+    """The active pieces of a block, those that need the mask first: the last softmax has no product beside it."""
+    pieces = [(n, not (word >> n + count) & 1) for n in range(count) if word >> n & 1]
+    return tuple(sorted(pieces, key=lambda x: not x[1]))
 
 
 def flags(active, full) -> Any:

@@ -159,6 +159,12 @@ def widen(x, width: int):
     return jnp.tile(x, (1, parts(width, LANES)))[:, :width]
 
 
+def whole_lanes(x):
+    """(rows, width) with zeros up to whole lanes: a sum in part of the lanes costs more than their selection."""
+    missing = -x.shape[1] % LANES
+    return jnp.concatenate([x, jnp.zeros((x.shape[0], missing), x.dtype)], 1) if missing else x
+
+
 def layout(q, v) -> Layout:
     """The storage of a call: heads beside one another where each has whole lanes."""
     return Layout(q.shape[3] % LANES == 0 and v.shape[3] % LANES == 0)
