@@ -1,5 +1,7 @@
 """An update split over virtual devices is the update of one; valid meshes; placement of each array."""
 
+import re
+
 import equinox as eqx
 import jax
 import pytest
@@ -7,13 +9,15 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from bench.reliability import device_parity
 from bench.reliability.device_parity import AMPLIFIED, table
+from eqxgen.configs import GPTConfig
 from tests.full import FULL
 from tests.train.small_runs import TINY
-from train import maskgit
+from train import gpt, maskgit, rnn
 from train._errors import UsageError
+from train.engine.axes import check_axes
 from train.engine.step import Setup, abstract_state, make_update
 from train.parallel import AXES, check_batch, check_heads, make_mesh, parse_mesh, processes, rules
-from train.tasks.facts import TokenFacts
+from train.tasks.facts import TextFacts, TokenFacts
 
 FACTS = TokenFacts((3, 3, 1), classes=3, tokens=9, codes=7)
 CASES = device_parity.FULL if FULL else device_parity.SHORT
@@ -126,6 +130,43 @@ def test_more_parts_than_heads_are_a_usage_error_before_anything_is_made():
         UsageError, match="--mesh model must divide the number of heads: got model=5, and an attention of 16 key heads"
     ):
         check_heads(state.model, places(model=5))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sizes", "mesh", "message"),
+    [
+        (
+            gpt,
+            {},
+            {"context": 4},
+            "--mesh context must divide half the tokens of an example: got context=4 and 12 tokens",
+        ),
+        (
+            rnn,
+            None,
+            {"context": 2},
+            "--mesh context needs a recipe whose examples can be split by tokens, such as gpt: got",
+        ),
+        (gpt, {}, {"expert": 2}, "--mesh expert needs a model with experts: got expert=2, and no layer of them"),
+        (
+            gpt,
+            {"experts": 6},
+            {"expert": 4},
+            "--mesh expert must divide the number of experts: got expert=4, and a layer of 6",
+        ),
+    ],
+    ids=("odd", "recurrent", "no experts", "six experts"),
+)
+def test_an_axis_that_a_program_cannot_be_split_over_is_a_usage_error(recipe, sizes, mesh, message):
+    config = recipe.Config() if sizes is None else recipe.Config(model=GPTConfig(dim=8, depth=1, heads=1, **sizes))
+    program = recipe.RECIPE.program(config, TextFacts(7, 12))
+    with pytest.raises(UsageError, match=re.escape(message)):
+        check_axes(program, places(**mesh))
+
+
+def test_an_even_split_of_tokens_and_experts_is_none():
+    config = gpt.Config(model=GPTConfig(dim=8, depth=1, heads=1, experts=6))
+    check_axes(gpt.RECIPE.program(config, TextFacts(7, 12)), places(expert=3, context=2))
 
 
 def test_a_batch_must_be_shared_evenly():
