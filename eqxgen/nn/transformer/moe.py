@@ -153,7 +153,10 @@ class MoE(eqx.Module):
             own = jnp.cumsum(places, 0)
             place, at = (jnp.sum(counts * places, 1) - 1 for counts in (own, own + _split.counted_before(places)))
             kept, room = at < room, min(room, seq)  # a device's own tokens need no more
-            y = self._buffered(rows, jnp.where(kept, chosen * room + place, self.count * room), room, axis)
+            if axis is None and _split.devices() > 1:  # buffers of the whole sequence's places would be mostly empty
+                y = jnp.where(kept[:, None], self._grouped(rows, chosen), 0)
+            else:
+                y = self._buffered(rows, jnp.where(kept, chosen * room + place, self.count * room), room, axis)
         y = widen(y.reshape(seq, self.top_k, dim))
         y = jnp.sum(y * gates.astype(y.dtype)[..., None], 1).astype(x.dtype)
         load = _split.over_tokens(jnp.sum(places, 0).astype(gates.dtype))
