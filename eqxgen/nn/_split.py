@@ -1,6 +1,7 @@
 """Layers on a part of a sequence, or with a part of the experts, inside `jax.shard_map`."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -92,9 +93,7 @@ def own_rows(shape: tuple[int, ...]) -> Int[Array, " rows"] | None:
     """
     if len(shape) < 2 or _current.value.sequence is None:
         return None
-    inner = 1
-    for size in shape[1:-1]:
-        inner *= size
+    inner = math.prod(shape[1:-1])
     return (own_places(shape[0])[:, None] * inner + jnp.arange(inner, dtype=jnp.int32)[None]).reshape(-1)
 
 
@@ -104,11 +103,11 @@ def over_tokens(total: Any) -> Any:
     return total if axis is None else jax.lax.psum(total, axis)
 
 
-def counted_before(counts: Int[Array, "tokens kinds"]) -> Int[Array, "tokens kinds"]:
-    """For each of this device's tokens, the sum over the tokens of other devices, and of its own from after them, that
-    are earlier in the sequence, less that of its own which are later in it but earlier here.
+def counted_before(counts: Int[Array, "rows kinds"]) -> Int[Array, "rows kinds"]:
+    """Numbers to add to the cumulative sum of counts over this device's tokens, for that over the whole sequence.
 
-    Added to a cumulative sum over the device's tokens it gives that over the whole sequence.
+    Args:
+        counts: in the order of the tokens; each token may have several rows.
     """
     axis = _current.value.sequence
     if axis is None:
@@ -118,7 +117,8 @@ def counted_before(counts: Int[Array, "tokens kinds"]) -> Int[Array, "tokens kin
     every = jax.lax.all_gather(ends, axis, axis=0, tiled=True)
     every = every if chunks == 1 else ops.from_zigzag(every, devices())
     before = own_tokens(jnp.cumsum(every, 0) - every)
-    return jnp.repeat(before - (jnp.cumsum(ends, 0) - ends), counts.shape[0] // chunks, 0)
+    here = jnp.cumsum(ends, 0) - ends
+    return jnp.repeat(before - here, counts.shape[0] // chunks, 0)
 
 
 def attention(query: Array, key: Array, value: Array, bias: Any = None, mask: Any = None, **options: Any) -> Array:
