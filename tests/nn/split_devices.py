@@ -49,13 +49,12 @@ def routing(name: str, layer: Any, x: jax.Array, key: jax.Array) -> list[jax.Arr
     return list(layer(x, key=key).routing) if name == "experts" else []
 
 
-def apart(name: str, order: str) -> float:
-    """Largest difference of results and gradients from one device, relative to the largest."""
+def apart(name: str) -> dict[str, float]:
+    """Largest difference of results and gradients from one device in each order, relative to the largest."""
     layer = CASES[name](key=jr.key(0))
     layer = jax.tree.map(lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x, layer)
     arrays, rest = eqx.partition(layer, eqx.is_inexact_array)
     x, key = jr.normal(jr.key(1), (SEQ, DIM), jnp.float64), jr.key(2)
-    stored = (lambda x: to_zigzag(x, DEVICES)) if order == "zigzag" else (lambda x: x)
     mesh = jax.make_mesh((DEVICES,), ("context",), devices=jax.devices()[:DEVICES], axis_types=(AxisType.Auto,))
 
     def alone(arrays: Any, x: jax.Array, documents: jax.Array) -> Any:
@@ -63,7 +62,7 @@ def apart(name: str, order: str) -> float:
         found = result(name, layer, x, documents, key)
         return jnp.sum(jnp.sin(found)), (found, routing(name, layer, x, key))
 
-    def split(arrays: Any, x: jax.Array, documents: jax.Array) -> Any:
+    def split(order: str, arrays: Any, x: jax.Array, documents: jax.Array) -> Any:
         def local(arrays: Any, x: jax.Array, documents: jax.Array) -> Any:
             with nn.split_over(sequence="context", order=order):
                 total, (found, counts) = alone(arrays, x, documents)
@@ -74,18 +73,24 @@ def apart(name: str, order: str) -> float:
         return run(arrays, x, documents)
 
     run = lambda function: jax.jit(jax.value_and_grad(function, (0, 1), has_aux=True))
-    (_, (found, counts)), (own, dx) = run(alone)(arrays, x, jnp.asarray(DOCUMENTS))
-    wanted = (stored(found), counts, own, stored(dx))
-    (_, (found, counts)), (own, dx) = run(split)(arrays, stored(x), stored(jnp.asarray(DOCUMENTS)))
-    pairs = zip(jax.tree.leaves((found, counts, own, dx)), jax.tree.leaves(wanted), strict=True)
-    return max(float(np.max(np.abs(a - b)) / (1 + np.max(np.abs(b)))) for a, b in pairs)
+    documents, largest = jnp.asarray(DOCUMENTS), {}
+    (_, (one, counts)), (own, dx) = run(alone)(arrays, x, documents)
+    for order, stored in (("zigzag", lambda x: to_zigzag(x, DEVICES)), ("contiguous", lambda x: x)):
+        wanted = (stored(one), counts, own, stored(dx))
+        given = arrays, stored(x), stored(documents)
+        (_, (found, numbers)), (grads, dy) = run(functools.partial(split, order))(*given)
+        pairs = zip(jax.tree.leaves((found, numbers, grads, dy)), jax.tree.leaves(wanted), strict=True)
+        largest[order] = max(float(np.max(np.abs(a - b)) / (1 + np.max(np.abs(b)))) for a, b in pairs)
+    return largest
 
 
 def main(names: list[str]) -> None:
     """Prints the difference of each case in both orders."""
     jax.config.update("jax_enable_x64", True)
-    found = {f"{name}, {order}": apart(name, order) for name in names for order in ("zigzag", "contiguous")}
-    json.dump(found, sys.stdout)
+    found: dict[str, float] = {}
+    for name in names:
+        found |= {f"{name}, {order}": largest for order, largest in apart(name).items()}
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
