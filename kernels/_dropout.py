@@ -4,7 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Shaped
+from jaxtyping import Array, Bool, Int, Shaped
 
 
 def _mix(x):
@@ -39,7 +39,9 @@ def keep(seed0, seed1, i, j, rate: float):
     return jax.lax.shift_right_logical(bits, jnp.int32(8)) >= jnp.int32(round(rate * 2**24))
 
 
-def dropout_mask(key: Shaped[Array, "..."], shape: tuple[int, ...], rate: float) -> Bool[Array, "..."]:
+def dropout_mask(
+    key: Shaped[Array, "..."], shape: tuple[int, ...], rate: float, *, rows: Int[Array, " rows"] | None = None
+) -> Bool[Array, "..."]:
     """The entries of an array that dropout keeps: True with probability `1 - rate`, independently of each other.
 
     A function of 64 bits drawn from the key and of the entry's index; several times cheaper than
@@ -49,9 +51,11 @@ def dropout_mask(key: Shaped[Array, "..."], shape: tuple[int, ...], rate: float)
         key: of `jax.random`.
         shape: of the array; the last axis and the product of the others are below 2^31.
         rate: in [0, 1), rounded to a multiple of 2^-24.
+        rows: numbers of the rows, of which the leading axes are one axis, where the array is a part of a larger one; by
+            default 0, 1, ...
     """
     seed = jax.lax.bitcast_convert_type(jax.random.bits(key, (2,), jnp.uint32), jnp.int32)
-    rows, columns = math.prod(shape[:-1]), shape[-1] if shape else 1
-    i = jax.lax.broadcasted_iota(jnp.int32, (rows, 1), 0)
+    count, columns = math.prod(shape[:-1]), shape[-1] if shape else 1
+    i = jax.lax.broadcasted_iota(jnp.int32, (count, 1), 0) if rows is None else rows.astype(jnp.int32)[:, None]
     j = jax.lax.broadcasted_iota(jnp.int32, (1, columns), 1)
-    return keep(seed[0], seed[1], i, jnp.broadcast_to(j, (rows, columns)), rate).reshape(shape)
+    return keep(seed[0], seed[1], i, jnp.broadcast_to(j, (count, columns)), rate).reshape(shape)

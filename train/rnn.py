@@ -59,7 +59,7 @@ def model(config: Config, facts: TextFacts) -> Any:
 
 
 RECIPE = language_recipe(
-    "rnn", "Recurrent language model", Config, PRESETS, model, context=lambda config: config.context
+    "rnn", "Recurrent language model", Config, PRESETS, model, context=lambda config: config.context, recurrent=True
 )
 main = RECIPE.main
 

@@ -23,8 +23,8 @@ import optax
 
 from bench.reliability.common import ROOT, run
 from bench.reliability.small import batch_of
-from eqxgen.configs import MAGEConfig, MaskGITConfig, VQGANConfig
-from train import mage, maskgit, vqgan
+from eqxgen.configs import GPTConfig, MAGEConfig, MaskGITConfig, VQGANConfig
+from train import gpt, mage, maskgit, vqgan
 from train.config.optim import EmaConfig, OptimConfig
 from train.data import DataConfig
 from train.engine.gradients import mean_gradients
@@ -33,19 +33,20 @@ from train.optim.ema import averages
 from train.parallel import make_mesh, split
 from train.precision import Policy
 from train.report.peak import flops_of
-from train.tasks.facts import ImageFacts, TokenFacts
+from train.tasks.facts import ImageFacts, TextFacts, TokenFacts
 
 FLAGS = (
     "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_warn_stuck_timeout_seconds=10 "
     "--xla_cpu_collective_call_terminate_timeout_seconds=60"
 )
 LIMITS = {"float64": {"gradient": 1e-14, "parameters": 1e-14}, "float32": {"gradient": 1e-6, "parameters": 5e-7}}
-AMPLIFIED = {"maskgit": 1.0, "vqgan": 10.0, "mage": 1.0}
+AMPLIFIED = {"vqgan": 10.0}
 """Factor of a program's limit: assignments of temperature 0.01 multiply the rounding of distances by 100."""
 ROWS = 16
 # Mesh, micro-batches, examples that count; the first of as many examples is what the others must equal.
 SHORT = {
     "maskgit": [("data=1", 1, 13), ("data=2,fsdp=2,model=2", 2, 13)],
+    "experts": [("data=1", 1, 13), ("fsdp=2,expert=2,context=2", 1, 13)],
 }
 FULL = {
     "maskgit": [
@@ -72,7 +73,26 @@ FULL = {
         ("data=2,fsdp=4", 2, 13),
     ],
     "mage": [("data=1", 1, 13), ("data=8", 1, 13), ("fsdp=8", 1, 13), ("data=2,fsdp=2,model=2", 1, 13)],
+    **{
+        name: [
+            ("data=1", 1, 13),
+            ("data=1", 2, 13),
+            ("context=8", 1, 13),
+            ("data=2,context=4", 1, 13),
+            ("data=2,context=4", 2, 13),
+            ("fsdp=4,context=2", 1, 13),
+        ]
+        for name in ("gpt", "gpt-ring", "experts")
+    },
 }
+FULL["experts"] += [
+    ("expert=8", 1, 13),
+    ("data=2,expert=4", 2, 13),
+    ("fsdp=2,expert=4", 1, 13),
+    ("data=2,fsdp=2,expert=2", 1, 13),
+    ("fsdp=2,expert=2,context=2", 1, 13),
+]
+FULL["unlimited"] = [("data=1", 1, 13), ("fsdp=2,expert=4", 1, 13), ("fsdp=2,expert=2,context=2", 1, 13)]
 
 
 def programs():
@@ -88,6 +108,19 @@ def programs():
     sizes = MAGEConfig(dim=32, depth=2, heads=2, hidden_dim=64, projection=8, **half)
     contrasted = mage.Config(model=sizes, contrast=0.5, shift=1)
     yield "mage", mage.RECIPE.program(contrasted, TokenFacts((3, 3, 1), 3, 9, 7))
+    # Dropout of entries and of attention weights by the exchange of heads; a ring, which would drop other weights.
+    sizes = GPTConfig(dim=32, depth=2, heads=8, kv_heads=4, context=16, dropout=0.1, positions="rotary")
+    yield "gpt", language(sizes)
+    yield "gpt-ring", language(dataclasses.replace(sizes, heads=1, kv_heads=1, attention_dropout=0.0))
+    # Choices that overflow, noise of the router, losses of the whole sequence's routing; and all choices kept.
+    learned = dataclasses.replace(sizes, positions="learned", experts=8, router_jitter=0.1)
+    yield "experts", language(dataclasses.replace(learned, capacity_factor=0.8))
+    yield "unlimited", language(learned)
+
+
+def language(sizes):
+    """A GPT on windows of as many tokens as its context."""
+    return gpt.RECIPE.program(gpt.Config(model=sizes), TextFacts(7, sizes.context))
 
 
 def relative(first, second):
@@ -227,7 +260,9 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for dtype in LIMITS:
         rows = table(dtype, count)
-        result[f"{dtype}_gradient"] = max(row["gradient"] / AMPLIFIED[row["program"]] for row in rows["gradients"])
+        result[f"{dtype}_gradient"] = max(
+            row["gradient"] / AMPLIFIED.get(row["program"], 1) for row in rows["gradients"]
+        )
         result[f"{dtype}_parameters"] = max(row["parameters"] for row in rows["steps"])
         result[f"{dtype}_devices_agree"] = all(row["alike"] for row in [*rows["gradients"], *rows["steps"]])
         result[f"{dtype}_rows"] = rows

@@ -39,6 +39,7 @@ from eqxgen.nn import (
     Stack,
     TransformerBlock,
     _check,
+    _split,
 )
 from eqxgen.nn.linear import check_ids, times_rows
 
@@ -130,12 +131,13 @@ class GPT(eqx.Module):
         """Input of the stack, and its key."""
         ids = check_ids(ids, self.vocab, "ids", "vocab")
         _check.example(ids, "seq", name="ids")
-        if ids.shape[0] > self.context:
-            raise ValueError(f"ids must be at most context={self.context} tokens: got {ids.shape[0]}")
+        seq = ids.shape[0] * _split.devices()
+        if seq > self.context:
+            raise ValueError(f"ids must be at most context={self.context} tokens: got {seq}")
         embed_key, stack_key = (None, None) if key is None else jr.split(key)
         x = self.embedding(ids)
         if self.positions is not None:
-            x = x + self.positions[: ids.shape[0]].astype(x.dtype)
+            x = x + _split.own_tokens(self.positions[:seq]).astype(x.dtype)
         return self.dropout(x, key=embed_key, inference=inference), stack_key
 
     def cache(self, dtype: DTypeLike = jnp.float32) -> Caches:

@@ -3,6 +3,8 @@
 import types as _types
 
 from eqxgen.nn._batch import synchronised as synchronised
+from eqxgen.nn._split import own_tokens as own_tokens
+from eqxgen.nn._split import split_over as split_over
 from eqxgen.nn.activation import ACTIVATIONS as ACTIVATIONS
 from eqxgen.nn.activation import Activation as Activation
 from eqxgen.nn.attention.cache import KVCache as KVCache

@@ -6,7 +6,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen import ops
-from eqxgen.nn import _check
+from eqxgen.nn import _check, _split
 from eqxgen.nn._mesh import on_mesh_of, sharded_as
 
 
@@ -28,7 +28,7 @@ class Dropout(eqx.Module):
 
     def __call__(self, x: Array, *, key: PRNGKeyArray | None = None, inference: bool | None = None) -> Array:
         if self.active(key, inference) and key is not None:
-            mask = sharded_as(ops.dropout_mask(key, x.shape, self.rate), x)
+            mask = sharded_as(ops.dropout_mask(key, x.shape, self.rate, rows=_split.own_rows(x.shape)), x)
             x = jnp.where(mask, x / (1 - self.rate), jnp.zeros_like(x))
         return x
 

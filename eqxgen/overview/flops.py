@@ -60,6 +60,8 @@ def _operations(equation: Any) -> int:
         case "eqxgen_attention" | "eqxgen_attention_tangent" | "eqxgen_attention_backward" as name:
             (batch, q_seq, heads, head_dim), (_, kv_seq, *_), (*_, v_head_dim) = shapes[:3]
             passes = 1 if name == "eqxgen_attention" else 2
+            # By a ring the queries see the keys of all its devices, and the operands are those of one.
+            passes *= getattr(getattr(equation.params["op"], "geometry", None), "devices", 1)
             return passes * 2 * batch * heads * q_seq * kv_seq * (head_dim + v_head_dim)
         case _:
             return 0

@@ -1,5 +1,7 @@
 """An update split over virtual devices is the update of one; valid meshes; placement of each array."""
 
+import re
+
 import equinox as eqx
 import jax
 import pytest
@@ -7,13 +9,16 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from bench.reliability import device_parity
 from bench.reliability.device_parity import AMPLIFIED, table
-from tests.full import FULL
+from eqxgen.configs import GPTConfig
+from tests.devices import printed
+from tests.full import FULL, full
 from tests.train.small_runs import TINY
-from train import maskgit
+from train import gpt, maskgit, rnn
 from train._errors import UsageError
+from train.engine.axes import check_axes
 from train.engine.step import Setup, abstract_state, make_update
-from train.parallel import check_batch, check_heads, make_mesh, parse_mesh, processes, rules
-from train.tasks.facts import TokenFacts
+from train.parallel import AXES, check_batch, check_heads, make_mesh, parse_mesh, processes, rules
+from train.tasks.facts import TextFacts, TokenFacts
 
 FACTS = TokenFacts((3, 3, 1), classes=3, tokens=9, codes=7)
 CASES = device_parity.FULL if FULL else device_parity.SHORT
@@ -29,13 +34,23 @@ def rows():
 @pytest.mark.parametrize("case", ROWS, ids=str)
 def test_devices_and_micro_batches_give_the_gradient_of_one_device(rows, case):
     row = rows[case]
-    assert row["gradient"] <= 1e-14 * AMPLIFIED[row["program"]]
+    assert row["gradient"] <= 1e-14 * AMPLIFIED.get(row["program"], 1)
     assert row["metrics"] <= 1e-12
     assert row["alike"]
 
 
-# Micro-batches of a tokenizer have a forward pass more, for the terms of the whole batch.
-@pytest.mark.parametrize("case", [row for row in ROWS if row[0] != "vqgan" or row[2] == 1], ids=str)
+# Micro-batches of a tokenizer have a forward pass more, for the terms of the whole batch; buffers of experts depend on
+# how tokens are split.
+COUNTED = [
+    row
+    for row in ROWS
+    if not (
+        (row[0] == "vqgan" and row[2] > 1) or row[0] == "unlimited" or (row[0] == "experts" and "context" in row[1])
+    )
+]
+
+
+@pytest.mark.parametrize("case", COUNTED, ids=str)
 def test_the_model_has_as_many_operations_on_every_mesh(rows, case):
     alone = next(row for row in rows.values() if row["program"] == case[0])
     assert rows[case]["operations"] == pytest.approx(alone["operations"], rel=1e-3)
@@ -50,12 +65,14 @@ def test_fully_sharded_devices_hold_their_share_of_parameters_and_optimiser(rows
 @pytest.mark.parametrize(
     ("text", "count", "sizes"),
     [
-        ("", 8, (8, 1, 1)),
-        ("fsdp=8", 8, (1, 8, 1)),
-        ("data=2,fsdp=2,model=2", 8, (2, 2, 2)),
-        ("model=2", 8, (4, 1, 2)),
-        (" model = 2 , fsdp = 2 ", 4, (1, 2, 2)),
-        ("data=1", 1, (1, 1, 1)),
+        ("", 8, (8, 1, 1, 1, 1)),
+        ("fsdp=8", 8, (1, 8, 1, 1, 1)),
+        ("data=2,fsdp=2,model=2", 8, (2, 2, 1, 1, 2)),
+        ("model=2", 8, (4, 1, 1, 1, 2)),
+        (" model = 2 , fsdp = 2 ", 4, (1, 2, 1, 1, 2)),
+        ("context=4", 8, (2, 1, 1, 4, 1)),
+        ("expert=2,context=2", 8, (2, 1, 2, 2, 1)),
+        ("data=1", 1, (1, 1, 1, 1, 1)),
     ],
 )
 def test_a_mesh_is_read_and_data_takes_what_is_left(text, count, sizes):
@@ -67,12 +84,14 @@ def test_a_mesh_is_read_and_data_takes_what_is_left(text, count, sizes):
     [
         ("data=4", "--mesh must have as many places as there are devices, 8: got data=4, which has 4"),
         ("fsdp=3", "--mesh must have as many places as there are devices, 8: got fsdp=3, which has 3"),
-        ("date=8", "--mesh must name axes among data, fsdp, model: got 'date'"),
+        ("date=8", "--mesh must name axes among data, fsdp, expert, context, model: got 'date'"),
         ("data=two", "--mesh data must be a whole number of at least 1: got 'two'"),
         ("data=0", "--mesh data must be a whole number of at least 1: got '0'"),
         ("fsdp=-8", "--mesh fsdp must be a whole number of at least 1: got '-8'"),
         ("data=2,data=4", "--mesh must name an axis once: got data twice"),
-        ("8", "--mesh must name axes among data, fsdp, model: got '8'"),
+        ("8", "--mesh must name axes among data, fsdp, expert, context, model: got '8'"),
+        ("context=2,model=2", "--mesh context goes without model: got context=2,model=2; give fsdp in place of model"),
+        ("expert=2,model=2", "--mesh expert goes without model: got expert=2,model=2; give fsdp in place of model"),
     ],
 )
 def test_a_mesh_that_cannot_be_is_a_usage_error(text, message):
@@ -82,8 +101,8 @@ def test_a_mesh_that_cannot_be_is_a_usage_error(text, message):
 
 def places(**shape: int) -> AbstractMesh:
     """A mesh of more devices than there are here."""
-    sizes = {"data": 1, "fsdp": 1, "model": 1} | shape
-    return AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * 3)
+    sizes = dict.fromkeys(AXES, 1) | shape
+    return AbstractMesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 @pytest.mark.parametrize(
@@ -98,6 +117,15 @@ def places(**shape: int) -> AbstractMesh:
         ("model.encoder.blocks.0.conv.weight", (64, 3, 3, 63), places(fsdp=8), ("fsdp", None, None, None)),
         ("model.embedding.weight", (2026, 768), places(fsdp=8), (None, "fsdp")),
         ("model.head.bias", (768,), places(fsdp=8), (None,)),
+        ("model.stack.blocks.mlp.experts.up.weight", (2, 8, 64, 32), places(expert=4), (None, "expert", None, None)),
+        (
+            "opt_state.model.mu.stack.blocks.mlp.experts.down.weight",
+            (2, 8, 32, 64),
+            places(fsdp=2, expert=4),
+            (None, "expert", None, "fsdp"),
+        ),
+        ("model.stack.blocks.mlp.experts.up.bias", (2, 8, 64), places(expert=4), (None, "expert", None)),
+        ("model.stack.blocks.mlp.router.weight", (2, 8, 32), places(expert=4), (None, None, None)),
         ("model.odd", (1031, 1033), places(fsdp=8), (None, None)),
         ("step", (), places(fsdp=8, model=2), ()),
     ],
@@ -114,6 +142,51 @@ def test_more_parts_than_heads_are_a_usage_error_before_anything_is_made():
         UsageError, match="--mesh model must divide the number of heads: got model=5, and an attention of 16 key heads"
     ):
         check_heads(state.model, places(model=5))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sizes", "mesh", "message"),
+    [
+        (
+            gpt,
+            {},
+            {"context": 4},
+            "--mesh context must divide half the tokens of an example: got context=4 and 12 tokens",
+        ),
+        (
+            rnn,
+            None,
+            {"context": 2},
+            "--mesh context needs a recipe whose examples can be split by tokens, such as gpt: got",
+        ),
+        (gpt, {}, {"expert": 2}, "--mesh expert needs a model with experts: got expert=2, and no layer of them"),
+        (
+            gpt,
+            {"experts": 6},
+            {"expert": 4},
+            "--mesh expert must divide the number of experts: got expert=4, and a layer of 6",
+        ),
+    ],
+    ids=("odd", "recurrent", "no experts", "six experts"),
+)
+def test_an_axis_that_a_program_cannot_be_split_over_is_a_usage_error(recipe, sizes, mesh, message):
+    config = recipe.Config() if sizes is None else recipe.Config(model=GPTConfig(dim=8, depth=1, heads=1, **sizes))
+    program = recipe.RECIPE.program(config, TextFacts(7, 12))
+    with pytest.raises(UsageError, match=re.escape(message)):
+        check_axes(program, places(**mesh))
+
+
+def test_an_even_split_of_tokens_and_experts_is_none():
+    config = gpt.Config(model=GPTConfig(dim=8, depth=1, heads=1, experts=6))
+    check_axes(gpt.RECIPE.program(config, TextFacts(7, 12)), places(expert=3, context=2))
+
+
+@full
+def test_runs_on_split_sequences_and_experts_are_those_of_copies_and_go_on_on_other_meshes():
+    found = printed("tests.train.axes_runs", timeout=3000)
+    for name, losses in found.items():
+        alone = found["experts, data=8" if name.startswith("experts") else "data=8"]
+        assert losses == pytest.approx(alone, rel=1e-5), name
 
 
 def test_a_batch_must_be_shared_evenly():

@@ -106,7 +106,8 @@ class TrainConfig:
     at its end."""
     mesh: str = option("", free=True, first=True)
     """Mesh of devices, such as fsdp=8 or data=2,fsdp=2,model=2: data copies the model, fsdp shards its parameters,
-    model shards the width of each layer. By default data has all devices."""
+    expert the experts of its layers, context the tokens of each example, model the width of each layer. By default data
+    has all devices."""
     coordinator: str | None = option(None, free=True)
     """HOST:PORT of process 0 of several; found by itself on TPU pods, SLURM and Open MPI."""
     num_processes: int | None = option(None, free=True)

@@ -16,6 +16,7 @@ from ..config.base import TrainConfig
 from ..optim import check_groups, groups_of, table
 from ..parallel import check_batch, check_heads, make_mesh, place, replicated, split, split_several
 from ..report.peak import flops_of
+from .axes import check_axes
 from .recipe import Program
 from .scan import Several, kinds, make_updates
 from .start import opened
@@ -39,6 +40,7 @@ def dry_run(config: TrainConfig, program: Program, recipe: str) -> int:
     target = config.compile_for
     mesh = make_mesh(config.mesh, None if target in (None, "cuda") else topology(target))
     check_batch(config.batch_size, mesh, config.accumulate)
+    check_axes(program, mesh)
     update, inputs, state = abstract_update(config, program, mesh)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state.model, _is_shape)))
     for name, (shape, dtype) in program.shapes.items():

@@ -24,6 +24,7 @@ from ..run.folder import RunFolder
 from ..run.growth import growth, newest_step, told
 from ..run.signals import StopRequest
 from ..run.weights import digest
+from .axes import check_axes
 from .best import check_best
 from .compile_cache import use_cache
 from .evaluation import Evaluation
@@ -52,6 +53,8 @@ def fit(config: TrainConfig, recipe: "Recipe") -> int:
     use_cache(config.compile_cache)
     mesh = make_mesh(config.mesh)
     check_batch(config.batch_size, mesh, config.accumulate)
+    if mesh.shape["context"] > 1 or mesh.shape["expert"] > 1:
+        check_axes(recipe.program(config, recipe.on_paper(config)), mesh)
     on_cpu = jax.default_backend() == "cpu"
     if on_cpu:
         keep_freed_memory()

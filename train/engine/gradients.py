@@ -14,8 +14,10 @@ import jax.random as jr
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from ..parallel.gather import forgetting, fsdp_specs, gathered
-from ..parallel.mesh import AXES, manual_axes
+from eqxgen.nn import split_over
+
+from ..parallel.gather import forgetting, gathered, part_specs
+from ..parallel.mesh import manual_axes, mapped_axes
 from ..params.paths import dotted
 from ..precision import LossScale, NoLossScale, Policy, to_compute, to_output
 from ..precision.scale import widen
@@ -79,8 +81,8 @@ def mean_gradients(
     context: Context = Context(),  # noqa: B008
     whole: Callable[..., PyTree] | None = None,
 ) -> tuple[PyTree, dict[str, Array], PyTree]:
-    """Gradients, times the loss scale, of the mean loss over a batch split along the mesh's `BATCH` axes; the mean
-    metrics on every device; the model state after the batch.
+    """Gradients, times the loss scale, of the mean loss over a batch split along the mesh's `BATCH` axes, and each
+    example along `context` by `Context.tokens`; the mean metrics on every device; the model state after the batch.
 
     The sum over the devices is taken once, after all micro-batches. A gradient is placed as its parameter.
 
@@ -98,19 +100,23 @@ def mean_gradients(
         ValueError: the state that the loss returns differs over devices, or has another structure.
     """
     arrays, static = eqx.partition((model, context.frozen), eqx.is_array)
-    specs = fsdp_specs(arrays, mesh)
+    specs = part_specs(arrays, mesh)
     params, fixed = eqx.partition(arrays, (moved, False))
     param_specs, fixed_specs = (
         jax.tree.map(lambda spec, x: None if x is None else spec, specs, tree) for tree in (params, fixed)
     )
-    axes = manual_axes(mesh)
+    batch_axes = manual_axes(mesh)
+    sequence, experts = (name if mesh.shape[name] > 1 else None for name in ("context", "expert"))
+    axes = batch_axes if sequence is None else (*batch_axes, sequence)
 
     def local(params, fixed, state, step, batch, key, scale):
         def called(function, params, state, batch, known=None):
             keys = jax.vmap(functools.partial(jr.fold_in, key))(batch["index"])
             parts = tuple(to_compute(policy, part) for part in eqx.combine(params, fixed, static))
-            model, frozen = gathered(parts, eqx.combine(specs, static))
-            return function(model, batch, keys, Context(state, frozen, step, axes, known))
+            # Experts stay where they are: tokens go to them.
+            model, frozen = gathered(parts, eqx.combine(specs, static), ("fsdp",))
+            with split_over(sequence=sequence, experts=experts, order="zigzag"):
+                return function(model, batch, keys, Context(state, frozen, step, axes, known))
 
         def total(params, state, batch):
             sums = called(loss, params, state, batch, known)
@@ -129,7 +135,7 @@ def mean_gradients(
             return scale.scale(sums.loss) / part, (sums, part)
 
         def wide(params, state, batch):
-            function = forgetting(total, specs)
+            function = forgetting(total, specs, ("fsdp",))
             grads, (sums, part) = device_gradients(function, params, state, batch, axes=axes, specs=param_specs)
             return jax.tree.map(lambda g: g * part, grads), sums
 
@@ -140,9 +146,10 @@ def mean_gradients(
             known = jax.tree.map(lambda x: jnp.sum(x, axis=0), parts)
             known = jax.lax.psum(known, axes) if axes else known
         grads, sums = _accumulated(wide, params, state, batch, accumulate, axes)
+        counted = (sums.loss, sums.weight, dict(sums.metrics))
         return (
             over_devices(jax.lax.psum, grads, axes, param_specs),
-            jax.lax.psum((sums.loss, sums.weight, sums.metrics), axes),
+            jax.lax.psum(over_devices(vary, counted, axes), axes),
             sums.state,
         )
 
@@ -151,9 +158,9 @@ def mean_gradients(
         local = jax.shard_map(
             local,
             mesh=mesh,
-            in_specs=(param_specs, fixed_specs, copied, copied, PartitionSpec(axes), copied, copied),
+            in_specs=(param_specs, fixed_specs, copied, copied, PartitionSpec(batch_axes), copied, copied),
             out_specs=(param_specs, copied, copied),
-            axis_names=set(AXES) if mesh.shape["model"] == 1 else set(axes),
+            axis_names=mapped_axes(mesh),
         )
     step = jnp.asarray(context.step, jnp.int32)
     grads, (loss_sum, weight, sums), state = local(params, fixed, context.state, step, batch, key, scale)

@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from eqxgen.nn import own_tokens
+
 from ..config.optim import OptimConfig
 from ..params.paths import any_of, leaves, mask
 
@@ -31,7 +33,7 @@ class Context(NamedTuple):
         state: model state: running statistics, averages of a codebook. `Sums.state` is the one after.
         frozen: parts that are neither differentiated, averaged nor written into checkpoints, such as a judge.
         step: number of the step, traced; from 0.
-        axes: mesh axes over which the batch is split; () where it is whole.
+        axes: mesh axes over which the batch and its examples are split; () where they are whole.
         whole: sums over the whole batch that the turn's `whole` gives, where the batch comes in micro-batches; None
             where it does not: the loss sums its own by `sum`.
     """
@@ -49,6 +51,12 @@ class Context(NamedTuple):
     def mean(self, x: PyTree) -> PyTree:
         """Mean over the parts of the batch."""
         return jax.lax.pmean(x, self.axes) if self.axes else x
+
+    def tokens(self, x: Array) -> Array:
+        """This device's tokens of an array (examples, tokens, ...): all, but under `--mesh context`. The layers of a
+        model take them so, see `eqxgen.nn.split_over`, and the sums of a loss are over them.
+        """
+        return own_tokens(x, 1)
 
 
 class Sums(NamedTuple):
@@ -173,6 +181,8 @@ class Program:
         new_head: leaves the head at its initialisation in a run that starts from weights.
         failed: (metrics of a step) -> reason for which they show that training has failed, or an empty text. A run
             stops where there is one at `train.engine.loop.PATIENCE` steps in a row.
+        sequence: tokens of an example, where `--mesh context` may split them: every loss takes its tokens by
+            `Context.tokens`, and its weight is their number. None: it may not.
 
     Raises:
         ValueError: a turn names no player of the program, a player has no turn, or the first turn is lazy.
@@ -192,6 +202,7 @@ class Program:
     lacking: tuple[str, ...] = ()
     new_head: bool = False
     failed: Callable[[Mapping[str, float]], str] | None = None
+    sequence: int | None = None
 
     @classmethod
     def of(

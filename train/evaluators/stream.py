@@ -14,8 +14,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Int, PyTree
 
 from ..data.feed.feed import to_devices
-from ..parallel.gather import fsdp_specs, gathered
-from ..parallel.mesh import AXES, local_rows, manual_axes, parts, split
+from ..parallel.gather import gathered, part_specs
+from ..parallel.mesh import EXAMPLES, local_rows, manual_axes, mapped_axes, parts, split
 from ..parallel.processes import from_each, on_host
 from ..parallel.rules import place
 from ..report.log import time_left
@@ -39,7 +39,7 @@ class Stream:
     """Functions over examples on a mesh. Every process of a run makes the same calls.
 
     Attributes:
-        mesh: as `train.parallel.make_mesh` makes it; examples are split over its `BATCH` axes.
+        mesh: as `train.parallel.make_mesh` makes it; examples are split over its `EXAMPLES` axes, each of them whole.
         stopping: asked before each batch in every process; true raises `Stopped`.
         say: takes a line for the reader.
     """
@@ -106,9 +106,9 @@ class Stream:
 
     def _started(self, function: Function, tree: PyTree, examples: Examples) -> Iterator[tuple[int, PyTree]]:
         """First number and results of each batch, while the next one runs."""
-        unit = parts(self.mesh)
+        unit = parts(self.mesh, EXAMPLES)
         size = -(-min(examples.batch, examples.size) // unit) * unit
-        rows, to = local_rows(self.mesh, size), to_devices(split(self.mesh), size)
+        rows, to = local_rows(self.mesh, size, EXAMPLES), to_devices(split(self.mesh, EXAMPLES), size)
         tree, before = place(tree, self.mesh), None
         for start in range(0, examples.size, size):
             self.check()
@@ -126,20 +126,19 @@ class Stream:
 def apply(function: Function, tree: PyTree, batch: dict[str, Array], mesh: Mesh) -> PyTree:
     """`function(tree, example)` for each example of a batch that is split over the mesh, as arrays split likewise."""
     arrays, static = eqx.partition(tree, eqx.is_array)
-    specs, axes = fsdp_specs(arrays, mesh), manual_axes(mesh)
+    specs, axes = part_specs(arrays, mesh), manual_axes(mesh, EXAMPLES)
 
     def local(arrays: PyTree, batch: dict[str, Array]) -> PyTree:
         whole = gathered(eqx.combine(arrays, static), eqx.combine(specs, static))
         return jax.vmap(functools.partial(function, whole))(batch)
 
     if axes:
-        names = set(AXES) if mesh.shape["model"] == 1 else set(axes)
-        spec = PartitionSpec(axes)
+        names, spec = mapped_axes(mesh), PartitionSpec(axes)
         # Loops that begin with constants and go on with examples are no error: nothing here is differentiated.
         local = jax.shard_map(
             local, mesh=mesh, in_specs=(specs, spec), out_specs=spec, axis_names=names, check_vma=False
         )
-    return jax.lax.with_sharding_constraint(local(arrays, batch), split(mesh))
+    return jax.lax.with_sharding_constraint(local(arrays, batch), split(mesh, EXAMPLES))
 
 
 def _leaves(data: bytes) -> list[Any]:

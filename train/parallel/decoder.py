@@ -7,8 +7,8 @@ import jax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Int, PyTree
 
-from .gather import fsdp_specs, gathered
-from .mesh import AXES, manual_axes
+from .gather import gathered, part_specs
+from .mesh import manual_axes, mapped_axes
 
 
 class Decoder(eqx.Module):
@@ -43,7 +43,7 @@ class Decoder(eqx.Module):
         """Logits of the token after the first `count` of the new ones, and the memory with them."""
         arrays, static = eqx.partition(self.model, eqx.is_array)
         others, rest = eqx.partition((ids, cache, count), eqx.is_array)
-        specs, axes = fsdp_specs(arrays, self.mesh), manual_axes(self.mesh)
+        specs = part_specs(arrays, self.mesh)
         left: list[PyTree] = []
 
         def local(arrays: PyTree, others: PyTree) -> PyTree:
@@ -53,9 +53,8 @@ class Decoder(eqx.Module):
             left.append(kept)
             return found
 
-        if axes:
-            names = set(AXES) if self.mesh.shape["model"] == 1 else set(axes)
-            whole = PartitionSpec()
+        if manual_axes(self.mesh):
+            whole, names = PartitionSpec(), mapped_axes(self.mesh)
             local = jax.shard_map(
                 local, mesh=self.mesh, in_specs=(specs, whole), out_specs=whole, axis_names=names, check_vma=False
             )

@@ -12,64 +12,67 @@ from typing import Any
 import equinox as eqx
 import jax
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from eqxgen.nn import Stack
 
 from .rules import map_named, spec_of
 
-WHOLE = PartitionSpec()
+Splits = tuple[tuple[str, int], ...]
+"""Mesh axes, each with the axis of an array that it splits."""
 
 FORGOTTEN = ("all_gather", "transpose", "reshape", "squeeze", "broadcast_in_dim", "convert_element_type")
 """Operations whose results the backward pass makes again: a parameter put together, turned, or cast."""
 
 
-def fsdp_specs(tree: PyTree, mesh: Mesh) -> PyTree:
-    """The tree with, in place of each array, how it is split over `fsdp` alone: so it enters a program that splits the
+PARTS = ("fsdp", "expert")
+"""The axes over which a parameter enters a program in parts."""
+
+
+def part_specs(tree: PyTree, mesh: Mesh) -> PyTree:
+    """The tree with, in place of each array, how it is split over `PARTS` alone: so it enters a program that splits the
     batch by itself.
     """
 
     def spec(path: str, leaf: Any) -> PartitionSpec:
-        names = tuple(spec_of(path, leaf.shape, mesh))
-        return PartitionSpec(*[None] * names.index("fsdp"), "fsdp") if "fsdp" in names else WHOLE
+        names = [name if name in PARTS else None for name in spec_of(path, leaf.shape, mesh)]
+        last = max((axis for axis, name in enumerate(names) if name), default=-1)
+        return PartitionSpec(*names[: last + 1])
 
     return map_named(spec, tree)
 
 
 class Gather(eqx.Module):
-    """Puts the arrays of a tree together, of which each device of the axis `fsdp` has a part.
+    """Puts the arrays of a tree together, of which each device of some mesh axes has a part.
 
     Args:
-        axes: along which axis each array of the tree is split, in the order of its leaves; `None` where it is whole.
+        axes: for each array of the tree, in the order of its leaves, the mesh axes with the axis that each splits.
     """
 
-    axes: tuple[int | None, ...] = eqx.field(static=True)
+    axes: tuple[Splits, ...] = eqx.field(static=True)
 
     def __call__(self, tree: PyTree) -> PyTree:
         leaves, structure = jax.tree.flatten(tree)
-        whole = [
-            x if axis is None else jax.lax.all_gather(x, "fsdp", axis=axis, tiled=True)
-            for x, axis in zip(leaves, self.axes)
-        ]
-        return jax.tree.unflatten(structure, whole)
+        return jax.tree.unflatten(structure, [_whole(x, splits) for x, splits in zip(leaves, self.axes)])
 
 
-def gathered(model: PyTree, specs: PyTree) -> PyTree:
+def gathered(model: PyTree, specs: PyTree, names: tuple[str, ...] = PARTS) -> PyTree:
     """The model with whole parameters, but for its stacks, which gather each block when they come to it.
 
     Args:
         model: with parameters in parts, inside `jax.shard_map`.
-        specs: what `fsdp_specs` says of it.
+        specs: what `part_specs` says of it.
+        names: the mesh axes over which they are put together.
     """
 
     def put(node: Any, spec: Any) -> Any:
         if isinstance(node, Stack):
-            axes = [_axis(leaf) for leaf in jax.tree.leaves(spec) if isinstance(leaf, PartitionSpec)]
+            axes = [_splits(leaf, names) for leaf in jax.tree.leaves(spec) if isinstance(leaf, PartitionSpec)]
             # A block is a slice of the stacked arrays without their first axis.
-            return node.fetching(Gather(tuple(None if axis is None else axis - 1 for axis in axes)))
-        return Gather((_axis(spec),))(node) if isinstance(spec, PartitionSpec) else node
+            return node.fetching(Gather(tuple(tuple((name, axis - 1) for name, axis in splits) for splits in axes)))
+        return Gather((_splits(spec, names),))(node) if isinstance(spec, PartitionSpec) else node
 
-    if not _split(specs):
+    if not _split(specs, names):
         return model
     return jax.tree.map(put, model, specs, is_leaf=lambda node: isinstance(node, Stack))
 
@@ -89,21 +92,22 @@ def combined(part: PyTree, rest: PyTree) -> PyTree:
     return jax.tree.map(put, part, rest, is_leaf=lambda node: node is None or isinstance(node, Stack))
 
 
-def forgetting(function: Callable[..., Any], specs: PyTree) -> Callable[..., Any]:
+def forgetting(function: Callable[..., Any], specs: PyTree, names: tuple[str, ...] = PARTS) -> Callable[..., Any]:
     """The function, whose backward pass puts parameters together again rather than keep those of the forward pass.
 
     The results of all computation are kept, so that nothing else is made twice.
 
     Args:
-        specs: what `fsdp_specs` says of the parameters; where none is split, the function is left as it is.
+        specs: what `part_specs` says of the parameters; where none is put together, the function is left as it is.
+        names: as in `gathered`.
     """
-    if not _split(specs):
+    if not _split(specs, names):
         return function
     return jax.checkpoint(function, policy=lambda primitive, *_, **__: primitive.name not in FORGOTTEN)
 
 
-def _split(specs: PyTree) -> bool:
-    return any(leaf != WHOLE for leaf in jax.tree.leaves(specs) if isinstance(leaf, PartitionSpec))
+def _split(specs: PyTree, names: tuple[str, ...]) -> bool:
+    return any(_splits(leaf, names) for leaf in jax.tree.leaves(specs) if isinstance(leaf, PartitionSpec))
 
 
 _NONE = object()
@@ -116,5 +120,11 @@ def _axes(stack: Stack) -> list[Any]:
     return [next(known) if eqx.is_array(leaf) else _NONE for leaf in places]
 
 
-def _axis(spec: PartitionSpec) -> int | None:
-    return len(spec) - 1 if spec != WHOLE else None
+def _splits(spec: PartitionSpec, names: tuple[str, ...]) -> Splits:
+    return tuple((name, axis) for axis, name in enumerate(spec) if name in names)
+
+
+def _whole(x: Array, splits: Splits) -> Array:
+    for name, axis in splits:
+        x = jax.lax.all_gather(x, name, axis=axis, tiled=True)
+    return x

@@ -1,4 +1,4 @@
-"""The devices of a run as a grid of three axes, and the placement of a batch."""
+"""The devices of a run as a grid of named axes, and the placement of a batch."""
 
 import math
 from collections.abc import Sequence
@@ -11,17 +11,21 @@ from jaxtyping import Int
 
 from .._errors import UsageError
 
-AXES = ("data", "fsdp", "model")
-"""`data`: copies of the model; `fsdp`: examples too, and each parameter in as many parts; `model`: each layer's width
-in as many parts.
+AXES = ("data", "fsdp", "expert", "context", "model")
+"""`data`: copies of the model; `fsdp`: examples too, and each parameter in as many parts; `expert`: examples too, and
+the experts of each layer in as many parts; `context`: each example's tokens in as many parts; `model`: each layer's
+width in as many parts.
 """
 
-BATCH = AXES[:2]
+BATCH = AXES[:3]
 """The axes over which a batch is split."""
 
+EXAMPLES = AXES[:4]
+"""The axes over which whole examples are split where nothing is differentiated."""
 
-def parse_mesh(text: str, count: int) -> tuple[int, int, int]:
-    """The sizes of the axes from `data=2,fsdp=2,model=2`.
+
+def parse_mesh(text: str, count: int) -> tuple[int, ...]:
+    """The sizes of `AXES` from `data=2,fsdp=2,model=2`.
 
     An axis that is not named has size 1, but `data`, which takes the devices that the others leave.
 
@@ -30,7 +34,8 @@ def parse_mesh(text: str, count: int) -> tuple[int, int, int]:
         count: of devices there are.
 
     Raises:
-        UsageError: an axis is unknown, named twice or not a positive number, or the product is not `count`.
+        UsageError: an axis is unknown, named twice or not a positive number, or the product is not `count`; or `expert`
+            or `context` is named beside `model`.
     """
     sizes: dict[str, int] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -45,13 +50,15 @@ def parse_mesh(text: str, count: int) -> tuple[int, int, int]:
     named = math.prod(sizes.values())
     if "data" not in sizes and count % named == 0:
         sizes["data"] = count // named
-    data, fsdp, model = (sizes.get(name, 1) for name in AXES)
-    if data * fsdp * model != count:
+    shape = tuple(sizes.get(name, 1) for name in AXES)
+    if math.prod(shape) != count:
         raise UsageError(
-            f"--mesh must have as many places as there are devices, {count}: got {text}, which has "
-            f"{data * fsdp * model}"
+            f"--mesh must have as many places as there are devices, {count}: got {text}, which has {math.prod(shape)}"
         )
-    return data, fsdp, model
+    for name in ("expert", "context"):
+        if sizes.get(name, 1) > 1 and sizes.get("model", 1) > 1:
+            raise UsageError(f"--mesh {name} goes without model: got {text}; give fsdp in place of model")
+    return shape
 
 
 def make_mesh(text: str = "", devices: Sequence[Any] | None = None) -> Mesh:
@@ -65,19 +72,24 @@ def make_mesh(text: str = "", devices: Sequence[Any] | None = None) -> Mesh:
     return jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def parts(mesh: Mesh | AbstractMesh) -> int:
+def parts(mesh: Mesh | AbstractMesh, axes: tuple[str, ...] = BATCH) -> int:
     """Into how many parts a batch is split."""
-    return math.prod(mesh.shape[name] for name in BATCH)
+    return math.prod(mesh.shape[name] for name in axes)
 
 
-def manual_axes(mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
+def manual_axes(mesh: Mesh | AbstractMesh, axes: tuple[str, ...] = BATCH) -> tuple[str, ...]:
     """The axes over which the step itself splits its work and sums: all of the batch's, as kernels need it, where
     `model` has one place.
 
     Where it has more, the compiler splits each device's work over them; its partitioner then fails on manual axes of
     one place, so they are left out.
     """
-    return tuple(name for name in BATCH if mesh.shape["model"] == 1 or mesh.shape[name] > 1)
+    return tuple(name for name in axes if mesh.shape["model"] == 1 or mesh.shape[name] > 1)
+
+
+def mapped_axes(mesh: Mesh | AbstractMesh) -> set[str]:
+    """The axes that are manual in the programs of a step: all, where `model` has one place."""
+    return set(AXES) if mesh.shape["model"] == 1 else set(manual_axes(mesh))
 
 
 def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, accumulate: int = 1) -> None:
@@ -98,9 +110,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def split(mesh: Mesh) -> NamedSharding:
+def split(mesh: Mesh, axes: tuple[str, ...] = BATCH) -> NamedSharding:
     """Along the first axis, the batch's."""
-    return NamedSharding(mesh, PartitionSpec(BATCH))
+    return NamedSharding(mesh, PartitionSpec(axes))
 
 
 def split_several(mesh: Mesh) -> NamedSharding:
@@ -108,8 +120,8 @@ def split_several(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(None, BATCH))
 
 
-def local_rows(mesh: Mesh, batch_size: int) -> Int[np.ndarray, " rows"]:
+def local_rows(mesh: Mesh, batch_size: int, axes: tuple[str, ...] = BATCH) -> Int[np.ndarray, " rows"]:
     """Rows of a global batch that this process makes: those of its own devices, in order, each once."""
-    places = split(mesh).addressable_devices_indices_map((batch_size,)).values()
+    places = split(mesh, axes).addressable_devices_indices_map((batch_size,)).values()
     bounds = sorted({place[0].indices(batch_size)[:2] for place in places if place is not None})
     return np.concatenate([np.arange(*bound) for bound in bounds])

@@ -15,10 +15,10 @@ from jax.core import Tracer
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from eqxgen.nn import SelfAttention
+from eqxgen.nn import MoE, SelfAttention
 
 from .._errors import UsageError
-from ..params.conventions import WIDTH
+from ..params.conventions import EXPERTS, WIDTH
 from ..params.paths import dotted, matches
 
 Tree = TypeVar("Tree", bound=PyTree)
@@ -34,8 +34,8 @@ SMALLEST = 1024
 def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """Partition of an array.
 
-    The axis that `WIDTH` names goes over `model`; the longest of the others that can be shared out evenly, over `fsdp`.
-    What cannot be shared evenly, and small arrays, stay whole.
+    The axis that `EXPERTS` names goes over `expert`, that of `WIDTH` over `model`; the longest of the others that can
+    be shared out evenly, over `fsdp`. What cannot be shared evenly, and small arrays, stay whole.
 
     Args:
         path: as `train.params.paths.named_arrays` gives it, such as `stack.blocks.mlp.up.weight`, with or without a
@@ -45,14 +45,11 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> Par
     """
     axes: list[str | None] = [None] * len(shape)
     plain = path.replace(".projection.", ".")  # the projection within a low-rank update is split as by itself
-    width = next((axis for pattern, axis in WIDTH if matches(pattern, plain)), None)
-    if (
-        width is not None
-        and len(shape) >= -width
-        and mesh.shape["model"] > 1
-        and shape[width] % mesh.shape["model"] == 0
-    ):
-        axes[width] = "model"
+    for name, table in (("expert", EXPERTS), ("model", WIDTH)):
+        width = next((axis for pattern, axis in table if matches(pattern, plain)), None)
+        count = mesh.shape[name]
+        if width is not None and len(shape) >= -width and count > 1 and shape[width] % count == 0:
+            axes[width] = name
     first = 1 if STACKED.search(path) else 0
     free = [axis for axis in range(first, len(shape)) if axes[axis] is None and shape[axis] % mesh.shape["fsdp"] == 0]
     if free and mesh.shape["fsdp"] > 1 and math.prod(shape) >= SMALLEST:
@@ -69,6 +66,20 @@ def check_heads(model: PyTree, mesh: Mesh | AbstractMesh) -> None:
                 f"--mesh model must divide the number of heads: got model={count}, and an attention of "
                 f"{layer.kv_heads} key heads"
             )
+
+
+def check_experts(model: PyTree, mesh: Mesh | AbstractMesh) -> None:
+    """Raises `UsageError` unless the model has layers of experts, and `expert` divides their number in each."""
+    count, found = mesh.shape["expert"], False
+    for layer in jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, MoE)):
+        if isinstance(layer, MoE):
+            found = True
+            if layer.count % count:
+                raise UsageError(
+                    f"--mesh expert must divide the number of experts: got expert={count}, and a layer of {layer.count}"
+                )
+    if count > 1 and not found:
+        raise UsageError(f"--mesh expert needs a model with experts: got expert={count}, and no layer of them")
 
 
 def map_named(function: Callable[[str, Any], Any], tree: Tree) -> Tree:

@@ -4,6 +4,9 @@ Patterns of paths as `train.params.paths.matches` reads them. A model whose fiel
 defaults (whole under `model`, cast, decayed); a test asks of every matrix of every model for a row of WIDTH or WHOLE.
 """
 
+EXPERTS: tuple[tuple[str, int], ...] = (("**.mlp.experts.*.weight", -3), ("**.mlp.experts.*.bias", -2))
+"""Axis, from the last, of the experts, which `--mesh expert` splits, and `--mesh model` in whole experts too."""
+
 WIDTH: tuple[tuple[str, int], ...] = (
     ("**.qkv.weight", -2),
     ("**.qkv.bias", -1),
@@ -11,8 +14,7 @@ WIDTH: tuple[tuple[str, int], ...] = (
     ("**.mlp.up.weight", -2),
     ("**.mlp.up.bias", -1),
     ("**.mlp.down.weight", -1),
-    ("**.mlp.experts.*.weight", -3),  # whole experts
-    ("**.mlp.experts.*.bias", -2),
+    *EXPERTS,
 )
 """Axis, from the last, that `--mesh model` splits (Shoeybi et al. 2019, arXiv:1909.08053): of two projections in a row
 the first is split by its outputs and the second by its inputs, so that one sum over the devices follows both."""

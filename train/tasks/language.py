@@ -59,6 +59,7 @@ def language_recipe(
     *,
     context: Callable[[Any], int],
     router: Callable[[Any], tuple[float, float] | None] = lambda _: None,
+    recurrent: bool = False,
 ) -> Recipe:
     """A recipe of this kind, with the mean cross-entropy of the next token as its loss.
 
@@ -67,8 +68,9 @@ def language_recipe(
             `eqxgen.protocols.LanguageModel`.
         context: config -> tokens of a window.
         router: config -> weights of the balance loss and the z-loss of a model with experts; None for one without.
+        recurrent: the model reads a window from its start, so that `--mesh context` cannot split it.
     """
-    make = lambda config, facts: _program(model(config, facts), facts.context, router(config))
+    make = lambda config, facts: _program(model(config, facts), facts.context, router(config), recurrent)
     return Recipe(
         name=name,
         title=title,
@@ -84,13 +86,15 @@ def language_recipe(
     )
 
 
-def _program(init: Callable[[Any], Any], context: int, router: tuple[float, float] | None) -> "Program":
+def _program(
+    init: Callable[[Any], Any], context: int, router: tuple[float, float] | None, recurrent: bool
+) -> "Program":
     """A language model and its loss: the mean cross-entropy in nats of each token of a window but the first.
 
     Args:
         init: makes the model from a key.
         context: tokens of a window, which has one more as the last target.
-        router: see `language_recipe`.
+        router, recurrent: see `language_recipe`.
     """
     import jax
     import jax.numpy as jnp
@@ -99,21 +103,25 @@ def _program(init: Callable[[Any], Any], context: int, router: tuple[float, floa
 
     from ..engine.recipe import Context, Program, Sums
 
-    def loss(model: Any, batch: dict[str, jax.Array], keys: jax.Array, _: Context) -> Sums:
-        ids = batch["ids"]
-        losses = jax.vmap(lambda ids, key: jnp.sum(next_token_losses(model, ids[:-1], ids[1:], key=key)))(ids, keys)
-        return Sums(batch["weight"] @ losses, jnp.sum(batch["weight"]) * context, {})
+    def loss(model: Any, batch: dict[str, jax.Array], keys: jax.Array, asked: Context) -> Sums:
+        ids, targets = asked.tokens(batch["ids"][:, :-1]), asked.tokens(batch["ids"][:, 1:])
+        of = lambda ids, targets, key: jnp.sum(next_token_losses(model, ids, targets, key=key))
+        losses = jax.vmap(of)(ids, targets, keys)
+        return Sums(batch["weight"] @ losses, jnp.sum(batch["weight"]) * ids.shape[1], {})
 
-    def loss_with_experts(model: Any, batch: dict[str, jax.Array], keys: jax.Array, _: Context) -> Sums:
-        ids, (balance, normaliser) = batch["ids"], router or (0.0, 0.0)
-        losses, routing = jax.vmap(lambda ids, key: routed_losses(model, ids[:-1], ids[1:], key=key))(ids, keys)
+    def loss_with_experts(model: Any, batch: dict[str, jax.Array], keys: jax.Array, asked: Context) -> Sums:
+        ids, targets = asked.tokens(batch["ids"][:, :-1]), asked.tokens(batch["ids"][:, 1:])
+        of = lambda ids, targets, key: routed_losses(model, ids, targets, key=key)
+        losses, routing = jax.vmap(of)(ids, targets, keys)
+        balance, normaliser = router or (0.0, 0.0)
+        count, weight = ids.shape[1], batch["weight"]
         means = {name: jnp.mean(x, 1) for name, x in routing.items()}  # over blocks
-        total = losses.sum(1) + context * (balance * means["balance_loss"] + normaliser * means["z_loss"])
-        weight = batch["weight"]
-        metrics = {name: context * (weight @ x) for name, x in means.items()} | {"token_loss": weight @ losses.sum(1)}
-        return Sums(weight @ total, jnp.sum(weight) * context, metrics)
+        total = losses.sum(1) + count * (balance * means["balance_loss"] + normaliser * means["z_loss"])
+        metrics = {name: count * (weight @ x) for name, x in means.items()} | {"token_loss": weight @ losses.sum(1)}
+        return Sums(weight @ total, jnp.sum(weight) * count, metrics)
 
-    return Program.of(init, loss_with_experts if router else loss, {"ids": ((context + 1,), "int32")})
+    shapes = {"ids": ((context + 1,), "int32")}
+    return Program.of(init, loss_with_experts if router else loss, shapes, sequence=None if recurrent else context)
 
 
 def _task(config: LanguageConfig, context: int, make: Callable[[Any, TextFacts], "Program"]) -> "Task":

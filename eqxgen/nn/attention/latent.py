@@ -5,8 +5,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
 
-from eqxgen import ops
-from eqxgen.nn import _check
+from eqxgen.nn import _check, _split
 from eqxgen.nn.attention.cache import KVCache
 from eqxgen.nn.attention.cached import attend
 from eqxgen.nn.attention.self_attention import join_heads
@@ -101,7 +100,7 @@ class LatentAttention(eqx.Module):
         kv = rearrange(self.kv_up(latent), "seq (heads features) -> seq heads features", heads=self.heads)
         k_nope, v = jnp.split(kv, [self.nope_dim], axis=-1)
         k = jnp.concatenate([k_nope, jnp.broadcast_to(k_rope, (*k_nope.shape[:2], k_rope.shape[-1]))], -1)
-        y = ops.dot_product_attention(jnp.concatenate([q_nope, q_rope], -1), k, v, is_causal=True)
+        y = _split.attention(jnp.concatenate([q_nope, q_rope], -1), k, v, is_causal=True)
         return self.out(join_heads(y))
 
     def cache(self, length: int, dtype: DTypeLike = jnp.float32) -> KVCache:

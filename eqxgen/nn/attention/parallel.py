@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from eqxgen import ops
-from eqxgen.nn import _check
+from eqxgen.nn import _check, _split
 from eqxgen.nn.activation import Activation
 from eqxgen.nn.attention.self_attention import Bias, Mask, join_heads, split_heads
 from eqxgen.nn.drop import Dropout
@@ -96,8 +95,6 @@ class ParallelAttention(eqx.Module):
         if self.rope is not None:
             q, k = self.rope(q), self.rope(k)
         rate = self.dropout.rate if active else 0.0
-        y = ops.dot_product_attention(
-            q, k, v, bias, mask, is_causal=self.causal, dropout_rate=rate, dropout_key=probs_key
-        )
+        y = _split.attention(q, k, v, bias, mask, is_causal=self.causal, dropout_rate=rate, dropout_key=probs_key)
         y = self.down(jnp.concatenate([join_heads(y), self.activation(hidden)], -1))
         return self.dropout(y, key=out_key, inference=inference)

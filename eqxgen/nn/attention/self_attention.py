@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from eqxgen import ops
-from eqxgen.nn import _check
+from eqxgen.nn import _check, _split
 from eqxgen.nn.attention.cache import KVCache
 from eqxgen.nn.attention.cached import attend
 from eqxgen.nn.drop import Dropout
@@ -123,7 +123,7 @@ class SelfAttention(eqx.Module):
         probs_key, out_key = jr.split(key) if dropped and key is not None else (None, None)
         q, k, v = self._heads(x, positions)
         near = None if self.window is None else (self.window - 1, self.window - 1)
-        y = ops.dot_product_attention(
+        y = _split.attention(
             q,
             k,
             v,

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen._widen import widen
-from eqxgen.nn import _check
+from eqxgen.nn import _check, _split
 
 LARGEST = 1 << 19
 """Largest number of constant cosines in a program: 2 MiB, as many as 8,192 positions of a head of 128 have."""
@@ -95,7 +95,7 @@ class RoPE(eqx.Module):
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "seq heads head_dim"]:
         """Queries or keys at `positions`, 0, 1, ... by default."""
-        at = _positions(x, positions, self.head_dim)
+        at = _positions(x, positions, self.head_dim, table=True)
         return turn(x, _angles(at, self.head_dim, self.base, self.scaling), interleaved=self.interleaved)
 
 
@@ -160,11 +160,14 @@ class AxialRoPE(eqx.Module):
 
 
 def turn(
-    x: Float[Array, "seq heads head_dim"], angles: Float[Array | np.ndarray, "seq pairs"], *, interleaved: bool
+    x: Float[Array, "seq heads head_dim"], angles: Float[Array | np.ndarray, "whole pairs"], *, interleaved: bool
 ) -> Float[Array, "seq heads head_dim"]:
-    """Every pair of x rotated by its angle, in float32."""
+    """Every pair of x rotated by its angle, in float32. Of a part of a sequence the angles may be those of the whole
+    one.
+    """
     wide = widen(x)
-    cos, sin = (part.astype(wide.dtype)[:, None] for part in _table(angles))
+    table = _table(angles) if angles.shape[0] == x.shape[0] else map(_split.own_tokens, _table(angles))
+    cos, sin = (part.astype(wide.dtype)[:, None] for part in table)
     a, b = (wide[..., ::2], wide[..., 1::2]) if interleaved else jnp.split(wide, 2, axis=-1)
     a, b = a * cos - b * sin, b * cos + a * sin
     y = jnp.stack([a, b], -1).reshape(x.shape) if interleaved else jnp.concatenate([a, b], -1)
@@ -191,12 +194,22 @@ def _angles(
     return positions.astype(np.float32)[:, None] * rates[None]
 
 
-def _positions(x: Array, positions: _check.Ids | None, head_dim: int) -> Array | np.ndarray:
+def _positions(x: Array, positions: _check.Ids | None, head_dim: int, *, table: bool = False) -> Array | np.ndarray:
+    """Positions of the tokens. Of a part of a sequence those of the whole one, if its `table` may be a constant, else
+    those of the part.
+    """
     _check.example(x, "seq", "heads", head_dim=head_dim)
     if positions is not None:
         return _check.integers(positions, "positions")
+    whole = x.shape[0] * _split.devices()
     # A symbolic length of jax.export has no constant positions.
-    return np.arange(x.shape[0]) if isinstance(x.shape[0], int) else jnp.arange(x.shape[0])
+    if not isinstance(whole, int):
+        return jnp.arange(whole)
+    return (
+        np.arange(whole)
+        if whole == x.shape[0] or (table and whole * head_dim <= 2 * LARGEST)
+        else _split.own_places(x.shape[0])
+    )
 
 
 def _check_base(base: float) -> None:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from eqxgen import ops
 from eqxgen._widen import widen
-from eqxgen.nn import _check
+from eqxgen.nn import _check, _split
 from eqxgen.nn._mesh import take_rows, varying
 from eqxgen.nn.drop import Dropout
 from eqxgen.nn.linear import Initializer, Projection, torch_uniform
@@ -57,8 +57,9 @@ class MoE(eqx.Module):
 
     With `axis`, the layer runs in a `jax.shard_map` over that mesh axis, each device with its tokens and its part of
     the experts along their leading axis. Tokens go to their experts' devices and back by all-to-all. Without a capacity
-    each exchange has room for every token at every expert. On automatic mesh axes no option is needed: shard the
-    experts along their leading axis, and XLA splits the products.
+    each exchange has room for every token at every expert. Under `split_over` all layers of a model have the
+    option, and of a split sequence places, counts and losses are those of the whole one. On automatic mesh axes no
+    option is needed: shard the experts along their leading axis, and XLA splits the products.
 
     Args:
         dim: width of a token, kept.
@@ -144,17 +145,24 @@ class MoE(eqx.Module):
         places = jax.nn.one_hot(chosen, self.count, dtype=jnp.int32)  # (choices, experts)
         seq, dim = x.shape
         rows = jnp.broadcast_to(x[:, None], (seq, self.top_k, dim)).reshape(seq * self.top_k, dim)
-        room = self._room(seq, inference)
+        axis = self.axis or _split.experts_axis()
+        room = self._room(seq * _split.devices(), inference, axis)
         if room is None:
             y, kept = self._grouped(rows, chosen), jnp.ones_like(chosen, bool)
         else:
-            place = jnp.sum(jnp.cumsum(places, 0) * places, 1) - 1
-            kept = place < room
-            y = self._buffered(rows, jnp.where(kept, chosen * room + place, self.count * room), room)
+            own = jnp.cumsum(places, 0)
+            place, at = (jnp.sum(counts * places, 1) - 1 for counts in (own, own + _split.counted_before(places)))
+            kept, room = at < room, min(room, seq)  # a device's own tokens need no more
+            if axis is None and _split.devices() > 1:  # buffers of the whole sequence's places would be mostly empty
+                y = jnp.where(kept[:, None], self._grouped(rows, chosen), 0)
+            else:
+                y = self._buffered(rows, jnp.where(kept, chosen * room + place, self.count * room), room, axis)
         y = widen(y.reshape(seq, self.top_k, dim))
         y = jnp.sum(y * gates.astype(y.dtype)[..., None], 1).astype(x.dtype)
-        load = jnp.sum(places, 0).astype(gates.dtype)
-        routing = Routing(load, self._overflow(kept, gates), losses[0] @ load / chosen.shape[0], losses[1])
+        load = _split.over_tokens(jnp.sum(places, 0).astype(gates.dtype))
+        overflow = _split.over_tokens(self._overflow(kept, gates))
+        means, z_loss = (_split.over_tokens(loss) / _split.devices() for loss in losses)
+        routing = Routing(load, overflow, means @ load / (chosen.shape[0] * _split.devices()), z_loss)
         return Routed(self.dropout(y, key=drop_key, inference=inference), routing)
 
     def _route(
@@ -165,7 +173,8 @@ class MoE(eqx.Module):
         if self.jitter and not inference:
             if key is None:
                 raise ValueError("jitter needs key=... in training: pass one, or inference=True")
-            x = x * jr.uniform(key, x.shape, x.dtype, 1 - self.jitter, 1 + self.jitter)
+            whole = (x.shape[0] * _split.devices(), *x.shape[1:])
+            x = x * _split.own_tokens(jr.uniform(key, whole, x.dtype, 1 - self.jitter, 1 + self.jitter))
         logits = self.router(x)
         probs = jax.nn.softmax(logits)
         order = probs if bias is None else probs + bias.astype(probs.dtype)[None]
@@ -177,10 +186,10 @@ class MoE(eqx.Module):
         z_loss = jnp.mean(jax.nn.logsumexp(logits, 1) ** 2)
         return chosen.reshape(gates.size), gates, (self.count * jnp.mean(probs, 0), z_loss)
 
-    def _room(self, seq: int, inference: bool) -> int | None:
+    def _room(self, seq: int, inference: bool, axis: str | None) -> int | None:
         """Places in each expert; None for as many as are chosen."""
         if self.capacity_factor is None or inference:
-            return None if self.axis is None else seq
+            return None if axis is None else seq
         return min(seq, math.ceil(self.capacity_factor * seq * self.top_k / self.count))
 
     def _grouped(self, rows: Array, chosen: Array) -> Array:
@@ -188,27 +197,29 @@ class MoE(eqx.Module):
         parts = [Grouped(part, chosen) for part in (self.experts.up, self.experts.down)]
         return eqx.tree_at(lambda experts: (experts.up, experts.down), self.experts, parts)(rows)
 
-    def _buffered(self, rows: Array, slots: Int[Array, " choices"], room: int) -> Array:
+    def _buffered(self, rows: Array, slots: Int[Array, " choices"], room: int, axis: str | None) -> Array:
         """The same by a buffer of `room` places for each expert; zero for a slot outside it."""
         total = self.count * room
         owner = jnp.full(total, len(rows), jnp.int32) + varying(jnp.zeros(total, jnp.int32), slots)
         owner = owner.at[slots].set(jnp.arange(len(rows), dtype=jnp.int32), mode="drop", unique_indices=True)
         buffers = rows.at[owner].get(mode="fill", fill_value=0)
-        y = self._exchanged(rearrange(buffers, "(experts room) dim -> experts room dim", room=room))
+        y = self._exchanged(rearrange(buffers, "(experts room) dim -> experts room dim", room=room), axis)
         return rearrange(y, "experts room dim -> (experts room) dim").at[slots].get(mode="fill", fill_value=0)
 
-    def _exchanged(self, buffers: Float[Array, "experts room dim"]) -> Float[Array, "experts room dim"]:
+    def _exchanged(
+        self, buffers: Float[Array, "experts room dim"], axis: str | None
+    ) -> Float[Array, "experts room dim"]:
         run = eqx.filter_vmap(lambda expert, x: expert(x))
-        if self.axis is None:
+        if axis is None:
             return run(self.experts, buffers)
-        own, devices = len(self.experts.up.weight), jax.lax.axis_size(self.axis)
+        own, devices = len(self.experts.up.weight), jax.lax.axis_size(axis)
         if own * devices != self.count:
             raise ValueError(
-                f"axis={self.axis!r} of {devices} devices must split the experts={self.count} evenly along their "
+                f"axis={axis!r} of {devices} devices must split the experts={self.count} evenly along their "
                 f"leading axis: got {own} on each"
             )
-        there = jax.lax.all_to_all(buffers, self.axis, split_axis=0, concat_axis=1, tiled=True)
-        return jax.lax.all_to_all(run(self.experts, there), self.axis, split_axis=1, concat_axis=0, tiled=True)
+        there = jax.lax.all_to_all(buffers, axis, split_axis=0, concat_axis=1, tiled=True)
+        return jax.lax.all_to_all(run(self.experts, there), axis, split_axis=1, concat_axis=0, tiled=True)
 
     def _overflow(self, kept: Bool[Array, " choices"], like: Array) -> Float[Array, ""]:
         return jnp.sum(~kept).astype(like.dtype)
