@@ -33,7 +33,7 @@ TYPES = {
     "ALiBi": "type[ALiBi]",
     "context_attention": "Overload[(query: ",
     "dot_product_attention": "Overload[(query: ",
-    "dropout_mask": "(key: Array, shape: tuple[int, ...], rate: float) -> Array",
+    "dropout_mask": "(key: Array, shape: tuple[int, ...], rate: float, *, rows: Array | None = None) -> Array",
     "from_zigzag": "(x: Sequence@from_zigzag, devices: int, *, axis: int = 0) -> Sequence@from_zigzag",
     "group_norm": "(x: Array, scale: Array | None = None, bias: Array | None = None, *, groups: int, ",
     "grouped_matmul": "(x: Array, weight: Array, groups: Array) -> Array",
