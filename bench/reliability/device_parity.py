@@ -31,7 +31,7 @@ from train.engine.gradients import mean_gradients
 from train.engine.step import Setup, make_step, sharded_state
 from train.optim.ema import averages
 from train.parallel import make_mesh, split
-from train.precision import Policy
+from train.precision import NoLossScale, Policy, StaticLossScale
 from train.report.peak import flops_of
 from train.tasks.facts import ImageFacts, TextFacts, TokenFacts
 
@@ -42,6 +42,8 @@ FLAGS = (
 LIMITS = {"float64": {"gradient": 1e-14, "parameters": 1e-14}, "float32": {"gradient": 1e-6, "parameters": 5e-7}}
 AMPLIFIED = {"vqgan": 10.0}
 """Factor of a program's limit: assignments of temperature 0.01 multiply the rounding of distances by 100."""
+SCALES = {"maskgit": StaticLossScale(2.0**10)}
+"""A program's loss scale: a power of two, which changes no digit."""
 ROWS = 16
 # Mesh, micro-batches, examples that count; the first of as many examples is what the others must equal.
 SHORT = {
@@ -162,8 +164,8 @@ def compare(dtype, cases):
             state = sharded_state(setup_of(program, mesh, dtype), jr.key(0))
             batch = jax.device_put(batch_of(program, ROWS, 0, count, dtype), split(mesh))
 
-            def compute(model, batch, mesh=mesh, accumulate=accumulate, turn=program.turns["main"]):
-                more = {"accumulate": accumulate, "whole": turn.whole}
+            def compute(model, batch, mesh=mesh, accumulate=accumulate, name=name, turn=program.turns["main"]):
+                more = {"accumulate": accumulate, "whole": turn.whole, "scale": SCALES.get(name, NoLossScale())}
                 return mean_gradients(turn.loss, model, batch, jr.key(1), mesh, Policy.parse(dtype), **more)
 
             grads, metrics, _ = jax.block_until_ready(eqx.filter_jit(compute)(state.model, batch))

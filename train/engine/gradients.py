@@ -126,12 +126,13 @@ def mean_gradients(
                 to_output(policy, dict(sums.metrics)),
                 _same_state(state, sums.state, axes),
             )
-            # A mean is scaled: of a sum over many tokens the first factor of a loss scale would overflow.
-            part = (
-                1
-                if isinstance(scale, NoLossScale)
-                else jax.lax.stop_gradient(jnp.where(sums.weight > 0, sums.weight, 1))
-            )
+            if isinstance(scale, NoLossScale):
+                return sums.loss, (sums, 1)
+            # A mean is scaled: of a sum over many tokens the first factor of a loss scale would overflow. Devices
+            # divide by one number, as gradients of parameters in parts are summed before they are multiplied by it.
+            weight = jax.lax.stop_gradient(sums.weight)
+            weight = jax.lax.pmean(vary(weight, axes), axes) if axes else weight
+            part = jnp.where(weight > 0, weight, 1)
             return scale.scale(sums.loss) / part, (sums, part)
 
         def wide(params, state, batch):
