@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType
 from jaxtyping import Array, PyTree
 
 Tree = TypeVar("Tree", bound=PyTree)
@@ -41,12 +42,13 @@ def batch_sum(parts: Sequence[Array], axes: Sequence[str]) -> tuple[Array, ...]:
         axes: of `jax.vmap` and, inside `jax.shard_map`, of the mesh.
 
     Raises:
-        ValueError: under shard_map a mapped axis is not that of the innermost `jax.vmap`.
+        ValueError: under shard_map, or on explicit mesh axes, a mapped axis is not that of the innermost `jax.vmap`.
     """
     manual = jax.sharding.get_abstract_mesh().manual_axes
     vector = jnp.concatenate([x.reshape(-1) for x in parts])
     mapped = tuple(name for name in axes if name not in manual)
-    if not manual:
+    explicit = AxisType.Explicit in jax.typeof(vector).sharding.mesh.axis_types  # JAX 0.12 does not lower this psum
+    if not manual and not explicit:
         vector = jax.lax.psum(vector, mapped) if mapped else vector
     else:
         for name in mapped:
@@ -73,7 +75,7 @@ def _mapped_sum(size: int):
     def rule(axis_size: int, in_batched: Sequence[bool], x: Array):
         if axis_size != size:
             raise ValueError(
-                f"inside shard_map the axis of the batch, of size {size}, must be that of the innermost jax.vmap: got "
+                f"inside shard_map, or on explicit mesh axes, the axis of the batch, of size {size}, must be that of the innermost jax.vmap: got "
                 f"one of size {axis_size}; map the layer itself over the batch"
             )
         return (jnp.sum(x, axis=0) if in_batched[0] else size * x), False
