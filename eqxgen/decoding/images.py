@@ -16,6 +16,7 @@ from eqxgen.decoding.logits import Rules, draw
 from eqxgen.decoding.memory import decoding
 from eqxgen.decoding.traced import check_drawn, number
 from eqxgen.nn import _check
+from eqxgen.nn._mesh import on_mesh_of, varying
 from eqxgen.protocols import ImageTokenModel
 
 PLAIN = ImageSampling()
@@ -123,7 +124,8 @@ def sampled(
         )
     if rules.candidates > 1 and scorer is None and null is None:
         raise ValueError("candidates need a scorer for a model without a null label: got none")
-    found = _generated(drawn, model, given, rules, scorer, key)
+    with on_mesh_of(given, key):
+        found = _generated(drawn, model, given, rules, scorer, key)
     check_drawn(found)
     return found
 
@@ -167,7 +169,7 @@ def both(model: Any, condition: Condition, rules: ImageRules) -> Int[Array, "hal
     """The condition, and with guidance the null after it."""
     if rules.guidance is None:
         return condition[None]
-    return jnp.stack([condition, jnp.full_like(condition, model.null_label)])
+    return jnp.stack([condition, varying(jnp.full_like(condition, model.null_label), condition)])
 
 
 def log_likelihood(model: ImageTokenModel, ids: Int[Array, " tokens"], condition: _check.Ids) -> Float[Array, ""]:

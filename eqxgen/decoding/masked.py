@@ -19,6 +19,7 @@ from eqxgen.decoding.logits import tempered, undrawable
 from eqxgen.decoding.orders import halton_places, rolled
 from eqxgen.decoding.traced import NO_TOKEN, check_drawn, number
 from eqxgen.nn import _check
+from eqxgen.nn._mesh import on_mesh_of, varying
 from eqxgen.nn.linear import check_ids
 from eqxgen.protocols import MaskedModel
 
@@ -234,7 +235,8 @@ def _masked(
         target = target.astype(still.dtype) - jnp.sum(again)
         keep_masked = jnp.where(progress >= 1, 0, jnp.maximum(jnp.minimum(target, still - 1), 1))
         judged = masked if critic is None else unknown & ~again
-        rank = jnp.argsort(jnp.argsort(jnp.where(judged, score, jnp.inf)))  # 0: the last to be accepted
+        score = jax.lax.stop_gradient(jnp.where(judged, score, jnp.inf))  # JAX 0.10: no derivative on explicit axes
+        rank = jnp.argsort(jnp.argsort(score))  # 0: the last to be accepted
         return jnp.where(again | (judged & (rank < keep_masked)), mask_id, filled)
 
     return jnp.where(unknown, mask_id, tokens), step
@@ -346,7 +348,8 @@ def generate(
         ids, unknown = jnp.zeros(model.tokens, jnp.int32), jnp.ones(model.tokens, bool)
     ids = check_ids(ids, model.codes, "ids", "codes")
     rules = options if isinstance(options, MaskedRules) else MaskedRules.of(options, model.tokens, grid)
-    found = _filled(model, condition, rules, ids, unknown, critic, key)
+    with on_mesh_of(condition, ids, key):
+        found = _filled(model, condition, rules, ids, unknown, critic, key)
     check_drawn(found)
     return found
 
@@ -364,7 +367,7 @@ def _filled(
     predict = _conditioned(model, condition, rules.guidance is not None)
     guided = lambda ids, progress: predict(ids, rules.guidance_at(progress))
     start, step = _masked(guided, ids, unknown, rules, critic, model.mask_id, key)
-    return jax.lax.fori_loop(0, rules.steps, step, start)
+    return jax.lax.fori_loop(0, rules.steps, step, varying(start, condition, jr.bits(key)))
 
 
 def region(rows: int, columns: int, *, top: int, left: int, height: int, width: int) -> Bool[Array, " tokens"]:

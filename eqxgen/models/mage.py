@@ -22,6 +22,7 @@ from eqxgen._widen import widen
 from eqxgen.configs import MAGEConfig
 from eqxgen.models.vit import encoder, normal
 from eqxgen.nn import Dropout, Embedding, LayerNorm, Projection, Stack, _check
+from eqxgen.nn._mesh import on_mesh_of, take_rows
 from eqxgen.nn.activation import Activation
 from eqxgen.nn.linear import check_ids, times_rows
 from eqxgen.rng import RNG
@@ -82,8 +83,8 @@ class MAGEEncoder(eqx.Module):
         ids = jnp.where((ids >= 0) & (ids <= self.codes), ids, -1)
         sequence, positions = jnp.concatenate([first[None], ids]), self.positions
         if kept is not None:
-            rows = jnp.concatenate([jnp.zeros_like(kept, shape=1), kept + 1])
-            sequence, positions = sequence[rows], positions[rows]
+            rows = jnp.pad(kept + 1, (1, 0))
+            sequence, positions = sequence[rows], take_rows(positions, rows)
         x = self.embedding_norm(self.embedding(sequence) + positions)
         return self.stack(self.dropout(x, key=embed_key, inference=inference), key=stack_key, inference=inference)
 
@@ -216,7 +217,9 @@ class MAGE(eqx.Module):
         numbers = jnp.arange(self.tokens) if kept is None else kept
         state = jnp.zeros(self.tokens, jnp.int32).at[numbers].set(jnp.arange(1, len(x), dtype=jnp.int32))
         places = jnp.pad(jnp.where(masked, 0, state), (1, 0))
-        x = self.stack(x[places] + self.positions.astype(x.dtype), key=key, inference=inference)
+        with on_mesh_of(x):
+            x = x[places]
+        x = self.stack(x + self.positions.astype(x.dtype), key=key, inference=inference)
         x = self.head_norm(Activation("gelu")(self.head(self.norm(x)[1:])))
         table = self.encoder.embedding.weight[: self.codes]
         table = table if self.config.head_gradient else jax.lax.stop_gradient(table)

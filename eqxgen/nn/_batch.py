@@ -75,8 +75,8 @@ def _mapped_sum(size: int):
     def rule(axis_size: int, in_batched: Sequence[bool], x: Array):
         if axis_size != size:
             raise ValueError(
-                f"inside shard_map, or on explicit mesh axes, the axis of the batch, of size {size}, must be that of the innermost jax.vmap: got "
-                f"one of size {axis_size}; map the layer itself over the batch"
+                f"inside shard_map, or on explicit mesh axes, the axis of the batch, of size {size}, must be that of "
+                f"the innermost jax.vmap: got one of size {axis_size}; map the layer itself over the batch"
             )
         return (jnp.sum(x, axis=0) if in_batched[0] else size * x), False
 

@@ -59,17 +59,16 @@ def varying(x: Shaped[Array, "*shape"], *others: Array) -> Shaped[Array, "*shape
     return x + (is_zero.astype(jnp.int32) * 0).astype(x.dtype)
 
 
-def on_mesh_of(x: Array) -> AbstractContextManager[Any]:
-    """Code inside knows the explicit mesh of x, as under `jax.set_mesh`. JAX 0.11 and 0.12 otherwise reject gradients
-    of gathers, and of weights that a scan reads.
+def on_mesh_of(*arrays: Array) -> AbstractContextManager[Any]:
+    """Code inside knows the explicit mesh of the arrays, as under `jax.set_mesh`. JAX otherwise has no type for
+    selections and joins of mapped arrays with constants, and 0.11 and 0.12 none for gradients of gathers and of weights
+    that a scan reads.
     """
-    mesh = jax.typeof(x).sharding.mesh
-    known = not jax.sharding.get_abstract_mesh().empty
-    return (
-        jax.sharding.use_abstract_mesh(mesh)
-        if AxisType.Explicit in mesh.axis_types and not known
-        else contextlib.nullcontext()
-    )
+    meshes = [jax.typeof(x).sharding.mesh for x in arrays]
+    explicit = next((mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types), None)
+    if explicit is None or not jax.sharding.get_abstract_mesh().empty:
+        return contextlib.nullcontext()
+    return jax.sharding.use_abstract_mesh(explicit)
 
 
 def sharded_as(mask: Array, x: Array) -> Array:

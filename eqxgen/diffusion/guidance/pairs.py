@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from eqxgen.diffusion.guidance.rules import Linear, Projected, Rule, Zero
 from eqxgen.diffusion.guidance.wrapped import Wrapped
 from eqxgen.diffusion.solvers.driver import cost, number
+from eqxgen.nn._mesh import varying
 from eqxgen.protocols import Denoiser
 
 Number = float | int | Float[Array, ""]
@@ -82,7 +83,8 @@ class Pair(Wrapped):
             if self.weak is not None:
                 good, weak = alone()[0], self.weak(x, t, condition, **options)
             else:
-                pair = jax.tree.map(lambda a, b: jnp.stack([a, jnp.asarray(b, a.dtype)]), _arrays(condition), self.null)
+                both = lambda a, b: jnp.stack([a, varying(jnp.asarray(b, a.dtype), a)])
+                pair = jax.tree.map(both, _arrays(condition), self.null)
                 good, weak = jax.vmap(lambda given: self.denoiser(x, t, given, **options))(pair)
             return self._joined(x, t, good, weak, memory)
 

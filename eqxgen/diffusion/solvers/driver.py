@@ -23,6 +23,7 @@ from eqxgen._widen import widen
 from eqxgen.diffusion.schedules import Schedule
 from eqxgen.diffusion.solvers.interval import Interval
 from eqxgen.diffusion.solvers.noise import PerStep
+from eqxgen.nn._mesh import on_mesh_of, varying
 from eqxgen.protocols import Denoiser
 
 Times = Float[Array, " times"] | Float[np.ndarray, " times"]
@@ -176,8 +177,12 @@ def sample(
 
     steps = len(times) - 1
     parts = jnp.arange(steps, dtype=jnp.int32), times[:-1], times[1:]
-    start = x, solver.init(x), jnp.int32(0), memory_of(denoiser, x)
-    (x, _, spent, _), path = jax.lax.scan(advance, start, parts)
+    given = [leaf for leaf in jax.tree.leaves(condition) if isinstance(leaf, jax.Array)]
+    x = varying(x, *given) if given else x
+    with on_mesh_of(x):
+        of_images = lambda leaf: varying(leaf, x) if leaf.shape[-x.ndim :] == x.shape else leaf
+        start = x, jax.tree.map(of_images, solver.init(x)), jnp.int32(0), memory_of(denoiser, x)
+        (x, _, spent, _), path = jax.lax.scan(advance, start, parts)
     return Sample(x, spent, path)
 
 
