@@ -129,6 +129,7 @@ def computed(programs: dict[str, Callable[..., Any]], arguments: dict[str, Any])
     for start in range(0, len(names), TOGETHER):
         some = {name: arguments[name] for name in names[start : start + TOGETHER]}
         found |= eqx.filter_jit(lambda some: {name: programs[name](both) for name, both in some.items()})(some)
+        jax.clear_caches()  # the code of all programs together would take more mappings than a process may have
     return found
 
 

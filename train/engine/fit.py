@@ -79,6 +79,9 @@ def fit(config: TrainConfig, recipe: "Recipe") -> int:
         weights = None if found is None else matched(found, config, recipe.name, task)
         if weights is not None and config.partial:
             task, weights = tuned_task(config, task, weights, mesh)
+        setup = Setup.of(config, task.program, mesh, on_cpu=on_cpu)
+        shapes = abstract_state(setup)
+        check_heads(shapes.model, mesh)  # before the folder says that it holds a run
         data = {"sha256": task.fingerprint, "examples": len(task.source)} if task.fingerprint else None
         frozen = task.program.frozen()
         began_from = None if weights is None else weights.record
@@ -88,8 +91,7 @@ def fit(config: TrainConfig, recipe: "Recipe") -> int:
         if longer is not None:
             run.grow(longer)
         from_first(lambda: task.prepare(run.path))
-        setup = Setup.of(config, task.program, mesh, on_cpu=on_cpu)
-        return _fit(config, recipe, task, evaluators, frozen, setup, run, weights)
+        return _fit(config, recipe, task, evaluators, frozen, setup, shapes, run, weights)
 
 
 def _growth(config: TrainConfig, recipe: "Recipe", run: RunFolder, before: int) -> dict[str, Any]:
@@ -111,13 +113,12 @@ def _fit(
     evaluators: tuple[Evaluator, ...],
     frozen: PyTree,
     setup: Setup,
+    shapes: PyTree,
     run: RunFolder,
     weights: Start | None,
 ) -> int:
     folder, record = run.path, run.record
     key = jr.key(config.seed)
-    shapes = abstract_state(setup)
-    check_heads(shapes.model, setup.mesh)
     best = max if config.keep_best.startswith("max:") else min
     # The steps were held against config.json, which may have fewer in a checkpoint from before they grew.
     may_differ = free(type(config)) | {"steps"}
