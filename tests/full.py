@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 FULL = os.environ.get("EQXGEN_FULL") == "1"
-full = pytest.mark.skipif(not FULL, reason="of the long tables: set EQXGEN_FULL=1, as `nox -s full` does")
+REASON = "of the long tables: set EQXGEN_FULL=1, as `nox -s full` does"
+full = pytest.mark.skipif(not FULL, reason=REASON)
 
 
 def rows(names: Iterable[str], *long: str) -> list[Any]:

@@ -35,7 +35,7 @@ from eqxgen.models.t5 import T5
 from eqxgen.models.vit import ViT
 from eqxgen.models.vqgan import VQGAN
 from tests.arrays import drawn, filled
-from tests.full import FULL, full
+from tests.full import FULL, REASON, full
 from tests.models.model_rows import ROWS, SMALL_VIT, hidden, image, labelled, noised, pair, sound, text
 from train.precision import cast
 from train.run.weights import load_model, save_model
@@ -257,7 +257,7 @@ GRADIENTS = ("MaskGIT", "T5", "WaveGRU", "DiT", "UNet", "VQGAN", "KLAutoencoder"
 @pytest.mark.parametrize("dtype", [pytest.param(jnp.dtype("float32"), marks=full), BF16], ids=str)
 def test_gradients_are_finite_and_every_parameter_has_one(row, dtype):
     if not FULL and row.name not in GRADIENTS:
-        pytest.skip("of the long tables: tests/nn has the gradients of its layers")
+        pytest.skip(REASON)
     grads, _ = half_gradient(row, dtype)
     for path, leaf in jax.tree_util.tree_flatten_with_path(grads)[0]:
         name, leaf = jax.tree_util.keystr(path, simple=True, separator="."), np.asarray(leaf)

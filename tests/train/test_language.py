@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from eqxgen.configs import GPTConfig
-from tests.full import FULL, full
+from tests.full import FULL, REASON, full
 from tests.train.small_runs import metrics, same, weights, words
 from train import gpt, rnn, sample
 from train._errors import UsageError, UserError
@@ -69,7 +69,7 @@ def finished(request, verse, tmp_path_factory):
 def of_gpt(finished):
     """A run of the GPT; with the long tables that of the RNN too, which has the same loop and streams."""
     if finished[0] != "gpt" and not FULL:
-        pytest.skip("of the long tables: set EQXGEN_FULL=1, as `nox -s full` does")
+        pytest.skip(REASON)
     return finished
 
 
