@@ -196,7 +196,7 @@ def _tokenizer(config: Config, facts: ImageFacts, code: QuantizerConfig) -> Any:
             f"--scales must end at the grid of --net {config.net}, {' x '.join(map(str, grid))}, and that be a square: "
             f"got {' '.join(map(str, code.scales))}"
         )
-    laplace = config.pixel_loss == "logit-laplace"
+    laplace = config.pixel_loss == "logit_laplace"
     return lambda key: kind(*facts.shape, config.sizes, quantizer=code, laplace=laplace, key=key)
 
 

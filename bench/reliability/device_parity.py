@@ -48,6 +48,7 @@ ROWS = 16
 # Mesh, micro-batches, examples that count; the first of as many examples is what the others must equal.
 SHORT = {
     "maskgit": [("data=1", 1, 13), ("data=2,fsdp=2,model=2", 2, 13)],
+    "gpt": [("data=1", 1, 13), ("fsdp=2,pipeline=2,context=2", 1, 13)],
     "experts": [("data=1", 1, 13), ("fsdp=2,expert=2,context=2", 1, 13)],
 }
 FULL = {
@@ -63,6 +64,8 @@ FULL = {
         ("data=8", 2, 13),
         ("fsdp=8", 2, 13),
         ("data=2,fsdp=2,model=2", 2, 13),
+        ("data=4,pipeline=2", 2, 13),
+        ("fsdp=4,pipeline=2", 1, 13),
     ],
     "vqgan": [
         ("data=1", 1, 16),
@@ -87,6 +90,11 @@ FULL = {
         for name in ("gpt", "gpt-ring", "experts")
     },
 }
+FULL["gpt"] += [
+    ("data=4,pipeline=2", 1, 13),
+    ("data=2,fsdp=2,pipeline=2", 2, 13),
+    ("fsdp=2,pipeline=2,context=2", 1, 13),
+]
 FULL["experts"] += [
     ("expert=8", 1, 13),
     ("data=2,expert=4", 2, 13),

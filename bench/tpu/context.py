@@ -10,9 +10,8 @@ import argparse
 import collections
 import functools
 import json
-import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bench.machine import RESULTS
 from bench.tpu.attention import topology
-from bench.tpu.scaling import ARRAY, bodies_of, bytes_of
+from bench.tpu.hlo import Collective, exchanges
 from kernels import context_attention
 from kernels.attention.problem import Extras
 from kernels.context.traffic import METHODS, sent
@@ -29,46 +28,7 @@ from kernels.context.traffic import METHODS, sent
 OUT = RESULTS / "tpu" / "context.json"
 HEADS, HEAD_DIM, TOKENS = 16, 128, 4096  # tokens of a chip
 CALLS = [("v5e:2x4", 16), ("v5e:2x4", 4), ("v5e:2x4", 1), ("v5e:4x4", 4)]
-LINE = re.compile(r"%([\w.\-]+) = (.*?) (collective-permute|all-to-all|all-gather|all-reduce)(-start)?\((.*)")
 Place = tuple[int, int]
-
-
-class Exchange(NamedTuple):
-    """One exchange of a compiled program: its kind, the bytes of its result on a chip, and how often it runs."""
-
-    kind: str
-    bytes: int
-    times: int
-
-
-def exchanges(text: str) -> list[Exchange]:
-    """The exchanges of a program's optimised HLO, with the number of turns of the loop around them."""
-    bodies = bodies_of(text)
-    turns = {
-        body: _turns(bodies[condition])
-        for lines in bodies.values()
-        for line in lines
-        for condition, body in re.findall(r" while\(.*condition=%([\w.\-]+), body=%([\w.\-]+)", line)
-    }
-    found = []
-    for body, lines in bodies.items():
-        for line in lines:
-            if match := LINE.search(line):
-                _, result, kind, start, _ = match.groups()
-                arrays = ARRAY.findall(result)
-                # The start of an asynchronous exchange has its operand, its result and two numbers.
-                arrays = arrays[1:2] if start else arrays
-                size = sum(bytes_of(*array) for array in arrays)
-                found.append(Exchange(kind, size, turns.get(body, 1)))
-    return found
-
-
-def _turns(condition: list[str]) -> int:
-    """The bound of a loop that counts from 0, from the lines of its condition."""
-    text = "\n".join(condition)
-    (bound,) = re.findall(r"ROOT .* compare\(%[\w.\-]+, %([\w.\-]+)\), direction=LT", text)
-    (turns,) = re.findall(rf"%{re.escape(bound)} = s32\[\]\S* constant\((\d+)\)", text)
-    return int(turns)
 
 
 def circle(rows: int, columns: int) -> list[Place]:
@@ -87,7 +47,7 @@ def route(start: Place, end: Place) -> Iterator[tuple[Place, Place]]:
             start = (step[0], step[1])
 
 
-def busiest(found: list[Exchange], places: list[Place]) -> float:
+def busiest(found: list[Collective], places: list[Place]) -> float:
     """Bytes of the link that carries the most, on a grid that is not closed."""
     loads: dict[Any, float] = collections.defaultdict(float)
     count = len(places)
@@ -128,7 +88,6 @@ def measure(name: str, kv_heads: int, method: str) -> dict[str, Any]:
     if unexpected:
         raise RuntimeError(f"bench.tpu.context counts permutes and all-to-alls: the program has {sorted(unexpected)}")
     part = lambda x: jax.ShapeDtypeStruct((1, TOKENS, *x.shape[2:]), x.dtype)
-    share = {"collective-permute": 1.0, "all-to-all": (mesh.size - 1) / mesh.size}
     return {
         "topology": name,
         "devices": mesh.size,
@@ -138,7 +97,7 @@ def measure(name: str, kv_heads: int, method: str) -> dict[str, Any]:
         "head_dim": HEAD_DIM,
         "method": method,
         "runs": sum(one.times for one in found),
-        "sent": sum(one.bytes * one.times * share[one.kind] for one in found),
+        "sent": sum(one.sent for one in found),
         "formula": sent(part(q), part(k), part(k), Extras(), mesh.size)[method],
         "busiest link": busiest(found, places),
         "kernels": text.count('custom_call_target="tpu_custom_call"'),

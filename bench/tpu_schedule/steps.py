@@ -11,12 +11,12 @@ import dataclasses
 import functools
 import json
 import pathlib
-import re
 from typing import Any
 
 import jax
 
 from bench.gpu.steps import FAMILIES, plain_ops, update
+from bench.tpu.hlo import executions
 from eqxgen.configs import DiTConfig
 from train import gpt, maskgit
 
@@ -69,33 +69,6 @@ def step(name: str, by: str, chip: str) -> dict[str, Any]:
         "kernels": share("eqxgen"),
         "attention": share("eqxgen_attention"),
     }
-
-
-def executions(text: str) -> dict[str, int]:
-    """The executions of each instruction of a compiled program, by the counts of its loops."""
-    bodies: dict[str, list[str]] = {}
-    loops: dict[str, list[tuple[str, int]]] = {}
-    here = ""
-    for line in text.splitlines():
-        if opened := re.match(r"(?:ENTRY )?%([\w.\-]+) \(.*\{$", line):
-            here = opened[1]
-            bodies[here], loops[here] = [], []
-        elif found := re.match(r" +(?:ROOT )?%([\w.\-]+) = ", line):
-            bodies[here].append(found[1])
-            if body := re.search(r" while\(.*body=%([\w.\-]+)", line):
-                trips = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)
-                loops[here].append((body[1], int(trips[1]) if trips else 1))
-    counts: dict[str, int] = {}
-
-    def add(name: str, times: int) -> None:
-        counts.update(dict.fromkeys(bodies[name], times))
-        for body, trips in loops[name]:
-            add(body, times * trips)
-
-    entry = re.search(r"^ENTRY %([\w.\-]+)", text, re.MULTILINE)
-    if entry:
-        add(entry[1], 1)
-    return counts
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

@@ -78,8 +78,7 @@ class T5Half(eqx.Module):
         x = self.dropout(x, key=first_key, inference=inference)
         if self.bias is not None:
             masks["bias"] = self.bias(jnp.arange(x.shape[0])).astype(x.dtype)
-        run = lambda block, x, key: (block(x, *context, key=key, inference=inference, **masks), None)
-        x, _ = self.stack.scan(run, x, None if stack_key is None else jr.split(stack_key, self.stack.depth))
+        x = self.stack(x, *context, key=stack_key, inference=inference, **masks)
         return self.dropout(self.norm(x), key=last_key, inference=inference)
 
 

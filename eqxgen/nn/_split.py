@@ -1,4 +1,4 @@
-"""Layers on a part of a sequence, or with a part of the experts, inside `jax.shard_map`."""
+"""Layers on a part of a sequence, or with a part of the experts or of the blocks, inside `jax.shard_map`."""
 
 import contextlib
 import math
@@ -20,6 +20,7 @@ class Split(NamedTuple):
 
     sequence: str | None = None
     experts: str | None = None
+    blocks: str | None = None
     order: str = "contiguous"
     method: str | None = None
 
@@ -30,9 +31,15 @@ _current = jax.make_user_context(Split())
 
 @contextlib.contextmanager
 def split_over(
-    *, sequence: str | None = None, experts: str | None = None, order: str = "contiguous", method: str | None = None
+    *,
+    sequence: str | None = None,
+    experts: str | None = None,
+    blocks: str | None = None,
+    order: str = "contiguous",
+    method: str | None = None,
 ) -> Iterator[None]:
-    """Layers that are traced within it are split over manual mesh axes, as in `--mesh context=4` and `--mesh expert=4`.
+    """Layers that are traced within it are split over manual mesh axes, as in `--mesh context=4`, `--mesh expert=4` and
+    `--mesh pipeline=4`.
 
     Of a split sequence each device gives its layers its own tokens. `SelfAttention`, `LatentAttention` and
     `ParallelAttention` attend to those of all devices (`eqxgen.ops.context_attention`), `RoPE` and the positions of a
@@ -43,9 +50,15 @@ def split_over(
     Of split experts each device has its part of every `MoE`'s along their leading axis; see `MoE`'s `axis`, which this
     is for all layers of a model.
 
+    Of split blocks each device has its part of every `Stack`'s along their leading axis, and examples of its own, which
+    go through all devices, one after another. Call the model under `jax.vmap` over a device's examples, so that they
+    are cut in micro-batches and no device waits for all of them. A stack of `MoE` blocks and a `LongSkipStack` cannot
+    be used, nor can caches.
+
     Args:
         sequence: mesh axis of the tokens; None: each device has whole sequences.
         experts: mesh axis of the experts; None: each device has all.
+        blocks: mesh axis of the blocks of a stack; None: each device has all.
         order: of the tokens, "contiguous" or "zigzag", see `context_attention`.
         method: of the attention's exchange, "ring" or "all_to_all"; by default the one that sends less.
 
@@ -53,13 +66,26 @@ def split_over(
         ValueError: the order is unknown.
     """
     _check.one_of("order", order, ORDERS)
-    with _current(Split(sequence, experts, order, method)):
+    with _current(Split(sequence, experts, blocks, order, method)):
         yield
 
 
 def experts_axis() -> str | None:
     """The mesh axis of the experts, or None."""
     return _current.value.experts
+
+
+def blocks_axis() -> str | None:
+    """The mesh axis of the blocks of a stack, or None."""
+    return _current.value.blocks
+
+
+def own_blocks(x: Shaped[Array, "depth *shape"] | None, axis: str) -> Shaped[Array, "blocks *shape"] | None:
+    """This device's part of an array with an entry for each block of a stack that is split over `axis`."""
+    if x is None:
+        return None
+    size = len(x) // jax.lax.axis_size(axis)
+    return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(axis) * size, size)
 
 
 def devices() -> int:

@@ -16,10 +16,7 @@ from .spec import Modulation, Spec, accumulator
 def fold(x: Array, scale: Array | None, bias: Array | None, modulation: Modulation, spec: Spec) -> tuple[Array, Array]:
     """`(factor, term)` in the accumulator's dtype, of x's rank, with 1 on every axis along which they are shared."""
     dtype = accumulator(x.dtype)
-
-    def row(a: Array) -> Array:
-        return a.astype(dtype).reshape((1,) * (x.ndim - a.ndim) + a.shape)
-
+    row = lambda a: a.astype(dtype).reshape((1,) * (x.ndim - a.ndim) + a.shape)
     factor = jnp.ones((1,) * (x.ndim - 1) + x.shape[-1:], dtype) if scale is None else row(scale) + spec.scale_offset
     term = jnp.zeros_like(factor) if bias is None else row(bias)
     if modulation is not None:

@@ -13,11 +13,11 @@ import pytest
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from bench.tpu.hlo import exchanges, executions
 from bench.tpu_schedule.chips import CHIPS
 from bench.tpu_schedule.count import row
 from bench.tpu_schedule.dump import DumpError, programs
 from bench.tpu_schedule.grid import grids
-from bench.tpu_schedule.steps import executions
 from bench.tpu_schedule.table import markdown, summary
 from kernels import dot_product_attention, layer_norm, masks
 
@@ -184,10 +184,11 @@ def test_a_table_has_the_best_blocks_of_a_rival_alone(tmp_path):
 
 def test_the_turns_of_loops_multiply_what_a_program_executes():
     loop = lambda name, body, n: (
-        f'  %{name} = (s32[]) while(%x), body=%{body}, known={{"known_trip_count":{{"n":"{n}"}}}}'
+        f'  %{name} = (s32[]) while(%x), condition=%till, body=%{body}, known={{"known_trip_count":{{"n":"{n}"}}}}'
     )
     text = "\n".join(
         (
+            *("%till (t: s32[]) -> pred[] {", "  ROOT %less = pred[] compare(%t, %t), direction=LT", "}"),
             *("%inner (a: s32[]) -> s32[] {", "  ROOT %deep = s32[] add(%a, %a)", "}"),
             *("%outer (b: s32[]) -> s32[] {", loop("rows", "inner", 3), "  %once = s32[] copy(%b)", "}"),
             *("ENTRY %main (c: s32[]) -> s32[] {", loop("blocks", "outer", 4), "  %last = s32[] copy(%c)", "}"),
@@ -195,6 +196,22 @@ def test_the_turns_of_loops_multiply_what_a_program_executes():
     )
     text = text.replace("known=", "backend_config=")
     assert executions(text) == {"blocks": 1, "last": 1, "rows": 4, "once": 4, "deep": 12}
+
+
+@pytest.mark.parametrize(
+    ("exchange", "sent"),
+    [
+        ("f32[8]{0} all-reduce(%x), replica_groups={{0,1,2,3}}", 2 * 3 / 4 * 32),
+        ("bf16[8]{0} all-gather(%x), replica_groups=[2,4]<=[8]", 3 / 4 * 16),
+        ("bf16[8]{0} all-gather(%x), replica_groups=mesh['data'=2,'fsdp'=4,'model'=1] {'fsdp'}", 3 / 4 * 16),
+        ("(f32[8]{0}, f32[2]{0}) all-to-all(%x, %y), replica_groups=mesh['data'=2,'fsdp'=4] {'data','fsdp'}", 35),
+        ("f32[8]{0} collective-permute(%x), source_target_pairs={{0,1},{1,0}}", 32),
+        ("(f32[8]{0}, f32[8]{0}, u32[], u32[]) collective-permute-start(%x), source_target_pairs={{0,1}}", 32),
+    ],
+)
+def test_the_bytes_that_a_device_sends_are_read_from_the_program(exchange, sent):
+    (found,) = exchanges(f"ENTRY %main (c: s32[]) -> s32[] {{\n  %one = {exchange}, channel_id=1\n}}")
+    assert found.sent == sent
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ CASES = [
         }.items()
     ),
     flags(96, "--mesh data=2", "--mesh must have as many places as there are devices, 1: got data=2, which has 2"),
-    flags(96, "--mesh rows=1", "--mesh must name axes among data, fsdp, expert, context, model: got 'rows'"),
+    flags(96, "--mesh rows=1", "--mesh must name axes among data, fsdp, expert, pipeline, context, model: got 'rows'"),
     flags(96, "--mesh data=1,data=1", "--mesh must name an axis once: got data twice"),
     flags(96, "--mesh data=0", "--mesh data must be a whole number of at least 1: got '0'"),
     flags(96, "--mesh data", "--mesh data must be a whole number of at least 1: got ''"),

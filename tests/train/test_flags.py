@@ -41,7 +41,7 @@ class Outer:
     name: str = option("x", free=True)
     count: int | None = None
     widths: tuple[float, ...] | None = None
-    order: Literal["first", "last"] | None = None
+    order: Literal["first", "last", "as_given"] | None = None
     fast: bool = False
     inner: Inner = option(factory=lambda: Inner(sizes=(3,)), first=("kind",))
 
@@ -78,6 +78,7 @@ GOOD = {
     "none of several values": (["--inner.sizes"], {"inner.sizes": ()}),
     "several values or None": (["--widths", "1", "2.5"], {"widths": (1.0, 2.5)}),
     "a choice": (["--inner.kind", "fancy", "--order=last"], {"inner.kind": "fancy", "order": "last"}),
+    "a choice of words": (["--order", "as-given"], {"order": "as_given"}),
     "a negative number": (["--count", "-3"], {"count": -3}),
     "grouped digits": (["--count=1_000"], {"count": 1000}),
     "None": (["--count", "None"], {}),
@@ -109,7 +110,7 @@ BAD = [
     ("--pr=1e", "--inner.peak-rate must be a number: got '1e'"),
     ("--inner.sizes 1 b", "--inner.sizes must be a whole number: got 'b'"),
     ("--inner.kind fancier", "--inner.kind must be one of plain, fancy: got 'fancier'; did you mean fancy?"),
-    ("--order middle", "--order must be one of first, last: got 'middle'"),
+    ("--order middle", "--order must be one of first, last, as_given: got 'middle'"),
     ("--fast=yes", "--fast must be true or false: got 'yes'"),
     ("--fast true", "true: is no flag and the value of none: flags begin with --"),
     ("--inner.sizes=1 2", "2: is no flag and the value of none"),

@@ -40,12 +40,15 @@ def test_devices_and_micro_batches_give_the_gradient_of_one_device(rows, case):
 
 
 # Micro-batches of a tokenizer have a forward pass more, for the terms of the whole batch; buffers of experts depend on
-# how tokens are split.
+# how tokens are split; stages without work compute too.
 COUNTED = [
     row
     for row in ROWS
     if not (
-        (row[0] == "vqgan" and row[2] > 1) or row[0] == "unlimited" or (row[0] == "experts" and "context" in row[1])
+        (row[0] == "vqgan" and row[2] > 1)
+        or row[0] == "unlimited"
+        or (row[0] == "experts" and "context" in row[1])
+        or "pipeline" in row[1]
     )
 ]
 
@@ -65,14 +68,15 @@ def test_fully_sharded_devices_hold_their_share_of_parameters_and_optimiser(rows
 @pytest.mark.parametrize(
     ("text", "count", "sizes"),
     [
-        ("", 8, (8, 1, 1, 1, 1)),
-        ("fsdp=8", 8, (1, 8, 1, 1, 1)),
-        ("data=2,fsdp=2,model=2", 8, (2, 2, 1, 1, 2)),
-        ("model=2", 8, (4, 1, 1, 1, 2)),
-        (" model = 2 , fsdp = 2 ", 4, (1, 2, 1, 1, 2)),
-        ("context=4", 8, (2, 1, 1, 4, 1)),
-        ("expert=2,context=2", 8, (2, 1, 2, 2, 1)),
-        ("data=1", 1, (1, 1, 1, 1, 1)),
+        ("", 8, (8, 1, 1, 1, 1, 1)),
+        ("fsdp=8", 8, (1, 8, 1, 1, 1, 1)),
+        ("data=2,fsdp=2,model=2", 8, (2, 2, 1, 1, 1, 2)),
+        ("model=2", 8, (4, 1, 1, 1, 1, 2)),
+        (" model = 2 , fsdp = 2 ", 4, (1, 2, 1, 1, 1, 2)),
+        ("context=4", 8, (2, 1, 1, 1, 4, 1)),
+        ("expert=2,context=2", 8, (2, 1, 2, 1, 2, 1)),
+        ("pipeline=4", 8, (2, 1, 1, 4, 1, 1)),
+        ("data=1", 1, (1, 1, 1, 1, 1, 1)),
     ],
 )
 def test_a_mesh_is_read_and_data_takes_what_is_left(text, count, sizes):
@@ -84,14 +88,15 @@ def test_a_mesh_is_read_and_data_takes_what_is_left(text, count, sizes):
     [
         ("data=4", "--mesh must have as many places as there are devices, 8: got data=4, which has 4"),
         ("fsdp=3", "--mesh must have as many places as there are devices, 8: got fsdp=3, which has 3"),
-        ("date=8", "--mesh must name axes among data, fsdp, expert, context, model: got 'date'"),
+        ("date=8", "--mesh must name axes among data, fsdp, expert, pipeline, context, model: got 'date'"),
         ("data=two", "--mesh data must be a whole number of at least 1: got 'two'"),
         ("data=0", "--mesh data must be a whole number of at least 1: got '0'"),
         ("fsdp=-8", "--mesh fsdp must be a whole number of at least 1: got '-8'"),
         ("data=2,data=4", "--mesh must name an axis once: got data twice"),
-        ("8", "--mesh must name axes among data, fsdp, expert, context, model: got '8'"),
+        ("8", "--mesh must name axes among data, fsdp, expert, pipeline, context, model: got '8'"),
         ("context=2,model=2", "--mesh context goes without model: got context=2,model=2; give fsdp in place of model"),
         ("expert=2,model=2", "--mesh expert goes without model: got expert=2,model=2; give fsdp in place of model"),
+        ("pipeline=2,model=2", "--mesh pipeline goes without model: got pipeline=2,model=2; give fsdp in place"),
     ],
 )
 def test_a_mesh_that_cannot_be_is_a_usage_error(text, message):
@@ -126,6 +131,10 @@ def places(**shape: int) -> AbstractMesh:
         ),
         ("model.stack.blocks.mlp.experts.up.bias", (2, 8, 64), places(expert=4), (None, "expert", None)),
         ("model.stack.blocks.mlp.router.weight", (2, 8, 32), places(expert=4), (None, None, None)),
+        ("model.stack.blocks.mlp.up.weight", (24, 3072, 768), places(fsdp=2, pipeline=4), ("pipeline", "fsdp", None)),
+        ("ema.stack.blocks.mlp_norm.scale", (24, 8), places(fsdp=2, pipeline=4), ("pipeline", None)),
+        ("frozen.stack.blocks.mlp_norm.scale", (6, 8), places(pipeline=4), (None, None)),
+        ("model.encoder.blocks.0.conv.weight", (64, 3, 3, 63), places(pipeline=8), (None, None, None, None)),
         ("model.odd", (1031, 1033), places(fsdp=8), (None, None)),
         ("step", (), places(fsdp=8, model=2), ()),
     ],
@@ -166,11 +175,28 @@ def test_more_parts_than_heads_are_a_usage_error_before_anything_is_made():
             {"expert": 4},
             "--mesh expert must divide the number of experts: got expert=4, and a layer of 6",
         ),
+        (
+            gpt,
+            {"depth": 6},
+            {"pipeline": 4},
+            "--mesh pipeline must divide the number of blocks: got pipeline=4, and a stack of 6",
+        ),
+        (
+            gpt,
+            {"depth": 4, "experts": 2},
+            {"pipeline": 4},
+            "--mesh pipeline needs blocks that follow one another: got a stack with experts; use fsdp",
+        ),
+        (rnn, None, {"pipeline": 2}, "--mesh pipeline needs a model with a stack of blocks: got pipeline=2, and none"),
     ],
-    ids=("odd", "recurrent", "no experts", "six experts"),
+    ids=("odd", "recurrent", "no experts", "six experts", "six blocks", "stages of experts", "no blocks"),
 )
 def test_an_axis_that_a_program_cannot_be_split_over_is_a_usage_error(recipe, sizes, mesh, message):
-    config = recipe.Config() if sizes is None else recipe.Config(model=GPTConfig(dim=8, depth=1, heads=1, **sizes))
+    config = (
+        recipe.Config()
+        if sizes is None
+        else recipe.Config(model=GPTConfig(**{"dim": 8, "depth": 1, "heads": 1} | sizes))
+    )
     program = recipe.RECIPE.program(config, TextFacts(7, 12))
     with pytest.raises(UsageError, match=re.escape(message)):
         check_axes(program, places(**mesh))

@@ -308,7 +308,7 @@ TRACED = [
     ("Sums.state must have the structure of Context.state", stated(lambda batch, context: {"other": jnp.float32(0.0)})),
     ("Sums.state must keep shapes and types: p was .*f.*32.*, became .*3", stated(lambda batch, context: {"p": jnp.zeros(3)})),
     (
-        "Sums.state must be the same on every device: p differs over data, fsdp, expert; sum it by context.sum",
+        "Sums.state must be the same on every device: p differs over data, fsdp, expert, pipeline; sum it by context.sum",
         stated(lambda batch, context: {"p": jnp.sum(batch["x"])}),
     ),
     (

@@ -63,7 +63,7 @@ def metrics_of(config, recipe=vqgan):
 @pytest.mark.parametrize(
     ("changes", "metrics", "turns"),
     [
-        ({"net": "titok", "quantizer": "gumbel", "pixel_loss": "logit-laplace"}, {"nll"}, ["main"]),
+        ({"net": "titok", "quantizer": "gumbel", "pixel_loss": "logit_laplace"}, {"nll"}, ["main"]),
         (
             {"adversarial": 0.1, "adaptive": True, "lecam": 0.1, "accumulate": 2, "quantizer": "residual"},
             {"adaptive_weight", "lecam"},

@@ -106,7 +106,7 @@ class TrainConfig:
     at its end."""
     mesh: str = option("", free=True, first=True)
     """Mesh of devices, such as data=2,fsdp=4: data copies the model, fsdp shards its parameters, expert its experts,
-    context an example's tokens, model a layer's width. By default all are data."""
+    pipeline its blocks, context an example's tokens, model a layer's width. By default all are data."""
     coordinator: str | None = option(None, free=True)
     """HOST:PORT of process 0 of several; found by itself on TPU pods, SLURM and Open MPI."""
     num_processes: int | None = option(None, free=True)

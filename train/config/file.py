@@ -1,7 +1,7 @@
 """A config in JSON, read strictly: what JSON leaves open, or Python's reader lets pass, is an error here."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,20 +41,23 @@ def decode(values: Mapping[str, Any], table: Mapping[str, Option]) -> dict[str, 
     Raises:
         UsageError: a field is unknown, or a value is of another type.
     """
-    return {name: convert(name, table[name].kind, value) for name, value in _fields(values, table)}
+    groups = {name[:end] for name in table for end, letter in enumerate(name) if letter == "."}
+    return {name: convert(name, table[name].kind, value) for name, value in _fields(values, table, groups)}
 
 
-def _fields(values: Mapping[str, Any], table: Mapping[str, Option], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _fields(
+    values: Mapping[str, Any], table: Mapping[str, Option], groups: Collection[str], prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
     for last, value in values.items():
         name = prefix + last
-        group = any(field.startswith(f"{name}.") for field in table)
+        group = name in groups
         if not group and name not in table:
             raise UsageError(f"{printable(name)}: no such field{nearest(name, table)}")
         if isinstance(value, dict) != group:
             wanted = "an object of fields" if group else "one value"
             raise UsageError(f"{name} must be {wanted}: got {printable(json.dumps(value))[:60]}")
         if group:
-            yield from _fields(value, table, f"{name}.")
+            yield from _fields(value, table, groups, f"{name}.")
         else:
             yield name, value
 

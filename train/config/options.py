@@ -131,11 +131,17 @@ def convert(label: str, kind: Any, value: Any) -> Any:
             raise UsageError(f"{label} must be a list: got {printable(str(value))[:60]!r}")
         return tuple(convert(label, parts[0], item) for item in value)
     try:
-        return {str(part): part for part in parts}[value] if parts else READERS[kind](value)
-    except (KeyError, ValueError, TypeError, OverflowError):
+        return _choice(parts, value) if parts else READERS[kind](value)
+    except (KeyError, ValueError, TypeError, OverflowError, AttributeError):
         near = difflib.get_close_matches(str(value), map(str, parts), 1, 0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"{label} must be {meaning(kind)}: got {value!r:.60}{hint}") from None
+
+
+def _choice(parts: tuple[Any, ...], value: Any) -> Any:
+    """The value of that name; words of a name may be joined as in a flag's, and as in runs of older versions."""
+    names = {str(part): part for part in parts}
+    return names[value] if value in names else names[value.replace("-", "_")]
 
 
 def meaning(kind: Any) -> str:
@@ -175,7 +181,7 @@ def _some(kind: Any) -> list[Any]:
 def _whole(value: Any) -> int:
     if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]+(_[0-9]+)*", value):
         return int(value)
-    return _same(int)(value)
+    return _same(int, value)
 
 
 def _number(value: Any) -> float:
@@ -185,23 +191,20 @@ def _number(value: Any) -> float:
 
 
 def _truth(value: Any) -> bool:
-    return _same(bool)({"true": True, "false": False}[value.lower()] if isinstance(value, str) else value)
+    return _same(bool, {"true": True, "false": False}[value.lower()] if isinstance(value, str) else value)
 
 
-def _same(kind: type) -> Callable[[Any], Any]:
-    def read(value: Any) -> Any:
-        if type(value) is not kind:
-            raise TypeError
-        return value
-
-    return read
+def _same(kind: type, value: Any) -> Any:
+    if type(value) is not kind:
+        raise TypeError
+    return value
 
 
 READERS: dict[Any, Callable[[Any], Any]] = {
     int: _whole,
     float: _number,
     bool: _truth,
-    str: _same(str),
-    Path: lambda value: Path(_same(str)(value)),
+    str: lambda value: _same(str, value),
+    Path: lambda value: Path(_same(str, value)),
 }
 """From a word or a value of JSON to each type of field."""

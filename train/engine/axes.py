@@ -5,12 +5,13 @@ import jax.random as jr
 from jax.sharding import AbstractMesh, Mesh
 
 from .._errors import UsageError
-from ..parallel import check_experts
+from ..parallel import check_experts, check_stages
 from .recipe import Program
 
 
 def check_axes(program: Program, mesh: Mesh | AbstractMesh) -> None:
-    """Raises `UsageError` unless the program's examples can be split over `context` and its experts over `expert`.
+    """Raises `UsageError` unless the program's examples can be split over `context`, its experts over `expert` and its
+    blocks over `pipeline`.
 
     Under `context` each device has two chunks of an example's tokens, an early and a late one, which have the same work
     together under a causal mask.
@@ -26,5 +27,8 @@ def check_axes(program: Program, mesh: Mesh | AbstractMesh) -> None:
             f"--mesh context must divide half the tokens of an example: got context={count} and {tokens} tokens; try "
             f"{near} tokens"
         )
-    if mesh.shape["expert"] > 1:
-        check_experts(eqx.filter_eval_shape(program.init, jr.key(0)), mesh)
+    if mesh.shape["expert"] > 1 or mesh.shape["pipeline"] > 1:
+        model = eqx.filter_eval_shape(program.init, jr.key(0))
+        check_stages(model, mesh)
+        if mesh.shape["expert"] > 1:
+            check_experts(model, mesh)

@@ -53,7 +53,7 @@ def fit(config: TrainConfig, recipe: "Recipe") -> int:
     use_cache(config.compile_cache)
     mesh = make_mesh(config.mesh)
     check_batch(config.batch_size, mesh, config.accumulate)
-    if mesh.shape["context"] > 1 or mesh.shape["expert"] > 1:
+    if any(mesh.shape[name] > 1 for name in ("expert", "pipeline", "context")):
         check_axes(recipe.program(config, recipe.on_paper(config)), mesh)
     on_cpu = jax.default_backend() == "cpu"
     if on_cpu:

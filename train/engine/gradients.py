@@ -106,7 +106,7 @@ def mean_gradients(
         jax.tree.map(lambda spec, x: None if x is None else spec, specs, tree) for tree in (params, fixed)
     )
     batch_axes = manual_axes(mesh)
-    sequence, experts = (name if mesh.shape[name] > 1 else None for name in ("context", "expert"))
+    sequence, experts, blocks = (name if mesh.shape[name] > 1 else None for name in ("context", "expert", "pipeline"))
     axes = batch_axes if sequence is None else (*batch_axes, sequence)
 
     def local(params, fixed, state, step, batch, key, scale):
@@ -115,7 +115,7 @@ def mean_gradients(
             parts = tuple(to_compute(policy, part) for part in eqx.combine(params, fixed, static))
             # Experts stay where they are: tokens go to them.
             model, frozen = gathered(parts, eqx.combine(specs, static), ("fsdp",))
-            with split_over(sequence=sequence, experts=experts, order="zigzag"):
+            with split_over(sequence=sequence, experts=experts, blocks=blocks, order="zigzag"):
                 return function(model, batch, keys, Context(state, frozen, step, axes, known))
 
         def total(params, state, batch):

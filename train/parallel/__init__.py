@@ -1,7 +1,7 @@
 """Many devices: the mesh, where each array is placed on it, and how parts are put together."""
 
 from .mesh import AXES, BATCH, check_batch, local_rows, make_mesh, parse_mesh, parts, replicated, split, split_several
-from .rules import check_experts, check_heads, place, spec_of
+from .rules import check_experts, check_heads, check_stages, place, spec_of
 
 __all__ = [
     "AXES",
@@ -9,6 +9,7 @@ __all__ = [
     "check_batch",
     "check_experts",
     "check_heads",
+    "check_stages",
     "local_rows",
     "make_mesh",
     "parse_mesh",

@@ -25,7 +25,7 @@ FORGOTTEN = ("all_gather", "transpose", "reshape", "squeeze", "broadcast_in_dim"
 """Operations whose results the backward pass makes again: a parameter put together, turned, or cast."""
 
 
-PARTS = ("fsdp", "expert")
+PARTS = ("fsdp", "expert", "pipeline")
 """The axes over which a parameter enters a program in parts."""
 
 
@@ -57,7 +57,8 @@ class Gather(eqx.Module):
 
 
 def gathered(model: PyTree, specs: PyTree, names: tuple[str, ...] = PARTS) -> PyTree:
-    """The model with whole parameters, but for its stacks, which gather each block when they come to it.
+    """The model with whole parameters, but for its stacks, which gather each block when they come to it. Blocks that
+    are split over `pipeline` are put together before.
 
     Args:
         model: with parameters in parts, inside `jax.shard_map`.
@@ -68,11 +69,20 @@ def gathered(model: PyTree, specs: PyTree, names: tuple[str, ...] = PARTS) -> Py
     def put(node: Any, spec: Any) -> Any:
         if isinstance(node, Stack):
             axes = [_splits(leaf, names) for leaf in jax.tree.leaves(spec) if isinstance(leaf, PartitionSpec)]
+            blocks, inner = (
+                tuple(tuple(split for split in splits if (split[1] > 0) == inside) for splits in axes)
+                for inside in (False, True)
+            )
+            arrays, rest = eqx.partition(node, eqx.is_array)
+            node = eqx.combine(Gather(blocks)(arrays), rest)
+            if not any(inner):
+                return node
             # A block is a slice of the stacked arrays without their first axis.
-            return node.fetching(Gather(tuple(tuple((name, axis - 1) for name, axis in splits) for splits in axes)))
-        return Gather((_splits(spec, names),))(node) if isinstance(spec, PartitionSpec) else node
+            return node.fetching(Gather(tuple(tuple((name, axis - 1) for name, axis in splits) for splits in inner)))
+        return Gather((_splits(spec, everywhere),))(node) if isinstance(spec, PartitionSpec) else node
 
-    if not _split(specs, names):
+    everywhere = (*names, "pipeline")  # blocks outside of a stack are no stages
+    if not _split(specs, everywhere):
         return model
     return jax.tree.map(put, model, specs, is_leaf=lambda node: isinstance(node, Stack))
 
@@ -84,7 +94,7 @@ def combined(part: PyTree, rest: PyTree) -> PyTree:
         if not isinstance(node, Stack):
             return other if node is None else node
         plain = eqx.combine(node.fetching(None), other.fetching(None))
-        if node.fetch is None:
+        if node.fetch is None and other.fetch is None:
             return plain
         axes = [found for pair in zip(_axes(node), _axes(other), strict=True) for found in pair if found is not _NONE]
         return plain.fetching(Gather(tuple(axes)))
@@ -117,7 +127,7 @@ def _axes(stack: Stack) -> list[Any]:
     """What `Gather` knows of each place of a stack, `_NONE` where the array is in another part of the model."""
     known = iter(stack.fetch.axes if isinstance(stack.fetch, Gather) else ())
     places = jax.tree.leaves(stack.fetching(None), is_leaf=lambda leaf: leaf is None)
-    return [next(known) if eqx.is_array(leaf) else _NONE for leaf in places]
+    return [next(known, ()) if eqx.is_array(leaf) else _NONE for leaf in places]
 
 
 def _splits(spec: PartitionSpec, names: tuple[str, ...]) -> Splits:

@@ -11,16 +11,16 @@ from jaxtyping import Int
 
 from .._errors import UsageError
 
-AXES = ("data", "fsdp", "expert", "context", "model")
+AXES = ("data", "fsdp", "expert", "pipeline", "context", "model")
 """`data`: copies of the model; `fsdp`: examples too, and each parameter in as many parts; `expert`: examples too, and
-the experts of each layer in as many parts; `context`: each example's tokens in as many parts; `model`: each layer's
-width in as many parts.
+the experts of each layer in as many parts; `pipeline`: examples too, and the blocks of each stack in as many parts;
+`context`: each example's tokens in as many parts; `model`: each layer's width in as many parts.
 """
 
-BATCH = AXES[:3]
+BATCH = AXES[:4]
 """The axes over which a batch is split."""
 
-EXAMPLES = AXES[:4]
+EXAMPLES = AXES[:5]
 """The axes over which whole examples are split where nothing is differentiated."""
 
 
@@ -34,8 +34,8 @@ def parse_mesh(text: str, count: int) -> tuple[int, ...]:
         count: of devices there are.
 
     Raises:
-        UsageError: an axis is unknown, named twice or not a positive number, or the product is not `count`; or `expert`
-            or `context` is named beside `model`.
+        UsageError: an axis is unknown, named twice or not a positive number, or the product is not `count`; or
+            `expert`, `pipeline` or `context` is named beside `model`.
     """
     sizes: dict[str, int] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -55,7 +55,7 @@ def parse_mesh(text: str, count: int) -> tuple[int, ...]:
         raise UsageError(
             f"--mesh must have as many places as there are devices, {count}: got {text}, which has {math.prod(shape)}"
         )
-    for name in ("expert", "context"):
+    for name in ("expert", "pipeline", "context"):
         if sizes.get(name, 1) > 1 and sizes.get("model", 1) > 1:
             raise UsageError(f"--mesh {name} goes without model: got {text}; give fsdp in place of model")
     return shape

@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from eqxgen.nn import MoE, SelfAttention
+from eqxgen.nn import LongSkipStack, MoE, SelfAttention, Stack
 
 from .._errors import UsageError
 from ..params.conventions import EXPERTS, WIDTH
@@ -23,8 +23,8 @@ from ..params.paths import dotted, matches
 
 Tree = TypeVar("Tree", bound=PyTree)
 
-# Blocks under one scan have a leading axis, the scan's, which stays whole. Blocks in a list have a
-# number there.
+# Blocks under one scan have a leading axis, the scan's, which `pipeline` alone splits. Blocks in a list have a number
+# there.
 STACKED = re.compile(r"\bblocks\.(?!\d)")
 
 SMALLEST = 1024
@@ -34,8 +34,9 @@ SMALLEST = 1024
 def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """Partition of an array.
 
-    The axis that `EXPERTS` names goes over `expert`, that of `WIDTH` over `model`; the longest of the others that can
-    be shared out evenly, over `fsdp`. What cannot be shared evenly, and small arrays, stay whole.
+    The axis of the blocks of a stack goes over `pipeline`, that which `EXPERTS` names over `expert`, that of `WIDTH`
+    over `model`; the longest of the others that can be shared out evenly, over `fsdp`. What cannot be shared evenly,
+    and small arrays, stay whole.
 
     Args:
         path: as `train.params.paths.named_arrays` gives it, such as `stack.blocks.mlp.up.weight`, with or without a
@@ -51,6 +52,8 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> Par
         if width is not None and len(shape) >= -width and count > 1 and shape[width] % count == 0:
             axes[width] = name
     first = 1 if STACKED.search(path) else 0
+    if first and mesh.shape["pipeline"] > 1 and shape and shape[0] % mesh.shape["pipeline"] == 0:
+        axes[0] = "pipeline"
     free = [axis for axis in range(first, len(shape)) if axes[axis] is None and shape[axis] % mesh.shape["fsdp"] == 0]
     if free and mesh.shape["fsdp"] > 1 and math.prod(shape) >= SMALLEST:
         axes[max(free, key=lambda axis: shape[axis])] = "fsdp"
@@ -80,6 +83,32 @@ def check_experts(model: PyTree, mesh: Mesh | AbstractMesh) -> None:
                 )
     if count > 1 and not found:
         raise UsageError(f"--mesh expert needs a model with experts: got expert={count}, and no layer of them")
+
+
+def check_stages(model: PyTree, mesh: Mesh | AbstractMesh) -> None:
+    """Raises `UsageError` unless the model has stacks of blocks whose results alone it needs, and `pipeline` divides
+    their number in each.
+    """
+    count = mesh.shape["pipeline"]
+    if count == 1:
+        return
+    stacks = _nodes(model, Stack, LongSkipStack)
+    if not stacks:
+        raise UsageError(f"--mesh pipeline needs a model with a stack of blocks: got pipeline={count}, and none")
+    for stack in stacks:
+        if isinstance(stack, LongSkipStack) or _nodes(stack, MoE):
+            what = "long skips" if isinstance(stack, LongSkipStack) else "experts"
+            raise UsageError(f"--mesh pipeline needs blocks that follow one another: got a stack with {what}; use fsdp")
+        if stack.depth % count:
+            raise UsageError(
+                f"--mesh pipeline must divide the number of blocks: got pipeline={count}, and a stack of {stack.depth}"
+            )
+
+
+def _nodes(tree: PyTree, *kinds: type) -> list[Any]:
+    """The outermost nodes of some types."""
+    found = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kinds))
+    return [node for node in found if isinstance(node, kinds)]
 
 
 def map_named(function: Callable[[str, Any], Any], tree: Tree) -> Tree:

@@ -41,8 +41,8 @@ class Config(JudgedConfig):
     """--model.commitment weighs the codebook's term in place of the encoder's, as runs of taming transformers."""
     data_start: bool = True
     """Place the codes on latents of the first batch by k-means."""
-    pixel_loss: Literal["l2", "l1", "logit-laplace"] = "l2"
-    """Loss of the pixels in [-1, 1]; logit-laplace: DALL-E's likelihood."""
+    pixel_loss: Literal["l2", "l1", "logit_laplace"] = "l2"
+    """Loss of the pixels in [-1, 1]; logit_laplace: DALL-E's likelihood."""
     pixel: float = 1.0
     """Weight of the pixels' loss."""
     quantisation: float = 1.0

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray, PyTree
 
-from eqxgen.nn import _check
+from eqxgen.nn import _check, _split
 from eqxgen.nn._call import given
+from eqxgen.nn._pipeline import pipelined
 from eqxgen.nn.attention.self_attention import Bias, Mask
 from eqxgen.nn.linear import Initializer, Projection, torch_uniform
 from eqxgen.nn.transformer.moe import Routing
@@ -63,20 +64,28 @@ class Stack(eqx.Module):
         mask: Mask | None = None,
         bias: Bias | None = None,
         positions: Int[Array, " seq"] | None = None,
+        context_mask: Mask | None = None,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> Float[Array, "seq dim"]:
-        """Every block gets the same `context` after x and, where they are given, the same `mask`, `bias` and
-        `positions`.
+        """Every block gets the same `context` after x and, where they are given, the same `mask`, `bias`, `positions`
+        and `context_mask`.
         """
         if x.ndim != 2:
             _check.example(x, "seq", "dim")
-        options = given(mask=mask, bias=bias, positions=positions)
 
-        def step(block: Any, x: Array, key: PRNGKeyArray | None):
-            return block(x, *context, key=key, inference=inference, **options), None
+        def stage(blocks: Any, x: Array, more: Any) -> Array:
+            context, options, key = more
 
-        return self.scan(step, x, None if key is None else jr.split(key, self.depth))[0]
+            def step(block: Any, x: Array, key: PRNGKeyArray | None):
+                return block(x, *context, key=key, inference=inference, **options), None
+
+            keys = None if key is None else jr.split(key, self.depth)
+            return self._scan(blocks, step, x, keys if axis is None else _split.own_blocks(keys, axis))[0]
+
+        options = given(mask=mask, bias=bias, positions=positions, context_mask=context_mask)
+        more, axis = (context, options, key), self._axis()
+        return stage(self.blocks, x, more) if axis is None else pipelined(stage, self.blocks, x, more, axis)
 
     def routed(
         self, x: Float[Array, "seq dim"], *, key: PRNGKeyArray | None = None, inference: bool | None = None
@@ -134,8 +143,21 @@ class Stack(eqx.Module):
     def scan(self, step: Callable[..., tuple[Array, PyTree]], x: Array, others: PyTree) -> tuple[Array, PyTree]:
         """`step(block, x, other) -> (x, result)` for each block in order, with its slice of `others`; the results are
         stacked.
+
+        Raises:
+            ValueError: the blocks are split, see `split_over`: only a call gives the results of all.
         """
-        arrays, rest = eqx.partition(self.blocks, eqx.is_array)
+        if (axis := self._axis()) is not None:
+            raise ValueError(
+                f"blocks split over the mesh axis {axis!r} must be called as a Stack: got a model that goes through "
+                "them by itself; leave blocks=None in split_over"
+            )
+        return self._scan(self.blocks, step, x, others)
+
+    def _scan(
+        self, blocks: Any, step: Callable[..., tuple[Array, PyTree]], x: Array, others: PyTree
+    ) -> tuple[Array, PyTree]:
+        arrays, rest = eqx.partition(blocks, eqx.is_array)
 
         def body(x: Array, layer):
             block, other = layer
@@ -150,6 +172,11 @@ class Stack(eqx.Module):
         elif self.fetch is not None:
             body = jax.checkpoint(body, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable)
         return jax.lax.scan(body, x, (arrays, others))
+
+    def _axis(self) -> str | None:
+        """The mesh axis over which the blocks are split; None where all are here."""
+        found = jax.tree.leaves(eqx.filter(self.blocks, eqx.is_array))
+        return _split.blocks_axis() if found and len(found[0]) != self.depth else None
 
     def _whole(self, arrays: PyTree, rest: PyTree) -> Any:
         """A block of its arrays, fetched where they must be, and all else."""

@@ -144,7 +144,7 @@ class Judged(abc.ABC):
     def nll(self, results: Array, fakes: Array, images: Array, frozen: Any) -> tuple[Array, dict[str, Array]]:
         """The reconstruction loss of each image, and its parts."""
         config, metrics = self.config, {"mse": squared_error(fakes, images)}
-        if config.pixel_loss == "logit-laplace":
+        if config.pixel_loss == "logit_laplace":
             pixels = metrics["nll"] = logit_laplace(images, *jnp.split(results, 2, axis=-1))
         elif config.pixel_loss == "l1":
             pixels = metrics["absolute_error"] = absolute_error(fakes, images)
