@@ -3,8 +3,8 @@
 parity   a classifier with batch norm, one of blocks of which a part is trained, and a VQGAN with a discriminator, its lazy penalty and a moving codebook, on several
          meshes against one device; a net of matrices by Shampoo and by Sophia, whose roots and curvature are shared out;
          EQXGEN_FULL=1 takes every mesh
-memory   temporaries of a step of a net of levels, copied and with parameters in parts; several updates in one call
-         against single steps
+memory   temporaries of a step of a net of levels, copied and with parameters in parts, and of blocks that are computed
+         again; several updates in one call against single steps
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ import numpy as np
 import optax
 
 from bench.reliability.small import batch_of
-from eqxgen.configs import ResNetConfig, ViTConfig, VQGANConfig
+from eqxgen.configs import GPTConfig, ResNetConfig, ViTConfig, VQGANConfig
 from eqxgen.nn import Convolution
 from tests.full import FULL
-from train import classify, vqgan
+from train import classify, gpt, vqgan
 from train.config.base import TrainConfig
 from train.config.optim import EmaConfig, OptimConfig
 from train.data.feed.feed import stacked
@@ -42,7 +42,7 @@ from train.parallel import make_mesh, place, replicated, split, split_several
 from train.params.paths import named_arrays
 from train.precision import cast
 from train.run.weights import save_model
-from train.tasks.facts import ImageFacts
+from train.tasks.facts import ImageFacts, TextFacts
 
 ROWS, COUNT, STEPS = 16, 13, 3
 MESHES = {"data=1": 1, "data=2": 2, "data=8": 8, "fsdp=8": 8, "data=2,fsdp=4": 8}
@@ -203,22 +203,33 @@ def scanned(text: str) -> float:
     return max(float(np.max(np.abs(np.asarray(x) - np.asarray(y)))) for x, y in pairs) if placed else math.inf
 
 
+def compiled_step(core: Program, text: str) -> tuple[Any, Any]:
+    """The compiled update of 8 examples, and the shapes of its state."""
+    mesh = make_mesh(text)
+    setup = Setup(core, {"model": optax.sgd(0.1)}, averages(EmaConfig(), 8), mesh)
+    shapes = {**core.shapes, "index": ((), "int32"), "weight": ((), "float32")}
+    batch = {
+        name: jax.ShapeDtypeStruct((8, *shape), dtype, sharding=split(mesh)) for name, (shape, dtype) in shapes.items()
+    }
+    key = jax.ShapeDtypeStruct((), jr.key(0).dtype, sharding=replicated(mesh))
+    state = abstract_state(setup)
+    return lower(make_update(setup), Inputs(batch, key), state).compile(), state
+
+
 def memory() -> dict[str, Any]:
     """Bytes of all parameters and of the temporaries on each device; see `read_in_parts` and `scanned`."""
-    width = 64
-    core = of_levels(width, 6)
+    core = of_levels(64, 6)
     found: dict[str, Any] = {}
     for text in ("data=8", "fsdp=8"):
-        mesh = make_mesh(text)
-        setup = Setup(core, {"model": optax.sgd(0.1)}, averages(EmaConfig(), 8), mesh)
-        shapes = {"x": ((8, 4, 4, width), "float32"), "index": ((8,), "int32"), "weight": ((8,), "float32")}
-        batch = {name: jax.ShapeDtypeStruct(*kind, sharding=split(mesh)) for name, kind in shapes.items()}
-        key = jax.ShapeDtypeStruct((), jr.key(0).dtype, sharding=replicated(mesh))
-        state = abstract_state(setup)
-        compiled = lower(make_update(setup), Inputs(batch, key), state).compile()
+        compiled, state = compiled_step(core, text)
         found[text] = compiled.memory_analysis().temp_size_in_bytes
         found["parameters"] = 4 * sum(x.size for x in named_arrays(state.model).values())
         found[f"gathers of {text}"] = compiled.as_text().count(" all-gather(")
+    for remat in ("none", "full"):
+        sizes = GPTConfig(dim=64, depth=8, heads=2, context=128, remat=remat)
+        compiled, _ = compiled_step(gpt.RECIPE.program(gpt.Config(model=sizes), TextFacts(64, 128)), "fsdp=8")
+        found[f"remat {remat}"] = compiled.memory_analysis().temp_size_in_bytes
+    setup = Setup(core, {"model": optax.sgd(0.1)}, averages(EmaConfig(), 8), make_mesh("fsdp=8"))
     found["read"] = read_in_parts(core, setup)
     found["scanned"] = {text: scanned(text) for text in ("data=8", "fsdp=8")[1 - FULL :]}
     return found

@@ -105,13 +105,16 @@ def combined(part: PyTree, rest: PyTree) -> PyTree:
 def forgetting(function: Callable[..., Any], specs: PyTree, names: tuple[str, ...] = PARTS) -> Callable[..., Any]:
     """The function, whose backward pass puts parameters together again rather than keep those of the forward pass.
 
-    The results of all computation are kept, so that nothing else is made twice.
+    The results of all computation are kept, so that nothing else is made twice. Where a stack makes its blocks again by
+    itself (`Stack.remat`) the function is left as it is, as JAX would keep the results inside of those blocks too:
+    parameters outside of stacks are then kept whole.
 
     Args:
         specs: what `part_specs` says of the parameters; where none is put together, the function is left as it is.
         names: as in `gathered`.
     """
-    if not _split(specs, names):
+    stacks = jax.tree.leaves(specs, is_leaf=lambda node: isinstance(node, Stack))
+    if not _split(specs, names) or any(isinstance(node, Stack) and node.remat != "none" for node in stacks):
         return function
     return jax.checkpoint(function, policy=lambda primitive, *_, **__: primitive.name not in FORGOTTEN)
 
