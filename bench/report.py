@@ -145,7 +145,7 @@ def made() -> Iterator[tuple[pathlib.Path, str]]:
     """Each file with measured tables, and its text."""
     from bench.gpu import report as gpu_report
     from bench.gpu.__main__ import table as gpu_table
-    from bench.tpu import context
+    from bench.tpu import axes, context
     from bench.tpu.scaling_model import tables
 
     for name in ("suite", "attention", "norm", "layers"):
@@ -157,7 +157,7 @@ def made() -> Iterator[tuple[pathlib.Path, str]]:
         yield path.with_suffix(".md"), gpu_table(json.loads(path.read_text(encoding="utf-8")))
     yield gpu_report.README, gpu_report.readme()
     scaling = (DOCS / "scaling.md").read_text(encoding="utf-8")
-    for text in (*tables(), context.table()):
+    for text in (*tables(), axes.table(), context.table()):
         scaling = with_table(scaling, text)
     yield DOCS / "scaling.md", scaling
 

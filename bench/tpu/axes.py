@@ -31,7 +31,7 @@ from train.tasks.facts import TextFacts
 
 OUT = RESULTS / "tpu" / "axes.json"
 TOPOLOGY, BATCH, MICRO = "v5e:2x4", 64, 4
-MESHES = ("data=8", "context=8", "data=2,context=4", "expert=8", "data=2,pipeline=4", "pipeline=2,fsdp=4")
+MESHES = ("data=8", "fsdp=8", "context=8", "data=2,context=4", "expert=8", "data=2,pipeline=4", "pipeline=2,fsdp=4")
 
 
 def measure(text: str) -> dict[str, Any]:

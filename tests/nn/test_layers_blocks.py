@@ -305,3 +305,28 @@ def test_a_jointformer_is_the_block_of_stable_diffusion_3(name):
     x, text = jax.jit(jax.vmap(lambda *x: block(*x)))(*(jnp.asarray(case[name]) for name in ("x", "text", "condition")))
     np.testing.assert_allclose(x, case["out"], rtol=2e-5, atol=2e-5)
     np.testing.assert_allclose(text, case["text_out"], rtol=2e-5, atol=2e-5)
+
+
+def of_two_stages(function):
+    """`function(stack)` of a stack of four blocks, of which each of two devices has two; shapes alone."""
+    norms = {"attention_norm": nn.LayerNorm(8), "mlp_norm": nn.LayerNorm(8)}
+    block = lambda key: nn.TransformerBlock(nn.SelfAttention(8, 2, key=key), nn.MLP(8, key=key), **norms)
+    stack = nn.Stack(block, 4, key=KEY)
+    arrays, static = eqx.partition(stack, eqx.is_array)
+    mesh, spec = jax.sharding.AbstractMesh((2,), ("stage",)), jax.sharding.PartitionSpec("stage")
+
+    def local(arrays):
+        with nn.split_over(blocks="stage"):
+            return function(eqx.combine(arrays, static))
+
+    return jax.eval_shape(jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec), arrays)
+
+
+def test_blocks_of_several_stages_are_called_as_a_stack_alone():
+    x = jnp.zeros((3, 5, 8))
+    assert of_two_stages(lambda stack: jax.vmap(stack)(x)).shape == (6, 5, 8)
+    with pytest.raises(ValueError, match="blocks split over the mesh axis 'stage' must be called as a Stack"):
+        of_two_stages(lambda stack: stack.scan(lambda block, x, _: (block(x), None), x[0], None)[0])
+    each = lambda stack: jax.tree.map(lambda leaf: jnp.stack([leaf] * 3) if eqx.is_array(leaf) else leaf, stack)
+    with pytest.raises(ValueError, match="the blocks of a pipeline must be the same for all examples of a vmap"):
+        of_two_stages(lambda stack: eqx.filter_vmap(lambda stack, x: stack(x))(each(stack), x))
