@@ -69,8 +69,8 @@ def formula(config: gpt.Config, mesh: dict[str, int], sizes: dict[str, int]) -> 
     copies = total - (experts if mesh["expert"] > 1 else 0) - (blocks if n > 1 else 0)
     bytes_ = 2 * rounds(count // mesh["fsdp"]) * 4 * copies / mesh["fsdp"]
     if mesh["fsdp"] > 1:
-        own = copies + blocks / n
-        bytes_ += rounds(mesh["fsdp"]) * 6 * own
+        turns = (k + 1) * n - 1 if n > 1 else 1
+        bytes_ += rounds(mesh["fsdp"]) * (4 * (total - blocks) + 6 * turns * blocks / n)
     if n > 1:
         bytes_ += 2 * rounds(count // n // mesh["fsdp"]) * 4 * blocks / n / mesh["fsdp"]
         bytes_ += 6 * ((k + 1) * n - 1) / k * here * model.context * model.dim * 2

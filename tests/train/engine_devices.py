@@ -225,7 +225,7 @@ def memory() -> dict[str, Any]:
         found[text] = compiled.memory_analysis().temp_size_in_bytes
         found["parameters"] = 4 * sum(x.size for x in named_arrays(state.model).values())
         found[f"gathers of {text}"] = compiled.as_text().count(" all-gather(")
-    for remat in ("none", "full"):
+    for remat in (False, True):
         sizes = GPTConfig(dim=64, depth=8, heads=2, context=128, remat=remat)
         compiled, _ = compiled_step(gpt.RECIPE.program(gpt.Config(model=sizes), TextFacts(64, 128)), "fsdp=8")
         found[f"remat {remat}"] = compiled.memory_analysis().temp_size_in_bytes

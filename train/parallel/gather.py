@@ -6,7 +6,7 @@ that of the blocks no device ever holds more than one whole (Rajbhandari et al. 
 Parameters travel in the type of the computation, and so do their gradients.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -105,22 +105,35 @@ def combined(part: PyTree, rest: PyTree) -> PyTree:
 def forgetting(function: Callable[..., Any], specs: PyTree, names: tuple[str, ...] = PARTS) -> Callable[..., Any]:
     """The function, whose backward pass puts parameters together again rather than keep those of the forward pass.
 
-    The results of all computation are kept, so that nothing else is made twice. Where a stack makes its blocks again by
-    itself (`Stack.remat`) the function is left as it is, as JAX would keep the results inside of those blocks too:
-    parameters outside of stacks are then kept whole.
+    The results of all computation are kept, so that nothing else is made twice. JAX would keep those inside of inner
+    checkpoints too: where a model has a stack, whose blocks and long losses go by themselves, or makes its layers again
+    (`remat`), the function is left as it is. Parameters outside of stacks are then kept whole.
 
     Args:
         specs: what `part_specs` says of the parameters; where none is put together, the function is left as it is.
         names: as in `gathered`.
     """
-    stacks = jax.tree.leaves(specs, is_leaf=lambda node: isinstance(node, Stack))
-    if not _split(specs, names) or any(isinstance(node, Stack) and node.remat != "none" for node in stacks):
+    if not _split(specs, names) or any(map(_checkpoints, _nodes(specs))):
         return function
     return jax.checkpoint(function, policy=lambda primitive, *_, **__: primitive.name not in FORGOTTEN)
 
 
 def _split(specs: PyTree, names: tuple[str, ...]) -> bool:
     return any(_splits(leaf, names) for leaf in jax.tree.leaves(specs) if isinstance(leaf, PartitionSpec))
+
+
+def _checkpoints(node: Any) -> bool:
+    """True for a layer with checkpoints of its own."""
+    remat = getattr(node, "remat", False) or getattr(getattr(node, "config", None), "remat", False)
+    return isinstance(node, Stack) or remat in (True, "full", "dots")
+
+
+def _nodes(tree: PyTree) -> Iterator[Any]:
+    """The nodes of a tree, from its root on."""
+    yield tree
+    children = jax.tree_util.default_registry.flatten_one_level(tree)
+    for child in () if children is None else children[0]:
+        yield from _nodes(child)
 
 
 _NONE = object()
