@@ -52,8 +52,8 @@ def plain_ops(implementation: str) -> Iterator[None]:
     """`eqxgen` on `jax.nn`'s attention and on norms in XLA's operations."""
     before = ops.dot_product_attention, ops.layer_norm
 
-    def attention(q, k, v, *, dropout_rate=0.0, dropout_key=None, **rest):
-        return jax.nn.dot_product_attention(q, k, v, implementation=implementation, **rest)
+    def attention(q, k, v, bias=None, mask=None, *, dropout_rate=0.0, dropout_key=None, **rest):
+        return jax.nn.dot_product_attention(q, k, v, bias, mask, implementation=implementation, **rest)
 
     ops.dot_product_attention = attention  # pyright: ignore[reportAttributeAccessIssue]
     ops.layer_norm = functools.partial(before[1], implementation="xla")  # pyright: ignore[reportAttributeAccessIssue]

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PyTree, Shaped
 
+from eqxgen._widen import widen
+
 MICRO = 4
 """The most micro-batches of a device: with n devices, 4n of 5n - 1 turns do work (Huang et al. 2019, arXiv:1811.06965,
 section 2.3, find the idle turns negligible from there).
@@ -74,7 +76,10 @@ def _turns(
     names = {axis}.union(*(_varying(x) for x in [*jax.tree.leaves(weights), x, *leaves]))
     parts = lambda x: _vary(x.reshape(micro, -1, *x.shape[1:]), names)
     own = [parts(x), *(parts(leaf) for leaf, of in zip(leaves, axes) if of == 0)]
-    several = jax.vmap(lambda x, leaves: run(weights, x, leaves), in_axes=(0, axes))
+    # Narrow weights are cast in each turn, so that the turns' gradients are added up in float32.
+    wide = jax.tree.map(lambda w: widen(w) if eqx.is_inexact_array(w) else w, weights)
+    narrow = lambda: jax.tree.map(lambda w, like: w.astype(like.dtype), wide, weights)
+    several = jax.vmap(run, in_axes=(None, 0, axes))
 
     def given(moved: list[Array]) -> list[Array]:
         found = iter(moved)
@@ -89,7 +94,7 @@ def _turns(
         fresh = [part[jnp.minimum(t // count, micro - 1)] for part in own]
         waiting = _select(t % count == 0, fresh, waiting)
         x, *rest = _select(here == 0, waiting, worked)
-        y = several(x, given(rest))
+        y = several(narrow(), x, given(rest))
         finished = jnp.where(here == count - 1, y, finished)
         # Home of the micro-batches of round r in turn r * count + 2 * count - 2; what comes before is written over.
         place = jnp.maximum(-((2 * count - 2 - t) // count), 0)

@@ -40,6 +40,17 @@ def without_torch(monkeypatch):
     monkeypatch.setattr(gpu_attention, "torch_maker", lambda *_: missing)
 
 
+def test_a_model_runs_on_the_attention_of_jax_nn():
+    batch, sizes, config = gpu_steps.SMALL["DiT"]
+    model, loss, examples = gpu_steps.FAMILIES[type(config)][1](batch, sizes, config)
+    of = lambda: loss(model, *(x[0] for x in examples), jax.random.key(0))
+    with jax.numpy_rank_promotion("allow"):
+        ours = of()
+        with gpu_steps.plain_ops("xla"):
+            theirs = of()
+    assert float(theirs) == pytest.approx(float(ours), rel=1e-2)
+
+
 @full
 def test_every_section_writes_rows_and_the_table_names_them(tmp_path, without_torch):
     book = Book(tmp_path)

@@ -26,7 +26,9 @@ def test_parameters_of_any_model_are_put_together_level_by_level_in_both_passes(
     assert found["data=8"] > found["parameters"]  # whole gradients
     assert found["fsdp=8"] < 0.5 * found["parameters"]
     assert found["gathers of fsdp=8"] > 12, "each of 12 kernels in the forward pass, and again in the backward pass"
-    assert found["remat True"] < 0.65 * found["remat False"] < 2 * found["parameters"], "blocks that are computed again keep their inputs alone"
+    assert found["remat True"] < 0.65 * found["remat False"] < 2 * found["parameters"], (
+        "blocks that are computed again keep their inputs alone"
+    )
     assert found["read"] == 1 / 8, "a device reads its own part of the weights that a run starts from"
     # XLA may fuse the body of a loop otherwise: the last bits of float32 differ.
     assert max(found["scanned"].values()) < 1e-6, "several updates in one call are those of single steps"
