@@ -48,7 +48,7 @@ SMALL = {
 
 
 @contextlib.contextmanager
-def plain_ops(implementation: str) -> Iterator[None]:
+def plain_ops(implementation: Any) -> Iterator[None]:
     """`eqxgen` on `jax.nn`'s attention and on norms in XLA's operations."""
     before = ops.dot_product_attention, ops.layer_norm
 

@@ -75,7 +75,7 @@ def formula(config: gpt.Config, mesh: dict[str, int], sizes: dict[str, int]) -> 
         bytes_ += 2 * rounds(count // n // mesh["fsdp"]) * 4 * blocks / n / mesh["fsdp"]
         bytes_ += 6 * ((k + 1) * n - 1) / k * here * model.context * model.dim * 2
     if mesh["expert"] > 1:
-        room = -(-model.capacity_factor * model.experts_top_k * model.context // model.experts)
+        room = -(-(model.capacity_factor or 0) * model.experts_top_k * model.context // model.experts)
         numbers = here * model.experts * room * model.dim
         bytes_ += (6 if model.remat else 4) * rounds(mesh["expert"]) * numbers * 2 * model.depth
         bytes_ += 2 * rounds(count // mesh["expert"]) * 4 * experts / mesh["expert"]
