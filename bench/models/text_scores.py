@@ -12,7 +12,7 @@ import json
 import pathlib
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from train import bert, glue
@@ -20,12 +20,16 @@ from train.config.base import parse
 
 RESULT = pathlib.Path(__file__).parents[1] / "results" / "cpu" / "text_scores.json"
 TASKS: dict[str, tuple[list[str], list[str]]] = {
-    "trec": (["--model.context=24", "--steps=1500"], ["--model.context=24", "--steps=1000"]),
-    "sst2": (["--steps=1500"], ["--steps=800"]),
-    "mr": (["--steps=1500"], ["--steps=800"]),
+    "trec": (
+        ["--model.context=24", "--steps=1500"],
+        ["--model.context=24", "--steps=1000", "--model.dropout=0.2", "--word-dropout=0.1"],
+    ),
+    "sst2": (["--model.context=40", "--steps=1000"], ["--model.context=40", "--steps=600"]),
+    "mr": (["--model.context=40", "--steps=1000"], ["--model.context=40", "--steps=600"]),
     "cola": (["--model.context=24", "--steps=1500"], ["--model.context=24", "--steps=1000"]),
 }
 """Flags of train.bert and of train.glue by task, beside those of the presets tiny."""
+WAYS = ("scratch", "pretrained")
 QUIET = ["--log-every=100", "--sample-every=0", "--checkpoint-every=1000000"]
 COSTS = ("seconds", "parameters", "steps")
 
@@ -44,13 +48,13 @@ def run(recipe: Any, folder: pathlib.Path, flags: list[str]) -> dict[str, Any]:
     return kept | {name: summary[name] for name in COSTS} | measured
 
 
-def scored(task: str, seeds: int, runs: pathlib.Path) -> Iterator[dict[str, Any]]:
+def scored(task: str, seeds: int, ways: Sequence[str], runs: pathlib.Path) -> Iterator[dict[str, Any]]:
     """Summaries of a task's runs, and the medians of their scores, after each run."""
     first, second = TASKS[task]
     name = f"--data.name={task}"
     source = runs / f"bert-{task}"
     found: dict[str, Any] = {"scratch": {}, "pretrained": {}}
-    for way in ("scratch", "pretrained"):
+    for way in ways:
         start = [f"--from={source}"] if way == "pretrained" else []
         if start:
             found["masked"] = run(bert, source, [name, *QUIET, *first])
@@ -69,7 +73,7 @@ def medians(found: dict[str, Any]) -> dict[str, dict[str, float]]:
             for name in next(iter(found[way].values()))
             if name.startswith(("eval_", "test_"))
         }
-        for way in ("scratch", "pretrained")
+        for way in WAYS
         if found[way]
     }
 
@@ -78,11 +82,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("tasks", nargs="+", choices=TASKS)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/text_scores"))
     options = parser.parse_args()
     for task in options.tasks:
         results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-        for found in scored(task, options.seeds, options.runs):
+        for found in scored(task, options.seeds, options.ways, options.runs):
             RESULT.write_text(json.dumps(results | {task: found}, indent=1) + "\n")
             print(json.dumps(found["medians"]), flush=True)
 
