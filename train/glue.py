@@ -93,7 +93,7 @@ PRESETS = {
 
 
 ABOUT = {
-    "tiny": "0.93 M parameters; 1,000 steps of 64 texts; test_accuracy 0.864 on TREC with a context of 24",
+    "tiny": "0.93 M parameters; 1,000 steps of 64 texts; test_accuracy 0.866 on TREC, 0.882 --from train.bert",
     "base": "109 M parameters; --from the folder of a BERT: 3 epochs of 32, for a GPU; the paper's MCC is 0.521",
     "large": "335 M parameters; --from the folder of a BERT: 3 epochs of 32, for a GPU; the paper's MCC is 0.605",
 }
