@@ -14,7 +14,7 @@ out. Writes runs/bert-PRESET with vocabulary.json and samples/; summary.json has
 held-out texts. A task's test texts are not read.
 
 Where we differ: no prediction of the next sentence (as Liu et al. 2019, arXiv:1907.11692), a vocabulary that is learnt
-from the text, averaged weights in the preset tiny.
+from the text; in the preset tiny averaged weights, and 30 % of the tokens (Wettig et al. 2022, arXiv:2202.08005).
 """
 
 import dataclasses
@@ -78,6 +78,7 @@ PRESETS = {
         preset="tiny",
         steps=3000,
         batch_size=64,
+        masked=0.3,
         model=TINY,
         optim=OptimConfig(learning_rate=2e-3, warmup=200, beta2=0.99, weight_decay=0.05),
         ema=EmaConfig(decay=0.99),
@@ -89,7 +90,7 @@ PRESETS = {
 
 
 ABOUT = {
-    "tiny": "0.94 M parameters; 3,000 steps of 64 texts; 1,500 on TREC with a context of 24: masked_accuracy 0.419",
+    "tiny": "0.94 M parameters; 3,000 steps of 64 texts; 1,500 on TREC with a context of 24: masked_accuracy 0.447",
     "base": "110 M parameters; 1,000,000 steps of 256 rows of 512 tokens, for TPUs or GPUs",
     "large": "335 M parameters; 1,000,000 steps of 256 rows of 512 tokens, for TPUs or GPUs",
 }

@@ -4,7 +4,7 @@ import dataclasses
 
 from eqxgen.configs._check import at_least_one, dropout, heads_divide_dim, one_of, positive
 
-POOLINGS = ("first", "mean")
+POOLINGS = ("first", "mean", "max")
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "swish")
 
 
@@ -35,7 +35,8 @@ class BERTConfig:
     head_dropout: float | None = None
     """Dropout rate before the classifier; by default dropout."""
     pooling: str = "first"
-    """State that the pooled vector is made of: first, of the first token; mean, over the real tokens."""
+    """State that the pooled vector is made of: first, of the first token; mean or max, of each feature over the real
+    tokens."""
     tied: bool = True
     """The embedding's table as the decoder of the masked head."""
     remat: bool = False

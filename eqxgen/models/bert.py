@@ -106,11 +106,12 @@ class BERT(eqx.Module):
         return self.stack(x, mask=keys, key=stack_key, inference=inference)
 
     def pooled(self, states: Float[Array, "seq dim"], mask: Bool[Array, " seq"] | None = None) -> Float[Array, " dim"]:
-        """Vector of a sequence: a projection and tanh of the first token's state, or of the mean over the real tokens.
+        """Vector of a sequence: a projection and tanh of the first token's state, or of the mean or the maximum of each
+        feature over the real tokens.
 
         Args:
             states: of the tokens.
-            mask: true for the real tokens; all are real by default.
+            mask: true for the real tokens; all are real by default. Without any, the mean and the maximum are zero.
 
         Raises:
             ValueError: the model was made without it.
@@ -119,7 +120,11 @@ class BERT(eqx.Module):
             raise ValueError("pooled needs a BERT with pooled=True: got one without the projection")
         if self.pooling == "first":
             return jnp.tanh(self.pooler(states[0]))
-        weight = jnp.ones(len(states)) if mask is None else mask.astype(jnp.float32)
+        mask = jnp.ones(len(states), bool) if mask is None else mask
+        if self.pooling == "max":
+            real = jnp.where(mask[:, None], states, jnp.finfo(states.dtype).min)
+            return jnp.tanh(self.pooler(jnp.where(jnp.any(mask), jnp.max(real, axis=0), 0)))
+        weight = mask.astype(jnp.float32)
         mean = jnp.sum(weight[:, None] * states, axis=0) / jnp.maximum(jnp.sum(weight), 1.0)
         return jnp.tanh(self.pooler(mean.astype(states.dtype)))
 

@@ -59,7 +59,7 @@ CASES = [
     wrong("--data.fold 10", "data.fold must be from 0 to 9: got 10"),
     wrong("--new-head", "new_head goes with --from, which was not given"),
     wrong("--word-dropout 1", r"word_dropout must be in \[0, 1\): got 1"),
-    wrong("--model.pooling max", "pooling must be one of first, mean: got 'max'|first, mean"),
+    wrong("--model.pooling last", "pooling must be one of first, mean, max: got 'last'|first, mean, max"),
     wrong("--masked 1", "masked must be between 0 and 1: got 1", "train.bert"),
     wrong("--from w --data.tokenizer words-99", r"--data\.tokenizer words-99: must be left out with --from"),
     start("a start without weights", "--from w: must be the folder of a run", "--from w", 2),

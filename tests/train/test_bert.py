@@ -219,16 +219,23 @@ def test_the_masked_loss_is_that_of_the_chosen_places_and_padding_does_not_count
     assert float(empty.loss) == pytest.approx(float(-whole[0][2, 8]), rel=1e-5)
 
 
-def test_the_mean_of_the_states_leaves_padding_out():
-    model = BERTClassifier(30, 3, BERTConfig(dim=16, depth=1, heads=2, context=12, pooling="mean"), key=jr.key(0))
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_the_pooled_states_leave_padding_out(pooling):
+    model = BERTClassifier(30, 3, BERTConfig(dim=16, depth=1, heads=2, context=12, pooling=pooling), key=jr.key(0))
     ids, mask = jnp.asarray([2, 9, 7, 3, 0, 0]), jnp.arange(6) < 4
     call = lambda ids, mask: model(ids, mask=mask, inference=True)
     np.testing.assert_allclose(call(ids, mask), call(ids[:4], None), rtol=2e-5, atol=1e-6)
     states = model.bert(ids[:4], inference=True)
     np.testing.assert_allclose(
-        model.bert.pooled(states), jnp.tanh(model.bert.pooler(states.mean(axis=0))), rtol=1e-5, atol=1e-6
+        model.bert.pooled(states),
+        jnp.tanh(model.bert.pooler(getattr(states, pooling)(axis=0))),
+        rtol=1e-5,
+        atol=1e-6,
     )
-    with pytest.raises(ValueError, match="pooling must be first, as published models': got mean"):
+    np.testing.assert_array_equal(
+        model.bert.pooled(states, jnp.zeros(4, bool)), jnp.tanh(model.bert.pooler(jnp.zeros(16)))
+    )
+    with pytest.raises(ValueError, match=f"pooling must be first, as published models': got {pooling}"):
         to_pretrained(model, "nowhere")
 
 
