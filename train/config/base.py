@@ -105,8 +105,8 @@ class TrainConfig:
     what happens between updates: --log-every, --checkpoint-every, --sample-every, --eval-every. A signal is answered
     at its end."""
     mesh: str = option("", free=True, first=True)
-    """Mesh of devices, such as data=2,fsdp=4: data copies the model, fsdp shards its parameters, expert its experts,
-    pipeline its blocks, context an example's tokens, model a layer's width. By default all are data."""
+    """Mesh, such as data=2,fsdp=4: data copies the model, fsdp shards its parameters, expert its experts, pipeline its
+    blocks, model its width, context the tokens; by default all are data."""
     coordinator: str | None = option(None, free=True)
     """HOST:PORT of process 0 of several; found by itself on TPU pods, SLURM and Open MPI."""
     num_processes: int | None = option(None, free=True)
