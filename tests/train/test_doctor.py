@@ -41,7 +41,7 @@ def test_on_several_devices_it_names_what_runs_on_each_kind_of_mesh_axes():
         found = done.stdout.partition(f"{op} on data=2, model=2\n")[2].splitlines()[:4]
         kinds = ("explicit", "auto", "manual", "manual data and auto model")
         assert found == [f"    {kind} axes: xla" for kind in kinds]
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1] * 2).reshape(1, 1, 1, 1, 2), AXES)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1] * 2).reshape(1, 1, 1, 1, 1, 2), AXES)
     with pytest.raises(UserError, match=r"^--heads must be a multiple of --mesh model: got 3 heads and model=2$"):
         mesh_choices(doctor.Config(heads=3), mesh)
 

@@ -234,7 +234,7 @@ def test_a_stack_of_layers_is_grafted_layer_by_layer():
 
 
 def test_each_device_computes_its_share_of_the_roots():
-    mesh = jax.sharding.AbstractMesh((2, 4, 1, 1, 1), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 5)
+    mesh = jax.sharding.AbstractMesh((2, 4, 1, 1, 1, 1), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 6)
     stacks = [jax.ShapeDtypeStruct((count, 6, 6), jnp.float32) for count in (7, 6)]
     program = jax.make_jaxpr(lambda *stacks: shared_roots(list(stacks), [4, 4], 1e-6, mesh))(*stacks).jaxpr
     named = lambda jaxpr, name: [equation for equation in jaxpr.eqns if equation.primitive.name == name]
