@@ -122,7 +122,7 @@ def _forget_programs() -> Iterator[None]:
     of a process. Forgetting takes ten seconds, and frees less than it finds.
     """
     yield
-    if resident() > 6e9 or mappings() > 45_000:
+    if resident() > 6e9 or mappings() > 55_000:
         jax.clear_caches()
         vars(_contexts).clear()
 

@@ -250,7 +250,7 @@ def half_gradient(row, dtype=BF16):
     return gradient(filled(row.make), *row.example(1))
 
 
-GRADIENTS = ("MaskGIT", "T5", "WaveGRU", "DiT", "UNet", "VQGAN", "KLAutoencoder", "ViT", "CLIP")
+GRADIENTS = ("MaskGIT", "WaveGRU", "DiT", "UNet", "VQGAN", "ViT", "CLIP")
 """Rows whose gradients are in the suite: one of each kind of net."""
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.full import full
 from tests.train.small_runs import metrics, same, tiny, weights
 from tests.train.test_players import MESH, batch, of_examples, program
 from train import maskgit
@@ -53,7 +54,7 @@ def setup_of(name: str, policy: str) -> Setup:
     return Setup(core, adam, averages(EmaConfig(decay=0.5), 4), MESH, Policy.parse(policy, on_cpu=True), 2)
 
 
-@pytest.mark.parametrize("policy", ["float32", "float16"])
+@pytest.mark.parametrize("policy", [pytest.param("float32", marks=full), "float16"])
 @pytest.mark.parametrize("name", TURNS)
 def test_updates_in_one_call_are_those_of_single_steps(name, policy):
     setup = setup_of(name, policy)

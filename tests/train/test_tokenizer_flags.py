@@ -63,7 +63,9 @@ def metrics_of(config, recipe=vqgan):
 @pytest.mark.parametrize(
     ("changes", "metrics", "turns"),
     [
-        ({"net": "titok", "quantizer": "gumbel", "pixel_loss": "logit_laplace"}, {"nll"}, ["main"]),
+        pytest.param(
+            {"net": "titok", "quantizer": "gumbel", "pixel_loss": "logit_laplace"}, {"nll"}, ["main"], marks=full
+        ),
         (
             {"adversarial": 0.1, "adaptive": True, "lecam": 0.1, "accumulate": 2, "quantizer": "residual"},
             {"adaptive_weight", "lecam"},
@@ -75,10 +77,11 @@ def metrics_of(config, recipe=vqgan):
             {"critic_loss", "generator"},
             ["main", "critic"],
         ),
-        (
+        pytest.param(
             {"net": "taming", "quantizer": "ema", "adversarial": 0.1, "lecam": 0.1, "alternate": True, "r1": 0.0},
             {"lecam", "realness_gap"},
             ["main", "critic"],
+            marks=full,
         ),
     ],
 )
