@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from bench.machine import RESULTS
 from bench.tpu.hlo import exchanges
 from bench.tpu.scaling import by_kind
+from eqxgen.nn._pipeline import MICRO
 from kernels.attention.problem import Extras
 from kernels.context.checks import method
 from kernels.context.traffic import sent
@@ -30,7 +31,7 @@ from train.params.paths import matches, named_arrays
 from train.tasks.facts import TextFacts
 
 OUT = RESULTS / "tpu" / "axes.json"
-TOPOLOGY, BATCH, MICRO = "v5e:2x4", 64, 4
+TOPOLOGY, BATCH = "v5e:2x4", 64
 MESHES = ("data=8", "fsdp=8", "context=8", "data=2,context=4", "expert=8", "data=2,pipeline=4", "pipeline=2,fsdp=4")
 
 

@@ -23,7 +23,7 @@ def pipelined(
     """`stage(blocks, x, options) -> x` on all devices of a mesh axis, one after another, each with its own blocks.
 
     Every device has examples of its own, and gets the results of them. Under `jax.vmap` over a device's examples these
-    are micro-batches, at most `MICRO` of a size, that follow one another through the devices: in turn t, device d
+    are micro-batches of equal size, at most `MICRO`, that follow one another through the devices: in turn t, device d
     computes micro-batch t - d. A micro-batch comes to the first device, and goes home from the last, against the
     direction of the stages, one device a turn. One example alone is a micro-batch.
 

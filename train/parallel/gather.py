@@ -6,7 +6,7 @@ that of the blocks no device ever holds more than one whole (Rajbhandari et al. 
 Parameters travel in the type of the computation, and so do their gradients.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -113,7 +113,7 @@ def forgetting(function: Callable[..., Any], specs: PyTree, names: tuple[str, ..
         specs: what `part_specs` says of the parameters; where none is put together, the function is left as it is.
         names: as in `gathered`.
     """
-    if not _split(specs, names) or any(map(_checkpoints, _nodes(specs))):
+    if not _split(specs, names) or any(map(_checkpoints, jax.tree.leaves(specs, is_leaf=_checkpoints))):
         return function
     return jax.checkpoint(function, policy=lambda primitive, *_, **__: primitive.name not in FORGOTTEN)
 
@@ -126,14 +126,6 @@ def _checkpoints(node: Any) -> bool:
     """True for a layer with checkpoints of its own."""
     remat = getattr(node, "remat", False) or getattr(getattr(node, "config", None), "remat", False)
     return isinstance(node, Stack) or remat in (True, "full", "dots")
-
-
-def _nodes(tree: PyTree) -> Iterator[Any]:
-    """The nodes of a tree, from its root on."""
-    yield tree
-    children = jax.tree_util.default_registry.flatten_one_level(tree)
-    for child in () if children is None else children[0]:
-        yield from _nodes(child)
 
 
 _NONE = object()

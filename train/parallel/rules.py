@@ -63,8 +63,8 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> Par
 def check_heads(model: PyTree, mesh: Mesh | AbstractMesh) -> None:
     """Raises `UsageError` unless `model` divides every attention's key heads, of which each device takes whole ones."""
     count = mesh.shape["model"]
-    for layer in jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, SelfAttention)):
-        if isinstance(layer, SelfAttention) and layer.kv_heads % count:
+    for layer in _nodes(model, SelfAttention):
+        if layer.kv_heads % count:
             raise UsageError(
                 f"--mesh model must divide the number of heads: got model={count}, and an attention of "
                 f"{layer.kv_heads} key heads"
@@ -73,15 +73,13 @@ def check_heads(model: PyTree, mesh: Mesh | AbstractMesh) -> None:
 
 def check_experts(model: PyTree, mesh: Mesh | AbstractMesh) -> None:
     """Raises `UsageError` unless the model has layers of experts, and `expert` divides their number in each."""
-    count, found = mesh.shape["expert"], False
-    for layer in jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, MoE)):
-        if isinstance(layer, MoE):
-            found = True
-            if layer.count % count:
-                raise UsageError(
-                    f"--mesh expert must divide the number of experts: got expert={count}, and a layer of {layer.count}"
-                )
-    if count > 1 and not found:
+    count, layers = mesh.shape["expert"], _nodes(model, MoE)
+    for layer in layers:
+        if layer.count % count:
+            raise UsageError(
+                f"--mesh expert must divide the number of experts: got expert={count}, and a layer of {layer.count}"
+            )
+    if count > 1 and not layers:
         raise UsageError(f"--mesh expert needs a model with experts: got expert={count}, and no layer of them")
 
 
