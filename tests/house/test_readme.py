@@ -7,8 +7,12 @@ import runpy
 import shlex
 from pathlib import Path
 
+import pytest
+
+from tests.full import full
 from train import data, maskgit, sample, vqgan
 from train.config import base as configs
+from train.config import flags
 from train.data import load
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -28,6 +32,16 @@ def test_the_readme_shows_the_commands():
     assert "pip install nox && nox -s tests" in README
 
 
+@pytest.mark.parametrize("command", [line for line in COMMANDS if "--help" not in line])
+def test_every_flag_of_a_command_is_one(command):
+    module, *words = shlex.split(command)[2:]
+    if module == "train.sample":
+        assert flags.parse(maskgit.RECIPE.sample, "sample", "", words).label == 7
+        return
+    recipe = MODULES[module]
+    assert configs.parse(module.removeprefix("train."), recipe.Config, recipe.PRESETS, "", words)
+
+
 def _few(config, **options):
     """A data set with its first 80 images of each part."""
     data = load(config, **options)
@@ -35,6 +49,7 @@ def _few(config, **options):
     return dataclasses.replace(data, **{name: getattr(data, name)[:80] for name in names})
 
 
+@full
 def test_the_commands_run_one_after_another(tmp_path, monkeypatch, shared_data):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data, "load", _few)

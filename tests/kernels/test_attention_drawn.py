@@ -51,7 +51,7 @@ def test_each_pair_of_masks_whose_blocks_are_known_while_tracing(pair, join):
     agree(jax.jit(functools.partial(measure, rest=rest, implementation="xla"))(arrays), case, arrays, rest)
 
 
-EXAMPLES = int(os.environ.get("EQXGEN_HYPOTHESIS_EXAMPLES", "100" if FULL else "48"))
+EXAMPLES = int(os.environ.get("EQXGEN_HYPOTHESIS_EXAMPLES", "100" if FULL else "32"))
 # Compiling is the cost, so several examples share a program.
 PROGRAMS = max(6, EXAMPLES // 8)
 

@@ -60,7 +60,7 @@ COMPACT = {
     ),
 }
 INTERPRETED = COMPACT | ATTENTION
-LONG = (*(ATTENTION.keys() - COMPACT.keys()), "five", "lengths key bias")
+LONG = (*(ATTENTION.keys() - COMPACT.keys()), "five", "lengths key bias", "offset dropout")
 """Rows of `nox -s full` alone; "packed" has their options together."""
 
 

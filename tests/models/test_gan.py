@@ -23,6 +23,7 @@ from eqxgen.models.gan.stylegan2 import StyleGAN2Generator
 from eqxgen.models.gan.stylegan2_discriminator import StyleGAN2Discriminator
 from eqxgen.nn.conv.convolution import convolve
 from tests import oracles
+from tests.full import full
 from tests.oracles.gan import CLASSES, inputs, weights
 from train.params.paths import leaves
 
@@ -48,7 +49,7 @@ def close(found, wanted, share=1e-4):
     np.testing.assert_allclose(np.asarray(found), wanted, rtol=0, atol=share * scale)
 
 
-@pytest.mark.parametrize(("form", "classes"), [("skip", CLASSES), ("residual", None)])
+@pytest.mark.parametrize(("form", "classes"), [("skip", CLASSES), pytest.param("residual", None, marks=full)])
 def test_a_generator_and_its_path_length_are_those_of_pytorch(form, classes):
     kept = KEPT[f"generator, {form}"]
     net = StyleGAN2Generator(16, 3, classes, StyleGAN2Config(**SMALL, generator=form), key=KEY)
@@ -82,7 +83,9 @@ def test_a_generator_and_its_path_length_are_those_of_pytorch(form, classes):
     close(slope.levels[0].convs[0].modulation.weight, kept["slope_style"], 1e-3)
 
 
-@pytest.mark.parametrize(("form", "classes"), [("residual", CLASSES), ("skip", None), ("plain", None)])
+@pytest.mark.parametrize(
+    ("form", "classes"), [("residual", CLASSES), pytest.param("skip", None, marks=full), ("plain", None)]
+)
 def test_a_discriminator_and_its_penalty_are_those_of_pytorch(form, classes):
     kept = KEPT[f"discriminator, {form}"]
     config = StyleGAN2Config(**SMALL, discriminator=form, group=int(kept["group"]))

@@ -46,7 +46,7 @@ def values_of(name: str) -> dict:
     return values | {"channels": options.get("channels", 3), "dim_head": options["dim_head"]}
 
 
-@pytest.mark.parametrize("name", VITS)
+@pytest.mark.parametrize("name", rows(VITS, "vit"))
 def test_vit_vqgan_has_the_published_codes_images_losses_and_gradients(name):
     case, (make, mapping) = CASES[name], vit_vqgan.build(values_of(name))
     arrays = published(case["shapes"])
@@ -99,7 +99,7 @@ def test_every_net_takes_every_quantiser(net):
         assert quantized.assignment.shape[-1] == 16
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", rows(NETS, "taming", "titok"))
 def test_scales_end_at_the_grid_of_a_net(net):
     kind, config, dim = NETS[net]
     make = lambda *scales: kind(

@@ -14,6 +14,7 @@ from eqxgen.losses.contrastive import info_nce
 from eqxgen.losses.mage import draw_masks, draw_ratio, mage_loss, masks_of, shifted
 from eqxgen.models import MAGE
 from eqxgen.protocols import MaskedModel
+from tests.full import full
 from tests.models.model_rows import SMALL_MAGE
 
 
@@ -93,6 +94,7 @@ def test_features_have_mean_zero_and_length_of_the_root_of_their_number(model):
     assert not np.allclose(found, of(jnp.asarray([2, 1, 3, 4, 5, 6, 0, 1, 2])))
 
 
+@full
 def test_the_head_moves_the_table_only_where_the_config_says_so():
     masks = masks_of(jnp.arange(4.0), 4, 4)  # the encoder sees the label alone
 

@@ -14,6 +14,7 @@ from eqxgen.decoding.images import evidence, generate
 from eqxgen.losses.image_ar import image_ar_loss
 from eqxgen.models import T5, Parti
 from eqxgen.protocols import ImageTokenModel
+from tests.full import full
 
 HALVES = {"dim": 16, "depth": 2, "decoder_depth": 3, "heads": 2, "head_dim": 6, "hidden_dim": 24, "dropout": 0.0}
 SMALL = PartiConfig(**HALVES, context=9, buckets=8, max_distance=12)
@@ -93,6 +94,7 @@ def test_samples_are_those_of_guided_logits_of_the_text_and_the_empty_text(model
     assert isinstance(model, ImageTokenModel)
 
 
+@full
 def test_the_best_of_several_candidates_is_kept(model):
     scorer = lambda ids, text: -jnp.sum(ids).astype(jnp.float32) + 0 * text[0]
     drawn = generate(model, TEXT, ImageSampling(candidates=4), scorer=scorer, key=jr.key(2))

@@ -17,6 +17,7 @@ from eqxgen.diffusion.schedules import Discrete, betas_of
 from eqxgen.diffusion.solvers import DDPM, sample
 from eqxgen.models import PaxUNet
 from tests import oracles
+from tests.full import rows
 from tests.oracles._drawn import published
 
 CASES = oracles.load("pax")
@@ -76,7 +77,7 @@ def with_arrays(model, arrays):
     return jax.tree.map(lambda leaf: found.get(id(leaf), leaf), model)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", rows(CASES, "two levels"))
 def test_the_net_of_the_example_has_its_outputs(name):
     case = CASES[name]
     options, arrays = json.loads(str(case["config"])), published(case["shapes"])

@@ -48,7 +48,7 @@ def test_a_published_unet_has_its_outputs_and_is_written_to_the_bit(name, tmp_pa
     assert unet.sizes(json.loads((tmp_path / "again" / "config.json").read_text(encoding="utf-8"))) == model.config
 
 
-@pytest.mark.parametrize("name", rows(EDM, "DDPM++"))
+@pytest.mark.parametrize("name", rows(EDM, "DDPM++", "ADM"))
 def test_edms_unets_have_their_outputs_and_are_written_to_the_bit(name, tmp_path):
     case = EDM[name]
     config, arrays = json.loads(str(case["config"])), published(case["shapes"])
@@ -65,7 +65,9 @@ def test_edms_unets_have_their_outputs_and_are_written_to_the_bit(name, tmp_path
     assert all(np.array_equal(again[name], arrays[name]) for name in arrays)
 
 
-@pytest.mark.parametrize("name", rows(GUIDED, "classifier, pooled by the mean"))
+@pytest.mark.parametrize(
+    "name", rows(GUIDED, "classifier, pooled by the mean", "ADM, convolutions between levels", "ADM")
+)
 def test_adms_nets_have_their_outputs_and_are_written_to_the_bit(name, tmp_path):
     case = GUIDED[name]
     config, arrays = json.loads(str(case["config"])), published(case["shapes"])

@@ -82,6 +82,7 @@ def test_layer_norm_and_rms_norm_are_torchs():
         np.testing.assert_allclose(norm(kept["x"]), kept["y"], rtol=1e-5, atol=1e-5)
 
 
+@full
 def test_batch_norm_and_the_moving_codebook_over_two_devices_are_those_of_one():
     report = printed("tests.nn.batchnorm_devices", count=2, python=("-W", "error"), timeout=120)
     for name in ("norm", "codebook"):

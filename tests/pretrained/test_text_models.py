@@ -96,7 +96,7 @@ def test_greedy_text_of_llama_equals_the_published_models(variant, published, fo
     np.testing.assert_array_equal(found[0], run["greedy"])
 
 
-@pytest.mark.parametrize("variant", ["1.1", pytest.param("1.0", marks=full)])
+@pytest.mark.parametrize("variant", [pytest.param(v, marks=full) for v in ("1.1", "1.0")])
 def test_beams_of_t5_equal_the_published_models(variant, published, folder):
     run = published["t5"][f"{variant}/run"]
     model = pretrained.from_pretrained(folder("t5", variant))

@@ -135,6 +135,7 @@ def test_pictures_of_a_folder_get_a_table_and_a_picture(transformer, tmp_path, c
         sample.main(words(run=transformer, images=tmp_path / "none", out=out))
 
 
+@full
 def test_mixing_is_of_the_whole_batch_however_it_is_split(tmp_path):
     sizes = {"backbone": "conv", "conv": ConvNetConfig(width=8, levels=1, features=8, dropout=0.0)}
     options = {"steps": 2, "evals": ("none",), "mix": classify.MixConfig(mixup=0.4, cutmix=0.4), **sizes}

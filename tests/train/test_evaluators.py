@@ -78,6 +78,7 @@ def split(tmp_path_factory):
     return folder, printed("tests.train.evaluate_devices", str(folder))
 
 
+@full
 @pytest.mark.parametrize("program", ["drawn", "_Loss", "_Judged"])
 def test_a_model_trained_in_parts_is_sampled_and_judged_in_parts(split, program):
     _, found = split
@@ -225,6 +226,7 @@ def test_a_metric_that_no_loss_and_no_evaluator_gives_is_refused_before_the_firs
     assert not (tmp_path / "run").exists()
 
 
+@full
 @pytest.mark.parametrize(("values", "best"), [([1.0, np.nan, 0.5], 6), ([np.nan] * 3, None)])
 def test_a_checkpoint_without_a_finite_metric_is_never_the_best(tmp_path, capsys, values, best):
     found = iter([*values, 0.0])
@@ -300,6 +302,7 @@ def test_an_evaluation_that_cannot_be_is_one_line(finished, options, message):
     assert message in str(error.value)
 
 
+@full
 def test_no_evaluator_makes_a_run_without_a_judge(tmp_path, monkeypatch):
     monkeypatch.setattr("train.evaluators.classifier.judge_of", lambda *_: pytest.fail("not reached"))
     assert maskgit.main(tiny(tmp_path / "run", steps=2, evals=("none",))) == 0

@@ -55,6 +55,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_with_its_target_and_levels(na
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "resumed"))
 
 
+@full
 def test_a_run_of_meanflow_samples_in_one_step_and_by_many_of_a_solver(whole, tmp_path):
     assert isinstance(load(whole / "model.safetensors"), Average)
     found = []

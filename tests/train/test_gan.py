@@ -19,7 +19,7 @@ from eqxgen.configs import DCGANConfig, R3GANConfig, StyleGAN2Config
 from eqxgen.models import DCGANGenerator, StyleGAN2Generator
 from eqxgen.nn import WithState
 from tests.arrays import drawn, filled
-from tests.full import rows
+from tests.full import full, rows
 from tests.train.small_runs import crashed_and_resumed, metrics, same, weights
 from train import gan, sample
 from train._errors import UsageError, UserError
@@ -54,6 +54,7 @@ def whole(tmp_path_factory):
     return folder
 
 
+@full
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(whole, tmp_path, monkeypatch):
     crashed_and_resumed(gan, config_of(tmp_path), 3, monkeypatch)
     assert same(weights(whole), weights(tmp_path))
@@ -120,6 +121,7 @@ def test_the_weight_of_a_penalty_and_p_go_along_half_a_cosine():
     np.testing.assert_allclose([of._p({}, at(step)) for step in (0, 5, 10, 99)], [0, 0.25, 0.5, 0.5], atol=1e-6)
 
 
+@full
 def test_samples_that_are_all_alike_stop_the_run_and_the_last_checkpoint_before_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(adversaries, "LEAST", 1e9)
     monkeypatch.setattr(loop, "PATIENCE", 8)

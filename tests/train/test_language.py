@@ -244,6 +244,7 @@ def test_a_vocabulary_that_is_not_the_models_is_an_error(case, finished, tmp_pat
         sample.main(words(run=tmp_path / "run", chars=3))
 
 
+@full
 def test_a_run_on_ids_alone_trains_and_says_why_it_writes_no_text(tmp_path):
     (np.arange(2000, dtype="<u2") % 50).tofile(tmp_path / "ids.bin")
     assert train("gpt", tmp_path / "ids.bin", tmp_path / "run", "--data.vocab=50") == 0

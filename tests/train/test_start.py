@@ -106,6 +106,7 @@ def test_a_run_that_starts_from_weights_says_so_keeps_their_hash_and_does_not_ne
         maskgit.main(dataclasses.replace(longer, start_from=None))
 
 
+@full
 def test_a_tokenizer_of_a_run_takes_its_place_beside_a_discriminator_and_its_codes_are_not_placed_anew(tmp_path):
     sizes = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=4, codes=16)
     config = dataclasses.replace(vqgan.PRESETS["digits"], model=sizes, adversarial=0.1)

@@ -59,6 +59,7 @@ def config_of(recipe, pictures, folder, encoder, **changes):
     return recipe.Config(run_dir=str(folder), **values | changes)
 
 
+@full
 def test_a_run_reads_a_frozen_t5_that_its_files_are_without(pictures, folders, tmp_path, monkeypatch):
     encoder, run = shutil.copytree(folders["t5"], tmp_path / "t5"), tmp_path / "run"
     assert muse.main(config_of(muse, pictures, run, encoder)) == 0

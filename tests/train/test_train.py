@@ -103,6 +103,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(finished, tmp_pat
     )  # threads sum in any order in LAPACK
 
 
+@full
 def test_another_seed_gives_another_run(finished, tmp_path, monkeypatch):
     monkeypatch.setattr("train.evaluators.classifier.judge_of", lambda *_: pytest.fail("not reached"))
     monkeypatch.setattr(Log, "say", _stop_at_evaluation)

@@ -15,6 +15,7 @@ import train
 from eqxgen.configs import MelConfig, WaveGRUConfig
 from eqxgen.models import WaveGRU
 from tests.arrays import filled
+from tests.full import full
 from tests.train.bad_sounds import save
 from tests.train.small_runs import crashed_and_resumed, metrics, same, weights, words
 from train import sample, wavegru
@@ -58,6 +59,7 @@ def whole(tmp_path_factory, folder):
     return run
 
 
+@full
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(whole, folder, tmp_path, monkeypatch):
     sparse = SparseConfig(sparsity=0.5, block=4, start=1, end=4, every=2)
     crashed_and_resumed(wavegru, config_of(tmp_path, folder, sparse=sparse), 3, monkeypatch)
