@@ -15,8 +15,8 @@ from kernels.attention.mosaic_tpu import blocks, tiling
 
 
 @contextlib.contextmanager
-def interpreted(monkeypatch, *, simulated=False):
-    """Small tiles, and `implementation="mosaic_tpu"` on the CPU.
+def interpreted(monkeypatch, *, simulated=False, whole=False):
+    """Small tiles, or `whole` sequences as users have them, and `implementation="mosaic_tpu"` on the CPU.
 
     The simulator keeps memory spaces and copies apart and fills what is not yet written with NaN. It calls back into
     Python, which a primitive cannot lower, so there the kernels are joined by a `jax.custom_vjp` in the primitive's
@@ -24,6 +24,8 @@ def interpreted(monkeypatch, *, simulated=False):
     """
     with monkeypatch.context() as patch:
         patch.setenv("EQXGEN_INTERPRET", "1")
+        if not whole:
+            patch.setattr(blocks, "LONGEST", 0)
         patch.setattr(tiling, "LANES", 16)
         for table in ("FORWARD", "PAIRED_FORWARD"):
             patch.setattr(blocks, table, {1024: blocks.Blocks(64, 64, 32, 32, 16)})

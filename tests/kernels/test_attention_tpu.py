@@ -16,6 +16,7 @@ from bench.ops.attention_shapes import ATTENTION, MASKS, Attention
 from bench.tpu.attention import topology
 from kernels import ALiBi, dot_product_attention, masks
 from kernels.attention import mosaic_tpu, schedule
+from kernels.attention.mosaic_tpu import blocks
 from kernels.attention.problem import Extras, Setting
 from tests.full import full, rows
 from tests.kernels.attention_cases import call, inputs, measure
@@ -64,19 +65,40 @@ LONG = (*(ATTENTION.keys() - COMPACT.keys()), "five", "lengths key bias", "offse
 """Rows of `nox -s full` alone; "packed" has their options together."""
 
 
-@pytest.mark.parametrize("name", rows(INTERPRETED, *LONG))
-def test_the_kernels_have_the_value_and_every_gradient_of_the_formula(name, monkeypatch):
+WHOLE = ("123 causal multi query", "latent window", "lengths key bias", "packed", "prefix bias")
+"""Rows that the suite takes as one tile a head too, as users have short sequences."""
+CUTS = [pytest.param(*row.values, False, marks=row.marks, id=f"{row.id}-tiles") for row in rows(INTERPRETED, *LONG)]
+CUTS += [
+    pytest.param(*row.values, True, marks=row.marks, id=f"{row.id}-whole")
+    for row in rows(INTERPRETED, *(INTERPRETED.keys() - set(WHOLE)))
+]
+
+
+@pytest.mark.parametrize(("name", "whole"), CUTS)
+def test_the_kernels_have_the_value_and_every_gradient_of_the_formula(name, whole, monkeypatch):
     arrays, rest = inputs(INTERPRETED[name])
-    with interpreted(monkeypatch):
+    with interpreted(monkeypatch, whole=whole):
         got = jax.jit(functools.partial(measure, rest=rest, implementation="mosaic_tpu"))(arrays)
     agree(got, INTERPRETED[name], arrays, rest, tolerance=1e-4)
 
 
+@pytest.mark.parametrize("most", [1, 2, 4])
+def test_a_step_of_any_number_of_heads_has_the_value_and_every_gradient_of_the_formula(most, monkeypatch):
+    """Some or all query heads of a key head, or of two."""
+    case = Attention(q_seq=19, kv_seq=23, heads=4, kv_heads=2, mask=MASKS["causal"], bias=(False, True, True, True))
+    arrays, rest = inputs(case)
+    monkeypatch.setattr(blocks, "MOST_HEADS", most)
+    with interpreted(monkeypatch, whole=True):
+        got = jax.jit(functools.partial(measure, rest=rest, implementation="mosaic_tpu"))(arrays)
+    agree(got, case, arrays, rest, tolerance=1e-4)
+
+
 @full
+@pytest.mark.parametrize("whole", [False, True], ids=["tiles", "whole"])
 @pytest.mark.parametrize("name", INTERPRETED)
-def test_the_kernels_read_nothing_that_they_did_not_write_on_a_simulated_tpu(name, monkeypatch):
+def test_the_kernels_read_nothing_that_they_did_not_write_on_a_simulated_tpu(name, whole, monkeypatch):
     arrays, rest = inputs(INTERPRETED[name])
-    with interpreted(monkeypatch, simulated=True):
+    with interpreted(monkeypatch, simulated=True, whole=whole):
         got = measure(arrays, rest, "mosaic_tpu")
     agree(got, INTERPRETED[name], arrays, rest, tolerance=1e-4)
 
@@ -88,8 +110,9 @@ LIMITS = {
 }
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["tiles", "whole"])
 @pytest.mark.parametrize("name", LIMITS)
-def test_a_number_that_is_not_finite_reaches_all_who_see_it_and_no_others(name, monkeypatch):
+def test_a_number_that_is_not_finite_reaches_all_who_see_it_and_no_others(name, whole, monkeypatch):
     """In masked and in full blocks, by the output and by the gradients of rows that do not see the key."""
     side = 16 if name == "causal" else 8
     mask, case = LIMITS[name], Attention(q_seq=100, kv_seq=100, heads=1, kv_heads=1, head_dim=side, v_head_dim=side)
@@ -107,7 +130,7 @@ def test_a_number_that_is_not_finite_reaches_all_who_see_it_and_no_others(name, 
 
         return jax.grad(value, has_aux=True)(arrays)
 
-    with interpreted(monkeypatch):
+    with interpreted(monkeypatch, whole=whole):
         want = both(arrays)
         for key, bad in (("key", jnp.nan), ("key", -jnp.inf), ("value", jnp.inf)):
             grads, out = both(arrays | {key: arrays[key].at[0, 20, 0, 0].set(bad)})

@@ -9,7 +9,8 @@ another in straight programs, so that a softmax runs beside the next product. A 
 active pieces in turn, and there alone are numbers that are not finite kept from the pairs that do not see them. Heads
 of whole lanes are read and written as columns of (batch, seq, heads * dim); others are transposed to (batch, heads,
 seq, dim). Sequences are padded to a multiple of the block. Exponentials are powers of two. The backward kernels hold a
-tile transposed, (keys, queries), so that the row statistics are stored along lanes.
+tile transposed, (keys, queries), so that the row statistics are stored along lanes. A call of up to 512 queries and
+keys is one tile a head, of its own size without padding, and a step has several heads (`short`).
 
 Source: Dao 2023 (FlashAttention-2); the schedule in scalar memory follows block-sparse prefetch lists.
 """

@@ -11,7 +11,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from ..._blocks import div, parts, rem
 from ..problem import Extras, Setting, row_sums, shape_of
-from . import blocks, tiling
+from . import blocks, short, tiling
 from .bias import bias_gradient
 from .launch import Pass, Refs, launch
 from .schedule import bounds_of, by_keys, schedule
@@ -35,7 +35,10 @@ def gradients(
     operands = [*wide, tiling.rows(shape, lse, delta)]
     prepared = ScoreOperands(extras, shape, flip=True)
     work = Pass(shape, stored, setting, extras, prepared, operands, active, full, True, interpret)
-    grads = _gradients(work, q.dtype, tiling.divisor(shape.q_block, most.rows), blocks.sum_bytes(kind))
+    if one := short.one_tile(q, k, v, extras, whole_groups=True):
+        grads = short.gradients(q, k, v, extras, setting, dout, (lse, delta), one, interpret=interpret)
+    else:
+        grads = _gradients(work, q.dtype, tiling.divisor(shape.q_block, most.rows), blocks.sum_bytes(kind))
     return (*grads, bias_gradient(work)) if with_bias else tuple(grads)
 
 
@@ -90,7 +93,8 @@ def _gradients(work: Pass, dtype, group_rows: int, most: int):
             q, k, v, dout = (tiling.whole_lanes(x) for x in (q, k, v, dout))
             # A row that sees no key may have any cotangent; of others, delta is NaN where one is not finite.
             dout = finite(dout) if masked else dout
-            p, ds, _ = score_gradients(refs.scores, tile, masked, q, k, v, dout, *rows)
+            products = dot(k, q, (1, 1)), dot(v, dout, (1, 1))
+            p, ds, _ = score_gradients(refs.scores, tile, masked, *products, *rows)
             ds = ds.astype(q.dtype)
             dv[keys] += dot(p.astype(dout.dtype), dout, (1, 0))
             dk[keys] += dot(ds, finite(q) if masked else q, (1, 0))

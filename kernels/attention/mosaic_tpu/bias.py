@@ -10,7 +10,7 @@ from ..._blocks import div, rem
 from ..problem import ALiBi
 from .launch import Pass, Refs, launch
 from .schedule import flags
-from .scores import score_gradients
+from .scores import dot, score_gradients
 from .tiling import Output, Tile
 
 
@@ -47,7 +47,8 @@ def bias_gradient(work: Pass):
         def compute(masked):
             for part in range(shape.parts):
                 at = dataclasses.replace(tile, part=part)
-                _, _, ds = score_gradients(refs.scores, at, masked, *refs.load(at))
+                q, k, v, dout, *rows = refs.load(at)
+                _, _, ds = score_gradients(refs.scores, at, masked, dot(k, q, (1, 1)), dot(v, dout, (1, 1)), *rows)
                 ds = (ds * -refs.scores.distance(at) if alibi else ds).T
                 dbias[0, 0, :, shape.keys(part)] += ds if t else ds.sum(0, keepdims=True)
 

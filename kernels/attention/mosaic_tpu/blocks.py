@@ -39,6 +39,11 @@ UNMASKED_BACKWARD = BACKWARD | {256: Blocks(2048, 2048, 512, 1024, 1024)}
 # With a number for each pair, on chips with room.
 WIDE_PAIRED_BACKWARD = BACKWARD | {256: Blocks(1024, 1024, 512, 512, 512)}
 
+# A call of at most so many queries and keys is one tile a head (`short`). Of the heads of a step: their number, logits,
+# and bytes of their blocks, which are held twice; v4 has 16 MiB of vector memory in all.
+LONGEST = 512
+MOST_HEADS, MOST_PAIRS, MOST_BYTES = 8, 1 << 19, 6 << 20
+
 # Bytes of vector memory for the gradient of the query, and chips with at least 64 MiB of it.
 SUM_BYTES = 32 << 20
 LATER = ("v5", "v6", "v7", "7x")

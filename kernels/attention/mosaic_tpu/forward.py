@@ -7,25 +7,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ..._blocks import div
 from ..problem import Extras, Setting, shape_of
-from . import blocks, tiling
+from . import blocks, short, tiling
 from .launch import Pass, Refs, launch
 from .schedule import bounds_of, schedule
-from .scores import ScoreOperands, dot, finite, flag, inverse, marks
+from .scores import LOW, ScoreOperands, dot, finite, flag, inverse, marks
 from .tiling import Output, Tile, Tiled, widen
 
-LOW = -0.7 * float(np.finfo(np.float32).max)
 HEAD_BYTES = 6 << 20
 STRAIGHT = 8  # pieces of blocks that need the mask, as in `schedule`
 
 
 def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False):
     """(out, logsumexp) as `reference.attend` gives them, by one kernel."""
+    if one := short.one_tile(q, k, v, extras):
+        return short.attend(q, k, v, extras, setting, one, interpret=interpret)
     most = blocks.forward(tiling.widest(q, v), narrow=extras.narrow)
     shape, stored = tiling.tiled(shape_of(q, k, v), most), tiling.layout(q, v)
     active, full = bounds_of(extras.mask, shape)
@@ -160,8 +160,7 @@ def _softmax(refs: Refs, tile: Tile, s, marked, top, total, masked: bool):
     scores = refs.scores
     s, _ = scores.logits(s, tile)
     if masked:
-        s = s if marked is None else s + marked
-        s = jnp.where(scores.allowed(tile, s.shape), s, -jnp.inf)
+        s = scores.masked(s, marked, tile)
     now = jnp.maximum(top, jnp.max(s, axis=1, keepdims=True))
     p = jnp.exp2(s - widen(now, s.shape[1]))
     shrink = jnp.exp2(top - now)
@@ -170,10 +169,7 @@ def _softmax(refs: Refs, tile: Tile, s, marked, top, total, masked: bool):
     if marked is not None and not masked:
         # All queries of a block without a mask see all its keys.
         total = total + sum(marked[:, some] for some in lanes)
-    kept = scores.kept(tile)
-    if kept is not None:
-        p = jnp.where(kept, p * (1.0 / (1.0 - scores.setting.dropout_rate)), 0.0)
-    return p, shrink, now, total
+    return scores.dropped(p, tile), shrink, now, total
 
 
 def _end(refs: Refs):

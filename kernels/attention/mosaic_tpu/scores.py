@@ -6,11 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ... import _dropout
-from ..._blocks import pad
+from ..._blocks import div, pad
 from ..problem import ALiBi, Extras, Setting, unsqueeze
 from . import pattern
 from .tiling import Operand, Tile, Tiled
@@ -18,6 +19,7 @@ from .tiling import Operand, Tile, Tiled
 # Moved to `pltpu` in jax 0.12.
 RECIPROCAL: Any = getattr(pltpu, "reciprocal", None) or pl.reciprocal
 LOG2E = math.log2(math.e)
+LOW = -0.7 * float(np.finfo(np.float32).max)  # the least maximum of a row: a masked logit then has the weight 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Slot:
 
     An "int" is `at` itself. A "scalar" is one of the prefetched numbers, the others are among the operands: a "tile" is
     stored as the kernel's tile is, a "transposed" one is not, "numbers" are a table over examples and heads, "pattern"
-    the words of a `pattern.Bits`. `queries` and `keys`: the axes over which a tile extends.
+    the words of a `pattern.Bits`. `queries` and `keys`: the axes over which a tile extends; `heads`: it has numbers of
+    its own for each head.
     """
 
     kind: str
@@ -34,16 +37,17 @@ class Slot:
     many: bool = False
     queries: bool = False
     keys: bool = False
+    heads: bool = False
 
 
 class ScoreOperands:
     """The operands that the extras add to a kernel, and the slots in which `Scores` finds them.
 
-    With `flip` the kernel's tiles are (keys, queries), else (queries, keys).
+    With `flip` the kernel's tiles are (keys, queries), else (queries, keys). A step of the grid has `heads` heads.
     """
 
-    def __init__(self, extras: Extras, shape: Tiled, flip: bool):
-        self._shape, self._flip = shape, flip
+    def __init__(self, extras: Extras, shape: Tiled, flip: bool, heads: int = 1):
+        self._shape, self._flip, self._heads = shape, flip, heads
         self.scalars: list[Any] = []
         self.operands: list[Operand] = []
         self.mask = pattern.in_kernel(extras.mask, shape)
@@ -94,14 +98,17 @@ class ScoreOperands:
             # A vector has no whole tile of a narrow dtype.
             x = x.astype(jnp.float32 if jnp.issubdtype(x.dtype, jnp.floating) else jnp.int32)
         many, heads = x.shape[0] > 1, x.shape[1] > 1
-        block = (1, 1, self._shape.q_block if has_q else 1, self._shape.kv_block if has_k else 1)
-        place = lambda t: (t.b if many else 0, t.h if heads else 0, t.q if has_q else 0, t.k if has_k else 0)
+        sides = self._shape.q_block if has_q else 1, self._shape.kv_block if has_k else 1
+        block = (1, self._heads if heads else 1, *sides)
+        head = lambda t: div(t.h, self._heads) if heads else 0
+        place = lambda t: (t.b if many else 0, head(t), t.q if has_q else 0, t.k if has_k else 0)
+        axes = many, has_q, has_k, heads
         if not self._flip:
-            return self._operand(Operand(x, block, place), "tile", many, has_q, has_k)
+            return self._operand(Operand(x, block, place), "tile", *axes)
         if has_q and has_k:
-            return self._operand(Operand(x, block, place), "transposed", many, True, True)
+            return self._operand(Operand(x, block, place), "transposed", *axes)
         swapped = lambda t: tuple(place(t)[axis] for axis in (0, 1, 3, 2))
-        return self._operand(Operand(x.swapaxes(2, 3), (1, 1, block[3], block[2]), swapped), "tile", many, has_q, has_k)
+        return self._operand(Operand(x.swapaxes(2, 3), (*block[:2], block[3], block[2]), swapped), "tile", *axes)
 
 
 class Scores:
@@ -136,7 +143,8 @@ class Scores:
             return self.operands[slot.at], tile
         rows = tile.rows if slot.queries and tile.rows is not None else slice(None)
         keys = self.shape.keys(tile.part) if slot.keys else slice(None)
-        x = self.operands[slot.at][(0, 0, *((keys, rows) if self.flip and slot.kind == "tile" else (rows, keys)))]
+        head = tile.turn if slot.heads else 0
+        x = self.operands[slot.at][(0, head, *((keys, rows) if self.flip and slot.kind == "tile" else (rows, keys)))]
         x = x.astype({"int8": jnp.int32, "bfloat16": jnp.float32}.get(x.dtype.name, x.dtype))
         return x.T if slot.kind == "transposed" else x
 
@@ -169,6 +177,16 @@ class Scores:
             arrays = (self.view(slot, tile) for slot in self.prepared.views)
             allowed = allowed & self.prepared.mask.allowed(i, j, *arrays)
         return jnp.broadcast_to(allowed, shape)
+
+    def masked(self, s, marked, tile: Tile):
+        """Logits with minus infinity for the pairs that are masked; `marked` as from `marks`, or None."""
+        s = s if marked is None else s + marked
+        return jnp.where(self.allowed(tile, s.shape), s, -jnp.inf)
+
+    def dropped(self, p, tile: Tile):
+        """Weights after dropout."""
+        kept = self.kept(tile)
+        return p if kept is None else jnp.where(kept, p * (1.0 / (1.0 - self.setting.dropout_rate)), 0.0)
 
     def kept(self, tile: Tile):
         """The weights that dropout keeps, or None."""
@@ -217,17 +235,19 @@ def inverse(x, dtype):
     return near * (2.0 - x * near)
 
 
-def score_gradients(scores: Scores, tile: Tile, masked: bool, q, k, v, dout, lse, delta):
+def score_gradients(scores: Scores, tile: Tile, masked: bool, product, dp, lse, delta):
     """A tile of the backward pass, (keys, queries): (p with dropout, ds of the capped product, ds of the bias).
 
-    `lse` is in powers of two.
+    Args:
+        product: `k q^T`.
+        dp: `v dout^T`.
+        lse: in powers of two.
     """
-    s, bent = scores.logits(dot(k, q, (1, 1)), tile)
+    s, bent = scores.logits(product, tile)
     allowed = scores.allowed(tile, s.shape) if masked else None
     only = lambda x: x if allowed is None else jnp.where(allowed, x, 0.0)
     # At most 1 in exact arithmetic; rounding of huge logits must not overflow.
     p = only(jnp.exp2(jnp.minimum(s - (lse + delta * 0.0 if masked else lse), 0.0)))
-    dp = dot(v, dout, (1, 1))
     dropped = p
     kept = scores.kept(tile)
     if kept is not None:

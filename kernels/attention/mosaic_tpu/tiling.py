@@ -19,7 +19,8 @@ LANES = 128
 class Tile:
     """A tile of a kernel: example, head, block of queries, block of keys.
 
-    `part` is a part of the block of keys, `rows` a `pl.ds` of the block's queries, all if None.
+    `part` is a part of the block of keys, `rows` a `pl.ds` of the block's queries, all if None; `turn` counts the heads
+    of a step of the grid.
     """
 
     b: Any
@@ -28,6 +29,7 @@ class Tile:
     k: Any
     part: Any = 0
     rows: Any = None
+    turn: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,15 +185,17 @@ def queries(x, shape: Tiled, stored: Layout, heads: int = 1) -> Operand:
     return Operand(stored.store(x, shape.q_block), block, lambda t: stored.place(t.b, div(t.h, heads), t.q), wide=True)
 
 
-def keys(x, shape: Tiled, stored: Layout) -> Operand:
-    """(b, kv_seq, kv_heads, dim), padded and divided along the keys; a query head reads its key head."""
-    block = stored.block(1, shape.kv_block, x.shape[3])
-    return Operand(
-        stored.store(x, shape.kv_block), block, lambda t: stored.place(t.b, div(t.h, shape.repeat), t.k), wide=True
-    )
+def keys(x, shape: Tiled, stored: Layout, heads: int = 1) -> Operand:
+    """(b, kv_seq, kv_heads, dim), padded and divided along the keys; a query head reads its key head, one of so many in
+    a block.
+    """
+    block = stored.block(heads, shape.kv_block, x.shape[3])
+    place = lambda t: stored.place(t.b, div(t.h, shape.repeat * heads), t.k)
+    return Operand(stored.store(x, shape.kv_block), block, place, wide=True)
 
 
-def rows(shape: Tiled, *numbers) -> Operand:
-    """Numbers per query, each (b, heads, q_seq), stored along lanes one above the other."""
-    block = (None, None, len(numbers), shape.q_block)
-    return Operand(pad(jnp.stack(numbers, 2), 3, shape.q_block), block, lambda t: (t.b, t.h, 0, t.q))
+def rows(shape: Tiled, *numbers, heads: int | None = None) -> Operand:
+    """Numbers per query, each (b, heads, q_seq), stored along lanes one above the other, of one head or so many."""
+    block = (None, heads, len(numbers), shape.q_block)
+    place = lambda t: (t.b, div(t.h, heads or 1), 0, t.q)
+    return Operand(pad(jnp.stack(numbers, 2), 3, shape.q_block), block, place)
