@@ -93,6 +93,11 @@ def test_adms_nets_have_their_outputs_and_are_written_to_the_bit(name, tmp_path)
         (unet.build, {"time_embedding_type": "fourier"}, "time_embedding_type must be 'positional'"),
         (unet.build, {"up_block_types": ["UpBlock2D"] * 4}, "up_block_types must mirror down_block_types"),
         (
+            unet.build,
+            {"attention_head_dim": 64},
+            "attention_head_dim must divide the block_out_channels with attention",
+        ),
+        (
             edm.build,
             {"class": "SongUNet", "encoder_type": "skip"}
             | dict.fromkeys(("in_channels", "out_channels"), 3)

@@ -114,6 +114,11 @@ def sizes(values: Mapping[str, Any]) -> UNetConfig:
         raise Unsupported(f"attn_norm_num_groups must be norm_num_groups={groups}: got {given}")
     channels, out = _channels(values)
     head_dim = values.get("attention_head_dim", 8) if attention or middle else None
+    there = {widths[level] for level in attention} | ({widths[-1]} if middle else set())
+    if head_dim is not None and (odd := sorted(width for width in there if width % int(head_dim))):
+        raise Unsupported(
+            f"attention_head_dim must divide the block_out_channels with attention: got {head_dim}, and {odd}"
+        )
     padding = int(values.get("downsample_padding", 1))
     if padding not in (0, 1):
         raise Unsupported(f"downsample_padding must be 0 or 1: got {padding}")
