@@ -20,6 +20,9 @@ from train import diffusion
 from train.tasks.facts import ImageFacts
 
 
+CODES = 7  # of the models in the table
+
+
 class Mapped(eqx.Module):
     """A function of a model, an example and a key."""
 
@@ -69,7 +72,8 @@ MAPPED = {
     "image tokens, candidates": row("ImageAR", tokens(images.generate, candidates=2), 1),
     "image tokens, by text": row("Parti", tokens(images.generate), 1),
     "scales": row("VAR", tokens(scales.generate, guidance_ramp=1.0), 1),
-    "masked loss": row("MaskGIT", lambda model, *x, key: masked_loss(model, *x, key=key).loss, 0, 1),
-    "MAGE's loss": row("MAGE", lambda model, *x, key: mage_loss(model, *x, key=key).loss, 0, 1),
+    # A token to predict is a code, and never the mask token, which the models' own examples have too.
+    "masked loss": row("MaskGIT", lambda model, ids, *x, key: masked_loss(model, ids % CODES, *x, key=key).loss, 0, 1),
+    "MAGE's loss": row("MAGE", lambda model, ids, *x, key: mage_loss(model, ids % CODES, *x, key=key).loss, 0, 1),
     "loss of image tokens": row("ImageAR", lambda model, *x, key: image_ar_loss(model, *x, key=key).loss, 0, 1),
 }
