@@ -19,7 +19,6 @@ from tests.models.model_rows import ROWS, Row
 from train import diffusion
 from train.tasks.facts import ImageFacts
 
-
 CODES = 7  # of the models in the table
 
 
