@@ -102,13 +102,13 @@ class ScoreOperands:
         block = (1, self._heads if heads else 1, *sides)
         head = lambda t: div(t.h, self._heads) if heads else 0
         place = lambda t: (t.b if many else 0, head(t), t.q if has_q else 0, t.k if has_k else 0)
-        axes = many, has_q, has_k, heads
+        own = many, has_q, has_k, heads
         if not self._flip:
-            return self._operand(Operand(x, block, place), "tile", *axes)
+            return self._operand(Operand(x, block, place), "tile", *own)
         if has_q and has_k:
-            return self._operand(Operand(x, block, place), "transposed", *axes)
+            return self._operand(Operand(x, block, place), "transposed", *own)
         swapped = lambda t: tuple(place(t)[axis] for axis in (0, 1, 3, 2))
-        return self._operand(Operand(x.swapaxes(2, 3), (*block[:2], block[3], block[2]), swapped), "tile", *axes)
+        return self._operand(Operand(x.swapaxes(2, 3), (*block[:2], block[3], block[2]), swapped), "tile", *own)
 
 
 class Scores:

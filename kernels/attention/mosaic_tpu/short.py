@@ -49,8 +49,9 @@ def one_tile(q, k, v, extras: Extras, *, whole_groups: bool = False) -> OneTile 
         blocks.MOST_BYTES // (4 * (rows + columns) * wide * q.dtype.itemsize),
     )
     fits = lambda n: shape.heads % n == 0 and (n % shape.repeat == 0 or (shape.repeat % n == 0 and not whole_groups))
-    fold = max((n for n in range(1, most + 1) if fits(n)), default=None)
-    return fold and OneTile(**vars(shape), q_block=rows, kv_block=columns, part=columns, group=rows, fold=fold)
+    fold = max((n for n in range(1, most + 1) if fits(n)), default=0)
+    sizes = {"q_block": rows, "kv_block": columns, "part": columns, "group": rows}
+    return OneTile(**vars(shape), **sizes, fold=fold) if fold else None
 
 
 def attend(q, k, v, extras: Extras, setting: Setting, shape: OneTile, *, interpret: Any):
@@ -174,7 +175,9 @@ def _in_turn(count: int, product, finish) -> None:
     """`finish` of each head, with `product` of the next issued ahead of it."""
     ahead = product(0)
     for r in range(count):
-        now, ahead = ahead, product(r + 1) if r + 1 < count else None
+        now = ahead
+        if r + 1 < count:
+            ahead = product(r + 1)
         finish(r, *now)
 
 
