@@ -12,6 +12,7 @@ import pytest
 
 from eqxgen.losses.elbo import importance_weighted_nll, merged, negative_elbo, running
 from eqxgen.nn.distributions import LOG_VARIANCE, Bernoulli, DiagonalGaussian, LogitLaplace, squeezed
+from tests.full import full
 
 SLOPES, NOISE = np.array([1.5, -0.7, 0.2]), 0.4
 X = np.array([0.9, -1.3, 0.5])
@@ -149,6 +150,7 @@ def test_the_density_of_the_logit_laplace_is_one_in_all():
     assert LogitLaplace(jnp.full(2, 9.0), jnp.zeros(2)).image().max() == 1
 
 
+@full
 def test_moments_of_a_net_are_bounded():
     found = DiagonalGaussian.of(jnp.array([1.0, 2.0, 1e6, -1e6]))
     np.testing.assert_array_equal(found.mean, [1, 2])

@@ -14,6 +14,7 @@ from eqxgen.decoding.images import ImageRules, evidence, generate, log_likelihoo
 from eqxgen.losses.image_ar import image_ar_loss
 from eqxgen.models import ImageAR
 from tests import oracles
+from tests.full import full
 from tests.oracles._drawn import published
 from tests.oracles.llamagen import SIZES
 
@@ -155,6 +156,7 @@ def test_without_guidance_and_inside_an_empty_interval_the_label_alone_counts(mo
     np.testing.assert_array_equal(greedy, jnp.argmax(logits, axis=-1))
 
 
+@full
 def test_of_candidates_the_scorer_keeps_its_best(model):
     likes = lambda ids, label: jnp.sum(ids == 6).astype(jnp.float32)
     draw = lambda n, scorer=None: generate(model, 1, ImageSampling(candidates=n), scorer=scorer, key=jr.key(3))

@@ -82,6 +82,7 @@ def size_of(path):
         return picture.size
 
 
+@full
 def test_a_run_ends_with_pictures_of_its_confusion_and_attention(whole, transformer):
     data = load(config_of(whole).data)
     for folder in (whole, transformer):

@@ -197,6 +197,7 @@ def test_the_loss_of_a_model_in_bfloat16_is_computed_in_float32():
     np.testing.assert_allclose(core(model).loss, core(wide).loss, rtol=1e-5)
 
 
+@full
 def test_the_target_of_shortcut_is_the_average_of_the_weights_and_moves_towards_them():
     config, core = parts_of("shortcut", accumulate=2, few_step=FewStepLoss(equal=0.0))
     model = {"denoiser": awake(config)}

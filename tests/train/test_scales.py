@@ -48,6 +48,7 @@ def run(tmp_path_factory):
     return folder / "run"
 
 
+@full
 def test_a_run_keeps_its_tokenizer_and_not_the_quantiser_in_its_weights(run):
     facts = json.loads((run / "config.json").read_text())["facts"]
     assert {k: facts[k] for k in ("tokens", "codes", "scales", "code_dim")} == {
@@ -59,6 +60,7 @@ def test_a_run_keeps_its_tokenizer_and_not_the_quantiser_in_its_weights(run):
     assert line["loss"] == pytest.approx(np.log(16), rel=0.1)
 
 
+@full
 def test_it_is_sampled_with_other_guidance(run, tmp_path):
     assert sample.main(words(run=run, n=2, guidance=2.0, guidance_ramp=1.0, out=tmp_path / "x.npz")) == 0
     with np.load(tmp_path / "x.npz") as arrays:

@@ -22,6 +22,7 @@ import pytest
 import train
 from eqxgen.nn import MLP, Dropout, Projection
 from tests.devices import ROOT, printed
+from tests.full import full
 from train import (
     DynamicLossScale,
     Policy,
@@ -83,6 +84,7 @@ def devices():
     return printed("tests.train.toolkit_devices", python=("-W", "error"), timeout=200)
 
 
+@full
 def test_eight_devices_have_the_gradients_of_one(devices):
     assert len(devices["rows"]) == 6
     for row in devices["rows"]:
