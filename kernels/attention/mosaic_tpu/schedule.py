@@ -107,7 +107,7 @@ def schedule(active, full, straight: int = 0) -> Plan:
     count = active.shape[-1]
     assert 2 * count + 1 + active.shape[-2].bit_length() < 32, "an entry has 31 bits"
     pieces = lib.concatenate([active, active & full], -1)
-    bits = sum(pieces[..., n].astype(np.int32) << n for n in range(2 * count))
+    bits: Any = sum(pieces[..., n].astype(np.int32) << n for n in range(2 * count))
     some, every = active.any(-1), full.all(-1)
     found, counts = shared.entries(some, every)
     found = (((found >> 1) << 2 * count | lib.take_along_axis(bits, found >> 1, axis=-1)) << 1) | (found & 1)
@@ -116,7 +116,8 @@ def schedule(active, full, straight: int = 0) -> Plan:
     words = np.unique(bits[states[1]]).tolist() if lib is np else []
     kinds = tuple(_pieces(word, count) for word in words)
     kinds = kinds if sum(map(len, kinds)) <= straight else ()
-    return Plan(table, found.shape, count, *(lib is jnp or bool(x.any()) for x in states), kinds)
+    whole, partial, mixed = (lib is jnp or bool(x.any()) for x in states)
+    return Plan(table, found.shape, count, whole, partial, mixed, kinds)
 
 
 def _pieces(word: int, count: int) -> Pieces:
