@@ -526,11 +526,11 @@ def test_images_of_nan_leave_no_file(out, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-NAN = ("diffusion", "gpt", "maskgit", "clip", "gan", "classify", "vae")
+DAMAGED = ("diffusion", "gpt", "maskgit", "clip", "gan", "classify", "vae")
 """Recipes whose damaged model is in the suite: one of each kind of samples."""
 
 
-@pytest.mark.parametrize("recipe", rows(RECIPES, *(name for name in RECIPES if name not in NAN)))
+@pytest.mark.parametrize("recipe", rows(RECIPES, *(name for name in RECIPES if name not in DAMAGED)))
 def test_a_model_of_nan_is_an_error_of_every_recipe(recipe, tmp_path):
     nan = lambda x: jnp.asarray(np.full(x.shape, np.nan, x.dtype)) if eqx.is_inexact_array(x) else x
     broken = lambda model: jax.tree.map(nan, model)
