@@ -4,7 +4,7 @@
 
 Loss, gradients and AdamW of one chip's share of a batch, float32 parameters and bfloat16 inside. Blocks are a loop over
 their depth, so that a few are compiled where the whole model does not fit one chip; the table has their number.
-`jax.nn`'s attention has no dropout of its weights, which imagenet256 has by ours: the same work is the row without.
+`jax.nn`'s attention has no dropout of its weights, so that the step without dropout alone is the same work for both.
 """
 
 import argparse

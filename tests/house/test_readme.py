@@ -54,16 +54,16 @@ def test_the_commands_run_one_after_another(tmp_path, monkeypatch, shared_data):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data, "load", _few)
     for command in COMMANDS:
-        module, *flags = shlex.split(command.replace("DATA", str(shared_data)))[2:]
-        if "--help" in flags or "--dry-run" in flags:
+        module, *words = shlex.split(command.replace("DATA", str(shared_data)))[2:]
+        if "--help" in words or "--dry-run" in words:
             continue  # test_commands.py, the dry run too; for v5e:2x4 `nox -s tpu`
         if module == "train.sample":
-            assert sample.main(flags) == 0
+            assert sample.main(words) == 0
             assert (tmp_path / "sevens.png").exists()
             continue
         recipe = MODULES[module]
-        flags += shlex.split(SMALL[module])
-        config = configs.parse(module.removeprefix("train."), recipe.Config, recipe.PRESETS, "", flags)
+        words += shlex.split(SMALL[module])
+        config = configs.parse(module.removeprefix("train."), recipe.Config, recipe.PRESETS, "", words)
         assert recipe.main(config) == 0
     assert (tmp_path / "runs" / "maskgit-mnist" / "summary.json").exists()
 

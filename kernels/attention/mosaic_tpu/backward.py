@@ -25,19 +25,21 @@ def gradients(
     q, k, v, extras: Extras, setting: Setting, out, lse, dout, dlse, *, with_bias: bool, kind: str, interpret: Any
 ):
     """Cotangents of q, k, v and, with `with_bias`, of the bias."""
-    most = blocks.backward(tiling.widest(q, v), kind, plain=extras.plain, masked=extras.mask is not None)
-    shape, stored = tiling.tiled(shape_of(q, k, v), most), tiling.layout(q, v)
     delta, empty = row_sums(dout, out) - dlse, lse == -jnp.inf
     lse, delta = jnp.where(empty, 0.0, lse * LOG2E), jnp.where(empty, 0.0, delta)
+    one = short.one_tile(q, k, v, extras, whole_groups=True)
+    grads = one and short.gradients(q, k, v, extras, setting, dout, (lse, delta), one, interpret=interpret)
+    if grads and not with_bias:
+        return grads
+    most = blocks.backward(tiling.widest(q, v), kind, plain=extras.plain, masked=extras.mask is not None)
+    shape, stored = tiling.tiled(shape_of(q, k, v), most), tiling.layout(q, v)
     active, full = bounds_of(extras.mask, shape)
     wide = [tiling.queries(x, shape, stored) for x in (q, dout)]
     wide[1:1] = [tiling.keys(x, shape, stored) for x in (k, v)]
     operands = [*wide, tiling.rows(shape, lse, delta)]
     prepared = ScoreOperands(extras, shape, flip=True)
     work = Pass(shape, stored, setting, extras, prepared, operands, active, full, True, interpret)
-    if one := short.one_tile(q, k, v, extras, whole_groups=True):
-        grads = short.gradients(q, k, v, extras, setting, dout, (lse, delta), one, interpret=interpret)
-    else:
+    if not grads:
         grads = _gradients(work, q.dtype, tiling.divisor(shape.q_block, most.rows), blocks.sum_bytes(kind))
     return (*grads, bias_gradient(work)) if with_bias else tuple(grads)
 

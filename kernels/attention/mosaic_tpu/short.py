@@ -87,25 +87,17 @@ def attend(q, k, v, extras: Extras, setting: Setting, shape: OneTile, *, interpr
 
         _in_turn(shape.fold, product, finish)
 
-    out, lse = launch(
-        work,
-        "short_forward",
-        kernel,
-        _tile_of(shape),
-        grid=(shape.batch, shape.heads // shape.fold),
-        entries=jnp.zeros(1, jnp.int32),
-        outs=[
-            _wide(shape, stored, shape.heads, shape.fold, shape.q_block, shape.v_dim, q.dtype),
-            Output(
-                (shape.batch, shape.heads, 1, shape.q_block),
-                jnp.float32,
-                (None, shape.fold, 1, shape.q_block),
-                lambda t: (t.b, div(t.h, shape.fold), 0, 0),
-            ),
-        ],
-        scratch=[],
-        sums=0,
-    )
+    side = (1, shape.q_block)
+    outs = [
+        _wide(shape, stored, shape.heads, shape.fold, shape.q_block, shape.v_dim, q.dtype),
+        Output(
+            (shape.batch, shape.heads, *side),
+            jnp.float32,
+            (None, shape.fold, *side),
+            lambda t: (t.b, div(t.h, shape.fold), 0, 0),
+        ),
+    ]
+    out, lse = _launch(work, shape, "short_forward", kernel, outs)
     return stored.load(out, shape.heads, shape.q_seq), lse[:, :, 0, : shape.q_seq]
 
 
@@ -151,11 +143,7 @@ def gradients(q, k, v, extras: Extras, setting: Setting, dout, numbers, shape: O
         _wide(shape, stored, *keys, shape.dim, q.dtype),
         _wide(shape, stored, *keys, shape.v_dim, q.dtype),
     ]
-    grid = shape.batch, shape.heads // shape.fold
-    entries = jnp.zeros(1, jnp.int32)
-    dq, dk, dv = launch(
-        work, "short_backward", kernel, _tile_of(shape), grid=grid, entries=entries, outs=outs, scratch=[], sums=0
-    )
+    dq, dk, dv = _launch(work, shape, "short_backward", kernel, outs)
     both = (stored.load(x, shape.kv_heads, shape.kv_seq) for x in (dk, dv))
     return stored.load(dq, shape.heads, shape.q_seq), *both
 
@@ -185,8 +173,10 @@ def _of_head(tile: Tile, r: int) -> Tile:
     return dataclasses.replace(tile, h=tile.h + r, turn=r)
 
 
-def _tile_of(shape: OneTile):
-    return lambda ids, entries: Tile(ids[0], ids[1] * shape.fold, 0, 0)
+def _launch(work: Pass, shape: OneTile, name: str, kernel, outs) -> Any:
+    where = lambda ids, entries: Tile(ids[0], ids[1] * shape.fold, 0, 0)
+    grid, entries = (shape.batch, shape.heads // shape.fold), jnp.zeros(1, jnp.int32)  # every tile is visited
+    return launch(work, name, kernel, where, grid=grid, entries=entries, outs=outs, scratch=[], sums=0)
 
 
 def _wide(shape: OneTile, stored, heads: int, some: int, rows: int, dim: int, dtype: Any) -> Output:
