@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from .chips import Chip
 from .dump import UNITS, Program, Range
 from .grid import Grid
+from .match import MXU, innermost, matched, unmatched
 
-MXU, FILL, SPILL = UNITS.index("MXU"), UNITS.index("FILL"), UNITS.index("SPILL")
-VECTOR = [UNITS.index(x) for x in ("MXU", "XLU", "VALU", "VSTORE")]
+FILL, SPILL = UNITS.index("FILL"), UNITS.index("SPILL")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +72,10 @@ class Row:
 def row(program: Program, chip: Chip, grid: Grid | None = None, *, pallas: bool = True) -> Row:
     """The counts of a program; without its grid every conditional block runs in each step of its loop."""
     steps = grid.steps if grid else max((x.trips or 1 for x in program.loops), default=1)
-    blocks = _blocks(program, len(grid.visits) if grid else None)
-    matched = grid is not None and len(grid.visits) == len(blocks)
-    visits = [steps if n is None else n for n in grid.visits] if grid and matched else [steps] * len(blocks)
-    products = grid.products if grid and matched else ((),) * (len(blocks) + 1)
-    owners = [_innermost(blocks, i) for i in range(len(program.slots))]
+    found = (matched(program, grid) if grid else None) or unmatched(program)
+    blocks, products = found.blocks, found.products
+    visits = [steps if n is None else n for n in found.visits]
+    owners = [innermost(blocks, i) for i in range(len(program.slots))]
     bodies = [
         _body(program, [i for i, x in enumerate(owners) if x == block], _least(work, chip), times)
         for block, work, times in zip([*blocks, None], products, [*visits, steps])
@@ -85,7 +84,7 @@ def row(program: Program, chip: Chip, grid: Grid | None = None, *, pallas: bool 
     for i, owner in enumerate(owners):
         ran[owner] += _trips(program, owner, i, steps)
     total = sum(once * times for once, times in zip(ran.values(), [*visits, steps]))
-    known = all(x.trips for x in program.loops) and (grid is None or None not in grid.visits)
+    known = all(x.trips for x in program.loops) and None not in found.visits
     copied, once, least_bytes = (grid.bytes, grid.once_bytes, grid.least_bytes) if grid else (0, 0, 0)
     cores = chip.cores if grid and grid.parallel else 1
     stalls = sum(max(x.least - once, 0) * x.visits for x, once in zip(bodies, ran.values()))
@@ -103,7 +102,7 @@ def row(program: Program, chip: Chip, grid: Grid | None = None, *, pallas: bool 
         least_bytes=least_bytes,
         compute=(total + stalls) / (cores * chip.clock),
         memory=copied / (cores * chip.bandwidth),
-        exact=matched and known,
+        exact=grid is not None and known,
     )
 
 
@@ -113,24 +112,6 @@ def _body(program: Program, bundles: list[int], least: float, visits: int) -> Bo
     span = slots[at[0] : at[-1] + 1]
     filled = {u: sum(x) / (c * len(span)) for u, x, c in zip(UNITS, zip(*span), program.capacity)}
     return Body(len(bundles), len(span), filled, sum(x[FILL] + x[SPILL] for x in slots), least, visits)
-
-
-def _blocks(program: Program, count: int | None) -> list[Range]:
-    """The conditional blocks of a kernel: those inside of the pipeline's block for one grid step, or all of them.
-
-    The pipeline has blocks of its own, with less vector work; the `count` widest are the kernel's.
-    """
-    vectors = {x: sum(program.slots[i][j] for i in range(x.start, x.stop) for j in VECTOR) for x in program.blocks}
-    wide = [x for x, work in vectors.items() if work]
-    step = max(wide, key=lambda x: x.stop - x.start, default=None)
-    inside = [x for x in wide if step and step.holds(x)]
-    chosen = inside if program.loops else wide
-    chosen = chosen if count is None else sorted(chosen, key=lambda x: -vectors[x])[:count]
-    return sorted(chosen, key=lambda x: x.start)
-
-
-def _innermost(ranges: Sequence[Range], bundle: int) -> Range | None:
-    return min((x for x in ranges if bundle in x), key=lambda x: x.stop - x.start, default=None)
 
 
 def _trips(program: Program, owner: Range | None, bundle: int, steps: int) -> float:

@@ -20,6 +20,7 @@ LOOPS = ("while", "scan")
 MOST = 1 << 22  # elements of an array that is evaluated
 UNROLLED = 64  # turns of a loop that are evaluated one by one
 Values = dict[Any, Any]
+Products = tuple[tuple[int, int, int], ...]
 
 
 class _Found(list[Any]):
@@ -34,7 +35,8 @@ class _Found(list[Any]):
 class Grid:
     """A call: its name, shapes of its results, steps, conditional blocks with vector work, and bytes of all copies.
 
-    `visits` are the executions of each block, None where the predicate needs more than the step and the schedule.
+    `visits` are the executions of each block, None where the predicate needs more than the step and the schedule, and
+    `parents` the block around it, None for the kernel itself.
     `products` are the matrix products (rows, contracted, columns) of each block, of the code outside of them last.
     `bytes` counts a copy for each change of a block's index, `once_bytes` one for each block that is used,
     `least_bytes` one for each operand and result. `parallel` is true if a grid axis of several steps may be divided
@@ -45,7 +47,8 @@ class Grid:
     results: tuple[tuple[int, ...], ...]
     steps: int
     visits: tuple[int | None, ...]
-    products: tuple[tuple[tuple[int, int, int], ...], ...]
+    parents: tuple[int | None, ...]
+    products: tuple[Products, ...]
     bytes: int
     once_bytes: int
     least_bytes: int
@@ -120,9 +123,10 @@ def _grid(equation: Any, inputs: list[Any]) -> Grid:
     axes = getattr(equation.params["compiler_params"], "dimension_semantics", None) or ()
     parallel = any("parallel" in str(axis).lower() and size > 1 for axis, size in zip(axes, mapping.grid))
     products = (*map(tuple, blocks.products[1:]), tuple(blocks.products[0]))
-    sums = (sum(x) for x in zip(*copied))
+    total, once, least = (sum(x) for x in zip(*copied))
     results = tuple(x.aval.shape for x in equation.outvars)
-    return Grid(equation.params["name"], results, steps, tuple(blocks.counts), products, *sums, parallel)
+    name, visits, parents = equation.params["name"], tuple(blocks.counts), tuple(blocks.parents)
+    return Grid(name, results, steps, visits, parents, products, total, once, least, parallel)
 
 
 def _jaxprs(equation: Any) -> list[Any]:
@@ -135,7 +139,7 @@ class _Blocks:
     """Evaluation of a kernel's scalars at all steps at once, and the executions of its conditional blocks."""
 
     def __init__(self, ids: list[np.ndarray], grid: tuple[int, ...]) -> None:
-        self.ids, self.grid, self.counts = ids, grid, []
+        self.ids, self.grid, self.counts, self.parents = ids, grid, [], []
         self.products, self.open = [[]], [(0, 1)]
 
     def run(self, jaxpr: Any, values: list[Any], active: Any) -> list[Any]:
@@ -208,6 +212,7 @@ class _Blocks:
             block, times = self.open[-1]
             if _has_vectors(branches[number]):
                 self.counts.append(None if runs is None else int(runs.sum()))
+                self.parents.append(block - 1 if block else None)
                 self.products.append([])
                 block, times = len(self.counts), 1
             self.open.append((block, times))

@@ -149,6 +149,48 @@ def test_bundles_are_counted_by_the_visits_of_each_block(tmp_path):
     assert found.compute == pytest.approx((found.total + 3 * (32 - 6)) / CHIPS["v5e"].clock)
 
 
+@pytest.mark.parametrize(
+    ("last", "visits", "exact"),
+    [
+        (lambda step: step < STEPS, (1, 3, 4), True),  # its products are outside of conditional blocks
+        (lambda step: step == STEPS, (1, 3, 0), True),
+        (lambda step: step == 2, (1, 3, 1), False),  # three blocks for two of the program
+    ],
+)
+def test_conditions_that_always_or_never_hold_are_left_out_by_the_compiler(tmp_path, last, visits, exact):
+    recorded(tmp_path)
+
+    def body(table, x, out):
+        step = pl.program_id(0)
+
+        @pl.when(step == 0)
+        def _():
+            out[...] = jnp.zeros_like(out)
+
+        @pl.when(table[step] == 1)
+        def _():
+            out[...] += jnp.dot(x[...], x[...].T)
+
+        @pl.when(last(step))
+        def _():
+            out[...] += jnp.dot(x[...], x[...].T)
+
+    spec = pltpu.PrefetchScalarGridSpec(
+        num_scalar_prefetch=1,
+        grid=(STEPS,),
+        in_specs=[pl.BlockSpec((128, 128), lambda i, table: (0, 0))],
+        out_specs=pl.BlockSpec((128, 128), lambda i, table: (0, 0)),
+    )
+    call = pl.pallas_call(body, grid_spec=spec, out_shape=jax.ShapeDtypeStruct((128, 128), jnp.float32), name="kernel")
+    (grid,) = grids(lambda x: call(np.array([1, 1, 0, 1], np.int32), x), jax.ShapeDtypeStruct((128, 128), jnp.float32))
+    assert (grid.visits, grid.parents) == (visits, (None, None, None))
+    found = row(programs(tmp_path)[0], CHIPS["v5e"], grid)
+    assert found.exact == exact
+    if exact:
+        assert [x.visits for x in found.bodies] == [1, 3, STEPS]
+        assert found.bodies[-1].least == (128 / 4 if visits[-1] else 0)
+
+
 def test_visits_are_those_of_the_mask():
     x = jax.ShapeDtypeStruct((1, 1024, 2, 64), jnp.bfloat16)
     sums = {}
