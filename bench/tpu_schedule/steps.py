@@ -1,10 +1,11 @@
-"""Whole train steps on one TPU: ours, and the same with `jax.nn`'s attention and plain norms.
+"""Whole programs on one TPU, train steps and short calls: ours, and the same with `jax.nn`'s attention and plain norms.
 
     JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 python -m bench.tpu_schedule.steps --for v5e --out bench/results/tpu
 
 Loss, gradients and AdamW of one chip's share of a batch, float32 parameters and bfloat16 inside. Blocks are a loop over
 their depth, so that a few are compiled where the whole model does not fit one chip; the table has their number.
 `jax.nn`'s attention has no dropout of its weights, so that the step without dropout alone is the same work for both.
+The calls are both passes of attention in the layout of a projection, with all that XLA does around the kernels.
 """
 
 import argparse
@@ -15,9 +16,11 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from bench.gpu.steps import FAMILIES, plain_ops, update
 from bench.tpu.hlo import executions
+from eqxgen import ops
 from eqxgen.configs import DiTConfig
 from train import gpt, maskgit
 
@@ -33,6 +36,12 @@ STEPS = {
     "gpt2-xl": (8, (50257,), gpt.PRESETS["gpt2-xl"].model, 2),
     "DiT-XL/2": (16, (32, 32, 4, 1000), dataclasses.replace(DiTConfig.xlarge(), remat=True), 2),
 }
+# Tokens and head_dim of 8 examples with 16 heads.
+CALLS = {
+    f"attention, {tokens} tokens, head_dim {head_dim}": (tokens, head_dim)
+    for tokens, head_dim in ((256, 72), (257, 48), (384, 64), (512, 64), (512, 128), (512, 256))
+}
+EXAMPLES, HEADS = 8, 16
 COLUMNS = {
     "blocks": "blocks",
     "seconds": "compiler's estimate, ms",
@@ -46,13 +55,10 @@ COLUMNS = {
 
 
 def step(name: str, by: str, chip: str) -> dict[str, Any]:
-    """The compiler's numbers of one step: its own estimate, bytes, memory, bundles and the share of our kernels."""
-    batch, sizes, config, blocks = STEPS[name]
-    config = dataclasses.replace(config, depth=min(blocks, config.depth))
-    make = functools.partial(FAMILIES[type(config)][1], batch, sizes, config)
-    function = lambda *held: update(make)[0](*held)
-    held = jax.eval_shape(lambda: update(make)[1])
-    program, found = compiled(function, *held, topology=chip, donated=tuple(range(len(held))))
+    """The compiler's numbers of one program: its own estimate, bytes, memory, bundles and the share of our kernels."""
+    function, held, blocks = _call(*CALLS[name]) if name in CALLS else _step(*STEPS[name])
+    donated = () if name in CALLS else tuple(range(len(held)))
+    program, found = compiled(function, *held, topology=chip, donated=donated)
     text, memory = program.as_text(), program.memory_analysis()
     times = executions(text)
     rows = [(x, times.get(x.name, 1)) for x in rows_of(text, found, function, *held, topology=chip, every=True)]
@@ -63,7 +69,7 @@ def step(name: str, by: str, chip: str) -> dict[str, Any]:
         "chip": chip,
         "step": name,
         "by": by,
-        "blocks": f"{config.depth} of {STEPS[name][2].depth}",
+        "blocks": blocks,
         "seconds": round(1e3 * cost["optimal_seconds"], 2) if cost.get("optimal_seconds", 0) > 0 else None,
         "GB": round(cost.get("bytes accessed", 0.0) / 1e9, 2),
         "state": round(memory.argument_size_in_bytes / 2**30, 2),
@@ -72,6 +78,26 @@ def step(name: str, by: str, chip: str) -> dict[str, Any]:
         "kernels": share("eqxgen"),
         "attention": share("eqxgen_attention"),
     }
+
+
+def _step(batch: int, sizes: tuple[int, ...], config: Any, blocks: int) -> tuple[Any, tuple[Any, ...], str]:
+    """The update, its arguments' shapes, and the blocks that are compiled."""
+    cut = dataclasses.replace(config, depth=min(blocks, config.depth))
+    make = functools.partial(FAMILIES[type(config)][1], batch, sizes, cut)
+    held = jax.eval_shape(lambda: update(make)[1])
+    return lambda *held: update(make)[0](*held), held, f"{cut.depth} of {config.depth}"
+
+
+def _call(tokens: int, head_dim: int) -> tuple[Any, tuple[Any, ...], str]:
+    def forward(q, k, v):
+        q, k, v = (x.reshape(*x.shape[:2], HEADS, head_dim) for x in (q, k, v))
+        return ops.dot_product_attention(q, k, v).reshape(EXAMPLES, tokens, -1)
+
+    def both(dout, q, k, v):
+        out, pull = jax.vjp(forward, q, k, v)
+        return out, pull(dout)
+
+    return both, (jax.ShapeDtypeStruct((EXAMPLES, tokens, HEADS * head_dim), jnp.bfloat16),) * 4, ""
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
@@ -83,20 +109,20 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     lines += ["| " + " | ".join(shown(k, x[k]) for k in keys) + " |" for x in rows]
     return (
-        "# Whole train steps, compiled for one TPU\n\n"
+        "# Whole programs, compiled for one TPU\n\n"
         "By `python -m bench.tpu_schedule.steps`; compiled and not run. Bundles count every operation of the program by"
         " the turns of its loops; no stall is counted.\n\n" + "\n".join(lines) + "\n"
     )
 
 
 def main() -> None:
-    """Compile the steps that the flags ask for; write after each."""
+    """Compile the programs that the flags ask for; write after each."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.tpu_schedule.steps", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--for", dest="chips", nargs="+", choices=tuple(CHIPS), default=["v5e"], help="generations")
-    parser.add_argument("--steps", nargs="+", choices=tuple(STEPS), default=list(STEPS), help="train steps")
-    parser.add_argument("--out", type=pathlib.Path, help="folder of steps.json and steps.md")
+    parser.add_argument("--steps", nargs="+", choices=(*STEPS, *CALLS), default=[*STEPS, *CALLS], help="programs")
+    parser.add_argument("--out", type=pathlib.Path, help="folder of steps.json and steps.md, whose other rows stay")
     options = parser.parse_args()
     path = options.out / "steps.json" if options.out else None
     rows = json.loads(path.read_text(encoding="utf-8"))["steps"] if path and path.exists() else []

@@ -21,7 +21,7 @@ from tests import oracles
 from tests.full import rows
 from tests.oracles._drawn import published
 
-CASES = oracles.load("autoencoders")
+CASES, TAMING = oracles.load("autoencoders"), oracles.load("vqmodel")
 FAMILIES = {"AutoencoderKL": autoencoder_kl.AUTOENCODER_KL, "VQModel": autoencoder_vq.AUTOENCODER_VQ}
 SMALL = AutoencoderConfig(widths=(4, 8), blocks=1, latent_dim=2, groups=2, attention=(1,))
 
@@ -67,9 +67,7 @@ def test_a_published_autoencoder_has_its_outputs_and_is_written_to_the_bit(name)
 
 def test_original_checkpoints_count_levels_from_the_largest_and_keep_attention_as_convolutions():
     model = drawn(lambda key: VQAutoencoder(3, 5, SMALL, key=key))
-    names = autoencoder.table(2)
-    original = table.Table("autoencoder", tuple(reversed(names.rows)), ignored=names.ignored, renames=names.renames)
-    arrays = table.written(original, model)
+    arrays = table.written(originals(model), model)
     assert arrays["encoder.down.1.attn.0.q.weight"].shape == (8, 8, 1, 1)
     assert arrays["decoder.up.1.attn.1.proj_out.weight"].shape == (8, 8, 1, 1)
     assert arrays["decoder.up.1.upsample.conv.weight"].shape == (8, 8, 3, 3)
@@ -79,9 +77,33 @@ def test_original_checkpoints_count_levels_from_the_largest_and_keep_attention_a
     }
     extra = {"loss.discriminator.main.0.weight": held(np.zeros(3, np.float32))}
     shapes = eqx.filter_eval_shape(lambda key: VQAutoencoder(3, 5, SMALL, key=key), jr.key(1))
-    again, coverage = table.read(names, {**arrays, **extra}, shapes)
+    again, coverage = table.read(autoencoder.table(2), {**arrays, **extra}, shapes)
     assert "1 (loss.discriminator.main.0.weight) ignored: nets of the training losses" in coverage.line
     assert eqx.tree_equal(again, model)
+
+
+def originals(model):
+    """The table that writes the names of the original repositories."""
+    names = autoencoder.table(len(model.encoder.levels))
+    return table.Table("autoencoder", tuple(reversed(names.rows)), ignored=names.ignored, renames=names.renames)
+
+
+@pytest.mark.parametrize("name", rows(TAMING, "gray, attention everywhere"))
+def test_a_checkpoint_of_tamings_own_classes_has_their_outputs(name, tmp_path):
+    case = TAMING[name]
+    arrays = published(case["shapes"])
+    more = {"loss.discriminator.main.0.weight": np.zeros(3, np.float32)}
+    safetensors.write(tmp_path / "x.safetensors", {name: held(array) for name, array in (arrays | more).items()}, {})
+    opened = autoencoder_vq.AUTOENCODER_VQ.open(tmp_path / "x.safetensors")
+    assert len(opened.coverage.read) == len(arrays)
+    model, image = opened.load(), jnp.asarray(case["input"])
+    made, quantized = jax.jit(jax.vmap(model))(image)
+    np.testing.assert_array_equal(quantized.ids, case["ids"])
+    near(made, case["image"])
+    near(jax.jit(jax.vmap(model.latents))(image), case["latents"])
+    back = {name: np.asarray(array.read(...)) for name, array in table.written(originals(model), model).items()}
+    assert back.keys() == arrays.keys()
+    assert all(np.array_equal(back[name], arrays[name]) for name in arrays)
 
 
 @functools.cache
@@ -94,9 +116,7 @@ def drawn(make):
 
 def original(model, path, **extra):
     """A file with the names of the original repositories."""
-    names = autoencoder.table(len(model.encoder.levels))
-    reverse = table.Table("autoencoder", tuple(reversed(names.rows)), ignored=names.ignored, renames=names.renames)
-    arrays = dict(table.written(reverse, model))
+    arrays = dict(table.written(originals(model), model))
     extra = {name: held(np.zeros(shape, np.float32)) for name, shape in extra.items()}
     path.parent.mkdir(exist_ok=True)
     safetensors.write(path, arrays | extra, {})
