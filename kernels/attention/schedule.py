@@ -87,17 +87,17 @@ def schedule(active, full) -> Schedule:
     return Schedule(jnp.asarray(lib.concatenate([counts[..., None], found], -1)).reshape(-1), found.shape)
 
 
-def entries(active, full):
+def entries(active, full, most: int | None = None):
     """For each row of blocks the entries of its active blocks, nearest first: `(entries, counts)`.
 
     `entries` is int32 (b, h, rows, steps). After a row's count the last one repeats, so that a pipeline copies nothing
-    new. `steps` is the largest count if that is known while tracing, else the number of columns.
+    new. `steps` is the largest count if that is known while tracing, else `most`, by default the number of columns.
     """
     lib: Any = np if isinstance(active, np.ndarray) else jnp
     columns = active.shape[-1]
     counts = active.sum(-1).astype(np.int32)
     order = lib.argsort(~active, axis=-1, stable=True).astype(np.int32)
-    steps = max(1, int(counts.max())) if lib is np else columns
+    steps = max(1, int(counts.max())) if lib is np else columns if most is None else most
     numbers = np.arange(steps, dtype=np.int32).reshape(*(1,) * counts.ndim, steps)
     last = lib.maximum(lib.minimum(numbers, counts[..., None] - 1), 0)
     column = lib.take_along_axis(order, last, axis=-1)

@@ -154,6 +154,16 @@ def as_mask(value) -> Mask:
     return value if isinstance(value, Mask) else Dense(value)
 
 
+def known(mask: Mask | None) -> Mask | None:
+    """A mask without arrays that allows all that this one does, None for one of all pairs."""
+    if isinstance(mask, _Joint):
+        left, right = known(mask.left), known(mask.right)
+        if left and right:
+            return type(mask)(left, right)
+        return left or right if isinstance(mask, And) else None
+    return mask if mask is not None and all(isinstance(x, int) for x in mask.arrays()) else None
+
+
 def parts(mask: Mask | None) -> Iterator[Mask]:
     """The masks that a mask is joined from, itself where it is one."""
     if isinstance(mask, _Joint):

@@ -60,6 +60,11 @@ COMPACT = {
         ),
     ),
 }
+PACKED = np.repeat(np.arange(3, dtype=np.int32), (100, 30, 20))[None]
+# Blocks whose active pieces are those of the causal mask, and one that has fewer.
+COMPACT["packed causal"] = Attention(
+    q_seq=150, kv_seq=150, kv_heads=1, mask=lambda draw, a: masks.Segments(PACKED) & masks.Causal()
+)
 INTERPRETED = COMPACT | ATTENTION
 LONG = (*(ATTENTION.keys() - COMPACT.keys()), "five", "lengths key bias", "offset dropout")
 """Rows of `nox -s full` alone; "packed" has their options together."""
@@ -283,6 +288,19 @@ def test_the_grid_of_the_kernel_has_no_more_steps_than_a_row_has_active_blocks(n
     rows = 64 if "sparse" in name or name == "joined" else 32  # a pattern has blocks of 512 queries, others of 1024
     tiles = active.reshape(1, 1, rows, 64 // rows, 32, 2).any((3, 5))
     assert math.prod(kernel.params["grid_mapping"].grid) == rows * tiles.sum(-1).max()
+
+
+@pytest.mark.parametrize(
+    ("join", "steps"), [(masks.And, 2), (masks.Or, 32), (lambda left, right: left, 32)], ids=["and", "or", "alone"]
+)
+def test_ids_that_are_traced_leave_the_steps_of_a_window_beside_them(join, steps):
+    def attend(x, ids):
+        mask = join(masks.Segments(ids), masks.Window(511, 0))
+        return mosaic_tpu.attend(x, x, x, Extras(mask=mask), Setting(0.125))
+
+    shapes = jax.ShapeDtypeStruct((1, 32768, 1, 64), jnp.bfloat16), jax.ShapeDtypeStruct((1, 32768), jnp.int32)
+    (kernel,) = (e for e in jax.make_jaxpr(attend)(*shapes).jaxpr.eqns if e.primitive.name == "pallas_call")
+    assert math.prod(kernel.params["grid_mapping"].grid) == 32 * steps
 
 
 def test_masks_and_biases_of_every_kind_hold_no_square_of_the_length(devices):

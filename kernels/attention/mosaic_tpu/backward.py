@@ -14,7 +14,7 @@ from ..problem import Extras, Setting, row_sums, shape_of
 from . import blocks, short, tiling
 from .bias import bias_gradient
 from .launch import Pass, Refs, launch
-from .schedule import bounds_of, by_keys, schedule
+from .schedule import bounds_of, by_keys, known_bounds, schedule
 from .scores import LOG2E, ScoreOperands, dot, finite, score_gradients
 from .tiling import Output, Tile, Tiled
 
@@ -52,7 +52,8 @@ def _gradients(work: Pass, dtype, group_rows: int, most: int):
     """
     shape, stored = work.shape, work.layout
     fold, spans = _chunks(shape, most, 4 + dtype.itemsize)
-    plan = schedule(by_keys(work.active, spans), by_keys(work.full, spans))
+    outer = (by_keys(x, spans) for x in known_bounds(work.extras.mask, shape))
+    plan = schedule(by_keys(work.active, spans), by_keys(work.full, spans), tuple(outer))
     per, unrolled = parts(shape.q_blocks, spans), math.gcd(shape.parts, UNROLLED)
     turns_of_group = shape.parts // unrolled
 

@@ -14,7 +14,7 @@ from ..._blocks import div
 from ..problem import Extras, Setting, shape_of
 from . import blocks, short, tiling
 from .launch import Pass, Refs, launch
-from .schedule import bounds_of, schedule
+from .schedule import bounds_of, known_bounds, schedule
 from .scores import LOW, ScoreOperands, dot, finite, flag, inverse, marks
 from .tiling import Output, Tile, Tiled, widen
 
@@ -29,7 +29,7 @@ def attend(q, k, v, extras: Extras, setting: Setting, *, interpret: Any = False)
     most = blocks.forward(tiling.widest(q, v), narrow=extras.narrow)
     shape, stored = tiling.tiled(shape_of(q, k, v), most), tiling.layout(q, v)
     active, full = bounds_of(extras.mask, shape)
-    plan = schedule(active, full, STRAIGHT)
+    plan = schedule(active, full, known_bounds(extras.mask, shape), STRAIGHT)
     fold = _fold(shape, q.dtype.itemsize) if plan.shape[1] == 1 else 1
     operands = [tiling.queries(q, shape, stored, fold), tiling.keys(k, shape, stored), tiling.keys(v, shape, stored)]
     prepared = ScoreOperands(extras, shape, flip=False)

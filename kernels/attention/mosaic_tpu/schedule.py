@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import pallas as pl
 
+from ...masks.base import known
 from .. import schedule as shared
 from ..schedule import Schedule
 from .tiling import Tiled
@@ -28,8 +29,8 @@ class Plan(Schedule):
         whole: some block needs no mask, as far as known while tracing.
         partial: some block needs it.
         mixed: some block needs it for a few of its pieces.
-        kinds: the pieces (number, masked) of each kind of block that needs the mask, each kind one straight program;
-            none if a loop computes one piece a turn.
+        kinds: the pieces (number, masked) of kinds of blocks that need the mask, each kind one straight program.
+        looped: blocks of other kinds are computed one piece a turn.
     """
 
     pieces: int
@@ -37,6 +38,7 @@ class Plan(Schedule):
     partial: bool
     mixed: bool
     kinds: tuple[Pieces, ...]
+    looped: bool
 
     def column(self, entry):
         """The column of an entry."""
@@ -46,11 +48,15 @@ class Plan(Schedule):
         """`whole()` for a block that needs no mask, `pieces(some)` for the active pieces of one that does."""
         if self.whole:
             pl.when(inside & (entry & 1 == 0))(whole)
+        rest = inside & (entry & 1 == 1)
         for kind in self.kinds:
             word = sum(1 << n | (not masked) << n + self.pieces for n, masked in kind)
-            same = entry & ((2 << 2 * self.pieces) - 1) == 2 * word + 1
+            # Where more than the kinds can be, all pieces of a kind have the mask, which those without need may have.
+            bits = self.pieces if self.looped else 2 * self.pieces
+            same = entry & ((2 << bits) - 1) == 2 * word + 1
             pl.when(inside & same)(functools.partial(pieces, kind))
-        if self.kinds or not self.partial:
+            rest = rest & ~same
+        if not self.looped:
             return
 
         def turn(n, _):
@@ -60,7 +66,7 @@ class Plan(Schedule):
                 active = active & ~clear
             pl.when(active)(lambda: pieces([(n, True)]))
 
-        @pl.when(inside & (entry & 1 == 1))
+        @pl.when(rest)
         def _():
             if self.pieces == 1:
                 pieces([(0, True)])
@@ -84,6 +90,14 @@ def bounds_of(mask: Any, shape: Tiled) -> tuple[Any, Any]:
     return by_block(active, False), by_block(full, True)
 
 
+def known_bounds(mask: Any, shape: Tiled) -> tuple[np.ndarray, np.ndarray]:
+    """`bounds_of` of a mask that is known while tracing and allows all that this one does."""
+    if (outer := known(mask)) is not None:
+        return bounds_of(outer, shape)
+    every = np.ones((1, 1, shape.q_blocks, shape.kv_blocks, shape.parts * (shape.q_block // shape.group)), bool)
+    return every, every
+
+
 def by_keys(x, spans: int):
     """(b, h, q_blocks, kv_blocks, pieces) as (b, h, spans * kv_blocks, q_blocks / spans, pieces): a row for each span
     of queries and block of keys.
@@ -94,12 +108,14 @@ def by_keys(x, spans: int):
     return x.reshape(b, h, spans, -1, columns, parts).swapaxes(3, 4).reshape(b, h, spans * columns, -1, parts)
 
 
-def schedule(active, full, straight: int = 0) -> Plan:
+def schedule(active, full, outer: tuple[np.ndarray, np.ndarray], straight: int = 0) -> Plan:
     """The schedule of the active blocks in each row, of a length that fits.
 
     Args:
+        outer: `known_bounds`.
         straight: the most pieces, of all kinds of blocks that need the mask, for which `Plan.kinds` are made. The code
-            grows with them, and the mask must be known while tracing.
+            grows with them. They are all kinds of a known mask; of another one, those of `outer`, or the block of which
+            all pieces are active.
     """
     if _too_long(active.any(-1).shape):
         active, full = _shared(active, full)
@@ -109,15 +125,22 @@ def schedule(active, full, straight: int = 0) -> Plan:
     pieces = lib.concatenate([active, active & full], -1)
     bits: Any = sum(pieces[..., n].astype(np.int32) << n for n in range(2 * count))
     some, every = active.any(-1), full.all(-1)
-    found, counts = shared.entries(some, every)
+    found, counts = shared.entries(some, every, max(1, int(outer[0].any(-1).sum(-1).max())))
     found = (((found >> 1) << 2 * count | lib.take_along_axis(bits, found >> 1, axis=-1)) << 1) | (found & 1)
     table = jnp.asarray(lib.concatenate([counts[..., None], found], -1)).reshape(-1)
     states = some & every, some & ~every, (active & full & ~every[..., None]).any(-1)
-    words = np.unique(bits[states[1]]).tolist() if lib is np else []
+    words = np.unique(bits[states[1]]).tolist() if lib is np else _likely(*outer)
     kinds = tuple(_pieces(word, count) for word in words)
     kinds = kinds if sum(map(len, kinds)) <= straight else ()
     whole, partial, mixed = (lib is jnp or bool(x.any()) for x in states)
-    return Plan(table, found.shape, count, whole, partial, mixed, kinds)
+    return Plan(table, found.shape, count, whole, partial, mixed, kinds, partial and (lib is jnp or not kinds))
+
+
+def _likely(active, full) -> list[int]:
+    """The active pieces, as bits, of the blocks that need this mask, or of a block where none does."""
+    count = active.shape[-1]
+    bits: Any = sum(active[..., n].astype(np.int32) << n for n in range(count))
+    return np.unique(bits[active.any(-1) & ~full.all(-1)]).tolist() or [(1 << count) - 1]
 
 
 def _pieces(word: int, count: int) -> Pieces:
