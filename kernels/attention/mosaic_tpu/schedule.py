@@ -51,7 +51,7 @@ class Plan(Schedule):
         rest = inside & (entry & 1 == 1)
         for kind in self.kinds:
             word = sum(1 << n | (not masked) << n + self.pieces for n, masked in kind)
-            # Where more than the kinds can be, all pieces of a kind have the mask, which those without need may have.
+            # Beside the loop a kind is its active pieces alone, all of which are computed with the mask.
             bits = self.pieces if self.looped else 2 * self.pieces
             same = entry & ((2 << bits) - 1) == 2 * word + 1
             pl.when(inside & same)(functools.partial(pieces, kind))
@@ -137,8 +137,11 @@ def schedule(active, full, outer: tuple[np.ndarray, np.ndarray], straight: int =
 
 
 def _likely(active, full) -> list[int]:
-    """The active pieces, as bits, of the blocks that need this mask, or of a block where none does."""
-    count = active.shape[-1]
+    """The active pieces, as bits, of the blocks that need this mask, or of a block where none does; none of blocks of
+    one piece, which need no loop.
+    """
+    if (count := active.shape[-1]) == 1:
+        return []
     bits: Any = sum(active[..., n].astype(np.int32) << n for n in range(count))
     return np.unique(bits[active.any(-1) & ~full.all(-1)]).tolist() or [(1 << count) - 1]
 
