@@ -1,6 +1,7 @@
 """`train.evaluate --inception` and `--lpips` of finished runs with files of real size, against the packages.
 
   python -m bench.models.published_scores --part inception --run runs/maskgit-digits --folder NEW
+  python -m bench.models.published_scores --part spatial --run runs/gan-mnist --folder NEW
   python -m bench.models.published_scores --part lpips --run runs/vqgan-eurosat64 --folder NEW
   python -m bench.models.published_scores --part paths --run RUN_OF_STYLEGAN2 --folder NEW
 
@@ -76,14 +77,7 @@ def inception(run: Path, folder: Path, n: int | None) -> dict[str, Any]:
     from torchmetrics.image.fid import _compute_fid
     from torchmetrics.image.inception import InceptionScore
 
-    shapes = json.loads(str(SHAPES["inception"]["shapes"]))
-    state = {name: torch.from_numpy(array) for name, array in weights(shapes).items()}
-    counters = {f"{name.removesuffix('mean')}x": name for name in state if name.endswith("running_mean")}
-    state |= {name.replace("running_x", "num_batches_tracked"): torch.tensor(0) for name in counters}
-    # pytorch-fid finds its file where it would have downloaded it to.
-    file = folder / "hub" / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, file)
+    file = inception_file(folder)
     real = np.random.default_rng(0).normal(size=(3000, 2048))
     kept = Features("inception", "")
     write_statistics(folder / "real.npz", statistics_of("real", FeatureRows(features=kept).update(real)))
@@ -116,6 +110,40 @@ def inception(run: Path, folder: Path, n: int | None) -> dict[str, Any]:
         "torchmetrics": {"fd": float(_compute_fid(*tensors)), "class_score": value, "class_score_deviation": deviation},
         "distance_to_own_statistics": frechet(rows, read_statistics(folder / "own.npz", kept)).value,
     }
+
+
+def inception_file(folder: Path) -> Path:
+    """Drawn weights where pytorch-fid would have downloaded its own."""
+    import torch
+
+    shapes = json.loads(str(SHAPES["inception"]["shapes"]))
+    state = {name: torch.from_numpy(array) for name, array in weights(shapes).items()}
+    counters = {f"{name.removesuffix('mean')}x": name for name in state if name.endswith("running_mean")}
+    state |= {name.replace("running_x", "num_batches_tracked"): torch.tensor(0) for name in counters}
+    file = folder / "hub" / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, file)
+    return file
+
+
+def distances(run: Path, folder: Path, n: int | None) -> dict[str, Any]:
+    """Distances of pooled and spatial features to as many training images, from the features by torchmetrics."""
+    import torch
+    from torchmetrics.image.fid import _compute_fid
+
+    from train.evaluators import published
+    from train.evaluators.examples import training_images
+
+    file, count = inception_file(folder), n or 2304
+    published._REAL["training"] = lambda dataset: training_images(dataset).first(count)
+    numbers, passed = evaluated(run, folder, "--inception", str(file), "--reference", "training", "--n", str(count))
+    found = {"samples": count, "bytes": file.stat().st_size, "numbers": numbers}
+    for name, part in zip(("fd_inception", "sfd_inception"), zip(*passed)):
+        rows = np.concatenate(part).astype(np.float64)
+        moments = ((x.mean(0), np.cov(x, rowvar=False)) for x in (rows[:count], rows[count:]))
+        theirs = float(_compute_fid(*(torch.from_numpy(x) for both in moments for x in both)))
+        found[name] = {"torchmetrics": theirs, "differs": abs(numbers[name] - theirs) / theirs}
+    return found
 
 
 def by_pytorch_fid(images: np.ndarray, file: Path) -> list[np.ndarray]:
@@ -257,7 +285,7 @@ def judged_of(run: Path) -> tuple[Any, Any, Stream]:
     return judged, judged.parts(finished.model(), task.program.frozen()), stream
 
 
-PARTS = {"inception": inception, "lpips": lpips_of_pairs, "paths": lengths_of_paths}
+PARTS = {"inception": inception, "spatial": distances, "lpips": lpips_of_pairs, "paths": lengths_of_paths}
 
 if __name__ == "__main__":
     main()

@@ -49,6 +49,8 @@ COLUMNS = {
     "state": "GiB of state",
     "temporaries": "GiB of temporaries",
     "bundles": "bundles, M",
+    "compute": "bundles, ms",
+    "memory": "bytes, ms",
     "kernels": "share in our kernels",
     "attention": "of attention",
 }
@@ -71,10 +73,10 @@ def step(name: str, by: str, chip: str) -> dict[str, Any]:
         "by": by,
         "blocks": blocks,
         "seconds": round(1e3 * cost["optimal_seconds"], 2) if cost.get("optimal_seconds", 0) > 0 else None,
-        "GB": round(cost.get("bytes accessed", 0.0) / 1e9, 2),
+        "GB": round(cost.get("bytes accessed", 0.0) / 1e9, 3),
         "state": round(memory.argument_size_in_bytes / 2**30, 2),
         "temporaries": round(memory.temp_size_in_bytes / 2**30, 2),
-        "bundles": round(total / 1e6, 2),
+        "bundles": round(total / 1e6, 3),
         "kernels": share("eqxgen"),
         "attention": share("eqxgen_attention"),
     }
@@ -102,6 +104,7 @@ def _call(tokens: int, head_dim: int) -> tuple[Any, tuple[Any, ...], str]:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The table of all steps."""
+    rows = [x | _times(x) for x in rows]
     keys = ("chip", "step", "by", *COLUMNS)
     head = ("chip", "step", "by", *COLUMNS.values())
     cell = lambda x: "" if x is None else f"{x:.1%}" if isinstance(x, float) and x < 1 else str(x)
@@ -111,8 +114,15 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return (
         "# Whole programs, compiled for one TPU\n\n"
         "By `python -m bench.tpu_schedule.steps`; compiled and not run. Bundles count every operation of the program by"
-        " the turns of its loops; no stall is counted.\n\n" + "\n".join(lines) + "\n"
+        " the turns of its loops, at the core's clock, with no stall counted; bytes are XLA's count of what its"
+        " operations read and write, at the full bandwidth of main memory.\n\n" + "\n".join(lines) + "\n"
     )
+
+
+def _times(row: dict[str, Any]) -> dict[str, float]:
+    chip = CHIPS[row["chip"]]
+    times = row["bundles"] * 1e6 / chip.clock, row["GB"] * 1e9 / chip.bandwidth
+    return {name: round(1e3 * seconds, 3) for name, seconds in zip(("compute", "memory"), times)}
 
 
 def main() -> None:
