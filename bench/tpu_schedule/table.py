@@ -100,9 +100,9 @@ def markdown(rows: Sequence[Summary]) -> str:
         "# Schedules of the TPU kernels\n",
         "libtpu's own schedule, compiled without a TPU by `python -m bench.tpu_schedule`. It is no timing: a bundle is"
         " one clock if nothing stalls, and bytes take their time at the full bandwidth of main memory.\n",
-        "A tile is the part of a kernel with most bundles over the problem. `matrix slots` are the share that its products"
-        " fill of the matrix units' slots, from the first of them to the last; `fullest unit` has the largest such share;"
-        " `spill slots` store and load registers.\n",
+        "A tile is the part of a kernel with most bundles over the problem. `matrix slots` are the share that its"
+        " products fill of the matrix units' slots, from the first of them to the last; `fullest unit` has the largest"
+        " such share; `spill slots` store and load registers.\n",
         "`splash` is the best of a small grid of blocks, of queries, keys and keys of a part; `visits` are executions"
         " of all tiles; the least matrix work is that of 2 products forward and 5 backward over the pairs that the mask"
         " allows; `bundles outside` are those of XLA's operations in the same program (both passes). `~` marks an upper"
