@@ -56,6 +56,8 @@ def _gradients(work: Pass, dtype, group_rows: int, most: int):
     plan = schedule(by_keys(work.active, spans), by_keys(work.full, spans), tuple(outer))
     per, unrolled = parts(shape.q_blocks, spans), math.gcd(shape.parts, UNROLLED)
     turns_of_group = shape.parts // unrolled
+    # Where all tiles are computed, and whole, the first products begin the sums, and none is cleared.
+    cleared = work.extras.mask is not None or plan.partial
 
     # Scalar divisions of each operand's index would take a third of a step, and are left out where they are known.
     lap = lambda n: div(n, plan.steps) if fold > 1 else 0
@@ -82,16 +84,18 @@ def _gradients(work: Pass, dtype, group_rows: int, most: int):
         block = lambda column: pl.ds(column * shape.q_block, shape.q_block)
         turns = lambda do: jax.lax.fori_loop(0, fold * per, lambda i, _: do(div(i, per), block(rem(i, per))), None)
 
-        @pl.when((row == 0) & (n == 0))
-        def _():
-            turns(lambda head, rows: _clear(dq.at[head, rows]))
+        if cleared:
 
-        @pl.when(n == 0)
-        def _():
-            _clear(dk)
-            _clear(dv)
+            @pl.when((row == 0) & (n == 0))
+            def _():
+                turns(lambda head, rows: _clear(dq.at[head, rows]))
 
-        def compute(tile, masked):
+            @pl.when(n == 0)
+            def _():
+                _clear(dk)
+                _clear(dv)
+
+        def compute(tile, masked, first_of_keys=False, first_of_queries=False):
             keys, (q, k, v, dout, *rows) = shape.keys(tile.part), refs.load(tile)
             q, k, v, dout = (tiling.whole_lanes(x) for x in (q, k, v, dout))
             # A row that sees no key may have any cotangent; of others, delta is NaN where one is not finite.
@@ -99,16 +103,18 @@ def _gradients(work: Pass, dtype, group_rows: int, most: int):
             products = dot(k, q, (1, 1)), dot(v, dout, (1, 1))
             p, ds, _ = score_gradients(refs.scores, tile, masked, *products, *rows)
             ds = ds.astype(q.dtype)
-            dv[keys] += dot(p.astype(dout.dtype), dout, (1, 0))
-            dk[keys] += dot(ds, finite(q) if masked else q, (1, 0))
-            first = column * shape.q_block + tile.rows.start
-            dq[at, pl.ds(first, tile.rows.size)] += dot(ds, finite(k) if masked else k, (0, 0))
+            queries = at, pl.ds(column * shape.q_block + tile.rows.start, tile.rows.size)
+            _add(dv, keys, dot(p.astype(dout.dtype), dout, (1, 0)), first_of_keys)
+            _add(dk, keys, dot(ds, finite(q) if masked else q, (1, 0)), first_of_keys)
+            _add(dq, queries, dot(ds, finite(k) if masked else k, (0, 0)), first_of_queries)
 
         def some(turn, _):
             group, first = div(turn, turns_of_group), rem(turn, turns_of_group) * unrolled
             for part in range(unrolled):
                 rows = pl.ds(group * group_rows, group_rows)
-                compute(dataclasses.replace(refs.tile, part=first + part, rows=rows), False)
+                tile = dataclasses.replace(refs.tile, part=first + part, rows=rows)
+                starts = (False, False) if cleared else ((n == 0) & (group == 0), (row == 0) & (first + part == 0))
+                compute(tile, False, *starts)
 
         whole = lambda: jax.lax.fori_loop(0, turns_of_group * (shape.q_block // group_rows), some, None)
 
@@ -170,6 +176,11 @@ def _gradients(work: Pass, dtype, group_rows: int, most: int):
     both = (stored.load(x, chunks, shape.kv_seq) for x in both)
     both = (x.reshape(*x.shape[:2], shape.kv_heads, each, -1).sum(3).astype(dtype) for x in both)
     return stored.load(dq, shape.heads, shape.q_seq), *both
+
+
+def _add(ref, at, value, first):
+    """Add to a sum, or begin it."""
+    ref[at] = ref[at] + value if first is False else jnp.where(first, value, ref[at] + value)
 
 
 def _clear(ref):
