@@ -36,7 +36,8 @@ class Grid:
     """A call: its name, shapes of its results, steps, conditional blocks with vector work, and bytes of all copies.
 
     `visits` are the executions of each block, None where the predicate needs more than the step and the schedule, and
-    `parents` the block around it, None for the kernel itself.
+    `parents` the block around it, None for the kernel itself. A block is `settled` if it runs in every step, or in
+    none, whatever the schedule says.
     `products` are the matrix products (rows, contracted, columns) of each block, of the code outside of them last.
     `bytes` counts a copy for each change of a block's index, `once_bytes` one for each block that is used,
     `least_bytes` one for each operand and result. `parallel` is true if a grid axis of several steps may be divided
@@ -48,6 +49,7 @@ class Grid:
     steps: int
     visits: tuple[int | None, ...]
     parents: tuple[int | None, ...]
+    settled: tuple[bool, ...]
     products: tuple[Products, ...]
     bytes: int
     once_bytes: int
@@ -119,6 +121,9 @@ def _grid(equation: Any, inputs: list[Any]) -> Grid:
     blocks = _Blocks(ids, mapping.grid)
     kernel = equation.params["jaxpr"]
     blocks.run(kernel, [*tables, *[None] * (len(kernel.invars) - len(tables))], np.ones(len(ids[0]), bool))
+    blind = _Blocks(ids, mapping.grid)
+    blind.run(kernel, [None] * len(kernel.invars), np.ones(len(ids[0]), bool))
+    settled = tuple(n in (0, steps) for n in blind.counts)
     copied = [_copied(x, ids, mapping.grid, tables) for x in mapping.block_mappings]
     axes = getattr(equation.params["compiler_params"], "dimension_semantics", None) or ()
     parallel = any("parallel" in str(axis).lower() and size > 1 for axis, size in zip(axes, mapping.grid))
@@ -126,7 +131,7 @@ def _grid(equation: Any, inputs: list[Any]) -> Grid:
     total, once, least = (sum(x) for x in zip(*copied))
     results = tuple(x.aval.shape for x in equation.outvars)
     name, visits, parents = equation.params["name"], tuple(blocks.counts), tuple(blocks.parents)
-    return Grid(name, results, steps, visits, parents, products, total, once, least, parallel)
+    return Grid(name, results, steps, visits, parents, settled, products, total, once, least, parallel)
 
 
 def _jaxprs(equation: Any) -> list[Any]:

@@ -25,15 +25,15 @@ class Matched:
 def matched(program: Program, grid: Grid) -> Matched | None:
     """The blocks of a kernel as they are in its grid, None where that is not known.
 
-    The compiler keeps no condition that holds in each step, or in none: a block without one is part of the code around
-    it, or gone. What is left must be nested as the program's blocks are, with products in the same ones.
+    The compiler may keep no condition of a settled block, which is part of the code around it then, or gone. What is
+    left must be nested as the program's blocks are, with products in the same ones.
     """
-    open_ended = [i for i, n in enumerate(grid.visits) if n in (0, grid.steps)]
-    for count in range(len(open_ended) + 1):
+    settled = [i for i, x in enumerate(grid.settled) if x]
+    for count in range(len(settled) + 1):
         blocks = _widest(program, len(grid.visits) - count)
         if len(blocks) < len(grid.visits) - count:
             continue
-        ways = [_without(grid, gone) for gone in itertools.combinations(open_ended, count)]
+        ways = [_without(grid, gone) for gone in itertools.combinations(settled, count)]
         fitting = {x[1:] for x in ways if x and _fits(program, blocks, *x)}
         if fitting:
             return Matched(blocks, *fitting.pop()) if len(fitting) == 1 else None

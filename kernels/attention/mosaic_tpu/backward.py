@@ -56,7 +56,7 @@ def _gradients(work: Pass, dtype, group_rows: int, most: int):
     plan = schedule(by_keys(work.active, spans), by_keys(work.full, spans), tuple(outer))
     per, unrolled = parts(shape.q_blocks, spans), math.gcd(shape.parts, UNROLLED)
     turns_of_group = shape.parts // unrolled
-    # Where all tiles are computed, and whole, the first products begin the sums, and none is cleared.
+    # Where all tiles are computed, and whole, the first products begin the query's sums, and none is cleared.
     cleared = work.extras.mask is not None or plan.partial
 
     # Scalar divisions of each operand's index would take a third of a step, and are left out where they are known.
@@ -90,11 +90,6 @@ def _gradients(work: Pass, dtype, group_rows: int, most: int):
             def _():
                 turns(lambda head, rows: _clear(dq.at[head, rows]))
 
-            @pl.when(n == 0)
-            def _():
-                _clear(dk)
-                _clear(dv)
-
         def compute(tile, masked, first_of_keys=False, first_of_queries=False):
             keys, (q, k, v, dout, *rows) = shape.keys(tile.part), refs.load(tile)
             q, k, v, dout = (tiling.whole_lanes(x) for x in (q, k, v, dout))
@@ -113,18 +108,28 @@ def _gradients(work: Pass, dtype, group_rows: int, most: int):
             for part in range(unrolled):
                 rows = pl.ds(group * group_rows, group_rows)
                 tile = dataclasses.replace(refs.tile, part=first + part, rows=rows)
-                starts = (False, False) if cleared else ((n == 0) & (group == 0), (row == 0) & (first + part == 0))
-                compute(tile, False, *starts)
+                compute(tile, False, (n == 0) & (group == 0), not cleared and (row == 0) & (first + part == 0))
 
         whole = lambda: jax.lax.fori_loop(0, turns_of_group * (shape.q_block // group_rows), some, None)
 
         turn = turn_of(n)
 
+        inside, entry = turn < refs.entries[start], refs.entries[start + 1 + turn]
+
         def pieces(some):
             for number, masked in some:
-                compute(shape.piece(refs.tile, number), masked)
+                tile = shape.piece(refs.tile, number)
+                before = plan.active(entry, shape.pieces_of(tile.part)) & ((1 << number) - 1)
+                compute(tile, masked, (n == 0) & (before == 0))
 
-        plan.run(turn < refs.entries[start], refs.entries[start + 1 + turn], whole, pieces)
+        plan.run(inside, entry, whole, pieces)
+        if cleared:
+            for part in range(shape.parts):
+
+                @pl.when((n == 0) & ~(inside & (plan.active(entry, shape.pieces_of(part)) != 0)))
+                def _(part=part):
+                    _clear(dk.at[shape.keys(part)])
+                    _clear(dv.at[shape.keys(part)])
 
         @pl.when(n == plan.steps * fold - 1)
         def _():

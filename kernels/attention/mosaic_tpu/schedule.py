@@ -44,6 +44,10 @@ class Plan(Schedule):
         """The column of an entry."""
         return entry >> (2 * self.pieces + 1)
 
+    def active(self, entry, pieces):
+        """The bits of some pieces, given as bits, that are active."""
+        return (entry >> 1) & pieces
+
     def run(self, inside, entry, whole, pieces) -> None:
         """`whole()` for a block that needs no mask, `pieces(some)` for the active pieces of one that does."""
         if self.whole:

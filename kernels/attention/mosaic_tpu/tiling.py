@@ -59,6 +59,10 @@ class Tiled(Blocked):
         first = 0 if self.group == self.q_block else div(number, self.parts) * self.group
         return dataclasses.replace(tile, part=rem(number, self.parts), rows=pl.ds(first, self.group))
 
+    def pieces_of(self, part):
+        """The pieces that have this part of the keys, as bits."""
+        return sum(1 << group * self.parts for group in range(self.q_block // self.group)) << part
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
