@@ -1,7 +1,10 @@
 """Uses of private JAX APIs."""
 
+import itertools
+import math
 from typing import Any
 
+import numpy as np
 from jax._src import dispatch
 from jax._src.interpreters import partial_eval
 
@@ -9,6 +12,34 @@ from jax._src.interpreters import partial_eval
 def needs_devices(primitive) -> None:
     """Pass the program's devices to the lowering of a primitive, as `custom_partitioning` inside it needs."""
     dispatch.prim_requires_devices_during_lowering.add(primitive)
+
+
+def mesh_axes(sharding: Any, mesh: Any, ndim: int) -> tuple[tuple[str, ...], ...]:
+    """The mesh axes over which XLA divides each axis of an array, none where it divides by a part of a mesh axis, as it
+    does with four heads on eight devices.
+
+    Args:
+        sharding: as `custom_partitioning` gives it without decoding, which fails for such parts.
+    """
+    hlo = None if sharding is None else sharding._to_xla_hlo_sharding(ndim)
+    if hlo is None or mesh.empty or not hlo.is_tiled():
+        return ((),) * ndim
+    tiles, sizes = hlo.tile_assignment_dimensions(), mesh.devices.shape
+    # The tile of each device, along each axis of the array, in the shape of the mesh.
+    order = np.argsort(np.asarray(hlo.tile_assignment_devices()).reshape(-1))
+    places = [x.reshape(sizes) for x in np.unravel_index(order, tiles)]
+    own = np.indices(sizes)
+
+    def names(count: int, place: np.ndarray) -> tuple[str, ...]:
+        varies = [axis for axis in range(len(sizes)) if (place != place.take([0], axis)).any()]
+        if math.prod(sizes[axis] for axis in varies) != count:
+            return ()
+        for some in itertools.permutations(varies):
+            if some and (np.ravel_multi_index([own[x] for x in some], [sizes[x] for x in some]) == place).all():
+                return tuple(mesh.axis_names[axis] for axis in some)
+        return ()
+
+    return tuple(names(count, place) for count, place in zip(tiles[:ndim], places))
 
 
 def keep_always(primitive: Any) -> None:

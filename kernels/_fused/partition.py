@@ -16,6 +16,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
+from .._compat import mesh_axes
+
 
 @dataclasses.dataclass(frozen=True)
 class Axes:
@@ -118,6 +120,7 @@ def divide(
         infer_sharding_from_operands=infer,
         sharding_rule=rule,
         need_replication_factors=tuple(whole),
+        decode_shardings=False,
         **sizes,
     )
     return wrapped(*operands)
@@ -144,8 +147,7 @@ mlir.register_lowering(_PART, _lower_part)
 
 def _placement(axes: Axes, mesh, role: str, shape) -> dict[str, Any]:
     """The mesh axes of each letter, from the sharding of the first operand."""
-    sharding = shape.sharding
-    placement = axes.placement(role, sharding.spec if isinstance(sharding, NamedSharding) else ())
+    placement = axes.placement(role, mesh_axes(shape.sharding, mesh, len(shape.shape)))
     for letter, names in placement.items():
         if axes.divisors.get(axes.first(letter), 0) % math.prod(mesh.shape[name] for name in _names(names)):
             placement[letter] = None

@@ -17,7 +17,8 @@ def test_a_kept_answer_is_what_the_library_gives(subject):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the published code
-            found = importlib.import_module(f"tests.oracles.{subject}").cases()
+            module = importlib.import_module(f"tests.oracles.{subject}")
+            found = module.cases()
     except ModuleNotFoundError as error:
         pytest.skip(f"{error.name} is not installed here; `nox -s parity` installs it")
     except FileNotFoundError as error:
@@ -26,6 +27,8 @@ def test_a_kept_answer_is_what_the_library_gives(subject):
     assert {case: set(parts) for case, parts in found.items()} == {case: set(parts) for case, parts in kept.items()}
     for case, parts in found.items():
         for name, array in parts.items():
+            if (case, name) in getattr(module, "VARYING", ()):
+                continue
             array = np.asarray(array)
             if array.dtype.kind == "f":
                 scale = np.max(np.abs(kept[case][name]), initial=1, where=np.isfinite(kept[case][name]))
