@@ -4,7 +4,6 @@ import io
 
 import numpy as np
 
-
 VARYING = {("old", "file")}
 """What no two runs write alike: keys of the older format are addresses in memory."""
 
