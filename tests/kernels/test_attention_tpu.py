@@ -28,7 +28,7 @@ COMPACT = {
     "one token": Attention(q_seq=1, kv_seq=1, heads=1, kv_heads=1),
     "five": Attention(),
     # No block needs a mask or is in part beyond the end, so that sums begin with a product: three spans of queries.
-    "whole blocks": Attention(q_seq=320, kv_seq=128, heads=4, kv_heads=2, head_dim=16, v_head_dim=8),
+    "whole blocks": Attention(q_seq=320, kv_seq=128, heads=4, kv_heads=2, head_dim=16, v_head_dim=16),
     "123 causal multi query": Attention(q_seq=123, kv_seq=123, kv_heads=1, mask=MASKS["causal"]),
     "latent window": Attention(
         q_seq=37, kv_seq=45, heads=1, kv_heads=1, head_dim=192, v_head_dim=128, mask=MASKS["window"]

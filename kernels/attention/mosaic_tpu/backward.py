@@ -178,8 +178,8 @@ def _gradients(work: Pass, dtype, group_rows: int, most: int):
         scratch=[pltpu.VMEM(side, jnp.float32) for side in sides],
         sums=2,
     )
-    both = (stored.load(x, chunks, shape.kv_seq) for x in both)
-    both = (x.reshape(*x.shape[:2], shape.kv_heads, each, -1).sum(3).astype(dtype) for x in both)
+    both = (stored.summed(x, shape.kv_heads, each).astype(dtype) for x in both)
+    both = (stored.load(x, shape.kv_heads, shape.kv_seq) for x in both)
     return stored.load(dq, shape.heads, shape.q_seq), *both
 
 

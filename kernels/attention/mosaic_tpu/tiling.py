@@ -84,6 +84,16 @@ class Layout:
         x = x.reshape(*x.shape[:2], heads, -1) if self.beside else jnp.swapaxes(x, 1, 2)
         return x[:, :seq]
 
+    def summed(self, x, heads: int, each: int):
+        """Heads that are sums of so many stored ones that follow one another."""
+        if each == 1:
+            return x
+        if not self.beside:
+            return x.reshape(x.shape[0], heads, each, *x.shape[2:]).sum(2)
+        # As blocks of columns: an axis of its own for the summands would be laid out anew.
+        columns = jnp.split(x, heads * each, axis=2)
+        return jnp.concatenate([sum(columns[at : at + each]) for at in range(0, heads * each, each)], axis=2)
+
     def shape(self, batch: int, seq: int, heads: int, dim: int) -> tuple[int, ...]:
         """The stored shape."""
         return (batch, seq, heads * dim) if self.beside else (batch, heads, seq, dim)
