@@ -15,7 +15,7 @@ from tests.oracles.__main__ import subjects
 @pytest.mark.parametrize("subject", subjects())
 def test_a_kept_answer_is_what_the_library_gives(subject):
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), oracles.alone():
             warnings.simplefilter("ignore")  # of the published code
             module = importlib.import_module(f"tests.oracles.{subject}")
             found = module.cases()

@@ -6,7 +6,10 @@ tests.oracles SUBJECT...` writes its `SUBJECT.npz`; `nox -s parity` installs the
 them again.
 """
 
+import contextlib
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,20 @@ FOLDER = Path(__file__).parent
 # Real data sets, for the few cases that need one.
 DATA = Path(os.environ.get("EQXGEN_DATA") or FOLDER.parents[2] / "shared" / "data")
 Cases = dict[str, dict[str, np.ndarray]]
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Takes the stand-ins out of `sys.modules` that a subject puts there for packages that its published code imports:
+    another subject, or a test, may have the packages.
+    """
+    before = set(sys.modules)
+    try:
+        yield
+    finally:
+        for name in {*sys.modules} - before:
+            if getattr(sys.modules[name], "__spec__", None) is None:
+                del sys.modules[name]
 
 
 def load(subject: str) -> Cases:

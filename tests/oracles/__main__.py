@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from tests.oracles import FOLDER
+from tests.oracles import FOLDER, alone
 
 LIBRARIES = ("diffusers", "librosa", "torch", "torchmetrics", "transformers", "vector-quantize-pytorch")
 
@@ -23,7 +23,8 @@ def main() -> None:
         except importlib.metadata.PackageNotFoundError:
             continue
     for subject in sys.argv[1:] or subjects():
-        cases = importlib.import_module(f"tests.oracles.{subject}").cases()
+        with alone():
+            cases = importlib.import_module(f"tests.oracles.{subject}").cases()
         arrays = {f"{case}/{name}": np.asarray(array) for case, parts in cases.items() for name, array in parts.items()}
         np.savez_compressed(
             FOLDER / f"{subject}.npz",

@@ -36,8 +36,6 @@ def model(config: dict[str, Any]) -> Any:
     trainer.LightningModule = torch.nn.Module
     command: Any = types.ModuleType("main")
     command.instantiate_from_config = lambda config: None
-    for name in [x for x in sys.modules if x.split(".")[0] == "taming"]:
-        del sys.modules[name]  # stand-ins of other subjects
     sys.modules |= {"pytorch_lightning": trainer, "main": command}
     from taming.models.vqgan import VQModel
 
