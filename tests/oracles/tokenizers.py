@@ -30,8 +30,6 @@ TEXTS = (
 )
 # Normalization of the small Unigram: code points of a text, and of what it becomes.
 RULES = "FF21\t41\nBD\t31 2F 32\n9\t20\nA0\t20\n3000\t20\nA\t20\n"
-VARYING = {("unigram", "file"), ("bpe", "file")}
-"""What no two runs write alike: the files name the folder that they were written to."""
 
 
 def flat(rows) -> dict[str, np.ndarray]:
