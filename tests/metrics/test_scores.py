@@ -3,6 +3,7 @@ torchmetrics and scikit-learn.
 """
 
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -227,6 +228,20 @@ def test_the_distance_of_fewer_rows_than_features_is_said_and_has_no_rounding_of
     shift = np.sum((wide.mean(axis=0) - other.mean(axis=0)) ** 2)
     wanted = shift + sum(np.sum(x**2) for x in centred) - 2 * cross
     assert found == pytest.approx(wanted, rel=1e-12)
+
+
+def test_the_influence_of_a_row_is_what_the_distance_gains_by_it_and_gives_the_bootstraps_interval(monkeypatch):
+    frechet = importlib.import_module("eqxgen.metrics.frechet")
+    mixed = RNG.normal(size=(12, 12)) / 4
+    samples, real = RNG.normal(size=(3000, 12)) @ mixed + 0.2, RNG.normal(size=(2000, 12)) @ (mixed + 0.1)
+    two = frechet.statistics_of("real", real)
+    influences = frechet._influences(two, frechet.statistics_of("samples", samples), samples, frechet._root(two))
+    value, some = frechet_distance(samples, real), np.argsort(influences)[[0, 1500, -1]]
+    gained = [frechet_distance(np.concatenate([samples, samples[i : i + 1]]), real) - value for i in some]
+    np.testing.assert_allclose(gained, influences[some] / 3001, atol=1e-2 * np.abs(influences).max() / 3001)
+    exact = frechet_interval(samples, real)
+    monkeypatch.setattr(frechet, "_WIDE", 8)
+    np.testing.assert_allclose(frechet_interval(samples, real), exact, atol=0.03 * (exact[1] - exact[0]))
 
 
 def test_the_distance_to_infinity_and_its_interval_hold_the_truth_that_the_distance_itself_misses():
