@@ -111,8 +111,8 @@ def test_a_finished_program_is_not_compiled_again(tmp_path, monkeypatch):
     assert len(asked) == 2
 
 
-def test_bundles_are_counted_by_the_visits_of_each_block(tmp_path):
-    recorded(tmp_path)
+def grid_of(last=None):
+    """The grid of a kernel with a block in its first step, one where a table says so, and one more if `last`(step)."""
 
     def body(table, x, out):
         step = pl.program_id(0)
@@ -121,9 +121,12 @@ def test_bundles_are_counted_by_the_visits_of_each_block(tmp_path):
         def _():
             out[...] = jnp.zeros_like(out)
 
-        @pl.when(table[step] == 1)
-        def _():
+        def multiply():
             out[...] += jnp.dot(x[...], x[...].T)
+
+        pl.when(table[step] == 1)(multiply)
+        if last is not None:
+            pl.when(last(step))(multiply)
 
     spec = pltpu.PrefetchScalarGridSpec(
         num_scalar_prefetch=1,
@@ -134,6 +137,12 @@ def test_bundles_are_counted_by_the_visits_of_each_block(tmp_path):
     call = pl.pallas_call(body, grid_spec=spec, out_shape=jax.ShapeDtypeStruct((128, 128), jnp.float32), name="kernel")
     table = np.array([1, 1, 0, 1], np.int32)
     (grid,) = grids(lambda x: call(table, x), jax.ShapeDtypeStruct((256, 128), jnp.float32))
+    return grid
+
+
+def test_bundles_are_counted_by_the_visits_of_each_block(tmp_path):
+    recorded(tmp_path)
+    grid = grid_of()
     assert (grid.name, grid.steps, grid.visits) == ("kernel", STEPS, (1, 3))
     # The operand's block changes twice, the result is written once.
     assert (grid.bytes, grid.least_bytes) == (4 * 128 * 128 * 4, (2 + 1) * 128 * 128 * 4)
@@ -159,30 +168,7 @@ def test_bundles_are_counted_by_the_visits_of_each_block(tmp_path):
 )
 def test_conditions_that_always_or_never_hold_are_left_out_by_the_compiler(tmp_path, last, visits, exact):
     recorded(tmp_path)
-
-    def body(table, x, out):
-        step = pl.program_id(0)
-
-        @pl.when(step == 0)
-        def _():
-            out[...] = jnp.zeros_like(out)
-
-        @pl.when(table[step] == 1)
-        def _():
-            out[...] += jnp.dot(x[...], x[...].T)
-
-        @pl.when(last(step))
-        def _():
-            out[...] += jnp.dot(x[...], x[...].T)
-
-    spec = pltpu.PrefetchScalarGridSpec(
-        num_scalar_prefetch=1,
-        grid=(STEPS,),
-        in_specs=[pl.BlockSpec((128, 128), lambda i, table: (0, 0))],
-        out_specs=pl.BlockSpec((128, 128), lambda i, table: (0, 0)),
-    )
-    call = pl.pallas_call(body, grid_spec=spec, out_shape=jax.ShapeDtypeStruct((128, 128), jnp.float32), name="kernel")
-    (grid,) = grids(lambda x: call(np.array([1, 1, 0, 1], np.int32), x), jax.ShapeDtypeStruct((128, 128), jnp.float32))
+    grid = grid_of(last)
     assert (grid.visits, grid.parents) == (visits, (None, None, None))
     found = row(programs(tmp_path)[0], CHIPS["v5e"], grid)
     assert found.exact == exact
