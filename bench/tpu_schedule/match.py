@@ -33,8 +33,13 @@ def matched(program: Program, grid: Grid) -> Matched | None:
         blocks = _widest(program, len(grid.visits) - count)
         if len(blocks) < len(grid.visits) - count:
             continue
-        ways = [_without(grid, gone) for gone in itertools.combinations(settled, count)]
-        fitting = {x[1:] for x in ways if x and _fits(program, blocks, *x)}
+        nested = _nested(program, blocks)
+        ways = filter(None, (_without(grid, gone) for gone in itertools.combinations(settled, count)))
+        fitting = {
+            (visits, products)
+            for parents, visits, products in ways
+            if (parents, tuple(map(bool, products[:-1]))) == nested
+        }
         if fitting:
             return Matched(blocks, *fitting.pop()) if len(fitting) == 1 else None
     return None
@@ -88,16 +93,9 @@ def _without(
     return parents, tuple(grid.visits[i] for i in kept), tuple(tuple(products[i]) for i in (*kept, None))
 
 
-def _fits(
-    program: Program,
-    blocks: list[Range],
-    parents: tuple[int | None, ...],
-    visits: tuple[int | None, ...],
-    products: tuple[Products, ...],
-) -> bool:
+def _nested(program: Program, blocks: list[Range]) -> tuple[tuple[int | None, ...], tuple[bool, ...]]:
+    """The parent of each block, and whether it multiplies outside of those in it."""
     owners = [innermost(blocks, i) for i in range(len(program.slots))]
     multiplies = {owner for owner, slots in zip(owners, program.slots) if slots[MXU]}
-    nested = [innermost([x for x in blocks if x.holds(block)], block.start) for block in blocks]
-    return [None if x is None else blocks.index(x) for x in nested] == list(parents) and all(
-        (block in multiplies) == bool(work) for block, work in zip(blocks, products)
-    )
+    outer = [innermost([x for x in blocks if x.holds(block)], block.start) for block in blocks]
+    return tuple(None if x is None else blocks.index(x) for x in outer), tuple(x in multiplies for x in blocks)
