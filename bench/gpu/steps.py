@@ -90,7 +90,7 @@ def dit(batch: int, sizes: tuple[int, ...], config: DiTConfig) -> tuple[Any, Cal
     """
     *shape, classes = sizes
     model = eqx.filter_jit(DiT)(*shape, classes, config, key=jr.key(0))
-    latent, label = jr.normal(jr.key(1), (batch, *shape), jnp.bfloat16), jr.randint(jr.key(2), (batch,), 0, classes)
+    latent, label = jr.normal(jr.key(1), (batch, *shape)), jr.randint(jr.key(2), (batch,), 0, classes)
     kept = jnp.cumprod(1 - jnp.linspace(1e-4, 0.02, 1000))
 
     def loss(model, latent, label, key):
@@ -114,6 +114,7 @@ def update(make: Make, dtype: Any = jnp.bfloat16) -> tuple[Callable, list[Any]]:
     """A train step and its arguments: (parameters, optimiser state, key) -> (the same after the step, loss)."""
     model, loss, batch = make()
     arrays, static = eqx.partition(model, eqx.is_inexact_array)
+    batch = [x.astype(dtype) if eqx.is_inexact_array(x) else x for x in batch]  # a net computes in its input's dtype
     optimizer = optax.adamw(RATE)
 
     def mean_loss(arrays, keys):

@@ -1,5 +1,7 @@
 """Convolutions, pools and resampling give the numbers of torch's, or of their definition."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 from eqxgen import nn
+from eqxgen.nn.conv.convolution import _library, _with_products
 from tests import oracles
 from tests.arrays import drawn
 from tests.oracles.conv import CONVOLUTIONS, POOLS, TRANSPOSES
@@ -49,6 +52,42 @@ def test_a_transposed_convolution_is_torchs(name):
         lambda layer: (layer.weight, layer.bias), layer, (jnp.asarray(weight), jnp.asarray(kept["bias"]))
     )
     close(jax.vmap(layer)(channels_last(kept["x"])), kept["y"])
+
+
+PRODUCTS = {  # shape of x, kernel, padding, dilation
+    "sequence": ((9, 3), 5, (2, 1), 1),
+    "image": ((5, 6, 3), 3, (1, 1), 1),
+    "dilated": ((6, 7, 3), 3, (2, 2), 2),
+    "one place": ((5, 6, 3), 1, (0, 0), 1),
+    "larger than x": ((4, 5, 3), 3, (3, 3), 1),
+    "one side": ((5, 6, 3), 2, (1, 0), 1),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_wide_weights_derivatives_of_both_orders_are_those_of_xlas_convolution(name):
+    shape, kernel, padding, dilation = PRODUCTS[name]
+    with jax.enable_x64(True):
+        x = jnp.asarray(drawn((2, *shape)), jnp.float64)
+        weight = jnp.asarray(drawn((*(kernel,) * (len(shape) - 1), shape[-1], 4), seed=1), jnp.float64)
+
+        def derivatives(convolved):
+            loss = lambda x, weight: jnp.sum(jnp.sin(jax.vmap(convolved, (0, None))(x, weight)))
+            first = jax.value_and_grad(loss, (0, 1))
+            plain = jax.jvp(lambda weight: loss(x, weight), (weight,), (weight,))
+            return plain, jax.jvp(first, (x, weight), (x / 2, weight / 3))
+
+        settings = {"padding": padding, "dilation": dilation}
+        whole = jax.jit(lambda: derivatives(functools.partial(_library, stride=1, groups=1, **settings)))
+        ours = jax.jit(lambda: derivatives(functools.partial(_with_products, *settings.values())))
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12), ours(), whole())
+
+
+def test_a_wide_convolution_takes_its_weights_gradient_by_products_on_a_cpu():
+    layer = nn.Convolution(16, 32, bias=False, key=KEY)
+    text = jax.jit(jax.grad(lambda layer, x: layer(x).sum())).lower(layer, jnp.ones((4, 5, 16))).as_text()
+    assert "stablehlo.convolution" not in text
+    assert text.count("stablehlo.dot_general") == 3
 
 
 @pytest.mark.parametrize("stride", [1, 2])

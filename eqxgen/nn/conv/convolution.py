@@ -3,11 +3,12 @@
 import functools
 import itertools
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.nn import _check
@@ -17,6 +18,7 @@ conv_uniform: Initializer = jax.nn.initializers.variance_scaling(1 / 3, "fan_in"
 """Uniform in ±1/sqrt(fan_in) for kernels of shape (*kernel, in, out): the default of torch and Equinox."""
 
 SHIFTS = 64  # largest number of kernel positions that are summed one by one
+WIDE = (16, 32)  # channels in and out from which the weight's gradient is faster as products
 PADDINGS = {"zeros": "constant", "circular": "wrap", "reflect": "reflect"}  # torch's names, and those of jnp.pad
 
 
@@ -213,14 +215,18 @@ def convolve(
     dilation: int = 1,
     groups: int = 1,
 ) -> Float[Array, "*out_spatial out_channels"]:
-    """A convolution of one example with equal settings on every axis: `jax.lax.conv_general_dilated`, except for small
-    depthwise kernels on a CPU.
+    """A convolution of one example with equal settings on every axis: `jax.lax.conv_general_dilated`, except on a CPU
+    for small depthwise kernels, and for the gradient of a wide weight at stride 1.
     """
     whole = functools.partial(_library, stride=stride, padding=padding, dilation=dilation, groups=groups)
     weight = weight.astype(x.dtype)
     if _is_depthwise(x, weight, groups) and math.prod(weight.shape[:-2]) <= SHIFTS:
         shifts = functools.partial(_by_shifts, stride=stride, padding=padding, dilation=dilation)
         return jax.lax.platform_dependent(x, weight, cpu=shifts, default=whole)
+    wide = x.shape[-1] >= WIDE[0] and weight.shape[-1] >= WIDE[1]
+    if stride == groups == 1 and (wide or weight.shape[0] == 1):
+        products = functools.partial(_with_products, padding, dilation)
+        return jax.lax.platform_dependent(x, weight, cpu=products, default=whole)
     return whole(x, weight)
 
 
@@ -261,6 +267,44 @@ def _by_shifts(x: Array, weight: Array, *, stride: int, padding: tuple[int, int]
         part = jax.lax.slice(x, (*starts, 0), (*ends, x.shape[-1]), (*(stride,) * rank, 1))
         total = total + part.astype(wide) * weight[place].astype(wide)[(None,) * (rank - 1)]
     return total.astype(x.dtype)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _with_products(padding: tuple[int, int], dilation: int, x: Array, weight: Array) -> Array:
+    """A convolution at stride 1 whose gradient for the weight is of matrix products: XLA's, on a CPU, is a convolution
+    with a kernel of the image's size, which takes up to seven times as long.
+    """
+    return _library(x, weight, stride=1, padding=padding, dilation=dilation, groups=1)
+
+
+def _tangent(padding: tuple[int, int], dilation: int, primals: Any, tangents: Any) -> tuple[Array, Any]:
+    x, weight = primals
+    dx, dweight = tangents
+    y = _with_products(padding, dilation, x, weight)
+    given = lambda tangent: not isinstance(tangent, SymbolicZero)
+    parts = [_with_products(padding, dilation, dx, weight)] if given(dx) else []
+    parts += [_by_products(x, dweight, padding, dilation)] if given(dweight) else []
+    return y, sum(parts[1:], parts[0]) if parts else jnp.zeros_like(y)
+
+
+_with_products.defjvp(_tangent, symbolic_zeros=True)
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=(2, 3))
+def _by_products(x: Array, weight: Array, padding: tuple[int, int], dilation: int) -> Array:
+    """A convolution at stride 1 as a sum of products, one for all positions of the kernel along the last axis; the
+    shifted copies of x that its gradient for the weight is made of are not kept from the forward pass.
+    """
+    rank, kernel = x.ndim - 1, weight.shape[0]
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), (*((*padding, 0),) * rank, (0, 0, 0)))
+    counts = [side - dilation * (kernel - 1) for side in x.shape[:-1]]
+    along = lambda y, axis, j: jax.lax.slice_in_dim(y, dilation * j, dilation * j + counts[axis], axis=axis)
+    columns = jnp.stack([along(x, rank - 1, j) for j in range(kernel)], rank)
+    total = jnp.zeros((*counts, weight.shape[-1]), x.dtype)
+    for place in itertools.product(range(kernel), repeat=rank - 1):
+        part = functools.reduce(lambda y, i: along(y, i, place[i]), range(rank - 1), columns)
+        total = total + jnp.tensordot(part, weight[place], ((-2, -1), (-3, -2)))
+    return total
 
 
 def _by_phases(x: Array, weight: Array, *, stride: int, groups: int) -> Array:
