@@ -8,7 +8,7 @@ Guidance and grid are those of the run. A sampler has as many steps as its evalu
 of them; reported are the evaluations that it made. Beside the samplers is the distance of the training images,
 the floor. Writes a row after each sampler and number, few evaluations first, and the plot at the end; begins no row
 after --minutes, and the same command again makes what is missing. The interval of 95 % is a bootstrap's over the
-samples. rk45, which divides its steps by its tolerances, is measured where --samplers names it.
+samples. rk45, which divides its steps by its tolerances, has the least of `TOLERANCES` that its evaluations allow.
 """
 
 import argparse
@@ -48,8 +48,9 @@ BEFORE = {"pndm": 1}
 """Evaluations of the first step beside its own."""
 NOISY = ("dpmpp_2m_sde", "dpmpp_3m_sde")
 """Samplers that have eta 1, as they would otherwise be those without noise."""
-DEFAULTS = tuple(name for name in SAMPLERS if name != "rk45")
-"""Samplers whose evaluations follow from their steps."""
+ADAPTIVE = "rk45"
+TOLERANCES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
+"""Relative and absolute tolerance of the adaptive sampler."""
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 DOCS = RESULTS.parents[1] / "docs"
 
@@ -90,7 +91,7 @@ def distinct(samplers: Sequence[str], evaluations: Sequence[int]) -> Iterator[tu
     """Pairs of a sampler and evaluations, the fewest first, without those whose steps fewer evaluations allow too."""
     for place, count in enumerate(counts := sorted(set(evaluations))):
         for name in samplers:
-            if steps_of(name, count) not in {steps_of(name, fewer) for fewer in counts[:place]}:
+            if name == ADAPTIVE or steps_of(name, count) not in {steps_of(name, fewer) for fewer in counts[:place]}:
                 yield name, count
 
 
@@ -109,11 +110,33 @@ class Judged:
         self.latents = latents_of(run.config.autoencoder, run.facts)
         autoencoder = autoencoder_of_run(run.folder, run.config.autoencoder, run.facts) if self.latents else None
         self.parts = run.model(), autoencoder
+        self.adaptive: dict[float, dict[str, Any]] = {}
 
     def row(self, sampler: str, evaluations: int, seed: int) -> dict[str, Any]:
         """Distance, interval and cost of a sampler. `UsageError` where it does not fit the run."""
-        given: dict[str, Any] = {"sampler": sampler, "steps": steps_of(sampler, evaluations)}
-        given |= {"eta": 1.0} if sampler in NOISY else {}
+        if sampler == ADAPTIVE and evaluations > 1:
+            return self._adaptive(evaluations, seed)
+        eta = {"eta": 1.0} if sampler in NOISY else {}
+        return self._row(evaluations, seed, sampler=sampler, steps=steps_of(sampler, evaluations), **eta)
+
+    def _adaptive(self, evaluations: int, seed: int) -> dict[str, Any]:
+        """The row of the least tolerance whose mean evaluations are as many or fewer."""
+        found: dict[str, Any] = {}
+        row: dict[str, Any] = {}
+        for tolerance in TOLERANCES:
+            if tolerance not in self.adaptive:
+                given = {"rtol": tolerance, "atol": tolerance}
+                row = self._row(evaluations, seed, sampler=ADAPTIVE, steps=2, **given)
+                self.adaptive[tolerance] = row | {"tolerance": tolerance}
+            row = self.adaptive[tolerance]
+            if row["evaluations"] > evaluations:
+                break
+            found = row | {"asked": evaluations}
+        if not found:
+            raise UsageError(f"{ADAPTIVE} has {row['evaluations']} evaluations at its largest tolerance")
+        return found
+
+    def _row(self, evaluations: int, seed: int, **given: Any) -> dict[str, Any]:
         options = dataclasses.replace(self.run.config.sampling, **given)
         try:
             rules = diffusion.rules(dataclasses.replace(self.run.config, sampling=options), self.run.facts)
@@ -127,7 +150,7 @@ class Judged:
         told = getattr(self.parts[0], "guided", False)  # guidance is an input of the network
         doubled = 1 if rules.guide is None or told else 2
         return {
-            "sampler": sampler,
+            "sampler": options.sampler,
             "asked": evaluations,
             "steps": options.steps,
             "evaluations": round(float(np.mean(passes)) / doubled, 2),
@@ -203,7 +226,7 @@ def main() -> None:
     parser.add_argument("--run", type=pathlib.Path, required=True, help="folder of a run of train.diffusion")
     parser.add_argument("--n", type=int, default=1000, help="samples of each row")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--samplers", nargs="+", default=list(DEFAULTS), choices=SAMPLERS)
+    parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=SAMPLERS)
     parser.add_argument("--evaluations", nargs="+", type=int, default=list(EVALUATIONS))
     parser.add_argument("--minutes", type=float, default=60.0, help="after which no row begins")
     parser.add_argument("--out", type=pathlib.Path, help="JSON; by default in bench/results of the device")

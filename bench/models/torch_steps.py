@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from bench.gpu.steps import contenders
 from bench.machine import about, versions
-from bench.models import bench_unet, bert_steps, t5_steps
+from bench.models import bench_unet, bert_steps, t5_steps, tokenizer_steps
 from bench.race import OURS, Makers, Turn, medians, prepare, race, ratios
 from eqxgen.configs import DiTConfig, UNetConfig
 from train.engine.host_memory import keep_freed_memory
@@ -74,6 +74,12 @@ ROWS = {
     ),
     "unet": Row("DDPM's CIFAR-10 U-Net, 32 pixels", 8, unet),
     "dit": Row("DiT-S/2, 32 x 32 x 4 latents", 8, dit),
+    "tokenizer-digits": Row(
+        "VQGAN of the digits preset, 8 pixels", 64, functools.partial(tokenizer_steps.makers, "digits", TORCH)
+    ),
+    "tokenizer-mnist": Row(
+        "VQGAN of the MNIST preset, 28 pixels", 64, functools.partial(tokenizer_steps.makers, "mnist", TORCH)
+    ),
     "t5": Row("T5-small of version 1.1, 64 tokens to 32", 8, t5),
 }
 

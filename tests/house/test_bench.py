@@ -126,6 +126,29 @@ def test_a_sampler_has_as_many_steps_as_its_evaluations_allow():
     ]
 
 
+def test_the_adaptive_sampler_has_the_least_tolerance_that_its_evaluations_allow(monkeypatch):
+    from bench.models.evaluations import Judged
+    from train._errors import UsageError
+
+    judged, made = object.__new__(Judged), []
+    judged.adaptive = {}
+    spent = {1.0: 9.0, 0.3: 15.0, 0.1: 21.0, 0.03: 60.0}
+
+    def row(evaluations, seed, *, rtol, **rest):
+        made.append(rtol)
+        return {"asked": evaluations, "evaluations": spent[rtol]}
+
+    monkeypatch.setattr(judged, "_row", row)
+    found = {count: judged.row("rk45", count, 0) for count in (18, 50)}
+    assert found == {
+        18: {"asked": 18, "evaluations": 15.0, "tolerance": 0.3},
+        50: {"asked": 50, "evaluations": 21.0, "tolerance": 0.1},
+    }
+    assert made == [1.0, 0.3, 0.1, 0.03]
+    with pytest.raises(UsageError, match=r"9\.0 evaluations at its largest tolerance"):
+        judged.row("rk45", 8, 0)
+
+
 def test_the_table_of_faults_has_each_row_and_this_checkout_keeps_those_of_its_documents(monkeypatch, tmp_path):
     assert sorted(CHECKS) == list(range(1, 47))
     monkeypatch.setenv("EQXGEN_CHECKOUT", str(CHECKOUT))

@@ -9,6 +9,7 @@ from tests.nn.layer_rows import Row, Wrong
 KEY = jr.key(0)
 
 LAYERS = {
+    "Convolution, wide": Row(lambda key: nn.Convolution(16, 32, key=key), (5, 7, 32), ((5, 7, 16),)),
     "Convolution, circular, dilated": Row(
         lambda key: nn.Convolution(4, 6, padding_mode="circular", dilation=2, groups=2, key=key),
         (5, 7, 6),

@@ -23,5 +23,7 @@ def keep_freed_memory() -> bool:
     ):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-    given = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_ARENA_MAX: 1}
-    return mallopt is not None and all([mallopt(name, value) == 1 for name, value in given.items()])
+    if mallopt is None:
+        return False
+    done = [mallopt(*pair) for pair in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_ARENA_MAX, 1))]
+    return done == [1, 1, 1]
