@@ -1,9 +1,10 @@
 """Train steps of nets beside the same nets in PyTorch's eager mode, in interleaved rounds: `python -m
 bench.models.torch_steps --net unet dit`, where PyTorch and diffusers are installed.
 
-Loss, gradients and Adam on random data in float32, on all cores. Writes bench/results/cpu/torch_steps.json: medians of
-milliseconds, and the median and quartiles of PyTorch's time over ours in the same round, above 1 where ours is faster.
-A row that is measured again takes the place of its older one. `--tiny` runs small nets and writes nothing.
+Loss, gradients and Adam on random data in float32, on all cores that the process may use: with `taskset -c 0` on one,
+whose rows end with -1. Writes bench/results/cpu/torch_steps.json: medians of milliseconds, and the median and quartiles
+of PyTorch's time over ours in the same round, above 1 where ours is faster. A row that is measured again takes the
+place of its older one. `--tiny` runs small nets and writes nothing.
 """
 
 import argparse
@@ -116,14 +117,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     keep_freed_memory()
     import torch
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    whole = os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else whole
+    torch.set_num_threads(cores)
+    ending = "" if cores == whole else f"-{cores}"
     for name in asked.net:
         found = measured(ROWS[name], asked.batch or ROWS[name].batch, asked.seconds, asked.rounds, asked.tiny)
         spread = found["torch over ours"]
         print(f"{name}: {found['ms']}, {spread['median']:.3f} ({spread['low']:.3f} to {spread['high']:.3f}) times ours")
         if not asked.tiny:
             rows = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-            RESULT.write_text(json.dumps(rows | {name: found}, indent=2) + "\n")
+            RESULT.write_text(json.dumps(rows | {name + ending: found}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
