@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from bench.gpu.steps import contenders
 from bench.machine import about, versions
-from bench.models import bench_unet, bert_steps, t5_steps, tokenizer_steps
+from bench.models import bench_unet
+from bench.models.steps import bert, t5, tokenizer
 from bench.race import OURS, Makers, Turn, medians, prepare, race, ratios
 from eqxgen.configs import DiTConfig, UNetConfig
 from train.engine.host_memory import keep_freed_memory
@@ -60,28 +61,17 @@ def dit(batch: int, tiny: bool) -> Makers:
     return {name: makers[name] for name in (OURS, TORCH)}
 
 
-def t5(batch: int, tiny: bool) -> Makers:
-    """From equal weights: sources of 64 tokens, targets of 32."""
-    sizes = (t5_steps.TINY, 40, batch, 6, 5) if tiny else (t5_steps.SMALL, 32128, batch, 64, 32)
-    return {
-        OURS: functools.partial(t5_steps.ours, *sizes),
-        TORCH: functools.partial(t5_steps.torch_eager, *sizes),
-    }
-
-
 ROWS = {
-    "bert": Row(
-        "BERT of 4 blocks, 256 wide, 128 tokens, masked words", 16, functools.partial(bert_steps.makers, TORCH)
-    ),
+    "bert": Row("BERT of 4 blocks, 256 wide, 128 tokens, masked words", 16, functools.partial(bert.makers, TORCH)),
     "unet": Row("DDPM's CIFAR-10 U-Net, 32 pixels", 8, unet),
     "dit": Row("DiT-S/2, 32 x 32 x 4 latents", 8, dit),
     "tokenizer-digits": Row(
-        "VQGAN of the digits preset, 8 pixels", 64, functools.partial(tokenizer_steps.makers, "digits", TORCH)
+        "VQGAN of the digits preset, 8 pixels", 64, functools.partial(tokenizer.makers, "digits", TORCH)
     ),
     "tokenizer-mnist": Row(
-        "VQGAN of the MNIST preset, 28 pixels", 64, functools.partial(tokenizer_steps.makers, "mnist", TORCH)
+        "VQGAN of the MNIST preset, 28 pixels", 64, functools.partial(tokenizer.makers, "mnist", TORCH)
     ),
-    "t5": Row("T5-small of version 1.1, 64 tokens to 32", 8, t5),
+    "t5": Row("T5-small of version 1.1, 64 tokens to 32", 8, functools.partial(t5.makers, TORCH)),
 }
 
 

@@ -3,6 +3,7 @@ with padding left out, gradients and Adam on random ids.
 """
 
 import dataclasses
+import functools
 import tempfile
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax.random as jr
 import numpy as np
 import optax
 
-from bench.race import Side
+from bench.race import OURS, Makers, Side
 from eqxgen.configs import T5Config
 from eqxgen.losses.tokens import cross_entropy
 from eqxgen.models import T5
@@ -22,6 +23,12 @@ from eqxgen.pretrained.t5 import to_pretrained
 RATE = 1e-4
 SMALL = dataclasses.replace(T5Config.v1_1("small"), dropout=0.0)
 TINY = T5Config(dim=16, depth=2, heads=2, head_dim=8, hidden_dim=24, dropout=0.0, gated=True, activation="gelu_tanh")
+
+
+def makers(torch_name: str, batch: int, tiny: bool) -> Makers:
+    """Both sides, from equal weights: sources of 64 tokens, targets of 32."""
+    sizes = (TINY, 40, batch, 6, 5) if tiny else (SMALL, 32128, batch, 64, 32)
+    return {OURS: functools.partial(ours, *sizes), torch_name: functools.partial(torch_eager, *sizes)}
 
 
 def drawn(batch: int, vocab: int, source: int, target: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,1 @@
+"""Train steps of ours and of PyTorch's, which `bench.models.torch_steps` races."""
