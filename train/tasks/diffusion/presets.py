@@ -216,7 +216,7 @@ ABOUT = {
     "digits-consistency": "0.25 M parameters; 150 s of one CPU core; sample_accuracy 0.954 with 2 evaluations",
     "mnist": "1.28 M parameters; 15 minutes on 2 CPU cores beside other work; sample_accuracy 0.991, recall_judge 0.82",
     "mnist-flow": "1.28 M parameters; 3,500 steps of 64",
-    "mnist-meanflow": "1.32 M parameters; 1,500 steps of 64",
+    "mnist-meanflow": "1.32 M parameters; 17 minutes on 2 CPU cores; sample_accuracy 0.999 with 1 evaluation, blurred",
     "mnist-imeanflow": "1.47 M parameters; 1,500 steps of 64",
     "fashion_mnist": "1.28 M parameters; 4,000 steps of 64",
     "cifar10": "35.7 M parameters; 800,000 steps of 128, for a GPU; the paper's FID is 3.17",
