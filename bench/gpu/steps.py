@@ -23,6 +23,7 @@ import optax
 from bench.gpu import torch as gpu_torch
 from bench.gpu.attention import Task
 from bench.race import Makers, Side, Turn, compare
+from bench.train_step import stepping, update_of
 from eqxgen import ops
 from eqxgen.configs import DiTConfig, GPTConfig, MaskGITConfig
 from eqxgen.losses.masked import masked_loss
@@ -115,18 +116,12 @@ def update(make: Make, dtype: Any = jnp.bfloat16) -> tuple[Callable, list[Any]]:
     model, loss, batch = make()
     arrays, static = eqx.partition(model, eqx.is_inexact_array)
     batch = [x.astype(dtype) if eqx.is_inexact_array(x) else x for x in batch]  # a net computes in its input's dtype
-    optimizer = optax.adamw(RATE)
 
     def mean_loss(arrays, keys):
         half = eqx.combine(jax.tree.map(lambda a: a.astype(dtype), arrays), static)
         return jnp.mean(jax.vmap(functools.partial(loss, half))(*batch, keys))
 
-    def step(arrays, state, key):
-        value, grads = jax.value_and_grad(mean_loss)(arrays, jr.split(key, batch[0].shape[0]))
-        updates, state = optimizer.update(grads, state, arrays)
-        return optax.apply_updates(arrays, updates), state, jr.fold_in(key, 0), value
-
-    return step, [arrays, optimizer.init(arrays), jr.key(3)]
+    return update_of(mean_loss, arrays, optax.adamw(RATE), batch[0].shape[0])
 
 
 def in_jax(make: Make, dtype: Any = jnp.bfloat16) -> Side:
@@ -134,13 +129,7 @@ def in_jax(make: Make, dtype: Any = jnp.bfloat16) -> Side:
     step, held = update(make, dtype)
     # A step donates its arguments, and the contenders share the model.
     held[0] = jax.tree.map(jnp.copy, held[0])
-    compiled = jax.jit(step, donate_argnums=(0, 1, 2)).lower(*held).compile()
-
-    def call() -> jax.Array:
-        *held[:], value = compiled(*held)
-        return value
-
-    return Side(call)
+    return stepping(step, held)
 
 
 def in_plain_jax(make: Make, implementation: str, dtype: Any = jnp.bfloat16) -> Side:

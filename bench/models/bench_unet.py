@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from bench.race import Side
+from bench.train_step import stepping, update_of
 from eqxgen.configs import UNetConfig
 from eqxgen.models import UNet
 from eqxgen.pretrained import to_pretrained
@@ -56,19 +57,7 @@ def ours(config: UNetConfig, batch: int, side: int) -> Side:
         said = jax.vmap(lambda x, t, key: net(x, t, key=key))(noised, time.astype(jnp.float32), keys)
         return jnp.mean((said - noise) ** 2)
 
-    def step(arrays: Any, state: Any, key: Any) -> tuple[Any, Any, Any, jax.Array]:
-        value, grads = jax.value_and_grad(mean_loss)(arrays, jr.split(key, batch))
-        updates, state = optimizer.update(grads, state, arrays)
-        return optax.apply_updates(arrays, updates), state, jr.fold_in(key, 0), value
-
-    held = [arrays, optimizer.init(arrays), jr.key(3)]
-    compiled = jax.jit(step, donate_argnums=(0, 1, 2)).lower(*held).compile()
-
-    def call() -> jax.Array:
-        *held[:], value = compiled(*held)
-        return value
-
-    return Side(call)
+    return stepping(*update_of(mean_loss, arrays, optimizer, batch))
 
 
 def torch_eager(config: UNetConfig, batch: int, side: int) -> Side:

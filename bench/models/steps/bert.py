@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from bench.race import OURS, Makers, Side
+from bench.train_step import stepping, update_of
 from eqxgen.configs import BERTConfig
 from eqxgen.models import BERTMaskedLM
 from eqxgen.pretrained.bert import to_pretrained
@@ -59,19 +60,7 @@ def _ours(config: BERTConfig, vocab: int, batch: int) -> Side:
     def mean_loss(arrays: Any, keys: Any) -> jax.Array:
         return jnp.mean(jax.vmap(functools.partial(gap_losses, eqx.combine(arrays, static)))(rows, keys)[0])
 
-    def step(arrays: Any, state: Any, key: Any) -> tuple[Any, Any, Any, jax.Array]:
-        value, grads = jax.value_and_grad(mean_loss)(arrays, jr.split(key, batch))
-        updates, state = adam.update(grads, state, arrays)
-        return optax.apply_updates(arrays, updates), state, jr.fold_in(key, 0), value
-
-    held = [arrays, adam.init(arrays), jr.key(3)]
-    compiled = jax.jit(step, donate_argnums=(0, 1, 2)).lower(*held).compile()
-
-    def call() -> jax.Array:
-        *held[:], value = compiled(*held)
-        return value
-
-    return Side(call)
+    return stepping(*update_of(mean_loss, arrays, adam, batch))
 
 
 def _torch_eager(config: BERTConfig, vocab: int, batch: int) -> Side:

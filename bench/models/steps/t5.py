@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from bench.race import OURS, Makers, Side
+from bench.train_step import stepping, update_of
 from eqxgen.configs import T5Config
 from eqxgen.losses.tokens import cross_entropy
 from eqxgen.models import T5
@@ -59,23 +60,11 @@ def ours(config: T5Config, vocab: int, batch: int, source: int, target: int) -> 
         logits = net(given, before, mask=given != 0, inference=True)
         return jnp.sum(jnp.where(wanted != 0, cross_entropy(logits, wanted), 0.0))
 
-    def mean_loss(arrays: Any) -> jax.Array:
+    def mean_loss(arrays: Any, _: Any) -> jax.Array:
         net = eqx.combine(arrays, static)
         return jnp.sum(jax.vmap(lambda a, b: one(net, a, b))(given, wanted)) / jnp.sum(wanted != 0)
 
-    def step(arrays: Any, state: Any) -> tuple[Any, Any, jax.Array]:
-        value, grads = jax.value_and_grad(mean_loss)(arrays)
-        updates, state = optimizer.update(grads, state, arrays)
-        return optax.apply_updates(arrays, updates), state, value
-
-    held = [arrays, optimizer.init(arrays)]
-    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*held).compile()
-
-    def call() -> jax.Array:
-        *held[:], value = compiled(*held)
-        return value
-
-    return Side(call)
+    return stepping(*update_of(mean_loss, arrays, optimizer, batch))
 
 
 def torch_eager(config: T5Config, vocab: int, batch: int, source: int, target: int) -> Side:

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from bench.race import OURS, Makers, Side
+from bench.train_step import stepping, update_of
 from eqxgen.configs import VQGANConfig
 from eqxgen.models import VQGAN
 from eqxgen.nn import Convolution, GroupNorm, ResidualBlock
@@ -47,23 +48,11 @@ def _ours(config: VQGANConfig, side: int, batch: int) -> Side:
     arrays, static = eqx.partition(_model(config, side), eqx.is_inexact_array)
     images, adam = jnp.asarray(_drawn(side, batch)), optax.adam(RATE)
 
-    def mean_loss(arrays: Any) -> jax.Array:
+    def mean_loss(arrays: Any, _: Any) -> jax.Array:
         again, quantized = jax.vmap(eqx.combine(arrays, static))(images)
         return jnp.mean((again - images) ** 2) + jnp.mean(quantized.distance)
 
-    def step(arrays: Any, state: Any) -> tuple[Any, Any, jax.Array]:
-        value, grads = jax.value_and_grad(mean_loss)(arrays)
-        updates, state = adam.update(grads, state, arrays)
-        return optax.apply_updates(arrays, updates), state, value
-
-    held = [arrays, adam.init(arrays)]
-    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*held).compile()
-
-    def call() -> jax.Array:
-        *held[:], value = compiled(*held)
-        return value
-
-    return Side(call)
+    return stepping(*update_of(mean_loss, arrays, adam, batch))
 
 
 def _torch_eager(config: VQGANConfig, side: int, batch: int) -> Side:
