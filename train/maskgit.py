@@ -44,7 +44,7 @@ def _preset(name: str, dim: int, depth: int, decode: MaskedDecoding, flip: bool 
     values: dict[str, Any] = {
         "tokenizer": f"runs/vqgan-{name}",
         "batch_size": 64,
-        "data": DataConfig(name=name, augment=AugmentConfig(flip=flip)),
+        "data": DataConfig(name=name.split("-")[0], augment=AugmentConfig(flip=flip)),
         "optim": OptimConfig(learning_rate=3e-3, warmup=50),
         "model": MaskGITConfig(dim=dim, depth=depth, heads=dim // 32, hidden_dim=4 * dim, dropout=0.0, placement="pre"),
     }
@@ -59,6 +59,9 @@ PRESETS = {
     "fashion_mnist": _preset("fashion_mnist", 128, 4, MaskedDecoding(guidance=2.0, choice_temperature=2.0), steps=2000),
     "cifar10": _preset("cifar10", 384, 8, MaskedDecoding(steps=12, guidance=2.0), steps=50_000, flip=True),
     "eurosat64": _preset("eurosat64", 384, 8, MaskedDecoding(steps=12, guidance=2.0), steps=20_000, flip=True),
+    # For two CPU cores.
+    "cifar10-small": _preset("cifar10-small", 128, 6, MaskedDecoding(steps=12, guidance=2.0), steps=3000, flip=True),
+    "eurosat64-small": _preset("eurosat64-small", 128, 6, MaskedDecoding(steps=12, guidance=2.0), steps=2000, flip=True),
     # The paper's model and the original code's optimisation: AdamW 1e-4 (0.9, 0.96), decay 0.045, warm-up 5,000,
     # average 0.999.
     "imagenet256": Config(

@@ -38,7 +38,7 @@ def _preset(name: str, steps: int, model: VQGANConfig, flip: bool = False, **cha
     values: dict[str, Any] = {
         "batch_size": 64,
         "entropy": 0.01,
-        "data": DataConfig(name=name.removesuffix("-fine").removesuffix("-scales"), augment=AugmentConfig(flip=flip)),
+        "data": DataConfig(name=name.split("-")[0], augment=AugmentConfig(flip=flip)),
         "optim": OptimConfig(**rule),
         "discriminator": DiscriminatorConfig(**rule),
     }
@@ -99,6 +99,16 @@ PRESETS = {
     "emoji64": _preset("emoji64", 20_000, VQGANConfig(width=64, multipliers=(1, 2, 2), latent_dim=64, codes=1024)),
     "cifar10": _preset(
         "cifar10", 30_000, VQGANConfig(width=64, multipliers=(1, 2, 2), latent_dim=64, codes=1024), flip=True
+    ),
+    # For two CPU cores, a quarter of the channels or less.
+    "cifar10-small": _preset(
+        "cifar10-small", 2000, VQGANConfig(width=24, multipliers=(1, 2, 2), blocks=1, latent_dim=16, codes=512), flip=True
+    ),
+    "eurosat64-small": _preset(
+        "eurosat64-small",
+        1000,
+        VQGANConfig(width=16, multipliers=(1, 2, 2, 4), blocks=1, latent_dim=16, codes=512),
+        flip=True,
     ),
     "eurosat64": _preset(
         "eurosat64", 20_000, VQGANConfig(width=64, multipliers=(1, 2, 2), latent_dim=64, codes=1024), flip=True
