@@ -1,9 +1,9 @@
 """Halton's order against confidence and random order at 4, 8 and 16 steps, on a trained MaskGIT of digits:
 `python -m bench.models.decoding_orders --run runs/maskgit-digits`.
 
-The judge is that of `--evals fidelity`. Every cell has the same keys and labels, and the guidance and temperatures of
-the run. Writes bench/results/cpu/decoding_orders.json: `fd_judge` with its bootstrap interval, accuracy and recall with
-Wilson's intervals of 95 %, over the samples and over the held-out images.
+Both judges of `--evals fidelity`. Every cell has the same keys, labels, guidance and temperatures, those of the run.
+Writes bench/results/cpu/decoding_orders.json: `fd_judge` with its bootstrap interval, accuracy and recall with Wilson's
+intervals of 95 %, over the samples and over the held-out images.
 """
 
 import argparse
@@ -17,12 +17,10 @@ from typing import Any
 import jax.random as jr
 import numpy as np
 
-from eqxgen.metrics import Features, fidelity, weights_sha256
+from train.config.evals import JUDGES
 from train.data import load
 from train.engine.recipes import Finished, recipe_of
-from train.evaluators.classifier import features_of, judge_of
-from train.evaluators.examples import held_out_images
-from train.evaluators.fidelity import Rounded
+from train.evaluators.fidelity import fidelity
 from train.evaluators.stream import Stream
 from train.maskgit import draw
 from train.parallel import make_mesh
@@ -54,27 +52,21 @@ def wilson(share: float, count: int, z: float = 1.96) -> list[float]:
 def judged(run: Finished, samplers: Iterable[Any], samples: int, key: int = 1) -> Iterable[Mapping[str, Any]]:
     """Numbers of each sampler, a function (model, label, key=) -> ids, on the averaged model of a run."""
     mesh = make_mesh("")
-    dataset, stream = load(run.config.data), Stream(mesh)
-    judge, model = judge_of(dataset, stream).model, run.model(mesh)
-    features, held_out = Features("judge", weights_sha256(judge)), held_out_images(dataset)
-    real = features_of(None, None, judge, held_out, features, stream)
+    dataset, stream, model = load(run.config.data), Stream(mesh), run.model(mesh)
     tokenizer = tokenizer_of_run(run.folder, run.config.tokenizer, run.facts)
-    labels = np.arange(samples) % run.facts.classes
+    labels = labelled(np.arange(samples) % run.facts.classes)
+    parts = lambda model, sampler: (model, tokenizer, sampler, jr.key(key))
+    scores = fidelity(dataset, drawn, labels, parts)
     for sampler in samplers:
-        tree = model, tokenizer, sampler, jr.key(key)
-        rows = features_of(Rounded(drawn, dataset.levels), tree, judge, labelled(labels), features, stream)
-        logits = rows.result() @ np.asarray(judge.head.weight).T + np.asarray(judge.head.bias)
-        accuracy = float(np.mean(np.argmax(logits, axis=-1) == labels))
-        found = {name: value for score in fidelity(rows, real) for name, value in score.numbers().items()}
-        yield {
-            "fd_judge": found["fd_judge"],
-            "fd_judge_interval": [found["fd_judge_low"], found["fd_judge_high"]],
-            "sample_accuracy": accuracy,
-            "sample_accuracy_interval": wilson(accuracy, samples),
-            "precision_judge": found["precision_judge"],
-            "recall_judge": found["recall_judge"],
-            "recall_judge_interval": wilson(found["recall_judge"], held_out.size),
-        }
+        found, row = scores.run(model, sampler, stream), {}
+        for judge in JUDGES:
+            low, high = found[f"fd_{judge}_low"], found[f"fd_{judge}_high"]
+            row |= {f"fd_{judge}": found[f"fd_{judge}"], f"fd_{judge}_interval": [low, high]}
+            for name, count in (("accuracy", samples), ("recall", len(dataset.test_labels))):
+                share = found[f"{name}_{judge}"]
+                row |= {f"{name}_{judge}": share, f"{name}_{judge}_interval": wilson(share, count)}
+            row[f"precision_{judge}"] = found[f"precision_{judge}"]
+        yield row
 
 
 def main() -> None:

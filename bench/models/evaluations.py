@@ -32,9 +32,9 @@ from train._errors import UsageError
 from train._files import read_json
 from train.data import load
 from train.engine.recipes import Finished, recipe_of
-from train.evaluators.classifier import features_of, judge_of
 from train.evaluators.examples import held_out_images, training_images
 from train.evaluators.fidelity import Rounded
+from train.evaluators.judge import judge_of, looked_at
 from train.evaluators.stream import Stream
 from train.parallel import make_mesh
 from train.tasks.denoised import counted, tree_of
@@ -103,7 +103,7 @@ class Judged:
         self.dataset = load(run.config.data)
         self.judge = judge_of(self.dataset, self.stream).model
         self.features = Features("judge", weights_sha256(self.judge))
-        real = lambda images: features_of(None, None, self.judge, images, self.features, self.stream)
+        real = lambda images: looked_at(self.judge, images, FeatureRows(features=self.features), self.stream)[1]
         self.reference = statistics_of("reference", real(held_out_images(self.dataset)))
         self.floor = frechet_distance(real(training_images(self.dataset)), self.reference)
         self.labels = labelled(np.arange(count) % run.facts.classes)

@@ -5,6 +5,9 @@ import dataclasses
 from eqxgen.configs._check import at_least_one, one_of, positive, require
 from eqxgen.configs.quantizer import QuantizerConfig
 
+GROUPS = 32
+"""Of the norms, where there are as many channels."""
+
 
 @dataclasses.dataclass(frozen=True)
 class VQGANConfig:
@@ -39,6 +42,12 @@ class VQGANConfig:
             len(self.multipliers) >= 1 and min(self.multipliers) >= 1,
             f"model.multipliers must be one or more integers of at least 1: got {self.multipliers}",
         )
+        for channels in (self.width * multiplier for multiplier in self.multipliers):
+            require(
+                channels <= GROUPS or channels % GROUPS == 0,
+                f"model.width times each of model.multipliers must be at most {GROUPS} or a multiple of it, for the "
+                f"groups of the norms: got {channels} of {self.width} and {self.multipliers}",
+            )
         positive(self, "commitment", "temperature")
         one_of(self, "codebook", ("learned", "ema"))
         one_of(self, "form", ("plain", "published"))

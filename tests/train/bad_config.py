@@ -113,7 +113,15 @@ CASES = [
             "--sampling.eta 1.5": r"sampling.eta must be in \[0, 1\]: got 1.5",
             "--dry-run --dit.patch 3": "--dit.patch: 3 must divide the sides of the images: got 8 x 8",
             "--dry-run --backbone unet --unet.multipliers 1 1 1 1 1": "--unet.multipliers: .* 16 must divide the sides",
+            "--backbone unet --unet.width 24": "unet.groups must divide 48 channels: got 32",
+            "--backbone unet --unet.heads 3": "unet.heads must divide 256 channels: got 3",
         }.items()
+    ),
+    flags(
+        81,
+        "--model.width 24",
+        "model.width times each of model.multipliers must be at most 32 or a multiple of it, .*: got 48",
+        module="train.vqgan",
     ),
     flags(96, "--mesh data=2", "--mesh must have as many places as there are devices, 1: got data=2, which has 2"),
     flags(96, "--mesh rows=1", "--mesh must name axes among data, fsdp, expert, pipeline, context, model: got 'rows'"),

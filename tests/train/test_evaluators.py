@@ -23,15 +23,16 @@ from tests.train.stream_devices import MESHES
 from train import evaluate, gpt, maskgit, vqgan
 from train._errors import UsageError
 from train.config.base import parse
-from train.config.evals import CLASSIFIER, FIDELITY, HELD_OUT, TRAINED_ON_SAMPLES, periods
+from train.config.evals import CLASSIFIER, FIDELITY, HELD_OUT, JUDGES, TRAINED_ON_SAMPLES, periods
 from train.data import load
 from train.engine.recipe import Context
 from train.evaluators.base import Evaluator, chosen
 from train.evaluators.cas import trained_on_samples
-from train.evaluators.classifier import _plan, classifier, judge_of
+from train.evaluators.classifier import classifier
 from train.evaluators.examples import Examples, held_out_images, training_images
 from train.evaluators.fidelity import fidelity
 from train.evaluators.held_out import held_out
+from train.evaluators.judge import Patched, _plan, judge_of
 from train.evaluators.stream import Stopped, Stream
 from train.parallel import make_mesh
 from train.tasks.facts import TokenFacts
@@ -144,7 +145,7 @@ def test_a_judge_of_the_real_images_themselves_finds_its_own_accuracy_and_no_dis
 
 def test_a_signal_ends_the_training_of_a_judge_within_seconds(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("train.evaluators.classifier._SECONDS", 0.1)
+    monkeypatch.setattr("train.evaluators.judge._SECONDS", 0.1)
     asked: list[float] = []
 
     def stopping():
@@ -339,7 +340,8 @@ def test_a_signal_ends_an_evaluation_within_seconds_and_the_same_command_takes_i
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
-def test_fidelity_of_real_images_has_no_distance_and_copies_are_flagged():
+def test_fidelity_of_real_images_has_no_distance_and_copies_are_flagged(monkeypatch):
+    monkeypatch.setattr("train.evaluators.judge._plan", lambda *of: _plan(*of) | {"steps": 90})
     dataset = load(maskgit.PRESETS["digits"].data)
     stream, draw = Stream(make_mesh()), lambda tree, example: example["image"]
     held = fidelity(dataset, draw, held_out_images(dataset))
@@ -349,7 +351,11 @@ def test_fidelity_of_real_images_has_no_distance_and_copies_are_flagged():
     assert found["precision_judge"] == found["recall_judge"] == found["coverage_judge"] == 1
     assert found["memorisation_judge"] == pytest.approx(1, rel=1e-5)
     assert found["memorisation_flagged_judge"] == 0
-    assert len(held.notes["judge_sha256"]) == 64
+    for name in JUDGES:
+        assert len(held.notes[f"{name}_sha256"]) == 64
+        assert found[f"accuracy_{name}"] > (0.9 if name == "judge" else 0.3)  # so few steps
+    assert found["fd_judge_vit"] == pytest.approx(0, abs=1e-6)
+    assert held.notes["judge_sha256"] != held.notes["judge_vit_sha256"]
     copies = fidelity(dataset, draw, training_images(dataset).first(100)).run((), None, stream)
     assert copies["memorisation_judge"] < 1e-3
     assert copies["memorisation_flagged_judge"] == 1
@@ -357,9 +363,19 @@ def test_fidelity_of_real_images_has_no_distance_and_copies_are_flagged():
         fidelity(dataset, draw, held_out_images(dataset).first(79)).run((), None, stream)
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 1), (31, 37, 3), (64, 64, 3)], ids=str)
+def test_the_second_judge_takes_images_of_any_sides(shape):
+    net = Patched(*shape, 5, key=jr.key(0))
+    image = jr.normal(jr.key(1), shape)
+    assert net.features(image).shape == (64,)
+    assert net(image, key=jr.key(2)).shape == (5,)
+    changed = net.features(image.at[-1, -1].set(9.0))
+    assert not jnp.allclose(changed, net.features(image))  # nothing is cut off
+
+
 @full
 def test_a_classifier_trained_on_real_images_as_samples_is_as_good_as_the_judge(monkeypatch):
-    monkeypatch.setattr("train.evaluators.classifier._plan", lambda dataset: _plan(dataset) | {"steps": 60})
+    monkeypatch.setattr("train.evaluators.judge._plan", lambda dataset: _plan(dataset) | {"steps": 60})
     monkeypatch.setattr("train.evaluators.cas.judge_of", lambda *_: SimpleNamespace(accuracy=0.97))
     dataset = load(maskgit.PRESETS["digits"].data)
     cas = trained_on_samples(dataset, lambda tree, example: example["image"], training_images(dataset))

@@ -33,17 +33,15 @@ TEST = Evaluation("test", tuple(f"test_{score}" for score in _SCORES))
 CLASSIFIER = Evaluation("classifier", ("sample_accuracy", "sample_frechet", "classifier_accuracy", "judge_seconds"))
 LABELS = Evaluation("labels", ("eval_loss", "eval_accuracy"))
 SEGMENTATION = Evaluation("segmentation", ("eval_loss", "eval_accuracy", "eval_dice", "eval_iou"))
-FIDELITY = Evaluation(
-    "fidelity",
-    (
-        *("fd_judge", "fd_judge_low", "fd_judge_high"),
-        *("fd_judge_infinity", "fd_judge_infinity_low", "fd_judge_infinity_high"),
-        *("kid_judge", "kid_judge_error"),
-        *("precision_judge", "recall_judge", "density_judge", "coverage_judge", "memorisation_judge"),
-        *("memorisation_near_judge", "memorisation_authentic_judge", "memorisation_flagged_judge"),
-    ),
-    asked=True,
+JUDGES = ("judge", "judge_vit")
+"""Networks of `fidelity`, which its numbers are named after: convolutions, and a transformer of another seed."""
+_FIDELITY = (
+    *("fd_{}", "fd_{}_low", "fd_{}_high", "fd_{}_infinity", "fd_{}_infinity_low", "fd_{}_infinity_high"),
+    *("kid_{}", "kid_{}_error", "precision_{}", "recall_{}", "density_{}", "coverage_{}"),
+    *("memorisation_{}", "memorisation_near_{}", "memorisation_authentic_{}", "memorisation_flagged_{}"),
+    "accuracy_{}",
 )
+FIDELITY = Evaluation("fidelity", tuple(name.format(judge) for judge in JUDGES for name in _FIDELITY), asked=True)
 CAPTIONS = Evaluation(
     "captions",
     tuple(f"caption_{part}_{scenes}" for scenes in ("seen", "held_out", "real") for part in ("cells", "images")),

@@ -16,8 +16,8 @@ from ..data import Dataset, load
 from ..data.captioned.canvases import CELL, RGB
 from ..data.captioned.scenes import COLOURS, SIDE, parse
 from .base import Evaluator
-from .classifier import judge_of
 from .examples import Examples
+from .judge import judge_of
 from .stream import Function, Stream
 
 DARK = 0.1

@@ -12,9 +12,9 @@ from jaxtyping import Array, PyTree
 from ..config.evals import TRAINED_ON_SAMPLES
 from ..data import Dataset
 from .base import Evaluator
-from .classifier import accuracy_of, judge_of
 from .examples import Examples
 from .fidelity import Rounded
+from .judge import accuracy_of, judge_of
 from .stream import Function, Stream
 
 

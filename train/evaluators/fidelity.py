@@ -1,4 +1,4 @@
-"""Fidelity, diversity and memorisation of samples by the features of the judge."""
+"""Fidelity, diversity and memorisation of samples by the features of two judges."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,15 +7,15 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from eqxgen.metrics import Features, weights_sha256
+from eqxgen.metrics import FeatureRows, Features, weights_sha256
 from eqxgen.metrics import fidelity as scores
 
 from .._errors import UsageError
-from ..config.evals import FIDELITY
+from ..config.evals import FIDELITY, JUDGES
 from ..data import Dataset
 from .base import Evaluator
-from .classifier import features_of, judge_of
 from .examples import Examples, held_out_images, training_images
+from .judge import Net, judge_of, looked_at
 from .stream import Function, Stream
 
 _SIZES = 15  # of the extrapolation
@@ -48,11 +48,12 @@ def fidelity(
     paired: bool = False,
     path: Callable[[str | None, str], Any] | None = None,
 ) -> Evaluator:
-    """Scores of samples by the judge's features against the held-out images: `fd_judge` with its bootstrap interval,
-    `fd_judge_infinity`, `kid_judge`, precision, recall, density, coverage; against the training images: memorisation.
+    """Scores of samples by the features of each judge against the held-out images: `fd_judge` with its bootstrap
+    interval, `fd_judge_infinity`, `kid_judge`, precision, recall, density, coverage; `accuracy_judge`, how often it
+    gives them their own class; against the training images: memorisation. Those of `judge_vit` are called after it.
 
-    Samples are rounded to the grey levels of the data, as a file would have them. Features of all training images are
-    kept on the host. The hash of the judge is a note of the evaluator.
+    Samples are rounded to the grey levels of the data, as a file would have them, and drawn once for each judge.
+    Features of all training images are kept on the host. The hashes of the judges are notes of the evaluator.
 
     Args:
         dataset: the real images.
@@ -62,28 +63,49 @@ def fidelity(
         paired: see `Judged`.
         path: likewise.
     """
-    known: dict[str, Any] = {}  # the judge of the run and its features of real images, from the first evaluation on
+    known: dict[str, _Known] = {}  # from the first evaluation on
     notes: dict[str, str] = {}
 
     def run(model: PyTree, frozen: Any, stream: Stream) -> dict[str, float]:
-        if not known:
-            judge = judge_of(dataset, stream).model
-            enough("--evals fidelity", judge.head.in_dim, samples.size, len(dataset.test_labels))
-            features = Features("judge", weights_sha256(judge))
-            kept = {"reference": held_out_images(dataset), "training": training_images(dataset)}
-            real = {name: features_of(None, None, judge, images, features, stream) for name, images in kept.items()}
-            known.update(judge=judge, features=features, **real)
-            notes["judge_sha256"] = features.sha256
-        judge, features = known["judge"], known["features"]
-        stream.say(f"features: {features}")
-        made = Rounded(draw, dataset.levels)
-        rows = features_of(made, parts(model, frozen), judge, samples, features, stream)
-        found = scores(rows, known["reference"], known["training"])
-        return {name: value for score in found for name, value in score.numbers().items()}
+        numbers, made = {}, Rounded(draw, dataset.levels)
+        for name in JUDGES:
+            if name not in known:
+                known[name] = _Known.of(name, dataset, samples.size, stream)
+                notes[f"{name}_sha256"] = known[name].features.sha256
+            judge = known[name]
+            stream.say(f"features: {judge.features}, accuracy {judge.accuracy:.4g} on held-out images")
+            into = FeatureRows(features=judge.features)
+            right, rows = looked_at(judge.model, samples, into, stream, made, parts(model, frozen))
+            found = scores(rows, judge.reference, judge.training)
+            numbers |= {name: value for score in found for name, value in score.numbers().items()}
+            numbers[judge.features.score("accuracy")] = right.result()
+        return numbers
 
     lacks = "" if dataset.num_classes > 1 else "the images have one class"
     judged = Judged(dataset, draw, samples, parts, paired, path)
     return Evaluator(FIDELITY, run, lacks=lacks, notes=notes, judged=judged)
+
+
+class _Known(NamedTuple):
+    """A judge, and its features of real images."""
+
+    model: Net
+    accuracy: float
+    features: Features
+    reference: FeatureRows
+    training: FeatureRows
+
+    @classmethod
+    def of(cls, name: str, dataset: Dataset, count: int, stream: Stream) -> "_Known":
+        """`UsageError` where there are too few of `count` samples, or of real images."""
+        judge = judge_of(dataset, stream, name)
+        enough("--evals fidelity", judge.model.head.in_dim, count, len(dataset.test_labels))
+        features = Features(name, weights_sha256(judge.model))
+        real = [
+            looked_at(judge.model, images, FeatureRows(features=features), stream)[1]
+            for images in (held_out_images(dataset), training_images(dataset))
+        ]
+        return cls(judge.model, judge.accuracy, features, *real)
 
 
 class Rounded(eqx.Module):

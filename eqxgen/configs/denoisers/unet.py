@@ -111,6 +111,11 @@ class UNetConfig:
             len(self.taps) % 2 == 0 and sum(self.taps) != 0,
             f"model.taps must be even in number with a sum other than 0: got {self.taps}",
         )
+        for width, below in zip(self.widths, self.widths[1:] + self.widths[-1:]):
+            for channels in (width, width + width, width + below):  # of norms on the way down, and up
+                self.groups_of(channels)
+        for level in self.attention:
+            self.heads_of(self.widths[level])
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -1,0 +1,263 @@
+"""Classifiers of real images that judge samples: `judge`, of convolutions, and `judge_vit`, a transformer.
+
+Each is trained on the real training images alone and kept in the cache, with its accuracy on the held-out images beside
+it.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from eqxgen.configs import ViTConfig
+from eqxgen.metrics import Accuracy, FeatureRows, Moments
+from eqxgen.models.convnet import ConvNet
+from eqxgen.models.vit import ViT
+from eqxgen.nn import Projection
+
+from .._errors import UserError
+from ..config.data import cache_folder
+from ..config.evals import JUDGES
+from ..data import Dataset, batch_indices
+from ..optim.ema import decay, move
+from ..parallel.processes import arrays_from_first, from_first
+from ..report.log import time_left
+from ..run.weights import load_model, save_model
+from .examples import Examples, held_out_images
+from .stream import PATIENCE, Function, Stream
+
+_VERSION = 2  # of the training below: a change of it makes cached judges stale
+_BATCH = 128
+_CHUNK = 5  # steps that are in flight at once
+_SECONDS = 1.0  # of training between looks for a signal
+_GRID = 4  # patches along a side of the transformer's, at most
+
+
+class Patched(eqx.Module):
+    """The second judge's net: the mean of a small transformer's patches. Sides that the patch does not divide are
+    continued by their last pixels.
+    """
+
+    vit: ViT
+    head: Projection
+    patch: int = eqx.field(static=True)
+
+    def __init__(self, height: int, width: int, channels: int, classes: int, *, key: PRNGKeyArray):
+        self.patch = max(2, -(-max(height, width) // _GRID))
+        config = ViTConfig(self.patch, 64, 3, 4, class_token=False, pool="mean")
+        sides = (-(-side // self.patch) * self.patch for side in (height, width))
+        keys = jr.split(key)
+        self.vit = ViT(*sides, channels, None, config, key=keys[0])
+        self.head = Projection(config.dim, classes, key=keys[1])
+
+    def features(self, image: Float[Array, "height width channels"]) -> Float[Array, " features"]:
+        """The mean of the patches of an image in [-1, 1]."""
+        lacks = [(0, -side % self.patch) for side in image.shape[:2]]
+        return self.vit(jnp.pad(image, (*lacks, (0, 0)), mode="edge"))
+
+    def __call__(
+        self, image: Float[Array, "height width channels"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, " classes"]:
+        """Logits of an image in [-1, 1]; the key is `ConvNet`'s, for dropout, which there is none of."""
+        return self.head(self.features(image))
+
+
+Net = ConvNet | Patched
+S = TypeVar("S", Moments, FeatureRows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """A classifier of real images.
+
+    Attributes:
+        accuracy: on the held-out real images.
+        seconds: of its training; 0 where it came from the cache.
+    """
+
+    model: Net
+    accuracy: float
+    seconds: float = 0.0
+
+
+def judge_of(dataset: Dataset, stream: Stream, name: str = JUDGES[0]) -> Judge:
+    """The judge of a data set, from the cache or trained now by the first process (seconds for digits, about a minute
+    for MNIST on two CPU cores).
+
+    Raises:
+        Stopped: a signal ended its training.
+    """
+    plan = _plan(dataset, name)
+    digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
+    path = cache_folder().parent / "judges" / f"{dataset.name.replace(os.sep, '_')}-{digest}.safetensors"
+    trainer = _Trainer(plan, dataset)
+    accuracy = from_first(lambda: trainer.load(path))
+    if accuracy is not None:
+        return Judge(arrays_from_first(trainer.model), accuracy)
+    began = time.perf_counter()
+    which = "classifier" if name == JUDGES[0] else "second classifier"
+    stream.say(f"training the {which} that judges samples: {plan['steps']} steps, once; it is cached ...")
+    model = _trained(trainer, stream)
+    accuracy = looked_at(model, held_out_images(dataset), Moments(), stream)[0].result()
+    seconds = round(time.perf_counter() - began, 2)
+    stream.say(f"{which} trained in {seconds:.0f} s: accuracy {accuracy:.4g} on held-out images")
+    if problem := from_first(lambda: _kept(path, model, plan, accuracy)):
+        stream.say(f"the {which} could not be cached: {problem}")
+    return Judge(model, accuracy, seconds)
+
+
+def accuracy_of(dataset: Dataset, stream: Stream) -> float:
+    """Accuracy on the held-out images of a classifier like the judge, trained on the data set's training images and
+    not cached.
+
+    Raises:
+        Stopped: a signal ended its training.
+    """
+    model = _trained(_Trainer(_plan(dataset), dataset), stream)
+    return looked_at(model, held_out_images(dataset), Moments(), stream)[0].result()
+
+
+def looked_at(
+    judge: Net, images: Examples, features: S, stream: Stream, draw: Function | None = None, tree: PyTree = None
+) -> tuple[Accuracy, S]:
+    """How often the judge gives labelled images in [-1, 1] their own class, and their features, in every process.
+
+    Args:
+        images: with `label`, and `image` or what `draw` needs.
+        features: takes the features.
+        draw: (tree, example) -> image; without it images are the examples' own.
+    """
+    accuracy = Accuracy()
+    for guesses, found, labels in stream.map(_Look(draw), (tree, judge), images):
+        accuracy, features = accuracy.update(guesses, labels), features.update(found)
+    return stream.total(accuracy, features)
+
+
+class _Look(eqx.Module):
+    draw: Function | None = eqx.field(static=True)
+
+    def __call__(self, trees: tuple[PyTree, Net], example: dict[str, Array]) -> tuple[Array, Array, Array]:
+        tree, judge = trees
+        features = judge.features(example["image"] if self.draw is None else self.draw(tree, example))
+        return jnp.argmax(judge.head(features)), features, example["label"]
+
+
+def _trained(trainer: "_Trainer", stream: Stream) -> Net:
+    """The classifier after all steps, which the first process makes."""
+    done, said = 0, (began := time.perf_counter())
+    while done < trainer.steps:
+        stream.check()
+        done, now = from_first(functools.partial(trainer.train, done)), time.perf_counter()
+        if now - said > PATIENCE:
+            left = (now - began) / done * (trainer.steps - done)
+            stream.say(f"classifier: step {done} of {trainer.steps}, {time_left(left)} left")
+            said = now
+    return arrays_from_first(trainer.model)
+
+
+def _plan(dataset: Dataset, name: str = JUDGES[0]) -> dict[str, Any]:
+    """All that the judge of a name depends on; photographs take more passes over the images than digits."""
+    size, channels = max(dataset.image_shape[:2]), dataset.image_shape[2]
+    steps = max(300, min(1500, len(dataset.train_images) // (100 if channels == 1 else 20)))
+    plan = {
+        "version": _VERSION,
+        "data": dataset.fingerprint,
+        "channels": channels,
+        "classes": dataset.num_classes,
+    }
+    if name != JUDGES[0]:  # a transformer learns more slowly
+        sides = {"height": dataset.image_shape[0], "width": dataset.image_shape[1]}
+        return plan | {"net": name, "steps": 2 * steps} | sides
+    levels = max(1, min(4, (size // 7).bit_length())) if size > 8 else 1
+    return plan | {"width": 32 if size <= 16 else 16, "levels": levels, "steps": steps}
+
+
+def _kept(path: Path, model: Net, plan: dict[str, Any], accuracy: float) -> str:
+    try:
+        save_model(path, model, {"plan": plan, "accuracy": accuracy})
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _build(plan: dict) -> Net:
+    of = plan["channels"], plan["classes"]
+    if "net" in plan:
+        return Patched(plan["height"], plan["width"], *of, key=jr.key(_seed(plan)))
+    return ConvNet(*of, width=plan["width"], levels=plan["levels"], key=jr.key(_seed(plan)))
+
+
+def _seed(plan: dict) -> int:
+    return 2 if "net" in plan else 0
+
+
+class _Trainer:
+    """The judge's training, a few steps at a time."""
+
+    def __init__(self, plan: dict[str, Any], dataset: Dataset):
+        self.steps = steps = plan["steps"]
+        rate = optax.warmup_cosine_decay_schedule(0, 3e-3, steps // 10, steps)
+        self.optimiser, self.seed = optax.adamw(rate, weight_decay=0.01), _seed(plan)
+        self.dataset, self.model = dataset, _build(plan)
+        self.state = self.model, self.optimiser.init(eqx.filter(self.model, eqx.is_inexact_array))
+
+    def load(self, path: Path) -> float | None:
+        """Takes the judge from the cache and gives its accuracy, or None where there is none."""
+        try:
+            self.model, description = load_model(path, lambda description: _build(description["plan"]))
+            return description["accuracy"]
+        except (UserError, KeyError, TypeError):
+            return None
+
+    def train(self, first: int) -> int:
+        """Makes the steps of about a second; gives the number made so far. `model` is the average of the weights."""
+        dataset, began, done = self.dataset, time.perf_counter(), first
+        while done < self.steps and time.perf_counter() - began < _SECONDS:
+            chunk = range(done, min(done + _CHUNK, self.steps))
+            key = jr.key(self.seed + 1)
+            for number in chunk:
+                chosen = batch_indices(self.seed, number, _BATCH, len(dataset.train_images))
+                batch = dataset.normalise(dataset.train_images[chosen]), dataset.train_labels[chosen], np.int32(number)
+                self.state, self.model = _step(self.state, self.model, batch, key, self.optimiser.update)
+            jax.block_until_ready(eqx.filter(self.model, eqx.is_array))
+            done = chunk.stop
+        return done
+
+
+@eqx.filter_jit
+def _step(state: tuple[Net, Any], average: Net, batch: Any, key: PRNGKeyArray, update: Callable) -> tuple[Any, Net]:
+    (model, opt_state), (images, labels, number) = state, batch
+    keys = jr.split(jr.fold_in(key, number), len(images))
+
+    @eqx.filter_grad
+    def gradient(model: Net) -> Array:
+        logits = jax.vmap(lambda image, key: model(_shift(image, key), key=key))(images, keys)
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), 0.05)
+        return jnp.mean(optax.softmax_cross_entropy(logits, targets))
+
+    updates, opt_state = update(gradient(model), opt_state, eqx.filter(model, eqx.is_inexact_array))
+    model = eqx.apply_updates(model, updates)
+    return (model, opt_state), move(average, model, decay(0.99)(number))
+
+
+def _shift(image: jax.Array, key: jax.Array) -> jax.Array:
+    """The image moved by up to a sixteenth of its side, at least a pixel: the one augmentation that suits digits and
+    photographs alike.
+    """
+    reach = max(1, image.shape[0] // 16)
+    padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+    top, left = jr.randint(key, (2,), 0, 2 * reach + 1)
+    return jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
