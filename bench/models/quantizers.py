@@ -1,7 +1,7 @@
 """Every quantiser on the same net, data and steps: `python -m bench.models.quantizers --steps 100`.
 
 The digits preset of `train.vqgan` with 64 codes. Prints a table and writes bench/results/cpu/quantizers.json: PSNR in
-dB and the Fréchet distance of held-out reconstructions on the judge's features (rFD), share of the codes in use and
+dB and the Fréchet distances of held-out reconstructions on both judges' features (rFD), share of the codes in use and
 their perplexity over the held-out images, tokens of an image, seconds of the run without its evaluation.
 """
 
@@ -22,7 +22,8 @@ OWN = {"gumbel": {"quantisation": 5e-4}, "multiscale": {"scales": (1, 2, 3, 4)}}
 scales end at the grid of 4 x 4.
 """
 RESULT = pathlib.Path(__file__).parents[1] / "results" / "cpu" / "quantizers.json"
-COLUMNS = ("psnr", "fd_judge", "codebook_usage", "codebook_perplexity", "tokens", "seconds")
+SCORES = ("psnr", "fd_judge", "fd_judge_vit", "codebook_usage", "codebook_perplexity")
+COLUMNS = (*SCORES, "tokens", "seconds")
 
 
 def measured(quantizer: str, steps: int, folder: pathlib.Path) -> dict[str, float]:
@@ -35,7 +36,7 @@ def measured(quantizer: str, steps: int, folder: pathlib.Path) -> dict[str, floa
         raise SystemExit(status)
     seconds = time.perf_counter() - began
     summary = read_json(folder / "summary.json")
-    found = {name: round(summary[name], 4) for name in COLUMNS[:4]}
+    found = {name: round(summary[name], 4) for name in SCORES}
     return {
         **found,
         "tokens": math.prod(config.places(8, 8)),
