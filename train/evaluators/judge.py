@@ -58,9 +58,8 @@ class Patched(eqx.Module):
     def __init__(self, height: int, width: int, channels: int, classes: int, *, key: PRNGKeyArray):
         self.patch = max(2, -(-max(height, width) // _GRID))
         config = ViTConfig(self.patch, 64, 3, 4, class_token=False, pool="mean")
-        sides = (-(-side // self.patch) * self.patch for side in (height, width))
-        keys = jr.split(key)
-        self.vit = ViT(*sides, channels, None, config, key=keys[0])
+        whole, keys = lambda side: -(-side // self.patch) * self.patch, jr.split(key)
+        self.vit = ViT(whole(height), whole(width), channels, None, config, key=keys[0])
         self.head = Projection(config.dim, classes, key=keys[1])
 
     def features(self, image: Float[Array, "height width channels"]) -> Float[Array, " features"]:
