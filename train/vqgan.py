@@ -104,13 +104,13 @@ PRESETS = {
     "cifar10-small": _preset(
         "cifar10-small",
         1100,
-        VQGANConfig(width=16, multipliers=(1, 2, 4), blocks=1, latent_dim=16, codes=512),
+        VQGANConfig(width=16, multipliers=(1, 2, 4), blocks=1, latent_dim=16, codes=512, group_width=4),
         flip=True,
     ),
     "eurosat64-small": _preset(
         "eurosat64-small",
         700,
-        VQGANConfig(width=16, multipliers=(1, 2, 2, 4), blocks=1, latent_dim=16, codes=512),
+        VQGANConfig(width=16, multipliers=(1, 2, 2, 4), blocks=1, latent_dim=16, codes=512, group_width=4),
         flip=True,
         batch_size=32,
     ),

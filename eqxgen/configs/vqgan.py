@@ -6,7 +6,7 @@ from eqxgen.configs._check import at_least_one, one_of, positive, require
 from eqxgen.configs.quantizer import QuantizerConfig
 
 GROUPS = 32
-"""Of the norms, where there are as many channels."""
+"""Of the norms, at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,27 +31,34 @@ class VQGANConfig:
     """learned: codes are parameters; ema: codes are moving averages of the latents that choose them."""
     codebook_decay: float = 0.99
     """Decay per step of the averages of codebook=ema."""
+    group_width: int = 1
+    """Channels of a group of each norm, at least. With 1, norms of 32 channels or fewer are of each channel alone, and
+    drop the mean colour and the contrast of an image; small nets of photographs keep them with 4."""
     remat: bool = dataclasses.field(default=False, metadata={"free": True})
     """Rematerialises each block in the backward pass, for large images."""
     form: str = "plain"
     """plain, or published: with the biases, shortcuts and range of pixels of MaskGIT's published weights."""
 
     def __post_init__(self):
-        at_least_one(self, "width", "blocks", "latent_dim", "codes")
+        at_least_one(self, "width", "blocks", "latent_dim", "codes", "group_width")
         require(
             len(self.multipliers) >= 1 and min(self.multipliers) >= 1,
             f"model.multipliers must be one or more integers of at least 1: got {self.multipliers}",
         )
-        for channels in (self.width * multiplier for multiplier in self.multipliers):
+        for channels in (self.width * multiplier for multiplier in (1, *self.multipliers)):
             require(
-                channels <= GROUPS or channels % GROUPS == 0,
-                f"model.width times each of model.multipliers must be at most {GROUPS} or a multiple of it, for the "
-                f"groups of the norms: got {channels} of {self.width} and {self.multipliers}",
+                channels % self.groups_of(channels) == 0,
+                f"model.width times each of model.multipliers must be a multiple of the norms' groups: got {channels} "
+                f"channels of {self.width} and {self.multipliers} in {self.groups_of(channels)} groups",
             )
         positive(self, "commitment", "temperature")
         one_of(self, "codebook", ("learned", "ema"))
         one_of(self, "form", ("plain", "published"))
         require(0 < self.codebook_decay < 1, f"model.codebook_decay must be in (0, 1): got {self.codebook_decay}")
+
+    def groups_of(self, channels: int) -> int:
+        """Groups of a norm over some channels."""
+        return max(1, min(GROUPS, channels // self.group_width))
 
     @property
     def factor(self) -> int:

@@ -18,7 +18,6 @@ import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.configs import QuantizerConfig, VQGANConfig
-from eqxgen.configs.vqgan import GROUPS
 from eqxgen.models.tokenizers.base import ImageTokenizer, grid_of
 from eqxgen.models.tokenizers.quantizers import chosen
 from eqxgen.nn import Convolution, GroupNorm, ResidualBlock, downsample, upsample
@@ -42,7 +41,7 @@ class Encoder(eqx.Module):
         self.stem = Convolution(channels, config.width, bias=False, key=next(keys))
         self.levels = tuple(_blocks(old, new, config, keys) for old, new in zip([config.width, *widths], widths))
         self.middle = _blocks(widths[-1], widths[-1], config, keys)
-        self.norm = GroupNorm(widths[-1], min(GROUPS, widths[-1]), epsilon=1e-6)
+        self.norm = GroupNorm(widths[-1], config.groups_of(widths[-1]), epsilon=1e-6)
         self.head = Convolution(widths[-1], config.latent_dim, kernel=1, bias=_published(config), key=next(keys))
 
     def __call__(self, image: Float[Array, "height width channels"]) -> Float[Array, "rows columns latent_dim"]:
@@ -73,7 +72,7 @@ class Decoder(eqx.Module):
         self.middle = _blocks(widths[0], widths[0], config, keys)
         self.levels = tuple(_blocks(old, new, config, keys) for old, new in zip([widths[0], *widths], widths))
         self.ups = tuple(Convolution(width, width, bias=bias, key=next(keys)) for width in widths[:-1])
-        self.norm = GroupNorm(widths[-1], min(GROUPS, widths[-1]), epsilon=1e-6)
+        self.norm = GroupNorm(widths[-1], config.groups_of(widths[-1]), epsilon=1e-6)
         self.head = Convolution(widths[-1], channels, bias=bias, key=next(keys))
 
     def __call__(self, latents: Float[Array, "rows columns latent_dim"]) -> Float[Array, "height width channels"]:
@@ -128,7 +127,13 @@ def _published(config: VQGANConfig) -> bool:
 
 def _blocks(in_channels: int, out_channels: int, config: VQGANConfig, keys: RNG) -> tuple[ResidualBlock, ...]:
     return tuple(
-        ResidualBlock(in_channels if i == 0 else out_channels, out_channels, branch=_published(config), key=next(keys))
+        ResidualBlock(
+            in_channels if i == 0 else out_channels,
+            out_channels,
+            group_width=config.group_width,
+            branch=_published(config),
+            key=next(keys),
+        )
         for i in range(config.blocks)
     )
 

@@ -120,7 +120,7 @@ CASES = [
     flags(
         81,
         "--model.width 24",
-        "model.width times each of model.multipliers must be at most 32 or a multiple of it, .*: got 48",
+        "model.width times each of model.multipliers must be a multiple of the norms' groups: got 48 .* in 32 groups",
         module="train.vqgan",
     ),
     flags(96, "--mesh data=2", "--mesh must have as many places as there are devices, 1: got data=2, which has 2"),

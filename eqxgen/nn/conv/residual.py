@@ -18,7 +18,8 @@ class ResidualBlock(eqx.Module):
 
     Args:
         in_channels, out_channels: sizes of the last axis.
-        groups: of both group norms; the channel count where that is smaller.
+        groups: of both group norms, at most.
+        group_width: channels of a group, at least: a norm of c channels has min(groups, c / group_width) groups.
         bias: adds a bias to every convolution.
         branch: where the channels change, the 1x1 convolution is of the second convolution's output in place of the
             input, as in MaskGIT's published tokenizer.
@@ -38,15 +39,14 @@ class ResidualBlock(eqx.Module):
         out_channels: int,
         *,
         groups: int = 32,
+        group_width: int = 1,
         bias: bool = False,
         branch: bool = False,
         key: PRNGKeyArray,
     ):
         keys = jax.random.split(key, 3)
-        self.norms = (
-            GroupNorm(in_channels, min(groups, in_channels), epsilon=1e-6),
-            GroupNorm(out_channels, min(groups, out_channels), epsilon=1e-6),
-        )
+        norm = lambda channels: GroupNorm(channels, max(1, min(groups, channels // group_width)), epsilon=1e-6)
+        self.norms = norm(in_channels), norm(out_channels)
         self.convs = (
             Convolution(in_channels, out_channels, bias=bias, key=keys[0]),
             Convolution(out_channels, out_channels, bias=bias, key=keys[1]),
