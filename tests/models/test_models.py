@@ -34,6 +34,7 @@ from eqxgen.models.maskgit import MaskGIT
 from eqxgen.models.t5 import T5
 from eqxgen.models.vit import ViT
 from eqxgen.models.vqgan import VQGAN
+from eqxgen.nn import GroupNorm
 from tests.arrays import drawn, filled
 from tests.full import FULL, REASON, full
 from tests.models.model_rows import ROWS, SMALL_VIT, hidden, image, labelled, noised, pair, sound, text
@@ -311,6 +312,15 @@ def test_the_program_does_not_grow_with_depth():
     assert lines(24) <= 1.02 * lines(6)
 
 
+@pytest.mark.parametrize(("group_width", "groups"), [(1, {8, 16}), (4, {2, 4}), (64, {1})])
+def test_groups_of_a_tokenizers_norms_have_the_channels_asked_for(group_width, groups):
+    sizes = VQGANConfig(width=8, multipliers=(1, 2), blocks=1, latent_dim=4, codes=5, group_width=group_width)
+    nets = jax.tree.leaves(VQGAN(8, 8, 3, sizes, key=KEY), is_leaf=lambda part: isinstance(part, GroupNorm))
+    norms = [part for part in nets if isinstance(part, GroupNorm)]
+    assert {norm.groups for norm in norms} == groups
+    assert len(norms) == 14
+
+
 def test_the_paper_model_has_its_size():
     shapes = eqx.filter_eval_shape(lambda key: MaskGIT(256, 1024, 1000, MaskGITConfig.base(), key=key), jr.key(0))
     assert sum(x.size for x in jax.tree.leaves(shapes) if isinstance(x, jax.ShapeDtypeStruct)) == 172_456_960
@@ -330,6 +340,12 @@ def test_the_paper_model_has_its_size():
         (lambda: dataclasses.replace(SIZES, placement="middle"), "model.placement must be pre or post"),
         (lambda: dataclasses.replace(SIZES, depth=0), "model.depth must be at least 1: got 0"),
         (lambda: VQGANConfig(multipliers=()), "model.multipliers"),
+        (
+            lambda: VQGANConfig(width=24, multipliers=(1, 2)),
+            "model.width times each .* got 48 channels .* in 32 groups",
+        ),
+        (lambda: VQGANConfig(width=14, multipliers=(1,), group_width=4), "14 channels of 14 and .* in 3 groups"),
+        (lambda: VQGANConfig(group_width=0), "model.group_width must be at least 1: got 0"),
         (lambda: ViTConfig(pool="first"), "model.pool must be one of class, mean, class.mean, attention: got 'first'"),
         (lambda: ViTConfig(class_token=False), "model.pool='class' needs model.class_token=True: got False"),
         (lambda: ViTConfig(registers=-1), "model.registers must be at least 0: got -1"),
