@@ -184,6 +184,7 @@ ABOUT = {
     "emoji64": "4.3 M parameters; 20,000 steps of 64, for a GPU",
     "cifar10": "4.3 M parameters; 30,000 steps of 64, for a GPU",
     "eurosat64": "4.3 M parameters; 20,000 steps of 64, for a GPU",
+    "eurosat64-small": "0.45 M parameters; 15 minutes of one CPU core; psnr 27.4, codebook_usage 1.0",
     "imagenet256-taming": "72 M parameters; 1 M steps of 96, for a TPU slice; needs a file of LPIPS",
     "imagenet256-vit-vqgan": "171 M parameters; 500,000 steps of 256, for a TPU slice; needs a file of LPIPS",
     "imagenet256": "54 M parameters; 1 M steps of 256, for a TPU slice",
