@@ -22,9 +22,9 @@ from train.data import load
 from train.engine.recipes import Finished, recipe_of
 from train.evaluators.fidelity import fidelity
 from train.evaluators.stream import Stream
-from train.maskgit import draw
 from train.parallel import make_mesh
 from train.tasks.draw import drawn, labelled
+from train.tasks.masked import draw_masked
 from train.tasks.tokenizers import tokenizer_of_run
 
 RESULT = pathlib.Path(__file__).parents[1] / "results" / "cpu" / "decoding_orders.json"
@@ -77,7 +77,7 @@ def main() -> None:
     run = opened(asked.run)
     plain, cells = run.config.decode, [(name, steps) for name in SAMPLERS for steps in STEPS]
     decodes = (dataclasses.replace(plain, steps=steps, **SAMPLERS[name]) for name, steps in cells)
-    samplers = (draw(dataclasses.replace(run.config, decode=decode), run.facts) for decode in decodes)
+    samplers = (draw_masked(dataclasses.replace(run.config, decode=decode), run.facts) for decode in decodes)
     settings = {"guidance": plain.guidance, "choice_temperature": plain.choice_temperature}
     table: list[Mapping[str, Any]] = []
     for (name, steps), numbers in zip(cells, judged(run, samplers, asked.n)):

@@ -1,5 +1,6 @@
 """The harness of `nox -s bench`: a small run of one benchmark, the race's pairing, the tables made from the results."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -13,6 +14,18 @@ from bench import report
 from bench.race import Side, in_rounds, ratios
 from bench.reliability.faults.__main__ import CHECKS
 from tests.house.layout import CHECKOUT
+
+ELSEWHERE = {"torch", "transformers", "diffusers", "libtpu", "tokamax", "triton", "nvidia", "torchmetrics"}
+"""Packages that some benchmarks race, and that not every environment has."""
+
+
+@pytest.mark.parametrize("path", sorted((CHECKOUT / "bench" / "models").rglob("*.py")), ids=lambda path: path.stem)
+def test_a_benchmark_of_models_names_what_there_is_in_the_recipes(path):
+    try:
+        importlib.import_module(".".join(path.relative_to(CHECKOUT).with_suffix("").parts))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in ELSEWHERE:
+            raise
 
 
 def test_one_benchmark_writes_its_paired_ratios_into_the_json_and_the_table(tmp_path):
