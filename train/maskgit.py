@@ -91,8 +91,8 @@ ABOUT = {
     "fashion_mnist": "0.85 M parameters; 2,000 steps after train.vqgan --preset fashion_mnist",
     "cifar10": "15 M parameters; 50,000 steps, for a GPU, after train.vqgan --preset cifar10",
     "eurosat64": "15 M parameters; 20,000 steps, for a GPU, after train.vqgan --preset eurosat64",
-    "cifar10-small": "1.3 M parameters; 900 steps of 64 after train.vqgan --preset cifar10-small",
-    "eurosat64-small": "1.3 M parameters; 800 steps of 64 after train.vqgan --preset eurosat64-small",
+    "cifar10-small": "1.3 M parameters; 18 minutes of a CPU core after its tokenizer; sample_accuracy 0.37",
+    "eurosat64-small": "1.3 M parameters; 16 minutes of a CPU core after its tokenizer; sample_accuracy 0.30",
     "imagenet256": "172 M parameters; 2 M steps of 256, for a TPU slice; the paper's FID is 6.18",
 }
 """Size, time and the number to expect of each preset, where it was measured."""
