@@ -116,7 +116,7 @@ PRESETS = {
 
 
 ABOUT = {
-    "digits": "0.24 M parameters; 1,000 steps of 64",
+    "digits": "0.24 M parameters; 155 s of one CPU core beside other work; psnr 20.3",
     "mnist": "0.24 M parameters; 1,500 steps of 64",
     "cifar10": "5.1 M parameters; 30,000 steps of 64, for a GPU",
     "sd-f8": "84 M parameters; 400,000 steps of 24, for a TPU slice",
