@@ -15,7 +15,7 @@ from ..config.evals import FIDELITY, JUDGES
 from ..data import Dataset
 from .base import Evaluator
 from .examples import Examples, held_out_images, training_images
-from .judge import Net, judge_of, looked_at
+from .judge import Net, judge_of, looked_at, looked_at_by
 from .stream import Function, Stream
 
 _SIZES = 15  # of the extrapolation
@@ -52,7 +52,7 @@ def fidelity(
     interval, `fd_judge_infinity`, `kid_judge`, precision, recall, density, coverage; `accuracy_judge`, how often it
     gives them their own class; against the training images: memorisation. Those of `judge_vit` are called after it.
 
-    Samples are rounded to the grey levels of the data, as a file would have them, and drawn once for each judge.
+    Samples are rounded to the grey levels of the data, as a file would have them, and drawn once for both judges.
     Features of all training images are kept on the host. The hashes of the judges are notes of the evaluator.
 
     Args:
@@ -67,15 +67,15 @@ def fidelity(
     notes: dict[str, str] = {}
 
     def run(model: PyTree, frozen: Any, stream: Stream) -> dict[str, float]:
-        numbers, made = {}, Rounded(draw, dataset.levels)
         for name in JUDGES:
             if name not in known:
                 known[name] = _Known.of(name, dataset, samples.size, stream)
                 notes[f"{name}_sha256"] = known[name].features.sha256
-            judge = known[name]
-            stream.say(f"features: {judge.features}, accuracy {judge.accuracy:.4g} on held-out images")
-            into = FeatureRows(features=judge.features)
-            right, rows = looked_at(judge.model, samples, into, stream, made, parts(model, frozen))
+            stream.say(f"features: {known[name].features}, accuracy {known[name].accuracy:.4g} on held-out images")
+        models, into = zip(*((judge.model, FeatureRows(features=judge.features)) for judge in known.values()))
+        made, numbers = Rounded(draw, dataset.levels), {}
+        looks = looked_at_by(models, samples, into, stream, made, parts(model, frozen))
+        for judge, (right, rows) in zip(known.values(), looks):
             found = scores(rows, judge.reference, judge.training)
             numbers |= {name: value for score in found for name, value in score.numbers().items()}
             numbers[judge.features.score("accuracy")] = right.result()

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -139,19 +139,36 @@ def looked_at(
         features: takes the features.
         draw: (tree, example) -> image; without it images are the examples' own.
     """
-    accuracy = Accuracy()
-    for guesses, found, labels in stream.map(_Look(draw), (tree, judge), images):
-        accuracy, features = accuracy.update(guesses, labels), features.update(found)
-    return stream.total(accuracy, features)
+    return looked_at_by([judge], images, [features], stream, draw, tree)[0]
 
 
-class _Look(eqx.Module):
+def looked_at_by(
+    judges: Sequence[Net],
+    images: Examples,
+    features: Sequence[S],
+    stream: Stream,
+    draw: Function | None = None,
+    tree: PyTree = None,
+) -> list[tuple[Accuracy, S]]:
+    """`looked_at` of each judge; all see one draw of an image."""
+    known = [(Accuracy(), into) for into in features]
+    for *looks, labels in stream.map(_Judged(draw), (tree, tuple(judges)), images):
+        known = [
+            (accuracy.update(guesses, labels), into.update(found))
+            for (accuracy, into), (guesses, found) in zip(known, looks)
+        ]
+    return [stream.total(*of_judge) for of_judge in known]
+
+
+class _Judged(eqx.Module):
     draw: Function | None = eqx.field(static=True)
 
-    def __call__(self, trees: tuple[PyTree, Net], example: dict[str, Array]) -> tuple[Array, Array, Array]:
-        tree, judge = trees
-        features = judge.features(example["image"] if self.draw is None else self.draw(tree, example))
-        return jnp.argmax(judge.head(features)), features, example["label"]
+    def __call__(self, trees: tuple[PyTree, tuple[Net, ...]], example: dict[str, Array]) -> tuple:
+        tree, judges = trees
+        image = example["image"] if self.draw is None else self.draw(tree, example)
+        features = [judge.features(image) for judge in judges]
+        looks = [(jnp.argmax(judge.head(found)), found) for judge, found in zip(judges, features)]
+        return *looks, example["label"]
 
 
 def _trained(trainer: "_Trainer", stream: Stream) -> Net:

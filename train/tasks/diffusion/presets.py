@@ -210,7 +210,7 @@ VALUES: dict[str, dict[str, Any]] = {
 }
 
 ABOUT = {
-    "digits": "0.72 M parameters; 109 s on 2 CPU cores; sample_accuracy 0.971, recall_judge 0.82",
+    "digits": "0.72 M parameters; 109 s of one CPU core; sample_accuracy 0.971, recall_judge 0.82",
     "digits-meanflow": "0.76 M parameters; 6.4 minutes of CPU time; sample_accuracy 1.0 with 1 evaluation",
     "digits-shortcut": "0.27 M parameters; 160 s of one CPU core; sample_accuracy 0.999 with 1 evaluation",
     "digits-consistency": "0.25 M parameters; 150 s of one CPU core; sample_accuracy 0.954 with 2 evaluations",
