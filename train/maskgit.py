@@ -60,9 +60,9 @@ PRESETS = {
     "mnist": _preset("mnist", 128, 4, MaskedDecoding(guidance=2.0, choice_temperature=2.0), steps=800),
     "fashion_mnist": _preset("fashion_mnist", 128, 4, MaskedDecoding(guidance=2.0, choice_temperature=2.0), steps=2000),
     "cifar10": _preset("cifar10", 384, 8, _PHOTOGRAPHS, steps=50_000, flip=True),
-    "eurosat64": _preset("eurosat64", 384, 8, _PHOTOGRAPHS, steps=20_000, flip=True),
-    # For two CPU cores.
+    # The small ones are for two CPU cores.
     "cifar10-small": _preset("cifar10-small", 128, 6, _PHOTOGRAPHS, steps=900, flip=True),
+    "eurosat64": _preset("eurosat64", 384, 8, _PHOTOGRAPHS, steps=20_000, flip=True),
     "eurosat64-small": _preset("eurosat64-small", 128, 6, _PHOTOGRAPHS, steps=800, flip=True),
     # The paper's model and the original code's optimisation: AdamW 1e-4 (0.9, 0.96), decay 0.045, warm-up 5,000,
     # average 0.999.

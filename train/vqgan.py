@@ -107,15 +107,15 @@ PRESETS = {
         VQGANConfig(width=16, multipliers=(1, 2, 4), blocks=1, latent_dim=16, codes=512, group_width=4),
         flip=True,
     ),
+    "eurosat64": _preset(
+        "eurosat64", 20_000, VQGANConfig(width=64, multipliers=(1, 2, 2), latent_dim=64, codes=1024), flip=True
+    ),
     "eurosat64-small": _preset(
         "eurosat64-small",
         700,
         VQGANConfig(width=16, multipliers=(1, 2, 2, 4), blocks=1, latent_dim=16, codes=512, group_width=4),
         flip=True,
         batch_size=32,
-    ),
-    "eurosat64": _preset(
-        "eurosat64", 20_000, VQGANConfig(width=64, multipliers=(1, 2, 2), latent_dim=64, codes=1024), flip=True
     ),
     # R1 10, batch 256, 1 M steps, average 0.999: the original code's. A perceptual loss (0.1, of a ResNet's logits)
     # and its weights are the user's: --perceptual 0.1 --perceptual-net FILE.
