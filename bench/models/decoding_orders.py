@@ -1,5 +1,5 @@
-"""Halton's order against confidence and random order at 4, 8 and 16 steps, on a trained MaskGIT of digits:
-`python -m bench.models.decoding_orders --run runs/maskgit-digits`.
+"""Halton's order against confidence and random order at 4, 8 and 16 steps, on a trained MaskGIT of digits, and random
+order with tokens that are masked or drawn again: `python -m bench.models.decoding_orders --run runs/maskgit-digits`.
 
 Both judges of `--evals fidelity`. Every cell has the same keys, labels, guidance and temperatures, those of the run.
 Writes bench/results/cpu/decoding_orders.json: `fd_judge` with its bootstrap interval, accuracy and recall with Wilson's
@@ -32,6 +32,8 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "confidence": {"order": "confidence"},
     "halton": {"order": "halton", "schedule": "arccos"},
     "random": {"order": "random", "schedule": "arccos"},
+    "remasked": {"order": "random", "schedule": "arccos", "remask": 0.1},
+    "edited": {"order": "random", "schedule": "arccos", "edit": 0.1},
 }
 STEPS = (4, 8, 16)
 
