@@ -6,10 +6,12 @@
   python -m train.classify --preset imagenet-vit-s16 --dry-run
   python -m train.classify --preset mnist --data.name fashion_mnist --from runs/classify-mnist           # fine-tuning
   python -m train.classify --preset mnist --data.name fashion_mnist --from runs/classify-mnist --new-head --freeze '**'
+  python -m train.classify --backbone mage --from runs/mage-digits                          # of the encoder of a MAGE
   python -m train.sample --run runs/classify-mnist --images pictures/ --out guesses.png
 
-Nets: conv, resnet (He et al. 2016, arXiv:1512.03385), vit (Dosovitskiy et al. 2021, arXiv:2010.11929); --model.* are
-the sizes of resnet. Loss: cross-entropy with label smoothing, of examples that mixup or CutMix may have mixed.
+Nets: conv, resnet (He et al. 2016, arXiv:1512.03385), vit (Dosovitskiy et al. 2021, arXiv:2010.11929), and mage (Li et
+al. 2022, arXiv:2211.09117), of the tokens that the tokenizer of its run gives; --model.* are the sizes of resnet. Loss:
+cross-entropy with label smoothing, of examples that mixup or CutMix may have mixed.
 Statistics of batch norm are those of the whole batch, over all devices and all processes; their averages are released
 with the averaged weights. Writes runs/classify-PRESET with samples/, confusion.png, confusion.csv, and of a transformer
 attention.png; summary.json has eval_loss and eval_accuracy on the held-out images.
@@ -31,13 +33,13 @@ from .config.evals import LABELS
 from .config.optim import EmaConfig, OptimConfig
 from .config.options import option
 from .tasks.classify.recipe import classifier_recipe
-from .tasks.facts import ImageFacts
+from .tasks.facts import ClassifierFacts
 from .tasks.images import ImageConfig
 
 if TYPE_CHECKING:  # jax is imported where it is used, so that --help does not wait for it
     from .engine.recipe import Program
 
-Backbone = Literal["conv", "resnet", "vit"]
+Backbone = Literal["conv", "mage", "resnet", "vit"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Config(ImageConfig):
     EVALS = (LABELS,)
 
     backbone: Backbone = option("resnet", first=True)
-    """Network: conv, resnet or vit."""
+    """Network: conv, resnet or vit; or mage, the encoder of the run of train.mage that --from names."""
     new_head: bool = option(False, first=True)
     """With --from: leave its head out, and train one for the classes of the data."""
     normalise: Literal["none", "imagenet", "clip"] = "none"
@@ -85,11 +87,19 @@ class Config(ImageConfig):
     def __post_init__(self):
         super().__post_init__()
         require(0 <= self.label_smoothing < 1, f"label_smoothing must be in [0, 1): got {self.label_smoothing}")
+        require(
+            self.backbone != "mage" or self.start_from is not None,
+            "backbone mage goes with --from, a run of train.mage, which was not given",
+        )
+        require(
+            self.backbone != "mage" or self.normalise == "none",
+            f"normalise must be none with --backbone mage: got {self.normalise}",
+        )
         require(not self.new_head or self.start_from is not None, "new_head goes with --from, which was not given")
 
     @property
     def unread(self) -> Mapping[str, str]:
-        groups = {name: "model" if name == "resnet" else name for name in get_args(Backbone)}
+        groups = {name: "model" if name == "resnet" else name for name in get_args(Backbone) if name != "mage"}
         return {f"{group}.": f"--backbone {name}" for name, group in groups.items() if name != self.backbone}
 
 
@@ -201,7 +211,7 @@ ABOUT = {
 """Size, time and the number to expect of each preset, where it was measured."""
 
 
-def model(config: Config, facts: ImageFacts) -> Any:
+def model(config: Config, facts: ClassifierFacts) -> Any:
     """Initialiser of the released classifier, with the statistics of its batch norms."""
     from .tasks.classify import nets
 
@@ -212,7 +222,7 @@ def model(config: Config, facts: ImageFacts) -> Any:
     return make
 
 
-def program(config: Config, facts: ImageFacts) -> "Program":
+def program(config: Config, facts: ClassifierFacts) -> "Program":
     """The classifier and its loss; the statistics of its batch norms are model state."""
     import jax
     import jax.numpy as jnp
@@ -239,7 +249,8 @@ def program(config: Config, facts: ImageFacts) -> "Program":
         return batch | {"image": images, "target": targets}
 
     make = lambda key: nets.make_net(config, facts, key)
-    fixed = ("positions",) if config.backbone == "vit" and config.vit.positions == "sincos" else ()
+    sincos = config.backbone == "vit" and config.vit.positions == "sincos"
+    fixed = ("positions",) if sincos else ("tokenizer",) if "tokenizer" in (facts.mage or {}) else ()
     return Program.of(
         make,
         loss,
@@ -249,7 +260,7 @@ def program(config: Config, facts: ImageFacts) -> "Program":
         head=("head",),
         new_head=config.new_head,
         fixed=fixed,
-        players={"model": Player(nets.trained(make) if fixed else "**")},
+        players={"model": Player(nets.trained(make, fixed) if fixed else "**")},
     )
 
 

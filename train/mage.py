@@ -5,6 +5,8 @@
   python -m train.mage --preset mnist                        # a model of its tokens
   python -m train.mage --no-conditional --decode.guidance 1  # without labels, as the paper's
   python -m train.mage --contrast 0.1 --model.projection 64 --shift 1     # MAGE-C
+  python -m train.classify --backbone mage --from runs/mage-digits        # a classifier on its encoder
+  python -m train.evaluate --run runs/mage-digits --evals probe fine_tuning
   python -m train.mage --preset imagenet256 --dry-run        # the paper's ViT-B: batch 4096, 1,600 epochs
 
 Writes runs/mage-PRESET: config.json, metrics.jsonl, samples/, checkpoints/, TensorBoard events, model.safetensors, and
@@ -20,7 +22,7 @@ from eqxgen.configs import MAGEConfig, MaskedDecoding, MaskRatio
 
 from ._errors import UsageError, require
 from .config.data import AugmentConfig, DataConfig
-from .config.evals import CLASSIFIER, PROBE, TRAINED_ON_SAMPLES
+from .config.evals import CLASSIFIER, FINE_TUNING, PROBE, TRAINED_ON_SAMPLES
 from .config.optim import OptimConfig
 from .config.options import option
 from .engine.recipes import Finished
@@ -32,7 +34,7 @@ from .tasks.image_tokens import TokensConfig, tokens_recipe
 class Config(TokensConfig):
     """Every flag starts from the preset's value."""
 
-    EVALS = (*TokensConfig.EVALS, PROBE)
+    EVALS = (*TokensConfig.EVALS, PROBE, FINE_TUNING)
 
     conditional: bool = option(True, first=True)
     """Labels. Without them the model draws images of no class, as the paper's."""
@@ -47,7 +49,7 @@ class Config(TokensConfig):
     shift: int = 0
     """Largest move of a view in places of the grid of tokens, in the contrastive loss."""
     probe_examples: int = option(50_000, free=True)
-    """Training images of the linear probe, evenly over the part, where there are more."""
+    """Training images of the linear probe and of fine-tuning, evenly over the part, where there are more."""
     mask: MaskRatio = option(factory=MaskRatio)
     """Share of the tokens that training masks."""
     model: MAGEConfig = option(factory=MAGEConfig, first=("dim", "depth", "heads"))
@@ -208,12 +210,14 @@ def offered(config: Config, tokens: Any, evaluators: Any) -> Any:
     import numpy as np
 
     from .evaluators.examples import Examples
+    from .evaluators.fine_tuning import fine_tuning
     from .evaluators.probe import probe
 
     read = lambda rows: {"ids": tokens.rows(rows).astype(np.int32), "label": tokens.train_labels[rows].astype(np.int32)}
     train = Examples(len(tokens.train_labels), read)
     test = Examples.of(ids=tokens.test.astype(np.int32), label=tokens.test_labels.astype(np.int32))
-    found = *evaluators, probe(features, train, test, tokens.num_classes, config.probe_examples)
+    of = features, train, test, tokens.num_classes, config.probe_examples
+    found = *evaluators, probe(*of), fine_tuning(*of)
     if config.conditional:
         return found
     lacks = "the model was trained with --no-conditional, and its samples have no class"

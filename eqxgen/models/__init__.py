@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from eqxgen.models.lpips import LPIPS
     from eqxgen.models.mae import MAE
     from eqxgen.models.mage import MAGE
+    from eqxgen.models.mage_classifier import MAGEClassifier
     from eqxgen.models.maskgit import MaskGIT
     from eqxgen.models.muse import Muse
     from eqxgen.models.parti import Parti
@@ -66,6 +67,7 @@ __all__ = [
     "ImageAR",
     "Inception",
     "KLAutoencoder",
+    "MAGEClassifier",
     "MaskGIT",
     "Muse",
     "Parti",
@@ -99,6 +101,7 @@ _HOMES = {
     "EDM2UNet": "denoisers.edm2",
     "ImageAR": "image_ar",
     "KLAutoencoder": "autoencoder",
+    "MAGEClassifier": "mage_classifier",
     "PatchDiscriminator": "tokenizers.patch_discriminator",
     "PaxUNet": "denoisers.pax_unet",
     "PixelTokenizer": "tokenizers.pixels",

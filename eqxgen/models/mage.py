@@ -235,9 +235,7 @@ class MAGE(eqx.Module):
             label: `null_label` by default.
         """
         ids, label = self._checked(ids, label)
-        mean = jnp.mean(self.encoder(ids, label, inference=True)[1:], axis=0)
-        centred = widen(mean) - jnp.mean(widen(mean))
-        return centred * jax.lax.rsqrt(jnp.mean(centred**2) + _EPSILON)
+        return pooled(self.encoder(ids, label, inference=True))
 
     def projected(self, states: Float[Array, "states dim"]) -> Float[Array, " projection"]:
         """Vector that MAGE-C contrasts (section 3.3), from the states of `encoded`.
@@ -255,6 +253,13 @@ class MAGE(eqx.Module):
         label = self.check_condition(self.null_label if label is None else label)
         _check.example(ids, name="ids", tokens=self.tokens)
         return ids, label
+
+
+def pooled(states: Float[Array, "states dim"]) -> Float[Array, " dim"]:
+    """Mean of the states of the tokens, the label's left out, normalised without parameters; float32 at least."""
+    mean = widen(jnp.mean(states[1:], axis=0))
+    centred = mean - jnp.mean(mean)
+    return centred * jax.lax.rsqrt(jnp.mean(centred**2) + _EPSILON)
 
 
 def _blocks(config: MAGEConfig, dim: int, depth: int, heads: int, hidden_dim: int, key: PRNGKeyArray) -> Stack:

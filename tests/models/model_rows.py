@@ -62,6 +62,7 @@ from eqxgen.models.gpt import GPT
 from eqxgen.models.image_ar import ImageAR
 from eqxgen.models.mae import MAE
 from eqxgen.models.mage import MAGE
+from eqxgen.models.mage_classifier import MAGEClassifier
 from eqxgen.models.maskgit import MaskGIT
 from eqxgen.models.muse import Muse
 from eqxgen.models.parti import Parti
@@ -164,6 +165,11 @@ def maskgit(**changes: Any) -> Callable[[Any], MaskGIT]:
 
 def mage(**changes: Any) -> Callable[[Any], MAGE]:
     return lambda key: MAGE(9, 7, 3, dataclasses.replace(SMALL_MAGE, **changes), key=key)
+
+
+def mage_classifier(key: Any) -> MAGEClassifier:
+    tokenizer = VQGAN(12, 12, 3, SMALL_VQGAN, key=key)
+    return MAGEClassifier(tokenizer, MAGE(tokenizer.tokens, 7, 3, SMALL_MAGE, key=key), 5, key=key)
 
 
 def pair(seed: Seed) -> tuple[jax.Array, jax.Array]:
@@ -304,6 +310,7 @@ ROWS = {
         draws=True,
     ),
     "MAGE": Row(mage(head_gradient=True), labelled, draws=True),
+    "MAGEClassifier": Row(mage_classifier, image, stateful=True, whole=True),
     "Parti": Row(lambda key: Parti((3, 3), 7, 5, SMALL_PARTI, key=key), captioned, draws=True),
     "Muse": Row(lambda key: Muse((3, 3), 7, 5, SMALL_MUSE, key=key), captioned, draws=True),
     "BERT": Row(lambda key: BERTMaskedLM(7, SMALL_BERT, key=key), text, draws=True),

@@ -43,7 +43,7 @@ PUBLISHED = {
 }
 """Values of `model_type` in a published config.json that a recipe starts from."""
 
-BEFORE = {"glue": ("bert",)}
+BEFORE = {"glue": ("bert",), "classify": ("mage",)}
 """Other recipes whose runs a recipe starts from, as their models have parts in common."""
 
 FREE = ("rate", "inference", "remat", "fetch", "context", "dropout", "attention_dropout", "drop_path")
@@ -161,11 +161,11 @@ def opened(config: TrainConfig, recipe: str) -> Weights | None:
         if "recipe" in record:
             _check_family(path, record, recipe)
             if config.from_weights == "last":
-                return _last(path)
+                return _parts(_last(path), path, record, recipe)
             name = {"averaged": "model.safetensors", "best": "best.safetensors"}[config.from_weights]
             if not (path / name).is_file():
                 raise UsageError(f"--from {given}: the run has no {name}; give another of --from-weights")
-            return _file(path / name, recipe)
+            return _parts(_file(path / name, recipe), path, record, recipe)
         path = path / "model.safetensors"
     if config.from_weights != "averaged":
         raise UsageError(f"--from-weights {config.from_weights} goes with the folder of a run: got --from {given}")
@@ -174,7 +174,23 @@ def opened(config: TrainConfig, recipe: str) -> Weights | None:
             f"--from {given}: must be the folder of a run, a .safetensors file or the folder of a published model: "
             "there is none"
         )
-    return _file(path, recipe)
+    weights = _file(path, recipe)
+    return _parts(weights, path.parent, weights.description, recipe)
+
+
+def _parts(weights: Weights, folder: Path, record: Mapping[str, Any], recipe: str) -> Weights:
+    """The weights; of a MAGE that a classifier starts from its encoder, with the tokenizer beside it."""
+    if (recipe, record.get("recipe")) != ("classify", "mage"):
+        return weights
+    own, copy = "model.encoder." if weights.raw else "encoder.", folder / "tokenizer.safetensors"
+    encoder = {name: stored for name, stored in weights.arrays.items() if name.startswith(own)}
+    arrays = {f"model.encoder.{name.removeprefix(own)}": stored for name, stored in encoder.items()}
+    if copy.is_file():
+        found = _file(copy, "vqgan")
+        arrays |= {f"model.tokenizer.{name}": stored for name, stored in found.arrays.items()}
+        sha256 = hashlib.sha256(f"{weights.sha256} {found.sha256}".encode()).hexdigest()
+        weights = weights._replace(sha256=sha256)
+    return weights._replace(arrays=arrays)
 
 
 def _record(folder: Path) -> dict[str, Any]:

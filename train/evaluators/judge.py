@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from eqxgen.configs import ViTConfig
@@ -32,17 +31,14 @@ from .._errors import UserError
 from ..config.data import cache_folder
 from ..config.evals import JUDGES
 from ..data import Dataset, batch_indices
-from ..optim.ema import decay, move
 from ..parallel.processes import arrays_from_first, from_first
-from ..report.log import time_left
 from ..run.weights import load_model, save_model
 from .examples import Examples, held_out_images
-from .stream import PATIENCE, Function, Stream
+from .stream import Function, Stream
+from .training import Trainer, smoothed, trained
 
 _VERSION = 2  # of the training below: a change of it makes cached judges stale
 _BATCH = 128
-_CHUNK = 5  # steps that are in flight at once
-_SECONDS = 1.0  # of training between looks for a signal
 _GRID = 4  # patches along a side of the transformer's, at most
 
 
@@ -102,14 +98,14 @@ def judge_of(dataset: Dataset, stream: Stream, name: str = JUDGES[0]) -> Judge:
     plan = _plan(dataset, name)
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_folder().parent / "judges" / f"{dataset.name.replace(os.sep, '_')}-{digest}.safetensors"
-    trainer = _Trainer(plan, dataset)
-    accuracy = from_first(lambda: trainer.load(path))
+    trainer = _trainer(plan, dataset)
+    accuracy = from_first(functools.partial(_taken, trainer, path))
     if accuracy is not None:
         return Judge(arrays_from_first(trainer.model), accuracy)
     began = time.perf_counter()
     which = "classifier" if name == JUDGES[0] else "second classifier"
     stream.say(f"training the {which} that judges samples: {plan['steps']} steps, once; it is cached ...")
-    model = _trained(trainer, stream)
+    model = trained(trainer, stream)
     accuracy = looked_at(model, held_out_images(dataset), Moments(), stream)[0].result()
     seconds = round(time.perf_counter() - began, 2)
     stream.say(f"{which} trained in {seconds:.0f} s: accuracy {accuracy:.4g} on held-out images")
@@ -125,7 +121,7 @@ def accuracy_of(dataset: Dataset, stream: Stream) -> float:
     Raises:
         Stopped: a signal ended its training.
     """
-    model = _trained(_Trainer(_plan(dataset), dataset), stream)
+    model = trained(_trainer(_plan(dataset), dataset), stream)
     return looked_at(model, held_out_images(dataset), Moments(), stream)[0].result()
 
 
@@ -171,19 +167,6 @@ class _Judged(eqx.Module):
         return *looks, example["label"]
 
 
-def _trained(trainer: "_Trainer", stream: Stream) -> Net:
-    """The classifier after all steps, which the first process makes."""
-    done, said = 0, (began := time.perf_counter())
-    while done < trainer.steps:
-        stream.check()
-        done, now = from_first(functools.partial(trainer.train, done)), time.perf_counter()
-        if now - said > PATIENCE:
-            left = (now - began) / done * (trainer.steps - done)
-            stream.say(f"classifier: step {done} of {trainer.steps}, {time_left(left)} left")
-            said = now
-    return arrays_from_first(trainer.model)
-
-
 def _plan(dataset: Dataset, name: str = JUDGES[0]) -> dict[str, Any]:
     """All that the judge of a name depends on; photographs take more passes over the images than digits."""
     size, channels = max(dataset.image_shape[:2]), dataset.image_shape[2]
@@ -220,53 +203,30 @@ def _seed(plan: dict) -> int:
     return 2 if "net" in plan else 0
 
 
-class _Trainer:
-    """The judge's training, a few steps at a time."""
+def _trainer(plan: dict[str, Any], dataset: Dataset) -> Trainer[Net]:
+    seed = _seed(plan)
 
-    def __init__(self, plan: dict[str, Any], dataset: Dataset):
-        self.steps = steps = plan["steps"]
-        rate = optax.warmup_cosine_decay_schedule(0, 3e-3, steps // 10, steps)
-        self.optimiser, self.seed = optax.adamw(rate, weight_decay=0.01), _seed(plan)
-        self.dataset, self.model = dataset, _build(plan)
-        self.state = self.model, self.optimiser.init(eqx.filter(self.model, eqx.is_inexact_array))
+    def batch(number: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = batch_indices(seed, number, _BATCH, len(dataset.train_images))
+        return dataset.normalise(dataset.train_images[chosen]), dataset.train_labels[chosen]
 
-    def load(self, path: Path) -> float | None:
-        """Takes the judge from the cache and gives its accuracy, or None where there is none."""
-        try:
-            self.model, description = load_model(path, lambda description: _build(description["plan"]))
-            return description["accuracy"]
-        except (UserError, KeyError, TypeError):
-            return None
-
-    def train(self, first: int) -> int:
-        """Makes the steps of about a second; gives the number made so far. `model` is the average of the weights."""
-        dataset, began, done = self.dataset, time.perf_counter(), first
-        while done < self.steps and time.perf_counter() - began < _SECONDS:
-            chunk = range(done, min(done + _CHUNK, self.steps))
-            key = jr.key(self.seed + 1)
-            for number in chunk:
-                chosen = batch_indices(self.seed, number, _BATCH, len(dataset.train_images))
-                batch = dataset.normalise(dataset.train_images[chosen]), dataset.train_labels[chosen], np.int32(number)
-                self.state, self.model = _step(self.state, self.model, batch, key, self.optimiser.update)
-            jax.block_until_ready(eqx.filter(self.model, eqx.is_array))
-            done = chunk.stop
-        return done
+    return Trainer(_build(plan), _loss, batch, plan["steps"], rate=3e-3, weight_decay=0.01, seed=seed + 1)
 
 
-@eqx.filter_jit
-def _step(state: tuple[Net, Any], average: Net, batch: Any, key: PRNGKeyArray, update: Callable) -> tuple[Any, Net]:
-    (model, opt_state), (images, labels, number) = state, batch
-    keys = jr.split(jr.fold_in(key, number), len(images))
+def _taken(trainer: Trainer[Net], path: Path) -> float | None:
+    """Takes the judge from the cache and gives its accuracy, or None where there is none."""
+    try:
+        trainer.model, description = load_model(path, lambda description: _build(description["plan"]))
+        return description["accuracy"]
+    except (UserError, KeyError, TypeError):
+        return None
 
-    @eqx.filter_grad
-    def gradient(model: Net) -> Array:
-        logits = jax.vmap(lambda image, key: model(_shift(image, key), key=key))(images, keys)
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), 0.05)
-        return jnp.mean(optax.softmax_cross_entropy(logits, targets))
 
-    updates, opt_state = update(gradient(model), opt_state, eqx.filter(model, eqx.is_inexact_array))
-    model = eqx.apply_updates(model, updates)
-    return (model, opt_state), move(average, model, decay(0.99)(number))
+def _loss(model: Net, batch: tuple[Array, Array], key: PRNGKeyArray) -> Array:
+    images, labels = batch
+    keys = jr.split(key, len(images))
+    logits = jax.vmap(lambda image, key: model(_shift(image, key), key=key))(images, keys)
+    return smoothed(logits, labels, 0.05)
 
 
 def _shift(image: jax.Array, key: jax.Array) -> jax.Array:

@@ -37,14 +37,14 @@ def probe(features: Function, train: Examples, test: Examples, classes: int, mos
     fitted = Examples(len(chosen), lambda numbers: train.read(chosen[numbers]), train.batch)
 
     def run(model: PyTree, frozen: Any, stream: Stream) -> dict[str, float]:
-        known, held = (stream.gather(_Labelled(features), model, each) for each in (fitted, test))
+        known, held = (stream.gather(Labelled(features), model, each) for each in (fitted, test))
         accuracies = from_first(lambda: _accuracies(known, held, classes))
         return dict(zip(PROBE.gives, accuracies))
 
     return Evaluator(PROBE, run, lacks="" if classes > 1 else "the images have one class")
 
 
-class _Labelled(eqx.Module):
+class Labelled(eqx.Module):
     features: Function = eqx.field(static=True)
 
     def __call__(self, tree: PyTree, example: dict[str, Array]) -> tuple[Array, Array]:
@@ -52,13 +52,19 @@ class _Labelled(eqx.Module):
 
 
 def _accuracies(fitted: Any, test: Any, classes: int) -> list[float]:
-    (known, labels), (held, right) = fitted, test
-    mean, deviation = known.mean(axis=0), known.std(axis=0)
-    scaled = lambda x: (x - mean) / np.maximum(deviation, 1e-6)
-    weight, bias = regression(scaled(known), labels, classes)
-    return [
-        float(np.mean(np.argmax(scaled(x) @ weight + bias, axis=1) == y)) for x, y in ((held, right), (known, labels))
-    ]
+    known, labels = fitted
+    weight, bias = head_of(known, labels, classes)
+    return [float(np.mean(np.argmax(x @ weight + bias, axis=1) == y)) for x, y in (test, fitted)]
+
+
+def head_of(
+    x: Float[np.ndarray, "n dim"], labels: Int[np.ndarray, " n"], classes: int
+) -> tuple[Float[np.ndarray, "dim classes"], Float[np.ndarray, " classes"]]:
+    """Weight and bias of the probe, of features as they are."""
+    mean, deviation = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
+    weight, bias = regression((x - mean) / deviation, labels, classes)
+    weight = weight / deviation[:, None]
+    return weight, bias - mean @ weight
 
 
 def regression(

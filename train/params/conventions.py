@@ -60,9 +60,10 @@ ISLANDS = (
     "**.*norm*.**.bias",
     "**.head_bias",
     "**.codebook",
+    "**.tokenizer",
     "**.router.weight",
     "**.log_a",
     "**.dt_bias",
 )
-"""Parameters that stay float32 in a half-precision model: what norms and loss heads use in float32 anyway, and codes
-that are compared."""
+"""Parameters that stay float32 in a half-precision model: what norms and loss heads use in float32 anyway, codes that
+are compared, and tokenizers within a model."""

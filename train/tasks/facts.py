@@ -18,6 +18,7 @@ _MEANING = {
     tuple[int, ...]: "whole numbers",
     int | None: "a whole number or null",
     str | None: "text or null",
+    Mapping[str, Any] | None: "an object or null",
 }
 
 
@@ -70,6 +71,14 @@ class ImageFacts(Facts):
 
     def __str__(self) -> str:
         return f"images of {' x '.join(map(str, self.shape))}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierFacts(ImageFacts):
+    """Facts of labelled images, and of the MAGE whose encoder classifies them."""
+
+    mage: Mapping[str, Any] | None = rare(None)
+    """What the files of the model and of its tokenizer, where it has one, say of themselves: `model`, `tokenizer`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,6 +247,8 @@ def _is(value: Any, kind: Any) -> bool:
         return isinstance(value, tuple) and all(type(part) in (int, float) for part in value)
     if kind == tuple[int, ...]:
         return isinstance(value, tuple) and all(type(part) is int for part in value)
+    if kind == Mapping[str, Any] | None:
+        return value is None or isinstance(value, dict)
     if kind == tuple[int, int, int] | None and value is None:
         return True
     if kind in (tuple[int, int, int], tuple[int, int, int] | None):

@@ -1,7 +1,7 @@
 """Nets of image classifiers behind one call, and their released form."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -15,7 +15,8 @@ from eqxgen.nn import WithState, synchronised
 
 from ..._errors import UsageError
 from ...params.paths import named_arrays
-from ..facts import ImageFacts
+from ..facts import ClassifierFacts
+from .of_mage import net_of_mage
 
 NORMALISED = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -54,7 +55,7 @@ def normalised(
     return (images + 1 - 2 * array(mean)) / (2 * array(deviation))
 
 
-def make_net(config: Any, facts: ImageFacts, key: PRNGKeyArray) -> Any:
+def make_net(config: Any, facts: ClassifierFacts, key: PRNGKeyArray) -> Any:
     """The net of a config of `train.classify`.
 
     Raises:
@@ -65,6 +66,8 @@ def make_net(config: Any, facts: ImageFacts, key: PRNGKeyArray) -> Any:
         raise UsageError(f"--normalise {config.normalise}: must have images of 3 channels: got {channels}")
     if config.backbone == "resnet":
         return ResNet(channels, facts.classes, config.model, key=key)
+    if config.backbone == "mage":
+        return net_of_mage(facts, key)
     if config.backbone == "conv":
         return ConvNet(channels, facts.classes, **dataclasses.asdict(config.conv), key=key)
     if height % config.vit.patch or width % config.vit.patch:
@@ -88,26 +91,26 @@ def logits_of(
     images = batch["image"]
     if config.normalise != "none":
         images = normalised(images, *NORMALISED[config.normalise])
-    if not isinstance(net, ResNet):
+    if not hasattr(net, "init_state"):
         return jax.vmap(lambda image, key: net(image, key=key))(images, keys), state
     run = lambda image, weight, key: synchronised(net, axes)(image, state, weight=weight, key=key)
     return jax.vmap(run, out_axes=(0, None), axis_name="batch")(images, batch["weight"], keys)
 
 
-def trained(make: Callable[[PRNGKeyArray], Any], fixed: str = "positions") -> tuple[str, ...]:
-    """Fields of a net that have parameters, but for a fixed one."""
+def trained(make: Callable[[PRNGKeyArray], Any], fixed: Sequence[str]) -> tuple[str, ...]:
+    """Fields of a net that have parameters, but for fixed ones."""
     paths = named_arrays(eqx.filter_eval_shape(make, jr.key(0)))
-    return tuple(sorted({path.partition(".")[0] for path in paths} - {fixed}))
+    return tuple(sorted({path.partition(".")[0] for path in paths} - set(fixed)))
 
 
 def init_state(net: Any) -> PyTree:
     """State of the batch norms of a net; None where it has none."""
-    return net.init_state() if isinstance(net, ResNet) else None
+    return net.init_state() if hasattr(net, "init_state") else None
 
 
 def released(config: Any, net: Any, state: PyTree) -> Any:
     """The net as it classifies: image in [-1, 1] -> logits, without dropout."""
-    whole = WithState(net, state) if isinstance(net, ResNet) else eqx.nn.inference_mode(net)
+    whole = WithState(net, state) if hasattr(net, "init_state") else eqx.nn.inference_mode(net)
     return whole if config.normalise == "none" else Normalised(whole, *NORMALISED[config.normalise])
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..._files import write_json
 from ...engine.recipes import Finished, Recipe
 from .. import images, labels
-from ..facts import ImageFacts
+from ..facts import ClassifierFacts, ImageFacts
 from .asked import NAMES, ClassifierSample
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --h
 def classifier_recipe(
     config: Any,
     presets: Mapping[str, Any],
-    model: Callable[[Any, ImageFacts], Any],
-    program: Callable[[Any, ImageFacts], "Program"],
+    model: Callable[[Any, Any], Any],
+    program: Callable[[Any, Any], "Program"],
 ) -> Recipe:
     """The recipe `classify`; see `image_recipe` for the arguments."""
     make = functools.partial(
@@ -35,6 +35,7 @@ def classifier_recipe(
 
         source = images.pixels(config, folder)
         dataset = source.given.labelled().complete(source.given.name)
+        source = source._replace(facts=_facts(config, folder, source.facts))
         made = make(opened=lambda config, folder: source).task(config, folder)
 
         def prepare(folder: Path) -> None:
@@ -49,7 +50,23 @@ def classifier_recipe(
         released = functools.partial(nets.released, config)
         return dataclasses.replace(made, released=released, show=show, prepare=prepare)
 
-    return dataclasses.replace(make(), task=task, sample=ClassifierSample, draw=_draw)
+    return dataclasses.replace(
+        make(),
+        facts=ClassifierFacts,
+        on_paper=lambda config: _facts(config, Path(config.run_dir), images.image_facts(config.data)),
+        task=task,
+        sample=ClassifierSample,
+        draw=_draw,
+    )
+
+
+def _facts(config: Any, folder: Path, facts: ImageFacts) -> ClassifierFacts:
+    mage = None
+    if config.backbone == "mage":
+        from .of_mage import described
+
+        mage = described(config, folder, facts.shape)
+    return ClassifierFacts(facts.shape, facts.classes, facts.levels, mage)
 
 
 def _alone(net: Any, state: Any) -> Any:
