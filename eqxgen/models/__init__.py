@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from eqxgen.models.denoisers.unet import UNet
     from eqxgen.models.denoisers.unet_guides import UNetClassifier, Upsampler
     from eqxgen.models.denoisers.uvit import UViT
-    from eqxgen.models.discriminator import Discriminator
     from eqxgen.models.gan.dcgan import DCGANDiscriminator, DCGANGenerator
     from eqxgen.models.gan.r3gan import R3GANDiscriminator, R3GANGenerator
     from eqxgen.models.gan.stylegan2 import StyleGAN2Generator
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from eqxgen.models.rnn import RNN
     from eqxgen.models.segmentation import SegmentationUNet
     from eqxgen.models.t5 import T5, T5Encoder
+    from eqxgen.models.tokenizers.discriminator import Discriminator
     from eqxgen.models.tokenizers.patch_discriminator import PatchDiscriminator
     from eqxgen.models.tokenizers.pixels import PixelTokenizer
     from eqxgen.models.tokenizers.taming import Taming
@@ -98,6 +98,7 @@ _HOMES = {
     "DCGANDiscriminator": "gan.dcgan",
     "DCGANGenerator": "gan.dcgan",
     "DiT": "denoisers.dit",
+    "Discriminator": "tokenizers.discriminator",
     "EDM2UNet": "denoisers.edm2",
     "ImageAR": "image_ar",
     "KLAutoencoder": "autoencoder",

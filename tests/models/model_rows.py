@@ -53,7 +53,6 @@ from eqxgen.models.denoisers.pax_unet import PaxUNet
 from eqxgen.models.denoisers.unet import UNet
 from eqxgen.models.denoisers.unet_guides import UNetClassifier
 from eqxgen.models.denoisers.uvit import UViT
-from eqxgen.models.discriminator import Discriminator
 from eqxgen.models.gan.dcgan import DCGANGenerator
 from eqxgen.models.gan.r3gan import R3GANDiscriminator, R3GANGenerator
 from eqxgen.models.gan.stylegan2 import StyleGAN2Generator
@@ -70,6 +69,7 @@ from eqxgen.models.resnet import ResNet
 from eqxgen.models.rnn import RNN
 from eqxgen.models.segmentation import SegmentationUNet
 from eqxgen.models.t5 import T5
+from eqxgen.models.tokenizers.discriminator import Discriminator
 from eqxgen.models.tokenizers.patch_discriminator import PatchDiscriminator
 from eqxgen.models.tokenizers.taming import Taming
 from eqxgen.models.tokenizers.titok import TiTok

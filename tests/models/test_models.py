@@ -29,9 +29,9 @@ from eqxgen.models.autoencoder import KLAutoencoder, VQAutoencoder
 from eqxgen.models.bert import BERTClassifier, BERTMaskedLM
 from eqxgen.models.convnet import ConvNet
 from eqxgen.models.denoisers.dit import DiT
-from eqxgen.models.discriminator import Discriminator
 from eqxgen.models.maskgit import MaskGIT
 from eqxgen.models.t5 import T5
+from eqxgen.models.tokenizers.discriminator import Discriminator
 from eqxgen.models.vit import ViT
 from eqxgen.models.vqgan import VQGAN
 from eqxgen.nn import GroupNorm

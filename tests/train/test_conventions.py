@@ -11,6 +11,7 @@ import pytest
 import eqxgen.models
 from eqxgen.configs import EDM2Config, GPTConfig, RNNConfig, T5Config, UNetConfig, VQGANConfig
 from eqxgen.models import LPIPS, EDM2UNet, Inception, T5Encoder, Upsampler
+from tests.models.model_rows import mage_classifier
 from tests.models.test_models import MODELS
 from train.engine.recipes import RECIPES, named
 from train.params.conventions import ENDS, ISLANDS, WHOLE, WIDTH
@@ -18,6 +19,7 @@ from train.params.paths import leaves, matches
 from train.tasks.facts import (
     AudioFacts,
     CaptionFacts,
+    ClassifierFacts,
     ImageFacts,
     LabelFacts,
     LatentFacts,
@@ -29,6 +31,7 @@ from train.tasks.facts import (
 
 FACTS = {
     ImageFacts: ImageFacts((32, 32, 3), 10),
+    ClassifierFacts: ClassifierFacts((32, 32, 3), 10),
     TokenFacts: TokenFacts((32, 32, 3), 10, 64, 512),
     CaptionFacts: CaptionFacts((32, 32, 3), 10, 64, 512, vocab=65, text=16),
     PairFacts: PairFacts((32, 32, 3), 10, vocab=65, text=16, end=64),
@@ -53,6 +56,7 @@ NETS: dict[str, Any] = {
     "LPIPS": lambda key: LPIPS("squeeze", key=key),
     "EDM2UNet": lambda key: EDM2UNet(3, 5, EDM2Config(16, (1, 2), blocks=1, attention=(1,), head_dim=8), key=key),
     "Upsampler": lambda key: Upsampler(3, 5, UNetConfig(width=8, multipliers=(1, 2), blocks=1, groups=4), key=key),
+    "MAGEClassifier": mage_classifier,
     "T5Encoder": lambda key: T5Encoder(7, T5Config(dim=16, depth=2, heads=2, head_dim=6, hidden_dim=24), key=key),
 }
 """Models that are in no table of tests/models."""
