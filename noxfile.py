@@ -165,5 +165,8 @@ def tpu(session: nox.Session) -> None:
     session.run(*step, env=env)
     large = ("--mesh", "fsdp=8", "--batch-size", "64", "--accumulate", "8", "--dry-run", "--compile-for", "v5e:2x4")
     session.run("python", "-m", "train.gpt", "--preset", "gpt2-xl", *large, env=env)
+    # Second derivatives in micro-batches, with parameters in parts.
+    penalised = ("--adversarial", "0.1", "--accumulate", "2", "--precision", "bfloat16", "--mesh", "fsdp=8")
+    session.run("python", "-m", "train.vqgan", *penalised, "--dry-run", "--compile-for", "v5e:2x4", env=env)
     for name in ("attention", "norm"):
         session.run("python", "-m", f"bench.tpu.{name}", *session.posargs, env=env)

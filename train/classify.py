@@ -250,7 +250,7 @@ def program(config: Config, facts: ClassifierFacts) -> "Program":
 
     make = lambda key: nets.make_net(config, facts, key)
     sincos = config.backbone == "vit" and config.vit.positions == "sincos"
-    fixed = ("positions",) if sincos else ("tokenizer",) if "tokenizer" in (facts.mage or {}) else ()
+    fixed = ("positions",) if sincos else ("tokenizer",) if "tokenizer" in (facts.mage or ()) else ()
     return Program.of(
         make,
         loss,

@@ -19,9 +19,9 @@ from train.config.base import to_dict
 from train.engine.step import Setup, abstract_state
 from train.parallel import make_mesh
 from train.run.folder import RunFolder
-from train.tasks.facts import ImageFacts
+from train.tasks.facts import ClassifierFacts
 
-FACTS = ImageFacts((8, 8, 1), 10, 17)
+FACTS = ClassifierFacts((8, 8, 1), 10, 17)
 SIZES = "--model.dim 16 --model.heads 2 --model.depth 1 --model.hidden-dim 32"
 
 

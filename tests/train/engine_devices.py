@@ -42,13 +42,13 @@ from train.parallel import make_mesh, place, replicated, split, split_several
 from train.params.paths import named_arrays
 from train.precision import cast
 from train.run.weights import save_model
-from train.tasks.facts import ImageFacts, TextFacts
+from train.tasks.facts import ClassifierFacts, TextFacts
 
 ROWS, COUNT, STEPS = 16, 13, 3
 MESHES = {"data=1": 1, "data=2": 2, "data=8": 8, "fsdp=8": 8, "data=2,fsdp=4": 8}
 SHORT = {"classify": ["fsdp=8"], "shampoo": ["fsdp=8"]}
 COMPARED = dict.fromkeys(("classify", "tuned", "vqgan", "shampoo", "sophia"), list(MESHES)[1:]) if FULL else SHORT
-FACTS = ImageFacts((8, 8, 1), 10, 17)
+FACTS = ClassifierFacts((8, 8, 1), 10, 17)
 OPTIM = OptimConfig(learning_rate=1e-2, warmup=0, decay="constant")
 
 

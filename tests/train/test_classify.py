@@ -27,7 +27,7 @@ from train.engine.step import Setup, abstract_state
 from train.parallel import make_mesh
 from train.params.paths import named_arrays
 from train.tasks.classify import nets, pictures
-from train.tasks.facts import ImageFacts
+from train.tasks.facts import ClassifierFacts
 
 SIZES = ResNetConfig(width=8, multipliers=(1, 2), blocks=1, dropout=0.1)
 
@@ -155,7 +155,7 @@ def test_the_loss_of_a_mixed_batch_is_that_of_its_soft_targets():
         conv=ConvNetConfig(width=8, levels=1, features=8, dropout=0.0),
         mix=classify.MixConfig(mixup=1.0),
     )
-    program = classify.program(config, ImageFacts((8, 8, 1), 4))
+    program = classify.program(config, ClassifierFacts((8, 8, 1), 4))
     net = program.init(jax.random.key(0))
     labels = jnp.array([0, 1, 2, 3])
     batch = {"image": jax.random.normal(jax.random.key(1), (4, 8, 8, 1)), "label": labels, "weight": jnp.ones(4)}
@@ -173,13 +173,13 @@ def test_the_loss_of_a_mixed_batch_is_that_of_its_soft_targets():
 
 def test_images_are_normalised_as_published_nets_expect_them():
     config = classify.Config(normalise="imagenet", model=SIZES)
-    model = classify.model(config, ImageFacts((8, 8, 3), 4))(jax.random.key(0))
+    model = classify.model(config, ClassifierFacts((8, 8, 3), 4))(jax.random.key(0))
     image = jax.random.uniform(jax.random.key(1), (8, 8, 3))
     mean, deviation = (np.float32(x) for x in nets.NORMALISED["imagenet"])
     expected = jnp.asarray((np.asarray(image) - mean) / deviation)
     np.testing.assert_allclose(model(2 * image - 1), model.model(expected), rtol=1e-4, atol=1e-5)
     with pytest.raises(UsageError, match="--normalise imagenet: must have images of 3 channels: got 1"):
-        classify.model(config, ImageFacts((8, 8, 1), 4))(jax.random.key(0))
+        classify.model(config, ClassifierFacts((8, 8, 1), 4))(jax.random.key(0))
 
 
 @pytest.mark.parametrize("name", ["cifar10-resnet", "cifar10-vit", "imagenet-vit-s16", "imagenet-resnet50"])
@@ -203,7 +203,7 @@ def test_large_presets_have_steps_on_paper(name):
         (["--model.blocks", "0"], "model.blocks must be"),
         (["--mix.mixup", "-1"], "mix.mixup must be at least 0 and finite: got -1"),
         (["--mix.cutmix", "inf"], "mix.cutmix must be at least 0 and finite: got inf"),
-        (["--backbone", "mlp"], "--backbone must be one of conv, resnet, vit: got 'mlp'"),
+        (["--backbone", "mlp"], "--backbone must be one of conv, mage, resnet, vit: got 'mlp'"),
         (["--vit.dim", "24"], "--vit.dim goes with --backbone vit, which was not given"),
         (["--backbone", "conv", "--conv.width", "12"], "conv.width must be a multiple of 8: got 12"),
         (["--backbone", "vit", "--vit.positions", "none"], "vit.positions must be one of learned, sincos"),

@@ -58,6 +58,7 @@ from train.tasks.draw import drawn, labelled
 from train.tasks.facts import (
     AudioFacts,
     CaptionFacts,
+    ClassifierFacts,
     ImageFacts,
     LabelFacts,
     PairFacts,
@@ -80,7 +81,7 @@ BOTH = OwnPairs(CHARACTERS, Words(("K", "T")))
 MAGE = MAGEConfig(8, 1, 2, 8, decoder_dim=8, decoder_depth=1, decoder_heads=2, decoder_hidden_dim=8)
 MODELS = {
     "ar": (ImageARConfig(dim=8, depth=1, heads=2), TokenFacts((8, 8, 1), 10, 64, 17)),
-    "classify": (ResNetConfig(width=8, multipliers=(1,), blocks=1), ImageFacts((8, 8, 1), 10, 17)),
+    "classify": (ResNetConfig(width=8, multipliers=(1,), blocks=1), ClassifierFacts((8, 8, 1), 10, 17)),
     "clip": (
         {
             "conv": ConvNetConfig(width=8, levels=1, features=8),

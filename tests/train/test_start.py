@@ -37,10 +37,10 @@ from train.run.folder import default_folder
 from train.run.growth import growth
 from train.run.weights import save_model
 from train.tasks.classify import nets
-from train.tasks.facts import ImageFacts, TextFacts, TokenFacts
+from train.tasks.facts import ClassifierFacts, TextFacts, TokenFacts
 
 MESH = make_mesh("", jax.devices()[:1])
-TOKENS, IMAGES = TokenFacts((8, 8, 1), 10, 64, 17), ImageFacts((8, 8, 1), 10, 17)
+TOKENS, IMAGES = TokenFacts((8, 8, 1), 10, 64, 17), ClassifierFacts((8, 8, 1), 10, 17)
 CONSTANT = OptimConfig(learning_rate=3e-3, warmup=1, decay="constant")
 
 
@@ -149,7 +149,7 @@ def test_model_state_is_read_with_the_model(tmp_path):
 
 @pytest.mark.parametrize("normalise", ["none", "imagenet"])
 def test_a_published_resnet_is_read_with_and_without_its_normalisation_of_pixels(tmp_path, normalise):
-    sizes, facts = ResNetConfig(width=8, multipliers=(1,), depths=(1,), stem=8), ImageFacts((8, 8, 3), 10)
+    sizes, facts = ResNetConfig(width=8, multipliers=(1,), depths=(1,), stem=8), ClassifierFacts((8, 8, 3), 10)
     config = classify.Config(backbone="resnet", model=sizes, normalise=normalise, start_from=str(tmp_path))
     make = lambda key: ResNet(3, 10, sizes, key=key)
     net = filled(make)

@@ -23,9 +23,9 @@ from train.engine.recipe import Context
 from train.engine.recipes import RECIPES, named
 from train.engine.tuning import division, tuned
 from train.params.paths import named_arrays
-from train.tasks.facts import ImageFacts
+from train.tasks.facts import ClassifierFacts
 
-FACTS = ImageFacts((8, 8, 1), 10, 17)
+FACTS = ClassifierFacts((8, 8, 1), 10, 17)
 VIT = ViTConfig(patch=4, dim=16, depth=2, heads=2, hidden_dim=32, dropout=0.1, registers=1)
 RESNET = ResNetConfig(width=8, multipliers=(1, 2), blocks=1)
 

@@ -206,7 +206,10 @@ def _accumulated(
 
     def add(carry, batch):
         total, state = carry
+        # Without it the TPU compiler, which looks at sums over devices in loops for those that could be made after it,
+        # stops at a second derivative's (while_loop_all_reduce_code_motion.cc).
         grads, sums = grad(params, state, batch)
+        grads = jax.tree.map(jax.lax.optimization_barrier, grads)  # one by one, as they vary over other axes each
         return (jax.tree.map(jnp.add, total, grads), sums.state), sums._replace(state=None)
 
     zero = lambda x: vary(jnp.zeros(x.shape, widen(x).dtype), axes)

@@ -53,7 +53,7 @@ def classifier_recipe(
     return dataclasses.replace(
         make(),
         facts=ClassifierFacts,
-        on_paper=lambda config: _facts(config, Path(config.run_dir), images.image_facts(config.data)),
+        on_paper=lambda config: _facts(config, Path(config.run_dir or "."), images.image_facts(config.data)),
         task=task,
         sample=ClassifierSample,
         draw=_draw,
