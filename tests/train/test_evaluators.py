@@ -145,7 +145,7 @@ def test_a_judge_of_the_real_images_themselves_finds_its_own_accuracy_and_no_dis
 
 def test_a_signal_ends_the_training_of_a_judge_within_seconds(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("train.evaluators.judge._SECONDS", 0.1)
+    monkeypatch.setattr("train.evaluators.training._SECONDS", 0.1)
     asked: list[float] = []
 
     def stopping():
