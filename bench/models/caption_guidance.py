@@ -1,7 +1,8 @@
 """Exact match of captioned digits by guidance and by the candidates of each picture, on a run of `train.parti`:
 `python -m bench.models.caption_guidance --run runs/parti-captioned_digits --matcher runs/clip-captioned_digits`.
 
-Cells of 1,000 pictures as the run's own evaluation counts them, of scenes that were in training and of others. Candidates are kept by the model's own likelihood or by a run of `train.clip`. Writes
+Cells of 1,000 pictures as the run's own evaluation counts them, of scenes that were in training and of others.
+Candidates are kept by the model's own likelihood or by a run of `train.clip`. Writes
 bench/results/cpu/caption_guidance.json with Wilson's intervals of 95 % of the share of pictures without a wrong cell.
 """
 
