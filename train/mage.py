@@ -87,7 +87,7 @@ def _preset(name: str, dim: int, depth: int, decode: MaskedDecoding, **changes: 
         # Nearer to the start of generation, where all is masked, than the paper's.
         "mask": MaskRatio(mean=0.8, deviation=0.25),
         "data": DataConfig(name=name),
-        "optim": OptimConfig(learning_rate=3e-3, warmup=50),
+        "optim": OptimConfig(name="muon", learning_rate=1e-2, warmup=50),
         "model": MAGEConfig(dim=dim, depth=depth, **sizes, dropout=0.0, head_gradient=True),
     }
     return Config(preset=name, decode=decode, **values | changes)
@@ -127,7 +127,7 @@ PRESETS = {
 
 
 ABOUT = {
-    "digits": "0.6 M parameters; 2 CPU cores",
+    "digits": "0.6 M parameters; 7 minutes of one CPU core beside other work; sample_accuracy 0.989, recall_judge 0.78",
     "mnist": "1.3 M parameters; 2 CPU cores after train.vqgan --preset mnist",
     "imagenet256": "144 M parameters; 500,000 steps of 4,096, for a TPU slice; the paper's FID 11.1, probe 74.7 %",
     "imagenet256-large": "407 M parameters; the same steps; the paper's FID 9.10, probe 78.9 %",

@@ -74,7 +74,7 @@ def _preset(name: str, model: MuseConfig, **changes: Any) -> Config:
         "tokenizer": f"runs/vqgan-{name}",
         "batch_size": 64,
         "data": DataConfig(name=name.removesuffix("-super")),
-        "optim": OptimConfig(learning_rate=2e-3, warmup=100),
+        "optim": OptimConfig(name="muon", learning_rate=1e-2, warmup=100),
         "model": model,
         "label_smoothing": 0.0,
         "decode": MaskedDecoding(steps=12, guidance=2.0, choice_temperature=3.0),

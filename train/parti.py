@@ -66,7 +66,7 @@ def _preset(name: str, model: PartiConfig, **changes: Any) -> Config:
         "tokenizer": f"runs/vqgan-{name}",
         "batch_size": 64,
         "data": DataConfig(name=name),
-        "optim": OptimConfig(learning_rate=2e-3, warmup=100),
+        "optim": OptimConfig(name="muon", learning_rate=1e-2, warmup=100),
         "model": model,
         "decode": ImageSampling(guidance=2.0),
     }

@@ -153,5 +153,5 @@ def test_captions_that_do_not_match_the_pictures_are_one_line(tmp_path, files, s
 def test_as_many_captions_as_images_are_one_line(captioned):
     import dataclasses
 
-    with pytest.raises(DataError, match="expected 20,000 captions, one for each image, got 3 captions"):
+    with pytest.raises(DataError, match="expected 60,000 captions, one for each image, got 3 captions"):
         dataclasses.replace(captioned, captions=captioned.captions._replace(train=("a", "b", "c")))

@@ -17,7 +17,7 @@ RGB = {
     "blue": (80, 120, 255),
     "yellow": (255, 235, 60),
 }
-TRAIN, TEST = 20_000, 1_000
+TRAIN, TEST = 60_000, 1_000
 """Canvases to train on; held-out ones of scenes that are in training, and as many of scenes that are not."""
 
 
