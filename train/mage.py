@@ -128,7 +128,7 @@ PRESETS = {
 
 ABOUT = {
     "digits": "0.6 M parameters; 7 minutes of one CPU core beside other work; sample_accuracy 0.989, recall_judge 0.78",
-    "mnist": "1.3 M parameters; 2 CPU cores after train.vqgan --preset mnist",
+    "mnist": "1.3 M parameters; 15 minutes of one CPU core after train.vqgan --preset mnist; sample_accuracy 0.993",
     "imagenet256": "144 M parameters; 500,000 steps of 4,096, for a TPU slice; the paper's FID 11.1, probe 74.7 %",
     "imagenet256-large": "407 M parameters; the same steps; the paper's FID 9.10, probe 78.9 %",
 }
