@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +10,10 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..config.evals import FINE_TUNING
 from ..data import batch_indices
-from ..parallel.processes import from_first
+from ..parallel.processes import from_first, on_host
 from .base import Evaluator
 from .examples import Examples
-from .probe import Labelled, head_of
+from .probe import Labelled, regression, standardised
 from .stream import Function, Stream
 from .training import Trainer, smoothed, trained
 
@@ -23,9 +24,10 @@ def fine_tuning(features: Function, train: Examples, test: Examples, classes: in
     """`fine_tuned_accuracy`, the accuracy on held-out examples of the model whose features a linear head classifies,
     after all its weights were trained with the head's.
 
-    The head begins as the linear probe's (Kumar et al. 2022, arXiv:2202.10054). Five passes over the examples, 300
-    steps at least, of AdamW at 3e-4 without augmentation, and the average of the weights. The first process trains it,
-    on one device: for a model that needs several there is `train.classify --from`.
+    The head begins as the linear probe's (Kumar et al. 2022, arXiv:2202.10054), of features with mean 0 and deviation 1
+    over each batch, in the end over the training examples. Five passes over these, 300 steps at least, of AdamW at 3e-4
+    without augmentation, and the average of the weights. The first process trains it, on one device: for a model that
+    needs several there is `train.classify --from`.
 
     Args:
         features, train, test, classes, most: see `train.evaluators.probe.probe`.
@@ -34,24 +36,22 @@ def fine_tuning(features: Function, train: Examples, test: Examples, classes: in
     fitted = Examples(len(chosen), lambda numbers: train.read(chosen[numbers]), train.batch)
     steps = max(LEAST, PASSES * fitted.size // BATCH)
 
-    def logits(net: tuple[Any, Array, Array], example: dict[str, Array]) -> Array:
-        model, weight, bias = net
-        return features(model, example) @ weight + bias
-
     def loss(net: tuple[Any, Array, Array], batch: dict[str, Array], key: PRNGKeyArray) -> Array:
-        return smoothed(jax.vmap(lambda example: logits(net, example))(batch), batch["label"], SMOOTHING)
-
-    def correct(net: tuple[Any, Array, Array], example: dict[str, Array]) -> Array:
-        return jnp.argmax(logits(net, example)) == example["label"]
+        model, weight, bias = net
+        found = standardised(jax.vmap(lambda example: features(model, example))(batch))
+        return smoothed(found @ weight + bias[None], batch["label"], SMOOTHING)
 
     def run(model: PyTree, frozen: Any, stream: Stream) -> dict[str, float]:
         known, labels = stream.gather(Labelled(features), model, fitted)
-        weight, bias = from_first(lambda: [array.tolist() for array in head_of(known, labels, classes)])
+        head = from_first(lambda: [array.tolist() for array in regression(standardised(known), labels, classes)])
         stream.say(f"fine-tuning: {steps} steps of {BATCH} ...")
         batch = lambda number: fitted.read(batch_indices(0, number, BATCH, fitted.size))
-        net = model, jnp.asarray(weight, jnp.float32), jnp.asarray(bias, jnp.float32)
+        whole = jax.tree.map(lambda x: jnp.asarray(on_host(x)) if eqx.is_array(x) else x, model)
+        net = whole, *(jnp.asarray(values, jnp.float32) for values in head)
         trainer = Trainer(net, loss, batch, steps, rate=RATE, weight_decay=DECAY, seed=1)
-        net = trained(trainer, stream, "fine-tuning")
-        return {"fine_tuned_accuracy": float(np.mean(stream.gather(correct, net, test)))}
+        tuned, weight, bias = trained(trainer, stream, "fine-tuning")
+        (known, _), (held, right) = (stream.gather(Labelled(features), tuned, each) for each in (fitted, test))
+        guesses = np.argmax(standardised(held, known) @ np.asarray(weight) + np.asarray(bias), axis=1)
+        return {"fine_tuned_accuracy": float(np.mean(guesses == right))}
 
     return Evaluator(FINE_TUNING, run, lacks="" if classes > 1 else "the images have one class")

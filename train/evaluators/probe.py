@@ -53,18 +53,14 @@ class Labelled(eqx.Module):
 
 def _accuracies(fitted: Any, test: Any, classes: int) -> list[float]:
     known, labels = fitted
-    weight, bias = head_of(known, labels, classes)
-    return [float(np.mean(np.argmax(x @ weight + bias, axis=1) == y)) for x, y in (test, fitted)]
+    weight, bias = regression(standardised(known), labels, classes)
+    return [float(np.mean(np.argmax(standardised(x, known) @ weight + bias, axis=1) == y)) for x, y in (test, fitted)]
 
 
-def head_of(
-    x: Float[np.ndarray, "n dim"], labels: Int[np.ndarray, " n"], classes: int
-) -> tuple[Float[np.ndarray, "dim classes"], Float[np.ndarray, " classes"]]:
-    """Weight and bias of the probe, of features as they are."""
-    mean, deviation = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
-    weight, bias = regression((x - mean) / deviation, labels, classes)
-    weight = weight / deviation[:, None]
-    return weight, bias - mean @ weight
+def standardised(x: Any, of: Any = None) -> Any:
+    """Features (n, dim) with mean 0 and deviation 1 over themselves, or as those of others have them."""
+    of = x if of is None else of
+    return (x - of.mean(axis=0)[None]) / (of.var(axis=0)[None] + 1e-12) ** 0.5  # whose derivative is finite at 0
 
 
 def regression(
