@@ -112,6 +112,10 @@ class Config(ImageConfig):
             f"autoencoder_scale must be above 0 and finite: got {scale}",
         )
         require(
+            scale is None or bool(self.autoencoder),
+            "autoencoder_scale goes with --autoencoder on images, which was not given",
+        )
+        require(
             self.conditional or self.backbone != "dit",
             "conditional must be true with backbone dit: got false; the others go without classes",
         )

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from ._errors import UsageError, require
+from ._errors import UsageError, UserError, require
 from ._files import check_writable, write_json
 from .config.evals import check_names
 from .config.nets import LpipsNet
@@ -153,6 +153,7 @@ def evaluate(finished: Finished, options: Options, sampling: Mapping[str, Any]) 
     from .evaluators.stream import Stopped, Stream
     from .parallel import make_mesh, place
     from .parallel.processes import is_first, start
+    from .run.folder import differing
     from .run.signals import StopRequest
 
     start(options.coordinator, options.num_processes, options.process_id)
@@ -169,6 +170,10 @@ def evaluate(finished: Finished, options: Options, sampling: Mapping[str, Any]) 
     with StopRequest() as stop:
         with _own_flags(finished.recipe.options) if sampling else contextlib.nullcontext():
             task = finished.recipe.task(finished.config, finished.folder)
+        known, now = finished.facts.to_record(), task.facts.to_record()
+        known.pop("autoencoder", None)  # a path, which may move
+        if others := differing(known, now):
+            raise UserError(f"--run {options.run}: its data or tokenizer are not those of its training: {others}")
         evaluators = (
             *chosen(options.evals, task.evaluators),
             *published(options, task.evaluators, finished.recipe.name),

@@ -82,6 +82,10 @@ class QuantizerConfig:
         require(0 <= self.bits <= 30, f"bits must be in [0, 30]: got {self.bits}")
         bits = self.bits or max(1, self.codes.bit_length() - 1)
         require(
+            self.bits > 0 or 2**bits == self.codes,
+            f"model.codes must be a power of 2 with quantizer lfq: got {self.codes}; give --model.codes {2**bits}",
+        )
+        require(
             2**bits == self.codes,
             f"bits must be log2 of model.codes: got bits={bits} and model.codes={self.codes}; "
             f"give --model.codes {2**bits}",

@@ -31,8 +31,8 @@ class Featured(Protocol):
 def perceptual_loss(
     net: Any, first: Float[Array, "height width channels"], second: Float[Array, "height width channels"]
 ) -> Float[Array, ""]:
-    """The distance of two images in [-1, 1], in float32 at least: the net's own where it is one, else the mean over its
-    arrays of features of their mean squared difference.
+    """The distance of two images in [-1, 1], in float32 at least: the mean over a net's arrays of features of their
+    mean squared difference; of a net without features that is a distance, its own.
 
     Args:
         net: `eqxgen.models.LPIPS`, or a net with `features(image)`, such as `ConvNet`.
@@ -40,9 +40,9 @@ def perceptual_loss(
     Raises:
         ValueError: the net has no features.
     """
-    if isinstance(net, Distance):
-        return net(first, second)
     if not isinstance(net, Featured):
+        if isinstance(net, Distance):
+            return net(first, second)
         raise ValueError(f"net must be a distance with maps, or have features(image): got {type(net).__name__}")
     one, other = (jax.tree.leaves(net.features(image)) for image in (first, second))
     errors = [jnp.mean((widen(a) - widen(b)) ** 2) for a, b in zip(one, other, strict=True)]

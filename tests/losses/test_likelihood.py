@@ -17,7 +17,7 @@ from eqxgen.losses.likelihood import (
     to_open_interval,
 )
 from eqxgen.losses.perceptual import check_perceptual, perceptual_loss
-from eqxgen.models import LPIPS, ConvNet
+from eqxgen.models import LPIPS, ConvNet, Inception
 
 
 def test_the_errors_are_means_of_each_example_in_float32():
@@ -87,6 +87,13 @@ def test_a_perceptual_net_refuses_images_that_it_cannot_take_in_one_line(net, sh
     with pytest.raises(ValueError, match=message) as caught:
         check_perceptual(nets[net](), shape, "--perceptual")
     assert "\n" not in str(caught.value)
+
+
+def test_inception_is_a_perceptual_net_by_its_features():
+    net = eqx.filter_eval_shape(lambda: Inception(key=jr.key(0)))
+    check_perceptual(net, (40, 40, 3))
+    with pytest.raises(ValueError, match=r"^net must take images of \(40, 40, 1\)"):
+        check_perceptual(net, (40, 40, 1))
 
 
 def test_the_adaptive_weight_is_the_clamped_ratio_of_norms_without_a_gradient():

@@ -173,6 +173,24 @@ CASES = [
     flags(85, "--optim.final 2", r"optim.final must be in \[0, 1\]"),
     flags(85, "--optim.decay exponential", "optim.final must be positive with optim.decay=exponential"),
     flags(85, "--optim.name adamm", "--optim.name must be one of .*: got 'adamm'; did you mean adamw"),
+    flags(
+        22,
+        "--quantizer lfq --model.codes 60",
+        "model.codes must be a power of 2 with quantizer lfq: got 60; give --model.codes 32",
+        module="train.vqgan",
+    ),
+    flags(
+        22,
+        "--net vit --vit.codes 64 --quantizer fsq --levels 3 3",
+        "levels must multiply to vit.codes: got 3 x 3 = 9 and vit.codes=64; give --vit.codes 9",
+        module="train.vqgan",
+    ),
+    flags(
+        22,
+        "--autoencoder-scale 0.5",
+        "autoencoder_scale goes with --autoencoder on images, which was not given",
+        module="train.diffusion",
+    ),
     flags(86, "--ema.decay 1", r"ema.decay must be in \[0, 1\): got 1"),
     flags(86, "--ema.sigma-rel 0.05 0.5", r"ema.sigma_rel must be in \(0, 0.28\): got 0.5"),
 ]

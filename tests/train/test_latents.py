@@ -36,6 +36,7 @@ from train.data import Part, load
 from train.data.__main__ import Prepare, encodes_images
 from train.data.encoded import IDS, LATENTS, Statistics, read_encoded, sums_of
 from train.data.images.picture import read_picture
+from train.data.inspection import check
 from train.engine import recipes
 from train.parallel import make_mesh
 from train.run.weights import digest, save_model
@@ -351,6 +352,27 @@ def edited(made, folder):
     return read_encoded(DataConfig(str(folder / "set")), LATENTS)
 
 
+def checked(made, folder):
+    with pytest.raises(UserError):
+        edited(made, folder)
+    return check(str(folder / "set"), 10, 4)
+
+
+def without_spread(made, folder):
+    shutil.copytree(made.path / "latents", folder / "set")
+    index = json.loads((folder / "set" / "index.json").read_text())
+    values = index["statistics"]
+    values["deviation"][0] = 0.0
+    values["sha256"] = Statistics(tuple(values["mean"]), tuple(values["deviation"])).sha256
+    (folder / "set" / "index.json").write_text(json.dumps(index))
+    return read_encoded(DataConfig(str(folder / "set")), LATENTS)
+
+
+def a_file(made, folder):
+    (folder / "out").write_text("")
+    prepare(made.path, "kl", folder / "out")
+
+
 def classes(made, folder):
     from train import classify
 
@@ -368,6 +390,10 @@ REFUSED = {
     "tokens as latents": (of(LATENTS, name="ids"), "expected eqxgen-data 1 of images, got eqxgen-data 1 of image tokens"),
     "latents as images": (classes, "expected eqxgen-data 1 of images, got eqxgen-data 1 of latents"),
     "statistics that were edited": (edited, "expected statistics with SHA-256 .*they were edited"),
+    "statistics that were edited, checked": (checked, "expected statistics with SHA-256 .*they were edited"),
+    "a deviation of 0": (without_spread, "expected finite means and deviations above 0 of the channels, got .* and 0,"),
+    "a scale of prepared latents": (of(LATENTS, autoencoder="kl", autoencoder_scale=0.5), "--autoencoder-scale 0.5: the prepared latents of .* have statistics of their own"),
+    "a file in the place of a folder": (a_file, "expected a new or an empty folder to write to, got a file"),
     "another size": (of(LATENTS, data={"image_size": 16}), "expected latents of images of --data.image-size 16, got of .8, 6."),
     "colours": (of(LATENTS, data={"augment": AugmentConfig(brightness=0.1)}), "expected no --data.augment but flip"),
     "a large batch": (of(LATENTS, batch_size=64), "expected at least as many training images as --batch-size, 64"),

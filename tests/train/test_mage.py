@@ -99,6 +99,27 @@ def test_a_linear_probe_trains_the_head_alone_and_is_used_without_the_runs_that_
     assert again.keys() == found.keys()
 
 
+def test_a_tokenizer_that_is_gone_or_another_is_one_line(on_codes, tmp_path):
+    shutil.copytree(on_codes, tmp_path / "mage")
+    kept = tmp_path / "mage" / "tokenizer.safetensors"
+    values = {"backbone": "mage", "start_from": str(tmp_path / "mage"), "run_dir": str(tmp_path / "run")}
+    config = dataclasses.replace(classify.PRESETS["digits"], batch_size=8, **values)
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    for main in (
+        lambda: classify.main(config),
+        lambda: sample.main(words(run=tmp_path / "mage", out=tmp_path / "x.npz")),
+        lambda: evaluate.main(words(run=tmp_path / "mage", evals="probe")),
+    ):
+        with pytest.raises(
+            UserError, match=r"is not the tokenizer that the run began with|tokenizer are not those of its"
+        ):
+            main()
+    kept.unlink()
+    with pytest.raises(UserError, match=r"^--from .*: has no tokenizer\.safetensors, which its run began with"):
+        classify.main(config)
+
+
 def test_a_classifier_of_other_images_than_the_encoders_is_one_line(on_codes, tmp_path):
     np.savez(tmp_path / "x.npz", images=np.zeros((40, 12, 12, 1), np.uint8), labels=np.arange(40) % 10)
     data = dataclasses.replace(classify.PRESETS["digits"].data, name=str(tmp_path / "x.npz"))

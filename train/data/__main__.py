@@ -87,6 +87,9 @@ class Prepare:
         """Raises `UsageError` where a flag goes with another kind of source."""
         if self.tokenizer and not encodes and self.image_size is not None:
             raise UsageError("--image-size is for images and --tokenizer for texts: got both")
+        texts = {"--held-out": self.held_out != 0.1, "--keep-newlines": self.keep_newlines}
+        if (encodes or not self.tokenizer) and (given := [flag for flag, there in texts.items() if there]):
+            raise UsageError(f"{given[0]} goes with a --tokenizer of texts: got {self.tokenizer or 'none'}")
         flags = {"--mirror": self.mirror, "--scale": self.scale is not None, "--mesh": bool(self.mesh)}
         if not encodes and (given := [flag for flag, there in flags.items() if there]):
             raise UsageError(f"{given[0]} goes with a --tokenizer of images: got {self.tokenizer or 'none'}")

@@ -229,13 +229,28 @@ def _named(origin: Mapping[str, Any], root: str | None) -> DataConfig:
     return DataConfig(str(origin["name"]), skip_broken=bool(origin["skip_broken"]), **given)
 
 
-def _statistics(path: Path, index: dict[str, Any]) -> Statistics:
+def _statistics(path: Path, index: Mapping[str, Any]) -> Statistics:
     values = index["statistics"]
     found = Statistics(tuple(map(float, values["mean"])), tuple(map(float, values["deviation"])))
     if found.sha256 != values["sha256"]:
         expected = f"statistics with SHA-256 {values['sha256']}"
         raise DataError(path / INDEX, expected, found.sha256, "they were edited: prepare the set again")
+    if not all(map(math.isfinite, found.mean)) or not all(0 < value < math.inf for value in found.deviation):
+        numbers = ", ".join(f"{mean:.4g} and {value:.4g}" for mean, value in zip(found.mean, found.deviation))
+        raise DataError(path / INDEX, "finite means and deviations above 0 of the channels", numbers, HINT)
     return found
+
+
+def check_statistics(path: Path, index: Mapping[str, Any]) -> None:
+    """Raises `DataError` where the statistics of an index of latents were edited, or are none."""
+    if index["kind"] == LATENTS:
+        try:
+            _statistics(path, index)
+        except DataError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            got = f"{type(error).__name__}: {error}"
+            raise DataError(path / INDEX, "an index that prepare wrote", got, HINT) from error
 
 
 def _check(path: Path, found: Encoded, shape: tuple[int, ...]) -> None:
@@ -247,7 +262,8 @@ def _check(path: Path, found: Encoded, shape: tuple[int, ...]) -> None:
             got = f"{int(labels.min())} to {int(labels.max())}"
             raise DataError(path, f"labels from 0 to {found.num_classes - 1}", got, HINT)
     if found.statistics is not None and len(found.statistics.deviation) * 2 != shape[-1]:
-        raise DataError(path / INDEX, f"statistics of {shape[-1] // 2} channels", f"{found.statistics}", HINT)
+        got = f"{len(found.statistics.deviation)}"
+        raise DataError(path / INDEX, f"statistics of {shape[-1] // 2} channels", got, HINT)
     held = [rows for rows in (*found.copies, found.test) if isinstance(rows, np.ndarray)]
     if found.kind == IDS and (top := max(int(rows.max()) for rows in held)) >= found.codes:
         raise DataError(path, f"tokens below {found.codes:,}", f"{top:,}", HINT)

@@ -7,6 +7,7 @@ import numpy as np
 
 from .._errors import DataError
 from ..config.data import DataConfig
+from .encoded import check_statistics
 from .files.broken import Say
 from .files.contents import read_bytes
 from .files.listing import counted, list_files
@@ -65,6 +66,7 @@ def _of_file(path: Path, vocab: int, context: int) -> Callable[[Path, Say], str]
 
 def _prepared(path: Path, say: Say) -> str:
     index = check_prepared(path)
+    check_statistics(path, index)
     files = index["files"].values()
     size = f"{counted(len(files), 'file')}, {sum(file['bytes'] for file in files):,} bytes as they were written"
     return f"a prepared set of {index['kind']}: {size}"

@@ -23,5 +23,12 @@ def run(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:  # the reader of our output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except RuntimeError as error:  # jax's, whose class needs jax
+        reason = str(error).partition("\n")[0]
+        if not reason.startswith("RESOURCE_EXHAUSTED"):
+            raise
+        hint = "take a smaller --batch-size or model, raise --accumulate, or divide the parameters by --mesh fsdp=N"
+        print(f"error: the memory of the devices is too small: {hint}: {reason}", file=sys.stderr, flush=True)
+        sys.exit(1)
     except KeyboardInterrupt:  # before the first step, when there is nothing to save
         sys.exit(130)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ def _describe(path: Path, record: dict[str, Any], moving: frozenset[str], *, cha
         kept = old.get("config", {}).get("data", {})
         newlines = "; --data.keep-newlines reads CR LF as older versions did" if "keep_newlines" not in kept else ""
         raise UserError(
-            f"--run-dir {path.parent}: holds a run on other data ({facts} and not {new}): give another "
+            f"--run-dir {path.parent}: holds a run on other data ({differing(facts, new)}): give another "
             f"folder{newlines if 'vocab' in new else ''}"
         )
     if old.get("frozen") != record.get("frozen"):
@@ -225,3 +225,11 @@ def _check_same(folder: Path, old: Any, recipe: str, config: TrainConfig, defaul
             f"--run-dir {folder}: holds a run with another config ({differing}): give another folder, or the same flags"
         )
     return steps if grown else None
+
+
+def differing(facts: Any, new: Mapping[str, Any]) -> str:
+    """Facts of a run that are others now, with both values."""
+    if not isinstance(facts, Mapping):
+        return f"{facts} and not {new}"
+    both = [name for name in new if name in facts and facts[name] != new[name]]
+    return ", ".join(f"{name} {facts[name]}, and now {new[name]}" for name in both)

@@ -98,6 +98,8 @@ def _interpolate(run: Finished, asked: LatentSample) -> int:
     from ..parallel import make_mesh
 
     columns, stream, dataset = asked.columns or COLUMNS, Stream(make_mesh(asked.mesh)), load(run.config.data)
+    if asked.n is not None and asked.n % columns:
+        raise UsageError(f"--n {asked.n}: must be a multiple of --columns, {columns}, with --interpolate")
     chosen = images.rows_of(dataclasses.replace(asked, per_class=None), dataset.test_labels, run.facts.classes)
     wanted = max(1, asked.count(len(images.classes_of(asked, run.facts.classes))) // columns)
     rows = chosen[: 2 * min(wanted, len(chosen) // 2)]

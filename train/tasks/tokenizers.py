@@ -199,7 +199,18 @@ def tokenizer_of_run(folder: Path, where: str, facts: TokenFacts) -> Tokenizer:
         return PixelTokenizer(*facts.shape, codes=facts.codes)
     if kept is None:
         raise UserError(f"--run {folder}: has no {COPY}, which the run began with: put it back, or train again")
-    return tokenizer_at(kept, facts.shape, f"--run {folder}", "the run")
+    found = tokenizer_at(kept, facts.shape, f"--run {folder}", "the run")
+    check_tokenizer(found, facts, str(kept))
+    return found
+
+
+def check_tokenizer(tokenizer: Tokenizer, facts: TokenFacts, where: str) -> None:
+    """Raises `UserError` where a tokenizer is not the one that a run began with."""
+    if facts.tokenizer is not None and (sha256 := digest(tokenizer)) != facts.tokenizer:
+        raise UserError(
+            f"{where}: is not the tokenizer that the run began with (SHA-256 {facts.tokenizer}, now {sha256}): "
+            "put it back"
+        )
 
 
 def _kept(folder: Path) -> Path | None:

@@ -82,6 +82,13 @@ class Config(JudgedConfig):
     @property
     def code(self) -> QuantizerConfig:
         """Options of the quantiser."""
+        try:
+            return self._code()
+        except ValueError as error:
+            group = "model" if self.net == "maskgit" else self.net
+            raise ValueError(str(error).replace("model.codes", f"{group}.codes")) from None
+
+    def _code(self) -> QuantizerConfig:
         sizes, own = self.sizes, self.model
         return QuantizerConfig(
             kind="ema" if own.codebook == "ema" else self.quantizer,

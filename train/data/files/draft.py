@@ -31,6 +31,8 @@ class Draft:
     def __init__(self, out: Path, about: dict[str, Any], source: str, say: Say):
         self._out, self._about, self._say = out, about | {"source": source}, say
         self._files: dict[str, dict[str, Any]] = {}
+        if out.exists() and not out.is_dir():
+            raise DataError(out, "a new or an empty folder to write to", "a file", "name another")
         if (out / INDEX).exists() or (out.exists() and not (out / DRAFT).exists() and any(out.iterdir())):
             got = "a finished set" if (out / INDEX).exists() else "one with other files"
             raise DataError(out, "a new or an empty folder to write to", got, "name another, or remove it")

@@ -13,8 +13,8 @@ from eqxgen.pretrained.formats import safetensors
 from ..._errors import UsageError, UserError
 from ..._files import read_json
 from ...engine.recipes import named, recipe_of
-from ..facts import ClassifierFacts
-from ..tokenizers import COPY, PUBLISHED
+from ..facts import ClassifierFacts, TokenFacts
+from ..tokenizers import COPY, PUBLISHED, check_tokenizer, load_tokenizer
 
 KEPT = ("recipe", "config", "facts")
 """What a description says of a model."""
@@ -40,7 +40,8 @@ def described(config: Any, folder: Path, shape: tuple[int, int, int]) -> dict[st
     if record.get("recipe") == "classify" and (known := record.get("facts", {}).get("mage")):
         found = known
     elif record.get("recipe") == "mage":
-        found = {"model": _kept(record)} | _tokenizer(path if path.is_dir() else path.parent)
+        facts = named("mage").open(path, record, f"--from {config.start_from}").facts
+        found = {"model": _kept(record)} | _tokenizer(path if path.is_dir() else path.parent, facts)
     else:
         raise UsageError(f"--backbone mage goes with --from, a run of train.mage: got {config.start_from}")
     theirs = tuple(found["model"]["facts"]["image_shape"])
@@ -91,10 +92,15 @@ def _kept(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: record[name] for name in KEPT if name in record}
 
 
-def _tokenizer(folder: Path) -> dict[str, Any]:
-    """The tokenizer beside a run; nothing where its tokens are pixels."""
+def _tokenizer(folder: Path, facts: TokenFacts) -> dict[str, Any]:
+    """The tokenizer beside a run, which must be the one that it began with; nothing where its tokens are pixels."""
     if (folder / PUBLISHED).exists():
         raise UsageError(
             f"--from {folder}: must have the tokenizer of a run of train.vqgan, or pixels: got a published one"
         )
-    return {"tokenizer": _kept(_description(folder / COPY))} if (folder / COPY).is_file() else {}
+    if facts.tokenizer is None:
+        return {}
+    if not (folder / COPY).is_file():
+        raise UserError(f"--from {folder}: has no {COPY}, which its run began with: put it back beside the model")
+    check_tokenizer(load_tokenizer(folder / COPY, f"--from {folder}"), facts, f"--from {folder / COPY}")
+    return {"tokenizer": _kept(_description(folder / COPY))}

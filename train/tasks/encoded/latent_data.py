@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..._errors import UsageError
 from .. import images
 from ..facts import LatentFacts, image_facts
 from .latents import facts_of_prepared, facts_on_the_fly
@@ -46,6 +47,11 @@ def opened(config: Any, folder: Path) -> images.Source:
     from ...evaluators.examples import held_out_images
 
     if is_encoded(config.data, LATENTS):
+        if config.autoencoder_scale is not None:
+            raise UsageError(
+                f"--autoencoder-scale {config.autoencoder_scale}: the prepared latents of {config.data.name} have "
+                "statistics of their own: leave it out"
+            )
         return _prepared(config, folder, read_encoded(config.data, LATENTS).check(config.data, config.batch_size))
     source = images.pixels(config, folder)
     plain, dataset = source.facts, source.given
