@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
-from .._errors import UserError, require
+from .._errors import UsageError, UserError, require
 from ..engine.recipes import Finished
 from . import images
 from .reconstruction import reconstruct
