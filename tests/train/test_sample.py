@@ -292,7 +292,10 @@ PAIR = {
     "--text a --out x.txt": r"out must be a .tsv or .jsonl file: got 'x.txt'",
     "--text a --chars 3": "--chars: no such flag",
 }
-LATENT = {"--interpolate --columns 1": "columns must be at least 2 with --interpolate: got 1"}
+LATENT = {
+    "--interpolate --columns 1": "columns must be at least 2 with --interpolate: got 1",
+    "--interpolate --columns 3 --n 50": "n must be a multiple of columns, 3, with --interpolate: got 50",
+}
 PRIOR = {
     "--reconstruct --interpolate": "reconstruct goes without interpolate",
     "--label 3": "label goes with --reconstruct or --interpolate: draws from the prior have no classes",

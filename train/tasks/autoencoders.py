@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
-from .._errors import UsageError, UserError, require
+from .._errors import UserError, require
 from ..engine.recipes import Finished
 from . import images
 from .reconstruction import reconstruct
@@ -31,6 +31,11 @@ class LatentSample(ImageSample):
         super().__post_init__()
         wide = self.columns is None or self.columns >= 2
         require(wide or not self.interpolate, f"columns must be at least 2 with --interpolate: got {self.columns}")
+        row, whole = self.columns or COLUMNS, self.n or 0
+        require(
+            not self.interpolate or whole % row == 0,
+            f"n must be a multiple of columns, {row}, with --interpolate: got {self.n}",
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,8 +103,6 @@ def _interpolate(run: Finished, asked: LatentSample) -> int:
     from ..parallel import make_mesh
 
     columns, stream, dataset = asked.columns or COLUMNS, Stream(make_mesh(asked.mesh)), load(run.config.data)
-    if asked.n is not None and asked.n % columns:
-        raise UsageError(f"--n {asked.n}: must be a multiple of --columns, {columns}, with --interpolate")
     chosen = images.rows_of(dataclasses.replace(asked, per_class=None), dataset.test_labels, run.facts.classes)
     wanted = max(1, asked.count(len(images.classes_of(asked, run.facts.classes))) // columns)
     rows = chosen[: 2 * min(wanted, len(chosen) // 2)]
