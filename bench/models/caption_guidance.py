@@ -40,7 +40,9 @@ CELLS += [(guidance, 4, "likelihood") for guidance in (1.0, 2.0, 3.0)] + [
 
 
 class Ranked(eqx.Module):
-    """The best candidate by a matcher, whose ids of each caption stand beside the model's own."""
+    """The candidate that a run of `train.clip` finds nearest to the caption. The tree has the ids of every caption in
+    both vocabularies, the model's and that run's, row by row.
+    """
 
     best: Best = eqx.field(static=True)
 

@@ -140,6 +140,20 @@ def recipe_of(record: Any, where: object) -> Recipe:
     return named(name)
 
 
+def built(description: Any, path: Path, key: Any) -> "PyTree":
+    """The model of a description, with weights drawn from the key.
+
+    Args:
+        path: of the file that the description is from.
+
+    Raises:
+        UserError: it is of no recipe of ours, or of no run.
+    """
+    recipe = recipe_of(description, path)
+    opened = recipe.open(path.parent, description, path)
+    return recipe.model(opened.config, opened.facts)(key)
+
+
 def asked_of_run(
     name: str, doc: str, argv: Sequence[str], form: type, form_of: Callable[[Recipe], type]
 ) -> tuple[Recipe, dict[str, Any], Any]:
@@ -189,7 +203,6 @@ def load(path: str | Path, recipe: str | None = None, mesh: "Mesh | None" = None
         found = recipe_of(description, path)
         if recipe not in (None, found.name):
             raise UserError(f"{where or path}: is the model of a run of train.{found.name}: give one of train.{recipe}")
-        opened = found.open(path.parent, description, path)
-        return found.model(opened.config, opened.facts)(jr.key(0))
+        return built(description, path, jr.key(0))
 
     return load_model(path, build, mesh)[0]

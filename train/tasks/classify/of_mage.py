@@ -12,7 +12,7 @@ from eqxgen.pretrained.formats import safetensors
 
 from ..._errors import UsageError, UserError
 from ..._files import read_json
-from ...engine.recipes import named, recipe_of
+from ...engine.recipes import built, named
 from ..facts import ClassifierFacts, TokenFacts
 from ..tokenizers import COPY, PUBLISHED, check_tokenizer, load_tokenizer
 
@@ -59,19 +59,13 @@ def net_of_mage(facts: ClassifierFacts, key: PRNGKeyArray) -> MAGEClassifier:
     Raises:
         UserError: the run's description is of no model that this version can build.
     """
-    where, parts = "config.json", facts.mage or {}
-    model = _built(parts.get("model"), where, key)
+    where, parts = Path("config.json"), facts.mage or {}
+    model = built(parts.get("model"), where, key)
     if not isinstance(model, MAGE):
         raise UserError(f"{where}: facts.mage.model must be of train.mage: got {type(model).__name__}; was it edited?")
     levels = parts["model"]["facts"]["codes"]
-    tokenizer = _built(parts["tokenizer"], where, key) if "tokenizer" in parts else PixelTokenizer(*facts.shape, levels)
+    tokenizer = built(parts["tokenizer"], where, key) if "tokenizer" in parts else PixelTokenizer(*facts.shape, levels)
     return MAGEClassifier(tokenizer, model, facts.classes, key=key)
-
-
-def _built(description: Any, where: str, key: PRNGKeyArray) -> Any:
-    recipe = recipe_of(description, where)
-    opened = recipe.open(Path(), description, where)
-    return named(recipe.name).model(opened.config, opened.facts)(key)
 
 
 def _record(path: Path) -> dict[str, Any]:
