@@ -160,7 +160,7 @@ def test_tamings_tokenizer_is_the_published_autoencoder():
         ({"kind": "fsq", "codes": 1024, "levels": (8, 5, 5, 5)}, r"levels must multiply to model\.codes: .* 1000"),
         ({"kind": "fsq", "codes": 1000}, r"levels must be given for a number of codes that is no power of 2: .*1000"),
         ({"kind": "fsq", "codes": 8, "levels": (8, 1)}, "levels must be integers of at least 2"),
-        ({"kind": "lfq", "codes": 1000}, r"bits must be log2 of model\.codes: got bits=9 .* give --model.codes 512"),
+        ({"kind": "lfq", "codes": 1000}, r"model\.codes must be a power of 2 .* lfq: got 1000; give --model.codes 512"),
         ({"kind": "lfq", "codes": 64, "bits": 7}, r"bits must be log2 of model\.codes: got bits=7 .* 128"),
         (
             {"kind": "wave"},
