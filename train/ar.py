@@ -73,7 +73,7 @@ def _preset(name: str, dim: int, depth: int, flip: bool = False, dropout: float 
         "tokenizer": f"runs/vqgan-{name}",
         "batch_size": 64,
         "data": DataConfig(name=name.removesuffix("-scales"), augment=AugmentConfig(flip=flip)),
-        "optim": OptimConfig(learning_rate=3e-3, warmup=50),
+        "optim": OptimConfig(name="muon", learning_rate=1e-2, warmup=50),
         "model": ImageARConfig(dim=dim, depth=depth, heads=dim // 32, hidden_dim=8 * dim // 3, dropout=dropout),
         "decode": ImageSampling(guidance=1.5),
     }
@@ -99,9 +99,7 @@ def _llamagen(name: str) -> Config:
 
 
 PRESETS = {
-    "digits": _preset(
-        "digits", 96, 4, steps=1500, tokenizer="pixels", optim=OptimConfig(learning_rate=2e-3, warmup=50), dropout=0.1
-    ),
+    "digits": _preset("digits", 96, 4, steps=700, tokenizer="pixels", dropout=0.1),
     "mnist": _preset("mnist", 128, 4, steps=1000),
     "digits-scales": _preset(
         "digits-scales",
@@ -119,8 +117,8 @@ PRESETS = {
 }
 
 ABOUT = {
-    "digits": "0.45 M parameters; 14 minutes on 2 CPU cores beside other work; sample_accuracy 0.994",
-    "mnist": "0.8 M parameters; 2 CPU cores after train.vqgan --preset mnist",
+    "digits": "0.45 M parameters; 6 minutes of one CPU core; sample_accuracy 0.989, recall_judge 0.79",
+    "mnist": "0.8 M parameters; 16 minutes of one CPU core after train.vqgan --preset mnist; sample_accuracy 0.990",
     "digits-scales": "0.70 M parameters; 4 minutes of CPU time after train.vqgan --preset digits-scales; "
     "sample_accuracy 0.992",
     "llamagen-b": "87 M parameters; 1.5 M steps of 256, for a TPU slice; the paper's FID, with 16,384 codes, is 5.46",

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from bench.gpu.steps import contenders
 from bench.machine import about, versions
 from bench.models import bench_unet
-from bench.models.steps import bert, t5, tokenizer
+from bench.models.steps import bert, gan, t5, tokenizer
 from bench.race import OURS, Makers, Turn, medians, prepare, race, ratios
 from eqxgen.configs import DiTConfig, UNetConfig
 from train.engine.host_memory import keep_freed_memory
@@ -70,6 +70,16 @@ ROWS = {
     ),
     "tokenizer-mnist": Row(
         "VQGAN of the MNIST preset, 28 pixels", 64, functools.partial(tokenizer.makers, "mnist", TORCH)
+    ),
+    "stylegan2": Row(
+        "StyleGAN2, 32 pixels, 64 wide: 16 steps of both players with R1 once",
+        32,
+        functools.partial(gan.makers, "stylegan2", TORCH),
+    ),
+    "r3gan": Row(
+        "R3GAN, 32 pixels, 64 wide in 8 groups: a step of both players with R1 and R2",
+        32,
+        functools.partial(gan.makers, "r3gan", TORCH),
     ),
     "t5": Row("T5-small of version 1.1, 64 tokens to 32", 8, functools.partial(t5.makers, TORCH)),
 }
