@@ -154,9 +154,7 @@ class MAGE(eqx.Module):
             ValueError: it is no integer, no scalar or out of range; inside a compiled program a label out of the range
                 gives NaN logits instead.
         """
-        label = check_ids(label, self.classes + 1, "label", "classes + 1 null")
-        _check.example(label, name="label")
-        return label
+        return _check.label(label, self.classes)
 
     def __call__(
         self,

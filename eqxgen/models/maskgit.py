@@ -94,10 +94,7 @@ class MaskGIT(eqx.Module):
             ValueError: it is no integer, no scalar or out of range; inside a compiled program a label out of the range
                 gives NaN logits instead.
         """
-        labels = self.classes + self.null
-        label = check_ids(label, labels, "label", "classes + 1 null" if self.null else "classes")
-        _check.example(label, name="label")
-        return label
+        return _check.label(label, self.classes, self.null)
 
     def __call__(
         self,

@@ -158,9 +158,7 @@ class VAR(eqx.Module):
             ValueError: it is no integer, no scalar or out of range; inside a compiled program a label out of the range
                 gives NaN logits instead.
         """
-        label = check_ids(label, self.classes + self.null, "label", f"classes + {int(self.null)} null")
-        _check.example(label, name="label")
-        return label
+        return _check.label(label, self.classes, self.null)
 
     def start(self, label: _check.Ids, dtype: DTypeLike = jnp.float32) -> tuple[Float[Array, "first codes"], Memory]:
         """Logits of the first scale, and the memory of the class, with room for all scales."""

@@ -124,6 +124,18 @@ def ids(values: Ids, size: int, name: str, limit: str) -> Integer[Array, "*leadi
     return jnp.asarray(found)
 
 
+def label(value: Ids, classes: int, null: bool = True) -> Integer[Array, ""]:
+    """The number of a class in [0, classes) as an array, or with `null` that of no class, `classes`.
+
+    Raises:
+        ValueError: it is no integer, no scalar or out of range; inside a compiled program one that is out of range
+            goes through.
+    """
+    found = ids(value, classes + null, "label", "classes + 1 null" if null else "classes")
+    example(found, name="label")
+    return found
+
+
 def integers(values: Ids, name: str) -> Integer[Array | np.ndarray, "*leading"]:
     """Integers, or lists of them, as an array; an error for any other type."""
     if isinstance(values, (list, tuple)) and np.size(values) == 0:

@@ -30,7 +30,6 @@ from eqxgen.nn import (
     _check,
     sincos_table,
 )
-from eqxgen.nn.linear import check_ids
 from eqxgen.rng import RNG
 
 _xavier = jax.nn.initializers.glorot_uniform(in_axis=-1, out_axis=-2)
@@ -133,8 +132,7 @@ class DiT(eqx.Module):
                 (inside a compiled program it gives NaN instead).
         """
         _check.example(x, height=self.height, width=self.width, channels=self.channels)
-        label = check_ids(label, self.classes + 1, "label", "classes + 1 null")
-        _check.example(label, name="label")
+        label = _check.label(label, self.classes)
         rows, columns = self.height // self.patch, self.width // self.patch
         tokens = self.patches(x)
         positions = sincos_table((rows, columns), tokens.shape[-1]).reshape(rows * columns, -1)

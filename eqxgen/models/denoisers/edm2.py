@@ -25,7 +25,6 @@ from eqxgen.models.denoisers.unet import check_image, split
 from eqxgen.nn import Convolution, Dropout, MagnitudePreserving, Projection, _check, mp_cat, mp_silu, mp_sum
 from eqxgen.nn.attention.self_attention import join_heads
 from eqxgen.nn.conv.conditioned import resampled
-from eqxgen.nn.linear import check_ids
 from eqxgen.nn.norm.magnitude import to_magnitude_one
 from eqxgen.rng import RNG
 
@@ -224,8 +223,7 @@ class EDM2UNet(eqx.Module):
             raise ValueError(f"label must be {wanted}: the net has classes={self.classes}")
         y = self.time(self.waves(time))
         if self.labels is not None and self.classes is not None:
-            label = check_ids(label, self.classes + 1, "label", "classes + 1 null")
-            _check.example(label, name="label")
+            label = _check.label(label, self.classes)
             hot = jax.nn.one_hot(label, self.classes) * math.sqrt(self.classes)
             hot = jnp.where((label < 0) | (label > self.classes), jnp.nan, hot)
             y = mp_sum(y, self.labels(hot), self.config.label_balance)

@@ -26,7 +26,6 @@ from eqxgen.nn import (
     Unpatch,
     _check,
 )
-from eqxgen.nn.linear import check_ids
 from eqxgen.rng import RNG
 
 _small = jax.nn.initializers.truncated_normal(0.02)
@@ -115,8 +114,7 @@ class UViT(eqx.Module):
         waves = SinusoidalEmbedding(self.config.dim, flip=True)(time).astype(x.dtype)[None]
         tokens = [waves if self.time is None else self.time(waves), self.patches(x)]
         if self.labels is not None and label is not None:
-            label = check_ids(label, self.labels.vocab, "label", "classes + 1 null" if self.config.null else "classes")
-            _check.example(label, name="label")
+            label = _check.label(label, self.labels.vocab - self.config.null, self.config.null)
             tokens.insert(0, self.labels(label)[None].astype(x.dtype))
         h = jnp.concatenate(tokens) + self.positions.astype(x.dtype)
         h = self.norm(self.stack(h, inference=inference))[len(tokens) - 1 :]

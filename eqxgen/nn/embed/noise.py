@@ -12,7 +12,7 @@ from eqxgen.nn._mesh import take_rows
 from eqxgen.nn.activation import Activation
 from eqxgen.nn.embed.fourier import RandomFourier
 from eqxgen.nn.embed.sinusoid import SinusoidalEmbedding
-from eqxgen.nn.linear import Initializer, Projection, check_ids, torch_uniform
+from eqxgen.nn.linear import Initializer, Projection, torch_uniform
 from eqxgen.rng import RNG
 
 
@@ -53,8 +53,7 @@ class ClassEmbedding(eqx.Module):
         self.classes, self.scaled = int(classes), scaled
 
     def __call__(self, label: _check.Ids, *, key: PRNGKeyArray | None = None) -> Float[Array, " dim"]:
-        label = check_ids(label, self.classes + 1, "label", "classes + 1 null")
-        _check.example(label, name="label")
+        label = _check.label(label, self.classes)
         null = label == self.classes
         row = take_rows(self.weight, jnp.where(null, 0, label))
         row = jnp.where(null, jnp.zeros_like(row), row * math.sqrt(self.classes) if self.scaled else row)
