@@ -2,16 +2,24 @@
 
 import itertools
 import math
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
-from jax._src import dispatch
+from jax._src import core, dispatch
 from jax._src.interpreters import partial_eval
 
 
 def needs_devices(primitive) -> None:
     """Pass the program's devices to the lowering of a primitive, as `custom_partitioning` inside it needs."""
     dispatch.prim_requires_devices_during_lowering.add(primitive)
+
+
+def outside_maps() -> AbstractContextManager[Any]:
+    """Code inside may divide arrays over every explicit mesh axis. A primitive that `jax.vmap` maps outside a compiled
+    program is lowered within the map, which holds the axes that divide the mapped one.
+    """
+    return core.remove_explicit_mesh_axis_names(core.get_axis_env().explicit_mesh_axis_names)
 
 
 def mesh_axes(sharding: Any, mesh: Any, ndim: int) -> tuple[tuple[str, ...], ...]:

@@ -136,7 +136,8 @@ class Primitives:
 
 def _lower(compute: Callable[..., Any], platform: str, context, *operands, **params):
     function = functools.partial(compute, targets.of(platform, context))
-    return mlir.lower_fun(function, multiple_results=True)(context, *operands, **params)
+    with _compat.outside_maps():
+        return mlir.lower_fun(function, multiple_results=True)(context, *operands, **params)
 
 
 def _forward(ruled: bool, target: Target, *operands, op: Op):

@@ -19,7 +19,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from bench.ops.attention_shapes import ATTENTION, MASKS, Attention
 from bench.ops.norm_shapes import Case as NormCase
-from kernels import grouped_matmul
+from kernels import grouped_matmul, layer_norm
 from tests.arrays import drawn, integers
 from tests.full import FULL
 from tests.kernels.attention_cases import call, inputs
@@ -164,12 +164,15 @@ def kinds() -> dict[str, tuple[Any, bool, bool]]:
     return always | (others if FULL else {})
 
 
-def failure(case: Case, layout: Layout, mesh: Any, is_set: bool, shards: bool, wanted: list) -> str | None:
+def failure(
+    case: Case, layout: Layout, mesh: Any, is_set: bool, shards: bool, wanted: list, compiled: bool = True
+) -> str | None:
     function = over_shards(case, mesh, layout, check_vma=not is_set) if shards else measure(case)
     place = lambda x, spec: jax.device_put(x, NamedSharding(mesh, spec))
     with jax.set_mesh(mesh) if is_set else contextlib.nullcontext():
         try:
-            found = jax.block_until_ready(jax.jit(function)(jax.tree.map(place, case.arrays, case.specs(layout))))
+            run = jax.jit(function) if compiled else function
+            found = jax.block_until_ready(run(jax.tree.map(place, case.arrays, case.specs(layout))))
         except Exception as error:
             return f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
     for a, b in zip(jax.tree.leaves(found), wanted, strict=True):
@@ -182,8 +185,22 @@ def failure(case: Case, layout: Layout, mesh: Any, is_set: bool, shards: bool, w
     return None
 
 
+def mapped() -> dict[str, Case]:
+    """Calls that `jax.vmap` maps over a sharded axis, outside a compiled program too."""
+    scaled = jax.vmap(lambda x: layer_norm(x, jnp.ones(12)))
+    return {
+        "attention": attention(Attention(q_seq=37, kv_seq=37, **WIDE), BY_BATCH, vmap=True),
+        "layer norm": Case(lambda x: (scaled(x),), drawn((BATCH, 5, 12)), ["bsc"], ("bsc",), (BY_BATCH,)),
+    }
+
+
 def main() -> None:
     failed: dict[str, dict[str, str]] = {kind: {} for kind in kinds()}
+    failed["explicit, set, not compiled"] = {}
+    for name, case in mapped().items():
+        wanted, mesh = [np.asarray(x) for x in jax.tree.leaves(measure(case)(case.arrays))], kinds()["explicit, set"][0]
+        if why := failure(case, BY_BATCH, mesh, True, False, wanted, compiled=False):
+            failed["explicit, set, not compiled"][name] = why
     for name, case in cases().items():
         wanted = [np.asarray(x) for x in jax.tree.leaves(jax.jit(measure(case))(case.arrays))]
         for kind, (mesh, is_set, shards) in kinds().items():
