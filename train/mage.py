@@ -183,6 +183,15 @@ def loss(config: Config, facts: TokenFacts) -> Any:
     return contrasted if config.contrast else plain
 
 
+def fits(config: Config, facts: TokenFacts) -> None:
+    """Raises `UsageError` where a view is moved by the whole grid."""
+    if config.shift >= min(facts.grid):
+        rows, columns = facts.grid
+        raise UsageError(
+            f"--shift must be below the shorter side of the grid of {rows} x {columns} tokens: got {config.shift}"
+        )
+
+
 def draw(config: Config, facts: TokenFacts) -> Any:
     """Sampler of an image's tokens: (model, label, key=) -> ids.
 
@@ -256,6 +265,7 @@ BASE = tokens_recipe(
     options="decode",
     offered=offered,
     pairs=lambda config: config.contrast > 0,
+    fits=fits,
 )
 RECIPE = dataclasses.replace(BASE, draw=sample)
 main = RECIPE.main

@@ -6,7 +6,7 @@
   python -m train.parti --data.name ./pictures --data.image-size 64 --tokenizer RUN --text-tokenizer bpe-2000
   python -m train.parti --preset parti-350m --dry-run        # the paper's: 1,024 tokens of 8,192 codes, batch 8,192
 
-Captions come with --data.name: captioned_digits, emoji64, or a folder with captions.jsonl or a .txt for each picture.
+Captions come with --data.name: captioned_digits, emoji64, or a folder with metadata.jsonl or a .txt for each picture.
 --text-tokenizer is chars, bytes, bpe-SIZE or the path of a vocabulary. --text-encoder FOLDER is a frozen T5 or CLIP,
 published or of a run, in place of an encoder that is trained; config.json has its hash. Guidance is by texts that
 training hides (--text-dropout), in whose place is the empty text. Writes runs/parti-PRESET: config.json,

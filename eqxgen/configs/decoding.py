@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from eqxgen.configs._check import not_negative, one_of, require
+from eqxgen.configs._check import at_least_one, not_negative, one_of, require
 
 SCHEDULES = ("cosine", "linear", "power", "log", "exp", "sqrt", "arccos")
 """Names of the mask schedules; see `eqxgen.decoding.masked.mask_schedule`."""
@@ -60,8 +60,7 @@ class MaskedDecoding:
     """Probability that an accepted token is drawn anew at a step; 0 never."""
 
     def __post_init__(self):
-        integer = isinstance(self.steps, int) and not isinstance(self.steps, bool)
-        require(integer and self.steps >= 1, f"decode.steps must be at least 1: got {self.steps}")
+        at_least_one(self, "steps", prefix="decode.")
         not_negative(self, "guidance", "choice_temperature", "temperature", "guidance_ramp", prefix="decode.")
         parse_schedule(self.schedule)
         one_of(self, "order", ORDERS, prefix="decode.")
@@ -99,7 +98,7 @@ class ImageSampling:
             last is None or last >= first,
             f"decode.guidance_to must be at least decode.guidance_from: got {last} and {first}",
         )
-        require(self.candidates >= 1, f"decode.candidates must be at least 1: got {self.candidates}")
+        at_least_one(self, "candidates", prefix="decode.")
         try:
             self.draws  # noqa: B018 - checked on construction
         except ValueError as error:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from eqxgen.configs._check import at_least_one, dropout, heads_divide_dim, not_negative, require
+from eqxgen.configs._check import at_least_one, dropout, heads_divide_dim, not_negative, require, typed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +75,7 @@ class MaskRatio:
     """Largest share."""
 
     def __post_init__(self):
+        typed(self, "mask.")
         require(
             0 <= self.least < self.most <= 1,
             f"mask.least and mask.most must be in [0, 1], in this order: got {self.least} and {self.most}",

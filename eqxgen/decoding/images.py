@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from eqxgen.configs import ImageSampling
 from eqxgen.decoding.logits import Rules, draw
 from eqxgen.decoding.memory import decoding
-from eqxgen.decoding.traced import check_drawn, number
+from eqxgen.decoding.traced import NO_TOKEN, check_drawn, number
 from eqxgen.nn import _check
 from eqxgen.nn._mesh import on_mesh_of, varying
 from eqxgen.protocols import ImageTokenModel
@@ -49,8 +49,10 @@ class ImageRules(eqx.Module):
         """The rules of a sampler's options.
 
         Raises:
-            ValueError: the guidance ends after the tokens.
+            ValueError: the guidance ends after the tokens, or the options are of another kind.
         """
+        if not isinstance(options, ImageSampling):
+            raise ValueError(f"options must be an ImageSampling or ImageRules: got {type(options).__name__}")
         last = tokens if options.guidance_to is None else options.guidance_to
         for name, value in (("guidance_from", options.guidance_from), ("guidance_to", last)):
             if value > tokens:
@@ -122,6 +124,8 @@ def sampled(
         raise ValueError(
             "guidance needs a model with a null label: give guidance=1 for one without, as with null=False"
         )
+    if scorer is not None and rules.candidates == 1:
+        raise ValueError("scorer needs candidates, of which decode.candidates is the number: got 1")
     if rules.candidates > 1 and scorer is None and null is None:
         raise ValueError("candidates need a scorer for a model without a null label: got none")
     with on_mesh_of(given, key):
@@ -144,7 +148,10 @@ def _generated(
         return drawn(reader, condition, rules, key)
     judge = scorer or (lambda ids, condition: evidence(model, ids, condition))
     found = jax.vmap(lambda key: drawn(reader, condition, rules, key))(jr.split(key, rules.candidates))
-    return found[jnp.argmax(jax.vmap(lambda ids: judge(ids, condition))(found))]
+    scores = jax.vmap(lambda ids: jnp.asarray(judge(ids, condition)))(found)
+    if scores.ndim != 1:
+        raise ValueError(f"scorer must give one number: got shape {scores.shape[1:]}")
+    return jnp.where(jnp.isnan(scores).any(), NO_TOKEN, found[jnp.argmax(scores)])
 
 
 def _drawn(model: Any, condition: Array, rules: ImageRules, key: PRNGKeyArray) -> Array:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from eqxgen.configs import MaskedDecoding, parse_schedule
 from eqxgen.decoding.logits import tempered, undrawable
-from eqxgen.decoding.orders import halton_places, rolled
+from eqxgen.decoding.orders import check_grid, halton_places, rolled
 from eqxgen.decoding.traced import NO_TOKEN, check_drawn, number
 from eqxgen.nn import _check
 from eqxgen.nn._mesh import on_mesh_of, varying
@@ -59,9 +59,13 @@ class MaskedRules(eqx.Module):
             grid: rows and columns of the tokens, for the Halton order; by default a square.
 
         Raises:
-            ValueError: there are more steps than tokens, or they are not those of the grid.
+            ValueError: there are more steps than tokens, they are not those of the grid, or the options are of another
+            kind.
         """
+        if not isinstance(options, MaskedDecoding):
+            raise ValueError(f"options must be a MaskedDecoding or MaskedRules: got {type(options).__name__}")
         check_steps(options, tokens)
+        check_grid(tokens, grid)
         return cls(
             jnp.asarray(options.steps, jnp.int32),
             number(options.guidance, neutral=1),
@@ -169,8 +173,8 @@ def masked_decode(
         key: of all draws.
 
     Returns:
-        The sequence after each step, `mask_id` where it is still masked. The row of the last step is complete, and so
-        are those after it. Tokens whose logits are NaN are `NO_TOKEN`, -1, inside a compiled program.
+        The sequence after each step in int32, `mask_id` where it is still masked. The row of the last step is complete,
+        and so are those after it. Tokens whose logits are NaN are `NO_TOKEN`, -1, inside a compiled program.
 
     Raises:
         ValueError: there are more steps than tokens, shapes differ, or a critic is given with another order.
@@ -204,9 +208,13 @@ def _masked(
     """The sequence before the first step, and the step: (its number, the sequence) -> the sequence. `predict` is given
     the progress too.
     """
+    tokens, unknown = jnp.asarray(tokens, jnp.int32), jnp.asarray(unknown)  # a smaller type may lack the mask's id
+    _check.example(tokens, "tokens", name="ids")
     (seq,) = tokens.shape
     if unknown.shape != tokens.shape:
         raise ValueError(f"unknown must have the shape of tokens: got {unknown.shape} and {tokens.shape}")
+    if unknown.dtype != bool:
+        raise ValueError(f"unknown must be booleans: got {unknown.dtype.name}; compare it with 0")
     if critic is not None and rules.order != "confidence":
         raise ValueError(f"critic needs decode.order=confidence, in place of which it is: got {rules.order}")
     start = jnp.sum(unknown)
@@ -227,7 +235,10 @@ def _masked(
         else:
             log_prob = lambda: jnp.take_along_axis(jax.nn.log_softmax(logits), drawn[:, None], axis=-1)[:, 0]
             noise = rules.choice_temperature * (1 - progress) * jr.gumbel(order_key, (seq,))
-            score = (log_prob() if critic is None else critic(filled)) + noise
+            judgement = log_prob() if critic is None else jnp.asarray(critic(filled))
+            if judgement.shape != (seq,):
+                raise ValueError(f"critic must give a score for each of {seq} tokens: got shape {judgement.shape}")
+            score, filled = judgement + noise, jnp.where(jnp.isnan(judgement).any(), NO_TOKEN, filled)
         still = jnp.sum(masked)
         # The 1e-4 is for whole numbers, which float32 may miss.
         target = start * share(progress)
@@ -337,8 +348,8 @@ def generate(
         key: of all draws.
 
     Raises:
-        ValueError: an id is out of range, the condition is none of the model's, or one of `ids` and `unknown` is
-            missing.
+        ValueError: an id is out of range, the condition is none of the model's, `unknown` is no mask of the tokens, or
+            one of `ids` and `unknown` is missing.
         FloatingPointError: the logits are NaN; inside a compiled program, ids are `NO_TOKEN`, -1, instead.
     """
     if (ids is None) != (unknown is None):
@@ -347,6 +358,7 @@ def generate(
     if ids is None or unknown is None:
         ids, unknown = jnp.zeros(model.tokens, jnp.int32), jnp.ones(model.tokens, bool)
     ids = check_ids(ids, model.codes, "ids", "codes")
+    _check.example(ids, name="ids", tokens=model.tokens)
     rules = options if isinstance(options, MaskedRules) else MaskedRules.of(options, model.tokens, grid)
     with on_mesh_of(condition, ids, key):
         found = _filled(model, condition, rules, ids, unknown, critic, key)

@@ -37,6 +37,18 @@ def _scaled(points: np.ndarray, base: int, side: int) -> np.ndarray:
     return mirrored * side // whole
 
 
+def check_grid(tokens: int, grid: tuple[int, int] | None) -> None:
+    """Raises `ValueError` unless a grid is two sides with as many cells as there are tokens."""
+    if grid is None:
+        return
+    if not isinstance(grid, tuple | list) or len(grid) != 2:
+        raise ValueError(f"grid must be rows and columns: got {grid!r}")
+    rows, columns = grid
+    _check.positive(rows=rows, columns=columns)
+    if rows * columns != tokens:
+        raise ValueError(f"grid must have a cell for each of {tokens} tokens: got {rows} x {columns}")
+
+
 def halton_places(tokens: int, grid: tuple[int, int] | None) -> Int[Array, " tokens"]:
     """The place of each token in the Halton order of its grid.
 
@@ -49,9 +61,8 @@ def halton_places(tokens: int, grid: tuple[int, int] | None) -> Int[Array, " tok
     side = math.isqrt(tokens)
     if grid is None and side * side != tokens:
         raise ValueError(f"grid must be given for decode.order=halton, as {tokens} tokens are no square: got None")
+    check_grid(tokens, grid)
     rows, columns = (side, side) if grid is None else grid
-    if rows * columns != tokens:
-        raise ValueError(f"grid must have a cell for each of {tokens} tokens: got {rows} x {columns}")
     return jnp.argsort(jnp.asarray(halton_order(rows, columns)))
 
 

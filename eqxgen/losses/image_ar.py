@@ -2,13 +2,16 @@
 2022, arXiv:2206.10789).
 """
 
+import inspect
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
+from eqxgen.losses.masked import checked
+from eqxgen.nn import _check
 from eqxgen.nn._call import given
 from eqxgen.protocols import ImageTokenModel
 from eqxgen.rng import RNG
@@ -28,11 +31,11 @@ class ImageARLoss(NamedTuple):
 
 def image_ar_loss(
     model: ImageTokenModel,
-    ids: Int[Array, " tokens"],
-    condition: Int[Array, "..."],
+    ids: _check.Ids,
+    condition: _check.Ids,
     *,
     label_dropout: float = 0.1,
-    shuffled: Float[Array, ""] | None = None,
+    shuffled: float | Float[Array, ""] | None = None,
     key: PRNGKeyArray,
 ) -> ImageARLoss:
     """Training loss of one example.
@@ -47,9 +50,15 @@ def image_ar_loss(
         key: of the null, the order and the model's dropout.
 
     Raises:
-        ValueError: `label_dropout` is given with a model that has no null label.
-        TypeError: `shuffled` is given with a model that takes no order.
+        ValueError: `label_dropout` is given with a model that has no null label, or `shuffled` with one that takes no
+            order; a probability is out of its range, or an id or the condition is none of the model's.
     """
+    _check.probability(label_dropout=label_dropout)
+    if isinstance(shuffled, int | float):
+        _check.probability(shuffled=shuffled)
+    if shuffled is not None and "order" not in inspect.signature(type(model).__call__).parameters:
+        raise ValueError(f"shuffled must be None for a {type(model).__name__}, which takes no order: got {shuffled}")
+    ids, condition = checked(model, ids, condition)
     keys = RNG(key)
     dropped = jr.uniform(next(keys)) < label_dropout
     if label_dropout:

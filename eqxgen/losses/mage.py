@@ -8,8 +8,11 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from eqxgen.configs import MaskRatio
+from eqxgen.decoding.orders import check_grid
 from eqxgen.losses.labels import smoothed_cross_entropy
+from eqxgen.losses.masked import checked
 from eqxgen.models.mage import MAGE
+from eqxgen.nn import _check
 from eqxgen.rng import RNG
 
 PLAIN = MaskRatio()
@@ -52,6 +55,7 @@ def draw_ratio(ratio: MaskRatio, *, key: PRNGKeyArray) -> Float[Array, ""]:
 
 def draw_masks(tokens: int, ratio: MaskRatio = PLAIN, *, key: PRNGKeyArray) -> Masks:
     """Masks of one image: ⌈tokens · share⌉ tokens are masked, at least one, of which ⌈tokens · least⌉ are dropped."""
+    _check.positive(tokens=tokens)
     ratio_key, order_key = jr.split(key)
     count = jnp.maximum(1, jnp.ceil(tokens * draw_ratio(ratio, key=ratio_key)))
     return masks_of(jr.uniform(order_key, (tokens,)), count, math.ceil(tokens * ratio.least))
@@ -65,8 +69,8 @@ def masks_of(noise: Float[Array, " tokens"], count: Float[Array, ""] | int, drop
 
 def mage_loss(
     model: MAGE,
-    ids: Int[Array, " tokens"],
-    label: Int[Array, ""],
+    ids: _check.Ids,
+    label: _check.Ids,
     masks: Masks | None = None,
     *,
     ratio: MaskRatio = PLAIN,
@@ -86,7 +90,18 @@ def mage_loss(
         label_smoothing: weight of the uniform distribution in the target; 0.1 in the original.
         label_dropout: probability that the null label replaces the label.
         key: of the masks, the label dropout and the model's dropout; not needed where none is drawn.
+
+    Raises:
+        ValueError: a key is needed and missing, a probability or the smoothing is out of its range, an id or the label
+            is none of the model's, or the masks are of another number of tokens.
     """
+    _check.probability(label_dropout=label_dropout)
+    _check.rate(label_smoothing=label_smoothing)
+    ids, label = checked(model, ids, label)
+    if key is None and (masks is None or label_dropout):
+        raise ValueError("key must be given where masks or null labels are drawn: got None")
+    if masks is not None:
+        _check.example(masks.masked, name="masks.masked", tokens=model.tokens)
     keys = iter(()) if key is None else RNG(key)
     masks = draw_masks(model.tokens, ratio, key=next(keys)) if masks is None else masks
     if label_dropout:
@@ -103,10 +118,23 @@ def mage_loss(
     )
 
 
+def check_reach(reach: int, grid: tuple[int, int]) -> None:
+    """Raises `ValueError` unless a move by the reach leaves some of the grid."""
+    _check.not_negative(shift=reach)
+    if reach >= min(grid):
+        raise ValueError(f"shift must be below the shorter side of the grid of {grid[0]} x {grid[1]}: got {reach}")
+
+
 def shifted(
     ids: Int[Array, " tokens"], grid: tuple[int, int], reach: int, *, key: PRNGKeyArray
 ) -> Int[Array, " tokens"]:
-    """Tokens of a grid moved by up to `reach` places each way, the edges repeated: a view of an image for MAGE-C."""
+    """Tokens of a grid moved by up to `reach` places each way, the edges repeated: a view of an image for MAGE-C.
+
+    Raises:
+        ValueError: the grid does not have a cell for each token, or the reach is none of 0 to its shorter side less 1.
+    """
+    check_grid(len(ids), grid)
+    check_reach(reach, grid)
     rows, columns = (jnp.arange(size) for size in grid)
     down, right = jr.randint(key, (2,), -reach, reach + 1)
     at = lambda places, by: jnp.clip(places + by, 0, len(places) - 1)

@@ -2,7 +2,7 @@
 diffusion (Sahoo et al. 2024, arXiv:2406.07524).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +33,8 @@ class MaskedLoss(NamedTuple):
 
 def masked_loss(
     model: MaskedModel,
-    ids: Int[Array, " tokens"],
-    condition: Int[Array, "..."],
+    ids: _check.Ids,
+    condition: _check.Ids,
     *,
     schedule: str = "cosine",
     label_smoothing: float = 0.1,
@@ -59,9 +59,13 @@ def masked_loss(
         key: of the mask, the label dropout and the model's dropout.
 
     Raises:
-        ValueError: `label_dropout` is given with a model that has no null label, or the weighting is unknown.
+        ValueError: `label_dropout` is given with a model that has no null label, the weighting is unknown, a
+            probability or the smoothing is out of its range, or an id or the condition is none of the model's.
     """
     _check.one_of("weighting", weighting, WEIGHTINGS)
+    _check.probability(label_dropout=label_dropout)
+    _check.rate(label_smoothing=label_smoothing)
+    ids, condition = checked(model, ids, condition)
     keys = RNG(key)
     share, u = mask_schedule(schedule, model.tokens), jr.uniform(next(keys))
     count = jnp.maximum(1, jnp.round(share(u) * model.tokens))
@@ -83,6 +87,17 @@ def masked_loss(
         return loss
     weight = _rate(share, u) * model.tokens / count
     return MaskedLoss(weight * loss.loss, weight * loss.correct, jnp.float32(model.tokens))
+
+
+def checked(model: Any, ids: _check.Ids, condition: _check.Ids) -> tuple[Int[Array, " tokens"], Int[Array, "..."]]:
+    """An example as arrays.
+
+    Raises:
+        ValueError: an id or the condition is none of the model's, or of another shape.
+    """
+    ids = _check.ids(ids, model.codes, "ids", "codes")
+    _check.example(ids, name="ids", tokens=model.tokens)
+    return ids, model.check_condition(condition)
 
 
 def _rate(share: Schedule, u: Float[Array, ""]) -> Float[Array, ""]:

@@ -99,7 +99,7 @@ class ImageAR(eqx.Module):
         ids: _check.Ids,
         label: _check.Ids,
         *,
-        order: Int[Array, " tokens"] | None = None,
+        order: _check.Ids | None = None,
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> Float[Array, "tokens codes"]:
@@ -115,12 +115,13 @@ class ImageAR(eqx.Module):
 
         Raises:
             ValueError: an id or a label is no integer, of another shape, or out of range (under jit it gives NaN
-                logits instead); or an order is given to a model without `config.targets`.
+                logits instead); an order is no permutation, or is given to a model without `config.targets`.
         """
         ids = check_ids(ids, self.codes, "ids", "codes")
         _check.example(ids, name="ids", tokens=self.tokens)
         if order is not None and self.target_positions is None:
             raise ValueError("order needs a model with config.targets, which tell it the token to come: got none")
+        order = None if order is None else _check.permutation(order, self.tokens, "order")
         places = jnp.arange(self.tokens) if order is None else order
         x = jnp.concatenate([self._label(label)[None], self.embedding(ids[places[:-1]])])
         if self.target_positions is not None:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Integer
+from jaxtyping import Array, ArrayLike, Int, Integer
 
 Ids = Integer[ArrayLike, "..."] | list | tuple
 """Integer ids: an array, an integer, or lists of integers."""
@@ -47,6 +47,13 @@ def rate(**numbers: float) -> None:
     for name, value in numbers.items():
         if not (isinstance(value, Real) and math.isfinite(value) and 0 <= value < 1):
             raise ValueError(f"{name} must be in [0, 1): got {value!r}")
+
+
+def probability(**numbers: float) -> None:
+    """Each number must be in [0, 1]."""
+    for name, value in numbers.items():
+        if not (isinstance(value, Real) and 0 <= value <= 1):
+            raise ValueError(f"{name} must be a probability, in [0, 1]: got {value!r}")
 
 
 def above_zero(**numbers: float) -> None:
@@ -133,6 +140,17 @@ def label(value: Ids, classes: int, null: bool = True) -> Integer[Array, ""]:
     """
     found = ids(value, classes + null, "label", "classes + 1 null" if null else "classes")
     example(found, name="label")
+    return found
+
+
+def permutation(values: Ids, size: int, name: str) -> Int[Array, " size"]:
+    """A permutation of 0 to size - 1 as an array; where its values are not known, in a compiled program, it is only of
+    the right shape.
+    """
+    found = ids(values, size, name, "tokens")
+    example(found, name=name, tokens=size)
+    if not isinstance(found, Tracer) and (np.sort(np.asarray(found)) != np.arange(size)).any():
+        raise ValueError(f"{name} must be a permutation of {size} positions: got {np.asarray(found).tolist()[:16]}")
     return found
 
 

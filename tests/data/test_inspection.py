@@ -30,6 +30,14 @@ def pictures(path):
     return path
 
 
+def captioned(path, lack=0):
+    for index, image in enumerate(IMAGES):
+        Image.fromarray(image).save(path / f"{index}.png")
+        if index >= lack:
+            (path / f"{index}.txt").write_text(f"picture {index}")
+    return path
+
+
 def archive(path, name="x.npz", **arrays):
     np.savez(path / name, **{"images": IMAGES, "labels": np.arange(12) % 2} | arrays)
     return path / name
@@ -59,6 +67,7 @@ def prepared_text(path):
 
 KINDS = [
     ("pictures of several sizes", pictures, "a folder of pictures: 10 images to train on and 2 held out, classes a, b, every one decoded"),
+    ("captions", captioned, "10 images to train on and 2 held out, no classes, each with a caption, every one decoded"),
     ("an .npz", archive, "an .npz of images: 10 images to train on and 2 held out, classes 0, 1, of 8 x 8 x 3"),
     ("an .npz without labels", lambda p: np.savez(p / "x.npz", images=IMAGES) or p / "x.npz", "10 images to train on and 2 held out, no classes, of 8 x 8 x 3"),
     ("a text", text, "text: 1 file, 1,000 characters, 17 of them different, in UTF-8"),
@@ -98,6 +107,8 @@ BAD = [
     ("one picture", lambda p: pictures(p) / "a" / "0.png", "0.png: expected a source to train on, got one picture of 4 x 8 x 3: put it into a folder"),
     ("images as .npy", lambda p: np.save(p / "x.npy", IMAGES) or p / "x.npy", "expected one axis of uint8, uint16 or uint32, got uint8"),
     ("a broken picture", spoilt(pictures, "b/z.png", b"x"), "z.png: expected a whole picture"),
+    ("missing captions", lambda p: captioned(p, lack=2), "expected a caption for each picture, as some have one, got 2 without"),
+    ("an empty caption", spoilt(captioned, "3.txt", b" "), "3.txt: expected a caption, got an empty text"),
     ("two broken pictures", spoilt(spoilt(pictures, "b/z.png", b"x"), "b/y.gif", b""), "got 2 of 14 files that cannot: b/y.gif .an empty file., b/z.png"),
     ("an altered shard", spoilt(prepared, "set/train-labels.npy", b""), "train-labels.npy: expected [0-9,]+ bytes, got 0"),
     ("an .npz with a gap", lambda p: archive(p, labels=np.arange(12) % 2 + 1), "training images of all 3 classes, got none of class 0"),

@@ -107,7 +107,7 @@ def test_the_loss_drops_the_text_as_a_whole(model):
     one = lambda rate: float(loss(model, IDS, TEXT, label_dropout=rate, key=jr.key(3)).loss)
     assert one(0.0) == pytest.approx(-likelihood(run(model, IDS, TEXT), IDS), rel=1e-5)
     assert one(0.999999) == pytest.approx(-likelihood(run(model, IDS, EMPTY), IDS), rel=1e-5)
-    with pytest.raises(TypeError, match="order"):
+    with pytest.raises(ValueError, match="shuffled must be None for a Parti"):
         image_ar_loss(model, IDS, TEXT, shuffled=jnp.float32(1), key=jr.key(0))
 
 

@@ -1,5 +1,6 @@
 """Check of a source of any kind: every file is read, and a line says what it is."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from .._errors import DataError
 from ..config.data import DataConfig
+from .captioned.beside import has_captions
 from .encoded import check_statistics
 from .files.broken import Say
 from .files.contents import read_bytes
@@ -47,10 +49,12 @@ def check(source: str, vocab: int, context: int, say: Say = print) -> str:
 def _of_folder(path: Path) -> Callable[[Path, Say], str]:
     if is_prepared(path):
         return _prepared
-    pictures, texts = (len(list_files(path, suffixes).found) for suffixes in (PICTURES, TEXTS))
-    if not pictures + texts:
+    pictures, texts = (list_files(path, suffixes).found for suffixes in (PICTURES, TEXTS))
+    if not pictures and not texts:
         raise DataError(path, "pictures, texts or a prepared set", "none", "name another folder")
-    return _pictures if pictures >= texts else _text
+    if pictures and has_captions(path, pictures, texts):
+        return functools.partial(_pictures, captions=True)
+    return _pictures if len(pictures) >= len(texts) else _text
 
 
 def _of_file(path: Path, vocab: int, context: int) -> Callable[[Path, Say], str]:
@@ -72,10 +76,10 @@ def _prepared(path: Path, say: Say) -> str:
     return f"a prepared set of {index['kind']}: {size}"
 
 
-def _pictures(path: Path, say: Say) -> str:
-    """Every picture is decoded, and kept at a size of which any number fits the memory."""
-    dataset = load(DataConfig(_marked(path), image_size=8, memory=1e6), say=say)
-    return f"a folder of pictures: {_counts(dataset)}, every one decoded"
+def _pictures(path: Path, say: Say, captions: bool = False) -> str:
+    """Every picture is decoded, and kept at a size of which any number fits the memory; captions are compared."""
+    dataset = load(DataConfig(_marked(path), image_size=8, memory=1e6), say=say, captions=captions)
+    return f"a folder of pictures: {_counts(dataset)}{', each with a caption' if captions else ''}, every one decoded"
 
 
 def _archive(path: Path, say: Say) -> str:

@@ -62,7 +62,7 @@ def padded(ids: "Iterable[np.ndarray]", length: int, end: int) -> "np.ndarray":
     return np.stack(rows)
 
 
-def _read(config: Any, dataset: "Dataset") -> Texts:
+def read_texts(config: Any, folder: Path, dataset: "Dataset") -> Texts:
     """The captions, in a vocabulary of them all or by the tokenizer of a frozen encoder.
 
     Raises:
@@ -259,7 +259,7 @@ TEXTS = Conditions(
     shape=lambda facts: (facts.text,),
     opened=_opened,
     asked=texts_asked,
-    read=_read,
+    read=read_texts,
     frozen=_frozen,
     bound=lambda model, frozen: model if frozen is None else model.reading(frozen),
 )

@@ -4,6 +4,7 @@ heavy.
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..engine.recipes import Finished
@@ -69,7 +70,8 @@ class Conditions:
         shape: of one condition.
         opened: (config, source, facts of the tokens) -> the conditions of the data.
         asked: those of `train.sample`.
-        read: (config, data set) -> `Source.texts`, of captioned images; None for images without captions.
+        read: (config, folder of the run, data set) -> `Source.texts`, of captioned images; None for images without
+            captions.
         frozen: (config, facts, mesh, by default the config's, the image tokenizer, None on paper) -> a part that the
             model is given and that is not trained, or None.
         bound: (model, that part) -> the model with it.
@@ -83,7 +85,7 @@ class Conditions:
     shape: Callable[[Any], tuple[int, ...]]
     opened: Callable[[Any, "Source", TokenFacts], Given]
     asked: Callable[[Finished, Any], Asked]
-    read: "Callable[[Any, Dataset], Any] | None" = None
+    read: "Callable[[Any, Path, Dataset], Any] | None" = None
     frozen: "Callable[[Any, Any, Mesh | None, Any], Any]" = lambda config, facts, mesh, tokenizer: None
     bound: Callable[[Any, Any], Any] = lambda model, frozen: model
 

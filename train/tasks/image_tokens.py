@@ -194,7 +194,7 @@ def _task(
     source = opened(
         config,
         folder,
-        functools.partial(conditions.read, config) if conditions.read else None,
+        functools.partial(conditions.read, config, folder) if conditions.read else None,
         lambda images, tokenizer: fits(config, token_facts(images, tokenizer)),
     )
     found, tokenizer, flip = source.tokens, source.tokenizer, config.data.augment.flip

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._errors import UserError
-from .captions import TEXTS, Texts, captioned_facts, given_texts, texts_asked
+from .captions import TEXTS, Texts, captioned_facts, given_texts, read_texts, texts_asked
 from .conditions import Asked, Given
 from .facts import CaptionFacts, TokenFacts
 from .sampling import CaptionSample
@@ -46,6 +46,13 @@ def _on_paper(config: Any, facts: TokenFacts) -> CaptionFacts:
     made = presets[name]
     rows, columns = made.places(*image_facts(made.data).shape[:2])
     return dataclasses.replace(found, low_tokens=rows * columns, low_codes=made.sizes.codes)
+
+
+def _read(config: Any, folder: Path, dataset: "Dataset") -> Texts:
+    """The texts, after the low-resolution tokenizer was compared with the images: before any token is made."""
+    if config.low_tokenizer is not None:
+        open_low(config.low_tokenizer, folder, dataset)
+    return read_texts(config, folder, dataset)
 
 
 def _opened(config: Any, source: "Source", facts: TokenFacts) -> Given:
@@ -194,6 +201,7 @@ STAGES = dataclasses.replace(
     TEXTS,
     sample=StagedSample,
     on_paper=_on_paper,
+    read=_read,
     shape=lambda facts: (facts.text + facts.low_tokens,),
     opened=_opened,
     asked=_asked,

@@ -13,6 +13,13 @@ TABLES = ("metadata.jsonl", "captions.jsonl")
 _LAYOUT = f'put a {TABLES[0]} with lines of {{"file_name": ..., "text": ...}}, or a .txt beside each picture'
 
 
+def has_captions(folder: Path, pictures: Sequence[str], texts: Sequence[str]) -> bool:
+    """True for a folder with a table of captions, or with a .txt of the name of a picture; nothing is read."""
+    stems = {str(PurePosixPath(name).with_suffix("")) for name in texts}
+    named = any(str(PurePosixPath(name).with_suffix("")) in stems for name in pictures)
+    return named or any((folder / name).is_file() for name in TABLES)
+
+
 def captions_beside(folder: Path, pictures: Sequence[str], others: Sequence[str]) -> tuple[list[str], set[str]] | None:
     """A caption for each picture, and the files that they were read from; None where there are no captions.
 

@@ -114,7 +114,10 @@ class Dataset:
     def captioned(self) -> Captions:
         """The captions; raises `DataError` where there are none."""
         if self.captions is None:
-            hint = "use captioned_digits, emoji64, or a folder of pictures with captions.jsonl or a .txt beside each"
+            hint = (
+                "use captioned_digits, emoji64, or a folder of pictures with metadata.jsonl, captions.jsonl or a .txt "
+                "beside each"
+            )
             raise DataError(self.name, "images with captions", "no captions", hint)
         return self.captions
 
