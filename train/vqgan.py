@@ -186,7 +186,7 @@ ABOUT = {
     "mnist": "0.39 M parameters; 5 minutes of one CPU core beside other work; psnr 24.2, codebook_usage 1.0",
     "fashion_mnist": "0.40 M parameters; 15 minutes of one CPU core; psnr 23.7, codebook_usage 1.0",
     "captioned_digits": "0.41 M parameters; 8 minutes of one CPU core beside other work; psnr 27.3, codebook_usage 1.0",
-    "captioned_digits-fine": "0.11 M parameters; 15 minutes of one CPU core beside other work; psnr 30.9, codebook_usage 1.0",
+    "captioned_digits-fine": "0.11 M parameters; 15 minutes of one CPU core; psnr 30.9, codebook_usage 1.0",
     "cifar10-small": "0.40 M parameters; 16 minutes of one CPU core; psnr 23.8, codebook_usage 1.0",
     "emoji64": "4.3 M parameters; 20,000 steps of 64, for a GPU",
     "cifar10": "4.3 M parameters; 30,000 steps of 64, for a GPU",
