@@ -179,17 +179,22 @@ def both(model: Any, condition: Condition, rules: ImageRules) -> Int[Array, "hal
     return jnp.stack([condition, varying(jnp.full_like(condition, model.null_label), condition)])
 
 
-def log_likelihood(model: ImageTokenModel, ids: Int[Array, " tokens"], condition: _check.Ids) -> Float[Array, ""]:
-    """Log-probability of an image's tokens, given its condition, in nats."""
+def log_likelihood(model: ImageTokenModel, ids: _check.Ids, condition: _check.Ids) -> Float[Array, ""]:
+    """Log-probability of an image's tokens, given its condition, in nats.
+
+    Raises:
+        ValueError: an id or the condition is none of the model's, or of another shape.
+    """
+    ids = _check.ids(ids, model.codes, "ids", "codes")
     log_prob = jax.nn.log_softmax(model(ids, model.check_condition(condition), inference=True))
     return jnp.sum(jnp.take_along_axis(log_prob, ids[:, None], axis=-1))
 
 
-def evidence(model: ImageTokenModel, ids: Int[Array, " tokens"], condition: _check.Ids) -> Float[Array, ""]:
+def evidence(model: ImageTokenModel, ids: _check.Ids, condition: _check.Ids) -> Float[Array, ""]:
     """Log-odds of an image's tokens with its condition against those without: the model as its own classifier.
 
     Raises:
-        ValueError: the model has no null label.
+        ValueError: the model has no null label, or an id or the condition is none of the model's.
     """
     if model.null_label is None:
         raise ValueError("evidence needs a model with a null label: train one with label dropout")

@@ -41,10 +41,7 @@ def check_grid(tokens: int, grid: tuple[int, int] | None) -> None:
     """Raises `ValueError` unless a grid is two sides with as many cells as there are tokens."""
     if grid is None:
         return
-    if not isinstance(grid, tuple | list) or len(grid) != 2:
-        raise ValueError(f"grid must be rows and columns: got {grid!r}")
-    rows, columns = grid
-    _check.positive(rows=rows, columns=columns)
+    rows, columns = _check.pair("grid", grid, "rows", "columns")
     if rows * columns != tokens:
         raise ValueError(f"grid must have a cell for each of {tokens} tokens: got {rows} x {columns}")
 

@@ -66,7 +66,8 @@ class ImageAR(eqx.Module):
     null: bool = eqx.field(static=True)
 
     def __init__(self, grid: tuple[int, int], codes: int, classes: int, config: ImageARConfig, *, key: PRNGKeyArray):
-        _check.positive(rows=grid[0], columns=grid[1], codes=codes, classes=classes)
+        grid = _check.pair("grid", grid, "rows", "columns")
+        _check.positive(codes=codes, classes=classes)
         code_key, label_key, target_key, stack_key, head_key = jr.split(key, 5)
         dim, tokens = config.dim, grid[0] * grid[1]
         self.embedding = Embedding(codes, dim, init=_normal, key=code_key)
@@ -77,7 +78,7 @@ class ImageAR(eqx.Module):
         self.stack = Stack(block, config.depth, remat=config.remat, key=stack_key)
         self.norm = RMSNorm(dim, epsilon=config.epsilon)
         self.head = Projection(dim, codes, bias=False, init=jax.nn.initializers.zeros, key=head_key)
-        self.grid, self.classes, self.null = (grid[0], grid[1]), classes, config.null
+        self.grid, self.classes, self.null = grid, classes, config.null
 
     @property
     def tokens(self) -> int:

@@ -109,7 +109,9 @@ class Muse(TextConditional):
         low: tuple[int, int] | None = None,
         key: PRNGKeyArray,
     ):
-        _check.positive(rows=grid[0], columns=grid[1], codes=codes)
+        grid = _check.pair("grid", grid, "rows", "columns")
+        low = None if low is None else _check.pair("low", low, "tokens", "codes")
+        _check.positive(codes=codes)
         text_key, low_key, code_key, place_key, decoder_key, head_key = jr.split(key, 6)
         self.text, self.projection = text_parts(vocab, text_dim, config, key=text_key)
         self.frozen = None
@@ -118,7 +120,7 @@ class Muse(TextConditional):
         self.positions = _normal(place_key, (grid[0] * grid[1], config.dim), jnp.float32)
         self.decoder = T5Half(config, causal=False, cross=True, biased=False, key=decoder_key)
         self.head = Projection(config.dim, codes, bias=False, init=_fan_in, key=head_key)
-        self.below, self.grid, self.context = None, (grid[0], grid[1]), config.context
+        self.below, self.grid, self.context = None, grid, config.context
 
     @property
     def mask_id(self) -> int:

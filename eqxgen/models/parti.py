@@ -76,7 +76,8 @@ class Parti(TextConditional):
         text_dim: int | None = None,
         key: PRNGKeyArray,
     ):
-        _check.positive(rows=grid[0], columns=grid[1], codes=codes)
+        grid = _check.pair("grid", grid, "rows", "columns")
+        _check.positive(codes=codes)
         text_key, code_key, place_key, decoder_key, head_key = jr.split(key, 5)
         self.text, self.projection = text_parts(vocab, text_dim, config, key=text_key)
         self.frozen = None
@@ -85,7 +86,7 @@ class Parti(TextConditional):
         self.positions = _normal(place_key, places, jnp.float32) if config.positions else None
         self.decoder = T5Half(config, causal=True, key=decoder_key)
         self.head = None if config.tied else Projection(config.dim, codes, bias=False, init=_fan_in, key=head_key)
-        self.head_scale, self.grid, self.context = config.head_scale, (grid[0], grid[1]), config.context
+        self.head_scale, self.grid, self.context = config.head_scale, grid, config.context
 
     def __call__(
         self,

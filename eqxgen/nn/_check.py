@@ -33,6 +33,14 @@ def _at_least(least: int, numbers: dict[str, Any]) -> None:
             raise ValueError(f"{name} must be an integer of at least {least}: got {value!r}")
 
 
+def pair(name: str, values: Sequence[int], first: str, second: str) -> tuple[int, int]:
+    """Two integers of at least 1, `first` and `second` in words."""
+    if not isinstance(values, tuple | list) or len(values) != 2:
+        raise ValueError(f"{name} must be {first} and {second}: got {values!r}")
+    positive(**dict(zip((f"{name}: {first}", f"{name}: {second}"), values)))
+    return int(values[0]), int(values[1])
+
+
 def increasing(name: str, values: Sequence[int]) -> tuple[int, ...]:
     """The numbers, which must be one or more integers of at least 1, each above the one before."""
     found = tuple(values)

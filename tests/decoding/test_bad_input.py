@@ -14,6 +14,7 @@ from eqxgen.configs import (
     MaskedDecoding,
     MaskGITConfig,
     MaskRatio,
+    MuseConfig,
     PartiConfig,
     Sampling,
 )
@@ -21,7 +22,7 @@ from eqxgen.decoding import images, masked
 from eqxgen.losses.image_ar import image_ar_loss
 from eqxgen.losses.mage import Masks, draw_masks, mage_loss, shifted
 from eqxgen.losses.masked import masked_loss
-from eqxgen.models import MAGE, ImageAR, MaskGIT, Parti
+from eqxgen.models import MAGE, ImageAR, MaskGIT, Muse, Parti
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 KEY, TOKENS, CODES = jr.key(0), 16, 256
@@ -86,6 +87,19 @@ CASES = {
         lambda: mage_loss(HIDDEN, IDS, 1, Masks(jnp.arange(4), FIRST[:8]), label_dropout=0.0),
         r"masks.masked must be \(tokens=16,\): got shape \(8,\)",
     ),
+    "one side of a model": (
+        lambda: ImageAR(4, CODES, 2, ImageARConfig(**SIZES), key=KEY),
+        "grid must be rows and columns: got 4",
+    ),
+    "three sides of a model": (
+        lambda: Muse((4, 4, 4), CODES, 9, MuseConfig(16, 1, heads=2, head_dim=8, hidden_dim=16), key=KEY),
+        r"grid must be rows and columns: got \(4, 4, 4\)",
+    ),
+    "low tokens": (
+        lambda: Muse((4, 4), CODES, 9, MuseConfig(16, 1, heads=2, head_dim=8, hidden_dim=16), low=4, key=KEY),
+        "low must be tokens and codes: got 4",
+    ),
+    "ids of a likelihood": (lambda: images.evidence(ROWS, IDS * 1.0, 1), "ids must be integers: got float32"),
     "no tokens": (lambda: draw_masks(0, key=KEY), "tokens must be an integer of at least 1: got 0"),
     "dropout of AR": (lambda: image_ar_loss(ROWS, IDS, 1, label_dropout=-1, key=KEY), "label_dropout must be a probability"),
     "shuffling": (lambda: image_ar_loss(ROWS, IDS, 1, shuffled=3.0, key=KEY), "shuffled must be a probability.* 3.0"),

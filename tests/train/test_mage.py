@@ -198,6 +198,15 @@ def test_a_sampler_that_cannot_be_is_an_error_before_any_compile(changes, messag
         mage.draw(dataclasses.replace(mage.PRESETS["digits"], **changes), FACTS)
 
 
+def test_a_view_cannot_be_moved_by_the_whole_grid():
+    model = dataclasses.replace(SMALL_MAGE, projection=4)
+    config = dataclasses.replace(mage.PRESETS["digits"], contrast=0.1, model=model, shift=8)
+    with pytest.raises(
+        UsageError, match=r"^--shift must be below the shorter side of the grid of 8 x 8 tokens: got 8$"
+    ):
+        mage.RECIPE.on_paper(config)
+
+
 def test_views_are_in_a_batch_only_where_they_are_contrasted():
     plain = mage.RECIPE.program(mage.PRESETS["digits"], FACTS)
     model = dataclasses.replace(mage.PRESETS["digits"].model, projection=8)
