@@ -185,11 +185,12 @@ def loss(config: Config, facts: TokenFacts) -> Any:
 
 def fits(config: Config, facts: TokenFacts) -> None:
     """Raises `UsageError` where a view is moved by the whole grid."""
-    if config.shift >= min(facts.grid):
-        rows, columns = facts.grid
-        raise UsageError(
-            f"--shift must be below the shorter side of the grid of {rows} x {columns} tokens: got {config.shift}"
-        )
+    from eqxgen.losses.mage import check_reach
+
+    try:
+        check_reach(config.shift, facts.grid)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None
 
 
 def draw(config: Config, facts: TokenFacts) -> Any:

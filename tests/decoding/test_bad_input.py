@@ -108,7 +108,7 @@ CASES = {
         "shuffled must be None for a Parti, which takes no order: got 0.5",
     ),
     "a reach": (lambda: shifted(IDS, (4, 4), -1, key=KEY), "shift must be an integer of at least 0: got -1"),
-    "a reach of a grid": (lambda: shifted(IDS, (4, 4), 4, key=KEY), "shift must be below the shorter side .* 4 x 4: got 4"),
+    "a reach of a grid": (lambda: shifted(IDS, (4, 4), 4, key=KEY), "shift must be below the shorter side .* 4 x 4 tokens: got 4"),
     "a view's grid": (lambda: shifted(IDS, (3, 4), 1, key=KEY), "grid must have a cell for each of 16 tokens: got 3 x 4"),
 }  # fmt: skip
 
