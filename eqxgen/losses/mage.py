@@ -122,7 +122,9 @@ def check_reach(reach: int, grid: tuple[int, int]) -> None:
     """Raises `ValueError` unless a move by the reach leaves some of the grid."""
     _check.not_negative(shift=reach)
     if reach >= min(grid):
-        raise ValueError(f"shift must be below the shorter side of the grid of {grid[0]} x {grid[1]} tokens: got {reach}")
+        raise ValueError(
+            f"shift must be below the shorter side of the grid of {grid[0]} x {grid[1]} tokens: got {reach}"
+        )
 
 
 def shifted(
