@@ -54,22 +54,25 @@ def test_a_transposed_convolution_is_torchs(name):
     close(jax.vmap(layer)(channels_last(kept["x"])), kept["y"])
 
 
-PRODUCTS = {  # shape of x, kernel, padding, dilation
-    "sequence": ((9, 3), 5, (2, 1), 1),
-    "image": ((5, 6, 3), 3, (1, 1), 1),
-    "dilated": ((6, 7, 3), 3, (2, 2), 2),
-    "one place": ((5, 6, 3), 1, (0, 0), 1),
-    "larger than x": ((4, 5, 3), 3, (3, 3), 1),
-    "one side": ((5, 6, 3), 2, (1, 0), 1),
+PRODUCTS = {  # shape of x, kernel, padding, dilation, groups
+    "sequence": ((9, 3), 5, (2, 1), 1, 1),
+    "image": ((5, 6, 3), 3, (1, 1), 1, 1),
+    "dilated": ((6, 7, 3), 3, (2, 2), 2, 1),
+    "one place": ((5, 6, 3), 1, (0, 0), 1, 1),
+    "larger than x": ((4, 5, 3), 3, (3, 3), 1, 1),
+    "one side": ((5, 6, 3), 2, (1, 0), 1, 1),
+    "groups": ((5, 6, 6), 3, (1, 1), 1, 2),
+    "groups of a sequence": ((9, 6), 5, (2, 1), 1, 2),
+    "dilated groups": ((6, 7, 8), 3, (2, 1), 2, 4),
 }
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_a_wide_weights_derivatives_of_both_orders_are_those_of_xlas_convolution(name):
-    shape, kernel, padding, dilation = PRODUCTS[name]
+    shape, kernel, padding, dilation, groups = PRODUCTS[name]
     with jax.enable_x64(True):
         x = jnp.asarray(drawn((2, *shape)), jnp.float64)
-        weight = jnp.asarray(drawn((*(kernel,) * (len(shape) - 1), shape[-1], 4), seed=1), jnp.float64)
+        weight = jnp.asarray(drawn((*(kernel,) * (len(shape) - 1), shape[-1] // groups, 4), seed=1), jnp.float64)
 
         def derivatives(convolved):
             loss = lambda x, weight: jnp.sum(jnp.sin(jax.vmap(convolved, (0, None))(x, weight)))
@@ -77,14 +80,15 @@ def test_a_wide_weights_derivatives_of_both_orders_are_those_of_xlas_convolution
             plain = jax.jvp(lambda weight: loss(x, weight), (weight,), (weight,))
             return plain, jax.jvp(first, (x, weight), (x / 2, weight / 3))
 
-        settings = {"padding": padding, "dilation": dilation}
-        whole = jax.jit(lambda: derivatives(functools.partial(_library, stride=1, groups=1, **settings)))
+        settings = {"padding": padding, "dilation": dilation, "groups": groups}
+        whole = jax.jit(lambda: derivatives(functools.partial(_library, stride=1, **settings)))
         ours = jax.jit(lambda: derivatives(functools.partial(_with_products, *settings.values())))
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12), ours(), whole())
 
 
-def test_a_wide_convolution_takes_its_weights_gradient_by_products_on_a_cpu():
-    layer = nn.Convolution(16, 32, bias=False, key=KEY)
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_wide_convolution_takes_its_weights_gradient_by_products_on_a_cpu(groups):
+    layer = nn.Convolution(16, 32, groups=groups, bias=False, key=KEY)
     text = jax.jit(jax.grad(lambda layer, x: layer(x).sum())).lower(layer, jnp.ones((4, 5, 16))).as_text()
     assert "stablehlo.convolution" not in text
     assert text.count("stablehlo.dot_general") == 3
