@@ -282,16 +282,18 @@ def _tangent(padding: tuple[int, int], dilation: int, groups: int, primals: Any,
     dx, dweight = tangents
     y = _with_products(padding, dilation, groups, x, weight)
     given = lambda tangent: not isinstance(tangent, SymbolicZero)
-    parts = [_with_products(padding, dilation, groups, dx, weight)] if given(dx) else []
-    parts += [_by_products(x, dweight, padding, dilation, groups)] if given(dweight) else []
+    # XLA's transpose of a convolution in groups would have its own slow gradient for the weight, in a penalty.
+    moved = _with_products if groups == 1 else _by_products
+    parts = [moved(padding, dilation, groups, dx, weight)] if given(dx) else []
+    parts += [_by_products(padding, dilation, groups, x, dweight)] if given(dweight) else []
     return y, sum(parts[1:], parts[0]) if parts else jnp.zeros_like(y)
 
 
 _with_products.defjvp(_tangent, symbolic_zeros=True)
 
 
-@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=(2, 3, 4))
-def _by_products(x: Array, weight: Array, padding: tuple[int, int], dilation: int, groups: int) -> Array:
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=(0, 1, 2))
+def _by_products(padding: tuple[int, int], dilation: int, groups: int, x: Array, weight: Array) -> Array:
     """A convolution at stride 1 as a sum of products, one for all positions of the kernel along the last axis; the
     shifted copies of x that its gradient for the weight is made of are not kept from the forward pass.
     """
