@@ -272,7 +272,7 @@ def _by_shifts(x: Array, weight: Array, *, stride: int, padding: tuple[int, int]
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def _with_products(padding: tuple[int, int], dilation: int, groups: int, x: Array, weight: Array) -> Array:
     """A convolution at stride 1 whose gradient for the weight is of matrix products: XLA's, on a CPU, is a convolution
-    with a kernel of the image's size, which takes up to seven times as long, and in groups a hundred times.
+    with a kernel of the image's size, which takes up to seven times as long, and in groups up to 35 times.
     """
     return _library(x, weight, stride=1, padding=padding, dilation=dilation, groups=groups)
 
