@@ -127,6 +127,11 @@ class Config(ImageConfig):
             f"penalty.path must be 0 without --family stylegan2: got {self.penalty.path}",
         )
         check_policy(self.augmentation, self.policy)
+        require(
+            self.batch_size >= 2 * self.accumulate,
+            f"batch_size must be at least 2 in each of accumulate={self.accumulate} parts, as diversity is of several "
+            f"images: got {self.batch_size}",
+        )
 
 
 POLICIES: dict[str, tuple[str, ...]] = {
@@ -147,6 +152,7 @@ def check_policy(augmentation: str, policy: str) -> tuple[str, ...]:
     from .config.options import nearest
 
     names = tuple(name.strip() for name in policy.split(",") if name.strip())
+    require(not policy or bool(names), f"policy must name a part, or be empty for the default: got {policy!r}")
     known = POLICIES[augmentation]
     if not known:
         return ()  # a policy without an augmentation is a flag that is not read
@@ -204,6 +210,15 @@ PRESETS = {
     "mnist-r3gan": _small_r3gan("mnist", 3000),
     "fashion_mnist": _small("fashion_mnist", 4000, dcgan=DCGANConfig(latent_dim=64, width=32)),
     "fashion_mnist-r3gan": _small_r3gan("fashion_mnist", 3000),
+    "cifar10-small": dataclasses.replace(
+        _small(
+            "cifar10",
+            8000,
+            dcgan=DCGANConfig(latent_dim=128, width=32),
+            data=DataConfig(name="cifar10", augment=AugmentConfig(flip=True)),
+        ),
+        preset="cifar10-small",
+    ),
     # Karras et al. 2020 (ADA), configuration `cifar`: 100 M images of 64 a batch; no path length and no mixing.
     "cifar10-stylegan2-ada": Config(
         preset="cifar10-stylegan2-ada",

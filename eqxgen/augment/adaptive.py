@@ -27,6 +27,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.augment.geometry import rotation, scaling, translation
+from eqxgen.nn import _check
 from eqxgen.nn.conv.resample import upfirdn
 from eqxgen.rng import RNG
 
@@ -65,8 +66,15 @@ def ada_augment(
         key: of the draws.
 
     Raises:
-        ValueError: a part is unknown.
+        ValueError: a part is unknown; the image is no image of floating-point numbers; p is no scalar, or a known
+            number out of [0, 1].
     """
+    _check.image(image)
+    _check.inexact(image, "image")
+    if jnp.ndim(p):
+        raise ValueError(f"p must be a scalar: got shape {jnp.shape(p)}")
+    if not isinstance(p, jax.core.Tracer):
+        _check.probability(p=float(p))
     for part in parts:
         if part not in PARTS:
             raise ValueError(f"parts must be of {', '.join(PARTS)}: got {part!r}")

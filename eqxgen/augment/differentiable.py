@@ -23,6 +23,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen.augment.geometry import rotation, scaling, translation, warped
+from eqxgen.nn import _check
 
 PARTS = ("color", "translation", "cutout", "affine", "flip_x", "flip_y")
 SHIFT, CUTOUT = 1 / 8, 1 / 2
@@ -79,8 +80,11 @@ def diff_augment(
         key: of the numbers.
 
     Raises:
-        ValueError: a part is unknown, or neither numbers nor a key are given.
+        ValueError: a part is unknown, neither numbers nor a key are given, or the image is no image of floating-point
+            numbers.
     """
+    _check.image(image)
+    _check.inexact(image, "image")
     for part in parts:
         if part not in PARTS:
             raise ValueError(f"parts must be of {', '.join(PARTS)}: got {part!r}")

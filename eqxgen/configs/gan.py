@@ -121,7 +121,7 @@ class StyleGAN2Config:
     deviations: int = 1
     """Maps of the deviation."""
     clamp: float = 256.0
-    """Bound of the activations of half precision; 0: none."""
+    """Bound of the activations of the synthesis and of the discriminator; 0: none."""
 
     def __post_init__(self):
         at_least_one(self, "latent_dim", "mapping", "width", "max_width", "deviations", prefix="stylegan2.")

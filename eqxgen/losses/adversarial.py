@@ -20,6 +20,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from eqxgen._widen import widen
+from eqxgen.nn import _check
+
 Tree = TypeVar("Tree")
 
 
@@ -55,7 +58,7 @@ def generator_loss(on_fake: Float[Array, "*batch"], form: str = "non_saturating"
     Raises:
         ValueError: another form than those of the module.
     """
-    return _form(form).generator(on_fake)
+    return _form(form).generator(widen(on_fake))
 
 
 def discriminator_loss(
@@ -64,10 +67,11 @@ def discriminator_loss(
     """The discriminator's loss from its logits.
 
     Raises:
-        ValueError: another form than those of the module.
+        ValueError: another form than those of the module, or logits of two shapes.
     """
     chosen = _form(form)
-    return chosen.real(on_real) + chosen.made(on_fake)
+    _check.same_shape(on_real=on_real, on_fake=on_fake)
+    return chosen.real(widen(on_real)) + chosen.made(widen(on_fake))
 
 
 def r1_penalty(
@@ -77,7 +81,7 @@ def r1_penalty(
     arXiv:1801.04406).
     """
     logit, slope = jax.value_and_grad(discriminator)(real)
-    return logit, jnp.sum(slope.astype(jnp.float32) ** 2) / 2
+    return logit, jnp.sum(widen(slope) ** 2) / 2
 
 
 class Anchors(NamedTuple):
@@ -103,6 +107,7 @@ def lecam_penalty(
     """max(0, D(real) - anchor of made)² + max(0, anchor of real - D(made))², which holds the two sets of logits close
     where data are few (Tseng et al. 2021, arXiv:2104.03310, equation 4, in the one-sided form of the authors' code).
     """
+    _check.same_shape(on_real=on_real, on_fake=on_fake)
     real, made = (jax.lax.stop_gradient(anchor) for anchor in anchors)
     return jax.nn.relu(on_real - made) ** 2 + jax.nn.relu(real - on_fake) ** 2
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eqxgen._widen import widen
+from eqxgen.nn import _check
 
 Logits = Float[Array, "*batch"]
 Judge = Callable[[Float[Array, "batch *shape"]], tuple[Float[Array, " batch"], Any]]
@@ -44,6 +45,7 @@ class Objective(NamedTuple):
 def _minus(first: Array, second: Array | None) -> Array:
     if second is None:
         raise ValueError("on_real must be given for the form relativistic, whose losses are of pairs: got None")
+    _check.same_shape(on_fake=first, on_real=second)
     return widen(first) - widen(second)
 
 
@@ -73,11 +75,17 @@ def objective(form: str) -> Objective:
     """The losses of a form.
 
     Raises:
-        ValueError: the form is none of `OBJECTIVES`.
+        ValueError: the form is none of `OBJECTIVES`; of the losses: the logits have two shapes.
     """
     if form not in OBJECTIVES:
         raise ValueError(f"form must be one of {', '.join(OBJECTIVES)}: got {form!r}")
-    return OBJECTIVES[form]
+    found = OBJECTIVES[form]
+
+    def discriminator(on_real: Logits, on_fake: Logits) -> Logits:
+        _check.same_shape(on_real=on_real, on_fake=on_fake)
+        return found.discriminator(on_real, on_fake)
+
+    return found._replace(discriminator=discriminator)
 
 
 def slopes(
@@ -116,7 +124,13 @@ def one_centred(gradient: Float[Array, "batch *shape"]) -> Float[Array, " batch"
 def between(
     real: Float[Array, "batch *shape"], fake: Float[Array, "batch *shape"], share: Float[Array, " batch"]
 ) -> Float[Array, "batch *shape"]:
-    """Points on the lines from real images (share 0) to generated ones (share 1)."""
+    """Points on the lines from real images (share 0) to generated ones (share 1).
+
+    Raises:
+        ValueError: the images have two shapes, or there is not a share for each.
+    """
+    _check.same_shape(real=real, fake=fake)
+    _check.example(share, name="share", images=len(real))
     return real + share.reshape(-1, *(1,) * (real.ndim - 1)) * (fake - real)
 
 
@@ -147,6 +161,12 @@ def path_penalty(
         mean: running mean before; 0 at first.
         average: mean length over the whole batch, on all devices.
         decay: share of the new batch in the running mean. It is differentiated through, as published.
+
+    Raises:
+        ValueError: a mean is no scalar.
     """
+    for name, value in {"mean": mean, "average": average}.items():
+        if jnp.ndim(value):
+            raise ValueError(f"{name} must be a scalar: got shape {jnp.shape(value)}")
     mean = mean + decay * (average - mean)
     return (lengths - mean) ** 2, jax.lax.stop_gradient(mean)

@@ -120,6 +120,19 @@ def image(x: Array, rank: int = 2, **sizes: int) -> None:
     example(x, *axes, name="x", **sizes)
 
 
+def inexact(x: Array, name: str) -> None:
+    """An array must be of a floating-point type."""
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        raise ValueError(f"{name} must be of a floating-point type: got {x.dtype}; convert it first")
+
+
+def same_shape(**pair: Array) -> None:
+    """Two arrays must have one shape: nothing is broadcast."""
+    (first, x), (second, y) = pair.items()
+    if jnp.shape(x) != jnp.shape(y):
+        raise ValueError(f"{first} and {second} must have one shape: got {jnp.shape(x)} and {jnp.shape(y)}")
+
+
 def some_spatial(x: Array) -> None:
     """An array `x` must be one example of at least one spatial axis and channels."""
     if x.ndim < 2:

@@ -1,6 +1,7 @@
 """The recipe of generators and discriminators: turns, state, augmentation, divergence, samples by seed."""
 
 import dataclasses
+import itertools
 import json
 import os
 
@@ -110,6 +111,29 @@ def test_the_probability_moves_every_fourth_batch_towards_the_target_and_not_bel
         state |= of._moved_p(state, jnp.float32(sign), Context(step=jnp.asarray(step)))
         seen.append(float(state["p"]))
     np.testing.assert_allclose(seen, [0.05] * 3 + [0.15] * 4 + [0.05] * 4 + [0.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_the_probability_and_running_means_move_once_a_step_in_any_number_of_micro_batches(parts):
+    of = adversaries.Adversaries(config_of("unused", augmentation="ada", target=0.6, speed=640.0), FACTS, ("color",))
+    seen = {}
+    for count in (1, parts):
+        state = {"p": jnp.float32(0.2), "signs": jnp.float32(0)}
+        for step, part in itertools.product(range(12), range(count)):
+            at = Context(step=jnp.asarray(step), parts=count, part=jnp.asarray(part))
+            state |= of._moved_p(state, jnp.float32(0.9), at)
+        seen[count] = float(state["p"])
+    assert seen[parts] == pytest.approx(seen[1], abs=1e-6)
+    assert seen[1] == pytest.approx(0.2 + 3 * 4 * of.config.batch_size / 640, abs=1e-6)
+    kept = 1.0
+    for _ in range(parts):
+        kept *= 1 - adversaries._share(0.01, Context(parts=parts))
+    assert kept == pytest.approx(0.99)
+
+
+def test_a_batch_of_one_image_a_part_is_refused_as_its_diversity_is_unknown():
+    with pytest.raises(ValueError, match=r"batch_size must be at least 2 in each of accumulate=4 parts.*got 4"):
+        config_of("unused", batch_size=4, accumulate=4)
 
 
 def test_the_weight_of_a_penalty_and_p_go_along_half_a_cosine():

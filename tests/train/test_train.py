@@ -189,7 +189,8 @@ def test_updates_that_are_not_finite_are_left_out_until_their_limit(tmp_path, fi
     config = tiny(tmp_path / "run", max_skips=limit, steps=steps, log_every=1, evals=("none",))
     if limit == 3:
         with pytest.raises(
-            UserError, match=r"in 3 steps in a row.*at step 6, .*is not finite.*; the last checkpoint is of step 3"
+            UserError,
+            match=r"in 3 steps in a row.*at step 6, .*is not finite.*; the last checkpoint before it is of step 3",
         ):
             recipe.main(config)
         assert "warm-up: all of the 6 steps, of the preset's 50" in capsys.readouterr().out

@@ -110,16 +110,16 @@ def mean_gradients(
     axes = batch_axes if sequence is None else (*batch_axes, sequence)
 
     def local(params, fixed, state, step, batch, key, scale):
-        def called(function, params, state, batch, known=None):
+        def called(function, params, state, batch, known=None, part=0):
             keys = jax.vmap(functools.partial(jr.fold_in, key))(batch["index"])
             parts = tuple(to_compute(policy, part) for part in eqx.combine(params, fixed, static))
             # Experts stay where they are: tokens go to them.
             model, frozen = gathered(parts, eqx.combine(specs, static), ("fsdp",))
             with split_over(sequence=sequence, experts=experts, blocks=blocks, order="zigzag"):
-                return function(model, batch, keys, Context(state, frozen, step, axes, known))
+                return function(model, batch, keys, Context(state, frozen, step, axes, known, accumulate, part))
 
-        def total(params, state, batch):
-            sums = called(loss, params, state, batch, known)
+        def total(params, state, batch, number):
+            sums = called(loss, params, state, batch, known, number)
             sums = Sums(
                 to_output(policy, sums.loss),
                 sums.weight,
@@ -135,9 +135,9 @@ def mean_gradients(
             part = jnp.where(weight > 0, weight, 1)
             return scale.scale(sums.loss) / part, (sums, part)
 
-        def wide(params, state, batch):
+        def wide(params, state, batch, number):
             function = forgetting(total, specs, ("fsdp",))
-            grads, (sums, part) = device_gradients(function, params, state, batch, axes=axes, specs=param_specs)
+            grads, (sums, part) = device_gradients(function, params, state, batch, number, axes=axes, specs=param_specs)
             return jax.tree.map(lambda g: g * part, grads), sums
 
         known = None
@@ -202,18 +202,19 @@ def _accumulated(
 ) -> tuple[PyTree, Sums]:
     """Sums of gradients and of `Sums` over micro-batches, of which one at a time is in memory."""
     if count == 1:
-        return grad(params, state, batch)
+        return grad(params, state, batch, 0)
 
-    def add(carry, batch):
-        total, state = carry
+    def add(carry, given):
+        (total, state), (batch, number) = carry, given
         # Without it the TPU compiler, which looks at sums over devices in loops for those that could be made after it,
         # stops at a second derivative's (while_loop_all_reduce_code_motion.cc).
-        grads, sums = grad(params, state, batch)
+        grads, sums = grad(params, state, batch, number)
         grads = jax.tree.map(jax.lax.optimization_barrier, grads)  # one by one, as they vary over other axes each
         return (jax.tree.map(jnp.add, total, grads), sums.state), sums._replace(state=None)
 
     zero = lambda x: vary(jnp.zeros(x.shape, widen(x).dtype), axes)
-    (grads, state), sums = jax.lax.scan(add, (jax.tree.map(zero, params), state), _micro(batch, count))
+    given = (_micro(batch, count), jnp.arange(count))
+    (grads, state), sums = jax.lax.scan(add, (jax.tree.map(zero, params), state), given)
     return grads, jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)._replace(state=state)
 
 

@@ -118,7 +118,7 @@ class Run:
                 self.score(values)
                 self.checkpoints.poll()
             stopping = stop.agreed(done)
-            if stopping or done % config.checkpoint_every == 0 or done == config.steps:
+            if stopping or done == config.steps or (done % config.checkpoint_every == 0 and self.sound(state, done)):
                 self.save(done, state, feed)
             if config.sample_every and done % config.sample_every == 0 and done < config.steps:
                 before = time.perf_counter()
@@ -197,13 +197,22 @@ class Run:
             try:
                 check_skipped(skipped, state.scale[name], moved, limit=limit, step=step)
             except FloatingPointError as error:
-                raise UserError(f"{error}; {self._last_good()}") from None
+                raise UserError(f"{error}; {self._last_good(step - int(skipped.consecutive))}") from None
         if not (reason := program.failed(self.numbers()) if program.failed else ""):
             self.failing = None
         elif self.failing is None:
             self.failing = step
         elif step - self.failing >= PATIENCE:
-            raise UserError(f"step {step}: {reason}, since step {self.failing}; {self._last_good(self.failing)}")
+            raise UserError(f"step {step}: {reason}, since step {self.failing}; {self._last_good(self.failing - 1)}")
+
+    def sound(self, state: State, step: int) -> bool:
+        """False, and a line, while training fails: another checkpoint would take the place of the last good one."""
+        rows = max(int(skipped.consecutive) for skipped in state.skipped.values())
+        if rows:
+            self.log.say(f"no checkpoint at step {step}: the last {rows} updates could not be made")
+        if self.failing is not None:
+            self.log.say(f"no checkpoint at step {step}: training has failed since step {self.failing}")
+        return not rows and self.failing is None
 
     def measure(self, state: State, evaluators: tuple[Evaluator, ...]) -> dict[str, float]:
         """Numbers of the averaged model during training; none where a signal ends their computation."""
@@ -257,11 +266,9 @@ class Run:
         """Wall-clock time of the run so far, with the time before it was resumed."""
         return self.log.seconds_before + time.perf_counter() - STARTED
 
-    def _last_good(self, before: int | None = None) -> str:
+    def _last_good(self, before: int) -> str:
         self.checkpoints.wait()
-        steps = [step for step in self.checkpoints.steps() if before is None or step < before]
-        if before is None:
-            return f"the last checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
+        steps = [step for step in self.checkpoints.steps() if step <= before]
         return f"the last checkpoint before it is of step {steps[-1]}" if steps else "no checkpoint before it is kept"
 
 

@@ -36,6 +36,8 @@ class Context(NamedTuple):
         axes: mesh axes over which the batch and its examples are split; () where they are whole.
         whole: sums over the whole batch that the turn's `whole` gives, where the batch comes in micro-batches; None
             where it does not: the loss sums its own by `sum`.
+        parts: number of micro-batches, over which the state is handed on.
+        part: number of this one, traced; from 0.
     """
 
     state: PyTree = None
@@ -43,6 +45,8 @@ class Context(NamedTuple):
     step: Int[Array, ""] | int = 0
     axes: tuple[str, ...] = ()
     whole: PyTree = None
+    parts: int = 1
+    part: Int[Array, ""] | int = 0
 
     def sum(self, x: PyTree) -> PyTree:
         """Sum over the parts of the batch."""

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from eqxgen._widen import widen
 from eqxgen.configs import DCGANConfig
 from eqxgen.nn import BatchNorm, BatchNormState, Convolution, ConvolutionTranspose, Embedding, Projection, _check
 from eqxgen.rng import RNG
@@ -72,6 +73,8 @@ class DCGANGenerator(eqx.Module):
         inference: bool | None = None,
     ) -> tuple[Float[Array, "size size channels"], States]:
         """One example; `weight` is 0 for padding of a batch, else 1."""
+        _check.example(latent, name="latent", latent_dim=self.config.latent_dim)
+        check_states(states, self.norms)
         x = self.stem(joined(self.label_embedding, latent, label))
         x, new = x.reshape(self.base, self.base, -1), []
         for norm, state, up in zip(self.norms, states, self.ups):
@@ -91,7 +94,7 @@ class DCGANGenerator(eqx.Module):
     ) -> tuple[Float[Array, "batch size size channels"], States]:
         """Images of a batch in training, and the state after it."""
         run = lambda latent, label, weight: self(latent, label, state, weight=weight, inference=False)
-        return jax.vmap(run, out_axes=(0, None), axis_name="batch")(latents, labels, weight)
+        return jax.vmap(run, out_axes=(0, None), axis_name="batch")(latents, label_array(labels), weight)
 
     def sample(
         self, latent: Float[Array, " latent"], label: Int[Array, ""] | None, state: Any, *, key: PRNGKeyArray
@@ -112,9 +115,11 @@ class DCGANDiscriminator(eqx.Module):
     head: Projection
     label_embedding: Embedding | None
     config: DCGANConfig = eqx.field(static=True)
+    size: int = eqx.field(static=True)
 
     def __init__(self, size: int, channels: int, classes: int | None, config: DCGANConfig, *, key: PRNGKeyArray):
         _check.positive(size=size, channels=channels)
+        self.size = size
         keys = RNG(key)
         sides, widths = config.sides(size), (channels, *_widths(config, size)[::-1])
         self.downs = tuple(
@@ -142,14 +147,16 @@ class DCGANDiscriminator(eqx.Module):
     ) -> tuple[Float[Array, ""], States]:
         """One example; `weight` is 0 for padding of a batch, else 1."""
         check_label(self.label_embedding, label)
+        check_states(states, self.norms)
+        _check.example(image, name="image", height=self.size, width=self.size, channels=self.downs[0].weight.shape[2])
         x, new = jax.nn.leaky_relu(self.downs[0](image), 0.2), []
         for norm, state, down in zip(self.norms, states, self.downs[1:]):
             x, state = norm(down(x), state, weight=weight, inference=inference)
             new.append(state)
             x = jax.nn.leaky_relu(x, 0.2)
-        logit = self.head(x.reshape(-1))[0].astype(jnp.float32)
+        logit = widen(self.head(x.reshape(-1))[0])
         if self.label_embedding is not None and label is not None:
-            logit += jnp.sum(self.label_embedding(label) * jnp.sum(x, axis=(0, 1)), dtype=jnp.float32)
+            logit += jnp.sum(self.label_embedding(label) * jnp.sum(x, axis=(0, 1)), dtype=logit.dtype)
         return logit, tuple(new)
 
     def batch(
@@ -162,7 +169,7 @@ class DCGANDiscriminator(eqx.Module):
     ) -> tuple[Float[Array, " batch"], States]:
         """Logits of a batch in training, and the state after it."""
         run = lambda image, label, weight: self(image, label, state, weight=weight, inference=False)
-        return jax.vmap(run, out_axes=(0, None), axis_name="batch")(images, labels, weight)
+        return jax.vmap(run, out_axes=(0, None), axis_name="batch")(images, label_array(labels), weight)
 
 
 def joined(
@@ -175,8 +182,22 @@ def joined(
     return jnp.concatenate([latent, embedding(label).astype(latent.dtype)])
 
 
+def check_states(states: Any, norms: tuple[BatchNorm, ...]) -> None:
+    """Raises `ValueError` where there is not a state for each batch norm."""
+    if not isinstance(states, tuple | list) or len(states) != len(norms):
+        got = len(states) if isinstance(states, tuple | list) else type(states).__name__
+        raise ValueError(f"states must be those of {len(norms)} batch norms, as of init_state(): got {got}")
+
+
+def label_array(labels: Any) -> Any:
+    """Labels of a batch as an array, or None."""
+    return None if labels is None else jnp.asarray(_check.integers(labels, "labels"))
+
+
 def check_label(embedding: Any, label: Any) -> None:
-    """Raises `ValueError` where a label is lacking, or is given to a model without classes."""
+    """Raises `ValueError` where a label is lacking, is no scalar, or is given to a model without classes."""
+    if label is not None and jnp.ndim(label) != 0:
+        raise ValueError(f"label must be a scalar, that of one example: got shape {jnp.shape(label)}")
     if embedding is None and label is not None:
         raise ValueError("label must be None for a model without classes: got one")
     if embedding is not None and label is None:

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from eqxgen._widen import widen
 from eqxgen.configs import R3GANConfig
-from eqxgen.models.gan.dcgan import check_label, joined
+from eqxgen.models.gan.dcgan import check_label, joined, label_array
 from eqxgen.nn import Convolution, Embedding, Projection, _check, upfirdn
 from eqxgen.rng import RNG
 
@@ -130,6 +131,7 @@ class R3GANGenerator(eqx.Module):
         *,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "size size channels"]:
+        _check.example(latent, name="latent", latent_dim=self.config.latent_dim)
         vector = self.stem(joined(self.label_embedding, latent, label))
         x = self.basis.astype(vector.dtype) * vector[None, None]
         for place, blocks in enumerate(self.stages.levels):
@@ -151,7 +153,7 @@ class R3GANGenerator(eqx.Module):
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "batch size size channels"], None]:
         """Images of a batch."""
-        return jax.vmap(self)(latents, labels), None
+        return jax.vmap(self)(latents, label_array(labels)), None
 
     def sample(
         self, latent: Float[Array, " latent"], label: Int[Array, ""] | None, state: Any, *, key: PRNGKeyArray
@@ -197,6 +199,8 @@ class R3GANDiscriminator(eqx.Module):
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, ""]:
         check_label(self.label_embedding, label)
+        side = len(self.basis) * 2 ** (len(self.config.widths) - 1)
+        _check.example(image, name="image", height=side, width=side, channels=self.stem.weight.shape[2])
         x = self.stem(image)
         for place, blocks in enumerate(self.stages.levels):
             if place:
@@ -205,10 +209,10 @@ class R3GANDiscriminator(eqx.Module):
                 x = x if conv is None else conv(x)
             for block in blocks:
                 x = block(x)
-        features = self.head(jnp.sum(x * self.basis.astype(x.dtype), axis=(0, 1))).astype(jnp.float32)
+        features = widen(self.head(jnp.sum(x * self.basis.astype(x.dtype), axis=(0, 1))))
         if self.label_embedding is None or label is None:
             return features[0]
-        return jnp.sum(features * self.label_embedding(label).astype(jnp.float32))
+        return jnp.sum(features * self.label_embedding(label).astype(features.dtype))
 
     def batch(
         self,
@@ -219,7 +223,7 @@ class R3GANDiscriminator(eqx.Module):
         weight: Float[Array, " batch"] | None = None,
     ) -> tuple[Float[Array, " batch"], None]:
         """Logits of a batch."""
-        return jax.vmap(self)(images, labels), None
+        return jax.vmap(self)(images, label_array(labels)), None
 
 
 def _resized(x: Array, taps: tuple[int, ...], *, up: bool) -> Array:

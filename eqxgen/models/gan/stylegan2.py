@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from eqxgen._widen import widen
 from eqxgen.configs import StyleGAN2Config
-from eqxgen.models.gan.dcgan import check_label
+from eqxgen.models.gan.dcgan import check_label, label_array
 from eqxgen.models.gan.equalised import (
     TAPS,
     EqualisedConvolution,
@@ -198,6 +198,7 @@ class StyleGAN2Generator(eqx.Module):
     def style(self, latent: Float[Array, " latent"], label: Int[Array, ""] | None = None) -> Float[Array, " dim"]:
         """The style vector of a latent and its label."""
         check_label(self.label_embedding, label)
+        _check.example(latent, name="latent", latent_dim=self.config.latent_dim)
         if self.label_embedding is None or label is None:
             return self.mapping(latent)
         return self.mapping(latent, self.label_embedding(label).astype(latent.dtype))
@@ -205,14 +206,26 @@ class StyleGAN2Generator(eqx.Module):
     def truncated(
         self, style: Float[Array, " dim"], mean: Float[Array, " dim"], truncation: float | Float[Array, ""]
     ) -> Float[Array, " dim"]:
-        """mean + truncation · (style - mean) (Karras et al. 2019, arXiv:1812.04948, appendix B)."""
+        """mean + truncation · (style - mean) (Karras et al. 2019, arXiv:1812.04948, appendix B).
+
+        Raises:
+            ValueError: there is no mean, it is of another shape, or the truncation is not finite.
+        """
+        if mean is None:
+            raise ValueError("mean must be the mean style vector for a truncation, the model's state: got None")
+        _check.same_shape(mean=mean, style=style)
+        if isinstance(truncation, int | float) and not math.isfinite(truncation):
+            raise ValueError(f"truncation must be finite: got {truncation}")
         return mean + truncation * (style - mean)
 
     def noise(self, key: PRNGKeyArray) -> Noise:
         """Normal noise of each styled convolution."""
         keys = RNG(key)
-        sides = [4 * 2**place for place, level in enumerate(self.levels) for _ in level.convs]
-        return tuple(jr.normal(next(keys), (side, side)) for side in sides)
+        return tuple(jr.normal(next(keys), (side, side)) for side in self._sides())
+
+    def _sides(self) -> list[int]:
+        """Sides of the feature maps of the styled convolutions."""
+        return [4 * 2**place for place, level in enumerate(self.levels) for _ in level.convs]
 
     def synthesis(
         self, styles: Float[Array, "layers dim"], *, noise: Noise | None = None, key: PRNGKeyArray | None = None
@@ -225,14 +238,16 @@ class StyleGAN2Generator(eqx.Module):
             key: of the noise.
 
         Raises:
-            ValueError: neither noise nor a key is given, or there are not `layers` style vectors.
+            ValueError: neither noise nor a key is given, it has other shapes, or there are not `layers` style vectors.
         """
-        if len(styles) != self.layers:
-            raise ValueError(f"styles must be {self.layers} vectors, one for each layer: got shape {styles.shape}")
+        _check.example(styles, name="styles", layers=self.layers, latent_dim=self.config.latent_dim)
         if noise is None:
             if key is None:
                 raise ValueError("key must be given for the noise of the synthesis, or noise: got neither")
             noise = self.noise(key)
+        sides = self._sides()
+        if [jnp.shape(own) for own in noise] != [(side, side) for side in sides]:
+            raise ValueError(f"noise must be squares of {sides} pixels: got {[jnp.shape(own) for own in noise]}")
         clamp, kind = self.config.clamp, self.const.dtype
         x, image, at = self.const, None, 0
         for level in self.levels:
@@ -258,7 +273,7 @@ class StyleGAN2Generator(eqx.Module):
         latents: Float[Array, "batch latent"],
         labels: Int[Array, " batch"] | None,
         *,
-        mixing: float = 0.0,
+        mixing: float | Float[Array, ""] = 0.0,
         keys: Key[Array, " batch"] | None = None,
     ) -> tuple[Float[Array, "batch layers dim"], Float[Array, "batch dim"]]:
         """Style vectors of each layer of a batch, and those before mixing.
@@ -266,18 +281,25 @@ class StyleGAN2Generator(eqx.Module):
         Args:
             mixing: probability that the layers from a random one on have the style vector of another latent.
             keys: of the mixing, one for each example.
+
+        Raises:
+            ValueError: the probability is out of [0, 1], or needs keys that are not given.
         """
+        labels, known = label_array(labels), isinstance(mixing, int | float)
+        if known:
+            _check.probability(mixing=mixing)
         first = jax.vmap(self.style)(latents, labels)
         styles = jnp.broadcast_to(first[:, None], (len(first), self.layers, first.shape[1]))
-        if not mixing:
+        if known and not mixing:
             return styles, first
-        assert keys is not None
+        if keys is None:
+            raise ValueError("keys must be given for mixing, one for each example: got None")
         others, cut = jax.vmap(lambda key: self._mixed(latents.shape[1], mixing, key))(keys)
         second = jax.vmap(self.style)(others, labels)
         kept = (jnp.arange(self.layers)[None] < cut[:, None])[:, :, None]
         return jnp.where(kept, styles, second[:, None]), first
 
-    def _mixed(self, dim: int, mixing: float, key: PRNGKeyArray) -> tuple[Array, Array]:
+    def _mixed(self, dim: int, mixing: float | Float[Array, ""], key: PRNGKeyArray) -> tuple[Array, Array]:
         latent_key, cut_key, key = jr.split(key, 3)
         cut = jr.randint(cut_key, (), 1, self.layers)
         return jr.normal(latent_key, (dim,)), jnp.where(jr.uniform(key) < mixing, cut, self.layers)
@@ -287,7 +309,7 @@ class StyleGAN2Generator(eqx.Module):
         latents: Float[Array, "batch latent"],
         labels: Int[Array, " batch"] | None,
         *,
-        mixing: float = 0.0,
+        mixing: float | Float[Array, ""] = 0.0,
         keys: Key[Array, " batch"],
     ) -> tuple[Float[Array, "batch size size channels"], Float[Array, "batch dim"]]:
         """Images of a batch in training, with style mixing, and the style vectors before it."""

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen.configs import StyleGAN2Config
-from eqxgen.models.gan.dcgan import check_label
+from eqxgen.models.gan.dcgan import check_label, label_array
 from eqxgen.models.gan.deviation import with_deviation
 from eqxgen.models.gan.equalised import TAPS, EqualisedConvolution, EqualisedEmbedding, EqualisedProjection
 from eqxgen.models.gan.stylegan2 import Mapping
 from eqxgen.nn import _check, blur
+from eqxgen.nn._batch import OverBatch
 from eqxgen.rng import RNG
 
 MAPPING = 8
@@ -47,8 +48,9 @@ class Level(eqx.Module):
         return self.convs[1](h, gain=half, clamp=clamp) + self.shortcut(x, gain=half)
 
 
-class StyleGAN2Discriminator(eqx.Module):
-    """Logits of a batch of images, positive for real: the minibatch deviation belongs to the batch.
+class StyleGAN2Discriminator(eqx.Module, OverBatch):
+    """Logits of a batch of images, positive for real: the minibatch deviation belongs to the batch, and after
+    `eqxgen.nn.synchronised` to that of all devices.
 
     The form `residual` has shortcuts; `skip` adds features of the image at each resolution; `plain` has neither. With
     classes, the logit is the product of the last features and of a mapping of the class, over the root of its size.
@@ -71,6 +73,8 @@ class StyleGAN2Discriminator(eqx.Module):
     label_embedding: EqualisedEmbedding | None
     mapping: Mapping | None
     config: StyleGAN2Config = eqx.field(static=True)
+    size: int = eqx.field(static=True)
+    axis_name: tuple[str, ...] = eqx.field(static=True)
 
     def __init__(self, size: int, channels: int, classes: int | None, config: StyleGAN2Config, *, key: PRNGKeyArray):
         _check.positive(size=size, channels=channels)
@@ -97,13 +101,17 @@ class StyleGAN2Discriminator(eqx.Module):
         self.head = EqualisedProjection(width, outputs, linear=True, key=next(keys))
         self.label_embedding = None if classes is None else EqualisedEmbedding(classes, width, key=next(keys))
         self.mapping = None if classes is None else Mapping(width, width, MAPPING, key=next(keys))
-        self.config = config
+        self.config, self.size, self.axis_name = config, size, ()
 
     def init_state(self) -> None:
         """No state."""
 
     def features(self, image: Float[Array, "size size channels"]) -> Float[Array, "4 4 width"]:
         """The last feature map of one image, before the deviation."""
+        stem = self.levels[0].stem if self.levels else self.stem
+        assert stem is not None
+        sides = {"height": self.size, "width": self.size, "channels": stem.weight.shape[2]}
+        _check.example(image, name="image", **sides)
         x, clamp = None, self.config.clamp
         for level in self.levels:
             x, image = self._seen(x, level.stem, image)
@@ -122,13 +130,18 @@ class StyleGAN2Discriminator(eqx.Module):
     def __call__(
         self, images: Float[Array, "batch size size channels"], labels: Int[Array, " batch"] | None = None
     ) -> Float[Array, " batch"]:
-        check_label(self.label_embedding, labels)
+        if self.label_embedding is not None or labels is not None:
+            labels = label_array(labels)
+            if labels is not None and labels.shape != images.shape[:1]:
+                raise ValueError(f"labels must be one for each of {len(images)} images: got shape {labels.shape}")
+        _check.positive(images=len(images))
         x = jax.vmap(self.features)(images)
         if self.config.group:
-            x = with_deviation(x, self.config.group, self.config.deviations)
+            x = with_deviation(x, self.config.group, self.config.deviations, axes=self.axis_name)
         return jax.vmap(self._logit)(x, labels)
 
     def _logit(self, x: Float[Array, "4 4 width"], label: Int[Array, ""] | None) -> Float[Array, ""]:
+        check_label(self.label_embedding, label)
         x = self.hidden(self.last(x, clamp=self.config.clamp).reshape(-1))
         features = self.head(x).astype(jnp.promote_types(x.dtype, jnp.float32))
         if self.label_embedding is None or self.mapping is None or label is None:

@@ -100,10 +100,10 @@ class Adversaries:
         return Sums(weight @ found, jnp.sum(weight), {})
 
     def path(self, model: dict[str, Any], batch: Batch, keys: Keys, context: Context) -> Sums:
-        """The path length penalty of half of the batch; its running mean moves."""
+        """The path length penalty of every other example of the batch; its running mean moves."""
         model, weight, labels, state = self._parts(model, batch, context)
-        half = -(-len(weight) // 2)
-        weight, keys, labels = weight[:half], keys[:half], None if labels is None else labels[:half]
+        # Every other one, not the first half: on devices of an even number of examples these are the same.
+        weight, keys, labels = weight[::2], keys[::2], None if labels is None else labels[::2]
         net, latents = model["generator"], self._latents(keys)
         styles, _ = net.styles(latents, labels)
         noise = _fold(keys, 4)
@@ -112,7 +112,7 @@ class Adversaries:
         lengths = path_lengths(synthesis, styles, jax.vmap(draw)(keys))
         count = jnp.sum(weight)
         average = context.sum(weight @ lengths) / context.sum(count)
-        losses, mean = path_penalty(lengths, state["path"], average)
+        losses, mean = path_penalty(lengths, state["path"], average, decay=_share(0.01, context))
         metrics = {"path_length": weight @ lengths}
         return Sums(self.config.penalty.path * (weight @ losses), count, metrics, {**state, "path": mean})
 
@@ -132,7 +132,7 @@ class Adversaries:
             return net.batch(latents, labels, own, weight=weight)
         images, styles = net.batch(latents, labels, mixing=self.config.mixing, keys=keys)
         mean = context.sum(weight @ styles.astype(own.dtype)) / context.sum(jnp.sum(weight))
-        return images, own + (1 - self.config.w_decay) * (jax.lax.stop_gradient(mean) - own)
+        return images, own + _share(1 - self.config.w_decay, context) * (jax.lax.stop_gradient(mean) - own)
 
     def _judge(
         self, model: dict[str, Any], state: Any, labels: Any, weight: Array, context: Context
@@ -173,8 +173,9 @@ class Adversaries:
         return gamma * (final + (1 - final) * _cosine(self._share(context)))
 
     def _moved_p(self, state: Any, sign: Array, context: Context) -> dict[str, Array]:
-        """p and the sum of signs; p moves every fourth batch (Karras et al. 2020, arXiv:2006.06676, section 3)."""
-        signs, due = state["signs"] + sign, (context.step + 1) % PERIOD == 0
+        """p and the sum of signs; p moves after every fourth batch (Karras et al. 2020, arXiv:2006.06676, section 3)."""
+        signs = state["signs"] + sign / context.parts
+        due = ((context.step + 1) % PERIOD == 0) & (context.part == context.parts - 1)
         stride = PERIOD * self.config.batch_size / self.config.speed
         moved = jnp.maximum(state["p"] + stride * jnp.sign(signs / PERIOD - self.config.target), 0)
         return {"p": jnp.where(due, moved, state["p"]), "signs": jnp.where(due, 0.0, signs)}
@@ -198,7 +199,7 @@ class Adversaries:
     def _diversity(self, batch: Batch, fakes: Array, context: Context) -> Array:
         """Deviation of generated images over that of real ones; within the classes where a batch has a few of each."""
         weight, count = batch["weight"], self.facts.classes
-        few = self.config.conditional and 4 * count <= self.config.batch_size
+        few = self.config.conditional and 4 * count * context.parts <= self.config.batch_size
         groups = jax.nn.one_hot(batch["label"] if few else jnp.zeros_like(batch["label"]), count if few else 1)
         groups = groups * weight[:, None]
         sizes = context.sum(jnp.sum(groups, axis=0))
@@ -239,6 +240,11 @@ def collapsed(metrics: Mapping[str, float]) -> str:
 
 def _fold(keys: Keys, number: int) -> Keys:
     return jax.vmap(lambda key: jr.fold_in(key, number))(keys)
+
+
+def _share(share: float, context: Context) -> float:
+    """Share of the new in a running mean after each micro-batch, which is `share` after all of them."""
+    return 1 - (1 - share) ** (1 / context.parts)
 
 
 def _cosine(share: Array) -> Array:

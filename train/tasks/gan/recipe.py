@@ -88,7 +88,7 @@ def seeds_of(text: str) -> tuple[int, ...]:
     for part in (part.strip() for part in text.split(",") if text):
         first, dash, last = part.partition("-")
         holds = first.isdecimal() and (not dash or last.isdecimal()) and len(first) < 10 and len(last) < 10
-        require(holds, f"seeds must be whole numbers or ranges, as in 0-63 or 1,5,9: got {text!r}")
+        require(holds, f"seeds must be whole numbers of up to 9 digits or ranges, as in 0-63 or 1,5,9: got {text!r}")
         require(not dash or int(first) <= int(last), f"seeds must be ranges that rise, as in 0-63: got {part!r}")
         require(not dash or int(last) - int(first) < 100_000, f"seeds must be at most 100000 of them: got {part!r}")
         found.extend(range(int(first), int(last or first) + 1))
@@ -156,7 +156,7 @@ def _of_seed(tree: Any, example: Mapping[str, Any]) -> Any:
 
 
 def _on_path(tree: Any, example: Mapping[str, Any]) -> Any:
-    """An image on the path between two seeds; its noise is that of the first seed of all."""
+    """An image on the path between two seeds; its noise is that of `--seed`."""
     import jax.numpy as jnp
     import jax.random as jr
 

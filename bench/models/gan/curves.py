@@ -1,5 +1,5 @@
 """Losses of 20 steps of StyleGAN2 beside the same arithmetic in PyTorch (tests/oracles/_gan_torch.py), from the same
-weights, on the same images, latents and noise: `python -m bench.models.gan_curves`, where PyTorch is installed.
+weights, on the same images, latents and noise: `python -m bench.models.gan.curves`, where PyTorch is installed.
 
 A step moves the generator by the non-saturating loss, then the discriminator by its loss and R1, each with its own
 Adam. Writes bench/results/cpu/gan_curves.json with both curves and their largest relative difference.
@@ -25,7 +25,7 @@ STEPS, BATCH, SIDE, GAMMA = 20, 8, 8, 0.1
 ADAM = {"b1": 0.0, "b2": 0.99}
 RATE = 2.5e-3
 CONFIG = StyleGAN2Config(latent_dim=16, mapping=2, width=128, max_width=16, discriminator="residual", group=4)
-RESULT = pathlib.Path(__file__).parents[1] / "results" / "cpu" / "gan_curves.json"
+RESULT = pathlib.Path(__file__).parents[2] / "results" / "cpu" / "gan_curves.json"
 LOSSES = objective("non_saturating")
 
 

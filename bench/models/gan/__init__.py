@@ -1,0 +1,1 @@
+"""Training of adversarial networks: beside PyTorch, and with and without augmentation."""
