@@ -24,6 +24,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.augment.geometry import rotation, scaling, translation
@@ -73,7 +74,7 @@ def ada_augment(
     _check.inexact(image, "image")
     if jnp.ndim(p):
         raise ValueError(f"p must be a scalar: got shape {jnp.shape(p)}")
-    if not isinstance(p, jax.core.Tracer):
+    if not isinstance(p, Tracer):
         _check.probability(p=float(p))
     for part in parts:
         if part not in PARTS:

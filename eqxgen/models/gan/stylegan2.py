@@ -285,12 +285,12 @@ class StyleGAN2Generator(eqx.Module):
         Raises:
             ValueError: the probability is out of [0, 1], or needs keys that are not given.
         """
-        labels, known = label_array(labels), isinstance(mixing, int | float)
-        if known:
+        labels = label_array(labels)
+        if isinstance(mixing, int | float):
             _check.probability(mixing=mixing)
         first = jax.vmap(self.style)(latents, labels)
         styles = jnp.broadcast_to(first[:, None], (len(first), self.layers, first.shape[1]))
-        if known and not mixing:
+        if isinstance(mixing, int | float) and not mixing:
             return styles, first
         if keys is None:
             raise ValueError("keys must be given for mixing, one for each example: got None")

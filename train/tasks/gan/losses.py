@@ -173,7 +173,7 @@ class Adversaries:
         return gamma * (final + (1 - final) * _cosine(self._share(context)))
 
     def _moved_p(self, state: Any, sign: Array, context: Context) -> dict[str, Array]:
-        """p and the sum of signs; p moves after every fourth batch (Karras et al. 2020, arXiv:2006.06676, section 3)."""
+        """p and the sum of signs; p moves after each fourth batch (Karras et al. 2020, arXiv:2006.06676, section 3)."""
         signs = state["signs"] + sign / context.parts
         due = ((context.step + 1) % PERIOD == 0) & (context.part == context.parts - 1)
         stride = PERIOD * self.config.batch_size / self.config.speed
