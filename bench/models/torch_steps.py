@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from bench.gpu.steps import contenders
 from bench.machine import about, versions
 from bench.models import bench_unet
-from bench.models.steps import bert, gan, t5, tokenizer
+from bench.models.steps import bert, classifier, gan, t5, tokenizer
 from bench.race import OURS, Makers, Turn, medians, prepare, race, ratios
 from eqxgen.configs import DiTConfig, UNetConfig
 from train.engine.host_memory import keep_freed_memory
@@ -81,6 +81,10 @@ ROWS = {
         32,
         functools.partial(gan.makers, "r3gan", TORCH),
     ),
+    "vit": Row(
+        "ViT of 6 blocks, 192 wide, 32 pixels in patches of 4", 32, functools.partial(classifier.makers, "ViT", TORCH)
+    ),
+    "resnet": Row("ResNet-18, 32 pixels", 32, functools.partial(classifier.makers, "ResNet", TORCH)),
     "t5": Row("T5-small of version 1.1, 64 tokens to 32", 8, functools.partial(t5.makers, TORCH)),
 }
 

@@ -18,7 +18,7 @@ from eqxgen.losses.contrastive import LARGEST_SCALE, sigmoid_bias
 from tests.devices import printed
 from tests.full import full
 from tests.pretrained.test_vision import CASES, published, write
-from tests.train.small_runs import metrics, words
+from tests.train.small_runs import crashed_and_resumed, metrics, same, weights, words
 from tests.train.test_sample import made
 from tests.train.test_start import started
 from train import clip, sample, search
@@ -62,6 +62,20 @@ def test_a_run_has_zero_shot_accuracy_and_recall_in_its_summary_and_its_nearest_
     assert sample.main(words(run=run, text="a seven", n=3, out=tmp_path / "x.npz")) == 0
     with np.load(tmp_path / "x.npz") as arrays:
         assert arrays["images"].shape == (3, 8, 8, 1)
+
+
+@full
+def test_a_run_that_was_killed_goes_on_to_the_same_weights_and_scores(tmp_path, monkeypatch):
+    values = {"steps": 4, "batch_size": 8, "log_every": 1, "sample_every": 0, "checkpoint_every": 2}
+    config = lambda name: dataclasses.replace(
+        clip.PRESETS["mnist"], run_dir=str(tmp_path / name), data=DataConfig(name="digits"), **values | SMALL
+    )
+    assert clip.main(config("whole")) == 0
+    crashed_and_resumed(clip, config("cut"), 3, monkeypatch)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    first, second = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "cut"))
+    for name in ("zero_shot_accuracy", "text_recall_1", "image_recall_1"):
+        assert first[name] == second[name]
 
 
 def rows_of(path):

@@ -236,7 +236,7 @@ DENOISED = {
 OF_LATENTS = {
     "--truncation 3": r"truncation must be in \[0, 2\]: got 3.0",
     "--truncation nan": r"truncation must be in \[0, 2\]: got nan",
-    "--seeds x": "seeds must be whole numbers or ranges, as in 0-63 or 1,5,9: got 'x'",
+    "--seeds x": "seeds must be whole numbers of up to 9 digits or ranges, as in 0-63 or 1,5,9: got 'x'",
     "--seeds 5-2": "seeds must be ranges that rise, as in 0-63: got '5-2'",
     "--seeds 0-999999": "seeds must be at most 100000 of them: got '0-999999'",
     "--seeds 1 --n 3": "n goes without seeds",
