@@ -3,7 +3,8 @@
 
 Runs of `python -m train.gan --preset cifar10-small`; a finished run is not repeated. Writes
 bench/results/cpu/gan_augmentation.json: for each way the accuracy of a classifier on samples and their Fréchet distance
-in its features along training, the discriminator's signs and p beside them, and both judges' numbers at the end.
+in its features along training, the discriminator's signs and p beside them, and both judges' numbers at the end. Once
+all are there, draws docs/gan_augmentation.png: the curves, and the last grid of samples of each.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import Any
 from train import gan
 from train.config.base import parse
 
+PICTURE = pathlib.Path(__file__).parents[3] / "docs" / "gan_augmentation.png"
 RESULT = pathlib.Path(__file__).parents[2] / "results" / "cpu" / "gan_augmentation.json"
 WAYS: dict[str, list[str]] = {
     "none": [],
@@ -40,6 +42,26 @@ def measured(way: str, folder: pathlib.Path, flags: Sequence[str]) -> dict[str, 
     return {"curve": curve, "last": summary}
 
 
+def picture(results: dict[str, Any], runs: pathlib.Path) -> None:
+    """Curves of the Fréchet distance, and beside them the last samples of each way, a row for each class."""
+    import numpy as np
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    figure = Figure(figsize=(3.4 * (1 + len(results)), 4.6), layout="constrained")
+    first, *others = figure.subplots(1, 1 + len(results))
+    for (way, found), axis in zip(results.items(), others, strict=True):
+        points = [(point["step"], point["sample_frechet"]) for point in found["curve"]]
+        first.plot(*zip(*points), label=way, marker="o", markersize=3)
+        axis.imshow(np.asarray(Image.open(max((runs / way / "samples").glob("step-*.png")))))
+        axis.set(title=way)
+        axis.axis("off")
+    first.set(yscale="log", xlabel="step of 64 images", ylabel="Fréchet distance in the features of the classifier")
+    first.grid(alpha=0.3)
+    first.legend()
+    figure.savefig(PICTURE, dpi=90, metadata={"Software": None})
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -54,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = measured(way, asked.runs / way, flags)
         results = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
         RESULT.write_text(json.dumps(results | {way: found}, indent=1) + "\n", encoding="utf-8")
+        if set(results) | {way} == set(WAYS):
+            picture({name: (results | {way: found})[name] for name in WAYS}, asked.runs)
         print(way, json.dumps(found["curve"][-1]))
 
 
