@@ -52,6 +52,25 @@ def test_a_folder_is_read_by_the_names_of_its_pictures_with_classes_by_value(tmp
     assert again.fingerprint != found.fingerprint
 
 
+@pytest.mark.parametrize("kind", ["16 bits", "transparent", "opaque"])
+def test_a_mask_whose_values_reading_would_change_is_refused(kind, tmp_path):
+    pairs(tmp_path, values=(0, 1, 2))
+    path = tmp_path / "masks" / "1.png"
+    values = np.asarray(Image.open(path))
+    if kind == "16 bits":
+        Image.fromarray(values.astype(np.uint16) * 400).save(path)
+    else:
+        picture = Image.fromarray(values).convert("P")
+        picture.putpalette([0, 0, 0, 1, 1, 1, 2, 2, 2])
+        picture.save(path, **({"transparency": 0} if kind == "transparent" else {"transparency": 9}))
+    if kind == "opaque":
+        assert len(load_pairs(config(tmp_path), say=lambda line: None).classes) == 3
+        return
+    message = {"16 bits": "a mask of 8 bits a channel, got mode I;16", "transparent": "an opaque mask, got transparent"}
+    with pytest.raises(DataError, match=rf"1\.png: expected {message[kind]}"):
+        load_pairs(config(tmp_path), say=lambda line: None)
+
+
 def test_colours_sizes_and_parts_of_a_folder(tmp_path):
     table = np.array([[255, 0, 0], [0, 0, 255], [0, 0, 0]], np.uint8)
     for part, shape in (("train", (9, 12)), ("test", (7, 5))):

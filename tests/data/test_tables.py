@@ -111,7 +111,24 @@ def test_a_table_is_read_by_the_names_of_its_columns_or_by_their_numbers(tmp_pat
     assert table(tmp_path, LINES.replace("good", "1").replace("bad", "0")).classes == ("0", "1")
 
 
+def test_labels_that_are_numbers_and_words_are_the_same_classes_in_every_part(tmp_path):
+    rows = [f"{('5', '10', 'unsure')[number % 3]}\tword {number}" for number in range(120)]
+    found = table(tmp_path, "\n".join(["label\ttext", *rows, ""]))
+    assert found.classes == ("10", "5", "unsure")
+    for part in (found.train, found.dev, found.test):
+        for (text,), label in zip(*part):
+            assert found.classes[label] == ("5", "10", "unsure")[int(text.split()[1]) % 3]
+    few = [f"{1 + number % 2}\tword {number}" for number in range(80)] + [f"unsure\tother {n}" for n in range(4)]
+    mixed = table(tmp_path, "\n".join(["label\ttext", *few, ""]))
+    for part in (mixed.train, mixed.dev, mixed.test):
+        for (text,), label in zip(*part):
+            word, number = text.split()
+            assert mixed.classes[label] == ("unsure" if word == "other" else str(1 + int(number) % 2))
+
+
 WRONG = [
+    ("two columns of one name", LINES.replace("more", "text"), {}, "expected one column 'text', got 2 of that name: rename"),
+    ("a grade beyond float32", LINES.replace("good", "1e39").replace("bad", "1"), {"grades": True}, "expected a finite number as the grade, got '1e39'"),
     ("no column of that name", LINES, {"columns": ("label", "txt")}, "expected a column 'txt', got columns label, text, more: correct --data.columns"),
     ("no column of that number", LINES, {"columns": ("1", "4")}, "expected a column 4, got 3 columns"),
     ("an odd line", f"{LINES}good\tx", {}, "expected 3 values in each line, as in the first, got 2 in line 62"),

@@ -50,17 +50,17 @@ _BROKEN = (
 
 
 def read_picture(
-    path: Path, image_size: int | None, *, hint: str = _HINT
+    path: Path, image_size: int | None, *, hint: str = _HINT, exact: bool = False
 ) -> UInt8[np.ndarray, "height width channels"]:
     """The only frame of a picture, upright, 1 channel if it is grey and otherwise 3.
 
     Transparent pixels become white, 16 bits a channel become 8. Of the pictures that a camera keeps in one JPEG (MPO)
     the first is taken. With `image_size` the shorter side is resized to it and the centre is cut out. `hint` ends the
-    message of a broken picture.
+    message of a broken picture. `exact` is for masks, whose values are names: none is rounded or laid on white.
 
     Raises:
         DataError: the file cannot be read or decoded, is cut short, has over 2**26 pixels, several frames, or more than
-            16 bits a channel.
+            16 bits a channel; with `exact` also where it has 16 bits, or is not opaque.
     """
     from PIL import Image, ImageOps
 
@@ -72,6 +72,8 @@ def read_picture(
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(data), formats=_known_formats())
             _check(path, picture)
+            if exact:
+                _check_exact(path, picture)
             if picture.format == "PNG":
                 check_png(data)
             return _pixels(ImageOps.exif_transpose(picture), image_size)
@@ -92,7 +94,7 @@ def read_mask(path: Path) -> Bool[np.ndarray, "height width"]:
     Raises:
         DataError: as `read_picture`; or a pixel is neither black nor white, or none is white.
     """
-    pixels = read_picture(path, None, hint=REPLACE)
+    pixels = read_picture(path, None, hint=REPLACE, exact=True)
     other = ~(np.all(pixels == 0, -1) | np.all(pixels == 255, -1))
     if other.any():
         got = f"{int(other.sum()):,} of {other.size:,} pixels of other values"
@@ -125,6 +127,16 @@ def _check(path: Path, picture: "Picture") -> None:
     if picture.mode == "F" or (picture.mode == "I" and picture.format not in ("PNG", "PPM")):
         hint = "convert it to a picture of 8 or 16 bits"
         raise DataError(path, "at most 16 bits a channel", f"mode {picture.mode}", hint)
+
+
+def _check_exact(path: Path, picture: "Picture") -> None:
+    """Refuses a mask whose values reading would change."""
+    if picture.mode in (*_SIXTEEN, "I"):
+        hint = "save it as an 8-bit PNG of the numbers of its classes"
+        raise DataError(path, "a mask of 8 bits a channel", f"mode {picture.mode}", hint)
+    clear = picture.mode in _WITH_ALPHA or "transparency" in picture.info
+    if clear and picture.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+        raise DataError(path, "an opaque mask", "transparent pixels", "save it without transparency")
 
 
 def _pixels(picture: "Picture", image_size: int | None) -> np.ndarray:

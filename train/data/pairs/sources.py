@@ -109,7 +109,7 @@ def _read(folder: Path, config: PairConfig, say: Say) -> tuple[list[str], list[n
     read = lambda kind, names: read_each(
         folder / kind,
         names,
-        lambda path: read_picture(path, None),
+        lambda path: read_picture(path, None, exact=kind == "masks"),
         skip=config.skip_broken,
         say=say,
         threads=config.threads,

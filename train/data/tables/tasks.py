@@ -170,10 +170,10 @@ def _labelled(rows: Sequence[Row], classes: tuple[str, ...]) -> Part:
     texts = [row.text for row in rows]
     if not classes:
         return Part(texts, np.asarray([_grade(row) for row in rows], np.float32))
-    if all(row.label.isdecimal() for row in rows):
-        return Part(texts, np.asarray([int(row.label) for row in rows], np.int32))
+    # By name, in every part alike; the files of a task with names for its classes number them.
     numbers = {name: number for number, name in enumerate(classes)}
-    return Part(texts, np.asarray([numbers[row.label] for row in rows], np.int32))
+    labels = [numbers[row.label] if row.label in numbers else int(row.label) for row in rows]
+    return Part(texts, np.asarray(labels, np.int32))
 
 
 def _grade(row: Row) -> float:
@@ -181,6 +181,6 @@ def _grade(row: Row) -> float:
         grade = float(row.label)
     except ValueError:
         grade = math.nan
-    if not math.isfinite(grade):
+    if not abs(grade) <= float(np.finfo(np.float32).max):
         raise DataError(row.where, "a finite number as the grade", repr(row.label)[:40], "correct it")
     return grade

@@ -54,7 +54,11 @@ def places_of(columns: Sequence[str], names: Sequence[str], table: Table) -> lis
     """
     wide = len(table.rows[0])
     if names:
-        known = {name.strip(): place for place, name in enumerate(names)}
+        titles = [name.strip() for name in names]
+        known = {name: place for place, name in enumerate(titles)}
+        if twice := [name for name in columns if titles.count(name) > 1]:
+            hint = "rename one of them in the file's first line"
+            raise DataError(table.path, f"one column {twice[0]!r}", f"{titles.count(twice[0])} of that name", hint)
         if missing := [name for name in columns if name not in known]:
             got, hint = f"columns {', '.join(known)}", "correct --data.columns, or number columns that have no names"
             raise DataError(table.path, f"a column {missing[0]!r}", got, hint)
