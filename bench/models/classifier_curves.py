@@ -99,18 +99,27 @@ def means(state: Any) -> list[np.ndarray]:
     return [np.asarray(norm.mean) for norm in state or ()]
 
 
-def ours(model: Any, changes: dict[str, Any], data: list) -> tuple[list[float], Any]:
-    """Losses of the recipe's steps, and the model state after them."""
-    optim = OptimConfig(learning_rate=RATE, warmup=0, decay="constant", beta2=0.999, weight_decay=DECAY, clip=math.inf)
-    config = dataclasses.replace(
-        classify.Config(label_smoothing=SMOOTHING, optim=optim, batch_size=BATCH, steps=STEPS, precision="float64"),
-        **changes,
+def started(model: Any, changes: dict[str, Any], *, weight_decay: float, **values: Any) -> tuple[Any, Any]:
+    """The state of the recipe's training from a model, and its step, with AdamW at a constant rate.
+
+    Args:
+        changes, values: of the config: the net of the model, and the rest.
+    """
+    optim = OptimConfig(
+        learning_rate=RATE, warmup=0, decay="constant", beta2=0.999, weight_decay=weight_decay, clip=math.inf
     )
-    program = classify.program(config, FACTS)
-    setup = Setup.of(config, program, make_mesh("", jax.devices()[:1]), on_cpu=True)
+    config = dataclasses.replace(classify.Config(optim=optim, steps=STEPS), **changes, **values)
+    setup = Setup.of(config, classify.program(config, FACTS), make_mesh("", jax.devices()[:1]), on_cpu=True)
     prefix = "" if config.backbone == "resnet" else "model."
     start = {f"{prefix}{path}": array for path, array in named_arrays(model).items()}
-    state, step = sharded_state(setup, jr.key(0), start), make_step(setup)
+    return sharded_state(setup, jr.key(0), start), make_step(setup)
+
+
+def ours(model: Any, changes: dict[str, Any], data: list) -> tuple[list[float], Any]:
+    """Losses of the recipe's steps, and the model state after them."""
+    state, step = started(
+        model, changes, weight_decay=DECAY, batch_size=BATCH, label_smoothing=SMOOTHING, precision="float64"
+    )
     losses, more = [], {"index": np.arange(BATCH, dtype=np.int32), "weight": np.ones(BATCH, np.float32)}
     for images, labels in data:
         state, found = step(Inputs({"image": images, "label": labels, **more}, jr.key(1)), state)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from eqxgen.metrics.mean import Mean
+from eqxgen.nn import _check
 
 _WINDOW, _SIGMA, _K1, _K2 = 11, 1.5, 0.01, 0.03
 
@@ -36,8 +37,7 @@ def ssim(
 
     Source: Wang et al. 2004 (Image quality assessment, equation 13).
     """
-    if first.shape != second.shape:
-        raise ValueError(f"first and second must have one shape: got {first.shape} and {second.shape}")
+    _check.same_shape(first=first, second=second)
     if window < 1 or window % 2 == 0:
         raise ValueError(f"window must be odd and at least 1: got {window}")
     if min(first.shape[:2]) < window:

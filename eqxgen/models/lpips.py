@@ -165,8 +165,7 @@ class LPIPS(eqx.Module):
         Args:
             key: not used; every model has it.
         """
-        if first.shape != second.shape:
-            raise ValueError(f"first and second must have one shape: got {first.shape} and {second.shape}")
+        _check.same_shape(first=first, second=second)
         return perceptual_distance(self.maps(first), self.maps(second), self.heads)
 
     def _run(self, layer: Pool | Conv | Fire, x: Array) -> Array:

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import os
 
 import equinox as eqx
 import jax
@@ -32,7 +31,6 @@ from train.tasks.gan import losses as adversaries
 from train.tasks.gan.projection import Projection, pyramid_distance
 from train.tasks.gan.recipe import seeds_of
 
-FULL = os.environ.get("EQXGEN_FULL") == "1"
 SIZES = {
     "dcgan": DCGANConfig(latent_dim=4, width=4, base=2, label_dim=3),
     "r3gan": R3GANConfig(4, (8, 6), (2, 2), (1, 1), label_dim=3),
@@ -64,7 +62,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(whole, tmp_path, 
     assert {"real_logit", "fake_logit", "r_t", "augmentation_p", "diversity", "penalty_loss"} <= last.keys()
 
 
-@pytest.mark.skipif(not FULL, reason="compiles for a minute; EQXGEN_FULL=1 runs it")
+@full
 @pytest.mark.parametrize(
     "changes",
     [
@@ -127,7 +125,7 @@ def test_the_probability_and_running_means_move_once_a_step_in_any_number_of_mic
     assert seen[1] == pytest.approx(0.2 + 3 * 4 * of.config.batch_size / 640, abs=1e-6)
     kept = 1.0
     for _ in range(parts):
-        kept *= 1 - adversaries._share(0.01, Context(parts=parts))
+        kept *= 1 - adversaries._moving(0.01, Context(parts=parts))
     assert kept == pytest.approx(0.99)
 
 

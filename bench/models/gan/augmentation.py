@@ -75,9 +75,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     for way in asked.ways:
         found = measured(way, asked.runs / way, flags)
         results = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
-        RESULT.write_text(json.dumps(results | {way: found}, indent=1) + "\n", encoding="utf-8")
-        if set(results) | {way} == set(WAYS):
-            picture({name: (results | {way: found})[name] for name in WAYS}, asked.runs)
+        every = results | {way: found}
+        results = {name: every[name] for name in WAYS if name in every}
+        RESULT.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        if len(results) == len(WAYS):
+            picture(results, asked.runs)
         print(way, json.dumps(found["curve"][-1]))
 
 

@@ -2,9 +2,7 @@
 mode, float32, on random images: cross-entropy, gradients and AdamW.
 """
 
-import dataclasses
 import functools
-import math
 from typing import Any
 
 import jax
@@ -12,17 +10,12 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from bench.models.classifier_curves import read
+from bench.models.classifier_curves import FACTS, RATE, read, started
 from bench.race import OURS, Makers, Side
 from eqxgen.configs import ResNetConfig, ViTConfig
-from train import classify
-from train.config.optim import OptimConfig
-from train.engine.step import Inputs, Setup, make_step, sharded_state
-from train.parallel import make_mesh
-from train.params.paths import named_arrays
-from train.tasks.facts import ClassifierFacts
+from train.engine.step import Inputs
 
-RATE, CLASSES, SIDE = 1e-3, 10, 32
+SIDE, CLASSES = FACTS.shape[0], FACTS.classes
 
 
 def makers(kind: str, torch_name: str, batch: int, tiny: bool) -> Makers:
@@ -76,13 +69,8 @@ def _drawn(batch: int) -> dict[str, np.ndarray]:
 
 def _ours(kind: str, changes: dict[str, Any], values: dict[str, Any], batch: int) -> Side:
     """Steps of the recipe, which keep their state between calls."""
-    optim = OptimConfig(learning_rate=RATE, warmup=0, decay="constant", beta2=0.999, weight_decay=0.0, clip=math.inf)
-    config = dataclasses.replace(classify.Config(optim=optim, batch_size=batch, steps=1000), **changes)
-    program = classify.program(config, ClassifierFacts((SIDE, SIDE, 3), CLASSES))
-    setup = Setup.of(config, program, make_mesh("", jax.devices()[:1]), on_cpu=True)
-    prefix = "" if config.backbone == "resnet" else "model."
-    start = {f"{prefix}{path}": array for path, array in named_arrays(read(_net(kind, values))).items()}
-    state, step = [sharded_state(setup, jr.key(0), start)], make_step(setup)
+    first, step = started(read(_net(kind, values)), changes, weight_decay=0.0, batch_size=batch)
+    state = [first]
     rows = jax.tree.map(jnp.asarray, _drawn(batch))
     inputs = Inputs(rows | {"index": jnp.arange(batch), "weight": jnp.ones(batch)}, jr.key(1))
 

@@ -110,8 +110,7 @@ class StyleGAN2Discriminator(eqx.Module, OverBatch):
         """The last feature map of one image, before the deviation."""
         stem = self.levels[0].stem if self.levels else self.stem
         assert stem is not None
-        sides = {"height": self.size, "width": self.size, "channels": stem.weight.shape[2]}
-        _check.example(image, name="image", **sides)
+        _check.example(image, name="image", height=self.size, width=self.size, channels=stem.weight.shape[2])
         x, clamp = None, self.config.clamp
         for level in self.levels:
             x, image = self._seen(x, level.stem, image)
@@ -130,10 +129,9 @@ class StyleGAN2Discriminator(eqx.Module, OverBatch):
     def __call__(
         self, images: Float[Array, "batch size size channels"], labels: Int[Array, " batch"] | None = None
     ) -> Float[Array, " batch"]:
-        if self.label_embedding is not None or labels is not None:
-            labels = label_array(labels)
-            if labels is not None and labels.shape != images.shape[:1]:
-                raise ValueError(f"labels must be one for each of {len(images)} images: got shape {labels.shape}")
+        labels = label_array(labels)
+        if labels is not None and labels.shape != images.shape[:1]:
+            raise ValueError(f"labels must be one for each of {len(images)} images: got shape {labels.shape}")
         _check.positive(images=len(images))
         x = jax.vmap(self.features)(images)
         if self.config.group:

@@ -159,8 +159,8 @@ def _classes(config: TaskConfig, parts: Parts) -> tuple[str, ...]:
         names = tuple(sorted(found))
     if len(names) < 2:
         raise DataError(config.name, "at least 2 classes", f"1, {next(iter(names))!r}", "add rows of another label")
-    given = {row.label for row in parts["train"]}
-    if missing := [name for name in names if name not in {str(int(x)) if x.isdecimal() else x for x in given}]:
+    given = set(_numbers(parts["train"], names))
+    if missing := [name for number, name in enumerate(names) if number not in given]:
         hint = "add rows, or take another --data.fold"
         raise DataError(config.name, "training rows of every class", f"none of class {missing[0]!r}", hint)
     return names
@@ -170,10 +170,13 @@ def _labelled(rows: Sequence[Row], classes: tuple[str, ...]) -> Part:
     texts = [row.text for row in rows]
     if not classes:
         return Part(texts, np.asarray([_grade(row) for row in rows], np.float32))
-    # By name, in every part alike; the files of a task with names for its classes number them.
-    numbers = {name: number for number, name in enumerate(classes)}
-    labels = [numbers[row.label] if row.label in numbers else int(row.label) for row in rows]
-    return Part(texts, np.asarray(labels, np.int32))
+    return Part(texts, np.asarray(_numbers(rows, classes), np.int32))
+
+
+def _numbers(rows: Sequence[Row], classes: tuple[str, ...]) -> list[int]:
+    """Numbers of the classes of rows: by name, or as the files of a task whose classes have names number them."""
+    known = {name: number for number, name in enumerate(classes)}
+    return [known[row.label] if row.label in known else int(row.label) for row in rows]
 
 
 def _grade(row: Row) -> float:

@@ -112,7 +112,7 @@ class Adversaries:
         lengths = path_lengths(synthesis, styles, jax.vmap(draw)(keys))
         count = jnp.sum(weight)
         average = context.sum(weight @ lengths) / context.sum(count)
-        losses, mean = path_penalty(lengths, state["path"], average, decay=_share(0.01, context))
+        losses, mean = path_penalty(lengths, state["path"], average, decay=_moving(0.01, context))
         metrics = {"path_length": weight @ lengths}
         return Sums(self.config.penalty.path * (weight @ losses), count, metrics, {**state, "path": mean})
 
@@ -132,7 +132,7 @@ class Adversaries:
             return net.batch(latents, labels, own, weight=weight)
         images, styles = net.batch(latents, labels, mixing=self.config.mixing, keys=keys)
         mean = context.sum(weight @ styles.astype(own.dtype)) / context.sum(jnp.sum(weight))
-        return images, own + _share(1 - self.config.w_decay, context) * (jax.lax.stop_gradient(mean) - own)
+        return images, own + _moving(1 - self.config.w_decay, context) * (jax.lax.stop_gradient(mean) - own)
 
     def _judge(
         self, model: dict[str, Any], state: Any, labels: Any, weight: Array, context: Context
@@ -242,7 +242,7 @@ def _fold(keys: Keys, number: int) -> Keys:
     return jax.vmap(lambda key: jr.fold_in(key, number))(keys)
 
 
-def _share(share: float, context: Context) -> float:
+def _moving(share: float, context: Context) -> float:
     """Share of the new in a running mean after each micro-batch, which is `share` after all of them."""
     return 1 - (1 - share) ** (1 / context.parts)
 
