@@ -134,10 +134,10 @@ PRESETS = {
     "mnist-resnet": _preset(_images("mnist"), 1000, model=ResNetConfig(blocks=1)),
     "mnist-vit": _preset(
         _MNIST,
-        3000,
+        2500,
         backbone="vit",
-        vit=ViTConfig(patch=4, dim=64, depth=4, heads=4, hidden_dim=256),
-        optim=OptimConfig(learning_rate=2e-3, warmup=200, beta2=0.99, weight_decay=0.05),
+        vit=ViTConfig(patch=4, dim=64, depth=4, heads=4, hidden_dim=256, pool="mean"),
+        optim=OptimConfig(name="muon", learning_rate=5e-3, warmup=50, beta2=0.99, weight_decay=0.05),
     ),
     "fashion_mnist": _preset(_images("fashion_mnist", flip=True), 3000, model=ResNetConfig(blocks=1)),
     "cifar10": _preset(_images("cifar10", **_CROPS), 30_000, model=ResNetConfig.cifar(20)),
