@@ -2,7 +2,7 @@
 
 parity   a classifier with batch norm, one of blocks of which a part is trained, and a VQGAN with a discriminator, its lazy penalty and a moving codebook, on several
          meshes against one device; a net of matrices by Shampoo and by Sophia, whose roots and curvature are shared out;
-         EQXGEN_FULL=1 takes every mesh
+         EQXGEN_FULL=1 takes every mesh, and models of texts and images with two stages of blocks
 memory   temporaries of a step of a net of levels, copied and with parameters in parts, and of blocks that are computed
          again; several updates in one call against single steps
 """
@@ -24,10 +24,10 @@ import numpy as np
 import optax
 
 from bench.reliability.small import batch_of
-from eqxgen.configs import GPTConfig, ResNetConfig, ViTConfig, VQGANConfig
+from eqxgen.configs import GPTConfig, MuseConfig, PartiConfig, ResNetConfig, T5Config, ViTConfig, VQGANConfig
 from eqxgen.nn import Convolution
 from tests.full import FULL
-from train import classify, gpt, vqgan
+from train import classify, gpt, muse, parti, t5, vqgan
 from train.config.base import TrainConfig
 from train.config.optim import EmaConfig, OptimConfig
 from train.data.feed.feed import stacked
@@ -42,12 +42,16 @@ from train.parallel import make_mesh, place, replicated, split, split_several
 from train.params.paths import named_arrays
 from train.precision import cast
 from train.run.weights import save_model
-from train.tasks.facts import ClassifierFacts, TextFacts
+from train.tasks.facts import CaptionFacts, ClassifierFacts, TextFacts, TextPairFacts
 
 ROWS, COUNT, STEPS = 16, 13, 3
-MESHES = {"data=1": 1, "data=2": 2, "data=8": 8, "fsdp=8": 8, "data=2,fsdp=4": 8}
+STAGES = {"pipeline=2": 2, "pipeline=2,fsdp=4": 8, "pipeline=4,data=2": 8}
+MESHES = {"data=1": 1, "data=2": 2, "data=8": 8, "fsdp=8": 8, "data=2,fsdp=4": 8} | STAGES
 SHORT = {"classify": ["fsdp=8"], "shampoo": ["fsdp=8"]}
-COMPARED = dict.fromkeys(("classify", "tuned", "vqgan", "shampoo", "sophia"), list(MESHES)[1:]) if FULL else SHORT
+COPIED = ("classify", "tuned", "vqgan", "shampoo", "sophia")
+STAGED = ("gpt", "parti", "muse", "t5")
+LONG = dict.fromkeys(COPIED, list(MESHES)[1 : -len(STAGES)]) | dict.fromkeys(STAGED, list(STAGES))
+COMPARED = LONG if FULL else SHORT
 FACTS = ClassifierFacts((8, 8, 1), 10, 17)
 OPTIM = OptimConfig(learning_rate=1e-2, warmup=0, decay="constant")
 
@@ -78,6 +82,23 @@ def programs():
     }
     config = vqgan.Config(model=moving, precision="float64", optim=OPTIM, batch_size=ROWS, **players)
     yield "vqgan", config, vqgan.program(config, FACTS)
+    yield from of_stages()
+
+
+def of_stages():
+    """A decoder, and models of an encoder and a decoder, of four blocks each."""
+    plain: dict[str, Any] = {"precision": "float64", "optim": OPTIM, "batch_size": ROWS}
+    halves: dict[str, Any] = {"dim": 16, "depth": 4, "heads": 2, "head_dim": 8, "hidden_dim": 32, "dropout": 0.0}
+    pictures = CaptionFacts((8, 8, 1), 10, 6, 16, vocab=12, text=5)
+    gpts, texts = GPTConfig(dim=16, depth=4, heads=2, context=8), TextPairFacts(16, 5, 6)
+    yield "gpt", *of_recipe(gpt, gpt.Config(model=gpts, **plain), TextFacts(7, 8))
+    yield "parti", *of_recipe(parti, parti.Config(model=PartiConfig(context=5, **halves), **plain), pictures)
+    yield "muse", *of_recipe(muse, muse.Config(model=MuseConfig(context=5, **halves), **plain), pictures)
+    yield "t5", *of_recipe(t5, t5.Config(model=T5Config(context=8, **halves), **plain), texts)
+
+
+def of_recipe(recipe: Any, config: TrainConfig, facts: Any) -> tuple[TrainConfig, Program]:
+    return config, recipe.RECIPE.program(config, facts)
 
 
 def of_two_layers(optim: OptimConfig) -> tuple[TrainConfig, Program]:
