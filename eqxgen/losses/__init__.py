@@ -7,9 +7,9 @@ contrastive    InfoNCE of two views, and of images and texts; SigLIP's sigmoid l
 likelihood     absolute and squared error, logit-Laplace
 perceptual     distance by the features of a network
 reconstruction tokenizers of images: quantisation and entropy terms
-adversarial    losses of a generator and a discriminator in five forms, R1, LeCam
+adversarial    losses of a generator and a discriminator
+penalties      of the slopes and logits of a discriminator, and of path lengths
 adaptive       weight of the adversarial term by the last layer's gradients
 elbo           bounds of the likelihood of models with latents
 waves          samples of sound: two softmaxes, a mixture of discretised logistics
-gan            forms of adversarial losses, penalties of gradients, path length
 """

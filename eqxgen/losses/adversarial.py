@@ -1,15 +1,18 @@
-"""Adversarial losses of a generator and a discriminator, and penalties of the discriminator. A positive logit means
-real.
+"""Adversarial losses of logits. A positive logit means real.
 
-With r and f the discriminator's logits of a real and a made example, and s the softplus:
+form                  generator             discriminator                          source
+non_saturating        softplus(-f)          softplus(-r) + softplus(f)             Goodfellow et al. 2014, 1406.2661
+hinge                 -f                    relu(1 - r) + relu(1 + f)              Lim and Ye 2017, 1705.02894
+least_squares         (f - 1)² / 2          ((r - 1)² + f²) / 2                    Mao et al. 2016, 1611.04076
+wasserstein           -f                    f - r                                  Arjovsky et al. 2017, 1701.07875
+relativistic          softplus(-(f - r))    softplus(-(r - f))                     Jolicoeur-Martineau 2018, 1807.00734
+logistic              softplus(-f)          (softplus(-r) + softplus(f)) / 2       "vanilla" of enhancing-transformers
+vanilla               -f                    (softplus(-r) + softplus(f)) / 2       taming-transformers
+half_hinge            -f                    (relu(1 - r) + relu(1 + f)) / 2        taming- and enhancing-transformers
+signed_least_squares  f²                    ((1 - r)² + (1 + f)²) / 2              enhancing-transformers
 
-    form             generator     discriminator                       source
-    non_saturating   s(-f)         s(-r) + s(f)                        Goodfellow et al. 2014, arXiv:1406.2661
-    logistic         s(-f)         (s(-r) + s(f)) / 2                  "vanilla" of enhancing-transformers
-    vanilla          -f            (s(-r) + s(f)) / 2                  taming-transformers
-    hinge            -f            (max(0, 1-r) + max(0, 1+f)) / 2     Lim and Ye 2017, arXiv:1705.02894; taming
-    least_squares    f²            ((1-r)² + (1+f)²) / 2               Mao et al. 2017, arXiv:1611.04076, equation 8;
-                                                                       enhancing-transformers
+r and f are the logits of a real and of a generated image; those of `relativistic` are pairs. Everything is computed in
+float32 at least.
 """
 
 from collections.abc import Callable
@@ -17,107 +20,82 @@ from typing import NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eqxgen._widen import widen
 from eqxgen.nn import _check
 
 Tree = TypeVar("Tree")
+Logits = Float[Array, "*batch"]
 
 
-class Form(NamedTuple):
-    """The generator's loss of a logit of a made example, and the discriminator's of a real and of a made one."""
+class Objective(NamedTuple):
+    """The losses of one form.
 
-    generator: Callable[[Array], Array]
-    real: Callable[[Array], Array]
-    made: Callable[[Array], Array]
+    Attributes:
+        generator: (logits of generated images, logits of real ones where `paired`) -> losses.
+        discriminator: (logits of real images, logits of generated ones) -> losses. Raises `ValueError` unless both have
+            one shape.
+        paired: the generator's loss needs the logits of real images.
+    """
+
+    generator: Callable[..., Logits]
+    discriminator: Callable[[Logits, Logits], Logits]
+    paired: bool = False
 
 
-FORMS = {
-    "non_saturating": Form(
-        lambda fake: jax.nn.softplus(-fake), lambda real: jax.nn.softplus(-real), lambda fake: jax.nn.softplus(fake)
+def _apart(
+    generator: Callable[[Array], Array], real: Callable[[Array], Array], fake: Callable[[Array], Array]
+) -> Objective:
+    """Losses of each logit alone; the discriminator's are those of a real and of a generated image."""
+
+    def discriminator(on_real: Logits, on_fake: Logits) -> Logits:
+        _check.same_shape(on_real=on_real, on_fake=on_fake)
+        return real(widen(on_real)) + fake(widen(on_fake))
+
+    return Objective(lambda on_fake, on_real=None: generator(widen(on_fake)), discriminator)
+
+
+def _of_pairs(**logits: Logits | None) -> Logits:
+    """Loss of the first logit of a pair, which should be above the second."""
+    if logits["on_real"] is None:
+        raise ValueError("on_real must be given for the form relativistic, whose losses are of pairs: got None")
+    _check.same_shape(**logits)
+    better, worse = map(widen, logits.values())
+    return jax.nn.softplus(worse - better)
+
+
+_softplus, _relu = jax.nn.softplus, jax.nn.relu
+
+OBJECTIVES = {
+    "non_saturating": _apart(lambda f: _softplus(-f), lambda r: _softplus(-r), _softplus),
+    "hinge": _apart(lambda f: -f, lambda r: _relu(1 - r), lambda f: _relu(1 + f)),
+    "least_squares": _apart(lambda f: (f - 1) ** 2 / 2, lambda r: (r - 1) ** 2 / 2, lambda f: f**2 / 2),
+    "wasserstein": _apart(lambda f: -f, lambda r: -r, lambda f: f),
+    "relativistic": Objective(
+        lambda on_fake, on_real=None: _of_pairs(on_fake=on_fake, on_real=on_real),
+        lambda on_real, on_fake: _of_pairs(on_real=on_real, on_fake=on_fake),
+        paired=True,
     ),
-    "logistic": Form(
-        lambda fake: jax.nn.softplus(-fake),
-        lambda real: jax.nn.softplus(-real) / 2,
-        lambda fake: jax.nn.softplus(fake) / 2,
-    ),
-    "vanilla": Form(
-        lambda fake: -fake, lambda real: jax.nn.softplus(-real) / 2, lambda fake: jax.nn.softplus(fake) / 2
-    ),
-    "hinge": Form(lambda fake: -fake, lambda real: jax.nn.relu(1 - real) / 2, lambda fake: jax.nn.relu(1 + fake) / 2),
-    "least_squares": Form(lambda fake: fake**2, lambda real: (1 - real) ** 2 / 2, lambda fake: (1 + fake) ** 2 / 2),
+    "logistic": _apart(lambda f: _softplus(-f), lambda r: _softplus(-r) / 2, lambda f: _softplus(f) / 2),
+    "vanilla": _apart(lambda f: -f, lambda r: _softplus(-r) / 2, lambda f: _softplus(f) / 2),
+    "half_hinge": _apart(lambda f: -f, lambda r: _relu(1 - r) / 2, lambda f: _relu(1 + f) / 2),
+    "signed_least_squares": _apart(lambda f: f**2, lambda r: (1 - r) ** 2 / 2, lambda f: (1 + f) ** 2 / 2),
 }
-"""By name."""
+"""Forms of the losses by name."""
 
 
-def generator_loss(on_fake: Float[Array, "*batch"], form: str = "non_saturating") -> Float[Array, "*batch"]:
-    """The generator's loss from the discriminator's logits of its samples.
-
-    Raises:
-        ValueError: another form than those of the module.
-    """
-    return _form(form).generator(widen(on_fake))
-
-
-def discriminator_loss(
-    on_real: Float[Array, "*batch"], on_fake: Float[Array, "*batch"], form: str = "non_saturating"
-) -> Float[Array, "*batch"]:
-    """The discriminator's loss from its logits.
+def objective(form: str) -> Objective:
+    """The losses of a form.
 
     Raises:
-        ValueError: another form than those of the module, or logits of two shapes.
+        ValueError: the form is none of `OBJECTIVES`.
     """
-    chosen = _form(form)
-    _check.same_shape(on_real=on_real, on_fake=on_fake)
-    return chosen.real(widen(on_real)) + chosen.made(widen(on_fake))
-
-
-def r1_penalty(
-    discriminator: Callable[[Float[Array, "*shape"]], Float[Array, ""]], real: Float[Array, "*shape"]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Logit of one real example, and |∇ D(real)|² / 2, to be weighted by γ; both from one pass (Mescheder et al. 2018,
-    arXiv:1801.04406).
-    """
-    logit, slope = jax.value_and_grad(discriminator)(real)
-    return logit, jnp.sum(widen(slope) ** 2) / 2
-
-
-class Anchors(NamedTuple):
-    """Moving averages of the discriminator's logits: of real examples, and of made ones."""
-
-    real: Float[Array, ""]
-    made: Float[Array, ""]
-
-    @classmethod
-    def zero(cls) -> "Anchors":
-        """Before the first batch."""
-        return cls(jnp.zeros(()), jnp.zeros(()))
-
-    def moved(self, real: Float[Array, ""], made: Float[Array, ""], decay: float = 0.99) -> "Anchors":
-        """After a batch of these mean logits."""
-        blend = lambda old, new: decay * old + (1 - decay) * jax.lax.stop_gradient(new).astype(old.dtype)
-        return Anchors(blend(self.real, real), blend(self.made, made))
-
-
-def lecam_penalty(
-    on_real: Float[Array, "*batch"], on_fake: Float[Array, "*batch"], anchors: Anchors
-) -> Float[Array, "*batch"]:
-    """max(0, D(real) - anchor of made)² + max(0, anchor of real - D(made))², which holds the two sets of logits close
-    where data are few (Tseng et al. 2021, arXiv:2104.03310, equation 4, in the one-sided form of the authors' code).
-    """
-    _check.same_shape(on_real=on_real, on_fake=on_fake)
-    real, made = (jax.lax.stop_gradient(anchor) for anchor in anchors)
-    return jax.nn.relu(on_real - made) ** 2 + jax.nn.relu(real - on_fake) ** 2
+    if form not in OBJECTIVES:
+        raise ValueError(f"form must be one of {', '.join(OBJECTIVES)}: got {form!r}")
+    return OBJECTIVES[form]
 
 
 def held(tree: Tree) -> Tree:
     """The tree with no gradient through its arrays: the other player, or its samples, in a shared forward pass."""
     return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, tree)
-
-
-def _form(name: str) -> Form:
-    if name not in FORMS:
-        raise ValueError(f"form must be one of {', '.join(FORMS)}: got {name!r}")
-    return FORMS[name]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from eqxgen.losses.adaptive import adaptive_weight
-from eqxgen.losses.adversarial import Anchors, lecam_penalty
 from eqxgen.losses.likelihood import (
     absolute_error,
     from_location,
@@ -16,6 +15,7 @@ from eqxgen.losses.likelihood import (
     squared_error,
     to_open_interval,
 )
+from eqxgen.losses.penalties import Anchors, lecam_penalty
 from eqxgen.losses.perceptual import check_perceptual, perceptual_loss
 from eqxgen.models import LPIPS, ConvNet, Inception
 

@@ -12,7 +12,7 @@ import jax.random as jr
 from jax.sharding import PartitionSpec as P
 
 from eqxgen.configs import StyleGAN2Config
-from eqxgen.losses.gan import slopes, zero_centred
+from eqxgen.losses.penalties import slopes, zero_centred
 from eqxgen.models import StyleGAN2Discriminator
 from eqxgen.nn import synchronised
 

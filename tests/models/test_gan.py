@@ -13,7 +13,7 @@ import pytest
 
 from eqxgen.augment.differentiable import DrawnParts, diff_augment
 from eqxgen.configs import DCGANConfig, R3GANConfig, StyleGAN2Config
-from eqxgen.losses.gan import path_lengths, path_penalty, slopes, zero_centred
+from eqxgen.losses.penalties import path_lengths, path_penalty, slopes, zero_centred
 from eqxgen.models.gan.dcgan import DCGANDiscriminator, DCGANGenerator
 from eqxgen.models.gan.deviation import with_deviation
 from eqxgen.models.gan.latents import between

@@ -12,8 +12,8 @@ import pytest
 from eqxgen.augment.adaptive import ada_augment
 from eqxgen.augment.differentiable import diff_augment
 from eqxgen.configs import DCGANConfig, R3GANConfig, StyleGAN2Config
-from eqxgen.losses import adversarial
-from eqxgen.losses.gan import OBJECTIVES, between, objective, path_penalty
+from eqxgen.losses.adversarial import OBJECTIVES, objective
+from eqxgen.losses.penalties import Anchors, between, lecam_penalty, path_penalty, slopes, zero_centred
 from eqxgen.models import (
     DCGANDiscriminator,
     DCGANGenerator,
@@ -124,9 +124,8 @@ def test_logits_of_two_shapes_are_refused_by_every_form(form):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: adversarial.discriminator_loss(ONES(4), ONES(1)), "on_real and on_fake must have one shape"),
         (
-            lambda: adversarial.lecam_penalty(ONES(4), ONES(1), adversarial.Anchors.zero()),
+            lambda: lecam_penalty(ONES(4), ONES(1), Anchors.zero()),
             "on_real and on_fake must have one shape",
         ),
         (lambda: between(ONES((2, 4, 4, 1)), ONES((1, 4, 4, 1)), ONES(2)), "real and fake must have one shape"),
@@ -152,10 +151,9 @@ def test_logits_and_penalties_keep_float64(family):
     with jax.enable_x64(True):
         wide = lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x
         net = jax.tree.map(wide, nets(family)[1])
-        judge = lambda image: net.batch(image[None], [0], net.init_state())[0][0]
-        image = jnp.zeros((8, 8, 1), jnp.float64)
-        logit, penalty = jax.eval_shape(lambda image: adversarial.r1_penalty(judge, image), image)
-        assert (logit.dtype, penalty.dtype) == (jnp.float64, jnp.float64)
+        judge = lambda images: net.batch(images, [0], net.init_state())
+        found = jax.eval_shape(lambda images: slopes(judge, images), jnp.zeros((1, 8, 8, 1), jnp.float64))
+        assert (found[0].dtype, jax.eval_shape(zero_centred, found[2]).dtype) == (jnp.float64, jnp.float64)
 
 
 def test_groups_of_a_deviation_are_those_of_the_whole_batch_on_eight_devices():

@@ -50,7 +50,7 @@ MESHES = {"data=1": 1, "data=2": 2, "data=8": 8, "fsdp=8": 8, "data=2,fsdp=4": 8
 SHORT = {"classify": ["fsdp=8"], "shampoo": ["fsdp=8"]}
 COPIED = ("classify", "tuned", "vqgan", "shampoo", "sophia")
 STAGED = ("gpt", "parti", "muse", "t5")
-LONG = dict.fromkeys(COPIED, list(MESHES)[1 : -len(STAGES)]) | dict.fromkeys(STAGED, list(STAGES))
+LONG = {name: list(MESHES)[1 : -len(STAGES)] for name in COPIED} | {name: list(STAGES) for name in STAGED}
 COMPARED = LONG if FULL else SHORT
 FACTS = ClassifierFacts((8, 8, 1), 10, 17)
 OPTIM = OptimConfig(learning_rate=1e-2, warmup=0, decay="constant")

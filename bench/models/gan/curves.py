@@ -16,7 +16,8 @@ import numpy as np
 import optax
 
 from eqxgen.configs import StyleGAN2Config
-from eqxgen.losses.gan import objective, slopes, zero_centred
+from eqxgen.losses.adversarial import objective
+from eqxgen.losses.penalties import slopes, zero_centred
 from eqxgen.models import StyleGAN2Discriminator, StyleGAN2Generator
 from tests.oracles import _gan_torch as nets
 from train.params.paths import leaves

@@ -1,5 +1,5 @@
 """R3GAN (Huang et al. 2024, arXiv:2501.05441, section 4): residual stages without norms, of blocks with a grouped 3x3
-convolution inside an inverted bottleneck. Its loss is `eqxgen.losses.gan`'s relativistic one with R1 and R2.
+convolution inside an inverted bottleneck. Its loss is `eqxgen.losses.adversarial`'s relativistic one with R1 and R2.
 
 Each block adds conv1x1(act(conv3x3(act(conv1x1(x) + b)) + b)) to x, act a leaky ReLU. Weights are normal with variance
 gain² / fan-in, gain² = 2 / (1 + 0.2²) and, within blocks, times blocks^(-1/2) of all stages together; the last

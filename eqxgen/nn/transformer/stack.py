@@ -18,8 +18,9 @@ from eqxgen.nn.transformer.moe import Routing
 
 REMATS = ("none", "dots", "full")
 UNROLLED = 6
-"""Most blocks of a scan that are compiled one after the other. A scan's copies of parameters and residuals take an eighth
-of a step on a CPU; each further block adds about a third of a second of compilation to the four of the scan."""
+"""Most blocks of a scan that are compiled one after the other. Copies of parameters and residuals by a scan take an
+eighth of a step on a CPU; each further block adds about a third of a second of compilation to the four of the scan.
+"""
 
 
 class Stack(eqx.Module):

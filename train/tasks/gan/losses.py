@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Key
 
-from eqxgen.losses.gan import between, objective, one_centred, path_lengths, path_penalty, slopes, zero_centred
+from eqxgen.losses.adversarial import objective
+from eqxgen.losses.penalties import between, one_centred, path_lengths, path_penalty, slopes, zero_centred
 from eqxgen.nn import synchronised
 
 from ...engine.recipe import Context, Sums

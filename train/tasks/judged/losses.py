@@ -18,13 +18,17 @@ import jax.random as jr
 from jaxtyping import Array
 
 from eqxgen.losses.adaptive import adaptive_weight, last_layer_gradient
-from eqxgen.losses.adversarial import Anchors, discriminator_loss, generator_loss, held, lecam_penalty, r1_penalty
+from eqxgen.losses.adversarial import Objective, held, objective
 from eqxgen.losses.likelihood import absolute_error, logit_laplace, squared_error
+from eqxgen.losses.penalties import Anchors, lecam_penalty, slopes, zero_centred
 from eqxgen.losses.perceptual import perceptual_loss
 
 from ...engine.recipe import Change, Context, Player, Program, Sums, Turn
 from ..facts import ImageFacts
 from .nets import discriminator_of, logits
+
+PUBLISHED = {"hinge": "half_hinge", "least_squares": "signed_least_squares"}
+"""What published tokenizers mean by the names of two forms."""
 
 
 class States(NamedTuple):
@@ -174,9 +178,7 @@ class Judged(abc.ABC):
     def generator(self, discriminator: Any, fakes: Array, weight: Array, context: Context) -> Array:
         """The generator's loss of each image; the discriminator is held."""
         # Each player's loss holds the other still, so that one gradient of their sum is the update of both.
-        return _means(
-            generator_loss(self.logits(held(discriminator), fakes, weight, context), self.config.adversarial_form)
-        )
+        return _means(self.form.generator(self.logits(held(discriminator), fakes, weight, context)))
 
     def critic(
         self, discriminator: Any, images: Array, fakes: Array, weight: Array, context: Context
@@ -188,7 +190,7 @@ class Judged(abc.ABC):
             on_real, penalty = self.penalties(discriminator, images)
         else:
             on_real = self.logits(discriminator, images, weight, context)
-        losses = _means(discriminator_loss(on_real, on_fake, config.adversarial_form))
+        losses = _means(self.form.discriminator(on_real, on_fake))
         metrics = {"discriminator": losses + penalty, "realness_gap": _means(on_real - on_fake)}
         if config.lecam:
             found = context.state.anchors
@@ -199,14 +201,19 @@ class Judged(abc.ABC):
         return self.started(context) * losses + penalty, metrics, anchors
 
     @property
+    def form(self) -> Objective:
+        """The losses of both players' logits."""
+        return objective(PUBLISHED.get(self.config.adversarial_form, self.config.adversarial_form))
+
+    @property
     def penalised(self) -> bool:
         """True with a gradient penalty."""
         return self.adversarial and self.config.r1 > 0 and self.config.critic == "style"
 
     def penalties(self, discriminator: Any, images: Array) -> tuple[Array, Array]:
         """Logits of real images, and their penalties."""
-        on_real, penalty = jax.vmap(functools.partial(r1_penalty, discriminator))(images)
-        return on_real, self.config.r1 * penalty
+        on_real, _, gradient = slopes(lambda images: (jax.vmap(discriminator)(images), None), images)
+        return on_real, self.config.r1 * zero_centred(gradient)
 
     def started(self, context: Context) -> Any:
         """0 before the adversarial losses start, then 1."""

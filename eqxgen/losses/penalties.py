@@ -1,15 +1,6 @@
-"""Adversarial losses of logits, and penalties of gradients. A positive logit means real.
+"""Penalties of a discriminator's gradients and logits, and of a generator's path lengths, in float32 at least.
 
-form             generator                discriminator                              source
-non_saturating   softplus(-f)             softplus(-r) + softplus(f)                 Goodfellow et al. 2014, 1406.2661
-hinge            -f                       relu(1 - r) + relu(1 + f)                  Lim and Ye 2017, 1705.02894
-least_squares    (f - 1)² / 2             ((r - 1)² + f²) / 2                        Mao et al. 2016, 1611.04076
-wasserstein      -f                       f - r                                      Arjovsky et al. 2017, 1701.07875
-relativistic     softplus(-(f - r))       softplus(-(r - f))                        Jolicoeur-Martineau 2018, 1807.00734
-
-r and f are the logits of a real and of a generated image; those of `relativistic` are pairs. Everything is computed in
-float32 at least. A penalty differentiates a discriminator by its images inside a loss, so that its gradient is a second
-derivative.
+A penalty differentiates a discriminator by its images inside a loss, so that its gradient is a second derivative.
 """
 
 import math
@@ -23,69 +14,8 @@ from jaxtyping import Array, Float
 from eqxgen._widen import widen
 from eqxgen.nn import _check
 
-Logits = Float[Array, "*batch"]
 Judge = Callable[[Float[Array, "batch *shape"]], tuple[Float[Array, " batch"], Any]]
 """Images of a batch -> their logits, and anything beside them, such as model state."""
-
-
-class Objective(NamedTuple):
-    """The losses of one form.
-
-    Attributes:
-        generator: (logits of generated images, logits of real ones) -> losses.
-        discriminator: (logits of real images, logits of generated ones) -> losses.
-        paired: the generator's loss needs the logits of real images.
-    """
-
-    generator: Callable[[Logits, Logits | None], Logits]
-    discriminator: Callable[[Logits, Logits], Logits]
-    paired: bool = False
-
-
-def _minus(first: Array, second: Array | None) -> Array:
-    if second is None:
-        raise ValueError("on_real must be given for the form relativistic, whose losses are of pairs: got None")
-    _check.same_shape(on_fake=first, on_real=second)
-    return widen(first) - widen(second)
-
-
-OBJECTIVES = {
-    "non_saturating": Objective(
-        lambda fake, real: jax.nn.softplus(-widen(fake)),
-        lambda real, fake: jax.nn.softplus(-widen(real)) + jax.nn.softplus(widen(fake)),
-    ),
-    "hinge": Objective(
-        lambda fake, real: -widen(fake), lambda real, fake: jax.nn.relu(1 - widen(real)) + jax.nn.relu(1 + widen(fake))
-    ),
-    "least_squares": Objective(
-        lambda fake, real: (widen(fake) - 1) ** 2 / 2,
-        lambda real, fake: ((widen(real) - 1) ** 2 + widen(fake) ** 2) / 2,
-    ),
-    "wasserstein": Objective(lambda fake, real: -widen(fake), lambda real, fake: widen(fake) - widen(real)),
-    "relativistic": Objective(
-        lambda fake, real: jax.nn.softplus(-_minus(fake, real)),
-        lambda real, fake: jax.nn.softplus(-_minus(real, fake)),
-        paired=True,
-    ),
-}
-"""Forms of the losses by name."""
-
-
-def objective(form: str) -> Objective:
-    """The losses of a form.
-
-    Raises:
-        ValueError: the form is none of `OBJECTIVES`; of the losses: the logits have two shapes.
-    """
-    if form not in OBJECTIVES:
-        raise ValueError(f"form must be one of {', '.join(OBJECTIVES)}: got {form!r}")
-    found = OBJECTIVES[form]
-
-    def discriminator(on_real: Logits, on_fake: Logits) -> Logits:
-        _check.same_shape(on_real=on_real, on_fake=on_fake)
-        return found.discriminator(on_real, on_fake)
-
-    return found._replace(discriminator=discriminator)
 
 
 def slopes(
@@ -170,3 +100,31 @@ def path_penalty(
             raise ValueError(f"{name} must be a scalar: got shape {jnp.shape(value)}")
     mean = mean + decay * (average - mean)
     return (lengths - mean) ** 2, jax.lax.stop_gradient(mean)
+
+
+class Anchors(NamedTuple):
+    """Moving averages of the discriminator's logits: of real examples, and of made ones."""
+
+    real: Float[Array, ""]
+    made: Float[Array, ""]
+
+    @classmethod
+    def zero(cls) -> "Anchors":
+        """Before the first batch."""
+        return cls(jnp.zeros(()), jnp.zeros(()))
+
+    def moved(self, real: Float[Array, ""], made: Float[Array, ""], decay: float = 0.99) -> "Anchors":
+        """After a batch of these mean logits."""
+        blend = lambda old, new: decay * old + (1 - decay) * jax.lax.stop_gradient(new).astype(old.dtype)
+        return Anchors(blend(self.real, real), blend(self.made, made))
+
+
+def lecam_penalty(
+    on_real: Float[Array, "*batch"], on_fake: Float[Array, "*batch"], anchors: Anchors
+) -> Float[Array, "*batch"]:
+    """max(0, D(real) - anchor of made)² + max(0, anchor of real - D(made))², which holds the two sets of logits close
+    where data are few (Tseng et al. 2021, arXiv:2104.03310, equation 4, in the one-sided form of the authors' code).
+    """
+    _check.same_shape(on_real=on_real, on_fake=on_fake)
+    real, made = (jax.lax.stop_gradient(anchor) for anchor in anchors)
+    return jax.nn.relu(on_real - made) ** 2 + jax.nn.relu(real - on_fake) ** 2
