@@ -6,17 +6,27 @@ whole batch. Targets are weights of classes that sum to 1. The functions take a 
 devices or into micro-batches.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from eqxgen.nn import _check
 
 Images = Float[Array, "batch height width channels"]
 Targets = Float[Array, "batch classes"]
 
 
 def mixup(images: Images, targets: Targets, share: Float[Array, ""] | float) -> tuple[Images, Targets]:
-    """`share` of each example and the rest of its partner, in pixels and in targets."""
+    """`share` of each example and the rest of its partner, in pixels and in targets.
+
+    Raises:
+        ValueError: the share is outside [0, 1], images or targets are no floating-point numbers, or there are not as
+            many.
+    """
+    _checked(images, targets, share)
     blend = lambda x: (share * x + (1 - share) * x[::-1]).astype(x.dtype)
     return blend(images), blend(targets)
 
@@ -26,7 +36,11 @@ def cutmix(
 ) -> tuple[Images, Targets]:
     """Each example with a window of its partner: of `1 - share` of the area, around `centre` in [0, 1), cut off at the
     border. Targets are mixed by the area that the window then has.
+
+    Raises:
+        ValueError: as `mixup`.
     """
+    _checked(images, targets, share)
     sides = jnp.asarray(images.shape[1:3], jnp.float32)
     middle, half = jnp.floor(centre * sides), jnp.sqrt(1 - jnp.asarray(share, jnp.float32)) * sides / 2
     low, high = jnp.maximum(jnp.rint(middle - half), 0), jnp.minimum(jnp.rint(middle + half), sides)
@@ -47,11 +61,13 @@ def mixed(
     both alphas are above 0.
 
     Raises:
-        ValueError: an alpha is negative, or both are 0.
+        ValueError: an alpha is negative or not finite, both are 0, or as in `mixup`.
     """
-    if min(mixup_alpha, cutmix_alpha) < 0 or mixup_alpha == cutmix_alpha == 0:
+    alphas = mixup_alpha, cutmix_alpha
+    if not all(0 <= alpha < math.inf for alpha in alphas) or not any(alphas):
         raise ValueError(
-            f"mixup_alpha and cutmix_alpha must be at least 0, and one above: got {mixup_alpha} and {cutmix_alpha}"
+            f"mixup_alpha and cutmix_alpha must be at least 0 and finite, and one above 0: got {mixup_alpha} and "
+            f"{cutmix_alpha}"
         )
     share_key, centre_key, choice_key = jr.split(key, 3)
     share = lambda alpha: jr.beta(share_key, alpha, alpha)
@@ -60,3 +76,16 @@ def mixed(
     if mixup_alpha and cutmix_alpha:
         return jax.lax.cond(jr.bernoulli(choice_key), blended, cut)
     return blended() if mixup_alpha else cut()
+
+
+def _checked(images: Array, targets: Array, share: Array | float) -> None:
+    """Raises `ValueError`, see `mixup`."""
+    _check.inexact(images, "images")
+    _check.inexact(targets, "targets")
+    if images.ndim != 4 or targets.ndim != 2 or len(images) != len(targets):
+        raise ValueError(
+            "images must be (batch, height, width, channels) and targets (batch, classes), as many: got shapes "
+            f"{images.shape} and {targets.shape}"
+        )
+    if not isinstance(share, jax.core.Tracer):
+        _check.probability(share=float(share))

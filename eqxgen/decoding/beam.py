@@ -13,6 +13,7 @@ from eqxgen.decoding.logits import NEVER, undrawable
 from eqxgen.decoding.memory import Memory, Prompt, check_prompts, decoding, read
 from eqxgen.decoding.stopping import Stop, stop_ids
 from eqxgen.decoding.traced import NO_TOKEN, bucket, check_drawn
+from eqxgen.nn import _check
 from eqxgen.protocols import LanguageModel
 
 LEAST_LENGTH = 64
@@ -47,8 +48,7 @@ def beam_search(
         FloatingPointError: the logits are NaN.
     """
     (ids,) = check_prompts(model, [prompt])
-    if length < 1:
-        raise ValueError(f"length must be at least 1: got {length}")
+    _check.positive(length=length, beams=beams)
     if not 1 <= beams <= model.vocab:
         raise ValueError(f"beams must be from 1 to the vocabulary's {model.vocab}: got {beams}")
     check_penalty(length_penalty)

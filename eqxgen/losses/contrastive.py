@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from eqxgen._widen import widen
+from eqxgen.nn import _check
 
 LARGEST_SCALE = math.log(100.0)
 """Of the logarithm of the scale that multiplies cosines, to which CLIP is clamped after each update (section 2.5)."""
@@ -28,17 +29,18 @@ def info_nce(
     Args:
         first, second: vectors of the two views, of any length above zero.
         temperature: divides the similarities.
-        weight: 0 for examples that are no negatives of others, such as padding; by default 1.
+        weight: 0 for examples that are no negatives of others, such as padding; by default 1. Where all are 0, so is
+            the loss.
         axes: of a mesh over which the batch is split, inside `jax.shard_map`: the negatives are those of every device,
             with their gradients.
 
     Raises:
-        ValueError: the temperature is not positive.
+        ValueError: the temperature is not positive and finite, or an argument is of another shape.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive: got {temperature}")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be positive and finite: got {temperature}")
+    _, weight = _pairs(first, second, None, weight, axes, names=("first", "second"))
     batch, views = len(first), jnp.concatenate([_unit(first), _unit(second)])
-    weight = jnp.ones(batch) if weight is None else weight
     others, counted = (_gathered(x, axes) for x in (views, jnp.concatenate([weight, weight])))
     scores = views @ others.T / temperature
     start = jax.lax.axis_index(axes) * 2 * batch if axes else 0
@@ -47,7 +49,7 @@ def info_nce(
     negatives = jnp.where(self_ | (counted[None, :] == 0), jnp.finfo(scores.dtype).min, scores)
     likely = jnp.sum(views * jnp.roll(views, batch, axis=0), axis=-1) / temperature
     each = jax.nn.logsumexp(negatives, axis=-1) - likely
-    return (each[:batch] + each[batch:]) / 2
+    return jnp.where(jnp.any(counted != 0), (each[:batch] + each[batch:]) / 2, 0)
 
 
 def image_text_nce(
@@ -67,11 +69,15 @@ def image_text_nce(
         log_scale: logarithm of what multiplies the cosines, the inverse of a temperature.
         group: number of what a pair shows or says. Pairs of one number are no negatives of each other: they share the
             target evenly, so the least loss is the logarithm of their count. By default each pair has its own.
-        weight: 0 for pairs that are no negatives of others, such as padding; by default 1.
+        weight: 0 for pairs that are no negatives of others, such as padding; by default 1. Where all are 0, so is the
+            loss.
         axes: of a mesh over which the batch is split, inside `jax.shard_map`: features of every device are gathered,
             with their gradients.
+
+    Raises:
+        ValueError: an argument is of another shape.
     """
-    group, weight = _pairs(images, group, weight, axes)
+    group, weight = _pairs(images, texts, group, weight, axes)
     images, texts, scale = _unit(images), _unit(texts), jnp.exp(widen(log_scale))
     every_image, every_text, groups, counted = (_gathered(x, axes) for x in (images, texts, group, weight))
     right = (group[:, None] == groups[None, :]) & (counted[None, :] != 0)
@@ -82,7 +88,8 @@ def image_text_nce(
         scores = jnp.where(counted[None, :] == 0, jnp.finfo(scores.dtype).min, scores)
         return jax.nn.logsumexp(scores, axis=-1) - jnp.sum(jnp.where(right, share * scores, 0), axis=-1)
 
-    return (one_way(images, every_text) + one_way(texts, every_image)) / 2
+    losses = (one_way(images, every_text) + one_way(texts, every_image)) / 2
+    return jnp.where(jnp.any(counted != 0), losses, 0)
 
 
 def sigmoid_pairs(
@@ -106,8 +113,11 @@ def sigmoid_pairs(
         weight: 0 for texts that are left out, such as padding; by default 1.
         axes: of a mesh over which the batch is split, inside `jax.shard_map`: the texts are handed on in a ring
             (section 3.3), so that a device holds those of one other at a time.
+
+    Raises:
+        ValueError: an argument is of another shape.
     """
-    group, weight = _pairs(images, group, weight, axes)
+    group, weight = _pairs(images, texts, group, weight, axes)
     images, texts, scale = _unit(images), _unit(texts), jnp.exp(widen(log_scale))
     devices = jax.lax.axis_size(axes) if axes else 1
     ring = [(device, (device + 1) % devices) for device in range(devices)]
@@ -138,12 +148,23 @@ def sigmoid_bias(batch: int) -> float:
 
 
 def _pairs(
-    images: Array, group: Array | None, weight: Array | None, axes: tuple[str, ...]
+    first: Array,
+    second: Array,
+    group: Array | None,
+    weight: Array | None,
+    axes: tuple[str, ...],
+    names: tuple[str, str] = ("images", "texts"),
 ) -> tuple[Int[Array, " batch"], Float[Array, " batch"]]:
-    """Groups and weights; by default each pair's own number, and 1."""
-    start = jax.lax.axis_index(axes) * len(images) if axes else 0
-    group = start + jnp.arange(len(images)) if group is None else group
-    return group, jnp.ones(len(images)) if weight is None else weight
+    """Groups and weights of two sets of vectors, by default each pair's own number, and 1; nothing is broadcast."""
+    _check.same_shape(**dict(zip(names, (first, second))))
+    batch, dim = first.shape if first.ndim == 2 else (0, 0)
+    _check.example(first, "batch", name=names[0], dim=dim)
+    for name, values in {"group": group, "weight": weight}.items():
+        if values is not None:
+            _check.example(values, name=name, batch=batch)
+    start = jax.lax.axis_index(axes) * batch if axes else 0
+    group = start + jnp.arange(batch) if group is None else group
+    return group, jnp.ones(batch) if weight is None else weight
 
 
 def _unit(x: Float[Array, "n dim"]) -> Float[Array, "n dim"]:

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, Int
 
 from eqxgen._widen import widen
 from eqxgen.losses.tokens import cross_entropy
+from eqxgen.nn import _check
 
 
 def smoothed_cross_entropy(
@@ -16,7 +17,11 @@ def smoothed_cross_entropy(
 
     Args:
         smoothing: weight of the uniform distribution, in [0, 1).
+
+    Raises:
+        ValueError: the smoothing is out of range, or there is not a label for each row of logits.
     """
+    _check.rate(smoothing=smoothing)
     wide = widen(logits)
     uniform = jax.nn.logsumexp(wide, axis=-1) - jnp.mean(wide, axis=-1)
     return (1 - smoothing) * cross_entropy(logits, labels) + smoothing * uniform
@@ -29,7 +34,12 @@ def soft_cross_entropy(
 
     Args:
         smoothing: weight of the uniform distribution, with which the targets are mixed; in [0, 1).
+
+    Raises:
+        ValueError: the smoothing is out of range, or logits and targets have two shapes.
     """
+    _check.rate(smoothing=smoothing)
+    _check.same_shape(logits=logits, targets=targets)
     wide = widen(logits)
     mixed = (1 - smoothing) * targets + smoothing / logits.shape[-1]
     return jax.nn.logsumexp(wide, axis=-1) - jnp.sum(mixed.astype(wide.dtype) * wide, axis=-1)

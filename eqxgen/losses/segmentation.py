@@ -1,11 +1,14 @@
 """Losses of pixels with classes."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from eqxgen._widen import widen
 from eqxgen.losses.tokens import cross_entropy
+from eqxgen.nn import _check
 
 
 def dice_loss(
@@ -19,8 +22,15 @@ def dice_loss(
     Args:
         logits: of each pixel.
         labels: class of each pixel; one outside [0, classes) counts as none.
-        smooth: pixels added to both counts, by which a class that is absent has a gradient too.
+        smooth: pixels added to both counts, at least 0, by which a class that is absent has a gradient too.
+
+    Raises:
+        ValueError: the smoothing is negative or not finite, or there is not a label for each pixel of one image.
     """
+    _check.image(logits)
+    _check.example(labels, name="labels", height=logits.shape[0], width=logits.shape[1])
+    if not 0 <= smooth < math.inf:
+        raise ValueError(f"smooth must be at least 0 and finite: got {smooth}")
     shares = jax.nn.softmax(widen(logits), axis=-1)
     true = jax.nn.one_hot(labels, logits.shape[-1], dtype=shares.dtype)
     shared = jnp.sum(shares * true, axis=(0, 1))
@@ -31,5 +41,10 @@ def dice_loss(
 def pixel_cross_entropy(
     logits: Float[Array, "height width classes"], labels: Int[Array, "height width"]
 ) -> Float[Array, ""]:
-    """Mean over the pixels of -log softmax(logits)[label], in nats; NaN with a label outside [0, classes)."""
+    """Mean over the pixels of -log softmax(logits)[label], in nats; NaN with a label outside [0, classes).
+
+    Raises:
+        ValueError: there is not a label for each pixel of one image.
+    """
+    _check.image(logits)
     return jnp.mean(cross_entropy(logits, labels))

@@ -5,12 +5,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eqxgen._widen import widen
+from eqxgen.nn import _check
 from eqxgen.nn.linear import times_rows
 from eqxgen.protocols import RoutedModel, TokenModel
 
 
 def cross_entropy(logits: Float[Array, "*leading vocab"], targets: Int[Array, "*leading"]) -> Float[Array, "*leading"]:
-    """-log softmax(logits)[target], in nats and float32 at least; a target outside [0, vocab) gives NaN."""
+    """-log softmax(logits)[target], in nats and float32 at least; a target outside [0, vocab) gives NaN.
+
+    Raises:
+        ValueError: there is not an integer target for each row of logits.
+    """
+    targets = _check.integers(targets, "targets")
+    if logits.ndim == 0 or logits.shape[:-1] != targets.shape:
+        raise ValueError(f"targets must be one for each row of logits, {logits.shape[:-1]}: got {targets.shape}")
     logits = widen(logits)
     hit = jnp.take_along_axis(logits, targets[..., None], axis=-1, mode="fill")[..., 0]
     hit = jnp.where(targets < 0, jnp.nan, hit)

@@ -22,12 +22,14 @@ class Confusion(NamedTuple):
         """With more guesses.
 
         Raises:
-            ValueError: other numbers of guesses and labels, or a class out of range.
+            ValueError: other numbers of guesses and labels, or a class that is no integer or out of range.
         """
         guessed, true, classes = np.asarray(guesses), np.asarray(labels), len(self.counts)
         if guessed.shape != true.shape:
             raise ValueError(f"guesses and labels must be as many: got {guessed.shape} and {true.shape}")
         for name, ids in (("guesses", guessed), ("labels", true)):
+            if ids.size and not np.issubdtype(ids.dtype, np.integer):
+                raise ValueError(f"{name} must be integers: got {ids.dtype}")
             if ids.size and not (ids.min() >= 0 and ids.max() < classes):
                 raise ValueError(f"{name} must be in [0, {classes}): got {ids.min()} to {ids.max()}")
         flat = np.bincount(true.astype(np.int64) * classes + guessed, minlength=classes**2)

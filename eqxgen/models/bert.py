@@ -26,7 +26,7 @@ from eqxgen.nn import (
     TransformerBlock,
     _check,
 )
-from eqxgen.nn.linear import check_ids, times_rows
+from eqxgen.nn.linear import check_ids, take_rows, times_rows
 
 _normal = jax.nn.initializers.normal(0.02)
 
@@ -170,9 +170,15 @@ class BERTMaskedLM(eqx.Module):
     ) -> Float[Array, "_ vocab"]:
         """Logits, in float32 at least: of every token, or of those at some places alone, which saves the projection of
         the others. The other arguments are those of `BERT`.
+
+        Raises:
+            ValueError: the places are no list of integers, or one is beyond the tokens; under jit its logits are NaN.
         """
         x = self.bert(ids, types, mask=mask, key=key, inference=inference)
-        x = x if places is None else x[places]
+        if places is not None:
+            places = _check.ids(places, len(x), "places", "tokens")
+            _check.example(places, "places", name="places")
+            x = take_rows(x, places)
         x = self.norm(self.activation(self.transform(x)))
         weight, bias = self.unembedding
         logits = times_rows(x, weight, wide=True)

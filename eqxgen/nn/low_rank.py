@@ -28,7 +28,7 @@ class LoRA(eqx.Module):
         alpha: scale of the update, relative to `rank`; `rank` by default, which is a scale of 1.
 
     Raises:
-        ValueError: `rank` is not from 1 to the smaller side of the weight.
+        ValueError: `rank` is not from 1 to the smaller side of the weight, or `alpha` is not positive and finite.
     """
 
     projection: Projection
@@ -44,6 +44,8 @@ class LoRA(eqx.Module):
         self.projection = projection
         self.lora_a = torch_uniform(key, (*stacked, rank, in_dim), jnp.float32)
         self.lora_b = jnp.zeros((*stacked, out_dim, rank))
+        if alpha is not None:
+            _check.above_zero(alpha=alpha)
         self.scale = 1.0 if alpha is None else alpha / rank
 
     @property

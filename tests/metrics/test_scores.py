@@ -18,6 +18,7 @@ from eqxgen.metrics import (
     Features,
     Moments,
     Pearson,
+    Recall,
     Spearman,
     Statistics,
     class_score,
@@ -314,6 +315,7 @@ def test_a_published_name_is_said_with_its_own_weights_alone():
 NAN = np.where(np.arange(123)[:, None] == 7, np.nan, FAKE)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -350,6 +352,14 @@ NAN = np.where(np.arange(123)[:, None] == 7, np.nan, FAKE)
         (lambda: path_length(np.ones(3), trim=0.5), r"trim in \[0, 0.5\)"),
         (lambda: Confusion.of(1), "classes must be at least 2: got 1"),
         (lambda: Confusion.of(3).update(np.array([3]), np.array([0])), r"guesses must be in \[0, 3\): got 3 to 3"),
+        (lambda: Confusion.of(3).update(np.array([1]), np.array([0.6])), "labels must be integers: got float64"),
+        (lambda: Recall.at(1.5), "most must be one or more integers of at least 1"),
+        (lambda: Recall.at(True), "most must be one or more integers of at least 1"),
+        (lambda: Recall.at(1).merge(Recall.at(5)), r"other must be of k \(1,\): got \(5,\)"),
+        (
+            lambda: Recall.at(1).update(np.ones((2, 3)), np.ones((1, 3), bool)),
+            "scores and right must be .*, of one shape",
+        ),
         (lambda: Confusion.of(3).mcc(), "labels must be seen before their scores"),
         (lambda: Confusion.of(3).merge(Confusion.of(4)), "other must have 3 classes: got 4"),
         (lambda: Pearson().update(np.ones(5), np.arange(5)).result(), "needs values that differ"),

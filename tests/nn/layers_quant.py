@@ -1,5 +1,7 @@
 """The table's rows of gated MLPs, low-rank adaptation, reparametrised layers and quantisers."""
 
+import math
+
 import jax.numpy as jnp
 import jax.random as jr
 
@@ -76,6 +78,8 @@ WRONG = [
     Wrong(lambda: nn.Activation("GELU"), "name must be one of agelu, .*tanh: got 'GELU'"),
     Wrong(lambda: nn.LoRA(projection(), 0, key=KEY), "rank must be an integer of at least 1: got 0"),
     Wrong(lambda: nn.LoRA(projection(), 4, key=KEY), "rank must be at most the weight's smaller side, 3: got 4"),
+    Wrong(lambda: nn.LoRA(projection(), 2, math.nan, key=KEY), "alpha must be positive and finite: got nan"),
+    Wrong(lambda: nn.LoRA(projection(), 2, 0.0, key=KEY), "alpha must be positive and finite: got 0.0"),
     Wrong(lambda: nn.LoRA(projection(), 2, key=KEY)(jnp.ones(4)), r"in_dim=5 entries: got shape \(4,\)"),
     Wrong(lambda: nn.lora(nn.LayerNorm(4), 2, key=KEY), "model must have a Projection that `where` selects"),
     Wrong(
