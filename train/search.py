@@ -34,8 +34,8 @@ class Options(Pictures):
     """A known set, or a folder of pictures, or one; by default the run's data."""
     root: str | None = None
     """Folder of the known sets, as --data.root of the recipes."""
-    n: int = option(8, first=True)
-    """Images of each query."""
+    n: int | None = option(None, first=True)
+    """Images of each query; by default 8, or all of fewer."""
     out: str = "found.png"
     """Picture to write."""
 
@@ -43,7 +43,7 @@ class Options(Pictures):
         super().__post_init__()
         require(self.as_grid, f"out must be the file of a picture: got {self.out!r}")
         require(self.columns is None, "columns goes without search, whose rows have --n images")
-        require(self.n >= 1, f"n must be at least 1: got {self.n}")
+        require(self.n is None or self.n >= 1, f"n must be at least 1: got {self.n}")
         require(bool(self.text or self.image), 'text or image must be given, as in --text "a seven"')
         if self.data is not None:
             DataConfig(name=self.data)

@@ -71,9 +71,10 @@ def test_a_mask_whose_values_reading_would_change_is_refused(kind, tmp_path):
         load_pairs(config(tmp_path), say=lambda line: None)
 
 
-def test_colours_sizes_and_parts_of_a_folder(tmp_path):
+@pytest.mark.parametrize("tested", ["test", "val"])
+def test_colours_sizes_and_parts_of_a_folder(tested, tmp_path):
     table = np.array([[255, 0, 0], [0, 0, 255], [0, 0, 0]], np.uint8)
-    for part, shape in (("train", (9, 12)), ("test", (7, 5))):
+    for part, shape in (("train", (9, 12)), (tested, (7, 5))):
         save(tmp_path / part / "images" / "a.png", RNG.integers(0, 256, (*shape, 3), np.uint8))
         save(tmp_path / part / "masks" / "a.png", table[RNG.integers(0, 3, shape)])
     found = load_pairs(config(tmp_path), say=lambda line: None)
@@ -84,6 +85,14 @@ def test_colours_sizes_and_parts_of_a_folder(tmp_path):
         np.array([2, 1, 0])[found.train.masks[0]],
         load_pairs(config(tmp_path, classes=words), say=lambda line: None).train.masks[0],
     )
+
+
+def test_files_of_another_kind_beside_images_and_masks_are_said(tmp_path):
+    pairs(tmp_path)
+    (tmp_path / "masks" / "0.npy").write_bytes(b"")
+    lines = []
+    load_pairs(config(tmp_path), say=lines.append)
+    assert lines[0].endswith("masks: 1 left out: 1 of another kind (0.npy)")
 
 
 def test_the_membranes_are_25_images_and_the_last_five(shared_data, monkeypatch):

@@ -106,8 +106,8 @@ def test_a_table_is_read_by_the_names_of_its_columns_or_by_their_numbers(tmp_pat
     assert all(label == int(text[0].split()[1]) % 2 for text, label in zip(*found.train))
     assert table(tmp_path, "\n".join(ROWS), columns=("1", "2")).train.texts == found.train.texts
     assert len(table(tmp_path, LINES, columns=("label", "more", "text")).test.texts[0]) == 2
-    grades = table(tmp_path, LINES.replace("good", "-1.5").replace("bad", "2"), grades=True)
-    assert set(grades.train.labels.tolist()) == {-1.5, 2.0}
+    more = "\n".join(["label\ttext", *(f"{number % 7 / 2}\tword {number}" for number in range(200)), ""])
+    assert set(table(tmp_path, more, grades=True).train.labels.tolist()) == {number / 2 for number in range(7)}
     assert table(tmp_path, LINES.replace("good", "1").replace("bad", "0")).classes == ("0", "1")
 
 
@@ -136,6 +136,7 @@ WRONG = [
     ("a gap in the labels", LINES.replace("good", "3").replace("bad", "0"), {}, "expected labels from 0 to 3, got no row of class 1, 2: number the labels"),
     ("one class", LINES.replace("good", "bad"), {}, "expected at least 2 classes, got 1, 'bad'"),
     ("a grade that is a word", LINES, {"grades": True}, "line [23]: expected a finite number as the grade, got '(good|bad)'|expected a finite number"),
+    ("grades that are all alike", LINES.replace("good", "2").replace("bad", "2"), {"grades": True}, "expected grades that differ.*got .* of 2 in the part train: add rows"),
     ("no rows", "label\ttext\n", {}, "expected rows of values between tabs, got none"),
     ("too few rows", "\n".join(LINES.split("\n")[:4]), {}, "expected (rows of the part|training rows of every class)"),
 ]  # fmt: skip

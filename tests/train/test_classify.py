@@ -118,9 +118,12 @@ def test_pictures_of_a_folder_get_a_table_and_a_picture(transformer, tmp_path, c
     (tmp_path / "in" / "more").mkdir(parents=True)
     for name, shape in {"a.png": (8, 8), "more/b.png": (20, 30, 3)}.items():
         Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(tmp_path / "in" / name)
+    (tmp_path / "in" / "notes.txt").write_text("x")
     out = tmp_path / "guesses.png"
     assert sample.main(words(run=transformer, images=tmp_path / "in", out=out, top=2)) == 0
-    assert "2 pictures (1 resized to 8 x 8, 1 without their colours)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "in: 1 left out: 1 of another kind (notes.txt)" in said
+    assert "2 pictures (1 resized to 8 x 8, 1 without their colours)" in said
     with out.with_suffix(".csv").open(newline="") as file:
         rows = [*csv.DictReader(file)]
     assert [row["file"] for row in rows] == ["a.png", "more/b.png"]
@@ -134,6 +137,8 @@ def test_pictures_of_a_folder_get_a_table_and_a_picture(transformer, tmp_path, c
     assert size_of(out) == (2 * 100, 114)
     with pytest.raises(DataError, match="expected a picture or a folder of pictures"):
         sample.main(words(run=transformer, images=tmp_path / "none", out=out))
+    with pytest.raises(UsageError, match="--top must be at most 10, the classes that there are: got 11"):
+        sample.main(words(run=transformer, images=tmp_path / "in", out=out, top=11))
 
 
 @full

@@ -30,7 +30,7 @@ from train.engine.recipes import load as load_model
 from train.evaluators.matching import recalls
 from train.tasks.clip.published import kept
 from train.tasks.clip.towers import clamped, make_net, released
-from train.tasks.clip.words import captions_of, encode_query, filled, grammar, open_texts, read_texts
+from train.tasks.clip.words import _of_classes, captions_of, encode_query, filled, grammar, open_texts, read_texts
 from train.tasks.facts import PairFacts
 
 SMALL = {
@@ -115,6 +115,7 @@ def test_search_finds_the_picture_itself_and_writes_a_picture_and_a_table(run, t
     [
         ([], 'text or image must be given, as in --text "a seven"'),
         (["--text", "a", "--n", "0"], "n must be at least 1: got 0"),
+        (["--text", "a", "--n", "100000"], "--n must be at most .*, the images that there are: got 100,000"),
         (["--text", "a", "--out", "x.npz"], "out must be the file of a picture: got 'x.npz'"),
         (["--text", "a", "--columns", "3"], "columns goes without search"),
         (["--text", " "], "--text must be one or more words: got ' '"),
@@ -191,6 +192,11 @@ def test_texts_of_classes_are_templates_with_their_names():
     assert {texts.texts[row] for row in texts.rows[7]} == set(captions_of(clip.DIGITS, "7"))
     assert set(texts.groups[texts.rows[7]]) == {7}
     assert (texts.ids == texts.vocabulary.size).any(axis=1).all()
+
+
+def test_classes_that_have_a_text_in_common_are_no_negatives_of_each_other():
+    groups = _of_classes(("a {}", "{}"), ("Cat", "dog", "cat", "emu"))[1]
+    assert groups.tolist() == [0, 0, 1, 1, 0, 0, 3, 3]
 
 
 def test_the_grammar_has_a_caption_of_every_scene():

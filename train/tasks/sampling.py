@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .._errors import UserError, require
+from .._errors import UsageError, UserError, require
 
 Form = TypeVar("Form")
 COLUMNS = 8
@@ -33,6 +33,17 @@ class Sample:
         out = getattr(self, "out", None)
         if out is not None and os.path.isdir(out) and os.listdir(out):
             raise UserError(f"--out {out}: must be a new or empty folder: it holds {len(os.listdir(out))} files")
+
+
+def at_most(flag: str, asked: int | None, usual: int, count: int, what: str) -> int:
+    """The number that a flag gives, of `count` that there are; without the flag the usual one, or all of fewer.
+
+    Raises:
+        UsageError: it is above them.
+    """
+    if asked is not None and asked > count:
+        raise UsageError(f"{flag} must be at most {count:,}, the {what} that there are: got {asked:,}")
+    return min(usual if asked is None else asked, count)
 
 
 def write_out(out: str | None, whole: str, told: str) -> int:

@@ -9,6 +9,8 @@ from typing import NoReturn
 from ..._errors import DataError, printable
 
 _SHOWN = 3
+TESTED = ("test", "val", "valid", "validation", "dev")
+"""Names of a folder of held-out examples beside `train`, of which the first that is there is read."""
 
 
 @dataclasses.dataclass
@@ -69,6 +71,12 @@ def list_files(folder: Path, suffixes: Sequence[str]) -> Listing:
         listing.skip("of another kind", inside(set(shown) - set(wanted)))
     listing.found.sort()
     return listing
+
+
+def tested_part(folder: Path) -> str | None:
+    """Name of the folder beside `train` that has the held-out examples; None where there is no such pair."""
+    names = TESTED if (folder / "train").is_dir() else ()
+    return next((name for name in names if (folder / name).is_dir()), None)
 
 
 def first(names: Sequence[str]) -> str:

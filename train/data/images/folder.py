@@ -11,7 +11,7 @@ from ..._errors import DataError
 from ...config.data import DataConfig
 from ..captioned.beside import captions_beside
 from ..files.broken import Say, read_each
-from ..files.listing import Listing, counted, first, list_files
+from ..files.listing import Listing, counted, first, list_files, tested_part
 from .dataset import UNLABELLED, Captions, Dataset
 from .held_out import held_out, thinned
 from .lazy_pictures import Pictures, SizeError, read_sized
@@ -25,7 +25,8 @@ Classes = dict[str, list[str]]
 
 
 def read_folder(path: Path, config: DataConfig, fraction: float, say: Say, *, captions: bool = False) -> Dataset:
-    """The pictures below `path/<class>/`, or below `path/train/<class>/` and `path/test/<class>/` where both are there.
+    """The pictures below `path/<class>/`, or below `path/train/<class>/` and `path/test/<class>/` where both are there;
+    a folder of another name in `TESTED` may have the place of `test`.
 
     Classes are numbered by the order of their names; pictures in the folder itself, with none below, have no classes.
     Without a test part, `fraction` of each class is held out. Pictures that are all grey give 1 channel, others 3.
@@ -44,11 +45,13 @@ def read_folder(path: Path, config: DataConfig, fraction: float, say: Say, *, ca
         got = "a file" if path.exists() else "nothing there"
         raise DataError(path, "a folder of pictures", got, "correct the path in --data.name")
     listing, reader = Listing(), _Reader(path, config, say)
-    if (path / "train").is_dir() and (path / "test").is_dir():
-        classes, tested = _classes(path, "train", listing), _classes(path, "test", listing)
+    if part := tested_part(path):
+        classes, tested = _classes(path, "train", listing), _classes(path, part, listing)
         if unknown := [name for name, files in tested.items() if files and name not in classes]:
             expected = f"one of the classes of {path / 'train'}"
-            raise DataError(path / "test" / unknown[0], expected, "another", "use the same class folders in both")
+            raise DataError(path / part / unknown[0], expected, "another", "use the same class folders in both")
+        beside = [entry.name for entry in _entries(path) if entry.name not in ("train", part)]
+        listing.skip(f"outside train and {part}", beside)
         train, test = _Files.of(classes, list(classes)), _Files.of(tested, list(classes))
     else:
         classes = _classes(path, "", listing)

@@ -11,7 +11,7 @@ from ...config.known import KNOWN
 from ...config.pairs import MaskClass, PairConfig
 from ..files.broken import Say, read_each
 from ..files.known_files import KnownFiles
-from ..files.listing import counted, first, list_files
+from ..files.listing import counted, first, list_files, tested_part
 from ..files.npz import Npz
 from ..images.held_out import held_out
 from ..images.picture import SUFFIXES, read_picture
@@ -58,7 +58,8 @@ def _folder(path: Path, config: PairConfig, say: Say) -> Pairs:
     if not path.is_dir():
         got = "a file" if path.exists() else "nothing there"
         raise DataError(path, "a folder with images/ and masks/", got, "correct the path in --data.name")
-    parts = ("train", "test") if (path / "train").is_dir() and (path / "test").is_dir() else ("",)
+    tested = tested_part(path)
+    parts = ("",) if tested is None else ("train", tested)
     read = {part: _read(path / part, config, say) for part in parts}
     raw = [mask for _, _, masks in read.values() for mask in masks]
     classes = config.listed or classes_of(_alike(raw), _FOUND)
@@ -94,7 +95,10 @@ def _read(folder: Path, config: PairConfig, say: Say) -> tuple[list[str], list[n
     for kind in ("images", "masks"):
         if not (folder / kind).is_dir():
             raise DataError(folder, "folders images and masks", f"no {kind}", "put the pictures into these two folders")
-        names = list_files(folder / kind, SUFFIXES).found
+        listing = list_files(folder / kind, SUFFIXES)
+        names = listing.found
+        if listing.skipped:
+            say(f"{folder / kind}: {listing.left_out()}")
         found[kind] = {name.rpartition(".")[0]: name for name in names}
         if len(found[kind]) < len(names):
             twice = [name for name in names if name not in found[kind].values()]

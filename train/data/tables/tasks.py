@@ -56,13 +56,18 @@ def load_task(config: TaskConfig, files: KnownFiles | None = None, say: Say = pr
 
     Raises:
         DataError: a file is missing or damaged, a column is not there, a text is empty, a label is none, a class has no
-            training text, or there is one class alone.
+            training text, there is one class alone, or all grades of a part are alike.
     """
     parts = _parts(config, files, say)
     classes = _classes(config, parts)
     made = {name: _labelled(rows, classes) for name, rows in parts.items()}
     if empty := next((name for name, part in made.items() if not len(part)), None):
         raise DataError(config.name, f"rows of the part {empty}", "none", "add rows, or take another --data.fold")
+    for name, part in made.items() if not classes else ():
+        if np.ptp(part.labels) == 0:
+            got = f"{len(part):,} of {part.labels[0]:g} in the part {name}"
+            hint = "add rows of other grades, or take another --data.fold"
+            raise DataError(config.name, "grades that differ, of which there is a correlation", got, hint)
     return LabelledTexts(config.name, made["train"], made["dev"], made["test"], classes)
 
 

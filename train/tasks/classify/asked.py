@@ -16,12 +16,12 @@ class ClassifierSample(ImageSample):
     images: str | None = None
     """Folder of pictures, or one picture, to classify: --out is a picture of them with their classes, beside a table
     of the same name with the ending .csv."""
-    top: int = 3
-    """Classes of each picture in the table, the most probable first."""
+    top: int | None = None
+    """Classes of each picture in the table, the most probable first; by default 3, or all of fewer."""
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.top >= 1, f"top must be at least 1: got {self.top}")
+        require(self.top is None or self.top >= 1, f"top must be at least 1: got {self.top}")
         require(
             self.images is None or self.as_grid, f"out must be the file of a picture with --images: got {self.out!r}"
         )

@@ -12,13 +12,14 @@ from ..._errors import DataError, UserError
 from ..._files import read_json, write_text
 from ...config.known import KNOWN
 from ...data import save_picture
-from ...data.files.listing import list_files
+from ...data.files.listing import Listing, list_files
 from ...data.images.picture import REPLACE, SUFFIXES, read_picture
 from ...engine.recipes import Finished
 from ...evaluators.examples import Examples
 from ...evaluators.labels import logits_of
 from ...evaluators.stream import Stream
 from ...parallel import make_mesh
+from ..sampling import at_most
 from .asked import NAMES, ClassifierSample
 
 SHOWN, ROW, SIDE, LINE = 64, 8, 96, 14
@@ -47,6 +48,7 @@ def classify_folder(run: Finished, asked: ClassifierSample) -> int:
         DataError: there is no picture, or one cannot be read.
         UserError: the model's logits are not numbers, or a file cannot be written.
     """
+    top = at_most("--top", asked.top, 3, run.facts.classes, "classes")
     stream = Stream(make_mesh(asked.mesh))
     found = read_pictures(Path(str(asked.images)), run.facts.shape)
     image = found.pixels.astype(np.float32) * np.float32(2 / 255) - np.float32(1)
@@ -57,7 +59,7 @@ def classify_folder(run: Finished, asked: ClassifierSample) -> int:
     shares /= shares.sum(axis=1, keepdims=True)
     names = class_names(run)
     table = Path(asked.out).with_suffix(".csv")
-    write_text(table, table_of(found.names, shares, names, asked.top))
+    write_text(table, table_of(found.names, shares, names, top))
     save_picture(Path(asked.out), captioned(found.pixels[:SHOWN], shares[:SHOWN], names), scale=1)
     height, width, _ = run.facts.shape
     changed = [f"{found.resized:,} resized to {height} x {width}"] if found.resized else []
@@ -75,7 +77,10 @@ def read_pictures(path: Path, shape: tuple[int, int, int], flag: str = "--images
     Raises:
         DataError: there is no picture, or one cannot be read; a shape that is not square needs pictures of that size.
     """
-    names = list_files(path, SUFFIXES).found if path.is_dir() else [""]
+    listing = list_files(path, SUFFIXES) if path.is_dir() else Listing([""])
+    names = listing.found
+    if listing.skipped:
+        print(f"{path}: {listing.left_out()}")
     if not names or not path.exists():
         got = "none" if path.exists() else "nothing there"
         raise DataError(path, "a picture or a folder of pictures (PNG, JPEG, WebP, ...)", got, f"correct {flag}")
@@ -107,7 +112,6 @@ def class_names(run: Finished) -> list[str]:
 
 def table_of(files: list[str], shares: Float[np.ndarray, "n classes"], names: list[str], top: int) -> str:
     """CSV of each file with its most probable classes: number, name and probability of each."""
-    top = min(top, shares.shape[1])
     order = np.argsort(-shares, axis=1, kind="stable")[:, :top]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

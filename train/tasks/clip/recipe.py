@@ -9,7 +9,7 @@ from ..._errors import UserError
 from ...engine.recipes import Finished, Recipe
 from .. import images
 from ..facts import PairFacts, image_facts
-from ..sampling import CaptionSample
+from ..sampling import CaptionSample, at_most
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from ...data import Part
@@ -178,7 +178,7 @@ def _draw(run: Finished, asked: CaptionSample) -> int:
     dataset = load(run.config.data)
     vocabulary = texts_of_run(run)
     ids = np.stack([encode_query(vocabulary, text, run.facts.text) for text in asked.text])
-    count = min(asked.n, len(dataset.test_labels))
+    count = at_most("--n", asked.n, asked.n, len(dataset.test_labels), "held-out images")
     stream = Stream(make_mesh(asked.mesh))
     scores = _scores(run.model(stream.mesh), dataset, ids, stream)
     if not np.isfinite(scores).all():

@@ -19,6 +19,7 @@ from ...evaluators.examples import Examples, held_out_images
 from ...evaluators.stream import Stream
 from ...parallel import make_mesh
 from ..classify.folder import SIDE, read_pictures, shown
+from ..sampling import at_most
 from .opened import opened, texts_of_run
 from .towers import image_of, text_of
 from .words import encode_query
@@ -50,6 +51,7 @@ def search(asked: Any) -> int:
     """
     run = opened(asked.run, "--run")
     gallery, vocabulary = gallery_of(run, asked), texts_of_run(run)
+    count = at_most("--n", asked.n, 8, len(gallery.names), "images")
     ids = [encode_query(vocabulary, text, run.facts.text) for text in asked.text]
     given = [in_range(read_pictures(Path(file), run.facts.shape, "--image").pixels) for file in asked.image]
     stream = Stream(make_mesh(asked.mesh))
@@ -60,14 +62,13 @@ def search(asked: Any) -> int:
     if not np.isfinite(scores).all():
         raise UserError(f"--run {asked.run}: the model's features are not numbers: its weights are damaged")
     titles = [*asked.text, *(Path(file).name for file, found in zip(asked.image, given) for _ in found)]
-    order = np.argsort(-scores, axis=1, kind="stable")[:, : asked.n]
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
     table = Path(asked.out).with_suffix(".csv")
     write_text(table, table_of(titles, scores, order, gallery))
     pictures = to_uint8(gallery.images.read(order.reshape(-1))["image"])
     best = np.take_along_axis(scores, order, axis=1)
     save_picture(asked.out, drawn(titles, pictures.reshape(*order.shape, *pictures.shape[1:]), best), scale=1)
-    count = len(gallery.names)
-    print(f"{order.size:,} images of {count:,} for {len(titles)} queries in {asked.out} and {table}")
+    print(f"{order.size:,} images of {len(gallery.names):,} for {len(titles)} queries in {asked.out} and {table}")
     return 0
 
 

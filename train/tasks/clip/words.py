@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,10 +122,21 @@ def _of_classes(
 ) -> tuple[tuple[str, ...], Int[np.ndarray, " texts"], Int[np.ndarray, "keys wordings"]]:
     own = [captions_of(templates, name) for name in names]
     starts = np.cumsum([0, *map(len, own)])
-    groups = np.repeat(np.arange(len(own)), np.diff(starts)).astype(np.int32)
+    groups = np.repeat(_alike(own), np.diff(starts)).astype(np.int32)
     most = max(map(len, own))
     rows = np.stack([start + np.resize(np.arange(len(texts)), most) for start, texts in zip(starts, own)])
     return tuple(text for texts in own for text in texts), groups, rows
+
+
+def _alike(own: Sequence[tuple[str, ...]]) -> list[int]:
+    """A number of each class, the same of those that have a text in common."""
+    groups, firsts = list(range(len(own))), {}
+    for number, texts in enumerate(own):
+        for text in texts:
+            old, new = groups[number], groups[firsts.setdefault(text, number)]
+            if old != new:
+                groups = [new if group == old else group for group in groups]
+    return groups
 
 
 def _of_captions(dataset: Dataset) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from ..._errors import DataError, UserError
 from ..._files import read_json, write_atomically
 from ...config.pairs import MaskClass
 from ...data import save_picture
-from ...data.files.listing import first, list_files
+from ...data.files.listing import Listing, first, list_files
 from ...data.images.picture import REPLACE, SUFFIXES, read_picture
 from ...data.pairs.pairs import Pairs
 from ...data.pairs.sources import load_pairs
@@ -39,6 +39,7 @@ class Pictured(NamedTuple):
     name: str
     pixels: UInt8[np.ndarray, "height width channels"]
     mask: UInt8[np.ndarray, "height width"] | None = None
+    coloured: bool = False
 
 
 def draw(run: Finished, asked: SegmentSample) -> int:
@@ -52,17 +53,18 @@ def draw(run: Finished, asked: SegmentSample) -> int:
     classes, stream = classes_of(run), Stream(make_mesh(asked.mesh))
     names = None if asked.images is None else names_of(Path(asked.images))
     found = _held_out(load_pairs(run.config.data)) if names is None else _of_folder(names, run.facts.shape[2])
-    model, rows, count = run.model(stream.mesh), [], 0
+    model, rows, count, grey = run.model(stream.mesh), [], 0, 0
     for picture in found:
         shares = shares_of(model, picture.pixels.astype(np.float32) * np.float32(2 / 255) - 1, tiling, stream)
         if not np.isfinite(shares).all():
             raise UserError(f"--run {asked.run}: the model's probabilities are not numbers: its weights are damaged")
-        guesses, count = np.argmax(shares, axis=-1), count + 1
+        guesses, count, grey = np.argmax(shares, axis=-1), count + 1, grey + picture.coloured
         _save_mask(Path(asked.out) / f"{picture.name}.png", guesses, classes)
         if len(rows) < SHOWN:
             rows.append(panels(picture, guesses))
     save_picture(asked.picture, pictures.sheet(rows), scale=1)
-    print(f"{count:,} masks in {asked.out}, {len(rows)} of them shown in {asked.picture}")
+    said = f", of pictures of which {grey:,} were read without their colours" if grey else ""
+    print(f"{count:,} masks in {asked.out}, {len(rows)} of them shown in {asked.picture}{said}")
     return 0
 
 
@@ -92,14 +94,18 @@ def classes_of(run: Finished) -> list[MaskClass]:
 
 
 def names_of(path: Path) -> tuple[Path, list[str]]:
-    """A folder, and its pictures by their paths below it; a single picture is one of its folder.
+    """A folder, and its pictures by their paths below it; a single picture is one of its folder. A line has the files
+    that are left out.
 
     Raises:
         DataError: there is none, or two would have one mask.
     """
     if path.is_file():
         return path.parent, [path.name]
-    found = list_files(path, SUFFIXES).found if path.is_dir() else []
+    listing = list_files(path, SUFFIXES) if path.is_dir() else Listing()
+    found = listing.found
+    if listing.skipped:
+        print(f"{path}: {listing.left_out()}")
     if not found:
         got = "none" if path.is_dir() else "nothing there"
         raise DataError(path, "a picture or a folder of pictures (PNG, JPEG, ...)", got, "correct --images")
@@ -115,9 +121,10 @@ def _of_folder(names: tuple[Path, list[str]], channels: int) -> Iterator[Picture
     folder, files = names
     for name in files:
         pixels = read_picture(folder / name, None, hint=REPLACE)
-        if channels == 1 and pixels.shape[2] == 3:
+        if coloured := channels == 1 and pixels.shape[2] == 3:
             pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
-        yield Pictured(name.rpartition(".")[0], np.repeat(pixels, channels // pixels.shape[2], axis=2))
+        pixels = np.repeat(pixels, channels // pixels.shape[2], axis=2)
+        yield Pictured(name.rpartition(".")[0], pixels, coloured=coloured)
 
 
 def _held_out(pairs: Pairs) -> Iterator[Pictured]:
