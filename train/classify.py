@@ -200,7 +200,7 @@ ABOUT = {
     "digits": "0.02 M parameters; 10 s on 2 CPU cores; eval_accuracy 0.989",
     "mnist": "0.07 M parameters; 125 s on 2 CPU cores; eval_accuracy 0.994",
     "mnist-resnet": "0.08 M parameters; 1,000 steps of 64; eval_accuracy 0.991",
-    "mnist-vit": "0.21 M parameters; 3,000 steps of 64; eval_accuracy 0.954",
+    "mnist-vit": "0.21 M parameters; 8 minutes of one CPU core beside other work; eval_accuracy 0.990",
     "fashion_mnist": "0.08 M parameters; 3,000 steps of 64",
     "cifar10": "0.27 M parameters; 30,000 steps of 64, for a GPU",
     "cifar10-resnet": "11 M parameters; 200 epochs, for a GPU; others report 0.95 to 0.96",

@@ -11,6 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqxgen.nn import _check
@@ -87,5 +88,5 @@ def _checked(images: Array, targets: Array, share: Array | float) -> None:
             "images must be (batch, height, width, channels) and targets (batch, classes), as many: got shapes "
             f"{images.shape} and {targets.shape}"
         )
-    if not isinstance(share, jax.core.Tracer):
+    if not isinstance(share, Tracer):
         _check.probability(share=float(share))

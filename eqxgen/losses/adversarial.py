@@ -16,7 +16,7 @@ float32 at least.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -56,7 +56,7 @@ def _apart(
     return Objective(lambda on_fake, on_real=None: generator(widen(on_fake)), discriminator)
 
 
-def _of_pairs(**logits: Logits | None) -> Logits:
+def _of_pairs(**logits: Any) -> Logits:
     """Loss of the first logit of a pair, which should be above the second."""
     if logits["on_real"] is None:
         raise ValueError("on_real must be given for the form relativistic, whose losses are of pairs: got None")

@@ -16,7 +16,7 @@ def cross_entropy(logits: Float[Array, "*leading vocab"], targets: Int[Array, "*
     Raises:
         ValueError: there is not an integer target for each row of logits.
     """
-    targets = _check.integers(targets, "targets")
+    targets = jnp.asarray(_check.integers(targets, "targets"))
     if logits.ndim == 0 or logits.shape[:-1] != targets.shape:
         raise ValueError(f"targets must be one for each row of logits, {logits.shape[:-1]}: got {targets.shape}")
     logits = widen(logits)

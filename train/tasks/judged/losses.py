@@ -27,7 +27,7 @@ from ...engine.recipe import Change, Context, Player, Program, Sums, Turn
 from ..facts import ImageFacts
 from .nets import discriminator_of, logits
 
-PUBLISHED = {"hinge": "half_hinge", "least_squares": "signed_least_squares"}
+PUBLISHED: dict[str, str] = {"hinge": "half_hinge", "least_squares": "signed_least_squares"}
 """What published tokenizers mean by the names of two forms."""
 
 
@@ -203,7 +203,8 @@ class Judged(abc.ABC):
     @property
     def form(self) -> Objective:
         """The losses of both players' logits."""
-        return objective(PUBLISHED.get(self.config.adversarial_form, self.config.adversarial_form))
+        name: str = self.config.adversarial_form
+        return objective(PUBLISHED.get(name, name))
 
     @property
     def penalised(self) -> bool:
