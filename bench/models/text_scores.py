@@ -48,12 +48,16 @@ def run(recipe: Any, folder: pathlib.Path, flags: list[str]) -> dict[str, Any]:
     return kept | {name: summary[name] for name in COSTS} | measured
 
 
-def scored(task: str, seeds: int, ways: Sequence[str], runs: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """Summaries of a task's runs, and the medians of their scores, after each run."""
+def scored(
+    task: str, seeds: int, ways: Sequence[str], runs: pathlib.Path, before: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Summaries of a task's runs, and the medians of their scores, after each run; a way that is not asked for stays
+    as it was.
+    """
     first, second = TASKS[task]
     name = f"--data.name={task}"
     source = runs / f"bert-{task}"
-    found: dict[str, Any] = {"scratch": {}, "pretrained": {}}
+    found: dict[str, Any] = {"scratch": {}, "pretrained": {}} | before | {way: {} for way in ways}
     for way in ways:
         start = [f"--from={source}"] if way == "pretrained" else []
         if start:
@@ -87,7 +91,7 @@ def main() -> None:
     options = parser.parse_args()
     for task in options.tasks:
         results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-        for found in scored(task, options.seeds, options.ways, options.runs):
+        for found in scored(task, options.seeds, options.ways, options.runs, results.get(task, {})):
             RESULT.write_text(json.dumps(results | {task: found}, indent=1) + "\n")
             print(json.dumps(found["medians"]), flush=True)
 
