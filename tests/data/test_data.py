@@ -149,8 +149,8 @@ def test_a_config_that_cannot_work_is_refused_before_any_file_is_touched(changes
 
 def test_the_image_size_of_a_fixed_set_must_match():
     assert load(DataConfig(image_size=8)).image_shape == (8, 8, 1)
-    with pytest.raises(DataError, match=r"--data.image-size 16, got \(8, 8\)"):
-        load(DataConfig(image_size=16))
+    with pytest.raises(ValueError, match=r"image_size must be 8 with data\.name=digits, .*: got 16; leave it out"):
+        DataConfig(image_size=16)
 
 
 @given(

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from .known import IMAGES, TEXTS
+from .known import IMAGES, KNOWN, TEXTS
 from .options import option
 
 
@@ -212,6 +212,12 @@ class DataConfig(SourceConfig):
             raise ValueError(f"data.memory must be at least 0 and finite: got {self.memory}")
         if self.image_size is not None and not 1 <= self.image_size <= 8192:
             raise ValueError(f"data.image_size must be between 1 and 8192: got {self.image_size}")
+        sides = () if self.is_path else KNOWN[self.name].shape[:2]
+        if sides and self.image_size is not None and set(sides) != {self.image_size}:
+            raise ValueError(
+                f"data.image_size must be {sides[0]} with data.name={self.name}, as only folders are resized: got "
+                f"{self.image_size}; leave it out"
+            )
 
     @property
     def is_npz(self) -> bool:

@@ -249,7 +249,7 @@ def picture_of(run: Finished, flag: str, path: str) -> Any:
     """
     from ..data.images.picture import REPLACE, read_picture
 
-    pixels = read_picture(Path(path), None, hint=REPLACE)
+    pixels = read_picture(Path(path), None, hint=f"{REPLACE} with --{flag}")
     height, width, channels = run.facts.shape
     if pixels.shape[:2] != (height, width) or pixels.shape[2] > channels:
         wanted = f"{height} x {width} in {_kind(channels)}"
@@ -268,7 +268,7 @@ def small_of(run: Finished, path: str) -> Any:
 
     from ..data.images.picture import REPLACE, read_picture
 
-    pixels = read_picture(Path(path), None, hint=REPLACE)
+    pixels = read_picture(Path(path), None, hint=f"{REPLACE} with --upscale")
     height, width, channels = run.facts.shape
     try:
         factor_of(pixels.shape[:2], (height, width))
