@@ -11,12 +11,11 @@ import argparse
 import json
 import pathlib
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from bench.models.runs import trained
 from train import bert, glue
-from train.config.base import parse
 
 RESULT = pathlib.Path(__file__).parents[1] / "results" / "cpu" / "text_scores.json"
 TASKS: dict[str, tuple[list[str], list[str]]] = {
@@ -31,21 +30,14 @@ TASKS: dict[str, tuple[list[str], list[str]]] = {
 """Flags of train.bert and of train.glue by task, beside those of the presets tiny."""
 WAYS = ("scratch", "pretrained")
 QUIET = ["--log-every=100", "--sample-every=0", "--checkpoint-every=1000000"]
-COSTS = ("seconds", "parameters", "steps")
+COSTS = ("seconds", "parameters", "steps", "cpu_seconds")
 
 
 def run(recipe: Any, folder: pathlib.Path, flags: list[str]) -> dict[str, Any]:
     """Summary of a run, which is trained unless it is finished."""
-    cost = folder / "cpu_seconds.json"
-    if not (folder / "summary.json").exists():
-        before = time.process_time()
-        recipe.main(parse(recipe.RECIPE.name, recipe.Config, recipe.PRESETS, "", [f"--run-dir={folder}", *flags]))
-        cost.write_text(json.dumps({"cpu_seconds": round(time.process_time() - before)}))
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = trained(recipe, folder, flags)
     kept = {name: value for name, value in summary.items() if name.startswith(("eval_", "test_", "masked_"))}
-    kept.pop("evaluation_seconds", None)
-    measured = json.loads(cost.read_text()) if cost.exists() else {}
-    return kept | {name: summary[name] for name in COSTS} | measured
+    return kept | {name: summary[name] for name in COSTS if name in summary}
 
 
 def scored(

@@ -13,8 +13,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from bench.models.runs import lines_of, trained
 from train import gan
-from train.config.base import parse
 
 PICTURE = pathlib.Path(__file__).parents[3] / "docs" / "gan_augmentation.png"
 RESULT = pathlib.Path(__file__).parents[2] / "results" / "cpu" / "gan_augmentation.json"
@@ -29,14 +29,8 @@ CURVE = ("sample_accuracy", "sample_frechet", "r_t", "real_logit", "fake_logit",
 
 def measured(way: str, folder: pathlib.Path, flags: Sequence[str]) -> dict[str, Any]:
     """Curve and last numbers of a way's run, which is trained unless it is finished."""
-    if not (folder / "summary.json").exists():
-        flags = [f"--run-dir={folder}", *WAYS[way], *flags]
-        if status := gan.main(parse("gan", gan.Config, gan.PRESETS, "", flags)):
-            raise SystemExit(status)
-    lines: dict[int, dict[str, float]] = {}
-    for line in map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()):
-        lines[line["step"]] = lines.get(line["step"], {}) | line
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    summary = trained(gan, folder, [*WAYS[way], *flags])
+    lines = lines_of(folder)
     lines[summary["steps"]] |= summary
     curve = [{"step": step} | {name: line[name] for name in CURVE} for step, line in lines.items() if CURVE[0] in line]
     return {"curve": curve, "last": summary}
