@@ -17,6 +17,7 @@ from eqxgen.decoding.logits import Rules, draw
 from eqxgen.decoding.memory import Memory, Prompt, check_prompts, decoding, merged, read
 from eqxgen.decoding.stopping import Stop, stop_ids
 from eqxgen.decoding.traced import NO_TOKEN, check_drawn
+from eqxgen.nn import _check
 from eqxgen.protocols import LanguageModel
 
 PLAIN = Sampling()
@@ -95,8 +96,7 @@ def generate(
     """The first `length` tokens of `stream`. A sequence that has reached an id of `stop` is filled up with `NO_TOKEN`,
     -1; `eqxgen.decoding.stopping.lengths` counts the others.
     """
-    if length < 1:
-        raise ValueError(f"length must be at least 1: got {length}")
+    _check.positive(length=length)
     tokens = list(itertools.islice(stream(model, prompts, sampling, stop=stop, key=key), length))
     ended = np.full_like(tokens[0], NO_TOKEN)
     return np.stack(tokens + [ended] * (length - len(tokens)), axis=1)

@@ -19,6 +19,11 @@ def take_rows(table: Float[Array, "rows dim"], ids: Int[Array, "*leading"]) -> F
     return table.at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False, out_sharding=out)
 
 
+def explicit_axes(x: Array) -> bool:
+    """True where the array is on a mesh with explicit axes."""
+    return AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types
+
+
 def _rows_sharding(table: Array, ids: Array) -> NamedSharding | None:
     of_table, of_ids = jax.typeof(table).sharding, jax.typeof(ids).sharding
     for mesh in (of_ids.mesh, of_table.mesh):

@@ -217,5 +217,5 @@ def test_a_batch_is_mixed_by_one_share_of_a_beta_distribution(mixup, cutmix):
     if cutmix == 0:
         assert abs(shares.mean() - 0.5) < 0.06
         assert abs(shares.var() - 1 / (4 * (2 * mixup + 1))) < 0.02
-    with pytest.raises(ValueError, match=r"must be at least 0, and one above: got 0\.0 and 0\.0"):
+    with pytest.raises(ValueError, match=r"must be at least 0 and finite, and one above 0: got 0\.0 and 0\.0"):
         mixing.mixed(images, targets, 0.0, 0.0, key=jax.random.key(0))

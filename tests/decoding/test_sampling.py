@@ -206,13 +206,13 @@ WRONG = [
         r"prompt 0 must have ids in \[0, vocab=11\): got 0 to 11",
     ),
     (lambda m: generate(m, [np.asarray([-1])], 1, key=jr.key(0)), "got -1 to -1"),
-    (lambda m: generate(m, [np.asarray([1])], 0, key=jr.key(0)), "length must be at least 1: got 0"),
+    (lambda m: generate(m, [np.asarray([1])], 0, key=jr.key(0)), "length must be an integer of at least 1: got 0"),
     (
         lambda m: beam_search(m, np.asarray([1]), 24, 2),
         "prompt and length must be at most context=24 tokens together: got 1 and 24",
     ),
     (lambda m: beam_search(m, np.asarray([1]), 2, 12), "beams must be from 1 to the vocabulary's 11: got 12"),
-    (lambda m: beam_search(m, np.asarray([1]), 0, 2), "length must be at least 1: got 0"),
+    (lambda m: beam_search(m, np.asarray([1]), 0, 2), "length must be an integer of at least 1: got 0"),
     (lambda m: m(jnp.zeros(25, jnp.int32)), "ids must be at most context=24 tokens: got 25"),
     (lambda m: m(jnp.asarray([11])), r"ids must be in \[0, vocab=11\)"),
 ]

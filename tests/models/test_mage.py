@@ -125,7 +125,7 @@ def test_info_nce_is_the_closed_form_without_what_weighs_nothing():
     )
     np.testing.assert_allclose(of(), right(4), rtol=1e-5)
     np.testing.assert_allclose(of(weight=jnp.asarray([1.0, 1, 1, 0]))[:3], right(3), rtol=1e-5)
-    with pytest.raises(ValueError, match=r"temperature must be positive: got 0\.0"):
+    with pytest.raises(ValueError, match=r"temperature must be positive and finite: got 0\.0"):
         info_nce(jnp.ones((2, 3)), jnp.ones((2, 3)), temperature=0.0)
 
 

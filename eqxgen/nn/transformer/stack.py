@@ -11,6 +11,7 @@ from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray, PyTree
 
 from eqxgen.nn import _check, _split
 from eqxgen.nn._call import given
+from eqxgen.nn._mesh import explicit_axes
 from eqxgen.nn._pipeline import pipelined
 from eqxgen.nn.attention.self_attention import Bias, Mask
 from eqxgen.nn.linear import Initializer, Projection, torch_uniform
@@ -176,8 +177,9 @@ class Stack(eqx.Module):
             )
         elif self.fetch is not None:
             body = jax.checkpoint(body, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable)
-        # What is computed again must stay apart from the forward pass, as the loop keeps it.
-        short = self.remat == "none" and self.fetch is None and self.depth <= UNROLLED
+        # What is computed again must stay apart from the forward pass, as the loop keeps it. An unrolled loop whose body
+        # has explicit and automatic axes has no derivative in JAX 0.10.2.
+        short = self.remat == "none" and self.fetch is None and self.depth <= UNROLLED and not explicit_axes(x)
         return jax.lax.scan(body, x, (arrays, others), unroll=short)
 
     def _axis(self) -> str | None:
