@@ -177,8 +177,8 @@ class Stack(eqx.Module):
             )
         elif self.fetch is not None:
             body = jax.checkpoint(body, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable)
-        # What is computed again must stay apart from the forward pass, as the loop keeps it. An unrolled loop whose body
-        # has explicit and automatic axes has no derivative in JAX 0.10.2.
+        # What is computed again must stay apart from the forward pass, as the loop keeps it. An unrolled loop with both
+        # explicit and automatic axes in its body has no derivative in JAX 0.10.2.
         again = self.remat != "none" or self.fetch is not None
         short = self.depth <= UNROLLED and not again and not explicit_axes(x)
         return jax.lax.scan(body, x, (arrays, others), unroll=short)
