@@ -20,8 +20,8 @@ from train import bert, glue
 RESULT = pathlib.Path(__file__).parents[1] / "results" / "cpu" / "text_scores.json"
 TASKS: dict[str, tuple[list[str], list[str]]] = {
     "trec": (
-        ["--model.context=24", "--steps=3000", "--model.dropout=0.1", "--data.tokenizer=cased-words-8000"],
-        ["--model.context=24", "--steps=1000", "--model.dropout=0.3", "--word-dropout=0.2"],
+        ["--model.context=24", "--steps=1500"],
+        ["--model.context=24", "--steps=1000", "--model.dropout=0.2", "--word-dropout=0.1"],
     ),
     "sst2": (["--model.context=40", "--steps=1000"], ["--model.context=40", "--steps=600"]),
     "mr": (["--model.context=40", "--steps=1000"], ["--model.context=40", "--steps=600"]),
