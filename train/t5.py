@@ -55,11 +55,12 @@ def _published(name: str) -> Config:
 PRESETS = {
     "cmudict": Config(
         preset="cmudict",
-        steps=3000,
-        batch_size=96,
+        steps=5500,
+        batch_size=64,
         eval_samples=10_000,
+        beams=5,
         data=TextPairConfig(name="cmudict", target_tokenizer="words", source_length=14, target_length=14, long="drop"),
-        optim=OptimConfig(name="muon", learning_rate=4e-3, warmup=100, decay="cosine", beta2=0.99, weight_decay=0.1),
+        optim=OptimConfig(name="muon", learning_rate=5e-3, warmup=100, decay="cosine", beta2=0.99, weight_decay=0.1),
         ema=EmaConfig(decay=0.99),
         model=T5Config(
             dim=128,
@@ -80,7 +81,7 @@ PRESETS = {
 }
 
 ABOUT = {
-    "cmudict": "1.5 M parameters; 25 minutes of CPU time; phoneme_error 0.106",
+    "cmudict": "1.5 M parameters; 36 minutes of one CPU core beside other work; phoneme_error 0.100",
     "t5-small": "77 M parameters; version 1.1; 1,000,000 steps of 2,048, for a TPU slice",
     "t5-base": "248 M parameters; version 1.1; 1,000,000 steps of 2,048, for a TPU slice",
 }

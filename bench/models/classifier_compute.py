@@ -57,6 +57,7 @@ def picture(results: dict[str, Any]) -> None:
         points = [(int(step) * found["flop"] / 1e15, value) for step, value in found["accuracy"].items()]
         axes.plot(*zip(*sorted(points)), label=f"{name}, {found['parameters'] / 1e6:.2f} M", marker="o", markersize=3)
     axes.set(xlabel="PFLOP of training", ylabel="accuracy on held-out images")
+    axes.locator_params(axis="x", nbins=6)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(PICTURE, dpi=100, metadata={"Software": None})
