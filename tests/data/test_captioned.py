@@ -121,6 +121,10 @@ def test_captions_are_read_from_a_table_or_a_text_beside_each_picture(tmp_path):
         assert captions_by_pixel(data) == {i: f"picture {i}" for i in range(6)}
         assert "captions of" in lines[0]
         assert "nothing left out" in lines[0]
+        if folder == table:
+            (table / "3.txt").write_text("another")
+            assert captions_by_pixel(load(DataConfig(str(folder)), say=lines.append, captions=True))[3] == "picture 3"
+            assert "1 texts of pictures, whose captions are those of the table (3.txt)" in lines.pop()
         plain = load(DataConfig(str(folder)), say=lines.append)
         assert plain.captions is None
         assert "left out" in lines[1]

@@ -71,13 +71,19 @@ def test_a_mask_whose_values_reading_would_change_is_refused(kind, tmp_path):
         load_pairs(config(tmp_path), say=lambda line: None)
 
 
-@pytest.mark.parametrize("tested", ["test", "val"])
-def test_colours_sizes_and_parts_of_a_folder(tested, tmp_path):
+def test_colours_sizes_and_parts_of_a_folder(tmp_path):
     table = np.array([[255, 0, 0], [0, 0, 255], [0, 0, 0]], np.uint8)
-    for part, shape in (("train", (9, 12)), (tested, (7, 5))):
+    for part, shape in (("train", (9, 12)), ("val", (7, 5))):
         save(tmp_path / part / "images" / "a.png", RNG.integers(0, 256, (*shape, 3), np.uint8))
         save(tmp_path / part / "masks" / "a.png", table[RNG.integers(0, 3, shape)])
-    found = load_pairs(config(tmp_path), say=lambda line: None)
+    for name in ("train/images/a.json", "train/masks/b.txt", "notes.md"):
+        (tmp_path / name).write_text("x")
+    lines = []
+    found = load_pairs(config(tmp_path), say=lines.append)
+    assert lines[-1].endswith(
+        "1 image to train on, 1 held out, of val/; 3 classes: 0,0,0, 0,0,255, 255,0,0; 3 left out: "
+        "1 outside train/ and val/ (notes.md), 2 of another kind (train/images/a.json, train/masks/b.txt)"
+    )
     assert [kind.name for kind in found.classes] == ["0,0,0", "0,0,255", "255,0,0"]
     assert found.test.images[0].shape == (7, 5, 3)
     words = ("255,0,0=road", "0,0,255=water", "0,0,0=ground")
@@ -85,14 +91,6 @@ def test_colours_sizes_and_parts_of_a_folder(tested, tmp_path):
         np.array([2, 1, 0])[found.train.masks[0]],
         load_pairs(config(tmp_path, classes=words), say=lambda line: None).train.masks[0],
     )
-
-
-def test_files_of_another_kind_beside_images_and_masks_are_said(tmp_path):
-    pairs(tmp_path)
-    (tmp_path / "masks" / "0.npy").write_bytes(b"")
-    lines = []
-    load_pairs(config(tmp_path), say=lines.append)
-    assert lines[0].endswith("masks: 1 left out: 1 of another kind (0.npy)")
 
 
 def test_the_membranes_are_25_images_and_the_last_five(shared_data, monkeypatch):

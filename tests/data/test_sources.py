@@ -66,11 +66,35 @@ def test_every_kind_of_picture_at_any_depth_is_read_and_one_line_names_what_is_l
     assert dataset.class_names == ("a", "b")
     assert line == (
         f"{tmp_path}: 54 pictures, 2 classes; 7 left out: 1 linked folders (a/linked), "
-        "4 of another kind (a/notes.txt, a/y.csv, a/z.csv and 1 more), 1 hidden (b/.DS_Store), 1 outside the class folders (top.png)"
+        "4 of another kind (a/notes.txt, a/y.csv, a/more/x.svg and 1 more), 1 hidden (b/.DS_Store), 1 outside the class folders (top.png)"
     )
     assert read(pictures(tmp_path / "plain", ["c/0.png", "c/1.png"]))[1] == [
         f"{tmp_path / 'plain'}: 2 pictures, 1 class; nothing left out"
     ]
+
+
+@pytest.mark.parametrize(
+    ("folders", "says"),
+    [
+        (("train", "val"), "16 pictures, 2 classes, val/ held out; nothing left out"),
+        (("Training", "Validation"), "16 pictures, 2 classes, Validation/ held out; nothing left out"),
+        (("train", "dev"), "16 pictures, 2 classes, dev/ held out; nothing left out"),
+        (("train", "test", "val"), "2 classes, test/ held out; 1 left out: 1 outside train/ and test/ (val/)"),
+        (("train", "bus"), "16 pictures, 2 classes; nothing left out"),
+        (("train",), "together with test/ or testing/ or val/ or valid/ or validation/ or dev/, got train/ alone: add"),
+        (("test", "val"), "together with .*, got test/ and val/ alone: add the other one, or name the folder in it"),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, tuple) else "",
+)
+def test_parts_of_a_folder_are_never_classes(folders, says, tmp_path):
+    pictures(tmp_path, [f"{part}/{label}/{row}.png" for part in folders for label in "ab" for row in range(4)])
+    if "alone" in says:
+        with pytest.raises(DataError, match=f"{tmp_path}: expected train/ {says}"):
+            read(tmp_path)
+        return
+    dataset, (line,) = read(tmp_path)
+    assert line.endswith(says)
+    assert dataset.class_names == (("bus", "train") if "bus" in folders else ("a", "b"))
 
 
 def test_what_each_suffix_holds_is_decoded_to_the_pixels_that_were_written(tmp_path):
@@ -103,7 +127,7 @@ CLASSLESS = [
     (
         "parts without classes",
         lambda p: pictures(p / "set", [f"train/{i}.png" for i in range(8)] + ["test/8.png", "test/9.png"]),
-        "10 pictures, no classes; nothing left out",
+        "10 pictures, no classes, test/ held out; nothing left out",
     ),
     (
         "an .npz without labels",

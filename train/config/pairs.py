@@ -76,7 +76,7 @@ class PairConfig(SourceConfig):
 
     name: str = option("isbi_membrane", first=True)
     """isbi_membrane; or a path: a folder with images/ and masks/, whose files have the same names but for the ending,
-    or with train/ and test/ of such folders."""
+    or with train/ and test/, or val/, of such folders."""
 
     classes: tuple[str, ...] = option((), first=True)
     """Values of the masks' pixels, a class each, with their names: 0=ground 255=cell, or colours: 255,0,0=road. By
@@ -89,7 +89,7 @@ class PairConfig(SourceConfig):
     """The random transform."""
 
     held_out: float = 0.2
-    """Fraction of the images of a folder without train/ and test/ that is held out, always the same ones."""
+    """Fraction of the images of a folder without parts that is held out, always the same ones."""
 
     threads: int = option(8, free=True)
     """Reading threads."""

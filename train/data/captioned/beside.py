@@ -20,8 +20,11 @@ def has_captions(folder: Path, pictures: Sequence[str], texts: Sequence[str]) ->
     return named or any((folder / name).is_file() for name in TABLES)
 
 
-def captions_beside(folder: Path, pictures: Sequence[str], others: Sequence[str]) -> tuple[list[str], set[str]] | None:
-    """A caption for each picture, and the files that they were read from; None where there are no captions.
+def captions_beside(
+    folder: Path, pictures: Sequence[str], others: Sequence[str]
+) -> tuple[list[str], set[str], set[str]] | None:
+    """A caption for each picture, the files that they were read from, and each .txt that a table takes the place of;
+    None where there are no captions.
 
     Args:
         folder: of the paths.
@@ -34,19 +37,18 @@ def captions_beside(folder: Path, pictures: Sequence[str], others: Sequence[str]
     tables = [name for name in TABLES if name in others]
     if len(tables) > 1:
         raise DataError(folder, "one table of captions", f"{tables[0]} and {tables[1]}", "keep one of them")
+    stems = {name[: -len(".txt")]: name for name in others if name.endswith(".txt")}
+    own = {name: stems[stem] for name in pictures if (stem := str(PurePosixPath(name).with_suffix(""))) in stems}
     if tables:
-        texts, used = _table(folder / tables[0], set(pictures)), {tables[0]}
+        texts, used, unread = _table(folder / tables[0], set(pictures)), {tables[0]}, set(own.values())
     else:
-        stems = {name[: -len(".txt")]: name for name in others if name.endswith(".txt")}
-        own = {name: stems[stem] for name in pictures if (stem := str(PurePosixPath(name).with_suffix(""))) in stems}
-        texts = {name: _text(folder / path) for name, path in own.items()}
-        used = set(own.values())
+        texts, used, unread = {name: _text(folder / path) for name, path in own.items()}, set(own.values()), set()
     if not texts:
         return None
     if missing := [name for name in pictures if name not in texts]:
         got = f"{len(missing):,} without: {first(missing)}"
         raise DataError(folder, "a caption for each picture, as some have one", got, _LAYOUT)
-    return [texts[name] for name in pictures], used
+    return [texts[name] for name in pictures], used, unread
 
 
 def _table(path: Path, pictures: set[str]) -> dict[str, str]:

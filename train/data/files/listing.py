@@ -9,8 +9,8 @@ from typing import NoReturn
 from ..._errors import DataError, printable
 
 _SHOWN = 3
-TESTED = ("test", "val", "valid", "validation", "dev")
-"""Names of a folder of held-out examples beside `train`, of which the first that is there is read."""
+TRAIN, HELD_OUT = ("train", "training"), ("test", "testing", "val", "valid", "validation", "dev")
+"""Names of the folders of a part, in lower or upper case; of several, the first is read."""
 
 
 @dataclasses.dataclass
@@ -30,6 +30,12 @@ class Listing:
         if names:
             self.skipped.setdefault(reason, []).extend(names)
 
+    def add(self, other: "Listing", prefix: str = "") -> None:
+        """Adds the files of another listing, whose folder is `prefix` below this one's."""
+        self.found += [prefix + name for name in other.found]
+        for reason, names in other.skipped.items():
+            self.skip(reason, [prefix + name for name in names])
+
     def others(self) -> list[str]:
         """The files that were left out, but for hidden ones."""
         return [name for reason, names in self.skipped.items() if reason != "hidden" for name in names]
@@ -40,11 +46,15 @@ class Listing:
         self.skipped = {reason: listed for reason, listed in kept.items() if listed}
 
     def left_out(self) -> str:
-        """`3 left out: 2 of another kind (a.txt, b.csv), 1 hidden (.DS_Store)`, or `nothing left out`."""
+        """`3 left out: 2 of another kind (a.txt, b.csv), 1 hidden (.DS_Store)`, or `nothing left out`. A file of each
+        ending is named before a second one.
+        """
         if not self.skipped:
             return "nothing left out"
         count = sum(map(len, self.skipped.values()))
-        kinds = ", ".join(f"{len(names):,} {reason} ({first(names)})" for reason, names in self.skipped.items())
+        kinds = ", ".join(
+            f"{len(names):,} {reason} ({first(_by_ending(names))})" for reason, names in self.skipped.items()
+        )
         return f"{count:,} left out: {kinds}"
 
 
@@ -73,10 +83,35 @@ def list_files(folder: Path, suffixes: Sequence[str]) -> Listing:
     return listing
 
 
-def tested_part(folder: Path) -> str | None:
-    """Name of the folder beside `train` that has the held-out examples; None where there is no such pair."""
-    names = TESTED if (folder / "train").is_dir() else ()
-    return next((name for name in names if (folder / name).is_dir()), None)
+def entries_of(folder: Path) -> list[os.DirEntry]:
+    """What is in a folder, by name; `DataError` where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        _refuse(error)
+
+
+def parts_of(folder: Path, listing: Listing) -> tuple[str, str] | None:
+    """The folders of the training and of the held-out part; None where there are none. What else is in the folder is
+    added to the listing.
+
+    Raises:
+        DataError: there is one part alone, or the folder cannot be read.
+    """
+    found = {entry.name: os.path.isdir(entry.path) for entry in entries_of(folder)}
+    folders = {name.lower(): name for name, is_folder in found.items() if is_folder and not name.startswith(".")}
+    train, held = ([folders[name] for name in names if name in folders] for names in (TRAIN, HELD_OUT))
+    if train and held:
+        parts = train[0], held[0]
+        rest = [f"{name}/" if is_folder else name for name, is_folder in found.items() if name not in parts]
+        listing.skip("hidden", [name for name in rest if name.startswith(".")])
+        listing.skip(f"outside {parts[0]}/ and {parts[1]}/", [name for name in rest if not name.startswith(".")])
+        return parts
+    if folders and folders.keys() <= {*TRAIN, *HELD_OUT}:
+        got, hint = " and ".join(f"{name}/" for name in folders.values()), "add the other one, or name the folder in it"
+        raise DataError(folder, f"train/ together with {'/ or '.join(HELD_OUT)}/", f"{got} alone", hint)
+    return None
 
 
 def first(names: Sequence[str]) -> str:
@@ -88,6 +123,11 @@ def first(names: Sequence[str]) -> str:
 def counted(count: int, noun: str) -> str:
     """`1 file`, `2 files`, `1,000 classes`."""
     return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def _by_ending(names: Sequence[str]) -> list[str]:
+    firsts = {os.path.splitext(name)[1].lower(): name for name in reversed(names)}.values()
+    return sorted(names, key=lambda name: name not in firsts)
 
 
 def _refuse(error: OSError) -> NoReturn:

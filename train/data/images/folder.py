@@ -11,7 +11,7 @@ from ..._errors import DataError
 from ...config.data import DataConfig
 from ..captioned.beside import captions_beside
 from ..files.broken import Say, read_each
-from ..files.listing import Listing, counted, first, list_files, tested_part
+from ..files.listing import Listing, counted, entries_of, first, list_files, parts_of
 from .dataset import UNLABELLED, Captions, Dataset
 from .held_out import held_out, thinned
 from .lazy_pictures import Pictures, SizeError, read_sized
@@ -25,8 +25,7 @@ Classes = dict[str, list[str]]
 
 
 def read_folder(path: Path, config: DataConfig, fraction: float, say: Say, *, captions: bool = False) -> Dataset:
-    """The pictures below `path/<class>/`, or below `path/train/<class>/` and `path/test/<class>/` where both are there;
-    a folder of another name in `TESTED` may have the place of `test`.
+    """The pictures below `path/<class>/`, or below `path/train/<class>/` and `path/test/<class>/`, see `parts_of`.
 
     Classes are numbered by the order of their names; pictures in the folder itself, with none below, have no classes.
     Without a test part, `fraction` of each class is held out. Pictures that are all grey give 1 channel, others 3.
@@ -45,13 +44,11 @@ def read_folder(path: Path, config: DataConfig, fraction: float, say: Say, *, ca
         got = "a file" if path.exists() else "nothing there"
         raise DataError(path, "a folder of pictures", got, "correct the path in --data.name")
     listing, reader = Listing(), _Reader(path, config, say)
-    if part := tested_part(path):
-        classes, tested = _classes(path, "train", listing), _classes(path, part, listing)
+    if parts := parts_of(path, listing):
+        classes, tested = (_classes(path, part, listing) for part in parts)
         if unknown := [name for name, files in tested.items() if files and name not in classes]:
-            expected = f"one of the classes of {path / 'train'}"
-            raise DataError(path / part / unknown[0], expected, "another", "use the same class folders in both")
-        beside = [entry.name for entry in _entries(path) if entry.name not in ("train", part)]
-        listing.skip(f"outside train and {part}", beside)
+            expected = f"one of the classes of {path / parts[0]}"
+            raise DataError(path / parts[1] / unknown[0], expected, "another", "use the same class folders in both")
         train, test = _Files.of(classes, list(classes)), _Files.of(tested, list(classes))
     else:
         classes = _classes(path, "", listing)
@@ -62,11 +59,14 @@ def read_folder(path: Path, config: DataConfig, fraction: float, say: Say, *, ca
         hint = f"{_LAYOUT}; take other folders out"
         raise DataError(path, f"{_KINDS} in every class folder", f"none in {first(empty)}", hint)
     kinds = "no classes" if (*classes,) == UNLABELLED else counted(len(classes), "class")
+    if parts:
+        kinds = f"{kinds}, {parts[1]}/ held out"
     if captions and (beside := captions_beside(path, [*train.names, *test.names], listing.others())):
-        texts, used = np.array(beside[0], object), beside[1]
+        texts, used, unread = np.array(beside[0], object), beside[1], beside[2]
         train = dataclasses.replace(train, texts=texts[: len(train)])
         test = dataclasses.replace(test, texts=texts[len(train) :])
-        listing.take(used)
+        listing.take(used | unread)
+        listing.skip("texts of pictures, whose captions are those of the table", sorted(unread))
         kinds = f"{kinds}, captions of {counted(len(used), 'file')}"
     say(f"{path}: {counted(len(train) + len(test), 'picture')}, {kinds}; {listing.left_out()}")
     return reader.dataset(tuple(classes), train, test)
@@ -77,14 +77,13 @@ def _classes(path: Path, part: str, listing: Listing) -> Classes:
     with_part = lambda names: [f"{part}/{name}" if part else name for name in names]
     classes: Classes = {}
     own: list[str] = []
-    for entry in _entries(path / part):
+    for entry in entries_of(path / part):
         if entry.name.startswith("."):
             listing.skip("hidden", with_part([entry.name]))
         elif Path(entry.path).is_dir():
             below = _below(path / part, entry.name)
             classes[entry.name] = with_part(below.found)
-            for reason, names in below.skipped.items():
-                listing.skip(reason, with_part(names))
+            listing.add(Listing(skipped=below.skipped), f"{part}/" if part else "")
         else:
             own.append(entry.name)
     pictures = [name for name in own if name.lower().endswith(SUFFIXES)]
@@ -98,22 +97,13 @@ def _classes(path: Path, part: str, listing: Listing) -> Classes:
     return {UNLABELLED[0]: with_part(pictures)}
 
 
-def _entries(folder: Path) -> list[os.DirEntry]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        hint = "check the path and its permissions"
-        raise DataError(folder, "a readable folder", f"{error.strerror}", hint) from error
-
-
 def _below(folder: Path, name: str) -> Listing:
     """Files of a class, by their paths below the folder of all classes."""
     if folder.resolve().is_relative_to((folder / name).resolve()):
         raise DataError(folder / name, "pictures of one class", "a link to a folder above it", "take the link out")
-    listing, prefix = list_files(folder / name, SUFFIXES), f"{name}/"
-    skipped = {reason: [prefix + file for file in files] for reason, files in listing.skipped.items()}
-    return Listing([prefix + file for file in listing.found], skipped)
+    listing = Listing()
+    listing.add(list_files(folder / name, SUFFIXES), f"{name}/")
+    return listing
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from ...config.known import KNOWN
 from ...config.pairs import MaskClass, PairConfig
 from ..files.broken import Say, read_each
 from ..files.known_files import KnownFiles
-from ..files.listing import counted, first, list_files, tested_part
+from ..files.listing import Listing, counted, first, list_files, parts_of
 from ..files.npz import Npz
 from ..images.held_out import held_out
 from ..images.picture import SUFFIXES, read_picture
@@ -58,9 +58,9 @@ def _folder(path: Path, config: PairConfig, say: Say) -> Pairs:
     if not path.is_dir():
         got = "a file" if path.exists() else "nothing there"
         raise DataError(path, "a folder with images/ and masks/", got, "correct the path in --data.name")
-    tested = tested_part(path)
-    parts = ("",) if tested is None else ("train", tested)
-    read = {part: _read(path / part, config, say) for part in parts}
+    listing = Listing()
+    parts = parts_of(path, listing) or ("",)
+    read = {part: _read(path, part, config, listing, say) for part in parts}
     raw = [mask for _, _, masks in read.values() for mask in masks]
     classes = config.listed or classes_of(_alike(raw), _FOUND)
     if not classes:
@@ -81,24 +81,28 @@ def _folder(path: Path, config: PairConfig, say: Say) -> Pairs:
         held = held_out(np.zeros(len(whole), np.int32), config.held_out, str(path))
         train, test = _chosen(whole, ~held), _chosen(whole, held)
     kinds = ", ".join(kind.name for kind in classes[:4]) + (" ..." if len(classes) > 4 else "")
-    say(f"{path}: {counted(len(train), 'image')} to train on, {len(test):,} held out; {len(classes)} classes: {kinds}")
+    held = f"{len(test):,} held out{f', of {parts[-1]}/' if parts[-1] else ''}"
+    say(f"{path}: {counted(len(train), 'image')} to train on, {held}; {len(classes)} classes: {kinds}; {listing.left_out()}")
     return Pairs(path.resolve().name, train, test, classes)
 
 
-def _read(folder: Path, config: PairConfig, say: Say) -> tuple[list[str], list[np.ndarray], list[np.ndarray]]:
-    """Names, images and masks of `folder/images` and `folder/masks`, paired by their names without the ending.
+def _read(
+    path: Path, part: str, config: PairConfig, listing: Listing, say: Say
+) -> tuple[list[str], list[np.ndarray], list[np.ndarray]]:
+    """Names, images and masks of `images` and `masks` of a part, paired by their names without the ending. Other files
+    are added to the listing.
 
     Raises:
         DataError: an image has no mask, or two have one name; a folder is missing.
     """
     found: dict[str, dict[str, str]] = {}
+    folder = path / part
     for kind in ("images", "masks"):
         if not (folder / kind).is_dir():
             raise DataError(folder, "folders images and masks", f"no {kind}", "put the pictures into these two folders")
-        listing = list_files(folder / kind, SUFFIXES)
-        names = listing.found
-        if listing.skipped:
-            say(f"{folder / kind}: {listing.left_out()}")
+        below = list_files(folder / kind, SUFFIXES)
+        names = below.found
+        listing.add(Listing(skipped=below.skipped), f"{part}/{kind}/" if part else f"{kind}/")
         found[kind] = {name.rpartition(".")[0]: name for name in names}
         if len(found[kind]) < len(names):
             twice = [name for name in names if name not in found[kind].values()]
