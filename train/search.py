@@ -35,7 +35,7 @@ class Options(Pictures):
     root: str | None = None
     """Folder of the known sets, as --data.root of the recipes."""
     n: int | None = option(None, first=True)
-    """Images of each query; by default 8, or all of fewer."""
+    """Images of each query; 8 by default, or all where there are fewer."""
     out: str = "found.png"
     """Picture to write."""
 

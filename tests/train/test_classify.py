@@ -18,7 +18,7 @@ from eqxgen.nn import WithState
 from tests.full import FULL, full
 from tests.train.small_runs import crashed_and_resumed, metrics, same, weights, words
 from train import classify, sample
-from train._errors import DataError, UsageError
+from train._errors import UsageError, UserError
 from train.config.base import parse
 from train.data import load
 from train.engine.dryrun import abstract_update
@@ -118,11 +118,12 @@ def test_pictures_of_a_folder_get_a_table_and_a_picture(transformer, tmp_path, c
     (tmp_path / "in" / "more").mkdir(parents=True)
     for name, shape in {"a.png": (8, 8), "more/b.png": (20, 30, 3)}.items():
         Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(tmp_path / "in" / name)
-    (tmp_path / "in" / "notes.txt").write_text("x")
+    for name in ("c.txt", "d.txt", "more/e.heic"):
+        (tmp_path / "in" / name).write_text("x")
     out = tmp_path / "guesses.png"
     assert sample.main(words(run=transformer, images=tmp_path / "in", out=out, top=2)) == 0
     said = capsys.readouterr().out
-    assert "in: 1 left out: 1 of another kind (notes.txt)" in said
+    assert "in: 2 files; 3 left out: 3 of another kind (c.txt, more/e.heic, d.txt)" in said
     assert "2 pictures (1 resized to 8 x 8, 1 without their colours)" in said
     with out.with_suffix(".csv").open(newline="") as file:
         rows = [*csv.DictReader(file)]
@@ -135,10 +136,15 @@ def test_pictures_of_a_folder_get_a_table_and_a_picture(transformer, tmp_path, c
     assert float(rows[0]["probability"]) == pytest.approx(float(shares[order[0]]), abs=2e-6)
     assert rows[0]["name"] == load(config_of(transformer).data).class_names[order[0]]
     assert size_of(out) == (2 * 100, 114)
-    with pytest.raises(DataError, match="expected a picture or a folder of pictures"):
-        sample.main(words(run=transformer, images=tmp_path / "none", out=out))
-    with pytest.raises(UsageError, match="--top must be at most 10, the classes that there are: got 11"):
-        sample.main(words(run=transformer, images=tmp_path / "in", out=out, top=11))
+    for asked, says in (
+        ({"images": tmp_path / "none"}, "expected a picture or a folder of pictures"),
+        ({"images": tmp_path / "in", "top": 11}, "--top must be at most the classes of the run, 10: got 11"),
+        ({"top": 2}, "top goes with images, which was not given"),
+        ({"per_class": 3000, "out": f"{tmp_path}/x/"}, "--per-class must be at most the held-out images of class 0, "),
+        ({"n": 3000, "out": f"{tmp_path}/x/"}, "--n must be at most the held-out images of the classes, .*: got 3,000"),
+    ):
+        with pytest.raises(UserError, match=says):
+            sample.main(words(**{"run": transformer, "out": out, **asked}))
 
 
 @full

@@ -129,6 +129,7 @@ def test_search_finds_the_picture_itself_and_writes_a_picture_and_a_table(run, t
             ["--text", "a", "--data", "./nothing"],
             "nothing: expected a picture or a folder of pictures .*: correct --data",
         ),
+        (["--text", "a", "--n", "9999"], "--n must be at most the images that are searched, .*: got 9,999"),
         (["--image", "nothing.png"], "nothing.png: expected a picture or a folder .* nothing there: correct --image"),
     ],
 )

@@ -402,7 +402,10 @@ KNOWN_LATER = [
         "--mix must have a model with a mean style vector, stylegan2: got one of dcgan",
     ),
     ("gan", ["--project=a.png"], "--label must be given with --project, as the model has classes"),
-    ("gan", ["--project=none.png", "--label=3"], "none.png"),
+    ("gan", ["--project=none.png", "--label=3"], "--project none.png: expected a readable file, got No such file"),
+    ("clip", ["--text=a", "--n=9999"], "--n must be at most the held-out images, .*: got 9,999"),
+    ("glue", ["--text=a", "--top=9"], "--top must be at most the classes of the run, .*: got 9"),
+    ("bert", ["--text=[MASK]", "--top=99"], "--top must be at most the words of the vocabulary, 9: got 99"),
     ("diffusion", ["--grid=trailing"], "--grid trailing must have a schedule of steps: got VE"),
     ("diffusion", ["--variance=learned"], "--variance learned must have a model with dit.learn_variance"),
     ("ar", ["--guidance-to=65"], "--guidance_to must be at most the number of tokens, 64: got 65"),
@@ -435,7 +438,7 @@ KNOWN_LATER = [
 
 @pytest.mark.parametrize(("recipe", "words_", "message"), KNOWN_LATER)
 def test_an_option_that_the_run_does_not_allow_is_a_usage_error(recipe, words_, message, runs, tmp_path):
-    out = {} if recipe in (*TEXTS, *PAIRS) else {"out": tmp_path / "x.png"}
+    out = {} if recipe in (*TEXTS, *PAIRS, *BERTS) else {"out": tmp_path / "x.png"}
     with pytest.raises(UserError, match=message):
         call(runs[recipe], *words_, **out)
     assert not list(tmp_path.iterdir())

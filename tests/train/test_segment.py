@@ -23,6 +23,7 @@ from train.data.pairs.sources import load_pairs
 from train.evaluators.stream import Stream
 from train.evaluators.tiles import Tiling, shares_of
 from train.parallel import make_mesh
+from train.tasks.segment.folder import _of_folder
 from train.tasks.segment.recipe import crops
 
 TABLE = np.array([[0, 0, 0], [250, 0, 0], [0, 0, 250]], np.uint8)
@@ -130,12 +131,11 @@ def test_pictures_of_any_size_get_masks_of_the_trained_values(whole, tmp_path, c
     (tmp_path / "in" / "more").mkdir(parents=True)
     for name, shape in {"a.png": (11, 7), "more/b.jpg": (40, 70, 3)}.items():
         Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(tmp_path / "in" / name)
-    (tmp_path / "in" / "notes.txt").write_text("x")
+    (tmp_path / "in" / "c.txt").write_text("x")
     out = tmp_path / "masks"
     assert sample.main(words(run=whole, images=tmp_path / "in", out=f"{out}/")) == 0
-    said = capsys.readouterr().out
-    assert "2 masks" in said
-    assert "in: 1 left out: 1 of another kind (notes.txt)" in said
+    assert "in: 2 files; 1 left out: 1 of another kind (c.txt)\n2 masks" in capsys.readouterr().out
+    assert next(_of_folder((tmp_path / "in", ["more/b.jpg"]), 1)).grey
     for name, size in {"a.png": (7, 11), "more/b.png": (70, 40)}.items():
         with Image.open(out / name) as mask:
             assert mask.size == size

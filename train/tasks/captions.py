@@ -226,7 +226,8 @@ def texts_asked(run: Finished, asked: CaptionSample) -> Asked:
     facts, vocabulary = run.facts, _vocabulary_of_run(run)
     ids = [encode_prompt(vocabulary, text, "--text", facts.text - 1) for text in asked.text]
     rows, labels = padded(ids, facts.text, facts.end), np.arange(len(ids), dtype=np.int32)
-    return Asked(np.repeat(rows, asked.n, axis=0), np.repeat(labels, asked.n), drawn_by_text)
+    count = asked.n or 8
+    return Asked(np.repeat(rows, count, axis=0), np.repeat(labels, count), drawn_by_text)
 
 
 def _vocabulary_of_run(run: Finished) -> Any:

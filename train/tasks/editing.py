@@ -7,7 +7,7 @@ from typing import Any
 from .._errors import UsageError, UserError, require
 from ..engine.recipes import Finished
 from . import images
-from .sampling import ImageSample
+from .sampling import ImageSample, at_most
 
 EDITS = ("inpaint", "edit", "upscale", "invert", "interpolate", "likelihood")
 COUNT = 8
@@ -273,8 +273,9 @@ def _likelihood(run: Finished, asked: Any, rules: Any, tree: Callable[[Any], Any
     dataset = load(run.config.data)
     rows = images.rows_of(asked, dataset.test_labels, run.facts.classes)
     chosen = held_out_images(dataset, np.isin(np.arange(len(dataset.test_labels)), rows))
+    count = at_most("--n", asked.n, len(rows), "held-out images", usual=64)
     function = Bits(run.facts.levels, 1 if asked.probes is None else asked.probes)
-    examples = chosen.first(asked.n or 64)._replace(batch=50)
+    examples = chosen.first(count)._replace(batch=50)
     bits, evaluations = Stream(make_mesh(asked.mesh)).gather(function, tree(rules), examples)
     if not np.isfinite(bits).all():
         raise UserError(f"--run {run.folder}: the likelihood is not a number: its weights are damaged")

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._errors import UsageError, UserError, require
+from .._errors import DataError, UsageError, UserError, require
 from ..config.base import TrainConfig
 from ..config.data import DataConfig
 from ..config.options import option
 from ..engine.recipes import Finished, Recipe
 from .facts import ImageFacts, image_facts
-from .sampling import ImageSample
+from .sampling import ImageSample, at_most
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from ..data import Dataset, Part
@@ -191,11 +191,13 @@ def rows_of(asked: ImageSample, labels: Any, classes: int) -> Any:
     """Numbers of the examples of the classes that `train.sample` is asked for, the first `--per-class` of each.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or a class has fewer.
     """
     import numpy as np
 
     chosen = classes_of(asked, classes)
+    for label in chosen if asked.per_class else ():
+        at_most("--per-class", asked.per_class, int(np.sum(labels == label)), f"held-out images of class {label}")
     rows = np.sort(np.concatenate([np.flatnonzero(labels == label)[: asked.per_class] for label in chosen]))
     if not len(rows):
         raise UserError(f"--out {asked.out}: there is no image of the classes {', '.join(map(str, chosen))}")
@@ -247,9 +249,7 @@ def picture_of(run: Finished, flag: str, path: str) -> Any:
     Raises:
         UserError: it cannot be read, or is of another size or in colour.
     """
-    from ..data.images.picture import REPLACE, read_picture
-
-    pixels = read_picture(Path(path), None, hint=f"{REPLACE} with --{flag}")
+    pixels = _read(flag, path)
     height, width, channels = run.facts.shape
     if pixels.shape[:2] != (height, width) or pixels.shape[2] > channels:
         wanted = f"{height} x {width} in {_kind(channels)}"
@@ -266,9 +266,7 @@ def small_of(run: Finished, path: str) -> Any:
     """
     from eqxgen.diffusion.editing import factor_of
 
-    from ..data.images.picture import REPLACE, read_picture
-
-    pixels = read_picture(Path(path), None, hint=f"{REPLACE} with --upscale")
+    pixels = _read("upscale", path)
     height, width, channels = run.facts.shape
     try:
         factor_of(pixels.shape[:2], (height, width))
@@ -277,6 +275,16 @@ def small_of(run: Finished, path: str) -> Any:
     if pixels.shape[2] > channels:
         raise UserError(f"--upscale {path}: must be in {_kind(channels)}, as the run's images: got {_told(pixels)}")
     return _scaled(pixels, channels)
+
+
+def _read(flag: str, path: str, *, mask: bool = False) -> Any:
+    """Pixels of a picture or a mask that a flag names."""
+    from ..data.images.picture import REPLACE, read_mask, read_picture
+
+    try:
+        return read_mask(Path(path)) if mask else read_picture(Path(path), None, hint=REPLACE)
+    except DataError as error:
+        raise UserError(f"--{flag} {error}") from None
 
 
 def _scaled(pixels: Any, channels: int) -> Any:
@@ -300,9 +308,7 @@ def mask_of(run: Finished, path: str) -> Any:
     Raises:
         UserError: it cannot be read, is of another size, or is not of black and white.
     """
-    from ..data.images.picture import read_mask
-
-    mask = read_mask(Path(path))
+    mask = _read("mask", path, mask=True)
     if mask.shape != run.facts.shape[:2]:
         height, width, _ = run.facts.shape
         got = f"{mask.shape[0]} x {mask.shape[1]}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .._errors import UsageError, UserError
 from ..engine.recipes import Finished
 from . import images
-from .sampling import ImageSample
+from .sampling import ImageSample, at_most
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
     from ..data import Dataset
@@ -79,7 +79,9 @@ def draw(run: Finished, asked: ImageSample) -> int:
         row = asked.per_class or ROW
         found = by_class(held_out, labels, classes.tolist(), row)
         return dataclasses.replace(asked, columns=row).save([found], np.zeros(len(found), np.int32))
-    rows = images.rows_of(asked, labels, run.facts.classes)[: asked.count(len(classes))]
+    rows = images.rows_of(asked, labels, run.facts.classes)
+    at_most("--n", asked.n, len(rows), "held-out images of the classes")
+    rows = rows[: asked.count(len(classes))]
     parts = np.split(rows, range(held_out.batch, len(rows), held_out.batch))
     return asked.save((held_out.read(part)["image"] for part in parts), labels[rows])
 

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .._errors import UsageError
 from ..engine.recipes import Finished
 from . import images
-from .sampling import COLUMNS, ImageSample
+from .sampling import COLUMNS, ImageSample, at_most
 from .usage import low_usage
 
 if TYPE_CHECKING:  # jax and NumPy are imported where they are used, so that --help does not wait for them
@@ -58,11 +59,16 @@ def reconstruct(run: Finished, asked: ImageSample, through: "Function") -> int:
     stream, dataset = Stream(make_mesh(asked.mesh)), load(run.config.data)
     rows = images.rows_of(asked, dataset.test_labels, run.facts.classes)
     chosen = held_out_images(dataset, np.isin(np.arange(len(dataset.test_labels)), rows))
+    pictured = f"held-out images{' and their reconstructions' * asked.as_grid}"
+    at_most("--n", asked.n, len(rows) * (1 + asked.as_grid), pictured)
     model = run.model(stream.mesh)
     if not asked.as_grid:
         return asked.save(stream.map(through, model, chosen.first(count)), dataset.test_labels[rows[:count]])
-    columns = min(asked.columns or COLUMNS, max(1, count // 2))
-    pairs = max(1, count // 2) // columns * columns
+    pairs = len(rows) if asked.per_class else min(count // 2, len(rows))
+    columns = asked.columns or max(width for width in range(1, COLUMNS + 1) if pairs % width == 0)
+    if (asked.n or 0) % 2 or pairs % columns:
+        got = f"{pairs} images and their reconstructions" if asked.n is None else f"--n {asked.n}"
+        raise UsageError(f"--out {asked.out} must have full rows, images in multiples of {2 * columns}: got {got}")
     real, made = stream.gather(Beside(through), model, chosen.first(pairs))
     both = images.rows_in_turn(real, made, columns)
     return dataclasses.replace(asked, columns=columns).save([both], np.zeros(len(both), np.int32))

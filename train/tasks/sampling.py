@@ -35,17 +35,6 @@ class Sample:
             raise UserError(f"--out {out}: must be a new or empty folder: it holds {len(os.listdir(out))} files")
 
 
-def at_most(flag: str, asked: int | None, usual: int, count: int, what: str) -> int:
-    """The number that a flag gives, of `count` that there are; without the flag the usual one, or all of fewer.
-
-    Raises:
-        UsageError: it is above them.
-    """
-    if asked is not None and asked > count:
-        raise UsageError(f"{flag} must be at most {count:,}, the {what} that there are: got {asked:,}")
-    return min(usual if asked is None else asked, count)
-
-
 def write_out(out: str | None, whole: str, told: str) -> int:
     """Writes complete texts on the screen, or in the file `out`; gives the exit status.
 
@@ -67,6 +56,17 @@ def write_out(out: str | None, whole: str, told: str) -> int:
         raise UserError(f"--out {error}") from None
     print(f"{told} in {out}{', in place of the file before' if before else ''}")
     return 0
+
+
+def at_most(flag: str, given: int | None, there: int, what: str, *, usual: int | None = None) -> int:
+    """The number that a flag gives; without it the usual one, or all where there are fewer or none is usual.
+
+    Raises:
+        UsageError: it is above what there is.
+    """
+    if given is not None and given > there:
+        raise UsageError(f"{flag} must be at most the {what}, {there:,}: got {given:,}")
+    return min(there, next((count for count in (given, usual) if count is not None), there))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -176,12 +176,12 @@ class CaptionSample(Pictures):
 
     text: tuple[str, ...] = ()
     """What the images are of; several, for images of each."""
-    n: int = 8
-    """Images of each text."""
+    n: int | None = None
+    """Images of each text; 8 by default."""
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.n >= 1, f"n must be at least 1: got {self.n}")
+        require(self.n is None or self.n >= 1, f"n must be at least 1: got {self.n}")
         require(bool(self.text), 'text must be given, as in --text "three red sevens in a row"')
 
 

@@ -83,6 +83,34 @@ def list_files(folder: Path, suffixes: Sequence[str]) -> Listing:
     return listing
 
 
+def files_at(
+    path: Path, suffixes: Sequence[str], what: str, flag: str, *, apart: bool = False
+) -> tuple[Path, list[str]]:
+    """A folder, and its files of some kinds by their paths below it; a single file is one of its folder. A line names
+    the other files of a folder.
+
+    Args:
+        what: they are, for the error.
+        flag: that names the path.
+        apart: refuse two names that differ by their endings alone.
+
+    Raises:
+        DataError: there is none.
+    """
+    if path.is_file():
+        return path.parent, [path.name]
+    listing = list_files(path, suffixes) if path.is_dir() else Listing()
+    names, left = listing.found, f"; {listing.left_out()}" if listing.skipped else ""
+    if not names:
+        raise DataError(path, what, f"none{left}" if path.is_dir() else "nothing there", f"correct {flag}")
+    stems = [name.rpartition(".")[0] for name in names]
+    if apart and (twice := [name for name, stem in zip(names, stems) if stems.count(stem) > 1]):
+        raise DataError(path, "files of different names without their endings", first(twice), "rename them")
+    if left:
+        print(f"{path}: {counted(len(names), 'file')}{left}")
+    return path, names
+
+
 def entries_of(folder: Path) -> list[os.DirEntry]:
     """What is in a folder, by name; `DataError` where it cannot be read."""
     try:

@@ -82,7 +82,8 @@ def _folder(path: Path, config: PairConfig, say: Say) -> Pairs:
         train, test = _chosen(whole, ~held), _chosen(whole, held)
     kinds = ", ".join(kind.name for kind in classes[:4]) + (" ..." if len(classes) > 4 else "")
     held = f"{len(test):,} held out{f', of {parts[-1]}/' if parts[-1] else ''}"
-    say(f"{path}: {counted(len(train), 'image')} to train on, {held}; {len(classes)} classes: {kinds}; {listing.left_out()}")
+    shown = f"{counted(len(train), 'image')} to train on, {held}; {len(classes)} classes: {kinds}"
+    say(f"{path}: {shown}; {listing.left_out()}")
     return Pairs(path.resolve().name, train, test, classes)
 
 

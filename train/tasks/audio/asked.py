@@ -13,8 +13,8 @@ class SoundSample(Sample):
 
     wavs: str | None = None
     """Folder of .wav and .flac files, or one file; by default held-out recordings."""
-    n: int = 4
-    """Number of held-out recordings."""
+    n: int | None = None
+    """Number of held-out recordings; 4 by default, or all where there are fewer."""
     out: str = "sounds/"
     """Folder of the waveforms, a .wav each, with a slash at its end. The spectrograms of the first eight, each above
     that of its recording, are in a file of its name with the ending .png."""
@@ -28,7 +28,7 @@ class SoundSample(Sample):
     def __post_init__(self):
         super().__post_init__()
         require(self.out.endswith("/") and self.out.strip("/.") != "", f"out must be FOLDER/: got {self.out!r}")
-        require(self.n >= 1, f"n must be at least 1: got {self.n}")
+        require(self.n is None or self.n >= 1, f"n must be at least 1: got {self.n}")
         require(0 < self.temperature < math.inf, f"temperature must be positive and finite: got {self.temperature}")
         for name in ("mix", "resample"):
             require(not getattr(self, name) or self.wavs is not None, f"{name} goes with wavs, which was not given")

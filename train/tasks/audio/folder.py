@@ -12,15 +12,16 @@ from jaxtyping import Float32
 from eqxgen.configs import MelConfig
 from eqxgen.decoding import waves
 
-from ..._errors import DataError, UserError
+from ..._errors import UserError
 from ...data import save_picture
 from ...data.audio.clips import checked
 from ...data.audio.files import SUFFIXES, read_sound, write_sound
 from ...data.audio.sources import load_sounds
-from ...data.files.listing import first, list_files
+from ...data.files.listing import files_at
 from ...engine.recipes import Finished
 from ...evaluators.sounds import spectrogram
 from ...parallel import make_mesh
+from ..sampling import at_most
 from .asked import SoundSample
 from .pictures import sheet
 
@@ -86,17 +87,8 @@ def _parts(model: Any, mel: np.ndarray, length: int, asked: SoundSample, key: An
 
 def _of_files(run: Finished, asked: SoundSample) -> list[tuple[str, Wave]]:
     """Names and samples of files, all of which are checked before a model is read."""
-    path = Path(asked.wavs or "")
-    if path.is_file():
-        folder, names = path.parent, [path.name]
-    else:
-        folder, names = path, list_files(path, SUFFIXES).found if path.is_dir() else []
-    if not names:
-        got = "none" if path.is_dir() else "nothing there"
-        raise DataError(path, "a .wav or .flac file, or a folder of them", got, "correct --wavs")
-    stems = [name.rpartition(".")[0] for name in names]
-    if twice := [name for name, stem in zip(names, stems) if stems.count(stem) > 1]:
-        raise DataError(path, "sounds of different names without their endings", first(twice), "rename them")
+    what = "a .wav or .flac file, or a folder of them"
+    folder, names = files_at(Path(asked.wavs or ""), SUFFIXES, what, "--wavs", apart=True)
     config = run.config
     read = [
         checked(
@@ -111,12 +103,12 @@ def _of_files(run: Finished, asked: SoundSample) -> list[tuple[str, Wave]]:
         )
         for name in names
     ]
-    return [(stem, wave / np.float32(32768)) for stem, wave in zip(stems, read)]
+    return [(name.rpartition(".")[0], wave / np.float32(32768)) for name, wave in zip(names, read)]
 
 
 def _held_out(run: Finished, asked: SoundSample) -> Iterator[tuple[str, Wave]]:
     part = load_sounds(run.config.data, run.config.mel.rate).test
-    count = min(asked.n, len(part))
+    count = at_most("--n", asked.n, len(part), "held-out recordings", usual=4)
     for row in (np.arange(count) * len(part)) // count:
         name = Path(part.names[row])
         yield str(name.with_suffix("") if name.suffix in SUFFIXES else name), part.waves[row] / np.float32(32768)

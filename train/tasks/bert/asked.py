@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..._errors import UserError, require
+from ..._errors import UsageError, UserError, require
 from ..._files import read_json, write_text
 from ...engine.recipes import Finished
-from ..sampling import Sample
+from ..sampling import Sample, at_most
 
 NAMES = "classes.json"
 """Names of the classes, in the folder of a run."""
@@ -18,8 +18,8 @@ NAMES = "classes.json"
 class _Texts(Sample):
     text: tuple[str, ...] = ()
     """Texts, each in quotes."""
-    top: int = 3
-    """Answers of each text, the most probable first."""
+    top: int | None = None
+    """Answers of each text, the most probable first; 3 by default, or all where there are fewer."""
     out: str | None = None
     """File to write, in place of the screen: .jsonl, a line for each text."""
 
@@ -27,7 +27,7 @@ class _Texts(Sample):
         super().__post_init__()
         require(bool(self.text), 'text must be given, as in --text "a text"')
         require(all(text.strip() for text in self.text), "text must be one or more words: got ''")
-        require(self.top >= 1, f"top must be at least 1: got {self.top}")
+        require(self.top is None or self.top >= 1, f"top must be at least 1: got {self.top}")
         require(self.out is None or self.out.lower().endswith(".jsonl"), f"out must be a .jsonl file: got {self.out!r}")
 
     def write(self, lines: list[str], records: list[dict[str, Any]]) -> int:
@@ -73,12 +73,13 @@ def fill_gaps(run: Finished, asked: GapSample) -> int:
     gaps = [np.flatnonzero(ids == vocabulary.special.mask) for ids in batch["ids"]]
     if short := next((text for text, found in zip(asked.text, gaps) if not len(found)), None):
         raise UserError(f"--text: must have its gap within the model's {run.facts.context} tokens: got {short!r:.60}")
+    top = at_most("--top", asked.top, len(vocabulary.pieces), "words of the vocabulary", usual=3)
     wide = max(map(len, gaps))
     places = np.stack([np.pad(found, (0, wide - len(found)), mode="edge") for found in gaps]).astype(np.int32)
     logits = _logits(run, asked, batch | {"places": places}, _gap_logits)
     lines, records = [], []
     for text, found, rows in zip(asked.text, gaps, logits):
-        answers = [_best(row, vocabulary.pieces, asked.top) for row in rows[: len(found)]]
+        answers = [_best(row, vocabulary.pieces, top) for row in rows[: len(found)]]
         lines += [text, *(f"  {_told(answer)}" for answer in answers)]
         records.append({"text": text, "gaps": answers})
     return asked.write(lines, records)
@@ -87,12 +88,15 @@ def fill_gaps(run: Finished, asked: GapSample) -> int:
 def label_texts(run: Finished, asked: LabelSample) -> int:
     """Prints the class of each text with its probability, or its grade."""
     classes = read_json(run.folder / NAMES)
+    if not classes and asked.top is not None:
+        raise UsageError(f"--top must be left out, as the run gives grades: got {asked.top}")
+    top = at_most("--top", asked.top, len(classes), "classes of the run", usual=3)
     texts: list[tuple[str, ...]] = [*zip(asked.text, asked.second)] if asked.second else [(t,) for t in asked.text]
     batch, _ = _batch(run, texts, "--text")
     logits = _logits(run, asked, batch, _label_logits)
     lines, records = [], []
     for text, row in zip(texts, logits):
-        answer = _best(row, classes, asked.top) if classes else {"grade": float(row[0])}
+        answer = _best(row, classes, top) if classes else {"grade": float(row[0])}
         told = _told(answer) if classes else f"{answer['grade']:.4g}"
         lines.append(f"{told}\t{' | '.join(text)}")
         records.append({"text": text[0], **({"second": text[1]} if asked.second else {}), **_record(answer, classes)})

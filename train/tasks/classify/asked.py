@@ -17,11 +17,13 @@ class ClassifierSample(ImageSample):
     """Folder of pictures, or one picture, to classify: --out is a picture of them with their classes, beside a table
     of the same name with the ending .csv."""
     top: int | None = None
-    """Classes of each picture in the table, the most probable first; by default 3, or all of fewer."""
+    """With --images: classes of each picture in the table, the most probable first; 3 by default, or all where there
+    are fewer."""
 
     def __post_init__(self):
         super().__post_init__()
         require(self.top is None or self.top >= 1, f"top must be at least 1: got {self.top}")
+        require(self.top is None or self.images is not None, "top goes with images, which was not given")
         require(
             self.images is None or self.as_grid, f"out must be the file of a picture with --images: got {self.out!r}"
         )

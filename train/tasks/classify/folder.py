@@ -12,7 +12,7 @@ from ..._errors import DataError, UserError
 from ..._files import read_json, write_text
 from ...config.known import KNOWN
 from ...data import save_picture
-from ...data.files.listing import Listing, list_files
+from ...data.files.listing import files_at
 from ...data.images.picture import REPLACE, SUFFIXES, read_picture
 from ...engine.recipes import Finished
 from ...evaluators.examples import Examples
@@ -26,19 +26,21 @@ SHOWN, ROW, SIDE, LINE = 64, 8, 96, 14
 """Pictures that are shown, in a row, and pixels of a shown one and of a line of text."""
 
 
+WANTED = "a picture or a folder of pictures (PNG, JPEG, WebP, ...)"
+
+
 class Pictures(NamedTuple):
     """Pictures of a run's size.
 
     Attributes:
         names: of their files, below the folder.
         pixels: grey levels.
-        resized, grey: numbers of those that were resized, and whose colours were left out.
+        changed: numbers of those that were resized, and whose colours were left out, for a line; or empty.
     """
 
     names: list[str]
     pixels: UInt8[np.ndarray, "n height width channels"]
-    resized: int
-    grey: int
+    changed: str
 
 
 def classify_folder(run: Finished, asked: ClassifierSample) -> int:
@@ -48,7 +50,8 @@ def classify_folder(run: Finished, asked: ClassifierSample) -> int:
         DataError: there is no picture, or one cannot be read.
         UserError: the model's logits are not numbers, or a file cannot be written.
     """
-    top = at_most("--top", asked.top, 3, run.facts.classes, "classes")
+    names = class_names(run)
+    top = at_most("--top", asked.top, len(names), "classes of the run", usual=3)
     stream = Stream(make_mesh(asked.mesh))
     found = read_pictures(Path(str(asked.images)), run.facts.shape)
     image = found.pixels.astype(np.float32) * np.float32(2 / 255) - np.float32(1)
@@ -57,16 +60,11 @@ def classify_folder(run: Finished, asked: ClassifierSample) -> int:
         raise UserError(f"--run {asked.run}: the model's logits are not numbers: its weights are damaged")
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
-    names = class_names(run)
     table = Path(asked.out).with_suffix(".csv")
     write_text(table, table_of(found.names, shares, names, top))
     save_picture(Path(asked.out), captioned(found.pixels[:SHOWN], shares[:SHOWN], names), scale=1)
-    height, width, _ = run.facts.shape
-    changed = [f"{found.resized:,} resized to {height} x {width}"] if found.resized else []
-    changed += [f"{found.grey:,} without their colours"] if found.grey else []
     more = f"; {asked.out} has the first {SHOWN}" if len(found.names) > SHOWN else ""
-    said = f" ({', '.join(changed)})" if changed else ""
-    print(f"{len(found.names):,} pictures{said} in {table} and {asked.out}{more}")
+    print(f"{len(found.names):,} pictures{found.changed} in {table} and {asked.out}{more}")
     return 0
 
 
@@ -77,16 +75,10 @@ def read_pictures(path: Path, shape: tuple[int, int, int], flag: str = "--images
     Raises:
         DataError: there is no picture, or one cannot be read; a shape that is not square needs pictures of that size.
     """
-    listing = list_files(path, SUFFIXES) if path.is_dir() else Listing([""])
-    names = listing.found
-    if listing.skipped:
-        print(f"{path}: {listing.left_out()}")
-    if not names or not path.exists():
-        got = "none" if path.exists() else "nothing there"
-        raise DataError(path, "a picture or a folder of pictures (PNG, JPEG, WebP, ...)", got, f"correct {flag}")
+    folder, names = files_at(path, SUFFIXES, WANTED, flag)
     pixels, resized, grey = [], 0, 0
     for name in names:
-        file = path / name if name else path
+        file = folder / name
         picture = read_picture(file, None, hint=REPLACE)
         if picture.shape[:2] != shape[:2]:
             if shape[0] != shape[1]:
@@ -94,9 +86,11 @@ def read_pictures(path: Path, shape: tuple[int, int, int], flag: str = "--images
                 raise DataError(file, f"a picture of {shape[0]} x {shape[1]}, as the run's", got, REPLACE)
             picture, resized = read_picture(file, shape[0], hint=REPLACE), resized + 1
         if picture.shape[2] > shape[2]:
-            picture, grey = _grey(picture), grey + 1
+            picture, grey = as_grey(picture), grey + 1
         pixels.append(np.broadcast_to(picture, shape))
-    return Pictures([name or path.name for name in names], np.stack(pixels), resized, grey)
+    told = [f"{resized:,} resized to {shape[0]} x {shape[1]}"] if resized else []
+    told += [without_colours(grey)] if grey else []
+    return Pictures(names, np.stack(pixels), f" ({', '.join(told)})" if told else "")
 
 
 def class_names(run: Finished) -> list[str]:
@@ -150,7 +144,13 @@ def shown(image: UInt8[np.ndarray, "height width channels"]) -> Any:
     return found.resize((found.width * factor, found.height * factor), Image.Resampling.NEAREST)
 
 
-def _grey(picture: Any) -> UInt8[np.ndarray, "height width 1"]:
+def without_colours(count: int) -> str:
+    """Words for pictures of which the run takes grey levels alone."""
+    return f"{count:,} without their colours"
+
+
+def as_grey(picture: Any) -> UInt8[np.ndarray, "height width 1"]:
+    """Grey levels of a picture in colours."""
     from PIL import Image
 
     return np.asarray(Image.fromarray(picture).convert("L"))[..., None]

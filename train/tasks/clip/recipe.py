@@ -176,9 +176,9 @@ def _draw(run: Finished, asked: CaptionSample) -> int:
     from .words import encode_query
 
     dataset = load(run.config.data)
+    count = at_most("--n", asked.n, len(dataset.test_labels), "held-out images", usual=8)
     vocabulary = texts_of_run(run)
     ids = np.stack([encode_query(vocabulary, text, run.facts.text) for text in asked.text])
-    count = at_most("--n", asked.n, asked.n, len(dataset.test_labels), "held-out images")
     stream = Stream(make_mesh(asked.mesh))
     scores = _scores(run.model(stream.mesh), dataset, ids, stream)
     if not np.isfinite(scores).all():

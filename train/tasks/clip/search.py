@@ -13,12 +13,13 @@ from ..._errors import UsageError, UserError
 from ..._files import write_text
 from ...config.data import DataConfig
 from ...data import load, save_picture
+from ...data.files.listing import counted
 from ...data.images.grid import to_uint8
 from ...engine.recipes import Finished
 from ...evaluators.examples import Examples, held_out_images
 from ...evaluators.stream import Stream
 from ...parallel import make_mesh
-from ..classify.folder import SIDE, read_pictures, shown
+from ..classify.folder import SIDE, Pictures, read_pictures, shown
 from ..sampling import at_most
 from .opened import opened, texts_of_run
 from .towers import image_of, text_of
@@ -51,13 +52,13 @@ def search(asked: Any) -> int:
     """
     run = opened(asked.run, "--run")
     gallery, vocabulary = gallery_of(run, asked), texts_of_run(run)
-    count = at_most("--n", asked.n, 8, len(gallery.names), "images")
     ids = [encode_query(vocabulary, text, run.facts.text) for text in asked.text]
-    given = [in_range(read_pictures(Path(file), run.facts.shape, "--image").pixels) for file in asked.image]
+    count = at_most("--n", asked.n, len(gallery.names), "images that are searched", usual=8)
+    given = [_read(Path(file), run, "--image").pixels for file in asked.image]
     stream = Stream(make_mesh(asked.mesh))
     model = run.model(stream.mesh)
     queries = [stream.gather(text_of, model, Examples.of(text=np.stack(ids)))] if ids else []
-    queries += [stream.gather(image_of, model, Examples.of(image=np.concatenate(given)))] if given else []
+    queries += [stream.gather(image_of, model, Examples.of(image=in_range(np.concatenate(given))))] if given else []
     scores = np.concatenate(queries) @ stream.gather(image_of, model, gallery.images).T
     if not np.isfinite(scores).all():
         raise UserError(f"--run {asked.run}: the model's features are not numbers: its weights are damaged")
@@ -68,7 +69,8 @@ def search(asked: Any) -> int:
     pictures = to_uint8(gallery.images.read(order.reshape(-1))["image"])
     best = np.take_along_axis(scores, order, axis=1)
     save_picture(asked.out, drawn(titles, pictures.reshape(*order.shape, *pictures.shape[1:]), best), scale=1)
-    print(f"{order.size:,} images of {len(gallery.names):,} for {len(titles)} queries in {asked.out} and {table}")
+    count = len(gallery.names)
+    print(f"{order.size:,} images of {count:,} for {len(titles)} queries in {asked.out} and {table}")
     return 0
 
 
@@ -82,7 +84,7 @@ def gallery_of(run: Finished, asked: Any) -> Gallery:
     data = run.config.data if asked.data is None else DataConfig(name=asked.data)
     data = dataclasses.replace(data, root=asked.root) if asked.root is not None else data
     if asked.data is not None and data.is_path and not data.is_npz:
-        found = read_pictures(Path(data.name).expanduser(), run.facts.shape, "--data")
+        found = _read(Path(data.name).expanduser(), run, "--data")
         return Gallery(Examples.of(image=in_range(found.pixels)), found.names, [""] * len(found.names))
     dataset = load(data)
     if dataset.image_shape != run.facts.shape:
@@ -95,6 +97,14 @@ def gallery_of(run: Finished, asked: Any) -> Gallery:
     captions = dataset.captions.test if dataset.captions is not None else None
     about = captions or [dataset.class_names[label] for label in dataset.test_labels]
     return Gallery(images, list(map(str, range(images.size))), list(about))
+
+
+def _read(path: Path, run: Finished, flag: str) -> Pictures:
+    """Pictures of the run's size; a line has what was changed."""
+    found = read_pictures(path, run.facts.shape, flag)
+    if found.changed:
+        print(f"{path}: {counted(len(found.names), 'picture')}{found.changed}")
+    return found
 
 
 def in_range(pixels: UInt8[np.ndarray, "n height width channels"]) -> Float[np.ndarray, "n height width channels"]:

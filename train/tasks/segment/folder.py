@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from ..._errors import DataError, UserError
+from ..._errors import UserError
 from ..._files import read_json, write_atomically
 from ...config.pairs import MaskClass
 from ...data import save_picture
-from ...data.files.listing import Listing, first, list_files
+from ...data.files.listing import files_at
 from ...data.images.picture import REPLACE, SUFFIXES, read_picture
 from ...data.pairs.pairs import Pairs
 from ...data.pairs.sources import load_pairs
@@ -20,6 +20,7 @@ from ...engine.recipes import Finished
 from ...evaluators.stream import Stream
 from ...evaluators.tiles import Tiling, shares_of
 from ...parallel import make_mesh
+from ..classify.folder import WANTED, as_grey, without_colours
 from . import pictures
 from .asked import NAMES, SegmentSample
 
@@ -34,12 +35,13 @@ class Pictured(NamedTuple):
         name: of its mask, below the folder, without the ending.
         pixels: grey levels, with the channels of the run's images.
         mask: class of each pixel, where it is known.
+        grey: its colours were left out.
     """
 
     name: str
     pixels: UInt8[np.ndarray, "height width channels"]
     mask: UInt8[np.ndarray, "height width"] | None = None
-    coloured: bool = False
+    grey: bool = False
 
 
 def draw(run: Finished, asked: SegmentSample) -> int:
@@ -51,20 +53,22 @@ def draw(run: Finished, asked: SegmentSample) -> int:
     """
     tiling = run.config.tiling(asked.tile, asked.overlap)
     classes, stream = classes_of(run), Stream(make_mesh(asked.mesh))
-    names = None if asked.images is None else names_of(Path(asked.images))
-    found = _held_out(load_pairs(run.config.data)) if names is None else _of_folder(names, run.facts.shape[2])
+    if asked.images is None:
+        found = _held_out(load_pairs(run.config.data))
+    else:
+        found = _of_folder(files_at(Path(asked.images), SUFFIXES, WANTED, "--images", apart=True), run.facts.shape[2])
     model, rows, count, grey = run.model(stream.mesh), [], 0, 0
     for picture in found:
         shares = shares_of(model, picture.pixels.astype(np.float32) * np.float32(2 / 255) - 1, tiling, stream)
         if not np.isfinite(shares).all():
             raise UserError(f"--run {asked.run}: the model's probabilities are not numbers: its weights are damaged")
-        guesses, count, grey = np.argmax(shares, axis=-1), count + 1, grey + picture.coloured
+        guesses, count, grey = np.argmax(shares, axis=-1), count + 1, grey + picture.grey
         _save_mask(Path(asked.out) / f"{picture.name}.png", guesses, classes)
         if len(rows) < SHOWN:
             rows.append(panels(picture, guesses))
     save_picture(asked.picture, pictures.sheet(rows), scale=1)
-    said = f", of pictures of which {grey:,} were read without their colours" if grey else ""
-    print(f"{count:,} masks in {asked.out}, {len(rows)} of them shown in {asked.picture}{said}")
+    told = f"; {without_colours(grey)}" if grey else ""
+    print(f"{count:,} masks in {asked.out}, {len(rows)} of them shown in {asked.picture}{told}")
     return 0
 
 
@@ -93,38 +97,13 @@ def classes_of(run: Finished) -> list[MaskClass]:
     return rows
 
 
-def names_of(path: Path) -> tuple[Path, list[str]]:
-    """A folder, and its pictures by their paths below it; a single picture is one of its folder. A line has the files
-    that are left out.
-
-    Raises:
-        DataError: there is none, or two would have one mask.
-    """
-    if path.is_file():
-        return path.parent, [path.name]
-    listing = list_files(path, SUFFIXES) if path.is_dir() else Listing()
-    found = listing.found
-    if listing.skipped:
-        print(f"{path}: {listing.left_out()}")
-    if not found:
-        got = "none" if path.is_dir() else "nothing there"
-        raise DataError(path, "a picture or a folder of pictures (PNG, JPEG, ...)", got, "correct --images")
-    stems = [name.rpartition(".")[0] for name in found]
-    if twice := [name for name, stem in zip(found, stems) if stems.count(stem) > 1]:
-        raise DataError(path, "pictures of different names without their endings", first(twice), "rename them")
-    return path, found
-
-
 def _of_folder(names: tuple[Path, list[str]], channels: int) -> Iterator[Pictured]:
-    from PIL import Image
-
     folder, files = names
     for name in files:
         pixels = read_picture(folder / name, None, hint=REPLACE)
-        if coloured := channels == 1 and pixels.shape[2] == 3:
-            pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
-        pixels = np.repeat(pixels, channels // pixels.shape[2], axis=2)
-        yield Pictured(name.rpartition(".")[0], pixels, coloured=coloured)
+        if grey := pixels.shape[2] > channels:
+            pixels = as_grey(pixels)
+        yield Pictured(name.rpartition(".")[0], np.repeat(pixels, channels // pixels.shape[2], axis=2), grey=grey)
 
 
 def _held_out(pairs: Pairs) -> Iterator[Pictured]:
