@@ -106,8 +106,9 @@ def test_a_table_is_read_by_the_names_of_its_columns_or_by_their_numbers(tmp_pat
     assert all(label == int(text[0].split()[1]) % 2 for text, label in zip(*found.train))
     assert table(tmp_path, "\n".join(ROWS), columns=("1", "2")).train.texts == found.train.texts
     assert len(table(tmp_path, LINES, columns=("label", "more", "text")).test.texts[0]) == 2
-    more = "\n".join(["label\ttext", *(f"{number % 7 / 2}\tword {number}" for number in range(200)), ""])
-    assert set(table(tmp_path, more, grades=True).train.labels.tolist()) == {number / 2 for number in range(7)}
+    graded = [f"{number % 7 - 1.5}\tword {number}" for number in range(200)]
+    grades = table(tmp_path, "\n".join(["label\ttext", *graded]), grades=True)
+    assert set(grades.train.labels.tolist()) == {number - 1.5 for number in range(7)}
     assert table(tmp_path, LINES.replace("good", "1").replace("bad", "0")).classes == ("0", "1")
 
 
@@ -133,10 +134,11 @@ WRONG = [
     ("no column of that number", LINES, {"columns": ("1", "4")}, "expected a column 4, got 3 columns"),
     ("an odd line", f"{LINES}good\tx", {}, "expected 3 values in each line, as in the first, got 2 in line 62"),
     ("an empty text", LINES.replace("word 7\t", "\t"), {}, "line 9: expected a label and a text, got an empty one: .*--data.skip-broken"),
-    ("a gap in the labels", LINES.replace("good", "3").replace("bad", "0"), {}, "expected labels from 0 to 3, got no row of class 1, 2: number the labels"),
-    ("one class", LINES.replace("good", "bad"), {}, "expected at least 2 classes, got 1, 'bad'"),
+    ("a gap in the labels", LINES.replace("good", "3").replace("bad", "0"), {}, "expected labels from 0 to 3, by the column label, got no row of class 1, 2: number the labels"),
+    ("one class", LINES.replace("good", "bad"), {}, "expected at least 2 classes, by the column label, got 1, 'bad': correct --data.columns"),
+    ("one grade", LINES.replace("good", "3").replace("bad", "3"), {"grades": True}, "expected two or more grades in the part train, by the column label, got 3 alone"),
+    ("a tested part of one grade", "\n".join(["label\ttext", *(f"{int(number == 9)}\tword {number}" for number in range(60))]), {"grades": True}, "expected two or more grades in the part (dev|test|train), by the column label, got"),
     ("a grade that is a word", LINES, {"grades": True}, "line [23]: expected a finite number as the grade, got '(good|bad)'|expected a finite number"),
-    ("grades that are all alike", LINES.replace("good", "2").replace("bad", "2"), {"grades": True}, "expected grades that differ.*got .* of 2 in the part train: add rows"),
     ("no rows", "label\ttext\n", {}, "expected rows of values between tabs, got none"),
     ("too few rows", "\n".join(LINES.split("\n")[:4]), {}, "expected (rows of the part|training rows of every class)"),
 ]  # fmt: skip

@@ -51,9 +51,10 @@ def encoder(what: str, config: dict[str, str], says: str) -> Case:
 
 CASES = [
     table("a text column that is missing", TABLE, "x.tsv: expected a column 'txt', got columns label, text: correct --data.columns", "--data.columns label txt"),
-    table("one class of texts alone", TABLE.replace("good", "bad"), "x.tsv: expected at least 2 classes, got 1, 'bad'"),
-    table("a class without texts", TABLE.replace("good", "2").replace("bad", "0"), "x.tsv: expected labels from 0 to 2, got no row of class 1: number the labels from 0"),
+    table("one class of texts alone", TABLE.replace("good", "bad"), "x.tsv: expected at least 2 classes, by the column label, got 1, 'bad': correct --data.columns, or add rows of another"),
+    table("a class without texts", TABLE.replace("good", "2").replace("bad", "0"), "x.tsv: expected labels from 0 to 2, by the column label, got no row of class 1: number the labels from 0"),
     table("a grade that is no number", TABLE, "x.tsv, line .*: expected a finite number as the grade, got", "--data.grades"),
+    table("one grade of texts alone", TABLE.replace("good", "1").replace("bad", "1"), "x.tsv: expected two or more grades in the part train, by the column label, got 1 alone: correct --data.columns", "--data.grades"),
     wrong("--data.name sst3", "data.name must be one of trec, sst2, .*: got 'sst3'; did you mean sst"),
     wrong("--data.name ./x.tsv", r"data\.columns must name the label's and the text's column of \./x\.tsv"),
     wrong("--data.fold 10", "data.fold must be from 0 to 9: got 10"),

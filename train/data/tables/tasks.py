@@ -56,18 +56,18 @@ def load_task(config: TaskConfig, files: KnownFiles | None = None, say: Say = pr
 
     Raises:
         DataError: a file is missing or damaged, a column is not there, a text is empty, a label is none, a class has no
-            training text, there is one class alone, or all grades of a part are alike.
+            training text, or there is one class or one grade alone.
     """
     parts = _parts(config, files, say)
     classes = _classes(config, parts)
     made = {name: _labelled(rows, classes) for name, rows in parts.items()}
     if empty := next((name for name, part in made.items() if not len(part)), None):
         raise DataError(config.name, f"rows of the part {empty}", "none", "add rows, or take another --data.fold")
-    for name, part in made.items() if not classes else ():
-        if np.ptp(part.labels) == 0:
-            got = f"{len(part):,} of {part.labels[0]:g} in the part {name}"
-            hint = "add rows of other grades, or take another --data.fold"
-            raise DataError(config.name, "grades that differ, of which there is a correlation", got, hint)
+    for name, part in () if classes else made.items():
+        if np.all(part.labels == part.labels[0]):
+            expected = f"two or more grades in the part {name}{_column(config)}"
+            hint = "correct --data.columns, add rows of other grades, or take another --data.fold"
+            raise DataError(config.name, expected, f"{part.labels[0]:g} alone", hint)
     return LabelledTexts(config.name, made["train"], made["dev"], made["test"], classes)
 
 
@@ -146,6 +146,11 @@ def _hint(broken: Sequence[int]) -> str:
     return f"write it, or leave out the {len(broken):,} such rows with --data.skip-broken"
 
 
+def _column(config: TaskConfig) -> str:
+    """Words for the column of a table that has the labels."""
+    return f", by the column {config.columns[0]}" if config.columns else ""
+
+
 def _classes(config: TaskConfig, parts: Parts) -> tuple[str, ...]:
     """Names of the classes; none of grades."""
     if config.grades or (config.name in TASKS and not TASKS[config.name].classes):
@@ -157,13 +162,15 @@ def _classes(config: TaskConfig, parts: Parts) -> tuple[str, ...]:
         numbers = {int(label) for label in found}
         if gap := list(islice((str(number) for number in range(max(numbers)) if number not in numbers), 4)):
             hint = "number the labels from 0 without gaps, or give --data.grades for numbers to predict"
+            expected = f"labels from 0 to {max(numbers)}{_column(config)}"
             many = f"{', '.join(gap[:3])}{', ...' if len(gap) > 3 else ''}"
-            raise DataError(config.name, f"labels from 0 to {max(numbers)}", f"no row of class {many}", hint)
+            raise DataError(config.name, expected, f"no row of class {many}", hint)
         names = tuple(map(str, sorted(numbers)))
     else:
         names = tuple(sorted(found))
     if len(names) < 2:
-        raise DataError(config.name, "at least 2 classes", f"1, {next(iter(names))!r}", "add rows of another label")
+        expected, hint = f"at least 2 classes{_column(config)}", "correct --data.columns, or add rows of another label"
+        raise DataError(config.name, expected, f"1, {next(iter(names))!r}", hint)
     given = set(_numbers(parts["train"], names))
     if missing := [name for number, name in enumerate(names) if number not in given]:
         hint = "add rows, or take another --data.fold"

@@ -69,8 +69,7 @@ def search(asked: Any) -> int:
     pictures = to_uint8(gallery.images.read(order.reshape(-1))["image"])
     best = np.take_along_axis(scores, order, axis=1)
     save_picture(asked.out, drawn(titles, pictures.reshape(*order.shape, *pictures.shape[1:]), best), scale=1)
-    count = len(gallery.names)
-    print(f"{order.size:,} images of {count:,} for {len(titles)} queries in {asked.out} and {table}")
+    print(f"{order.size:,} images of {len(gallery.names):,} for {len(titles)} queries in {asked.out} and {table}")
     return 0
 
 

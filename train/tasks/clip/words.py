@@ -24,7 +24,7 @@ class Texts(NamedTuple):
 
     Attributes:
         vocabulary: encodes them.
-        texts: all that are different.
+        texts: all that are different; of classes, those of each.
         ids: of each, filled up with the end.
         groups: number of what each says: texts of one number are no negatives of each other.
         rows: by key, the texts that an image of it has, of which training draws one.
@@ -59,7 +59,19 @@ def read_texts(config: Any, dataset: Dataset) -> Texts:
         train, test = dataset.train_labels, dataset.test_labels
     vocabulary = open_texts(config, texts)
     ids = encode_all(vocabulary, texts, config.text.context, dataset.name)
-    return Texts(vocabulary, texts, ids, groups, rows, train, test)
+    return Texts(vocabulary, texts, ids, _joined(groups, ids), rows, train, test)
+
+
+def _joined(groups: Int[np.ndarray, " texts"], ids: Int[np.ndarray, "texts length"]) -> Int[np.ndarray, " texts"]:
+    """Numbers of what each text says, of which those that have a text of the same ids are one, such as two classes with
+    a common caption.
+    """
+    first: dict[bytes, int] = {}
+    one = np.arange(groups.max() + 1, dtype=groups.dtype)
+    for group, row in zip(groups.tolist(), ids):
+        if (low := one[first.setdefault(row.tobytes(), group)]) != (high := one[group]):
+            one[one == max(low, high)] = min(low, high)
+    return one[groups]
 
 
 def open_texts(config: Any, texts: tuple[str, ...]) -> Any:
@@ -122,21 +134,10 @@ def _of_classes(
 ) -> tuple[tuple[str, ...], Int[np.ndarray, " texts"], Int[np.ndarray, "keys wordings"]]:
     own = [captions_of(templates, name) for name in names]
     starts = np.cumsum([0, *map(len, own)])
-    groups = np.repeat(_alike(own), np.diff(starts)).astype(np.int32)
+    groups = np.repeat(np.arange(len(own), dtype=np.int32), np.diff(starts))
     most = max(map(len, own))
     rows = np.stack([start + np.resize(np.arange(len(texts)), most) for start, texts in zip(starts, own)])
     return tuple(text for texts in own for text in texts), groups, rows
-
-
-def _alike(own: Sequence[tuple[str, ...]]) -> list[int]:
-    """A number of each class, the same of those that have a text in common."""
-    groups, firsts = list(range(len(own))), {}
-    for number, texts in enumerate(own):
-        for text in texts:
-            old, new = groups[number], groups[firsts.setdefault(text, number)]
-            if old != new:
-                groups = [new if group == old else group for group in groups]
-    return groups
 
 
 def _of_captions(dataset: Dataset) -> tuple[Any, ...]:
