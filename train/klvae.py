@@ -44,8 +44,6 @@ class Config(JudgedConfig):
     """Weight of the divergence, both it and the pixels' loss summed over the image."""
     pixel_loss: Literal["l1", "l2"] = "l1"
     """Loss of the pixels in [-1, 1]."""
-    pixel: float = 1.0
-    """Weight of the pixels' loss."""
     r1: float = 0.0
     """Weight γ of the penalty γ/2 |gradient|² of the style discriminator on real images; 0: none."""
     model: AutoencoderConfig = option(factory=AutoencoderConfig, first=("widths", "blocks", "latent_dim"))
@@ -58,7 +56,7 @@ class Config(JudgedConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        check_weights(self, "kl", "pixel")
+        check_weights(self, "kl")
 
 
 def _preset(name: str, steps: int, model: AutoencoderConfig, flip: bool = False) -> Config:

@@ -115,6 +115,8 @@ def test_a_config_of_an_older_version_is_today_what_it_was():
     [
         ({"adversarial": 0.1, "adversarial_start": 20}, "adversarial_start must be before the end of the run: got 20"),
         ({"adversarial_start": -1}, "adversarial_start must be at least 0: got -1"),
+        ({"pixel": 0.0}, "pixel must be above 0 without perceptual or adversarial, .*: got 0"),
+        ({"pixel": 0.0, "adversarial": 0.1, "adaptive": True}, "pixel must be above 0 .* with adaptive, .*: got 0"),
         ({"perceptual": 0.1}, "perceptual_net must name a file of weights"),
         ({"lecam": -0.1}, "lecam must be at least 0 and finite: got -0.1"),
         ({"quantizer": "multiscale", "scales": ()}, r"scales must be integers of at least 1 that increase: got \(\)"),

@@ -43,8 +43,6 @@ class Config(JudgedConfig):
     """Place the codes on latents of the first batch by k-means."""
     pixel_loss: Literal["l2", "l1", "logit_laplace"] = "l2"
     """Loss of the pixels in [-1, 1]; logit_laplace: DALL-E's likelihood."""
-    pixel: float = 1.0
-    """Weight of the pixels' loss."""
     quantisation: float = 1.0
     """Weight of the codebook and commitment terms."""
     entropy: float = 0.1
@@ -123,7 +121,7 @@ class Config(JudgedConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        check_weights(self, "quantisation", "entropy", "restart_every", "pixel")
+        check_weights(self, "quantisation", "entropy", "restart_every")
         require(
             self.model.codebook == "learned" or self.quantizer in ("vq", "ema"),
             f"model.codebook must be learned with quantizer {self.quantizer}: got ema, which is --quantizer ema",

@@ -15,6 +15,8 @@ from ..images import ImageConfig
 class JudgedConfig(ImageConfig):
     """A perceptual net, and a discriminator with its optimiser."""
 
+    pixel: float = 1.0
+    """Weight of the pixels' loss."""
     perceptual: float = 0.0
     """Weight of the perceptual loss."""
     perceptual_net: str = ""
@@ -61,7 +63,12 @@ class JudgedConfig(ImageConfig):
         super().__post_init__()
         for name in ("r1_every", "critic_width", "critic_layers"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1: got {getattr(self, name)}")
-        check_weights(self, "adversarial", "perceptual", "r1", "lecam")
+        check_weights(self, "pixel", "adversarial", "perceptual", "r1", "lecam")
+        require(
+            self.pixel + self.perceptual > 0 or (self.adversarial > 0 and not self.adaptive),
+            "pixel must be above 0 without perceptual or adversarial, or without perceptual with adaptive, as nothing "
+            f"would teach the decoder: got {self.pixel:g}",
+        )
         start = self.adversarial_start
         require(start >= 0, f"adversarial_start must be at least 0: got {start}")
         require(
