@@ -2,7 +2,6 @@
 
 import functools
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
