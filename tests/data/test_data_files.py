@@ -294,18 +294,6 @@ def test_a_bad_npz_or_image_folder_is_refused(make, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("tested", ["val", "validation", "dev"])
-def test_a_folder_beside_train_is_the_held_out_part_by_any_of_its_names(tested, tmp_path):
-    for part in ("train", tested):
-        folder(tmp_path / part)
-    (tmp_path / "extra").mkdir()
-    lines = []
-    data = load(DataConfig(str(tmp_path)), say=lines.append)
-    assert set(data.class_names) == {"cat", "dog"}
-    assert len(data.train_images) == len(data.test_images)
-    assert f"1 outside train and {tested} (extra)" in lines[0]
-
-
 def test_a_good_set_in_each_layout_is_read(tmp_path):
     data = load(DataConfig("mnist"), mnist(tmp_path / "idx"))
     assert (data.train_images.shape, data.test_labels.tolist()) == ((12, 8, 8, 1), [0, 1, 2, 3])
