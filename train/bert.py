@@ -80,7 +80,7 @@ PRESETS = {
         batch_size=64,
         masked=0.3,
         model=TINY,
-        optim=OptimConfig(learning_rate=2e-3, warmup=200, beta2=0.99, weight_decay=0.05),
+        optim=OptimConfig(name="muon", learning_rate=5e-3, warmup=200, beta2=0.99, weight_decay=0.05),
         ema=EmaConfig(decay=0.99),
     ),
     # Section A.2: batches of 256 rows of 512 tokens, a million steps.

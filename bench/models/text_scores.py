@@ -12,22 +12,36 @@ import json
 import pathlib
 import statistics
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.models.runs import trained
 from train import bert, glue
 
 RESULT = pathlib.Path(__file__).parents[1] / "results" / "cpu" / "text_scores.json"
-TASKS: dict[str, tuple[list[str], list[str]]] = {
-    "trec": (
-        ["--model.context=24", "--steps=1500"],
-        ["--model.context=24", "--steps=1000", "--model.dropout=0.2", "--word-dropout=0.1"],
-    ),
-    "sst2": (["--model.context=40", "--steps=1000"], ["--model.context=40", "--steps=600"]),
-    "mr": (["--model.context=40", "--steps=1000"], ["--model.context=40", "--steps=600"]),
-    "cola": (["--model.context=24", "--steps=1500"], ["--model.context=24", "--steps=1000"]),
+
+
+class Task(NamedTuple):
+    """Flags of a task's runs beside those of the presets tiny.
+
+    Attributes:
+        context: tokens of both runs.
+        masked: steps of train.bert.
+        steps: of train.glue.
+        tokenizer: of both; train.glue after train.bert has that of its start.
+    """
+
+    context: int
+    masked: int
+    steps: int
+    tokenizer: str = "words-8000"
+
+
+TASKS = {
+    "trec": Task(24, 3000, 1000, "cased-words-8000"),
+    "sst2": Task(40, 1000, 600),
+    "mr": Task(40, 1000, 600),
+    "cola": Task(24, 1500, 1000),
 }
-"""Flags of train.bert and of train.glue by task, beside those of the presets tiny."""
 WAYS = ("scratch", "pretrained")
 QUIET = ["--log-every=100", "--sample-every=0", "--checkpoint-every=1000000"]
 COSTS = ("seconds", "parameters", "steps", "cpu_seconds")
@@ -46,18 +60,22 @@ def scored(
     """Summaries of a task's runs, and the medians of their scores, after each run; a way that is not asked for stays
     as it was.
     """
-    first, second = TASKS[task]
-    name = f"--data.name={task}"
+    of = TASKS[task]
+    flags, tokenizer = (
+        [f"--data.name={task}", f"--model.context={of.context}", *QUIET],
+        f"--data.tokenizer={of.tokenizer}",
+    )
     source = runs / f"bert-{task}"
     found: dict[str, Any] = {"scratch": {}, "pretrained": {}} | before | {way: {} for way in ways}
     for way in ways:
-        start = [f"--from={source}"] if way == "pretrained" else []
-        if start:
-            found["masked"] = run(bert, source, [name, *QUIET, *first])
+        start = f"--from={source}" if way == "pretrained" else tokenizer
+        if way == "pretrained":
+            found["masked"] = run(bert, source, [*flags, tokenizer, f"--steps={of.masked}"])
             yield found | {"medians": medians(found)}
         for seed in range(seeds):
-            flags = [*start, name, f"--seed={seed}", *QUIET, *second]
-            found[way][str(seed)] = run(glue, runs / f"{task}-{way}-{seed}", flags)
+            found[way][str(seed)] = run(
+                glue, runs / f"{task}-{way}-{seed}", [*flags, start, f"--steps={of.steps}", f"--seed={seed}"]
+            )
             yield found | {"medians": medians(found)}
 
 
