@@ -15,7 +15,7 @@ from .._errors import DataError
 from ..config.data import DataConfig
 from .files.broken import Say
 from .files.lazy import Lazy, fingerprint_of
-from .files.prepared_index import HINT, INDEX, is_prepared, read_array, read_index
+from .files.prepared_index import HINT, INDEX, index_errors, is_prepared, read_array, read_index
 from .files.rows import Joined, Rows
 from .images.dataset import Dataset
 from .images.grid import to_uint8
@@ -185,7 +185,7 @@ def read_encoded(config: DataConfig, kind: str) -> Encoded:
     path = Path(config.name).expanduser()
     index = read_index(path, kind)
     memory = config.memory * 2**30
-    try:
+    with index_errors(path):
         train, test = index["parts"]["train"], index["parts"]["test"]
         names = [train["rows"], *([train["mirrored"]] if "mirrored" in train else [])]
         files = [[index["files"][name] for name in each] for each in names]
@@ -208,11 +208,6 @@ def read_encoded(config: DataConfig, kind: str) -> Encoded:
             origin=dict(index["origin"]),
         )
         _named(found.origin, str(found.origin["fingerprint"]))
-    except DataError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        got = f"{type(error).__name__}: {error}"
-        raise DataError(path / INDEX, "an index that prepare wrote", got, HINT) from error
     _check(path, found, tuple(index["shape"]))
     return found
 
@@ -244,13 +239,8 @@ def _statistics(path: Path, index: Mapping[str, Any]) -> Statistics:
 def check_statistics(path: Path, index: Mapping[str, Any]) -> None:
     """Raises `DataError` where the statistics of an index of latents were edited, or are none."""
     if index["kind"] == LATENTS:
-        try:
+        with index_errors(path):
             _statistics(path, index)
-        except DataError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            got = f"{type(error).__name__}: {error}"
-            raise DataError(path / INDEX, "an index that prepare wrote", got, HINT) from error
 
 
 def _check(path: Path, found: Encoded, shape: tuple[int, ...]) -> None:

@@ -53,11 +53,10 @@ class Policy:
         """The policy of a text.
 
         `full` and `float32`: float32 throughout. `mixed` and `bfloat16`: float32 parameters, computation in bfloat16,
-            float32 out; `float16`
-        so in float16, which needs a loss scale. `half`: bfloat16 throughout, the parameters too. `auto`: `full` on a
-            CPU, `mixed` elsewhere.
-        Else parts as `compute=bfloat16`: without `params` they are float32, `compute` is by default as `params`,
-        `output` as `compute`. jmp's `half` is float16 off TPU; here it is bfloat16 everywhere.
+        float32 out; `float16` computes so in float16, which needs a loss scale. `half`: bfloat16 throughout, the
+        parameters too. `auto`: `full` on a CPU, `mixed` elsewhere. Else parts as `compute=bfloat16`: without `params`
+        they are float32, `compute` is by default as `params`, `output` as `compute`. jmp's `half` is float16 off TPU;
+        here it is bfloat16 everywhere.
 
         Raises:
             ValueError: the text is none of these; the nearest is named.

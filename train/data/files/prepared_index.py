@@ -1,7 +1,9 @@
 """Index of a prepared set: a folder of arrays with the SHA-256 of each. `python -m train.data prepare` writes it."""
 
+import contextlib
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +35,27 @@ def read_index(path: Path, kind: str | None = None) -> dict[str, Any]:
     if not (path / INDEX).exists():
         got = "one whose preparation was interrupted"
         raise DataError(path, "a finished set", got, "give the same prepare command again")
-    try:
+    with index_errors(path):
         index = json.loads(read_bytes(path / INDEX, _INDEX_BYTES))
         found = (index["format"], index["kind"])
         for file in index["files"].values():
             _check_size(path, str(file["name"]), file["bytes"])
+    if found != (FORMAT, kind or found[1]):
+        hint = f"{HINT}, or use it where {found[1]} are wanted"
+        raise DataError(path / INDEX, f"{FORMAT} of {kind or found[1]}", f"{found[0]} of {found[1]}", hint)
+    return index
+
+
+@contextlib.contextmanager
+def index_errors(path: Path) -> Iterator[None]:
+    """What an index lacks, or has of another type, as a `DataError`."""
+    try:
+        yield
     except DataError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         got = f"{type(error).__name__}: {error}"
         raise DataError(path / INDEX, "an index that prepare wrote", got, HINT) from error
-    if found != (FORMAT, kind or found[1]):
-        hint = f"{HINT}, or use it where {found[1]} are wanted"
-        raise DataError(path / INDEX, f"{FORMAT} of {kind or found[1]}", f"{found[0]} of {found[1]}", hint)
-    return index
 
 
 def _check_size(folder: Path, name: str, size: int) -> None:

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ..._errors import DataError
 from ..files.lazy import Lazy
-from ..files.prepared_index import HINT, INDEX, read_array, read_index
+from ..files.prepared_index import index_errors, read_array, read_index
 from ..files.rows import Joined, Rows
 from .dataset import Dataset, check_examples
 from .held_out import in_memory
@@ -21,12 +20,9 @@ def read_prepared(path: Path, memory: float) -> Dataset:
         DataError: see `read_index`; or an array is damaged.
     """
     index = read_index(path, "images")
-    try:
+    with index_errors(path):
         parts = {part: _part(path, index, part, memory) for part in ("train", "test")}
         names, levels = tuple(map(str, index["classes"])), int(index["levels"])
-    except (KeyError, TypeError) as error:
-        got = f"{type(error).__name__}: {error}"
-        raise DataError(path / INDEX, "an index that prepare wrote", got, HINT) from error
     test_images, test_labels = in_memory(*parts["test"])
     for images, labels in (parts["train"], (test_images, test_labels)):
         check_examples(path, images, labels, len(names))

@@ -10,7 +10,7 @@ from ...config.text_pairs import TextPairConfig
 from ..files.broken import Say
 from ..files.known_files import KnownFiles
 from ..files.lazy import fingerprint_of
-from ..files.prepared_index import INDEX, is_prepared, read_index
+from ..files.prepared_index import index_errors, is_prepared, read_index
 from .text_files import decode, read_text
 from .tokens import Tokens
 from .vocabulary import NAME, Bytes, Vocabulary
@@ -117,13 +117,8 @@ def _ids(config: TextConfig, path: Path, context: int) -> Corpus:
 def _prepared(config: TextConfig, path: Path, context: int) -> Corpus:
     """A prepared set of ids."""
     index = read_index(path, "tokens")
-    try:
+    with index_errors(path):
         names, vocab = index["parts"], int(index["vocab"])
         vocabulary = load_vocabulary(path / NAME, str(index["vocabulary"]))
         train, held_out = (Tokens(path / names[part], vocab=vocab, context=context) for part in ("train", "val"))
-    except DataError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        got = f"{type(error).__name__}: {error}"
-        raise DataError(path / INDEX, "an index that prepare wrote", got, "prepare it again") from error
     return Corpus(config.name, train, held_out, vocabulary, vocab)
