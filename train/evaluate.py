@@ -103,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
     recipe, record, asked = asked_of_run("evaluate", __doc__ or "", argv, Options, form_of)
     folder = Path(asked.run)
     finished = recipe.open(folder, record, folder / "config.json")
-    config, field, kind = finished.config, recipe.options, _options_of(recipe)
+    config, (kind, field) = finished.config, _options_of(recipe)
     check_names(asked.evals, config.EVALS)
     changed: dict[str, Any] = {"run_dir": asked.run, "mesh": asked.mesh, "evals": (), "keep_best": ""}
     if asked.n is not None:
@@ -112,7 +112,7 @@ def main(argv: Sequence[str]) -> int:
         changed["eval_samples"] = asked.n
     sampling = {} if kind is None else given(asked, kind)
     if sampling:
-        changed[str(field)] = dataclasses.replace(getattr(config, str(field)), **sampling)
+        changed |= {field: dataclasses.replace(getattr(config, field), **sampling)} if field else sampling
     with _own_flags(field):
         finished = dataclasses.replace(finished, config=dataclasses.replace(config, **changed))
     return evaluate(finished, asked, sampling)
@@ -120,17 +120,19 @@ def main(argv: Sequence[str]) -> int:
 
 def form_of(recipe: Recipe) -> type[Options]:
     """The flags for runs of a recipe: with the options of its sampler, where its samples are evaluated."""
-    kind = _options_of(recipe)
-    return Options if kind is None else with_options(Options, kind, f"{recipe.options}.")
+    kind, field = _options_of(recipe)
+    return Options if kind is None else with_options(Options, kind, f"{field}." if field else "")
 
 
-def _options_of(recipe: Recipe) -> type | None:
-    preset = next(iter(recipe.presets.values()))
-    return None if recipe.options is None else type(getattr(preset, recipe.options))
+def _options_of(recipe: Recipe) -> tuple[type | None, str]:
+    """Class of the options of sampling, and the field of the config that has them; "" where they are the config's."""
+    if recipe.options is None or isinstance(recipe.options, type):
+        return recipe.options, ""
+    return type(getattr(next(iter(recipe.presets.values())), recipe.options)), recipe.options
 
 
 @contextlib.contextmanager
-def _own_flags(field: str | None) -> Iterator[None]:
+def _own_flags(field: str) -> Iterator[None]:
     """Errors about a recipe's options of sampling name the flags of this command."""
     try:
         yield
@@ -168,7 +170,7 @@ def evaluate(finished: Finished, options: Options, sampling: Mapping[str, Any]) 
             check_writable(Path(options.write_statistics), "--write-statistics")
     say = print if is_first() else lambda text: None
     with StopRequest() as stop:
-        with _own_flags(finished.recipe.options) if sampling else contextlib.nullcontext():
+        with _own_flags(_options_of(finished.recipe)[1]) if sampling else contextlib.nullcontext():
             task = finished.recipe.task(finished.config, finished.folder)
         known, now = finished.facts.to_record(), task.facts.to_record()
         known.pop("autoencoder", None)  # a path, which may move

@@ -16,7 +16,7 @@ from eqxgen.models import T5
 from eqxgen.pretrained import t5 as published
 from tests.full import full
 from tests.train.small_runs import crashed_and_resumed, metrics, same, weights, words
-from train import sample, t5
+from train import evaluate, sample, t5
 from train._errors import UserError
 from train.config.base import parse
 from train.config.text_pairs import TextPairConfig
@@ -70,6 +70,13 @@ def test_a_run_is_evaluated_and_writes_targets(table, tmp_path, capsys):
         assert [source for source, _ in found] == [text for text in ("ab", "cd") for _ in range(options.get("n", 1))]
     assert sample.main(words(run=tmp_path, text="abc", out=tmp_path / "x.jsonl")) == 0
     assert json.loads((tmp_path / "x.jsonl").read_text())["source"] == "abc"
+    for flags, kept in (({}, summary), ({"beams": 3, "length_penalty": 0.6}, None)):
+        assert evaluate.main(words(run=tmp_path, **flags)) == 0
+        found = json.loads((tmp_path / "evaluation.json").read_text())
+        assert kept is None or found["word_error"] == kept["word_error"]
+        assert found.get("sampling", {}) == flags
+    with pytest.raises(UserError, match=r"beams must be between 1 and 1024: got 0"):
+        evaluate.main(words(run=tmp_path, beams=0))
 
 
 @pytest.fixture(scope="module")

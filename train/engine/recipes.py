@@ -58,7 +58,8 @@ class Recipe:
         task: (config, folder of the run) -> the program with its data, samples and evaluation.
         sample: flags of `train.sample`.
         draw: writes what these flags ask for; gives the exit status.
-        options: the config's field with the sampler's options, where samples are evaluated.
+        options: the config's field with the sampler's options, where samples are evaluated; or the class of the config
+            that has them itself.
     """
 
     name: str
@@ -72,7 +73,7 @@ class Recipe:
     task: Callable[[Any, Path], "Task"]
     sample: type
     draw: Callable[["Finished", Any], int]
-    options: str | None = None
+    options: str | type | None = None
 
     def command(self, doc: str | None, about: Mapping[str, str]) -> None:
         """The recipe's command line.

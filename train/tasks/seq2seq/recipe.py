@@ -27,7 +27,24 @@ SHOWN = 12
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PairsConfig(TrainConfig):
+class Search:
+    """How evaluators and samples write a target."""
+
+    beams: int = 1
+    """Candidates of the search that evaluators and samples write by; 1 is greedy."""
+    length_penalty: float = 0.0
+    """Exponent of the length by which the search compares candidates: 0 compares log probabilities."""
+
+    def __post_init__(self):
+        require(1 <= self.beams <= 1024, f"beams must be between 1 and 1024: got {self.beams}")
+        require(
+            0 <= self.length_penalty < float("inf"),
+            f"length_penalty must be at least 0 and finite: got {self.length_penalty}",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairsConfig(Search, TrainConfig):
     """Flags of every recipe of pairs. A recipe's own `Config` adds its model."""
 
     EVALS = (HELD_OUT, PHONEMES, ANSWERS)
@@ -38,20 +55,12 @@ class PairsConfig(TrainConfig):
     """Weight of the squared log of each softmax's sum, which keeps logits small; T5's is 0.0001."""
     eval_samples: int = 1000
     """Held-out sources that the evaluators write a target of; all, where there are fewer."""
-    beams: int = 1
-    """Candidates of the search that evaluators and samples write by; 1 is greedy."""
-    length_penalty: float = 0.0
-    """Exponent of the length by which the search compares candidates: 0 compares log probabilities."""
 
     def __post_init__(self):
-        super().__post_init__()
+        TrainConfig.__post_init__(self)
+        Search.__post_init__(self)
         require(0 <= self.z_loss < float("inf"), f"z_loss must be at least 0 and finite: got {self.z_loss}")
         require(self.eval_samples >= 2, f"eval_samples must be at least 2: got {self.eval_samples}")
-        require(1 <= self.beams <= 1024, f"beams must be between 1 and 1024: got {self.beams}")
-        require(
-            0 <= self.length_penalty < float("inf"),
-            f"length_penalty must be at least 0 and finite: got {self.length_penalty}",
-        )
 
 
 def pairs_recipe(
@@ -80,6 +89,7 @@ def pairs_recipe(
         task=lambda config, _: _task(config, make),
         sample=PairSample,
         draw=write_answers,
+        options=Search,
     )
 
 
