@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 FAULTS = (NotImplementedError, RuntimeError, TypeError, ValueError, KeyError, AttributeError, AssertionError)
 """Errors of jax2onnx where it has no operator, or not for these arguments."""
@@ -94,7 +94,8 @@ def to_onnx(function: Callable, *example: PyTree, path: str | Path) -> Exported:
 
 
 def ordinary(function: Callable, *shapes: Any) -> Any:
-    """The program of a function (a closed jaxpr) in which fused ops are ordinary JAX and calls are inlined.
+    """The program of a function (a closed jaxpr) in which fused ops are ordinary JAX, calls are inlined, and nothing
+    depends on the platform.
 
     Args:
         function: of arrays, to a tuple of arrays.
@@ -148,15 +149,23 @@ def _run(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> list[An
 
 def _step(equation: Any, values: list[Any]) -> Sequence[Any]:
     name, params = equation.primitive.name, equation.params
-    if hasattr(params.get("op"), "plain"):
-        return tuple(params["op"].plain(*values))
+    if hasattr(params.get("op"), "exported"):
+        return tuple(params["op"].exported(*values))
     if name in INLINED:
         inner = params[INLINED[name]]
         return _run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), values)
+    if name == "dot_general" and not params["dimension_numbers"][0][0]:
+        x, y = values
+        return (_outer(x, y, params["dimension_numbers"][1]).astype(equation.outvars[0].aval.dtype),)
     if name == "scan":
         return _scan(params, values)
+    if name == "platform_index":
+        return (np.int32(0),)  # of the branches of jax.lax.platform_dependent, which are chosen below
     if name == "cond":
         index, *given = values
+        if params.get("branches_platforms") is not None:  # the last is for every platform
+            of = params["branches"][-1]
+            return _run(of.jaxpr, of.consts, given)
         branches = [lambda *given, of=of: tuple(_run(of.jaxpr, of.consts, given)) for of in params["branches"]]
         return jax.lax.switch(index, branches, *given)
     if name == "while":
@@ -172,6 +181,20 @@ def _step(equation: Any, values: list[Any]) -> Sequence[Any]:
     functions, own = bound if isinstance(bound, tuple) else ((), bound)
     found = equation.primitive.bind(*functions, *values, **own)
     return found if equation.primitive.multiple_results else (found,)
+
+
+def _outer(x: Array, y: Array, shared: tuple[Sequence[int], Sequence[int]]) -> Array:
+    """A product that sums over no axis, of which jax2onnx 0.17 writes an einsum of other ranks, by broadcasting.
+
+    Args:
+        shared: axes of x, and the same of y, that come first in the result, before the others of x and those of y.
+    """
+    first, second = (
+        jnp.moveaxis(value, axes, range(len(axes))) for value, axes in zip((x, y), map(tuple, shared), strict=True)
+    )
+    count = len(shared[0])
+    own = (1,) * (y.ndim - count)
+    return first.reshape(*first.shape, *own) * jnp.expand_dims(second, tuple(range(count, x.ndim)))
 
 
 def _scan(params: Any, values: list[Any]) -> Sequence[Any]:

@@ -57,6 +57,10 @@ class Op:
         """The results in ordinary JAX."""
         raise NotImplementedError
 
+    def exported(self, *primals: Any, **_: Any) -> Sequence[Any]:
+        """The results by operations that other runtimes have too."""
+        return self.plain(*primals)
+
     def linearise(self, operands: tuple, outputs: tuple, tangents: tuple) -> tuple[tuple, tuple, tuple]:
         """`(primals, saved, tangents of the leading primals)`; a tangent of None is zero."""
         return operands, outputs, tangents[: self.movable]

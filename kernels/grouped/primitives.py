@@ -67,6 +67,14 @@ class Grouped(Op):
         y = jax.lax.ragged_dot_general(x.reshape(batch * rows, -1)[order], matrices, sizes, _NUMBERS)
         return [jnp.zeros_like(y).at[order].set(y, unique_indices=True).reshape(batch, rows, -1)]
 
+    def exported(self, x: Array, weight: Array, groups: Array):
+        # The products with all groups, of which one is kept: other runtimes lack `jax.lax.ragged_dot`.
+        products = jnp.einsum(
+            "bni,bgoi->bngo", x, jnp.broadcast_to(weight.astype(x.dtype), (len(x), *weight.shape[1:]))
+        )
+        own = jax.nn.one_hot(groups, weight.shape[1], dtype=products.dtype)
+        return [jnp.einsum("bngo,bng->bno", products, own)]
+
     def linearise(self, operands, outputs, tangents):
         return operands, (), tangents[:2]
 

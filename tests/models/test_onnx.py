@@ -10,7 +10,8 @@ import pytest
 from jax.extend.core import jaxpr_as_fun
 
 from eqxgen.onnx_export import ordinary, to_onnx
-from tests.arrays import drawn, filled
+from kernels import grouped_matmul
+from tests.arrays import drawn, filled, integers
 from tests.full import FULL
 from tests.models.model_rows import ROWS
 from tests.nn.layer_rows import call
@@ -18,7 +19,7 @@ from tests.nn.layer_rows import call
 pytestmark = pytest.mark.usefixtures("unchecked")
 INSTALLED = importlib.util.find_spec("jax2onnx") is not None
 REFUSED = ("R3GANGenerator", "StyleGAN2Generator", "UNet, NCSN++")  # jax2onnx 0.17.1 lacks padding between entries
-PROGRAMS = [name for name in ROWS if not ROWS[name].whole] if FULL else ["GPT", "RNN", "DiT"]
+PROGRAMS = [name for name in ROWS if not ROWS[name].whole] if FULL else ["GPT", "RNN", "DiT", "WaveGRU"]
 
 
 INITIALISED = ("R3GANDiscriminator", "StyleGAN2Discriminator")
@@ -47,10 +48,32 @@ def test_a_program_without_fused_ops_gives_the_models_numbers(name):
     inputs = ROWS[name].inputs(0)
     function = lambda *inputs: tuple(jax.tree.leaves(model_of(name)(*inputs)))
     program = ordinary(function, *inputs)
-    assert not {found for found in primitives(program.jaxpr) if found.startswith("eqxgen")}
+    assert not {found for found in primitives(program.jaxpr) if found.startswith(("eqxgen", "platform_index"))}
     found = jax.jit(jaxpr_as_fun(program))(*inputs)
     for x, y in zip(found, jax.jit(function)(*inputs), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("words", ["aib,aib->aib", "aib,ba->abi", "ab,c->abc", "iab,bja->baij"])
+def test_a_product_that_sums_over_nothing_is_one_of_broadcast_arrays(words):
+    left, right = words.split("->")[0].split(",")
+    sizes = {"a": 2, "b": 3, "c": 4, "i": 5, "j": 6}
+    arrays = [drawn(tuple(sizes[name] for name in side)) for side in (left, right)]
+    function = lambda x, y: (jnp.einsum(words, x, y),)
+    program = ordinary(function, *arrays)
+    assert "dot_general" in {*primitives(jax.make_jaxpr(function)(*arrays).jaxpr)}
+    assert "dot_general" not in {*primitives(program.jaxpr)}
+    np.testing.assert_array_equal(jaxpr_as_fun(program)(*arrays)[0], function(*arrays)[0])
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_grouped_product_becomes_products_with_all_groups(own):
+    x, weight, groups = drawn((2, 7, 5)), drawn((2, 4, 3, 5), 1), integers((2, 7), 4, 2)
+    mapped = jax.vmap(grouped_matmul, (0, 0 if own else None, 0))
+    function = lambda x, groups: (mapped(x, weight if own else weight[0], groups),)
+    program = ordinary(function, x, groups)
+    assert not {"ragged_dot_general", "sort"} & {*primitives(program.jaxpr)}
+    np.testing.assert_allclose(jaxpr_as_fun(program)(x, groups)[0], function(x, groups)[0], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.skipif(INSTALLED, reason="jax2onnx is installed")

@@ -55,7 +55,7 @@ def command(recipe, *flags):
         ("--optim.weight-decay -0.1", "optim.weight_decay must be at least 0 and finite: got -0.1"),
         ("--compile-for cuda", "compile_for goes with --dry-run"),
         ("--data.name minst", "data.name must be one of .*did you mean mnist"),
-        ("--dry-run --data.image-size 16", "data.image_size must be 8, or left out, with data.name=digits, .*: got 16"),
+        ("--dry-run --data.image-size 16", "data.image_size must be 8 with data.name=digits, .*: got 16; leave it out"),
         ("--data.image-size 0", "data.image_size must be between 1 and 8192: got 0"),
     ],
 )

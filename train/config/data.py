@@ -182,8 +182,8 @@ class DataConfig(SourceConfig):
 
     name: str = option("digits", first=True)
     """digits, mnist, fashion_mnist, cifar10, eurosat64, captioned_digits, emoji64; or a path: a folder with one
-    subfolder per class (./flowers), with such in train/ and test/ or val/, or with pictures alone, an .npz file with
-    arrays images and labels, or a prepared set."""
+    subfolder per class (./flowers) or with pictures alone, an .npz file with arrays images and labels, or a prepared
+    set."""
 
     image_size: int | None = None
     """Side of the square images. Images of a folder are resized (shorter side, then centre crop); those of any other

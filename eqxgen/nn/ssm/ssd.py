@@ -54,11 +54,12 @@ def ssd(
     cut = lambda v: jnp.pad(v, ((0, short), *((0, 0),) * (v.ndim - 1))).reshape(count, chunk, *v.shape[1:])
     of_heads = lambda v: v.reshape(*v.shape[:2], groups, heads // groups, *v.shape[3:])
     x, dt, b, c = cut(x), cut(dt), cut(b), cut(c)
-    decay = of_heads(jnp.cumsum(dt * a[None, None], 1))  # (chunks, chunk, groups, share), logarithms
+    decay = of_heads(jnp.cumsum(dt * a[None, None], axis=1))  # (chunks, chunk, groups, share), logarithms
     x = of_heads(x * dt[..., None])
     # Outputs from the entries of the same chunk.
     apart = decay[:, :, None] - decay[:, None]
-    mask = jnp.tril(jnp.ones((chunk, chunk), bool))[None, :, :, None, None]
+    places = jnp.arange(chunk)
+    mask = (places[:, None] >= places[None])[None, :, :, None, None]
     kept = jnp.where(mask, jnp.exp(jnp.where(mask, apart, 0)), 0)
     y = jnp.einsum("zlgn,zsgn,zlsgr,zsgrp->zlgrp", c, b, kept, x, optimize=[(0, 1), (0, 2), (0, 1)])
     # What each chunk adds to the state, and the state before each chunk.
