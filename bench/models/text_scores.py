@@ -44,7 +44,7 @@ TASKS = {
 }
 WAYS = ("scratch", "pretrained")
 QUIET = ["--log-every=100", "--sample-every=0", "--checkpoint-every=1000000"]
-COSTS = ("seconds", "parameters", "steps", "cpu_seconds")
+COSTS = ("parameters", "steps", "cpu_seconds")
 
 
 def run(recipe: Any, folder: pathlib.Path, flags: list[str]) -> dict[str, Any]:

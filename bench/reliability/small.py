@@ -32,7 +32,7 @@ SMALL = {
 }
 """Flags of each on digits; a name is that of a recipe, and after a hyphen a variant's."""
 
-TOPS = {"ids": 7, "other": 7, "label": 3, "text": 9, "group": 5}
+TOPS = {"ids": 7, "other": 7, "label": 3, "text": 9, "group": 5, "source": 9, "target": 9}
 """Integers of a batch are below these."""
 
 

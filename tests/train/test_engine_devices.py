@@ -3,6 +3,7 @@
 import pytest
 
 from tests.devices import printed
+from tests.full import FULL
 from tests.train.engine_devices import COMPARED
 
 # XLA's CPU compiler merges equal gathers across JAX's barriers, and schedules for parallel threads, not for memory;
@@ -12,7 +13,7 @@ AS_ELSEWHERE = "--xla_cpu_enable_concurrency_optimized_scheduler=false --xla_dis
 
 @pytest.fixture(scope="module")
 def parity():
-    return printed("tests.train.engine_devices", "parity")
+    return printed("tests.train.engine_devices", "parity", timeout=3000 if FULL else 280)
 
 
 @pytest.mark.parametrize(("program", "mesh"), [(program, mesh) for program in COMPARED for mesh in COMPARED[program]])

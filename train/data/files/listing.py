@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -103,8 +104,8 @@ def files_at(
     names, left = listing.found, f"; {listing.left_out()}" if listing.skipped else ""
     if not names:
         raise DataError(path, what, f"none{left}" if path.is_dir() else "nothing there", f"correct {flag}")
-    stems = [name.rpartition(".")[0] for name in names]
-    if apart and (twice := [name for name, stem in zip(names, stems) if stems.count(stem) > 1]):
+    stems = Counter(name.rpartition(".")[0] for name in names)
+    if apart and (twice := [name for name in names if stems[name.rpartition(".")[0]] > 1]):
         raise DataError(path, "files of different names without their endings", first(twice), "rename them")
     if left:
         print(f"{path}: {counted(len(names), 'file')}{left}")

@@ -25,7 +25,6 @@ from .asked import NAMES, ClassifierSample
 SHOWN, ROW, SIDE, LINE = 64, 8, 96, 14
 """Pictures that are shown, in a row, and pixels of a shown one and of a line of text."""
 
-
 WANTED = "a picture or a folder of pictures (PNG, JPEG, WebP, ...)"
 
 
