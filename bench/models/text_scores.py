@@ -39,7 +39,7 @@ class Task(NamedTuple):
 TASKS = {
     "trec": Task(24, 3000, 1000, "cased-words-8000"),
     "sst2": Task(40, 1000, 600),
-    "mr": Task(40, 1000, 600),
+    "mr": Task(40, 3000, 600),
     "cola": Task(24, 1500, 1000),
 }
 WAYS = ("scratch", "pretrained")
