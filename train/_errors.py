@@ -40,6 +40,10 @@ class DataError(UserError, ValueError):
         return _again(type(self), f"{self} ({place})")
 
 
+class Unfit(DataError):
+    """A whole file that the flags or the installed packages do not allow; no run leaves it out as broken."""
+
+
 class DataStalled(DataError):
     """A read that hangs and cannot be stopped from Python: the process must end without joining its threads."""
 

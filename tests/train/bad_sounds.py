@@ -64,6 +64,10 @@ def noise(path: Path) -> None:
     path.write_bytes(b"no sound at all" * 9)
 
 
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:2000])
+
+
 STEREO = np.stack([TONE, TONE], axis=1)
 LOUD = np.clip(np.int32(6) * TONE, -32768, 32767)
 
@@ -75,6 +79,10 @@ CASES = [
     sounds("an empty file", lambda path: save(path / "1.wav", TONE[:0]), "x/1.wav: expected a sound of one sample or more, got none"),
     sounds("a file that is no sound", lambda path: noise(path / "1.wav"), "x/1.wav: expected a wav or flac file, got .*: replace it, take it out, or pass --data.skip-broken"),
     sounds("two bad files", lambda path: [noise(path / f"{row}.wav") for row in (0, 1)], "x: expected files that can be read, got 2 of 3 files that cannot: 0.wav .*, 1.wav"),
+    sounds("two channels in every file", lambda path: [save(path / f"{row}.wav", STEREO) for row in range(3)], r"x/0.wav: expected 1 channel, got 2: convert it, or pass --data.mix to average the channels \(3 of 3 files are not as asked\)"),
+    sounds("two channels and --data.skip-broken", lambda path: save(path / "1.wav", STEREO), "x/1.wav: expected 1 channel, got 2: convert it, or pass --data.mix", "--data.skip-broken"),
+    sounds("another rate in every file", lambda path: [save(path / f"{row}.wav", rate=16000) for row in range(3)], "x/0.wav: expected 8,000 samples a second, got 16,000: pass --data.resample"),
+    sounds("a file that ends early", lambda path: cut(path / "1.wav"), r"x/1.wav: expected 3,802 bytes of samples, as its header says, got 1,956: replace it"),
     sounds("one recording", lambda path: [(path / f"{row}.wav").unlink() for row in (1, 2)], "x: expected two or more recordings, one to hold out, got 1: add recordings"),
     sounds("no recording", lambda path: [(path / f"{row}.wav").rename(path / f"{row}.txt") for row in range(3)], "x: expected a folder of .wav or .flac files, got none; 3 left out: 3 of another kind"),
     sounds("a speaker that is not there", lambda path: save(path / "ann" / "3.wav"), "x: expected speakers of ann, got bob: correct --data.speakers", "--data.speakers bob"),
@@ -83,6 +91,7 @@ CASES = [
     asked("two channels", lambda path: save(path / "0.wav", STEREO), "x/0.wav: expected 1 channel, got 2: convert it, or pass --mix to average the channels"),
     asked("another rate", lambda path: save(path / "0.wav", rate=22050), "x/0.wav: expected 8,000 samples a second, got 22,050: pass --resample"),
     asked("silence", lambda path: save(path / "0.wav", 0 * TONE + 5), "x/0.wav: expected a sound, got silence: all samples are equal: take the file out"),
+    asked("half of a sound", lambda path: cut(path / "0.wav"), "x/0.wav: expected 4,002 bytes of samples, as its header says, got 1,956: replace it, or take it out"),
     asked("no sound", lambda path: noise(path / "0.wav"), "x/0.wav: expected a wav or flac file, got .*: replace it, or take it out"),
     asked("nothing", lambda path: (path / "0.wav").unlink(), "x: expected a .wav or .flac file, or a folder of them, got none: correct --wavs"),
     wrong("--data.name fsdx", "data.name must be one of fsdd, or a path: got 'fsdx'; did you mean fsdd"),

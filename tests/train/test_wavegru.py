@@ -147,6 +147,14 @@ def test_plain_wav_of_every_width_is_read_without_soundfile(width, tmp_path, mon
         read_sound(tmp_path / "x.flac")
 
 
+def test_a_wav_whose_writer_did_not_know_its_length_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("train.data.audio.files.library", lambda: None)
+    save(tmp_path / "x.wav", np.arange(100))
+    data = (tmp_path / "x.wav").read_bytes()
+    (tmp_path / "x.wav").write_bytes(data[:40] + b"\xff" * 4 + data[44:])
+    assert len(read_sound(tmp_path / "x.wav").samples) == 100
+
+
 def test_flac_is_read_by_soundfile(tmp_path):
     soundfile = pytest.importorskip("soundfile")
     samples = (0.5 * np.sin(np.arange(301) / 9)).astype(np.float32)

@@ -7,7 +7,7 @@ import os
 import numpy as np
 from jaxtyping import Float32, Int16
 
-from ..._errors import DataError
+from ..._errors import DataError, Unfit
 from ..files.lazy import fingerprint_of
 from .files import Sound, to_int16
 
@@ -86,8 +86,8 @@ def checked(
         skip: hint of a file that nothing can mend.
 
     Raises:
-        DataError: the file has several channels or another rate and that is not allowed; it is empty, silent, clipped,
-            or has samples that are no numbers.
+        Unfit: the file has several channels or another rate and that is not allowed.
+        DataError: it is empty, silent, clipped, or has samples that are no numbers.
     """
     samples = sound.samples
     if not len(samples):
@@ -96,10 +96,10 @@ def checked(
         raise DataError(where, "samples that are numbers", "NaN or infinity", skip)
     if samples.shape[1] > 1 and not mix:
         hint = f"convert it, or pass {flags}mix to average the channels"
-        raise DataError(where, "1 channel", str(samples.shape[1]), hint)
+        raise Unfit(where, "1 channel", str(samples.shape[1]), hint)
     if sound.rate != rate and not resample:
         hint = f"pass {flags}resample, or give the run its rate"
-        raise DataError(where, f"{rate:,} samples a second", f"{sound.rate:,}", hint)
+        raise Unfit(where, f"{rate:,} samples a second", f"{sound.rate:,}", hint)
     for channel in samples.T:
         if (longest := _longest_run(channel)) >= CLIPPED:
             expected = f"a sound with fewer than {CLIPPED} samples in a row at the end of its range"

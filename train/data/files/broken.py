@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from ..._errors import DataError
+from ..._errors import DataError, Unfit
 from .listing import first
 
 T = TypeVar("T")
@@ -26,6 +26,7 @@ def read_each(
         threads: that read.
 
     Raises:
+        Unfit: files are whole and not as the flags ask, whatever `skip` is: the error of the first, with the number.
         DataError: files are broken and `skip` is false, or all of them are broken. Of several the message has
             their number, and the first few with their reasons.
     """
@@ -35,6 +36,8 @@ def read_each(
     errors = {name: result.error for name, result in zip(names, results) if isinstance(result, _Broken)}
     if not errors:
         return kept
+    if unfit := [error for error in errors.values() if isinstance(error, Unfit)]:
+        raise unfit[0] if len(unfit) == 1 else unfit[0].of(f"{len(unfit):,} of {len(names):,} files are not as asked")
     if len(errors) == 1 and not skip:
         raise next(iter(errors.values()))
     count = f"{len(errors):,} of {len(names):,} files"
