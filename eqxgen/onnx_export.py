@@ -70,6 +70,7 @@ def to_onnx(function: Callable, *example: PyTree, path: str | Path) -> Exported:
 
     path = Path(path)
     leaves, structure = jax.tree.flatten(example)
+    leaves = [x if isinstance(x, jax.Array) else np.asarray(x, jnp.result_type(x)) for x in leaves]
     flat = lambda *arrays: tuple(jax.tree.leaves(function(*jax.tree.unflatten(structure, arrays))))
     shapes = [jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in leaves]
     # Traced before jax2onnx, which puts functions of its own in the place of jax.numpy's while it traces.
@@ -131,8 +132,10 @@ def _error(path: Path, expected: Sequence[Any], leaves: Sequence[Any]) -> float:
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         if x.shape != y.shape:
             raise ValueError(f"to_onnx {path}: a result must have shape {x.shape}: onnxruntime gives {y.shape}")
-        apart = float(np.max(np.abs(x - y), initial=0.0) / max(float(np.max(np.abs(x), initial=0.0)), 1e-30))
-        worst = max(worst, apart)
+        size = float(np.max(np.abs(x), where=np.isfinite(x), initial=1e-30))
+        with np.errstate(invalid="ignore"):
+            apart = np.where((x == y) | (np.isnan(x) & np.isnan(y)), 0.0, np.abs(x - y) / size)
+        worst = float(np.max(apart, initial=worst))  # NaN if any is
     if not worst < 1e-3:
         raise ValueError(f"to_onnx {path}: onnxruntime must give JAX's numbers: the largest difference is {worst:.1e}")
     return worst
@@ -214,8 +217,10 @@ def _scan(params: Any, values: list[Any]) -> Sequence[Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the lines of jax2onnx and of the libraries that it imports."""
-    before = logging.root.manager.disable
+    """Without the lines of jax2onnx and of the libraries that it imports, and without its `jax.numpy.cumsum`, which
+    takes no axis by position and would stay.
+    """
+    before, cumsum = logging.root.manager.disable, jnp.cumsum
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -223,6 +228,7 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+        jnp.cumsum = cumsum
 
 
 def _first_line(error: Exception) -> str:

@@ -142,8 +142,8 @@ def counted_before(counts: Int[Array, "rows kinds"]) -> Int[Array, "rows kinds"]
     ends = jnp.sum(counts.reshape(chunks, -1, counts.shape[1]), 1)
     every = jax.lax.all_gather(ends, axis, axis=0, tiled=True)
     every = every if chunks == 1 else ops.from_zigzag(every, devices())
-    before = own_tokens(jnp.cumsum(every, 0) - every)
-    here = jnp.cumsum(ends, 0) - ends
+    before = own_tokens(jnp.cumsum(every, axis=0) - every)
+    here = jnp.cumsum(ends, axis=0) - ends
     return jnp.repeat(before - here, counts.shape[0] // chunks, 0)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxpr_as_fun
 
-from eqxgen.onnx_export import ordinary, to_onnx
+from eqxgen.onnx_export import _error, ordinary, to_onnx
 from kernels import grouped_matmul
 from tests.arrays import drawn, filled, integers
 from tests.full import FULL
@@ -103,3 +103,20 @@ def test_an_operation_that_has_no_onnx_is_named_and_leaves_no_file(tmp_path):
     with pytest.raises(ValueError, match="jax2onnx cannot convert the program: "):
         to_onnx(lambda x: jax.pure_callback(np.tanh, x, x), drawn((3,)), path=path)
     assert not path.exists()
+
+
+@pytest.mark.skipif(not INSTALLED, reason="needs the extra onnx")
+def test_jax_numpy_is_as_it_was_afterwards_and_plain_numbers_are_of_jaxs_types(tmp_path):
+    before = jnp.cumsum
+    assert to_onnx(lambda x, y: x * y, drawn((3,)), 2.5, path=tmp_path / "model.onnx").error == 0
+    assert jnp.cumsum is before
+
+
+@pytest.mark.skipif(not INSTALLED, reason="needs the extra onnx")
+@pytest.mark.parametrize("result", [[1.0, 2.0, np.nan], [np.inf, 2.0, 3.0]])
+def test_a_file_whose_numbers_are_not_finite_where_jaxs_are_is_refused(result, tmp_path):
+    path = tmp_path / "model.onnx"
+    assert to_onnx(jnp.log, jnp.asarray([-1.0, 0.0, 1.0]), path=path).error < 1e-6  # NaN, -inf and 0, as in JAX
+    to_onnx(lambda x: x + 1, jnp.ones(3), path=path)
+    with pytest.raises(ValueError, match=r"must give JAX's numbers: the largest difference is (nan|inf)"):
+        _error(path, [np.asarray(result)], [np.ones(3, np.float32)])
