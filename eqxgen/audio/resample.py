@@ -21,9 +21,15 @@ def resample(wave: Float[Array, " samples"], rate: int, new_rate: int) -> Float[
         wave: the samples.
         rate: samples a second.
         new_rate: those of the result.
+
+    Raises:
+        ValueError: a rate is below 1, or the wave has no samples or is not of a floating-point type.
     """
     _check.positive(rate=rate, new_rate=new_rate)
     _check.example(wave, "samples", name="wave")
+    _check.inexact(wave, "wave")
+    if not len(wave):
+        raise ValueError("wave must have one sample or more: got none")
     wave, common = widen(wave), math.gcd(rate, new_rate)
     up, down = new_rate // common, rate // common
     if up == down:

@@ -39,8 +39,10 @@ def stft(
     """
     _check.positive(n_fft=n_fft, hop=hop)
     _check.example(wave, "samples", name="wave")
+    _check.inexact(wave, "wave")
     _check.one_of("padding", padding, PADDINGS)
     window = n_fft if window is None else window
+    _check.positive(window=window)
     if not 1 <= window <= n_fft:
         raise ValueError(f"window must be in [1, n_fft={n_fft}]: got {window}")
     wave = widen(wave)
@@ -76,7 +78,11 @@ def mel_spectrogram(
     """Mel filters over the magnitudes of `stft` to a power: 1 for magnitudes, 2 for energies; float32 at least.
 
     The other arguments are those of `stft` and of `eqxgen.audio.mel_filters`. librosa has bands first: its transpose.
+
+    Raises:
+        ValueError: as those two, or power is not positive.
     """
+    _check.above_zero(power=power)
     filters = mel_filters(rate, n_fft, mels, low=low, high=high, scale=scale, norm=norm)
     magnitudes = jnp.abs(stft(wave, n_fft, hop, centre=centre, padding=padding))
     return magnitudes**power @ jnp.asarray(filters.T, magnitudes.dtype)

@@ -90,7 +90,11 @@ def times_rows(
         x: vectors; the weight is cast to their dtype.
         weight: a row for each output.
         wide: returns float32 at least.
+
+    Raises:
+        ValueError: x is not of a floating-point type, in which the weight would lose its fractions.
     """
+    _check.inexact(x, "x")
     kind = jnp.promote_types(x.dtype, jnp.float32) if wide else None
     contract = (((x.ndim - 1,), (1,)), ((), ()))
     weight = weight.astype(x.dtype)

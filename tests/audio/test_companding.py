@@ -37,8 +37,17 @@ def test_resampling_is_scipys(rate, new_rate):
     np.testing.assert_allclose(resample(wave, rate, new_rate), theirs, atol=3e-6)
 
 
-def test_a_wrong_argument_is_named():
+def test_a_wrong_argument_is_named(unchecked):
     with pytest.raises(ValueError, match=r"bits must be in \[1, 16\]: got 17"):
         to_levels(jnp.zeros(3), 17)
     with pytest.raises(ValueError, match="new_rate must be an integer of at least 1: got 0"):
         resample(jnp.zeros(3), 8000, 0)
+    with pytest.raises(ValueError, match="wave must have one sample or more: got none"):
+        resample(jnp.zeros(0), 8000, 16000)
+    for call in (lambda x: to_levels(x, 8), mu_law_compress, lambda x: resample(x, 8000, 16000)):
+        with pytest.raises(ValueError, match="wave must be of a floating-point type: got int16"):
+            call(jnp.zeros(3, jnp.int16))
+    with pytest.raises(ValueError, match="levels must be integers: got float32"):
+        from_levels(jnp.zeros(3), 8)
+    with pytest.raises(ValueError, match=r"levels must be in \[0, 2\*\*bits=256\): got values from 0 to 256"):
+        from_levels(jnp.asarray([0, 256]), 8)

@@ -63,12 +63,15 @@ def test_an_impulse_is_loudest_in_the_frame_of_its_sample():
     assert mel.min() == pytest.approx(np.log(QUIET))
 
 
-def test_a_wrong_argument_is_named():
+def test_a_wrong_argument_is_named(unchecked):
     wave = jnp.zeros(100)
     for call, says in (
         (lambda: stft(wave, 128, 50, centre=False), "wave must have at least n_fft=128 samples: got 100"),
         (lambda: stft(wave, 256, 50, padding="reflect"), "wave must be longer than n_fft // 2 = 128 to be reflected"),
         (lambda: stft(wave, 64, 50, window=65), r"window must be in \[1, n_fft=64\]: got 65"),
+        (lambda: stft(wave, 64, 9, window=2.5), "window must be an integer of at least 1: got 2.5"),
+        (lambda: stft(jnp.zeros(100, int), 64, 9), "wave must be of a floating-point type: got int32"),
+        (lambda: mel_spectrogram(wave, 8000, 64, 9, 4, power=-1.0), "power must be positive and finite: got -1.0"),
         (lambda: stft(wave, 64, 0), "hop must be an integer of at least 1: got 0"),
         (lambda: stft(wave, 64, 9, padding="mirror"), "padding must be one of edge, reflect, zeros: got 'mirror'"),
         (lambda: mel_filters(8000, 64, 4, high=5000.0), "low and high must rise from 0 to at most rate / 2 = 4000"),

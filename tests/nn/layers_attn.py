@@ -79,6 +79,7 @@ LAYERS = {
 ROWS = jnp.ones((3, 2, 4))
 
 WRONG = [
+    Wrong(lambda: nn.NeighborhoodAttention(8, 2, kernel=(), key=KEY), "kernel must be one number or one for each axis"),
     Wrong(lambda: nn.NeighborhoodAttention(8, 2, kernel=0, key=KEY), "kernel must be an integer of at least 1: got 0"),
     Wrong(
         lambda: nn.NeighborhoodAttention(8, 2, kernel=4, dilation=2, key=KEY)(jnp.ones((7, 8))),

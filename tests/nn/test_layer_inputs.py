@@ -83,6 +83,8 @@ def test_numbers_and_positions_may_be_plain(unchecked):
         np.testing.assert_allclose(layer(0.5), layer(jnp.asarray(0.5)), rtol=1e-6)
     np.testing.assert_allclose(nn.SinusoidalEmbedding(6)(3), nn.SinusoidalEmbedding(6)(jnp.asarray(3)))
     assert nn.Projection(np.int64(3), np.int32(2), key=KEY)(jnp.ones(3)).shape == (2,)
+    with pytest.raises(ValueError, match="x must be of a floating-point type: got int32; convert it first"):
+        nn.Projection(3, 2, key=KEY)(jnp.ones(3, int))  # in whose type the weight would be zero
 
 
 def nearest_of(name: str, codes: jax.Array, z: jax.Array) -> jax.Array:

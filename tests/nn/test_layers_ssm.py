@@ -109,3 +109,28 @@ def test_the_layer_is_the_published_one_with_its_gradients_and_step_by_step(case
     np.testing.assert_allclose(steps, y[0], atol=1e-5)
     for one, whole in zip(last, state):
         np.testing.assert_allclose(one, whole[0], atol=1e-5)
+
+
+GOOD = {"x": (5, 4, 3), "dt": (5, 4), "a": (4,), "b": (5, 2, 6), "c": (5, 2, 6), "state": (4, 3, 6)}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "says"),
+    [
+        ("x", (2, 5, 4, 3), r"x must be \(seq, heads, head_dim\): got shape \(2, 5, 4, 3\); jax.vmap"),
+        ("dt", (5, 1), r"dt must be \(seq=5, heads=4\): got shape \(5, 1\)"),
+        ("a", (1,), r"a must be \(heads=4,\): got shape \(1,\)"),
+        ("b", (5, 3, 6), "groups must divide heads: got heads=4, groups=3"),
+        ("c", (5, 1, 6), r"c must be \(seq=5, groups=2, state_dim=6\): got shape \(5, 1, 6\)"),
+        ("state", (4, 6, 3), r"state must be \(heads=4, head_dim=3, state_dim=6\): got shape \(4, 6, 3\)"),
+    ],
+)
+def test_an_array_of_another_shape_is_named_and_nothing_is_broadcast(name, shape, says, unchecked):
+    given = {key: jnp.ones(shape if key == name else size) for key, size in GOOD.items()}
+    with pytest.raises(ValueError, match=says):
+        ssd(*list(given.values())[:5], state=given["state"])
+    one = [x[0] if key in ("x", "dt", "b", "c") else x for key, x in given.items()]
+    with pytest.raises(ValueError, match=f"^({name} must be|groups must divide)"):
+        ssd_step(*one)
+    with pytest.raises(ValueError, match="x must be of a floating-point type: got int32"):
+        ssd(*(jnp.ones(GOOD[key], int if key == "x" else float) for key in list(GOOD)[:5]))

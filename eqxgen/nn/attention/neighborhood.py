@@ -53,6 +53,8 @@ class NeighborhoodAttention(eqx.Module):
         key: PRNGKeyArray,
     ):
         kernel = kernel if isinstance(kernel, tuple) else (kernel,)
+        if not kernel:
+            raise ValueError("kernel must be one number or one for each axis: got none")
         for number in kernel:
             _check.positive(kernel=number)
         for number in dilation if isinstance(dilation, tuple) else (dilation,):

@@ -42,12 +42,15 @@ def ssd(
         chunk: entries at a time; the result does not depend on it but by rounding.
 
     Raises:
-        ValueError: groups does not divide heads, or chunk is below 1.
+        ValueError: an array has another shape, x is not of a floating-point type, groups does not divide heads, or
+            chunk is below 1.
     """
     _check.positive(chunk=chunk)
+    _check.example(x, "seq", "heads", "head_dim")
+    _check.example(b, "seq", "groups", "state_dim", name="b")
     seq, heads, width = x.shape
     groups, size = b.shape[1:]
-    _check.divides(groups=groups, heads=heads)
+    _check_arrays(x, dt, a, b, c, state, seq=seq)
     kind, (x, dt, a, b, c) = x.dtype, map(widen, (x, dt, a, b, c))
     count = (seq + chunk - 1) // chunk
     short = count * chunk - seq
@@ -85,9 +88,25 @@ def ssd_step(
     c: Float[Array, "groups state_dim"],
     state: State,
 ) -> tuple[Float[Array, "heads head_dim"], State]:
-    """The output of the next entry and the state after it; the arguments are those of `ssd`."""
+    """The output of the next entry and the state after it; arguments and errors are those of `ssd`."""
+    _check.example(x, "heads", "head_dim")
+    _check.example(b, "groups", "state_dim", name="b")
+    _check_arrays(x, dt, a, b, c, state)
     kind, (x, dt, a, b, c) = x.dtype, map(widen, (x, dt, a, b, c))
     share = x.shape[0] // b.shape[0]
     b, c = (jnp.repeat(part, share, axis=0) for part in (b, c))
     state = jnp.exp(dt * a)[:, None, None] * state + (dt[:, None] * x)[:, :, None] * b[:, None]
     return jnp.einsum("hpn,hn->hp", state, c).astype(kind), state
+
+
+def _check_arrays(x: Array, dt: Array, a: Array, b: Array, c: Array, state: Array | None, **seq: int) -> None:
+    """Raises for an array that does not go with x and b: nothing is broadcast."""
+    (heads, width), (groups, size) = x.shape[-2:], b.shape[-2:]
+    _check.inexact(x, "x")
+    _check.divides(groups=groups, heads=heads)
+    _check.example(dt, name="dt", **seq, heads=heads)
+    _check.example(a, name="a", heads=heads)
+    for name, maps in (("b", b), ("c", c)):
+        _check.example(maps, name=name, **seq, groups=groups, state_dim=size)
+    if state is not None:
+        _check.example(state, name="state", heads=heads, head_dim=width, state_dim=size)

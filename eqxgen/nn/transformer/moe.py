@@ -78,7 +78,8 @@ class MoE(eqx.Module):
         init: initializer of the experts' weights.
 
     Raises:
-        ValueError: a number violates its constraint; x is not one sequence; there is jitter without a key in training.
+        ValueError: a number violates its constraint; x is not one sequence of tokens; bias has another shape;
+            there is jitter without a key in training.
     """
 
     router: Projection
@@ -139,6 +140,11 @@ class MoE(eqx.Module):
     ) -> Routed:
         """`bias` is added to the probabilities in the choice of experts alone, see `rebalanced`."""
         _check.example(x, "seq", dim=self.router.in_dim)
+        _check.inexact(x, "x")
+        if not len(x):
+            raise ValueError(f"x must have one token or more: got shape {x.shape}")
+        if bias is not None:
+            _check.example(bias, name="bias", experts=self.count)
         inference = self.inference if inference is None else inference
         jitter_key, drop_key = (None, None) if key is None else jr.split(key)
         chosen, gates, losses = self._route(x, bias, jitter_key, inference)
@@ -150,7 +156,7 @@ class MoE(eqx.Module):
         if room is None:
             y, kept = self._grouped(rows, chosen), jnp.ones_like(chosen, bool)
         else:
-            own = jnp.cumsum(places, 0)
+            own = jnp.cumsum(places, axis=0)
             place, at = (jnp.sum(counts * places, 1) - 1 for counts in (own, own + _split.counted_before(places)))
             kept, room = at < room, min(room, seq)  # a device's own tokens need no more
             if axis is None and _split.devices() > 1:  # buffers of the whole sequence's places would be mostly empty
@@ -247,5 +253,9 @@ def rebalanced(
         bias: zeros at first.
         load: tokens that chose each expert, summed over the batch.
         speed: of the change.
+
+    Raises:
+        ValueError: bias and load are of different shapes.
     """
+    _check.same_shape(bias=bias, load=load)
     return bias + speed * jnp.sign(jnp.mean(load) - load)
