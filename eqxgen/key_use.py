@@ -13,7 +13,17 @@ from jax.extend.source_info_util import summarize
 
 CONSUMES = {"random_bits", "random_split"}
 """Primitives that use a key up; `random_fold_in` makes another one and does not."""
-CALLS = {"jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "custom_jvp_call", "custom_vjp_call"}
+CALLS = {
+    "jit",
+    "pjit",
+    "closed_call",
+    "core_call",
+    "checkpoint",
+    "remat",
+    "remat2",
+    "custom_jvp_call",
+    "custom_vjp_call",
+}
 """Primitives that run one inner program once, with the same arguments."""
 
 
@@ -100,6 +110,8 @@ class _Keys:
         return [None if isinstance(var, Literal) else env.get(var) for var in jaxpr.outvars]
 
     def step(self, equation: Any, given: list[Any], env: dict[Any, Any]) -> list[Any]:
+        if equation.params.get("differentiated"):
+            return self.again(equation, given, env)
         name, where = equation.primitive.name, _line(equation) or self.here
         none: list[Any] = [None] * len(equation.outvars)
         if name == "random_seed":
@@ -146,6 +158,14 @@ class _Keys:
             for ids in given:
                 self.use(() if ids is None else ids.ravel())
         return none
+
+    def again(self, equation: Any, given: list[Any], env: dict[Any, Any]) -> list[Any]:
+        """The second run of a rematerialised program, which gives the numbers of the first: nothing is used up."""
+        spent, drawn = self.spent.copy(), self.drawn.copy()
+        params = {name: value for name, value in equation.params.items() if name != "differentiated"}
+        found = self.step(equation.replace(params=params), given, env)
+        self.spent, self.drawn = spent, drawn
+        return found
 
     def within(self, where: str, method: Callable, *args: Any) -> Any:
         outer, self.here = self.here, where
@@ -246,7 +266,7 @@ def _value(var: Any) -> Any:
 
 def _moved(equation: Any, given: list[Any]) -> np.ndarray | None:
     """The keys of a result that only moves them; None for another primitive."""
-    ids, params = given[0], equation.params
+    ids, params = given[0] if given else None, equation.params
     if ids is None:
         return None
     match equation.primitive.name:

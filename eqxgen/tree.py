@@ -6,6 +6,7 @@ What JAX and Equinox have is theirs: `jax.tree.map` on the arrays, `eqx.nn.infer
 
 import dataclasses
 import functools
+import itertools
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -39,7 +40,7 @@ def check_tree(tree: PyTree) -> None:
 def tree_faults(tree: PyTree) -> list[str]:
     """The faults of `check_tree`, a line each."""
     faults: list[str] = []
-    first: dict[int, str] = {}
+    first: dict[int, tuple[str, Any]] = {}
     _walk(tree, "", first, faults)
     return faults
 
@@ -96,11 +97,13 @@ def _modes(node: Any, path: str) -> Iterator[tuple[str, bool]]:
         yield from _modes(child, _joined(path, name))
 
 
-def _walk(node: Any, path: str, first: dict[int, str], faults: list[str]) -> None:
-    """Notes the first path of each node with arrays, and the faults below it."""
+def _walk(node: Any, path: str, first: dict[int, tuple[str, Any]], faults: list[str]) -> None:
+    """Notes the first path of each node with arrays, and the faults below it. The nodes are kept with their paths, so
+    that no other gets the identity of one that a tree makes when it is flattened.
+    """
     children, _ = _children(node)
     holds = _is_array(node) or (bool(children) and any(map(_is_array, jax.tree.leaves(node))))
-    if holds and (before := first.setdefault(id(node), path)) != path:
+    if holds and (before := first.setdefault(id(node), (path, node))[0]) != path:
         what = "an array" if _is_array(node) else f"a {type(node).__name__}"
         faults.append(
             f"{before or 'the tree itself'} and {path} are one object, {what}: each becomes a copy of its own; tie "
@@ -157,8 +160,13 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
                 continue
         for number, default in enumerate(value.__defaults__ or ()):
             yield f"default{number}", default
+        yield from (value.__kwdefaults__ or {}).items()
     elif dataclasses.is_dataclass(value) or type(value).__module__.partition(".")[0] not in ("jax", "jaxlib", "numpy"):
         yield from vars(value).items() if hasattr(value, "__dict__") else ()
+        slots = itertools.chain(*(getattr(kind, "__slots__", ()) for kind in type(value).__mro__))
+        yield from ((name, getattr(value, name)) for name in slots if hasattr(value, name))
+    elif callable(inner := getattr(value, "__wrapped__", None)):  # a compiled function
+        yield "__wrapped__", inner
 
 
 def _children(node: Any) -> tuple[list[tuple[str, Any]], Any]:

@@ -58,6 +58,28 @@ def closed(value):
     return lambda x: value * x
 
 
+class Slotted:
+    __slots__ = ("value",)
+
+    def __init__(self):
+        self.value = ARRAY
+
+
+@jax.tree_util.register_pytree_node_class
+class Fresh:
+    """A tree whose parts are new lists whenever it is flattened."""
+
+    def __init__(self, *arrays):
+        self.arrays = arrays
+
+    def tree_flatten(self):
+        return [[x] for x in self.arrays], None
+
+    @classmethod
+    def tree_unflatten(cls, _, parts):
+        return cls(*(part[0] for part in parts))
+
+
 ARRAY = drawn((3,), 7)
 ONE = leaf()
 FAULTS = {
@@ -79,6 +101,15 @@ FAULTS = {
         r"second\.1?\.?.*is an array in the leaf",
     ),
     "a method": (lambda: Holder(Opaque([ARRAY]).method), r"first\.__self__\.value\.0 is an array in the leaf first"),
+    "a default by name": (
+        lambda: Holder(1, None, lambda x, *, w=ARRAY: x),
+        r"static\.w is an array in the static field",
+    ),
+    "a slot": (lambda: Holder(Slotted()), r"first\.value is an array in the leaf first"),
+    "a compiled closure": (
+        lambda: Holder(jax.jit(closed(ARRAY))),
+        r"first\.__wrapped__\.value is an array in the leaf",
+    ),
     "a default": (lambda: Holder(1, None, lambda x, w=ARRAY: x), r"static\.default0 is an array in the static field"),
 }
 
@@ -124,6 +155,7 @@ def test_trees_without_a_fault_are_passed():
     numbers = np.arange(3.0)
     check_tree(Holder([tied, leaf()], {"f": jax.nn.gelu, "g": closed(numbers), "h": None}, ("same", 3, jnp.tanh)))
     check_tree(Holder((), (), {"a": (), "b": Opaque("text")}))
+    check_tree([Fresh(drawn((3,), row), drawn((3,), row + 9)) for row in range(9)])
     empty = nn.Dropout(0.1)
     check_tree([empty, empty])
 
@@ -203,9 +235,17 @@ def fresh(key):
     return first, second, jax.lax.while_loop(lambda state: state[1] < 2, body, (keys[2], second))
 
 
+def drawn_twice(key, x):
+    """The gradient of its rematerialised form draws both numbers again."""
+    first, second = jr.split(key)
+    return (jr.normal(first) * x) ** 2 + jr.normal(second)
+
+
 def test_keys_used_once_are_passed():
     check_keys(fresh, jr.key(0))
     check_keys(lambda key: jr.split(key), jr.key(0))
+    check_keys(lambda key: jr.normal(key) + jax.jit(lambda: jnp.ones(()))(), jr.key(0))  # a program without arguments
+    check_keys(jax.grad(jax.checkpoint(drawn_twice), argnums=1), jr.key(0), 2.0)
     check_keys(lambda key: nn.MLP(4, dropout=0.1, key=key)(jnp.ones((2, 4)), key=jr.fold_in(key, 9)), jr.key(0))
 
 
@@ -246,5 +286,7 @@ def test_parameters_and_states_part_a_model():
     np.testing.assert_array_equal(found.first["a"], model.first["a"])
     np.testing.assert_array_equal(found.first["b"], model.first["b"] + 1)
     np.testing.assert_array_equal(found.second.weight.value, model.second.weight.value + 1)
+    with pytest.raises(ValueError, match=r"first\.b must be int32, a state: got float32; cast it"):
+        update_states(model, eqx.tree_at(lambda model: model.first["b"], model, jnp.ones(3)))
     with pytest.raises(ValueError, match=r"first\.b must be int32\[3\]: got int32\[4\]"):
         update_states(model, eqx.tree_at(lambda model: model.first["b"], model, jnp.arange(4)))

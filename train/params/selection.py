@@ -127,9 +127,19 @@ def update_states(model: Tree, other: PyTree) -> Tree:
     `select_states(other)`.
 
     Raises:
-        ValueError: an array has another shape or type than the one in its place.
+        ValueError: an array has another shape or type than the one in its place, also where one of them is a state and
+            the other a parameter.
     """
-    return update(model, select_states(other))
+    states = select_states(other)
+
+    def checked(path: Any, new: Any, now: Any, whole: Any) -> Any:
+        if new is None and now is not None and whole is not None:
+            raise ValueError(f"update_states: {dotted(path)} must be {now.dtype}, a state: got {whole.dtype}; cast it")
+        return new
+
+    is_none = lambda x: x is None or is_frozen(x)
+    states = jax.tree_util.tree_map_with_path(checked, states, select_states(model), other, is_leaf=is_none)
+    return update(model, states)
 
 
 def apply_gradients(
