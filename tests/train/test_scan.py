@@ -137,6 +137,13 @@ def test_periods_between_two_calls_are_refused(tmp_path, changes, message):
         tiny(tmp_path, **{**OPTIONS, "scan": 3, **changes})
 
 
+@pytest.mark.parametrize(
+    "changes", [{"eval_every": 7}, {"sample_every": 500}, {"evals": ("held_out:50",)}, {"log_every": 17}]
+)
+def test_a_period_that_the_run_does_not_reach_or_that_no_evaluator_reads_is_no_hindrance(tmp_path, changes):
+    assert tiny(tmp_path, **{**OPTIONS, "scan": 3, **changes}).scan == 3
+
+
 @pytest.mark.usefixtures("shared_data")
 def test_the_dry_run_compiles_the_call(tmp_path, capsys):
     assert maskgit.RECIPE.main(tiny(tmp_path, **OPTIONS, scan=3, dry_run=True)) == 0

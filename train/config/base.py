@@ -155,9 +155,11 @@ class TrainConfig:
         require(self.compile_for is None or self.dry_run, "compile_for goes with --dry-run, which was not given")
 
     def _check_scan(self) -> None:
-        names = ("log_every", "checkpoint_every", "sample_every", "eval_every")
+        own = periods(self.evals, self.EVALS)
+        names = ("log_every", "checkpoint_every", "sample_every", *(("eval_every",) if 0 in own.values() else ()))
         every = {name: getattr(self, name) for name in names}
-        every |= {f"the period of evals {name}": period for name, period in periods(self.evals, self.EVALS).items()}
+        every |= {f"the period of evals {name}": period for name, period in own.items()}
+        every = {name: period for name, period in every.items() if period < self.steps}  # others end with the run
         every |= dict(zip(("the first step of profile", "the count of profile"), self.profiled or ()))
         for name, period in every.items():
             require(
