@@ -103,6 +103,10 @@ def test_a_wrong_argument_is_named(unchecked):
     for call, says in (
         (lambda: layer(X, bias=jnp.zeros((len(X), 4))), r"bias must be \(experts=4,\): got shape \(7, 4\)"),
         (lambda: layer(X, bias=jnp.zeros(1)), r"bias must be \(experts=4,\): got shape \(1,\)"),
+        (
+            lambda: nn.MoE(6, 10, experts=4, axis="expert", key=KEY)(X),
+            "axis must be a manual mesh axis: got 'expert'; call",
+        ),
         (lambda: layer(X[:0]), r"x must have one token or more: got shape \(0, 6\)"),
         (lambda: layer(X.astype(int)), "x must be of a floating-point type: got int32"),
         (lambda: nn.rebalanced(jnp.zeros(4), jnp.ones((3, 4))), r"must have one shape: got \(4,\) and \(3, 4\)"),

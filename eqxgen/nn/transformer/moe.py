@@ -79,7 +79,7 @@ class MoE(eqx.Module):
 
     Raises:
         ValueError: a number violates its constraint; x is not one sequence of tokens; bias has another shape;
-            there is jitter without a key in training.
+            axis is no manual mesh axis; there is jitter without a key in training.
     """
 
     router: Projection
@@ -145,6 +145,10 @@ class MoE(eqx.Module):
             raise ValueError(f"x must have one token or more: got shape {x.shape}")
         if bias is not None:
             _check.example(bias, name="bias", experts=self.count)
+        if self.axis is not None and self.axis not in jax.sharding.get_abstract_mesh().manual_axes:
+            raise ValueError(
+                f"axis must be a manual mesh axis: got {self.axis!r}; call it inside jax.shard_map over it"
+            )
         inference = self.inference if inference is None else inference
         jitter_key, drop_key = (None, None) if key is None else jr.split(key)
         chosen, gates, losses = self._route(x, bias, jitter_key, inference)
