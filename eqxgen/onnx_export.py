@@ -160,6 +160,9 @@ def _step(equation: Any, values: list[Any]) -> Sequence[Any]:
     if name == "dot_general" and not params["dimension_numbers"][0][0]:
         x, y = values
         return (_outer(x, y, params["dimension_numbers"][1]).astype(equation.outvars[0].aval.dtype),)
+    if name == "pad" and any(inner for *_, inner in params["padding_config"]):
+        x, fill = values
+        return (_padded(x, fill, params["padding_config"]),)
     if name == "scan":
         return _scan(params, values)
     if name == "platform_index":
@@ -198,6 +201,19 @@ def _outer(x: Array, y: Array, shared: tuple[Sequence[int], Sequence[int]]) -> A
     count = len(shared[0])
     own = (1,) * (y.ndim - count)
     return first.reshape(*first.shape, *own) * jnp.expand_dims(second, tuple(range(count, x.ndim)))
+
+
+def _padded(x: Array, fill: Array, config: Sequence[tuple[int, int, int]]) -> Array:
+    """`jax.lax.pad` without padding between entries, which ONNX lacks: each entry becomes one with padding after it."""
+    for axis, (_, _, inner) in enumerate(config):
+        if inner:
+            count, plain = x.shape[axis], [(0, 0, 0)] * x.ndim
+            apart = jax.lax.pad(
+                jnp.expand_dims(x, axis + 1), fill, [*plain[: axis + 1], (0, inner, 0), *plain[axis + 1 :]]
+            )
+            joined = apart.reshape(*x.shape[:axis], count * (inner + 1), *x.shape[axis + 1 :])
+            x = jax.lax.slice_in_dim(joined, 0, max(0, count * (inner + 1) - inner), axis=axis)
+    return jax.lax.pad(x, fill, [(low, high, 0) for low, high, _ in config])
 
 
 def _scan(params: Any, values: list[Any]) -> Sequence[Any]:

@@ -31,7 +31,10 @@ def measured(name: str, folder: pathlib.Path) -> dict[str, Any]:
     try:
         found = to_onnx(function, *inputs, path=folder / "model.onnx")
     except ValueError as error:
-        return {"refused": str(error).split("convert the program: ")[-1]}
+        words = str(error)
+        for before in ("convert the program: ", "cannot run the file: ", "ShapeInferenceError] ", "Error "):
+            words = words.rpartition(before)[2]
+        return {"refused": words}
     run = jax.jit(lambda *inputs: [np_float(x) for x in jax.tree.leaves(function(*inputs))])
     here, there = run(*inputs), run(*ROWS[name].inputs(1))
     largest = max(float(np.max(np.abs(x))) for x in here)

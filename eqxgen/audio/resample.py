@@ -28,7 +28,7 @@ def resample(wave: Float[Array, " samples"], rate: int, new_rate: int) -> Float[
     _check.positive(rate=rate, new_rate=new_rate)
     _check.example(wave, "samples", name="wave")
     _check.inexact(wave, "wave")
-    if not len(wave):
+    if wave.shape[0] == 0:
         raise ValueError("wave must have one sample or more: got none")
     wave, common = widen(wave), math.gcd(rate, new_rate)
     up, down = new_rate // common, rate // common

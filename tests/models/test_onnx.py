@@ -18,7 +18,10 @@ from tests.nn.layer_rows import call
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 INSTALLED = importlib.util.find_spec("jax2onnx") is not None
-REFUSED = ("R3GANGenerator", "StyleGAN2Generator", "UNet, NCSN++")  # jax2onnx 0.17.1 lacks padding between entries
+REFUSED = {  # jax2onnx 0.17.1 writes a mixture inside of a loop with shapes that do not fit, and bits of random draws
+    "GPT, experts": "Incompatible dimensions",
+    "StyleGAN2Generator": "No Op registered for BitCast",
+}
 PROGRAMS = [name for name in ROWS if not ROWS[name].whole] if FULL else ["GPT", "RNN", "DiT", "WaveGRU"]
 
 
@@ -66,6 +69,18 @@ def test_a_product_that_sums_over_nothing_is_one_of_broadcast_arrays(words):
     np.testing.assert_array_equal(jaxpr_as_fun(program)(*arrays)[0], function(*arrays)[0])
 
 
+@pytest.mark.parametrize(
+    "config", [((0, 0, 1), (0, 0, 0)), ((2, -1, 2), (0, 1, 1)), ((-2, 3, 1), (1, 0, 0)), ((0, 0, 0), (0, -3, 3))]
+)
+def test_padding_between_entries_becomes_padding_after_each(config):
+    x = drawn((3, 4))
+    function = lambda x: (jax.lax.pad(x, jnp.float32(0.5), config),)
+    program = ordinary(function, x)
+    pads = [equation for equation in program.jaxpr.eqns if equation.primitive.name == "pad"]
+    assert not any(inner for equation in pads for *_, inner in equation.params["padding_config"])
+    np.testing.assert_array_equal(jaxpr_as_fun(program)(x)[0], function(x)[0])
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_a_grouped_product_becomes_products_with_all_groups(own):
     x, weight, groups = drawn((2, 7, 5)), drawn((2, 4, 3, 5), 1), integers((2, 7), 4, 2)
@@ -86,7 +101,7 @@ def test_without_jax2onnx_the_extra_is_named(tmp_path):
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_file_of_onnx_gives_the_models_numbers(name, tmp_path):
     if name in REFUSED:
-        with pytest.raises(ValueError, match=r"lax\.pad with interior padding"):
+        with pytest.raises(ValueError, match=f"onnxruntime cannot run the file: .*{REFUSED[name]}"):
             to_onnx(model_of(name), *ROWS[name].inputs(0), path=tmp_path / "model.onnx")
         return
     found = to_onnx(model_of(name), *ROWS[name].inputs(0), path=tmp_path / "model.onnx")

@@ -141,7 +141,7 @@ class MoE(eqx.Module):
         """`bias` is added to the probabilities in the choice of experts alone, see `rebalanced`."""
         _check.example(x, "seq", dim=self.router.in_dim)
         _check.inexact(x, "x")
-        if not len(x):
+        if x.shape[0] == 0:
             raise ValueError(f"x must have one token or more: got shape {x.shape}")
         if bias is not None:
             _check.example(bias, name="bias", experts=self.count)
