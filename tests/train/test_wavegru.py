@@ -19,6 +19,7 @@ from tests.full import full
 from tests.train.bad_sounds import save
 from tests.train.small_runs import crashed_and_resumed, metrics, same, weights, words
 from train import sample, wavegru
+from train._errors import DataError
 from train.config.sounds import SoundConfig
 from train.data.audio.files import read_sound
 from train.data.audio.sources import load_sounds
@@ -128,6 +129,24 @@ def test_recordings_are_centred_scaled_mixed_and_resampled_where_asked(folder, t
     plain = load_sounds(dataclasses.replace(asked, peak=0.0), 8000, say=lambda line: None)
     both = dict(zip((*plain.train.names, *plain.test.names), (*plain.train.waves, *plain.test.waves)))
     assert np.abs(both["b.wav"] - wave_).max() <= 1
+
+
+def test_of_a_folder_in_ljspeechs_form_the_recordings_of_its_index_are_read(tmp_path):
+    for row in range(5):
+        save(tmp_path / "wavs" / f"LJ00{row}.wav", np.rint(9000 * np.sin(np.arange(401 + row) / 7)))
+    save(tmp_path / "wavs" / "unlisted.wav", np.arange(300))
+    index = ["LJ003|the 3rd|the third", "LJ000|a|a", "LJ004|b, c|b, c", "LJ001|d|d"]
+    (tmp_path / "metadata.csv").write_text("\n".join(index) + "\n")
+    lines = []
+    found = load_sounds(SoundConfig(str(tmp_path), held_out=0.3), 8000, say=lines.append)
+    read = {name: len(x) for part in (found.train, found.test) for name, x in zip(part.names, part.waves)}
+    assert read == {f"wavs/LJ00{row}.wav": 401 + row for row in (3, 0, 4, 1)}
+    assert len(found.test)
+    left = "2 left out: 2 not in metadata.csv (wavs/LJ002.wav, wavs/unlisted.wav)"
+    assert lines[0] == f"{tmp_path}: 4 recordings of metadata.csv; {left}"
+    (tmp_path / "metadata.csv").write_text("LJ001|d|d\nLJ001|d|d\n")
+    with pytest.raises(DataError, match=r"expected each recording once, got twice: wavs/LJ001\.wav"):
+        load_sounds(SoundConfig(str(tmp_path)), 8000, say=lines.append)
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4])

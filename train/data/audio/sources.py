@@ -1,6 +1,7 @@
 """From a name to `Sounds`: the known set, a folder, a folder of LJSpeech's form."""
 
 import io
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def _listed(path: Path, say: Say) -> tuple[list[str], list[str]]:
         got = "a file" if path.exists() else "nothing there"
         raise DataError(path, "a folder of .wav or .flac files", got, "correct the path in --data.name")
     if (path / INDEX).is_file() and (path / "wavs").is_dir():
-        return _ljspeech(path)
+        return _ljspeech(path, say)
     listing = list_files(path, SUFFIXES)
     if not listing.found:
         raise DataError(path, "a folder of .wav or .flac files", f"none; {listing.left_out()}", "add recordings")
@@ -80,7 +81,8 @@ def _listed(path: Path, say: Say) -> tuple[list[str], list[str]]:
     return listing.found, [name.partition("/")[0] if "/" in name else "" for name in listing.found]
 
 
-def _ljspeech(path: Path) -> tuple[list[str], list[str]]:
+def _ljspeech(path: Path, say: Say) -> tuple[list[str], list[str]]:
+    """The recordings of an index; a line has the files beside them."""
     try:
         lines = (path / INDEX).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -90,6 +92,12 @@ def _ljspeech(path: Path) -> tuple[list[str], list[str]]:
     if missing := [name for name in names if not (path / name).is_file()]:
         got = f"{len(missing):,} of {len(names):,} missing: {first(missing)}"
         raise DataError(path, f"the recordings of {INDEX}", got, "extract the set's archive again")
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise DataError(path / INDEX, "each recording once", f"twice: {first(twice)}", "take the second lines out")
+    listing, listed = list_files(path, SUFFIXES), set(names)
+    listing.take({INDEX})
+    listing.skip(f"not in {INDEX}", [name for name in listing.found if name not in listed])
+    say(f"{path}: {counted(len(names), 'recording')} of {INDEX}; {listing.left_out()}")
     return names, [""] * len(names)
 
 
