@@ -61,14 +61,16 @@ def to_onnx(function: Callable, *example: PyTree, path: str | Path) -> Exported:
 
     Raises:
         ModuleNotFoundError: jax2onnx is not installed.
-        ValueError: the program has an operation that ONNX or jax2onnx lacks, or the file gives other numbers than JAX;
-            the message names it. Nothing is left at `path`.
+        ValueError: the folder of `path` is not there; the program has an operation that ONNX or jax2onnx lacks, or the
+            file gives other numbers than JAX; the message names it. Nothing is left at `path`.
     """
     if importlib.util.find_spec("jax2onnx") is None:
         raise ModuleNotFoundError('to_onnx needs jax2onnx: pip install "eqxgen[onnx]"')
     from jax2onnx import to_onnx as convert
 
     path = Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f"path must be in a folder that is there: got {str(path)!r}")
     leaves, structure = jax.tree.flatten(example)
     leaves = [x if isinstance(x, jax.Array) else np.asarray(x, jnp.result_type(x)) for x in leaves]
     flat = lambda *arrays: tuple(jax.tree.leaves(function(*jax.tree.unflatten(structure, arrays))))

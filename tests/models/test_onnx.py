@@ -118,6 +118,8 @@ def test_an_operation_that_has_no_onnx_is_named_and_leaves_no_file(tmp_path):
     with pytest.raises(ValueError, match="jax2onnx cannot convert the program: "):
         to_onnx(lambda x: jax.pure_callback(np.tanh, x, x), drawn((3,)), path=path)
     assert not path.exists()
+    with pytest.raises(ValueError, match=r"path must be in a folder that is there: got '.*none/model\.onnx'"):
+        to_onnx(jnp.tanh, drawn((3,)), path=tmp_path / "none" / "model.onnx")
 
 
 @pytest.mark.skipif(not INSTALLED, reason="needs the extra onnx")

@@ -91,7 +91,7 @@ def test_codes_start_on_the_vectors_of_all_scales_and_dead_ones_restart_on_them(
     np.testing.assert_array_equal(restarted.quantizer.codebook[alive], quantizer.quantizer.codebook[alive])
 
 
-def test_a_map_that_cannot_be_is_an_error():
+def test_a_map_that_cannot_be_is_an_error(unchecked):
     first, second = jr.split(jr.key(0))
     of = lambda *scales, **options: nn.MultiScaleVQ(nn.VectorQuantizer(7, 3, key=first), scales, **options, key=second)
     cases = {
@@ -104,6 +104,8 @@ def test_a_map_that_cannot_be_is_an_error():
             small()(jnp.ones((4, 5, 3)))
         ),
         r"ids must be \(tokens=21,\): got shape \(20,\)": lambda: small().lookup(jnp.zeros(20, int)),
+        r"ids must be \(tokens=21,\): got shape \(22,\)": lambda: small().inputs(jnp.zeros(22, int)),
+        "z must be of a floating-point type: got int32": lambda: small()(jnp.ones((4, 4, 3), int)),
         r"ids must be in \[0, codes=7\)": lambda: small().lookup(jnp.full(21, 7)),
     }
     for message, wrong in cases.items():

@@ -121,7 +121,6 @@ class MultiScaleVQ(eqx.Module):
         program.
         """
         ids = _check.ids(ids, self.codes, "ids", "codes")
-        _check.example(ids, name="ids", tokens=self.tokens)
         total = self.empty()
         for scale, part in enumerate(self.parts(ids)):
             total = self.added(total, part, scale)
@@ -129,6 +128,7 @@ class MultiScaleVQ(eqx.Module):
 
     def parts(self, ids: Int[Array, " tokens"]) -> list[Int[Array, "side side"]]:
         """The maps of the ids of an image, scale by scale."""
+        _check.example(ids, name="ids", tokens=self.tokens)
         ends = np.cumsum([side * side for side in self.scales])
         return [part.reshape(side, side) for side, part in zip(self.scales, jnp.split(ids, ends[:-1]))]
 
@@ -174,6 +174,7 @@ class MultiScaleVQ(eqx.Module):
         return jnp.concatenate([each.reshape(-1, self.dim) for each in found])
 
     def _check_map(self, z: Array) -> None:
+        _check.inexact(z, "z")
         if z.ndim > 3:
             _check.example(z, name="z", side=self.side, width=self.side, dim=self.dim)
         if z.shape != (self.side, self.side, self.dim):
