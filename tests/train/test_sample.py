@@ -429,6 +429,13 @@ KNOWN_LATER = [
             ("--labels", "3", "12"): r"--labels must be in \[0, 10\): got 12",
         }.items()
     ),
+    ("vae", ["--reconstruct", "--n=7"], "x.png must have full rows, images in multiples of 6: got --n 7"),
+    ("vae", ["--reconstruct", "--n=8", "--columns=3"], "must have full rows, images in multiples of 6: got --n 8"),
+    (
+        "vae",
+        ["--reconstruct", "--n=9998"],
+        "--n must be at most the held-out images and their reconstructions, .*: got 9,998",
+    ),
     ("classify", ["--n=3"], "--n 3: a grid of a classifier has a row for each class: give --per-class"),
     ("classify", ["--columns=3"], "--columns 3: a grid of a classifier has a row for each class"),
     *((recipe, ["--stop-id=10"], r"--stop-id must be in \[0, vocab=10\): got values from 10") for recipe in TEXTS),

@@ -61,15 +61,17 @@ def reconstruct(run: Finished, asked: ImageSample, through: "Function") -> int:
     chosen = held_out_images(dataset, np.isin(np.arange(len(dataset.test_labels)), rows))
     pictured = f"held-out images{' and their reconstructions' * asked.as_grid}"
     at_most("--n", asked.n, len(rows) * (1 + asked.as_grid), pictured)
-    model = run.model(stream.mesh)
     if not asked.as_grid:
-        return asked.save(stream.map(through, model, chosen.first(count)), dataset.test_labels[rows[:count]])
+        made = stream.map(through, run.model(stream.mesh), chosen.first(count))
+        return asked.save(made, dataset.test_labels[rows[:count]])
     pairs = len(rows) if asked.per_class else min(count // 2, len(rows))
     columns = asked.columns or max(width for width in range(1, COLUMNS + 1) if pairs % width == 0)
+    if asked.n is asked.per_class is None and pairs > columns:
+        pairs -= pairs % columns
     if (asked.n or 0) % 2 or pairs % columns:
         got = f"{pairs} images and their reconstructions" if asked.n is None else f"--n {asked.n}"
         raise UsageError(f"--out {asked.out} must have full rows, images in multiples of {2 * columns}: got {got}")
-    real, made = stream.gather(Beside(through), model, chosen.first(pairs))
+    real, made = stream.gather(Beside(through), run.model(stream.mesh), chosen.first(pairs))
     both = images.rows_in_turn(real, made, columns)
     return dataclasses.replace(asked, columns=columns).save([both], np.zeros(len(both), np.int32))
 
