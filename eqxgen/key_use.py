@@ -11,20 +11,10 @@ import numpy as np
 from jax.extend.core import Literal
 from jax.extend.source_info_util import summarize
 
+from eqxgen._jaxpr import CALLS
+
 CONSUMES = {"random_bits", "random_split"}
 """Primitives that use a key up; `random_fold_in` makes another one and does not."""
-CALLS = {
-    "jit",
-    "pjit",
-    "closed_call",
-    "core_call",
-    "checkpoint",
-    "remat",
-    "remat2",
-    "custom_jvp_call",
-    "custom_vjp_call",
-}
-"""Primitives that run one inner program once, with the same arguments."""
 
 
 class KeyFault(ValueError):

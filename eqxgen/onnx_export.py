@@ -14,20 +14,10 @@ import numpy as np
 from jax.extend.core import Literal
 from jaxtyping import Array, PyTree
 
+from eqxgen._jaxpr import CALLS
+
 FAULTS = (NotImplementedError, RuntimeError, TypeError, ValueError, KeyError, AttributeError, AssertionError)
 """Errors of jax2onnx where it has no operator, or not for these arguments."""
-INLINED = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "checkpoint": "jaxpr",
-    "remat": "jaxpr",
-    "remat2": "jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-}
-"""Primitives that run an inner program once, with the name of the parameter that holds it."""
 
 
 class Exported(NamedTuple):
@@ -156,8 +146,8 @@ def _step(equation: Any, values: list[Any]) -> Sequence[Any]:
     name, params = equation.primitive.name, equation.params
     if hasattr(params.get("op"), "exported"):
         return tuple(params["op"].exported(*values))
-    if name in INLINED:
-        inner = params[INLINED[name]]
+    if name in CALLS:
+        inner = params[CALLS[name]]
         return _run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), values)
     if name == "dot_general" and not params["dimension_numbers"][0][0]:
         x, y = values

@@ -61,10 +61,8 @@ def scored(
     as it was.
     """
     of = TASKS[task]
-    flags, tokenizer = (
-        [f"--data.name={task}", f"--model.context={of.context}", *QUIET],
-        f"--data.tokenizer={of.tokenizer}",
-    )
+    flags = [f"--data.name={task}", f"--model.context={of.context}", *QUIET]
+    tokenizer = f"--data.tokenizer={of.tokenizer}"
     source = runs / f"bert-{task}"
     found: dict[str, Any] = {"scratch": {}, "pretrained": {}} | before | {way: {} for way in ways}
     for way in ways:

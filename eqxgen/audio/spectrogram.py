@@ -43,7 +43,7 @@ def stft(
     _check.one_of("padding", padding, PADDINGS)
     window = n_fft if window is None else window
     _check.positive(window=window)
-    if not 1 <= window <= n_fft:
+    if window > n_fft:
         raise ValueError(f"window must be in [1, n_fft={n_fft}]: got {window}")
     wave = widen(wave)
     if centre:
